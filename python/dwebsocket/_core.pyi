@@ -513,16 +513,6 @@ class History:
     def in_memory(most: int) -> History:
         """Keeps messages in this process, all together about `most` bytes."""
 
-    @staticmethod
-    def in_files(path: PathLike[str], most: int, timeout: float) -> History:
-        """
-        Keeps messages in files that all processes of this machine share; no call waits longer than
-        `timeout` seconds for another process.
-
-        Raises:
-            OSError: The folder cannot be made.
-        """
-
     def record(
         self,
         groups: Groups,
@@ -795,8 +785,15 @@ class LocalNode:
             ValueError: A message of more than 512 MiB.
         """
 
-    def read_from(self, history: History) -> None:
-        """Has messages that are missing here read from `history`."""
+    def history(self, most: int, timeout: float) -> History:
+        """
+        Gives the history in files beside the sockets, all together about `most` bytes, and has
+        messages that are missing here read from it. No call waits longer than `timeout` seconds for
+        another process.
+
+        Raises:
+            OSError: Its folder cannot be made, or is a foreign one.
+        """
 
     def record(
         self,

@@ -1,6 +1,6 @@
 //! `_core.History`: what was published to groups, for Python.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
@@ -32,13 +32,6 @@ impl History {
     #[staticmethod]
     fn in_memory(most: usize) -> Self {
         Self(Arc::new(history::History::in_memory(most)))
-    }
-
-    #[staticmethod]
-    fn in_files(py: Python<'_>, path: PathBuf, most: u64, timeout: f64) -> PyResult<Self> {
-        let timeout = duration(Some(timeout))?.unwrap_or_default();
-        let made = py.detach(|| history::History::in_files(&path, most, timeout));
-        Ok(Self(Arc::new(made?)))
     }
 
     #[pyo3(signature = (groups, name, message, exclude, limits, /))]

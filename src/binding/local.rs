@@ -62,8 +62,9 @@ impl LocalNode {
         answered(py.detach(|| self.0.publish(name, message)))
     }
 
-    fn read_from(&self, history: &History) {
-        self.0.read_from(Arc::clone(&history.0));
+    fn history(&self, py: Python<'_>, most: u64, timeout: f64) -> PyResult<History> {
+        let timeout = duration(Some(timeout))?.unwrap_or_default();
+        Ok(History(py.detach(|| self.0.history(most, timeout))?))
     }
 
     #[pyo3(signature = (history, name, message, exclude, limits, /))]

@@ -75,11 +75,13 @@ class Backend:
     Attributes:
         waits: Whether the sync calls wait for a server. Then they may not be called in an event
             loop.
+        medium: What carries its messages, as the log calls it.
         alias: The name in ``WEBSOCKET_GROUPS``.
         settings: The entry there.
     """
 
     waits = True
+    medium = "server"
     #: Whether other users of the machine or the network may reach the way that envelopes take.
     #: Then they are sealed with a key that is made from ``SECRET_KEY``.
     is_sealed = True
@@ -100,9 +102,9 @@ class Backend:
         self._groups_lock = unpatched.lock()
         self._presence: _core.Presence | None = None
         self._has_warned = False
+        self._has_warned_of_age = False
         self._has_reporter = False
         self._joining_lock = unpatched.lock()
-        self._has_warned_of_age = False
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
         # Names to subscribe to, in order, and whether a thread does so.
@@ -311,8 +313,6 @@ class Backend:
             self.groups.note("unreadable")
         return is_envelope
 
-    def presence_interrupted(self, *names: str) -> None:
-        """Notes that messages to these groups may have been lost; to all, without a name."""
     def is_recent(self, sent_at: float) -> bool:
         """
         Whether what another process has sent at a time since 1970 counts still.
@@ -333,6 +333,8 @@ class Backend:
             )
         return False
 
+    def presence_interrupted(self, *names: str) -> None:
+        """Notes that messages to these groups may have been lost; to all, without a name."""
 
     def project_key(self, purpose: str) -> bytes:
         """

@@ -8,6 +8,7 @@ rights authenticate messages. See ``src/engine/backends/local``.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # Raised with the format of frames between processes: other versions have folders of their own.
 _VERSION = 2
-# The folder in that of the sockets where the history of groups is kept.
-_HISTORY = "history"
 # Characters of the key in the folder's name. On macOS the address of a socket has 103 bytes at
 # most, and the folder for temporary files takes half of them.
 _SHORT_KEY = 8
@@ -38,8 +37,17 @@ def folder_of(settings: BackendSettings, key: bytes) -> Path:
     return Path(parent) / name
 
 
+def _is_open(folder: Path) -> bool:
+    try:
+        return bool(folder.stat().st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
+
+
 class Backend(process.Backend):
     """Publishes to the other processes, too. Nothing here waits for another process."""
+
+    medium = "folder"
 
     def __init__(self, alias: str, settings: BackendSettings) -> None:
         """As :class:`dwebsocket.groups.backend.Backend`."""
@@ -56,6 +64,12 @@ class Backend(process.Backend):
     def folder(self) -> Path:
         """The folder of the sockets."""
         return folder_of(self.settings, self.project_key("folder"))
+
+    @property
+    def open_parent(self) -> Path | None:
+        """The folder above in which every user may take its name, once it is gone; None without."""
+        above = self.folder.resolve().parents
+        return next((each for each in above if _is_open(each)), None)
 
     @property
     def node(self) -> _core.LocalNode:
@@ -106,11 +120,7 @@ class Backend(process.Backend):
         return self.node.record(self.history, name, message, exclude, limits)
 
     def _new_history(self, most: int) -> _core.History:
-        # The node makes the folder, and checks it.
-        node = self.node
-        made = _core.History.in_files(self.folder / _HISTORY, most, self.settings.timeout)
-        node.read_from(made)
-        return made
+        return self.node.history(most, self.settings.timeout)
 
     def _close(self, name: str, code: int, reason: str) -> bool:
         return self.node.close(name, code, reason)

@@ -58,9 +58,10 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     where = f"Groups of {backend.alias!r}" + (f" at {backend.address}" if backend.address else "")
     extra = {"event": f"groups.{kind}"}
     if kind == "lost":
-        _log.warning("%s: the server is lost: %s", where, texts[0], extra=extra)
+        text = "%s: the %s is lost: %s"
+        _log.warning(text, where, backend.medium, texts[0], extra=extra)
     elif kind == "regained":
-        _log.info("%s: the server is regained", where, extra=extra)
+        _log.info("%s: the %s is regained", where, backend.medium, extra=extra)
     elif kind == "slow":
         text = "%s: a member of %r is slow and misses messages"
         _log.warning(text, where, texts[0], extra=extra)

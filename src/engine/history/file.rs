@@ -2,10 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fs::{DirBuilder, File},
+    fs::File,
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,42 +16,89 @@ use super::{
     page::{Limits, Page, Position},
     quota::{NAME_LENGTH, Quota},
 };
+use crate::engine::resources::folder::{Folder, Place};
 
+/// The folder of the files, in that of the place.
+const NAME: &str = "history";
 /// Files that are kept open.
 const MOST_OPEN: usize = 64;
+
 /// See [`History::in_files`](super::History::in_files).
 #[derive(Debug)]
 pub struct FileHistory {
-    folder: PathBuf,
+    place: Arc<Place>,
     timeout: Duration,
     boot: u64,
-    open: Mutex<HashMap<PathBuf, Arc<Shared>>>,
+    open: Mutex<Opened>,
     quota: Quota,
+}
+
+/// What is open.
+#[derive(Debug)]
+struct Opened {
+    parent: Arc<Folder>,
+    folder: Arc<Folder>,
+    /// Files by their names.
+    files: HashMap<String, Arc<Shared>>,
 }
 
 /// A group's file, open.
 #[derive(Debug)]
 struct Shared {
+    folder: Arc<Folder>,
     file: File,
     /// Locks of files do not keep the threads of one process apart.
     found: Mutex<Found>,
 }
 
-impl FileHistory {
-    pub(super) fn open(path: &Path, most: u64, timeout: Duration) -> io::Result<Self> {
-        match DirBuilder::new().mode(0o700).recursive(true).create(path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(with_path(path, &error));
-            }
-            _ => {}
+impl Opened {
+    fn within(parent: Arc<Folder>) -> io::Result<Self> {
+        Ok(Self {
+            folder: Arc::new(parent.child(NAME)?),
+            parent,
+            files: HashMap::new(),
+        })
+    }
+
+    /// Goes to the folder in `parent`, and gives the file with that name there.
+    fn go_to(&mut self, parent: Arc<Folder>, name: &str) -> io::Result<Arc<Shared>> {
+        *self = Self::within(parent)?;
+        self.file(name)
+    }
+
+    /// The file with that name.
+    fn file(&mut self, name: &str) -> io::Result<Arc<Shared>> {
+        if let Some(shared) = self.files.get(name) {
+            return Ok(Arc::clone(shared));
         }
+        let shared = Arc::new(Shared {
+            file: self
+                .folder
+                .file(name, true)
+                .map_err(|error| self.folder.named(error))?,
+            folder: Arc::clone(&self.folder),
+            found: Mutex::default(),
+        });
+        if self.files.len() >= MOST_OPEN {
+            // Any of them: a busy one is opened again soon.
+            if let Some(other) = self.files.keys().next().cloned() {
+                self.files.remove(&other);
+            }
+        }
+        self.files.insert(name.to_owned(), Arc::clone(&shared));
+        Ok(shared)
+    }
+}
+
+impl FileHistory {
+    pub(super) fn open(place: Arc<Place>, most: u64, timeout: Duration) -> io::Result<Self> {
         let boot = boot();
         Ok(Self {
-            folder: path.to_owned(),
+            open: Mutex::new(Opened::within(place.folder())?),
+            place,
             timeout,
             boot,
-            open: Mutex::default(),
-            quota: Quota::new(path, most, boot),
+            quota: Quota::new(most, boot),
         })
     }
 
@@ -63,19 +108,18 @@ impl FileHistory {
         envelope: &[u8],
         limits: Limits,
     ) -> io::Result<Position> {
-        let append = || self.with(name, |locked, _| locked.append(envelope, limits));
-        let position = append()
-            .or_else(|error| {
-                if error.kind() != ErrorKind::StorageFull {
-                    return Err(error);
-                }
-                // Older groups make room for newer ones.
-                self.quota.make_room(&self.path_of(name));
-                append()
-            })
-            .map_err(|error| with_path(&self.folder, &error))?;
+        let name = file_name(name);
+        let append = || self.with(&name, |locked, _| locked.append(envelope, limits));
+        let position = append().or_else(|error| {
+            if error.kind() != ErrorKind::StorageFull {
+                return Err(error);
+            }
+            // Older groups make room for newer ones.
+            self.quota.make_room(&self.folder(), &name);
+            append()
+        })?;
         if self.quota.is_due() {
-            self.quota.enforce(&self.path_of(name));
+            self.quota.enforce(&self.folder(), &name);
         }
         Ok(position)
     }
@@ -86,114 +130,94 @@ impl FileHistory {
         after: Option<Position>,
         limits: Limits,
     ) -> io::Result<Page> {
-        self.with(name, |locked, found| locked.read(found, after, limits))
-            .map_err(|error| with_path(&self.folder, &error))
+        self.with(&file_name(name), |locked, found| {
+            locked.read(found, after, limits)
+        })
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.quota.bytes()
+        Quota::bytes(&self.folder())
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.quota.evicted()
     }
 
-    fn path_of(&self, name: &str) -> PathBuf {
-        let digest = Sha256::digest(name.as_bytes());
-        let half = digest.get(..NAME_LENGTH / 2).unwrap_or_default();
-        self.folder.join(data_encoding::HEXLOWER.encode(half))
-    }
-
-    /// Calls `act` with the file of the group `name`, locked. Makes it if need be.
+    /// Calls `act` with the file that has this name, locked. Makes it if need be.
     fn with<T>(
         &self,
         name: &str,
         act: impl FnOnce(&mut Locked<'_>, &mut Found) -> io::Result<T>,
     ) -> io::Result<T> {
-        let path = self.path_of(name);
         let deadline = Instant::now() + self.timeout;
         loop {
-            let shared = self.shared(&path)?;
+            let shared = self.shared(name)?;
+            let named = |error| shared.folder.named(error);
             let Some(mut found) = shared.found.try_lock_until(deadline) else {
-                return Err(held_for_too_long());
+                return Err(named(held_for_too_long()));
             };
-            let mut locked = Locked::new(&shared.file, self.boot, deadline)?;
+            let mut locked = Locked::new(&shared.file, self.boot, deadline).map_err(named)?;
             if locked.is_removed() {
                 drop(locked);
-                self.forget(&path, &shared);
+                self.forget(name, &shared);
                 continue;
             }
             let mut before = locked.end();
             if locked.is_new() {
-                locked.begin()?;
+                locked.begin().map_err(named)?;
                 before = 0;
             }
             let result = act(&mut locked, &mut found);
             self.quota.note(before, locked.end());
-            return result;
+            return result.map_err(named);
         }
     }
 
-    /// The open file at `path`.
-    fn shared(&self, path: &Path) -> io::Result<Arc<Shared>> {
+    /// The open file with that name.
+    fn shared(&self, name: &str) -> io::Result<Arc<Shared>> {
         let mut open = self.open.lock();
-        if let Some(shared) = open.get(path) {
-            return Ok(Arc::clone(shared));
-        }
-        let file = open_file(path).or_else(|error| {
-            if error.kind() != ErrorKind::NotFound {
-                return Err(error);
+        let parent = self.place.folder();
+        let found = if Arc::ptr_eq(&open.parent, &parent) {
+            open.file(name)
+        } else {
+            open.go_to(parent, name)
+        };
+        match found {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // The folder was deleted.
+                open.go_to(self.place.renew()?, name)
             }
-            // The folder was deleted.
-            DirBuilder::new()
-                .mode(0o700)
-                .recursive(true)
-                .create(&self.folder)?;
-            open_file(path)
-        })?;
-        let shared = Arc::new(Shared {
-            file,
-            found: Mutex::default(),
-        });
-        if open.len() >= MOST_OPEN {
-            // Any of them: a busy one is opened again soon.
-            if let Some(other) = open.keys().next().cloned() {
-                open.remove(&other);
-            }
+            found => found,
         }
-        open.insert(path.to_owned(), Arc::clone(&shared));
-        Ok(shared)
     }
 
-    fn forget(&self, path: &Path, shared: &Arc<Shared>) {
+    fn forget(&self, name: &str, shared: &Arc<Shared>) {
         let mut open = self.open.lock();
-        if open
-            .get(path)
-            .is_some_and(|known| Arc::ptr_eq(known, shared))
-        {
-            open.remove(path);
+        if (open.files.get(name)).is_some_and(|known| Arc::ptr_eq(known, shared)) {
+            open.files.remove(name);
         }
+    }
+
+    fn folder(&self) -> Arc<Folder> {
+        Arc::clone(&self.open.lock().folder)
     }
 }
 
-fn open_file(path: &Path) -> io::Result<File> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
-}
-
-fn with_path(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+/// The name of the file of the group `name`.
+fn file_name(name: &str) -> String {
+    let digest = Sha256::digest(name.as_bytes());
+    let half = digest.get(..NAME_LENGTH / 2).unwrap_or_default();
+    data_encoding::HEXLOWER.encode(half)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::FileExt, time::SystemTime};
+    use std::{
+        fs::{self, DirBuilder},
+        os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
+        path::PathBuf,
+        time::SystemTime,
+    };
 
     use super::*;
     use crate::engine::history::page::NUMBERING;
@@ -206,7 +230,21 @@ mod tests {
     fn history(name: &str, most: u64) -> FileHistory {
         let path = std::env::temp_dir().join(format!("history-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
-        FileHistory::open(&path, most, Duration::from_millis(20)).unwrap()
+        DirBuilder::new().mode(0o700).create(&path).unwrap();
+        let user = fs::metadata(&path).unwrap().uid();
+        let place = Arc::new(Place::open(&path, user).unwrap());
+        FileHistory::open(place, most, Duration::from_millis(20)).unwrap()
+    }
+
+    impl FileHistory {
+        /// The path of the file of the group `name`.
+        fn path_of(&self, name: &str) -> PathBuf {
+            self.folder().path().join(file_name(name))
+        }
+
+        fn remove(self) {
+            fs::remove_dir_all(self.place.folder().path()).unwrap();
+        }
     }
 
     fn offsets(page: &Page) -> Vec<u64> {
@@ -234,7 +272,7 @@ mod tests {
             let length = fs::metadata(history.path_of("room")).unwrap().len();
             assert!(length < 200_000, "{length}");
         }
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -248,7 +286,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         drop(locked);
         assert_eq!(history.append("room", b"", LIMITS).unwrap().offset, 2);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -266,13 +304,13 @@ mod tests {
             .sum::<u64>();
         assert!(kept >= 13, "{kept}");
         assert_eq!(history.evicted(), 100 - kept);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
     fn two_processes_exceed_the_limit_by_a_sixteenth_each_at_most() {
         let one = history("both", 1024 * 1024);
-        let two = FileHistory::open(&one.folder, 1024 * 1024, one.timeout).unwrap();
+        let two = FileHistory::open(Arc::clone(&one.place), 1024 * 1024, one.timeout).unwrap();
         for number in 0..100 {
             let history = if number % 3 == 0 { &one } else { &two };
             let name = format!("room-{number}");
@@ -280,14 +318,14 @@ mod tests {
             assert!(two.bytes() <= (1024 + 2 * 64) * 1024, "{number}");
             assert_eq!(one.bytes(), two.bytes());
         }
-        fs::remove_dir_all(&one.folder).unwrap();
+        one.remove();
     }
 
     #[test]
     fn older_groups_make_room_and_keep_their_numbering() {
         let history = history("room", 25_000);
         let first = history.append("first", &[0; 10_000], LIMITS).unwrap();
-        let open = history.shared(&history.path_of("first")).unwrap();
+        let open = history.shared(&file_name("first")).unwrap();
         for number in 0..9 {
             history
                 .append(&number.to_string(), &[0; 10_000], LIMITS)
@@ -300,7 +338,7 @@ mod tests {
         let next = history.append("first", b"", LIMITS).unwrap();
         assert_eq!((next.epoch, next.offset), (first.epoch, 2));
         drop(open);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -323,7 +361,7 @@ mod tests {
             assert_eq!(kept, (from..=position.offset).collect::<Vec<_>>());
             assert_eq!(history.evicted(), from - 1);
         }
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -341,7 +379,7 @@ mod tests {
                 .into_iter()
                 .all(|page| page.unwrap().entries.len() == 1)
         );
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -354,7 +392,6 @@ mod tests {
         for (name, limits) in [("week", week), ("minute", LIMITS)] {
             history.append(name, b"", limits).unwrap();
         }
-        let other = history.path_of("other");
         for (days, is_kept) in [(0, [true, true]), (2, [true, false]), (9, [false, false])] {
             for name in ["week", "minute"] {
                 if let Ok(file) = File::open(history.path_of(name)) {
@@ -362,12 +399,12 @@ mod tests {
                         .unwrap();
                 }
             }
-            history.quota.enforce_later(&other);
+            history.quota.enforce_later(&history.folder(), "other");
             let is_there = ["week", "minute"].map(|name| history.path_of(name).exists());
             assert_eq!(is_there, is_kept, "{days} days");
         }
         assert_eq!(history.evicted(), 0);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -384,7 +421,7 @@ mod tests {
         }
         assert!(history.bytes() <= 25_000);
         assert_eq!(history.evicted(), 1);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -401,7 +438,7 @@ mod tests {
             assert_eq!((page.head.offset, page.entries), (0, Vec::new()));
             assert!(fs::metadata(&path).unwrap().len() < 1000);
             assert_eq!(history.append("room", b"", LIMITS).unwrap().offset, 1);
-            fs::remove_dir_all(&history.folder).unwrap();
+            history.remove();
         }
     }
 
@@ -412,12 +449,14 @@ mod tests {
         let path = history.path_of("room");
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let mut locked = Locked::new(&file, history.boot, Instant::now()).unwrap();
-        locked.remove(&path).unwrap();
+        locked
+            .remove(&history.folder(), &file_name("room"))
+            .unwrap();
         drop(locked);
         let after = history.append("room", b"", LIMITS).unwrap();
         assert_ne!(after.epoch, before.epoch);
         assert_eq!(after.offset, 1);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 
     #[test]
@@ -425,9 +464,10 @@ mod tests {
         let history = history("bytes", u64::MAX);
         assert_eq!(history.bytes(), 0);
         history.append("room", &[0; 1000], LIMITS).unwrap();
-        let reader = FileHistory::open(&history.folder, u64::MAX, history.timeout).unwrap();
+        let reader =
+            FileHistory::open(Arc::clone(&history.place), u64::MAX, history.timeout).unwrap();
         assert_eq!(reader.bytes(), history.bytes());
         assert!(reader.bytes() > 1000);
-        fs::remove_dir_all(&history.folder).unwrap();
+        history.remove();
     }
 }

@@ -16,7 +16,6 @@ use std::{
     fs::{self, File, Metadata},
     io::{self, ErrorKind},
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -26,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
 use super::page::{Kept, Limits, Page, Position, age_ms, new_epoch, offset_after, oldest_ms};
-use crate::engine::base::clock::wall_ms;
+use crate::engine::{base::clock::wall_ms, resources::folder::Folder};
 
 /// Another one for each form of the file: one of another form is begun anew.
 const MAGIC: u64 = u64::from_be_bytes(*b"dwshist2");
@@ -313,10 +312,10 @@ impl<'a> Locked<'a> {
         Ok(dropped)
     }
 
-    /// Removes the file, which is at `path`.
-    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+    /// Removes the file, which has that name in `folder`.
+    pub(super) fn remove(&mut self, folder: &Folder, name: &str) -> io::Result<()> {
         // In this order: a process that is killed between both leaves no file that is marked.
-        fs::remove_file(path)?;
+        folder.remove(name)?;
         self.head.is_removed = true;
         self.head.write(self.file)
     }

@@ -13,11 +13,12 @@ mod memory;
 mod page;
 mod quota;
 
-use std::{io, path::Path, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 pub(crate) use self::page::new_epoch;
 pub use self::page::{Kept, Limits, Page, Position};
 use self::{file::FileHistory, memory::MemoryHistory};
+use crate::engine::resources::folder::Place;
 
 /// The history of all groups of one backend. Any thread may use it.
 #[derive(Debug)]
@@ -34,13 +35,13 @@ impl History {
         Self::Memory(MemoryHistory::new(most))
     }
 
-    /// A history in the folder `path` of `user`, of `most` bytes at most. No call waits longer than
+    /// A history in a folder at `place`, of `most` bytes at most. No call waits longer than
     /// `timeout` for other processes.
     ///
     /// # Errors
     /// The folder cannot be used. The text names it.
-    pub fn in_files(path: &Path, most: u64, timeout: Duration) -> io::Result<Self> {
-        FileHistory::open(path, most, timeout).map(Self::Files)
+    pub(crate) fn in_files(place: Arc<Place>, most: u64, timeout: Duration) -> io::Result<Self> {
+        FileHistory::open(place, most, timeout).map(Self::Files)
     }
 
     /// Keeps a message, and gives its number.

@@ -7,19 +7,19 @@
 //! the system for nothing more.
 
 use std::{
-    fs::{self, File},
     io,
-    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
+use rustix::fs::FileType;
 
 use super::{
     log::{HEAD_BYTES, Locked},
     page::NUMBERING,
 };
+use crate::engine::resources::folder::{Folder, Item};
 
 /// How often the files are looked at, at least, while messages are kept.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -31,10 +31,9 @@ const PATIENCE: Duration = Duration::from_millis(2);
 /// Characters of a file's name.
 pub(super) const NAME_LENGTH: usize = 32;
 
-/// The limit of a folder, and what is known of its files.
+/// The limit of a history, and what is known of its files.
 #[derive(Debug)]
 pub(super) struct Quota {
-    folder: PathBuf,
     most: u64,
     boot: u64,
     usage: Mutex<Usage>,
@@ -56,7 +55,7 @@ struct Usage {
 /// A file of the folder.
 #[derive(Debug)]
 struct Stored {
-    path: PathBuf,
+    name: String,
     length: u64,
     modified: SystemTime,
 }
@@ -69,9 +68,8 @@ impl Stored {
 }
 
 impl Quota {
-    pub(super) fn new(folder: &Path, most: u64, boot: u64) -> Self {
+    pub(super) fn new(most: u64, boot: u64) -> Self {
         Self {
-            folder: folder.to_owned(),
             most,
             boot,
             usage: Mutex::default(),
@@ -102,30 +100,30 @@ impl Quota {
     /// Looks at the files, if that is due: removes those of groups that are not used any more, and
     /// drops the oldest messages while all together are too large, first of the groups to which
     /// nothing was published for longest. `newest` is the file that was written last.
-    pub(super) fn enforce(&self, newest: &Path) {
+    pub(super) fn enforce(&self, folder: &Folder, newest: &str) {
         let _alone = self.alone.lock();
         // Another thread may have done it.
         if self.is_due() {
-            self.look(newest, false);
+            self.look(folder, newest, false);
         }
     }
 
     /// Makes room where the disk has none: removes files, the oldest first.
-    pub(super) fn make_room(&self, newest: &Path) {
+    pub(super) fn make_room(&self, folder: &Folder, newest: &str) {
         let _alone = self.alone.lock();
-        self.look(newest, true);
+        self.look(folder, newest, true);
     }
 
     /// The bytes that the files take now.
-    pub(super) fn bytes(&self) -> u64 {
-        self.files().iter().map(|file| file.length).sum()
+    pub(super) fn bytes(folder: &Folder) -> u64 {
+        files(folder).iter().map(|file| file.length).sum()
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn look(&self, newest: &Path, is_full: bool) {
+    fn look(&self, folder: &Folder, newest: &str, is_full: bool) {
         let is_aging = {
             let mut usage = self.usage.lock();
             usage.added = 0;
@@ -135,9 +133,9 @@ impl Quota {
             }
             is_aging
         };
-        let mut files = self.files();
+        let mut files = files(folder);
         // Times of files are only as exact as the system's ticks.
-        files.sort_by_key(|file| (file.path == newest, file.modified));
+        files.sort_by_key(|file| (file.name == newest, file.modified));
         let total: u64 = files.iter().map(|file| file.length).sum();
         let goal = match (is_full, total > self.most) {
             (true, _) => self.most.min(total / 2),
@@ -154,8 +152,8 @@ impl Quota {
             if !is_old && (surplus == 0 || (file.is_empty() && !is_useless)) {
                 continue;
             }
-            let is_kept = file.path == newest || !(is_full || file.is_empty());
-            if let Ok(length) = self.reduce(&file.path, surplus, is_kept) {
+            let is_kept = file.name == newest || !(is_full || file.is_empty());
+            if let Ok(length) = self.reduce(folder, &file.name, surplus, is_kept) {
                 left = left.saturating_sub(file.length.saturating_sub(length));
                 if is_useless {
                     surplus_empty = surplus_empty.saturating_sub(1);
@@ -167,8 +165,8 @@ impl Quota {
 
     /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
     /// Without messages it stays if `is_kept`. Gives the length that is left.
-    fn reduce(&self, path: &Path, surplus: u64, is_kept: bool) -> io::Result<u64> {
-        let file = File::options().read(true).write(true).open(path)?;
+    fn reduce(&self, folder: &Folder, name: &str, surplus: u64, is_kept: bool) -> io::Result<u64> {
+        let file = folder.file(name, false)?;
         let mut locked = Locked::new(&file, self.boot, Instant::now() + PATIENCE)?;
         if locked.is_removed() {
             return Ok(0);
@@ -177,7 +175,7 @@ impl Quota {
         let length = locked.metadata().len();
         let is_old = age_of(modified) >= locked.age().saturating_add(NUMBERING);
         if is_old || locked.is_new() {
-            locked.remove(path)?;
+            locked.remove(folder, name)?;
             return Ok(0);
         }
         if surplus == 0 {
@@ -185,12 +183,12 @@ impl Quota {
         }
         let Ok(dropped) = locked.shrink(length.saturating_sub(surplus)) else {
             // It is broken.
-            locked.remove(path)?;
+            locked.remove(folder, name)?;
             return Ok(0);
         };
         self.evicted.fetch_add(dropped, Ordering::Relaxed);
         if locked.end() <= HEAD_BYTES && !is_kept {
-            locked.remove(path)?;
+            locked.remove(folder, name)?;
             return Ok(0);
         }
         // It is as old as before.
@@ -200,25 +198,30 @@ impl Quota {
 
     /// Looks at the files as if the period were over.
     #[cfg(test)]
-    pub(super) fn enforce_later(&self, newest: &Path) {
+    pub(super) fn enforce_later(&self, folder: &Folder, newest: &str) {
         self.usage.lock().aged_at = None;
-        self.enforce(newest);
+        self.enforce(folder, newest);
     }
+}
 
-    /// The files of groups.
-    fn files(&self) -> Vec<Stored> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten();
-        let stored = entries.filter_map(Result::ok).filter_map(|entry| {
-            let found = entry.metadata().ok()?;
-            let is_ours = found.is_file() && entry.file_name().len() == NAME_LENGTH;
-            is_ours.then_some(Stored {
-                path: entry.path(),
-                length: found.len(),
-                modified: found.modified().ok()?,
+/// The files of groups.
+fn files(folder: &Folder) -> Vec<Stored> {
+    let names = folder.names().into_iter();
+    let stored = names
+        .filter(|name| name.len() == NAME_LENGTH)
+        .filter_map(|name| {
+            let Item {
+                kind,
+                length,
+                modified,
+            } = folder.item(&name)?;
+            (kind == FileType::RegularFile).then_some(Stored {
+                name,
+                length,
+                modified,
             })
         });
-        stored.collect()
-    }
+    stored.collect()
 }
 
 fn age_of(modified: SystemTime) -> Duration {

@@ -1,6 +1,7 @@
 //! The limited resources of a process: sockets, descriptors, places for connections, and memory.
 
 pub mod budget;
+pub(crate) mod folder;
 pub(crate) mod holders;
 pub(crate) mod inherited;
 pub mod permits;

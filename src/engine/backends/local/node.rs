@@ -5,7 +5,7 @@ use std::{
     hash::BuildHasher,
     io,
     os::fd::AsRawFd,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -33,10 +33,10 @@ use super::{
 use crate::{
     engine::{
         base::fork,
-        groups::{Event, Groups, Message, Observer, Offer},
+        groups::{Event, Groups, Message, Notice, Observer, Offer},
         history::{History, Limits, Position},
         presence::{Announcer, Note, Presence, Record, Source},
-        resources::inherited::NotInherited,
+        resources::{folder::Place, inherited::NotInherited},
         runtime::Engine,
     },
     protocol::close::CloseFrame,
@@ -72,7 +72,7 @@ pub enum Refused {
 pub struct Node {
     id: NodeId,
     generation: u64,
-    path: PathBuf,
+    place: Arc<Place>,
     user: u32,
     groups: Arc<Groups>,
     presence: Arc<Presence>,
@@ -93,6 +93,8 @@ pub struct Node {
 #[derive(Debug)]
 struct State {
     folder: Option<RuntimeDir>,
+    /// Whether the folder was deleted, or replaced by a foreign one, and could not be made anew.
+    is_lost: bool,
     peers: HashMap<NodeId, Arc<Peer>>,
     /// Nodes that have connected to this one, and sent the numbers of their members.
     ready: HashSet<NodeId>,
@@ -120,7 +122,7 @@ impl Node {
             // Random, with the process's number: a forked child inherits the keys of the hash.
             id: RandomState::new().hash_one(std::process::id()),
             generation: fork::generation(),
-            path: path.to_owned(),
+            place: Arc::new(Place::open(path, user)?),
             user,
             groups,
             presence,
@@ -128,6 +130,7 @@ impl Node {
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
                 folder: None,
+                is_lost: false,
                 peers: HashMap::new(),
                 ready: HashSet::new(),
                 processes: HashMap::new(),
@@ -176,9 +179,14 @@ impl Node {
         Ok(())
     }
 
-    /// Has missing messages read from `history` from now on. Only the first one counts.
-    pub fn read_from(&self, history: Arc<History>) {
-        let _ = self.history.set(history);
+    /// The history that the nodes share, of `most` bytes at most, beside the sockets. Missing
+    /// messages are read from it from now on; the first one counts.
+    ///
+    /// # Errors
+    /// Its folder cannot be used.
+    pub fn history(&self, most: u64, timeout: Duration) -> io::Result<Arc<History>> {
+        let made = History::in_files(Arc::clone(&self.place), most, timeout)?;
+        Ok(Arc::clone(self.history.get_or_init(|| Arc::new(made))))
     }
 
     /// Keeps `message` in `history`, and sends it to the members of the group `name` in all
@@ -296,7 +304,7 @@ impl Node {
 
     /// Opens the folder and listens in it.
     fn open(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let folder = RuntimeDir::open(&self.path, self.user)?;
+        let folder = RuntimeDir(self.place.renew()?);
         let listener = folder.listen(self.id)?;
         let listener = {
             let _context = self.runtime.enter();
@@ -555,6 +563,24 @@ impl Node {
         }
     }
 
+    /// Reports whether the folder can be used, when that has changed.
+    fn note(&self, state: &mut State, opened: io::Result<()>) {
+        let was_lost = std::mem::replace(&mut state.is_lost, opened.is_err());
+        let (event, notice) = match opened {
+            Err(error) if !was_lost => {
+                let reason = error.to_string();
+                (Event::Lost, Notice::Lost { reason })
+            }
+            Ok(()) if was_lost => {
+                let what = self.place.folder().path().display().to_string();
+                (Event::Regained, Notice::Regained { what })
+            }
+            _ => return,
+        };
+        self.groups.statistics().count(event);
+        self.groups.notices().add(notice);
+    }
+
     /// Makes the folder and the socket anew when they were deleted, and meets nodes that have been
     /// missed.
     async fn watch_folder(self: Arc<Self>) {
@@ -565,10 +591,11 @@ impl Node {
                 // The node was stopped.
                 return;
             };
-            if !(folder.is_current() && folder.has(self.id)) {
+            if !folder.has(self.id) {
                 // Where it cannot be made anew now, the next look tries again. The nodes that are
                 // connected stay so.
-                let _ = self.open(&mut state);
+                let opened = self.open(&mut state);
+                self.note(&mut state, opened);
             }
             self.meet_all(&mut state);
         }
