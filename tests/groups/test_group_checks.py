@@ -12,7 +12,7 @@ from django.test import modify_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket import checks as all_settings
-from dwebsocket.groups import backends, checks
+from dwebsocket.groups import backends, checks, local
 from dwebsocket.testing.groups import groups_of_a_test
 
 if TYPE_CHECKING:
@@ -133,6 +133,29 @@ def test_server_that_is_away(override: Override) -> None:
             None,
         )
     ]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_folder_whose_name_others_may_take(override: Override, tmp_path: Any, mode: int) -> None:
+    """A folder for temporary files is empty after a reboot: `check --deploy` warns."""
+    (tmp_path / "mine").mkdir()
+    tmp_path.chmod(mode)
+    use(override, "dwebsocket.groups.local", RUNTIME_DIR=tmp_path / "mine")
+    assert checks.check() == []
+    [(identity, message, hint)] = found(checks.check_deployment)
+    assert identity == "dwebsocket.W008"
+    assert f"write to {tmp_path}. After a reboot" in message
+    assert f"{tmp_path}/mine/dwebsocket-" in message
+    assert "RuntimeDirectory=" in hint
+
+
+def test_folder_whose_name_no_other_may_take(
+    override: Override, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing to say."""
+    monkeypatch.setattr(local, "_is_open", lambda folder: False)
+    use(override, "dwebsocket.groups.local", RUNTIME_DIR=tmp_path)
+    assert checks.check_deployment() == []
 
 
 def test_problems_that_a_backend_finds_itself(override: Override) -> None:

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
-from dwebsocket.groups import backends
+from dwebsocket.groups import backends, local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,12 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
 
 
 def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Finds backends that cannot be reached now: for ``check --deploy``."""
-    return [message for alias, own in _entries() for message in _check(alias, own, deploy=True)]
+    """Finds backends that cannot be reached now, or after a reboot: for ``check --deploy``."""
+    return [
+        message
+        for alias, own in _entries()
+        for message in (*_check(alias, own, deploy=True), *_name_may_be_taken(alias))
+    ]
 
 
 def _entries() -> list[tuple[str, BackendSettings]]:
@@ -61,6 +65,22 @@ def _check(alias: str, own: BackendSettings, *, deploy: bool) -> Iterator[checks
         # What `check` finds without `--deploy` is not repeated.
         if not (deploy and problem in known):
             yield checks.Error(f"WEBSOCKET_GROUPS[{alias!r}]: {problem}", id="dwebsocket.E006")
+
+
+def _name_may_be_taken(alias: str) -> Iterator[checks.CheckMessage]:
+    try:
+        backend = backends.backend(alias)
+    except ImproperlyConfigured:
+        # Said already.
+        return
+    if isinstance(backend, local.Backend) and (parent := backend.open_parent) is not None:
+        yield checks.Warning(
+            f"WEBSOCKET_GROUPS[{alias!r}]: every user of this machine may write to {parent}. After "
+            f"a reboot one of them can make {backend.folder} first, and there are no groups then.",
+            hint="Set RUNTIME_DIR to a folder that only this user may write to, such as that of "
+            "RuntimeDirectory= in a systemd unit.",
+            id="dwebsocket.W008",
+        )
 
 
 def _without_engine(alias: str, own: BackendSettings) -> Iterator[checks.CheckMessage]:
