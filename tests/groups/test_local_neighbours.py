@@ -1,25 +1,57 @@
-"""The local backend beside other users of the machine, who want its messages."""
+"""
+The local backend beside other users of the machine, who want its messages.
+
+Two backends in one process are two nodes, as two processes of the project have them.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from test_local import Nodes, nodes
 
+from dwebsocket import _core, group_settings
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import local
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["nodes"]
+    Make = Callable[[Path], local.Backend]
 
-SETTINGS = {"HISTORY": {"room*": {"size": 100, "seconds": 300}}}
 NOBODY = 65534
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make backends whose folder lies in another one; its groups `room…` have a history."""
+    found: list[local.Backend] = []
+
+    def made(parent: Path) -> local.Backend:
+        entry = {"RUNTIME_DIR": parent, "HISTORY": {"room*": {}}}
+        own = group_settings.read({"default": entry})["default"]
+        found.append(local.Backend("default", own))
+        return found[-1]
+
+    yield made
+    for each in found:
+        each.stop()
+
+
+def history(backend: local.Backend) -> list[str | bytes]:
+    """Give what is kept of the group `room`."""
+    page = backend.read_history("room", None, (100, 300.0))
+    return [message for _, _, message, _ in page.rows]
+
+
+def attempts(backend: local.Backend) -> list[Callable[[], object]]:
+    """Give a call that reads from the files of the group `room`, and one that writes to them."""
+    return [lambda: history(backend), lambda: backend.send("room", "more", [])]
 
 
 def open_to_all(folder: Path) -> None:
@@ -27,12 +59,12 @@ def open_to_all(folder: Path) -> None:
     folder.chmod(0o777)
 
 
-def given_away(folder: Path) -> None:
-    """Give it to another user, as if that one had made it."""
+def given_away(path: Path) -> None:
+    """Give it to another user, as if that one had made it, with all that is in it."""
     if os.geteuid() != 0:
-        pytest.skip("only root can give a folder away")
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
+        pytest.skip("only root can give files away")
+    for each in (path, *path.rglob("*")):
+        os.chown(each, NOBODY, NOBODY)
 
 
 def linked(folder: Path) -> None:
@@ -46,70 +78,77 @@ def changes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.resolve().rglob("*")}
 
 
-def assert_refused(answer: Any, path: Path) -> None:
-    """The call failed, and names the path."""
-    assert answer["error"] == "GroupUnavailable"
-    assert str(path) in answer["text"]
+def said(log: pytest.LogCaptureFixture, text: str) -> int:
+    """Count the records with a text."""
+    return sum(text in record.getMessage() for record in log.records)
 
 
-@pytest.mark.parametrize("made", [given_away, open_to_all, linked])
+@pytest.mark.parametrize("replaced", [given_away, open_to_all, linked])
 def test_folder_that_is_replaced_while_it_is_used(
-    nodes: Nodes, made: Callable[[Path], None]
+    make: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    replaced: Callable[[Path], None],
 ) -> None:
     """
-    Nothing is read from the foreign one, and nothing is written to it.
+    Nothing is read from the foreign one, and nothing is written to it. The log says so once.
 
-    The first process to notice says so, once; connected processes still hear each other.
+    Processes that are connected still hear each other.
     """
-    one, two = nodes(**SETTINGS), nodes(**SETTINGS)
-    one("join", "hall")
-    two("send", "room", "secret")
-    folder = nodes.sockets_folder()
-    forged = nodes.folder / "forged"
+    caplog.set_level("INFO", "dwebsocket")
+    one, two = make(tmp_path), make(tmp_path)
+    mailbox = _core.Mailbox(1024, _core.Hub(), 1)
+    one.add("hall", mailbox, b"k" * 16)
+    two.send("room", "secret", [])
+    assert history(one) == ["secret"]
+    folder, forged = one.folder, tmp_path / "forged"
     forged.mkdir(0o700)
     shutil.copytree(folder / "history", forged / "history")
     shutil.rmtree(folder)
     forged.rename(folder)
-    made(folder)
+    replaced(folder)
     before = changes(folder)
     assert len(before) == 2
 
-    assert_refused(one("history", "room"), folder)
-    assert_refused(one("send", "room", "more"), folder)
-    two("send", "hall", "still here")
-    assert one("take", 1) == ["still here"]
-    eventually(lambda: one("statistics")["lost"] == 1)
+    for attempt in attempts(one):
+        with pytest.raises(GroupUnavailable, match=str(folder)):
+            attempt()
+    two.send("hall", "still here", [])
+    assert eventually(mailbox.pop) == "still here"
+    eventually(lambda: said(caplog, f"at {folder}: the folder is lost: {folder}") == 2)
     # As long as two looks at the folder take.
     pause(4.1)
-    assert one("statistics")["lost"] == 1
+    assert said(caplog, "is lost") == 2
     assert changes(folder) == before
 
     folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
-    eventually(lambda: one("statistics")["regained"] == two("statistics")["regained"] == 1)
-    one("send", "room", "anew")
-    assert two("history", "room") == ["anew"]
+    eventually(lambda: said(caplog, "the folder is regained") == 2)
+    one.send("room", "anew", [])
+    assert history(two) == ["anew"]
 
 
-def test_folder_whose_parent_is_deleted(nodes: Nodes, tmp_path: Path) -> None:
-    """No parent is made: nobody knows whose it should be."""
-    nodes.folder = tmp_path / "parent"
-    nodes.folder.mkdir()
-    one = nodes(**SETTINGS)
-    one("send", "room", "before")
-    shutil.rmtree(nodes.folder)
-    assert_refused(one("send", "room", "after"), nodes.folder)
-    assert not nodes.folder.exists()
+def test_folder_whose_parent_is_deleted(make: Make, tmp_path: Path) -> None:
+    """The parent is not made."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    one = make(parent)
+    one.send("room", "before", [])
+    shutil.rmtree(parent)
+    for attempt in attempts(one):
+        with pytest.raises(GroupUnavailable, match=str(parent)):
+            attempt()
+    assert not parent.exists()
 
 
-def test_folder_that_is_moved(nodes: Nodes) -> None:
+def test_folder_that_is_moved(make: Make, tmp_path: Path) -> None:
     """History goes to the new one, as the sockets do, in every process."""
-    one, two = nodes(**SETTINGS), nodes(**SETTINGS)
-    one("send", "room", "before")
-    assert two("history", "room") == ["before"]
-    nodes.sockets_folder().rename(nodes.folder / "old")
-    eventually(lambda: len(nodes.sockets()) >= 2)
-    one("send", "room", "after")
-    assert two("history", "room") == one("history", "room") == ["after"]
+    one, two = make(tmp_path), make(tmp_path)
+    one.send("room", "before", [])
+    assert history(two) == ["before"]
+    one.folder.rename(tmp_path / "old")
+    eventually(lambda: one.folder.is_dir() and len(list(one.folder.iterdir())) >= 2)
+    one.send("room", "after", [])
+    assert history(one) == history(two) == ["after"]
 
 
 @pytest.mark.parametrize(
@@ -122,28 +161,30 @@ def test_folder_that_is_moved(nodes: Nodes) -> None:
     ],
     ids=["others may read it", "another user's", "a link", "a pipe"],
 )
-def test_file_that_is_not_only_this_users(nodes: Nodes, replaced: Callable[[Path], None]) -> None:
-    """It is refused with its name, and untouched."""
-    nodes(**SETTINGS)("send", "room", "before")
-    folder = nodes.sockets_folder() / "history"
-    [path] = folder.iterdir()
+def test_file_that_is_not_only_this_users(
+    make: Make, tmp_path: Path, replaced: Callable[[Path], None]
+) -> None:
+    """It is refused with its name."""
+    one, late = make(tmp_path), make(tmp_path)
+    one.send("room", "before", [])
+    [path] = (one.folder / "history").iterdir()
     replaced(path)
-    late = nodes(**SETTINGS)
-    for answer in (late("history", "room"), late("send", "room", "after")):
-        assert_refused(answer, folder)
-        assert path.name in answer["text"]
+    for attempt in attempts(late):
+        with pytest.raises(GroupUnavailable, match=f"{path.parent}: {path.name}"):
+            attempt()
 
 
-def test_socket_of_another_user(nodes: Nodes) -> None:
+def test_socket_of_another_user(make: Make, tmp_path: Path) -> None:
     """It is not connected to."""
-    one = nodes()
-    one("join", "room")
-    folder = os.open(nodes.sockets_folder(), os.O_PATH)
+    one = make(tmp_path)
+    one.subscribe("hall")
+    folder = os.open(one.folder, os.O_PATH)
     with socket.socket(socket.AF_UNIX) as foreign:
+        # A socket's address holds 107 bytes, fewer than that of the folder.
         foreign.bind(f"/proc/self/fd/{folder}/{'0' * 16}")
-        given_away(nodes.sockets_folder() / ("0" * 16))
         os.close(folder)
+        given_away(one.folder / ("0" * 16))
         foreign.listen()
-        late = nodes()
-        late("join", "room")
-        assert late("peers") == 1
+        late = make(tmp_path)
+        late.subscribe("hall")
+        assert late.node.peers() == 1
