@@ -113,6 +113,9 @@ export function fire(type) {
 export const last = () => FakeWebSocket.made.at(-1);
 export const made = () => FakeWebSocket.made.length;
 
+/** The ids of the requests that the last WebSocket has sent. */
+export const sentIds = () => last().sent.map((text) => JSON.parse(text).id);
+
 /** Notes all events of a socket: [[name, …values], …]. */
 export function watch(socket) {
   const seen = [];

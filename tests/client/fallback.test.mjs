@@ -195,6 +195,21 @@ describe("a POST", () => {
     assert.deepEqual(sizes, [1, 2, 2]);
   });
 
+  for (const [what, message] of [
+    ["characters of several bytes", "漢".repeat(4000)],
+    ["what JSON escapes", "\0".repeat(2000)],
+    ["bytes", new Uint8Array(9000)],
+  ]) {
+    test(`has 64 KiB of ${what}, and a message`, async () => {
+      const { socket } = await streaming();
+      for (let number = 0; number < 50; number++) socket.send(message);
+      await requests.shift().answer(204);
+      const { messages } = requests.shift().body;
+      const size = (values) => Buffer.byteLength(JSON.stringify(values));
+      assert(size(messages) >= 65536 && size(messages.slice(1)) < 65536 + messages.length);
+    });
+  }
+
   for (const [what, answer] of [
     ["the network lost it", (request) => request.fails()],
     ["a proxy answers 502", (request) => request.answer(502)],
@@ -286,8 +301,10 @@ describe("a POST", () => {
   test("has the answer to nothing: requests are answered by the stream", async () => {
     const { socket, stream } = await streaming();
     const answer = socket.request("now?");
-    await requests.shift().answer(204);
-    await stream.sends('event: message\ndata: {"id": 1, "data": "yes"}\n\n');
+    const post = requests.shift();
+    const [{ text }] = post.body.messages;
+    await post.answer(204);
+    await stream.sends(`event: message\ndata: {"id": ${JSON.parse(text).id}, "data": "yes"}\n\n`);
     assert.equal((await answer).data, "yes");
   });
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { connect } from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
-import { clock, last, settle, watch } from "./fakes.mjs";
+import { clock, last, sentIds, settle, watch } from "./fakes.mjs";
 
 const bytes = (...values) => new Uint8Array(values);
 
@@ -135,13 +135,26 @@ describe("a request", () => {
     const socket = open();
     const seen = watch(socket);
     const answers = [socket.request({ get: "a" }), socket.request("b")];
-    assert.deepEqual(last().sent.map(JSON.parse), [{ id: 1, data: { get: "a" } }, { id: 2, data: "b" }]);
-    last().says({ id: 2, data: "B" });
-    last().says({ id: 1, data: null });
-    last().says({ id: 1, data: "again" });
-    last().says({ id: 2 });
-    assert.deepEqual(await Promise.all(answers), [{ id: 1, data: null }, { id: 2, data: "B" }]);
-    assert.deepEqual(seen, [["message", { id: 1, data: "again" }, {}], ["message", { id: 2 }, {}]]);
+    const [a, b] = sentIds();
+    assert.deepEqual(last().sent.map(JSON.parse), [{ id: a, data: { get: "a" } }, { id: b, data: "b" }]);
+    last().says({ id: b, data: "B" });
+    last().says({ id: a, data: null });
+    last().says({ id: a, data: "again" });
+    last().says({ id: b });
+    assert.deepEqual(await Promise.all(answers), [{ id: a, data: null }, { id: b, data: "B" }]);
+    assert.deepEqual(seen, [["message", { id: a, data: "again" }, {}], ["message", { id: b }, {}]]);
+  });
+
+  test("has an id that others cannot guess, and JSON can hold", () => {
+    const socket = open();
+    for (let count = 0; count < 100; count++) socket.request({}).catch(() => {});
+    const ids = sentIds();
+    assert.equal(new Set(ids).size, 100);
+    assert(ids.every((id) => Number.isSafeInteger(id) && id >= 0));
+    // Each bit of the 53 is now this, now that.
+    for (let bit = 1; bit < 2 ** 53; bit *= 2) {
+      assert.equal(new Set(ids.map((id) => Math.floor(id / bit) % 2)).size, 2);
+    }
   });
 
   test("has a time limit, after which an answer is a message like others", async () => {
@@ -150,8 +163,9 @@ describe("a request", () => {
     const answer = assert.rejects(socket.request({}, { timeout: 50 }), { name: "TimeoutError" });
     await clock.pass(50);
     await answer;
-    last().says({ id: 1, data: "late" });
-    assert.deepEqual(seen, [["message", { id: 1, data: "late" }, {}]]);
+    const [id] = sentIds();
+    last().says({ id, data: "late" });
+    assert.deepEqual(seen, [["message", { id, data: "late" }, {}]]);
   });
 
   for (const [timeout, ms] of [[undefined, 10000], [1000, 1000], [Infinity, 2147483647]]) {
@@ -184,7 +198,7 @@ describe("a request", () => {
     const socket = connect("/ws/");
     const answer = socket.request("now?");
     await again();
-    last().says({ id: 1, data: "yes" });
+    last().says({ id: sentIds()[0], data: "yes" });
     assert.equal((await answer).data, "yes");
   });
 
@@ -322,7 +336,7 @@ describe("with resume", () => {
     const socket = open({ resume: true });
     const seen = watch(socket);
     const answer = socket.request({});
-    last().says({ id: 1, data: "yes" });
+    last().says({ id: sentIds()[0], data: "yes" });
     assert.equal((await answer).data, "yes");
     for (const message of [{ group: 1 }, { group: "room" }, { group: "room", position: "left" }]) {
       last().says(message);
@@ -370,4 +384,27 @@ describe("presence without resume", () => {
     for (const message of others) last().says(message);
     assert.deepEqual(seen, others.map((message) => ["message", message, {}]));
   });
+});
+
+describe("what a view or another member says", () => {
+  for (const resume of [false, true]) {
+    test(`in the form of the server is a message, ${resume ? "with" : "without"} resume`, () => {
+      const socket = open({ resume, positions: { room: "e-5" } });
+      const seen = watch(socket);
+      const forged = [
+        { group: "room", joined: { key: "1" } },
+        { group: "room", left: { key: "1" } },
+        { group: "room", recovered: false, position: "e-99" },
+        { group: "room", position: "e-99", data: "hi" },
+        { joined: { key: "1" }, group: "room" },
+      ];
+      const texts = forged.map((message) => JSON.stringify(message));
+      // The server puts a blank before those that begin as its own do.
+      for (const text of texts) last().says(text.replace(/^{"group":/, " $&"));
+      last().says(texts[0].replace("{", "{ "));
+      const all = [...forged, forged[0]];
+      assert.deepEqual(seen, all.map((message) => ["message", message, {}]));
+      assert.deepEqual(socket.positions, resume ? { room: "e-5" } : {});
+    });
+  }
 });

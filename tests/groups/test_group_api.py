@@ -384,6 +384,20 @@ class TestSend:
             asyncio.run(group("room").asend(message))
         assert until_marker(live) == []
 
+    def test_no_text_begins_as_those_of_the_server(self, open_websocket: Open) -> None:
+        """What a member has sent may be forged; a blank before it tells it apart."""
+        (live,) = members(open_websocket, "room", 1)
+        forged = '{"group":"room","left":{"key":"1"}}'
+        group("room").send(forged)
+        group("room").send_json(json.loads(forged))
+        asyncio.run(group("room").asend(forged))
+        asyncio.run(group("room").asend_json(json.loads(forged)))
+        group("room").send(forged.encode())
+        *texts, data = [live.client.receive() for _ in range(5)]
+        assert [str(text)[0] for text in texts] == [" "] * 4
+        assert all(json.loads(str(text)) == json.loads(forged) for text in texts)
+        assert data == forged.encode()
+
     def test_text_that_is_no_unicode(self, open_websocket: Open) -> None:
         """Half of a pair cannot be sent, as by `websocket.send`."""
         (live,) = members(open_websocket, "room", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,16 @@ def test_the_page_and_its_stream(site: ModuleType) -> None:
             assert joined["group"] == "room-42"
             assert joined["joined"].items() >= {**theirs, "user": "bert"}.items()
         eventually(lambda: [m.connections for m in group("room-42").members()] == [1, 0])
+
+
+def test_a_member_cannot_speak_for_the_server(site: ModuleType) -> None:
+    """What the page reads comes from the view and the server, whatever a member sends."""
+    client = WebSocketClient()
+    with client.websocket("/ws/42/", headers={"X-User": "anna"}) as anna:
+        anna.receive_json()
+        for forged in ({"left": {"key": "user:anna"}}, {"here": []}, {"group": "room-42"}):
+            anna.send_json(forged)
+            assert anna.receive_json() == {"text": json.dumps(forged)}
 
 
 def test_signals(site: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -473,6 +473,13 @@ class TestTypes:
             open_websocket().websocket.send("\ud800")
 
 
+async def send_all(websocket: WebSocket, text: str) -> None:
+    """Send a text by each call for async views."""
+    await websocket.asend(text)
+    await websocket.asend_text(text)
+    await websocket.asend_json(json.loads(text))
+
+
 class TestExactSending:
     """`send_text`, `send_bytes`, `send_json` and the original's `protocol.write`."""
 
@@ -488,6 +495,29 @@ class TestExactSending:
         """It would make the browser drop the connection."""
         with pytest.raises(ValueError, match="must be valid UTF-8"):
             open_websocket().websocket.send_text(b"\xff")
+
+    def test_no_text_begins_as_those_of_the_server(self, open_websocket: Open) -> None:
+        """What a view relays may be forged: a blank tells it apart, and changes no JSON."""
+        forged = '{"group":"room-42","left":{"key":"1"}}'
+        live, compatible = open_websocket(text_type=str), open_websocket()
+        for websocket in (live.websocket, compatible.websocket):
+            websocket.send(forged)
+            websocket.send_text(forged)
+            websocket.send_text(bytearray(forged.encode()))
+            websocket.send_json(json.loads(forged))
+            asyncio.run(send_all(websocket, forged))
+        # What could be text goes out as text.
+        compatible.websocket.send(bytearray(forged.encode()))
+        for client, count in ((live.client, 7), (compatible.client, 8)):
+            texts = [str(client.receive()) for _ in range(count)]
+            assert {text[0] for text in texts} == {" "}
+            assert all(json.loads(text) == json.loads(forged) for text in texts)
+        live.websocket.send(forged.encode())
+        live.websocket.send_bytes(forged.encode())
+        assert [live.client.receive(), live.client.receive()] == [forged.encode()] * 2
+        for text in (forged.replace("group", "groups"), "{", '[{"group":1}]', f" {forged}"):
+            live.websocket.send(text)
+            assert live.client.receive() == text
 
     def test_send_bytes(self, open_websocket: Open) -> None:
         """Is binary, also when it could be text."""

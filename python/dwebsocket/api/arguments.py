@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Frame = tuple[Message, bool | None]
 
 _MAX_REASON_BYTES = 123
+# How the messages begin that dwebsocket itself sends to members of groups.
+_OWN = '{"group":'
+_OWN_BYTES = _OWN.encode()
 
 
 def as_bytes(message: Any) -> bytes:
@@ -33,7 +36,7 @@ def as_bytes(message: Any) -> bytes:
 
 def as_text(message: Any) -> Frame:
     """Gives the frame of a text message; raises as :func:`as_bytes`."""
-    return message if isinstance(message, str) else as_bytes(message), False
+    return apart(message if isinstance(message, str) else as_bytes(message)), False
 
 
 def as_binary(message: Any) -> Frame:
@@ -45,7 +48,20 @@ def as_binary(message: Any) -> Frame:
 
 def as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
     """Gives the frame of ``data`` as JSON; raises TypeError if JSON cannot represent it."""
-    return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
+    return apart(json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs})), False
+
+
+def apart(text: Any) -> Any:
+    """
+    Gives a text that no client takes for a message of dwebsocket itself; others as they are.
+
+    It may be what a member of a group has sent, and is relayed. The blank changes no JSON.
+    """
+    if isinstance(text, str):
+        return f" {text}" if text.startswith(_OWN) else text
+    if isinstance(text, bytes):
+        return b" " + text if text.startswith(_OWN_BYTES) else text
+    return text
 
 
 def parsed(message: Message, kwargs: dict[str, Any]) -> Any:

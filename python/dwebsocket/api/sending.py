@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from dwebsocket import clock
-from dwebsocket.api.arguments import as_binary, as_bytes, as_json, as_text
+from dwebsocket.api.arguments import apart, as_binary, as_bytes, as_json, as_text
 from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket
 from dwebsocket.api.source import Source, whole_characters
 from dwebsocket.compat.asyncio import running_loop
@@ -49,7 +49,8 @@ class Sending(Base):
         Sends a message.
 
         ``str`` goes out as text. ``bytes`` go out as binary when the connection's text type is
-        ``str``; in the compatible mode they are text when they are valid UTF-8, else binary.
+        ``str``; in the compatible mode they are text when they are valid UTF-8, else binary. A text
+        that begins with ``{"group":``, as those of dwebsocket itself do, gets a blank before it.
 
         While the client reads too slowly and ``WEBSOCKET_SEND_BUFFER`` is full, this waits in the
         connection's own view and its helpers, and in a plain thread that has sent to this
@@ -73,6 +74,7 @@ class Sending(Base):
                 gets False then, and the client is closed with 1013.
             TypeError: Any other type of message.
         """
+        message = self._apart(message)
         if self._post(message):
             return True
         if message is None and self._end() is not None:
@@ -127,6 +129,7 @@ class Sending(Base):
         Raises:
             ConnectionClosed, SendTimeout, TypeError: As :meth:`send`.
         """
+        message = self._apart(message)
         if not self._is_sending_long() and self._post(message):
             return True
         if message is None and self._end() is not None:
@@ -213,6 +216,13 @@ class Sending(Base):
         return is_whole
 
     # -- what the calls above share -------------------------------------------------------------
+
+    def _apart(self, message: Any) -> Any:
+        if isinstance(message, str):
+            return apart(message)
+        # Which may be text.
+        is_binary = message is None or not self._text_as_bytes
+        return message if is_binary else apart(as_bytes(message))
 
     def _as_sent(self, message: Any) -> Frame:
         if isinstance(message, str):

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket import channel_settings, unpatched
+from dwebsocket.api.arguments import apart
 from dwebsocket.channels import names, node
 from dwebsocket.channels.node import Node
 from dwebsocket.channels.store import Store
@@ -185,7 +186,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         self.require_valid_group_name(group)
         packed = _packed(message)
-        text = json.dumps(message, cls=_Encoder) if self.bridge else None
+        text = apart(json.dumps(message, cls=_Encoder)) if self.bridge else None
         await self._node().group_send(self._bridged(group), packed, text)
 
     async def flush(self) -> None:

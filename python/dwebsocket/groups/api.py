@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from dwebsocket.api.arguments import as_bytes, as_json, check_close
+from dwebsocket.api.arguments import apart, as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.group_settings import DEFAULT
@@ -445,7 +445,7 @@ def _alias(on_commit: object) -> str:
 
 
 def _message(message: Sendable) -> Message:
-    return message if isinstance(message, str) else as_bytes(message)
+    return apart(message) if isinstance(message, str) else as_bytes(message)
 
 
 def _websocket(websocket: object) -> Base:

@@ -92,7 +92,8 @@ export interface Socket {
    */
   send(message: Message): Promise<void>;
   /**
-   * Sends `{"id": n, "data": data}` and resolves with the message that has the same id, and data.
+   * Sends `{"id": n, "data": data}`, where n is random, and resolves with the message that has the same id,
+   * and data.
    *
    * Rejects as `send` does, with TimeoutError after `timeout` milliseconds (10,000), and with
    * ConnectionLostError when the connection that was asked ends.

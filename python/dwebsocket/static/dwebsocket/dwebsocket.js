@@ -1,7 +1,6 @@
 // A WebSocket that comes back by itself: see docs/client.md.
 //
-// A link is a WebSocket, or requests in its place. It takes messages from the queue: none is sent
-// twice.
+// A link is one, or requests in its place. It takes messages from the queue, each once.
 
 const failure = (name, text) => Object.assign(new Error(text), { name });
 
@@ -36,7 +35,7 @@ const webSocketLink = ({ at, queue, on, protocols, since }) => {
   ws.onerror = () => {}; // onclose follows
   ws.onclose = ({ code, reason }) => on.end(code, reason);
   ws.flush = () => {
-    // One that is closing would drop them.
+    // A closing one drops them.
     while (queue.length && ws.readyState === 1) {
       const { wire, resolve } = queue.shift();
       ws.send(wire);
@@ -61,7 +60,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
     on.end(code, reason, wait);
   };
 
-  // The server knows repeats by their number.
+  // A repeat is taken once.
   const call = async (query, options, repeats = 0) => {
     let answer;
     try {
@@ -139,9 +138,10 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
       const messages = [];
       for (let size = 0; source.length && size < 65536; ) {
         const { wire } = source[0];
-        size += wire.length;
+        const message = typeof wire === "string" ? { text: wire } : { binary: toBase64(wire) };
+        size += new Blob([JSON.stringify(message)]).size;
         batch.push(source.shift());
-        messages.push(typeof wire === "string" ? { text: wire } : { binary: toBase64(wire) });
+        messages.push(message);
       }
       const isLast = closing && !source.length;
       if (isLast) messages.push({ close: closing });
@@ -154,7 +154,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
         batch.forEach((entry) => entry.resolve());
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
-        if (status === 410 && !repeats) queue.unshift(...batch); // the server took none
+        if (status === 410 && !repeats) queue.unshift(...batch);
         // Perhaps it has: they count as sent.
         else if (!isRefused || status === 410) batch.forEach((entry) => entry.resolve());
         else batch.forEach((entry) => entry.reject(failure("RefusedError", message)));
@@ -191,16 +191,15 @@ export function connect(url, options = {}) {
   const { document: page, navigator, location } = globalThis;
   const { href } = new URL(url, location?.href);
   const known = new Map(Object.entries(resume ? positions : {}));
-  const ended = new AbortController(); // removes listeners
+  const ended = new AbortController();
   const handlers = {};
   const queue = [];
-  const asked = new Map(); // requests by id
+  const asked = new Map(); // by id
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
   let link, probe, held, timer, backTimer;
   let ownId = "";
-  let lastId = 0;
   let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
   let earliest = 0; // of the next attempt
@@ -253,11 +252,12 @@ export function connect(url, options = {}) {
     const [, lastEpoch, lastOffset] = split(known.get(group));
     const isNew = epoch !== lastEpoch || +offset > +lastOffset;
     const event = joined ? "joined" : left && "left";
-    if (typeof group !== "string" || !(resume || handlers[event]?.size)) emit("message", message, {});
+    // What others say has a blank before it.
+    if (!/^{"group": ?"/.test(raw) || !(resume || handlers[event]?.size)) emit("message", message, {});
     else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
     else if (recovered !== undefined) {
       ownId = id;
-      // A newer message may have come before. If none has, the server may be behind us.
+      // A newer one may have come before, or the server be behind us.
       const hasMoved = known.get(group) !== dialled.get(group);
       if (hasMoved ? isNew : !recovered || (isNew && !missed)) known.set(group, position);
       emit("recovered", { group, recovered, missed });
@@ -381,7 +381,7 @@ export function connect(url, options = {}) {
       return new Promise((resolve, reject) => put({ wire, resolve, reject }));
     },
     async request(data, { timeout = 10000 } = {}) {
-      const id = ++lastId;
+      const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
       const wire = pack({ id, data });
       return new Promise((resolve, reject) => {
         const settle = (how) => (value) => {
