@@ -10,3 +10,8 @@ from dwebsocket import _core
 def now() -> float:
     """Gives seconds since some moment, as :func:`time.monotonic`."""
     return time.monotonic() + _core.clock_ahead()
+
+
+def wall() -> float:
+    """Gives the seconds of the epoch, as :func:`time.time`: for what other processes read."""
+    return time.time() + _core.clock_ahead()

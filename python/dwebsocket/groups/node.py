@@ -38,10 +38,18 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.02
 # After so long the backend is asked whether the other process lives. It is gone when the backend
 # knows of it at none of these times: a backend may come to know of a process late.
 _DOUBTS_S: tuple[float, ...] = (0.3, 0.9, 1.5)
+# After a question without an answer in time a process that lives is asked nothing for so long.
+_PAUSE_S = 5.0
+# So many processes that are gone are remembered.
+_MOST_GONE = 1000
 
 
 class Gone(Exception):
     """The process that had the connection is not there any more."""
+
+
+class Doubtful(Exception):
+    """The process has not answered another question yet, or did not do so in time just now."""
 
 
 class Node:
@@ -66,6 +74,11 @@ class Node:
         self._questions = itertools.count(1)
         # The answers to questions that are under way.
         self._answers: dict[int, list[Any]] = {}
+        # The numbers of other nodes: of those that are gone, the oldest first, and of those that
+        # have not answered in time, with the moment until which no further question is asked. Who
+        # waits for an answer occupies a thread of the server, perhaps its only one.
+        self._gone: dict[bytes, None] = {}
+        self._doubtful: dict[bytes, float] = {}
 
     def start(self) -> None:
         """
@@ -99,10 +112,17 @@ class Node:
         """
         Gives the answer of another node to a question. Blocks for ``TIMEOUT`` at most.
 
+        One question at a time waits for a node that does not answer at once.
+
         Raises:
-            Gone: There is no such process.
+            Gone: There is no such process. Without waiting, when that was found before.
+            Doubtful: Another question waits for it, or waited in vain a moment ago.
             GroupUnavailable: The backend cannot be reached, or there is no answer in time.
         """
+        if number in self._gone:
+            raise Gone
+        if clock.now() < self._doubtful.get(number, 0.0):
+            raise Doubtful
         self.start()
         mine = next(self._questions)
         answers = self._answers[mine] = []
@@ -141,19 +161,39 @@ class Node:
 
     def _await(self, number: bytes, answers: list[Any]) -> Any:
         begun, look, doubts = clock.now(), _FIRST_LOOK_S, _DOUBTS_S
+        timeout = self._backend.settings.timeout
         while not answers:
             waited = clock.now() - begun
             if doubts and waited > doubts[0]:
+                if doubts is _DOUBTS_S:
+                    self._doubt(number, begun + timeout)
                 doubts = doubts[1:]
                 if self._backend.count(_group(number)):
                     doubts = ()
                 elif not doubts:
+                    self._forget(number)
                     raise Gone
-            if waited > self._backend.settings.timeout:
+            if waited > timeout:
+                self._doubtful[number] = clock.now() + _PAUSE_S
                 raise self._backend.unavailable("another process has not answered in time")
             time.sleep(look)
             look = min(2 * look, _LAST_LOOK_S)
+        self._doubtful.pop(number, None)
         return answers[0]
+
+    def _doubt(self, number: bytes, until: float) -> None:
+        """Lets this question be the only one to a node."""
+        with self._lock:
+            if clock.now() < self._doubtful.get(number, 0.0):
+                raise Doubtful
+            self._doubtful[number] = until
+
+    def _forget(self, number: bytes) -> None:
+        with self._lock:
+            self._doubtful.pop(number, None)
+            self._gone[number] = None
+            if len(self._gone) > _MOST_GONE:
+                del self._gone[next(iter(self._gone))]
 
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         text = json.dumps(message)

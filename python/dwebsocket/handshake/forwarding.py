@@ -18,7 +18,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups import node as nodes
-from dwebsocket.groups.node import NODE_BYTES, Gone
+from dwebsocket.groups.node import NODE_BYTES, Doubtful, Gone
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # Text, bytes, or the code and reason of a close.
     Part = str | bytes | tuple[int | None, str]
 
-__all__ = ["NODE_BYTES", "Gone", "node", "poll", "post"]
+__all__ = ["NODE_BYTES", "Doubtful", "Gone", "node", "poll", "post"]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -56,7 +56,7 @@ class Node(nodes.Node):
             timeout: Seconds, after which ``hold`` needs no answer.
 
         Raises:
-            Gone, GroupUnavailable: As :meth:`ask`.
+            Doubtful, Gone, GroupUnavailable: As :meth:`ask`.
         """
         now = clock.now()
         for number, (_, end) in list(self._holds.items()):
@@ -134,7 +134,7 @@ def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> bytes | str:
         timeout: Seconds, after which ``hold`` needs no answer.
 
     Raises:
-        Gone, GroupUnavailable: As :meth:`Node.ask`.
+        Doubtful, Gone, GroupUnavailable: As :meth:`Node.ask`.
     """
     mine, owner = node(), key[:NODE_BYTES]
     if owner == mine.number:
@@ -148,7 +148,7 @@ def post(key: bytes, number: int, parts: list[Part]) -> str:
     Hands a post to its connection, in whichever process that is: as ``_core.post()``.
 
     Raises:
-        Gone, GroupUnavailable: As :meth:`Node.ask`.
+        Doubtful, Gone, GroupUnavailable: As :meth:`Node.ask`.
     """
     mine, owner = node(), key[:NODE_BYTES]
     if owner == mine.number:

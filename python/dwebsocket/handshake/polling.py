@@ -107,6 +107,8 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
         return refuse(request, 501, str(error), "error")
     except forwarding.Gone:
         found = "over"
+    except forwarding.Doubtful:
+        return posting.later("The process that has the connection does not answer now.")
     except GroupUnavailable as error:
         _log.warning("A poll of the fallback did not reach its process: %s", error)
         return posting.later("The process that has the connection cannot be reached now.")

@@ -1,8 +1,9 @@
 """
 Messages that clients post to a connection of the fallback.
 
-The connection's id in the URL holds a key that cannot be guessed, and a seal over the key, the path
-and the session: so the id alone, or the id with another session, is refused.
+The connection's id in the URL holds a key that cannot be guessed, the time, and a seal over these,
+the path and the session: so the id alone, or the id with another session, is refused. After a day
+an id is refused as well: one of a process that has ended is not worth a question for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.utils.crypto import salted_hmac
 
-from dwebsocket import _core
+from dwebsocket import _core, clock
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import forwarding, origin
 from dwebsocket.handshake.refusal import refuse
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _KEY_BYTES = _SEAL_BYTES = 16
+_TIME_BYTES = 4
+#: Seconds after which an id is refused.
+LIFETIME_S = 24 * 60 * 60
 #: The last one that JavaScript counts up to.
 LAST_NUMBER = 2**53
 # A character of a text takes up to six in JSON, as ``\u0000``. A client's last message may go with
@@ -46,7 +50,8 @@ def address(request: HttpRequest) -> tuple[bytes, str]:
     """Gives a new key for the connection that a request opens, and the id for its client."""
     node = forwarding.node().number
     key = node + secrets.token_bytes(_KEY_BYTES - len(node))
-    return key, _encode(key + _seal(key, request, settings.SECRET_KEY))
+    made = int(clock.wall()).to_bytes(_TIME_BYTES, "big")
+    return key, _encode(key + made + _seal(key + made, request, settings.SECRET_KEY))
 
 
 def answer(request: HttpRequest, options: Options) -> HttpResponse:
@@ -80,6 +85,8 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
         taken = forwarding.post(key, number, parts)
     except forwarding.Gone:
         taken = "over"
+    except forwarding.Doubtful:
+        return later("The process that has the connection does not answer now.")
     except GroupUnavailable as error:
         _log.warning("A message of the fallback did not reach its process: %s", error)
         return later("The process that has the connection cannot be reached now.")
@@ -114,8 +121,8 @@ def _encode(code: bytes) -> str:
     return base64.urlsafe_b64encode(code).rstrip(b"=").decode()
 
 
-def _seal(key: bytes, request: HttpRequest, secret: str | bytes) -> bytes:
-    value = key + f"\0{request.path}\0{_owner(request)}".encode()
+def _seal(name: bytes, request: HttpRequest, secret: str | bytes) -> bytes:
+    value = name + f"\0{request.path}\0{_owner(request)}".encode()
     sealed = salted_hmac("dwebsocket.fallback", value, secret, algorithm="sha256")
     return sealed.digest()[:_SEAL_BYTES]
 
@@ -132,16 +139,17 @@ def _owner(request: HttpRequest) -> str:
 
 
 def key_of(request: HttpRequest) -> bytes | None:
-    """Gives the key in a request's id; None when the id is not of this client and path."""
+    """Gives the key in a request's id; None when it is not of this client and path, or too old."""
     given = request.GET.get("id", "")
     try:
         code = base64.b64decode(given.encode() + b"=" * (-len(given) % 4), b"-_", validate=True)
     except (ValueError, UnicodeEncodeError):
         return None
-    key, seal = code[:_KEY_BYTES], code[_KEY_BYTES:]
+    name, seal = code[:-_SEAL_BYTES], code[-_SEAL_BYTES:]
+    key, made = name[:_KEY_BYTES], int.from_bytes(name[_KEY_BYTES:], "big")
     for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        if hmac.compare_digest(seal, _seal(key, request, secret)):
-            return key
+        if hmac.compare_digest(seal, _seal(name, request, secret)):
+            return key if clock.wall() - made < LIFETIME_S else None
     return None
 
 
