@@ -444,7 +444,18 @@ class Hold:
 
     def __new__(cls) -> Hold: ...
     def answer(self, body: bytes, /) -> bool:
-        """Answers it, once; False when it is answered already or its client has gone."""
+        """
+        Answers it, once; False when it was answered, its client has gone, or there is no room.
+
+        Answers count among the bytes that the process buffers until their clients have them.
+        """
+
+    def give_way(self, nothing: bytes, /) -> None:
+        """
+        Ends it for a later poll of the same client: with `nothing`, if there is no answer yet.
+
+        Of an answer that the client has not taken the rest is dropped.
+        """
 
     def watch(self, hub: Hub, token: int, /) -> None:
         """Announces `token` at `hub` when there is an answer, which may be now."""
@@ -452,15 +463,13 @@ class Hold:
     def take(self) -> bytes | None:
         """Takes the answer, if there is one. For one that is watched."""
 
-    def attach(
-        self, descriptor: int, head: bytes | None, *, timeout: float, otherwise: bytes
-    ) -> None:
+    def attach(self, descriptor: int, head: bytes, *, timeout: float, otherwise: bytes) -> None:
         """
         Has the answer written to a client, behind `head` and its length, and the connection ended.
 
         `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
-        `OSError`. With None for `head` the answer is written as it is. After `timeout` seconds
-        without an answer it is `otherwise`.
+        `OSError`. After `timeout` seconds without an answer, and when it has given way, it is
+        `otherwise`.
         """
 
 @final
@@ -1361,12 +1370,12 @@ def open_polled(
     left, and `ShuttingDown`.
     """
 
-def poll(key: bytes, ack: int, hold: Hold, /) -> bytes | Literal["held", "out of turn", "over"]:
+def poll(key: bytes, ack: int, hold: Hold, /) -> Literal["held", "no room", "out of turn", "over"]:
     """
     Answers a poll which acknowledges the events up to number `ack`. Never waits.
 
-    Gives the body of the answer when there are events, else "held": the answer is that of `hold`,
-    later. A poll that was held before is answered without events.
+    "held": the answer is that of `hold`, now when there are events, else later. The poll before
+    gives way.
     """
 
 def polling_head(headers: list[tuple[str, str]], /) -> bytes:

@@ -38,6 +38,12 @@ impl Hold {
         py.detach(|| self.0.answer(body))
     }
 
+    #[pyo3(signature = (nothing, /))]
+    fn give_way(&self, py: Python<'_>, nothing: &[u8]) {
+        let nothing = nothing.to_vec();
+        py.detach(|| self.0.give_way(nothing));
+    }
+
     #[pyo3(signature = (hub, token, /))]
     fn watch(&self, hub: &Hub, token: u64) {
         self.0.watch(Watch::new(Arc::clone(hub.0.hub()), token));
@@ -52,13 +58,13 @@ impl Hold {
         &self,
         py: Python<'_>,
         descriptor: RawFd,
-        head: Option<&[u8]>,
+        head: &[u8],
         timeout: f64,
         otherwise: &[u8],
     ) -> PyResult<()> {
         // First own the descriptor: any error from here on closes it.
         let client = socket::own(descriptor)?;
-        let (head, otherwise) = (head.map(<[u8]>::to_vec), otherwise.to_vec());
+        let (head, otherwise) = (head.to_vec(), otherwise.to_vec());
         let timeout = super::process::bounded(timeout)?;
         py.detach(|| runtime::attach(&self.0, client, head, timeout, otherwise))?;
         Ok(())
@@ -93,19 +99,13 @@ pub(crate) fn open_polled(
 /// Answers a poll now or later. See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (key, ack, hold, /))]
-pub(crate) fn poll<'py>(
-    py: Python<'py>,
-    key: Key,
-    ack: u64,
-    hold: &Hold,
-) -> PyResult<Bound<'py, PyAny>> {
-    let word = match py.detach(|| runtime::poll(&key, ack, &hold.0)) {
-        Polled::Ready(body) => return Ok(PyBytes::new(py, &body).into_any()),
+pub(crate) fn poll(py: Python<'_>, key: Key, ack: u64, hold: &Hold) -> &'static str {
+    match py.detach(|| runtime::poll(&key, ack, &hold.0)) {
         Polled::Held => "held",
+        Polled::NoRoom => "no room",
         Polled::OutOfTurn => "out of turn",
         Polled::Over => "over",
-    };
-    Ok(word.into_pyobject(py)?.into_any())
+    }
 }
 
 /// Writes the head of a response to a poll, up to its length. See `_core.pyi`.

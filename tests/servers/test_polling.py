@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,6 +42,21 @@ on_some = pytest.mark.parametrize(
 )
 
 ECHOES = ["echo/", "async-echo/", "handler/x/", "async-handler/x/"]
+
+
+def rss(pid: int) -> int:
+    """Give the memory of a process, in bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_unfinished(peer: RawPeer, size: int) -> bool:
+    """Whether less than so many bytes came before the end."""
+    with peer:
+        try:
+            return len(peer.read_response().body) < size
+        except (OSError, AssertionError):
+            return True
 
 
 def get(server: Server, target: str, headers: dict[str, str] | None = None) -> Response:
@@ -219,6 +235,27 @@ class TestPolls:
             poller.send("hi", "binary \xff")
             assert [poller.message(), poller.message()] == ["hi", "binary ÿ".encode()]
             assert peer.read_message() == b"hi"
+
+
+@pytest.mark.parametrize("server", [GUNICORN_GTHREAD, UVICORN], indirect=True, ids=str)
+class TestUnread:
+    """Answers that nobody reads."""
+
+    def test_there_is_one_for_each_connection(self, server: Server) -> None:
+        """The one before is given up, and the process needs no more memory for it."""
+        poller = Poller.open(server, "/fallback/echo/")
+        text = "x" * 8 * 1024 * 1024
+        poller.send(text)
+        eventually(lambda: poller.poll().json()["n"] == 1)
+        before = max(map(rss, server.workers()))
+        peers = [poller.begin_poll() for _ in range(16)]
+        # This one is read.
+        poller.take(poller.poll())
+        assert poller.message() == text
+        assert all(is_unfinished(peer, len(text)) for peer in peers)
+        assert max(map(rss, server.workers())) - before < 64 * 1024 * 1024
+        poller.send("the connection goes on")
+        assert poller.message() == "the connection goes on"
 
 
 @on_some

@@ -2,18 +2,19 @@
 Posts and polls for connections of other processes.
 
 A server gives a request to any of its workers. Each process is a node
-(:mod:`dwebsocket.groups.node`), whose number is in the ids of its connections. A poll that has to
-wait is held by the process that got it, and is answered by a second message.
+(:mod:`dwebsocket.groups.node`), whose number is in the ids of its connections. A poll is held by
+the process that got it, and is answered by a second message.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections
 
-from dwebsocket import _core, clock
+from dwebsocket import _core, clock, conf
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends
@@ -45,8 +46,9 @@ class Node(nodes.Node):
     def __init__(self, backend: Backend) -> None:
         acts = {"post": _post_here, "poll": self._poll_here}
         super().__init__(backend, acts, "fallback")
-        # Polls of this process's clients that wait in others: the time of their end, by number.
-        self._holds: dict[int, tuple[_core.Hold, float]] = {}
+        # The last polls that this process holds for connections of others, by the connection's
+        # key: the number of the question, and the time of their end.
+        self._holds: dict[bytes, tuple[int, _core.Hold, float]] = {}
 
     def poll(self, owner: bytes, key: bytes, ack: int, hold: _core.Hold, timeout: float) -> Any:
         """
@@ -59,29 +61,33 @@ class Node(nodes.Node):
             Doubtful, Gone, GroupUnavailable: As :meth:`ask`.
         """
         now = clock.now()
-        for number, (_, end) in list(self._holds.items()):
+        for each, (_, _, end) in list(self._holds.items()):
             if end < now:
-                self._holds.pop(number, None)
+                self._holds.pop(each, None)
+        # A client has one poll at a time.
+        if (former := self._holds.pop(key, None)) is not None:
+            former[1].give_way(json.dumps({"n": ack, "events": []}).encode())
         mine = next(self._questions)
-        self._holds[mine] = hold, now + timeout + self._backend.settings.timeout
+        self._holds[key] = mine, hold, now + timeout + self._backend.settings.timeout
         found = None
         try:
             question = {"act": "poll", "key": key.hex(), "ack": ack, "hold": mine}
             found = self.ask(owner, question)
         finally:
             if found != "held":
-                self._holds.pop(mine, None)
-        return found["body"].encode() if isinstance(found, dict) else found
+                self._holds.pop(key, None)
+        return found
 
-    def _pass_on(self, hold: _core.Hold, owner: str, number: int) -> None:
-        """Gives the answer of ``hold``, when there is one, to the hold of a number elsewhere."""
+    def _pass_on(self, hold: _core.Hold, found: dict[str, Any]) -> None:
+        """Gives the answer of ``hold``, when there is one, to the hold elsewhere."""
 
         def take() -> None:
             self._arrivals.leave(token)
             if (body := hold.take()) is None:
                 return
             try:
-                self.answer(owner, {"held": number, "body": body.decode()})
+                held = {"held": found["hold"], "key": found["key"], "body": body.decode()}
+                self.answer(found["from"], held)
             except GroupUnavailable as error:
                 # The events stay until they are acknowledged.
                 _log.warning("The answer to a poll did not reach its process: %s", error)
@@ -95,15 +101,15 @@ class Node(nodes.Node):
         hold = _core.Hold()
         answer = _core.poll(bytes.fromhex(found["key"]), found["ack"], hold)
         if answer == "held":
-            self._pass_on(hold, found["from"], found["hold"])
-        return {"body": answer.decode()} if isinstance(answer, bytes) else answer
+            self._pass_on(hold, found)
+        return answer
 
     def take(self, found: dict[str, Any]) -> None:
         """As that of every node; takes the answers to held polls, too."""
         if (number := found.get("held")) is None:
             super().take(found)
-        elif held := self._holds.pop(number, None):
-            held[0].answer(found["body"].encode())
+        elif (held := self._holds.get(bytes.fromhex(found["key"]))) and held[0] == number:
+            held[1].answer(found["body"].encode())
 
 
 def node() -> Node:
@@ -116,6 +122,8 @@ def node() -> Node:
     backend = backends.backend(DEFAULT)
     found: Node | None = backend.__dict__.get(_NODE)
     if found is None:
+        # A process may hold bodies and answers before it has a connection of its own.
+        _core.limit_buffered(conf.get("MAX_BUFFERED"))
         # If two threads race, the first one's stays. In a forked child there are other backends.
         found = backend.__dict__.setdefault(_NODE, Node(backend))
     return found
@@ -126,9 +134,9 @@ def _post_here(found: dict[str, Any]) -> str:
     return _core.post(bytes.fromhex(found["key"]), found["number"], parts)
 
 
-def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> bytes | str:
+def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> str:
     """
-    Answers a poll, now or by ``hold``, in whichever process its connection is: as ``_core.poll()``.
+    Answers a poll by ``hold``, in whichever process its connection is: as ``_core.poll()``.
 
     Args:
         timeout: Seconds, after which ``hold`` needs no answer.
@@ -139,7 +147,7 @@ def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> bytes | str:
     mine, owner = node(), key[:NODE_BYTES]
     if owner == mine.number:
         return _core.poll(key, ack, hold)
-    answer: bytes | str = mine.poll(owner, key, ack, hold, timeout)
+    answer: str = mine.poll(owner, key, ack, hold, timeout)
     return answer
 
 

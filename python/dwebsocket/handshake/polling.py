@@ -1,8 +1,9 @@
 """
 Polls of the fallback: GET requests that bring a client what has come since the last one.
 
-One with nothing to bring waits in the engine, wherever its connection is: see
-:mod:`dwebsocket.handshake.forwarding`.
+The engine answers them, at once or when there is something to bring, wherever the connection is
+(see :mod:`dwebsocket.handshake.forwarding`): so answers that clients do not read are counted, and
+there is one for each connection.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _TRANSFER_S = 3.0
 
 
 class HeldResponse(HttpResponse):
-    """The response to a poll that waits: for middleware an empty one. The engine sends the real."""
+    """The response to a poll: for middleware an empty one. The engine sends the real."""
 
     def __init__(
         self, held: HeldRequest | AsgiHeldRequest, hold: _core.Hold, timeout: float, ack: int
@@ -79,7 +80,7 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     Answers a poll, or gives a response that waits.
 
     Returns:
-        200 with events, now or later; 403 for a page that may not connect; 410 when there is no
+        200, by the engine; 403 for a page that may not connect; 410 when there is no
         such connection for this client; 503 when the client has to repeat it later; 400 for a
         wrong ``ack``; 501 when the server does not give its clients away.
 
@@ -115,10 +116,8 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     except OSError as error:
         _log.error("The system has nothing left for another poll: %s", error)
         return posting.later("There is no room for another poll now.")
-    if isinstance(found, bytes):
-        response = HttpResponse(found, content_type="application/json")
-        response["Cache-Control"] = "private, no-store"
-        return response
+    if found == "no room":
+        return posting.later("There is no room for the answer now.")
     if found == "held":
         return HeldResponse(held, hold, timeout, ack)
     if found == "out of turn":

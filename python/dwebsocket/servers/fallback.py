@@ -89,6 +89,18 @@ class EventStreamHandshake(FallbackHandshake):
         )
 
 
+def answer(body: bytes, descriptor: int, head: bytes) -> None:
+    """
+    Has the engine write a response, to its end.
+
+    Raises:
+        OSError: The descriptor cannot be watched. It is closed then.
+    """
+    response = _core.Hold()
+    response.answer(body)
+    response.attach(descriptor, head, timeout=_TIMEOUT_S, otherwise=b"")
+
+
 class PollingHandshake(FallbackHandshake):
     """A handshake that is answered at once, and whose client then polls."""
 
@@ -115,9 +127,7 @@ class PollingHandshake(FallbackHandshake):
         except BaseException:
             os.close(descriptor)
             raise
-        opened = _core.Hold()
-        opened.answer(_core.fallback_opened(name, subprotocol))
-        opened.attach(descriptor, head, timeout=_TIMEOUT_S, otherwise=b"")
+        answer(_core.fallback_opened(name, subprotocol), descriptor, head)
         return connection
 
 

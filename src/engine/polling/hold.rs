@@ -2,19 +2,17 @@
 //!
 //! The answer and the socket of the request come in any order: the socket when the server gives it
 //! away, the answer when there are events, in this process or, by way of [`Hold::watch`], in another.
+//! When the client's next poll comes, it gives way: what has not been written is dropped.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::{io::unix::AsyncFd, runtime::Handle, sync::Notify};
 
-use super::response::{self, Rest};
-use crate::{
-    engine::{
-        base::{clock, sync::Mutex},
-        resources::socket::Socket,
-        wakeup::hub::Watch,
-    },
-    protocol::polling,
+use super::response::{self, Answer, Rest};
+use crate::engine::{
+    base::{clock, sync::Mutex},
+    resources::socket::Socket,
+    wakeup::hub::Watch,
 };
 
 /// One poll that waits. Any thread may use it; no call waits.
@@ -22,6 +20,7 @@ use crate::{
 pub struct Hold {
     stage: Mutex<Stage>,
     changed: Notify,
+    cut: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -32,10 +31,9 @@ enum Stage {
     /// A watch is to be notified of the answer.
     Watched(Watch),
     /// The answer waits for the socket.
-    Answered(Vec<u8>),
-    /// The socket waits for the answer. The head is that of [`polling::head`]; without one, the bare
-    /// answer is written.
-    Attached(Arc<Socket>, Option<Vec<u8>>),
+    Answered(Answer),
+    /// The socket waits for the answer. The head is that of `protocol::polling::head`.
+    Attached(Arc<Socket>, Vec<u8>),
     /// The answer is on its way.
     Sent(Rest),
     /// Nothing more will come.
@@ -43,23 +41,31 @@ enum Stage {
 }
 
 impl Hold {
-    /// Answers with `body`, once; false when it is answered already or its client has gone.
+    /// Answers with `body`, once; false when it is answered already, its client has gone, or there is
+    /// no room for the answer: then the connection ends without one, and the client asks again.
     pub fn answer(&self, body: Vec<u8>) -> bool {
+        let answer = Answer::new(body);
+        let is_taken = answer.is_some();
+        self.settle(answer) && is_taken
+    }
+
+    /// Answers; `None` is the end without an answer. False when it is answered already or its client
+    /// has gone.
+    pub(super) fn settle(&self, answer: Option<Answer>) -> bool {
         let mut stage = self.stage.lock();
+        let next = |answer: Option<Answer>| answer.map_or(Stage::Over, Stage::Answered);
         match std::mem::replace(&mut *stage, Stage::Over) {
-            Stage::Empty => *stage = Stage::Answered(body),
+            Stage::Empty => *stage = next(answer),
             Stage::Watched(watch) => {
-                *stage = Stage::Answered(body);
+                *stage = next(answer);
                 drop(stage);
                 watch.notify();
             }
             Stage::Attached(socket, head) => {
-                let bytes = match head {
-                    Some(head) => polling::response(head, &body),
-                    None => body,
-                };
-                // At once, so that a process that ends need not wait for a task.
-                *stage = Stage::Sent(Rest::after_first_write(&socket, bytes));
+                if let Some(answer) = answer {
+                    // At once, so that a process that ends need not wait for a task.
+                    *stage = Stage::Sent(Rest::after_first_write(&socket, head, answer));
+                }
                 self.changed.notify_one();
             }
             settled @ (Stage::Answered(_) | Stage::Sent(_) | Stage::Over) => {
@@ -68,6 +74,20 @@ impl Hold {
             }
         }
         true
+    }
+
+    /// Ends for a later poll of the same client: with `nothing`, or, when there is an answer that the
+    /// client has not taken, without the rest of it.
+    pub fn give_way(&self, nothing: Vec<u8>) {
+        if self.answer(nothing) {
+            return;
+        }
+        let mut stage = self.stage.lock();
+        if matches!(*stage, Stage::Answered(_) | Stage::Sent(Rest::Bytes(..))) {
+            *stage = Stage::Over;
+        }
+        drop(stage);
+        self.cut.notify_one();
     }
 
     /// Notifies `watch` when there is an answer, which may be now.
@@ -85,7 +105,7 @@ impl Hold {
     pub fn take(&self) -> Option<Vec<u8>> {
         let mut stage = self.stage.lock();
         match std::mem::replace(&mut *stage, Stage::Over) {
-            Stage::Answered(body) => Some(body),
+            Stage::Answered(answer) => Some(answer.into_body()),
             other => {
                 *stage = other;
                 None
@@ -93,8 +113,8 @@ impl Hold {
         }
     }
 
-    /// Has the answer written to `client`, behind `head` if there is one, and the connection ended.
-    /// After `timeout` without an answer it is `otherwise`.
+    /// Has the answer written to `client`, behind `head`, and the connection ended.
+    /// After `timeout` without an answer, and when it has given way, it is `otherwise`.
     ///
     /// # Errors
     /// The system's, when the descriptor cannot be watched. It is closed then.
@@ -102,7 +122,7 @@ impl Hold {
         self: &Arc<Self>,
         runtime: &Handle,
         client: OwnedFd,
-        head: Option<Vec<u8>>,
+        head: Vec<u8>,
         timeout: Duration,
         otherwise: Vec<u8>,
     ) -> io::Result<()> {
@@ -111,16 +131,17 @@ impl Hold {
             let _context = runtime.enter();
             socket.watch()?
         };
-        let early = {
-            let mut stage = self.stage.lock();
-            let before = std::mem::replace(&mut *stage, Stage::Attached(socket, head));
-            match before {
-                Stage::Answered(body) => Some(body),
-                _ => None,
+        let mut stage = self.stage.lock();
+        match std::mem::replace(&mut *stage, Stage::Attached(socket, head)) {
+            Stage::Answered(answer) => {
+                drop(stage);
+                self.settle(Some(answer));
             }
-        };
-        if let Some(body) = early {
-            self.answer(body);
+            Stage::Over => {
+                drop(stage);
+                self.answer(otherwise.clone());
+            }
+            _ => drop(stage),
         }
         let hold = Arc::clone(self);
         runtime.spawn(async move { hold.serve(io, timeout, otherwise).await });
@@ -140,7 +161,7 @@ impl Hold {
         }
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Over);
         if let Stage::Sent(rest) = stage {
-            response::finish(&io, rest).await;
+            response::finish(&io, rest, &self.cut).await;
         }
     }
 }

@@ -115,17 +115,20 @@ mod tests {
 
     struct Fixture {
         relay: Arc<Relay>,
+        share: Arc<Share>,
         written: UnixStream,
         task: tokio::task::JoinHandle<()>,
     }
 
     fn fixture(settings: &Settings) -> Fixture {
         let (written, unread) = pair().unwrap();
-        let relay = Arc::new(Relay::new(&Share::new(), settings));
+        let share = Share::new();
+        let relay = Arc::new(Relay::new(&share, settings));
         let stream = tokio::net::UnixStream::from_std(unread.0).unwrap();
         let running = Arc::clone(&relay);
         Fixture {
             relay,
+            share,
             written: written.into(),
             task: Handle::current().spawn(async move { running.run(stream).await }),
         }
@@ -136,11 +139,12 @@ mod tests {
         let hold = Arc::default();
         assert_eq!(relay.poll(ack, &hold), Polled::Held);
         let (ours, client) = UnixStream::pair().unwrap();
-        hold.attach(&Handle::current(), ours.into(), None, TIMEOUT, vec![])
+        hold.attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
             .unwrap();
         (hold, client)
     }
 
+    /// The whole response.
     async fn read(mut client: UnixStream) -> String {
         tokio::task::spawn_blocking(move || {
             let mut text = String::new();
@@ -151,22 +155,33 @@ mod tests {
         .unwrap()
     }
 
+    async fn read_body(client: UnixStream) -> String {
+        let response = read(client).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head, format!("Content-Length: {}", body.len()));
+        body.to_owned()
+    }
+
+    /// The answer to a poll, as its client gets it.
+    async fn poll(relay: &Relay, ack: u64) -> String {
+        read_body(held(relay, ack).1).await
+    }
+
     #[tokio::test]
     async fn an_event_answers_the_poll_that_waits_and_stays_until_it_is_acknowledged() {
         let mut fixture = fixture(&Settings::FOR_TESTS);
         let (_hold, client) = held(&fixture.relay, 0);
         fixture.written.write_all(b"1\n").unwrap();
         let answer = "{\"n\":1,\"events\":[1]}";
-        assert_eq!(read(client).await, answer);
-        let again = fixture.relay.poll(0, &Arc::default());
-        assert_eq!(again, Polled::Ready(answer.into()));
+        assert_eq!(read_body(client).await, answer);
+        assert_eq!(poll(&fixture.relay, 0).await, answer);
         assert_eq!(fixture.relay.poll(2, &Arc::default()), Polled::OutOfTurn);
         let (older, older_client) = held(&fixture.relay, 1);
         let (_newer, newer_client) = held(&fixture.relay, 1);
-        assert_eq!(read(older_client).await, "{\"n\":1,\"events\":[]}");
+        assert_eq!(read_body(older_client).await, "{\"n\":1,\"events\":[]}");
         assert!(!older.answer(vec![]));
         drop(fixture.written);
-        assert_eq!(read(newer_client).await, "{\"n\":1,\"events\":[]}");
+        assert_eq!(read_body(newer_client).await, "{\"n\":1,\"events\":[]}");
         fixture.task.await.unwrap();
         assert_eq!(fixture.relay.poll(1, &Arc::default()), Polled::Over);
     }
@@ -179,7 +194,7 @@ mod tests {
         fixture.written.write_all(close.as_bytes()).unwrap();
         fixture.written.write_all(b"\n").unwrap();
         assert_eq!(
-            read(client).await,
+            read_body(client).await,
             format!("{{\"n\":1,\"events\":[{close}]}}")
         );
         assert_eq!(fixture.relay.poll(1, &Arc::default()), Polled::Over);
@@ -202,7 +217,7 @@ mod tests {
             }
             (fixture.written, more)
         });
-        let answer = read(client).await;
+        let answer = read_body(client).await;
         assert_eq!(answer.len(), "{\"n\":1,\"events\":[]}".len() + 1024 * 1024);
         let (_open, more) = written.await.unwrap();
         assert!(more < 4 * 1024 * 1024, "{more}");
@@ -234,7 +249,7 @@ mod tests {
             if let Some(answer) = answer {
                 assert!(hold.answer(answer.into()));
             }
-            let head = Some(b"head\r\n".to_vec());
+            let head = b"head\r\n".to_vec();
             let timeout = Duration::from_millis(20);
             hold.attach(
                 &Handle::current(),
@@ -251,11 +266,71 @@ mod tests {
         }
     }
 
+    /// Writes an event that no socket takes in one go.
+    async fn write_large(mut written: UnixStream) -> UnixStream {
+        let event = tokio::task::spawn_blocking(move || {
+            written.write_all(&[b'x'; LARGE]).unwrap();
+            written.write_all(b"\n").unwrap();
+            written
+        });
+        event.await.unwrap()
+    }
+
+    const LARGE: usize = 4 * 1024 * 1024;
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_read_is_dropped_at_the_next_poll() {
+        let fixture = fixture(&Settings::FOR_TESTS);
+        let (_first, unread) = held(&fixture.relay, 0);
+        let _written = write_large(fixture.written).await;
+        let expected = format!("{{\"n\":1,\"events\":[{}]}}", "x".repeat(LARGE));
+        for _ in 0..10 {
+            let (_hold, _unread) = held(&fixture.relay, 0);
+        }
+        assert!(poll(&fixture.relay, 0).await == expected);
+        assert!(read(unread).await.len() < LARGE);
+        // One that was read to its end is not cut, however late its client hangs up.
+        let (_hold, client) = held(&fixture.relay, 0);
+        let kept = client.try_clone().unwrap();
+        assert!(read_body(client).await == expected);
+        let (_later, later) = held(&fixture.relay, 1);
+        drop((kept, later));
+        fixture.task.abort();
+    }
+
+    #[tokio::test]
+    async fn one_that_has_given_way_before_its_socket_came_has_no_answer() {
+        let mut fixture = fixture(&Settings::FOR_TESTS);
+        fixture.written.write_all(b"1\n").unwrap();
+        let (early, late): (Arc<Hold>, _) = (Arc::default(), Arc::default());
+        assert_eq!(fixture.relay.poll(0, &early), Polled::Held);
+        assert_eq!(fixture.relay.poll(0, &late), Polled::Held);
+        let (ours, client) = UnixStream::pair().unwrap();
+        let nothing = b"{}".to_vec();
+        early
+            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, nothing)
+            .unwrap();
+        assert_eq!(read_body(client).await, "{}");
+        fixture.task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_to_go_takes_its_unread_answer_along() {
+        let fixture = fixture(&Settings::FOR_TESTS);
+        let (_hold, unread) = held(&fixture.relay, 0);
+        let written = write_large(fixture.written).await;
+        fixture.share.mark_shed();
+        assert!(read(unread).await.len() < LARGE);
+        drop(written);
+        assert_eq!(fixture.share.held(), 0);
+        fixture.task.abort();
+    }
+
     #[tokio::test]
     async fn a_poll_whose_client_has_gone_takes_no_answer() {
         let hold: Arc<Hold> = Arc::default();
         let (ours, client) = UnixStream::pair().unwrap();
-        hold.attach(&Handle::current(), ours.into(), None, TIMEOUT, vec![])
+        hold.attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
             .unwrap();
         drop(client);
         while Arc::strong_count(&hold) > 1 {

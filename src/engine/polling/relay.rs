@@ -1,10 +1,14 @@
 //! The other end of a connection whose client polls.
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{net::UnixStream, sync::Notify, time::Instant};
 
-use super::{backlog::Backlog, hold::Hold};
+use super::{backlog::Backlog, hold::Hold, response::Answer};
 use crate::engine::{
     base::{
         clock,
@@ -27,10 +31,10 @@ const CHUNK: usize = 8 * 1024;
 /// What has become of a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Polled {
-    /// This is the answer.
-    Ready(Vec<u8>),
-    /// The answer comes later.
+    /// The hold has the answer, or gets it later.
     Held,
+    /// The process has no room for the answer. The client has to ask again later.
+    NoRoom,
     /// It acknowledges what was not sent, or less than the one before.
     OutOfTurn,
     /// There is no such connection, or its client has got everything.
@@ -53,6 +57,8 @@ struct State {
     backlog: Backlog,
     /// The poll that waits, and until when.
     held: Option<(Arc<Hold>, Instant)>,
+    /// The last poll, whose answer may be under way.
+    last: Weak<Hold>,
     /// When the client was last here.
     heard: Instant,
     /// The connection has written its last event.
@@ -67,6 +73,7 @@ impl Relay {
             state: Mutex::new(State {
                 backlog: Backlog::default(),
                 held: None,
+                last: Weak::new(),
                 heard: clock::task_now(),
                 has_ended: false,
                 account: Account::of(share),
@@ -88,20 +95,26 @@ impl Relay {
         state.count();
         let now = clock::task_now();
         state.heard = now;
-        let polled = match state.backlog.answer() {
-            Some(answer) => Polled::Ready(answer),
-            None if state.has_ended => Polled::Over,
-            None => Polled::Held,
-        };
-        let until = now.checked_add(self.wait).unwrap_or(now + WAIT);
-        let next = (polled == Polled::Held).then(|| (Arc::clone(hold), until));
         // A client has one poll at a time: it has given up the one before, or should.
-        let previous = mem::replace(&mut state.held, next);
-        let nothing = state.backlog.nothing();
+        state.give_way();
+        let polled = match state.backlog.answer().map(Answer::new) {
+            Some(None) => Polled::NoRoom,
+            None if state.has_ended => Polled::Over,
+            answer => {
+                state.last = Arc::downgrade(hold);
+                match answer.flatten() {
+                    Some(answer) => {
+                        hold.settle(Some(answer));
+                    }
+                    None => {
+                        let until = now.checked_add(self.wait).unwrap_or(now + WAIT);
+                        state.held = Some((Arc::clone(hold), until));
+                    }
+                }
+                Polled::Held
+            }
+        };
         drop(state);
-        if let Some((previous, _)) = previous {
-            previous.answer(nothing);
-        }
         self.wake.notify_one();
         polled
     }
@@ -110,6 +123,7 @@ impl Relay {
     /// any more.
     pub(super) async fn run(&self, stream: UnixStream) {
         let mut stream = Some(stream);
+        let mut is_shed = false;
         while let Some(deadline) = self.deadline() {
             let readable = stream.as_ref().filter(|_| self.has_room());
             let is_readable = async {
@@ -122,11 +136,17 @@ impl Relay {
                 biased;
                 () = clock::sleep_until(deadline) => {
                     if self.is_abandoned() {
-                        // The connection reads the end of the stream: its client is lost.
+                        // The connection reads the end of the stream: its client is lost, and does
+                        // not take an answer that is still under way.
+                        self.state.lock().give_way();
                         return;
                     }
                 }
                 () = self.wake.notified() => {}
+                () = self.share.until_shed(), if !is_shed => {
+                    is_shed = true;
+                    self.shed();
+                }
                 ok = is_readable => {
                     if !ok || stream.as_ref().is_none_or(|stream| self.read(stream)) {
                         self.end();
@@ -177,7 +197,17 @@ impl Relay {
     /// Whether more is to be read: any event has room where there is none.
     fn has_room(&self) -> bool {
         let state = self.state.lock();
-        state.backlog.is_empty() || state.backlog.cost() < self.enough
+        state.backlog.is_empty() || state.backlog.cost() < self.enough || self.share.is_shed()
+    }
+
+    /// Drops what the client has not taken. What the connection has written besides is then read.
+    fn shed(&self) {
+        let mut state = self.state.lock();
+        if state.held.is_none() {
+            state.give_way();
+        }
+        state.backlog.shed();
+        state.count();
     }
 
     /// Takes in what the connection has written; true at its end.
@@ -221,19 +251,31 @@ impl Relay {
     /// Answers the poll that waits, if there is something to answer.
     fn pass_on(&self, mut state: MutexGuard<'_, State>) {
         state.count();
-        let Some(answer) = state.backlog.answer() else {
+        if state.backlog.is_empty() {
+            return;
+        }
+        let Some((hold, _)) = state.held.take() else {
             return;
         };
-        if let Some((hold, _)) = state.held.take() {
-            drop(state);
-            if hold.answer(answer) {
-                self.state.lock().heard = clock::task_now();
-            }
+        if state
+            .backlog
+            .answer()
+            .is_some_and(|answer| hold.answer(answer))
+        {
+            state.heard = clock::task_now();
         }
     }
 }
 
 impl State {
+    /// Ends the last poll, whose client has given it up.
+    fn give_way(&mut self) {
+        self.held = None;
+        if let Some(last) = std::mem::take(&mut self.last).upgrade() {
+            last.give_way(self.backlog.nothing());
+        }
+    }
+
     fn count(&mut self) {
         let cost = self.backlog.cost();
         self.account.set(cost);

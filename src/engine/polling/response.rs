@@ -1,4 +1,7 @@
-//! The end of a request that is answered: the rest of the response, and then of the connection.
+//! A request that is answered: the answer, the rest of the response, and the end of the connection.
+//!
+//! An answer counts among the bytes that the process buffers until its client's system has it. All
+//! answers together have a limit of their own, for clients that do not read what they asked for.
 
 use std::{
     io::{self, IoSlice},
@@ -8,30 +11,63 @@ use std::{
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    sync::Notify,
     task::coop::consume_budget,
     time::timeout,
 };
 
-use crate::engine::resources::socket::Socket;
+use crate::{
+    engine::resources::{budget::Account, socket::Socket},
+    protocol::polling,
+};
 
 /// Time in which the client has to take the next bytes, and then to hang up.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which it has to take all of them.
+const LONGEST: Duration = Duration::from_secs(60);
 
-/// What the socket has not taken yet; `None` when it never will.
+/// The body of a response.
 #[derive(Debug)]
-pub(super) struct Rest(Option<(Vec<u8>, usize)>);
+pub(super) struct Answer {
+    body: Vec<u8>,
+    account: Account,
+}
+
+impl Answer {
+    /// An answer with `body`; `None` when there is no room for it.
+    pub(super) fn new(body: Vec<u8>) -> Option<Self> {
+        let account = Account::of_answer(body.len())?;
+        Some(Self { body, account })
+    }
+
+    pub(super) fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+}
+
+/// What the socket has not taken yet.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// The bytes of the response, and how many of them are written.
+    Bytes(Vec<u8>, usize, Account),
+    /// All is written.
+    Nothing,
+    /// The client has gone.
+    Lost,
+}
 
 impl Rest {
-    /// Writes what the socket takes now.
-    pub(super) fn after_first_write(socket: &Socket, bytes: Vec<u8>) -> Self {
-        let mut rest = Self(Some((bytes, 0)));
+    /// Writes what the socket takes now of the response: `head`, and the answer.
+    pub(super) fn after_first_write(socket: &Socket, head: Vec<u8>, answer: Answer) -> Self {
+        let bytes = polling::response(head, &answer.body);
+        let mut rest = Self::Bytes(bytes, 0, answer.account);
         rest.write(socket);
         rest
     }
 
     /// Writes what the socket takes now; false when that was nothing.
     fn write(&mut self, socket: &Socket) -> bool {
-        let Some((bytes, at)) = &mut self.0 else {
+        let Self::Bytes(bytes, at, _) = self else {
             return false;
         };
         match socket.send(&[IoSlice::new(&bytes[*at..])]) {
@@ -39,36 +75,39 @@ impl Rest {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => {
-                self.0 = None;
+                *self = Self::Lost;
                 return false;
             }
         }
-        if self.is_written() {
+        if *at == bytes.len() {
             // As soon as possible: the client's next request may wait for it.
             socket.finish_sending();
+            *self = Self::Nothing;
         }
         true
-    }
-
-    fn is_written(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|(bytes, at)| *at == bytes.len())
     }
 }
 
 /// Writes what is left, and waits until the client hangs up: closing on bytes that are not read would
-/// reset the connection, and the reset can overtake the response.
-pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest) {
-    while rest.0.is_some() && !rest.is_written() {
-        let Ok(Ok(mut guard)) = timeout(TIMEOUT, io.ready(Interest::WRITABLE)).await else {
-            return;
-        };
-        if !rest.write(io.get_ref()) {
-            guard.clear_ready();
+/// reset the connection, and the reset can overtake the response. `cut` ends it where not all is
+/// written.
+pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest, cut: &Notify) {
+    let write = async {
+        while matches!(rest, Rest::Bytes(..)) {
+            let Ok(Ok(mut guard)) = timeout(TIMEOUT, io.ready(Interest::WRITABLE)).await else {
+                return;
+            };
+            if !rest.write(io.get_ref()) {
+                guard.clear_ready();
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        _ = timeout(LONGEST, write) => {}
+        () = cut.notified() => {}
     }
-    if rest.0.is_some() {
+    if matches!(rest, Rest::Nothing) {
         let _ = timeout(TIMEOUT, end_of_stream(io)).await;
     }
 }

@@ -15,6 +15,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use tokio::sync::Notify;
+
 use super::trim;
 use crate::engine::base::fork;
 
@@ -27,10 +29,15 @@ const SMALL_BYTES: usize = 64 * 1024;
 /// Holders are closed until the bytes are below this part of the limit.
 const RELIEVED: (usize, usize) = (7, 8);
 
+/// The part of the limit that answers to polls may take.
+const ANSWERS: (usize, usize) = (1, 8);
+
 /// The part of the limit after whose release the C library is asked for what it keeps.
 const RETURNED: (usize, usize) = (1, 4);
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
+/// Those of answers to polls.
+static HELD_BY_ANSWERS: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that were released since the last trim.
 static RELEASED: AtomicUsize = AtomicUsize::new(0);
 /// `usize::MAX` is none.
@@ -115,6 +122,7 @@ fn note_release(bytes: usize) {
 /// Forgets what the parent process holds; called in a forked child.
 pub(crate) fn reset() {
     HELD.store(0, Ordering::Relaxed);
+    HELD_BY_ANSWERS.store(0, Ordering::Relaxed);
     RELEASED.store(0, Ordering::Relaxed);
 }
 
@@ -123,21 +131,45 @@ pub(crate) const fn cost(messages: usize, payload_bytes: usize) -> usize {
     payload_bytes.saturating_add(messages.saturating_mul(MESSAGE_BYTES))
 }
 
+/// Whether the process has room for `more` bytes of a part that holds `bytes` with them. Where it has
+/// not, the connections that hold most are closed, if they are what takes it.
+fn has_room(bytes: usize, more: usize) -> bool {
+    let has_room =
+        bytes < SMALL_BYTES || held().saturating_add(more) < LIMIT.load(Ordering::Relaxed);
+    if !has_room && excess() > 0 {
+        request_relief();
+    }
+    has_room
+}
+
+/// Whether there is room for an answer beside `others`, under a limit for all that is buffered.
+fn is_room_for_answer(bytes: usize, others: usize, limit: usize) -> bool {
+    bytes < SMALL_BYTES || others == 0 || others.saturating_add(bytes) <= part_of(limit, ANSWERS)
+}
+
 /// The bytes that one connection holds.
 #[derive(Debug)]
 pub(crate) struct Share {
     generation: u64,
     held: AtomicUsize,
+    is_answer: bool,
     is_shed: AtomicBool,
+    shed: Notify,
 }
 
 impl Share {
     /// The share of a connection that holds nothing yet.
     pub(crate) fn new() -> Arc<Self> {
+        Self::of_kind(false)
+    }
+
+    fn of_kind(is_answer: bool) -> Arc<Self> {
         Arc::new(Self {
             generation: fork::generation(),
             held: AtomicUsize::new(0),
+            is_answer,
             is_shed: AtomicBool::new(false),
+            shed: Notify::new(),
         })
     }
 
@@ -153,7 +185,19 @@ impl Share {
 
     /// Notes that the connection has to give up all that it holds; false when it had to before.
     pub(crate) fn mark_shed(&self) -> bool {
-        !self.is_shed.swap(true, Ordering::AcqRel)
+        let was_shed = self.is_shed.swap(true, Ordering::AcqRel);
+        self.shed.notify_one();
+        !was_shed
+    }
+
+    /// Waits until the connection has to give up all that it holds. For one task.
+    ///
+    /// # Cancel safety
+    /// Yes.
+    pub(crate) async fn until_shed(&self) {
+        while !self.is_shed() {
+            self.shed.notified().await;
+        }
     }
 
     /// Whether the connection has to give up all that it holds.
@@ -169,11 +213,17 @@ impl Share {
         if let Some(less) = before.checked_sub(after) {
             self.held.fetch_sub(less, Ordering::Relaxed);
             HELD.fetch_sub(less, Ordering::Relaxed);
+            if self.is_answer {
+                HELD_BY_ANSWERS.fetch_sub(less, Ordering::Relaxed);
+            }
             note_release(less);
             return;
         }
         let more = after - before;
         self.held.fetch_add(more, Ordering::Relaxed);
+        if self.is_answer {
+            HELD_BY_ANSWERS.fetch_add(more, Ordering::Relaxed);
+        }
         let total = HELD.fetch_add(more, Ordering::Relaxed).saturating_add(more);
         if total >= LIMIT.load(Ordering::Relaxed) {
             request_relief();
@@ -197,6 +247,29 @@ impl Account {
             share: Some(Arc::clone(share)),
             passed_on: 0,
         }
+    }
+
+    /// The account of an answer of so many bytes to a poll; `None` when the process, or the part of its
+    /// limit that answers may take, has no room for it. There is always room for small ones, and for
+    /// one of any size.
+    pub(crate) fn of_answer(bytes: usize) -> Option<Self> {
+        let others = HELD_BY_ANSWERS.load(Ordering::Relaxed);
+        if !is_room_for_answer(bytes, others, LIMIT.load(Ordering::Relaxed)) {
+            return None;
+        }
+        let mut account = Self::of(&Share::of_kind(true));
+        account.try_set(bytes).then_some(account)
+    }
+
+    /// Notes that the part holds `bytes` now; false, and nothing is noted, when the process has no room
+    /// for more.
+    pub(crate) fn try_set(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.passed_on);
+        let has_room = more == 0 || has_room(bytes, more);
+        if has_room {
+            self.set(bytes);
+        }
+        has_room
     }
 
     /// Notes that the part holds `bytes` now.
@@ -268,6 +341,19 @@ mod tests {
         assert!(share.mark_shed());
         assert!(!share.mark_shed());
         assert!(share.is_shed());
+    }
+
+    #[test]
+    fn answers_have_a_part_of_the_limit() {
+        let limit = 80 * SMALL_BYTES;
+        let is_room = |bytes, others| is_room_for_answer(bytes, others, limit);
+        assert!(is_room(SMALL_BYTES, 9 * SMALL_BYTES));
+        assert!(!is_room(SMALL_BYTES, 9 * SMALL_BYTES + 1));
+        // Small ones at any time, and one of any size.
+        assert!(is_room(SMALL_BYTES - 1, limit));
+        assert!(is_room(limit, 0));
+        assert!(!is_room(limit, 1));
+        assert!(is_room_for_answer(usize::MAX, 1, usize::MAX));
     }
 
     #[test]

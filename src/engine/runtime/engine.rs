@@ -402,7 +402,7 @@ pub fn poll(key: &Key, ack: u64, hold: &Arc<Hold>) -> Polled {
 pub fn attach(
     hold: &Arc<Hold>,
     client: OwnedFd,
-    head: Option<Vec<u8>>,
+    head: Vec<u8>,
     timeout: Duration,
     otherwise: Vec<u8>,
 ) -> Result<(), Error> {

@@ -1,8 +1,10 @@
 """
 The fallback on an ASGI server, which keeps its connections.
 
-The engine writes to one end of a socket pair. From the other end a task reads what the server is to
-send, when Django has handled the request: so neither a thread nor Django's handler waits with it.
+The engine writes a response to one end of a socket pair. From the other end a task reads what the
+server is to send, when Django has handled the request: so neither a thread nor Django's handler
+waits with it. No more is read than the server's client takes: the rest stays in the engine, which
+counts it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY
 from dwebsocket.servers.contract import Client
-from dwebsocket.servers.fallback import FallbackHandshake
+from dwebsocket.servers.fallback import FallbackHandshake, answer
 from dwebsocket.waiting.loop_hub import call_in
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from dwebsocket.servers.handshake import Headers, Memberships
 
 _CHUNK_BYTES = 64 * 1024
+_EMPTY = [(b"content-length", b"0")]
 _OTHER_HANDLER = (
     "No fallback here: the ASGI application for plain HTTP is not dwebsocket's. Use "
     "dwebsocket.asgi.get_asgi_application() in asgi.py, also as what serves http"
@@ -47,9 +50,7 @@ class Exchange:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.connection: _core.Connection | None = None
-        self._head: list[tuple[bytes, bytes]] = []
         self._source: socket.socket | None = None
-        self._is_whole = False
         self._has_failed = False
 
     @classmethod
@@ -65,23 +66,13 @@ class Exchange:
             raise UnsupportedServer(_OTHER_HANDLER)
         return exchange
 
-    def begin(self, head: bytes, *, is_whole: bool) -> int:
+    def begin(self) -> int:
         """
-        Gives a descriptor to which the body is to be written, up to its end.
-
-        Args:
-            head: Of the response, as the engine writes it.
-            is_whole: Send the body in one, not as it comes.
+        Gives a descriptor to which the response is to be written, up to its end.
 
         Raises:
             OSError: There are no more descriptors.
         """
-        # The status, and what is the server's own business.
-        fields = [line.partition(b": ") for line in head.split(b"\r\n")[1:] if line]
-        self._head = [
-            (name.lower(), value) for name, _, value in fields if name.lower() != b"connection"
-        ]
-        self._is_whole = is_whole
         self._source, end = socket.socketpair()
         self._source.setblocking(False)  # noqa: FBT003
         return end.detach()
@@ -100,7 +91,7 @@ class Exchange:
     async def serve(self, receive: Receive, send: Send) -> None:
         """Sends the response, if one was begun, until it ends or the client has gone."""
         if self._has_failed:
-            headers = [(b"retry-after", b"5"), (b"content-length", b"0")]
+            headers = [(b"retry-after", b"5"), *_EMPTY]
             await send({"type": "http.response.start", "status": 503, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
         source = self._source
@@ -124,19 +115,29 @@ class Exchange:
                     raise error
 
     async def _send(self, source: socket.socket, send: Send) -> None:
-        start = {"type": "http.response.start", "status": 200, "headers": self._head}
-        whole = b""
-        if not self._is_whole:
-            await send(start)
-        while chunk := await self.loop.sock_recv(source, _CHUNK_BYTES):
-            if self._is_whole:
-                whole += chunk
-            else:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if self._is_whole:
-            self._head.append((b"content-length", b"%d" % len(whole)))
-            await send(start)
-        await send({"type": "http.response.body", "body": whole, "more_body": False})
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (chunk := await self.loop.sock_recv(source, _CHUNK_BYTES)):
+                # The request was given up.
+                await send({"type": "http.response.start", "status": 503, "headers": _EMPTY})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            head += chunk
+        head, _, body = head.partition(b"\r\n\r\n")
+        # The status, and what is the server's own business.
+        fields = [line.partition(b": ") for line in head.split(b"\r\n")[1:]]
+        headers = [(name.lower(), value) for name, _, value in fields]
+        headers = [(name, value) for name, value in headers if name != b"connection"]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        # A stream has no length: it ends with the connection.
+        left = next((int(value) for name, value in headers if name == b"content-length"), None)
+        while body := body or await self.loop.sock_recv(source, _CHUNK_BYTES):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            left = left and left - len(body)
+            body = b""
+        # Without its last part the server ends the connection: the answer was given up.
+        if not left:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -224,11 +225,10 @@ class AsgiEventStreamHandshake(AsgiFallbackHandshake):
         memberships: Memberships,
     ) -> _core.Connection:
         key, name = self._new_address()
-        whole = _core.event_stream_head(name, subprotocol, headers)
-        head, _, opening = whole.partition(b"\r\n\r\n")
-        descriptor = self._exchange.begin(head, is_whole=False)
+        head = _core.event_stream_head(name, subprotocol, headers)
+        descriptor = self._exchange.begin()
         return _core.adopt(
-            descriptor, b"", opening, permit, options.for_engine, None, memberships, key
+            descriptor, b"", head, permit, options.for_engine, None, memberships, key
         )
 
 
@@ -246,8 +246,7 @@ class AsgiPollingHandshake(AsgiFallbackHandshake):
         key, name = self._new_address()
         head = _core.polling_head(headers)
         connection = _core.open_polled(key, permit, options.for_engine, memberships)
-        with socket.socket(fileno=self._exchange.begin(head, is_whole=True)) as end:
-            end.send(_core.fallback_opened(name, subprotocol))
+        answer(_core.fallback_opened(name, subprotocol), self._exchange.begin(), head)
         return connection
 
 
@@ -279,8 +278,8 @@ class AsgiHeldRequest:
             OSError: There are no more descriptors.
             ValueError: Headers that no response may have.
         """
-        descriptor = self._exchange.begin(_core.polling_head(headers), is_whole=True)
-        hold.attach(descriptor, None, timeout=timeout, otherwise=otherwise)
+        head = _core.polling_head(headers)
+        hold.attach(self._exchange.begin(), head, timeout=timeout, otherwise=otherwise)
 
     def finish(self) -> None:
         """Does nothing: the exchange closes what is left."""
