@@ -30,7 +30,7 @@ mod _core {
         message_future::MessageFuture,
         next_message::NextMessage,
         polls::{Hold, open_polled, poll, polling_head},
-        posts::post,
+        posts::{Post, post},
         presence::{Member, Presence},
         process::{
             Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,

@@ -26,6 +26,7 @@ __all__ = [
     "NextMessage",
     "Permit",
     "Ping",
+    "Post",
     "Presence",
     "Redis",
     "Settings",
@@ -615,6 +616,40 @@ class Member:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[type[Member], tuple[Any, ...]]: ...
+
+@final
+class Post:
+    """
+    A POST with messages of a client: first its body comes, then it is read.
+
+    It counts among the bytes that the process buffers. Any thread may use it, one at a time.
+    """
+
+    def __new__(cls, max_message_size: int, /) -> Post: ...
+    @staticmethod
+    def max_size(max_message_size: int, /) -> int:
+        """The bytes that a body may have: a message of this size in base64, and 64 KiB."""
+
+    def take_in(self, chunk: bytes, /) -> tuple[Literal["too much", "no room"], str] | None:
+        """Takes the next bytes of the body in; else a word and a sentence say why not."""
+
+    def read(self) -> tuple[Literal["malformed", "too much"], str] | None:
+        """Reads the body that has come; a word and a sentence say what is wrong with it."""
+
+    @property
+    def number(self) -> int:
+        """The number of the post. This and the following `RuntimeError` before it was read."""
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether a message is larger than it may be: it ends its connection."""
+
+    @property
+    def frames(self) -> bytes:
+        """The messages as frames of a client."""
+
+    def put(self, key: bytes, /) -> Literal["taken", "busy", "over", "gap"]:
+        """As :func:`post`, without a copy of the frames."""
 
 @final
 class Presence:
@@ -1385,14 +1420,11 @@ def polling_head(headers: list[tuple[str, str]], /) -> bytes:
     `ValueError` as :func:`response_head`.
     """
 
-def post(
-    key: bytes, number: int, parts: list[str | bytes | tuple[int | None, str]], /
-) -> Literal["taken", "busy", "too large", "over", "gap"]:
+def post(key: bytes, number: int, frames: bytes, /) -> Literal["taken", "busy", "over", "gap"]:
     """
-    Hands messages that came by POST to the connection with this key for posts. Never waits.
+    Hands what :attr:`Post.frames` has to the connection with this key for posts. Never waits.
 
-    Posts are numbered from 1; one that is repeated is taken once. The last part may be the code
-    and reason of a close. `UnicodeEncodeError` for text with a lone surrogate.
+    Posts are numbered from 1; one that is repeated is taken once.
     """
 
 def prepare() -> None:

@@ -100,7 +100,7 @@ pub use self::{
         Connection, End, Initiator,
         inbox::{Front, Taken},
         ping::Ping,
-        posts::{Part, Posted},
+        posts::{NotTaken, PostBody, PostRead, Posted},
         settings::{Key, Rates, Settings, Transport},
         traffic::{Overview, Traffic},
     },

@@ -153,8 +153,20 @@ pub fn append(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
 
 /// Appends such a frame as a client sends it: masked with `key` (RFC 6455 section 5.3).
 pub fn append_masked(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8], key: [u8; 4]) {
-    let head = head(first, payload.len());
-    frames.reserve(head.len() + key.len() + payload.len());
+    frames.reserve(MAX_HEADER_BYTES + payload.len());
+    append_masked_head(frames, first, payload.len(), key);
+    let start = frames.len();
+    frames.extend_from_slice(payload);
+    unmask(frames.get_mut(start..).unwrap_or_default(), key, 0);
+}
+
+fn append_masked_head(
+    frames: &mut Vec<u8>,
+    first: impl Into<First>,
+    payload_len: usize,
+    key: [u8; 4],
+) {
+    let head = head(first, payload_len);
     frames.extend_from_slice(&head);
     // The second byte of the head: its highest bit says that a key follows.
     let second = frames.len() - head.len() + 1;
@@ -162,15 +174,17 @@ pub fn append_masked(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u
         *byte |= 0x80;
     }
     frames.extend_from_slice(&key);
-    let start = frames.len();
-    frames.extend_from_slice(payload);
-    unmask(frames.get_mut(start..).unwrap_or_default(), key, 0);
 }
 
 /// A whole frame as a client sends it, masked with nothing: for messages that came another way, and
 /// are to be judged as if they came in a frame.
 pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     append_masked(frames, opcode, payload, [0; 4]);
+}
+
+/// The head of such a frame, without its payload: the judgement of what is too large ends there.
+pub fn append_head_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
+    append_masked_head(frames, opcode, payload_len, [0; 4]);
 }
 
 /// The side of a connection that this end is.

@@ -38,7 +38,7 @@
 //!
 //! Clients without WebSockets get the same messages in another form: [`framing`] chooses among frames
 //! and, for clients without WebSockets, the server-sent events of [`event_stream`] and the
-//! responses of [`polling`].
+//! responses of [`polling`]. What these clients send are [`post`]s, which become frames.
 //!
 //! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
 //! lengths, masks and fragmentation the way we need, so these rules are ours.
@@ -59,5 +59,6 @@ pub mod limits;
 pub mod mask;
 pub mod message;
 pub mod polling;
+pub mod post;
 pub mod response;
 pub mod subprotocol;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.test import RequestFactory
 
-from dwebsocket import clock
+from dwebsocket import _core, clock
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback, forwarding, posting
 from dwebsocket.testing import websockets_of_a_test
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpResponse
 
+MIB = 1024 * 1024
 FACTORY = RequestFactory()
 
 
@@ -109,3 +110,63 @@ class Held:
 
     def find(self) -> None:
         """Find the client."""
+
+
+class TestBodies:
+    """What the body of a POST may have."""
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (ONE, 410),
+            (b'{"n": 1, "messages": [' + b",".join([b'{"text": ""}'] * 1024) + b"]}", 410),
+            (b'{"n": 1, "messages": [' + b",".join([b'{"text": ""}'] * 1025) + b"]}", 413),
+            (b'{"n": 1, "messages": [' + b"[]," * 50_000 + b"[]]}", 400),
+            (b'{"n": 1, "messages": [], "x": ' + b"[" * 1000 + b"]" * 1000 + b"}", 413),
+            (b"[" * 100_000, 400),
+            (ONE[:-1], 400),
+            (b"", 400),
+        ],
+        ids=["one", "1,024", "1,025", "of lists", "deep", "only deep", "cut", "empty"],
+    )
+    def test_messages(self, body: bytes, status: int) -> None:
+        """Their number and depth are limited before anything is built of them."""
+        assert post(body).status_code == status
+
+    @pytest.mark.parametrize(
+        ("size", "status"), [(1334 + 66 * 1024, 413), (1334 + 64 * 1024, 410), (50 * MIB, 413)]
+    )
+    def test_size(self, size: int, status: int) -> None:
+        """A message of the largest size in base64, and 64 KiB: what is larger is not read."""
+        assert post(ONE.ljust(size), max_message_size=1000).status_code == status
+
+    def test_a_body_counts_among_what_the_process_buffers(self) -> None:
+        """At the limit the client is told to come again."""
+        # This process's node sets the limit of the settings when it is made.
+        forwarding.node()
+        before = _core.buffered_bytes()
+        body = _core.Post(64 * MIB)
+        try:
+            _core.limit_buffered(before + 8 * MIB)
+            found = [body.take_in(bytes(MIB)) for _ in range(8)]
+            assert ("no room", "the process buffers too much") in found
+            assert 0 < _core.buffered_bytes() - before <= 8 * MIB
+            large = b'{"n": 1, "messages": [{"text": "' + b"x" * 4 * MIB + b'"}]}'
+            response = post(large)
+            assert (response.status_code, response["Retry-After"]) == (503, "1")
+            assert post(ONE).status_code == 410
+        finally:
+            _core.limit_buffered(None)
+        del body
+        assert _core.buffered_bytes() == before
+
+    def test_what_was_not_read_says_nothing(self) -> None:
+        """A body that was refused neither."""
+        body = _core.Post(1000)
+        for use in (lambda: body.number, lambda: body.frames, lambda: body.put(bytes(16))):
+            with pytest.raises(RuntimeError, match="was not taken"):
+                use()
+        assert body.read() == ("malformed", "it is no JSON of this form")
+        for use in (lambda: body.number, body.read, lambda: body.take_in(b"")):
+            with pytest.raises(RuntimeError, match="was not taken"):
+                use()

@@ -8,6 +8,7 @@ the process that got it, and is answered by a second message.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,6 @@ from dwebsocket.groups.node import NODE_BYTES, Doubtful, Gone
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend
-
-    # Text, bytes, or the code and reason of a close.
-    Part = str | bytes | tuple[int | None, str]
 
 __all__ = ["NODE_BYTES", "Doubtful", "Gone", "node", "poll", "post"]
 
@@ -130,8 +128,8 @@ def node() -> Node:
 
 
 def _post_here(found: dict[str, Any]) -> str:
-    parts = [_part_of(kind, value) for kind, value in found["parts"]]
-    return _core.post(bytes.fromhex(found["key"]), found["number"], parts)
+    frames = base64.b64decode(found["frames"])
+    return _core.post(bytes.fromhex(found["key"]), found["number"], frames)
 
 
 def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> str:
@@ -151,33 +149,17 @@ def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> str:
     return answer
 
 
-def post(key: bytes, number: int, parts: list[Part]) -> str:
+def post(key: bytes, read: _core.Post) -> str:
     """
-    Hands a post to its connection, in whichever process that is: as ``_core.post()``.
+    Hands a post that was read to its connection, in whichever process that is: as ``_core.post()``.
 
     Raises:
         Doubtful, Gone, GroupUnavailable: As :meth:`Node.ask`.
     """
     mine, owner = node(), key[:NODE_BYTES]
     if owner == mine.number:
-        return _core.post(key, number, parts)
-    question = {"act": "post", "key": key.hex(), "number": number, "parts": [*map(_told, parts)]}
+        return read.put(key)
+    frames = base64.b64encode(read.frames).decode()
+    question = {"act": "post", "key": key.hex(), "number": read.number, "frames": frames}
     answer: str = mine.ask(owner, question)
     return answer
-
-
-def _told(part: Part) -> tuple[str, Any]:
-    """Gives a part as JSON can have it."""
-    if isinstance(part, bytes):
-        return "binary", part.hex()
-    return ("text", part) if isinstance(part, str) else ("close", part)
-
-
-def _part_of(kind: str, value: Any) -> Part:
-    if kind == "binary":
-        return bytes.fromhex(value)
-    if kind == "text":
-        text: str = value
-        return text
-    code, reason = value
-    return code, reason

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket.conf import Options
-    from dwebsocket.handshake.forwarding import Part
 
 _log = logging.getLogger("dwebsocket")
 
@@ -39,10 +37,7 @@ _TIME_BYTES = 4
 LIFETIME_S = 24 * 60 * 60
 #: The last one that JavaScript counts up to.
 LAST_NUMBER = 2**53
-# A character of a text takes up to six in JSON, as ``\u0000``. A client's last message may go with
-# smaller ones of so many bytes.
-_JSON_FACTOR, _BATCH_BYTES = 6, 128 * 1024
-_MAX_REASON_BYTES = 123
+_CHUNK_BYTES = 64 * 1024
 _RETRY_AFTER_S = 1
 
 
@@ -60,8 +55,8 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
 
     Returns:
         204 when they are taken, now or before; 403 for a page that may not connect; 410 when there
-        is no such connection for this client; 413 for a message that is too large, and 503 when
-        the client has to repeat it later; 400 for anything malformed.
+        is no such connection for this client; 413 for more than a body may have, and 503 when the
+        client has to repeat it later; 400 for anything malformed.
 
     Raises:
         DisallowedHost: As any request with a Host that is not the site's.
@@ -73,16 +68,22 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     if key is None:
         return short(410, "There is no such connection.")
     size = _size_of(request)
-    if size > options.max_message_size * _JSON_FACTOR + _BATCH_BYTES:
+    if size > _core.Post.max_size(options.max_message_size):
         return refuse(request, 413, f"The body has {size} bytes.", "info")
+    post = _core.Post(options.max_message_size)
     try:
-        number, parts = _read(_body_of(request, size))
-    except ValueError as error:
-        return refuse(request, 400, f"The body is no JSON with n and messages: {error}.", "info")
+        wrong = _read(request, size, post)
     except OSError:
         return refuse(request, 400, "The client has not sent the whole body.", "info")
+    match wrong:
+        case "no room", _:
+            return later("There is no room for the messages now.")
+        case "too much", why:
+            return refuse(request, 413, f"The body is too much: {why}.", "info")
+        case _, why:
+            return refuse(request, 400, f"The body is no JSON with n and messages: {why}.", "info")
     try:
-        taken = forwarding.post(key, number, parts)
+        taken = forwarding.post(key, post)
     except forwarding.Gone:
         taken = "over"
     except forwarding.Doubtful:
@@ -90,15 +91,15 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     except GroupUnavailable as error:
         _log.warning("A message of the fallback did not reach its process: %s", error)
         return later("The process that has the connection cannot be reached now.")
+    if taken == "taken" and post.is_too_large:
+        limit = f"{options.max_message_size} bytes of WEBSOCKET_MAX_MESSAGE_SIZE"
+        return refuse(request, 413, f"A message is larger than the {limit}.", "info")
     if taken == "taken":
         return short(204)
     if taken == "busy":
         return later("The view has not taken the messages before this one yet.")
-    if taken == "too large":
-        limit = f"{options.max_message_size} bytes of WEBSOCKET_MAX_MESSAGE_SIZE"
-        return refuse(request, 413, f"A message is larger than the {limit}.", "info")
     if taken == "gap":
-        return refuse(request, 400, f"Posts before that of n={number} are missing.", "info")
+        return refuse(request, 400, f"Posts before that of n={post.number} are missing.", "info")
     return short(410, "The connection has ended.")
 
 
@@ -160,51 +161,10 @@ def _size_of(request: HttpRequest) -> int:
         return 0
 
 
-def _body_of(request: HttpRequest, size: int) -> bytes:
-    """Gives the body, which Django's own limit on bodies does not concern."""
-    return request.read(size)
-
-
-def _read(body: bytes) -> tuple[int, list[Part]]:
-    """
-    Gives the number of a post and its parts.
-
-    Raises:
-        ValueError: It is malformed.
-    """
-    try:
-        post = json.loads(body)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(post, dict) or not isinstance(post.get("messages"), list):
-        raise ValueError("messages must be a list")
-    number = post.get("n")
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= LAST_NUMBER:
-        raise ValueError("n must be a number of 1 or more")
-    return number, [_part(message) for message in post["messages"]]
-
-
-def _part(message: Any) -> Part:
-    match message:
-        case {"text": str(text)}:
-            # Lone surrogates are no text; this raises a `ValueError`.
-            text.encode()
-            return text
-        case {"binary": str(text)}:
-            return base64.b64decode(text, validate=True)
-        case {"close": dict(close)}:
-            return _close(close)
-    raise ValueError("a message has text, binary or close")
-
-
-def _close(close: dict[str, Any]) -> tuple[int | None, str]:
-    code, reason = close.get("code"), close.get("reason", "")
-    if not isinstance(reason, str) or len(reason.encode()) > _MAX_REASON_BYTES:
-        raise ValueError(f"a close reason has at most {_MAX_REASON_BYTES} bytes")
-    if code is None:
-        return None, ""
-    if isinstance(code, bool) or not isinstance(code, int) or not 0 <= code < 2**16:
-        raise ValueError("a close code is a number")
-    if not _core.may_send_close_code(code):
-        raise ValueError(f"close code {code} must not be sent")
-    return code, reason
+def _read(request: HttpRequest, size: int, post: _core.Post) -> tuple[str, str] | None:
+    """Has the engine read a body, which Django's own limit on bodies does not concern."""
+    while size > 0 and (chunk := request.read(min(size, _CHUNK_BYTES))):
+        if (wrong := post.take_in(chunk)) is not None:
+            return wrong
+        size -= len(chunk)
+    return post.read()

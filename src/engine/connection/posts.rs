@@ -1,18 +1,20 @@
 //! Messages that come beside the connection: by POST, where the client has no WebSocket.
 //!
-//! Each POST has the next number, so that one which a client repeats is taken once. Its messages wait
-//! here as the frames of a WebSocket client, and the driver takes them in by the rules for these.
+//! Each POST has the next number, so that one which a client repeats is taken once. Its body is read
+//! and judged as a [`PostBody`]; its messages wait here as the frames of a WebSocket client, and the
+//! driver takes them in by the rules for these.
 
 use parking_lot::Mutex;
 
 use super::settings::Settings;
 use crate::{
-    engine::resources::budget::Account,
-    protocol::{
-        frame::{self, Opcode},
-        message::Kind,
-    },
+    engine::resources::budget::{Account, Share},
+    protocol::post::{self, Post, Refusal},
 };
+
+/// The memory that a body takes in the end, in times of its size: itself, its frames, and the one
+/// message that is being decoded.
+const COPIES: usize = 3;
 
 /// What has become of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,49 +23,80 @@ pub enum Posted {
     Taken,
     /// The view is behind: the client has to send it again later.
     Busy,
-    /// A message is larger than allowed, and the connection is closed for it.
-    TooLarge,
     /// The connection has ended.
     Over,
     /// Posts before it are missing.
     Gap,
 }
 
-/// A part of a post.
-#[derive(Clone, Copy, Debug)]
-pub enum Part<'a> {
-    /// A message.
-    Message(Kind, &'a [u8]),
-    /// The client closes: code and reason.
-    Close(Option<u16>, &'a str),
+/// The body of a post as it comes in. It counts among the bytes that the process buffers.
+#[derive(Debug)]
+pub struct PostBody {
+    bytes: Vec<u8>,
+    max_message_bytes: usize,
+    account: Account,
 }
 
-impl Part<'_> {
-    /// Whether this is a message of more than `limit` bytes.
-    fn is_larger_than(&self, limit: usize) -> bool {
-        matches!(self, Self::Message(_, payload) if payload.len() > limit)
+/// A post that is judged, which counts as well.
+#[derive(Debug)]
+pub struct PostRead {
+    /// What it says.
+    pub post: Post,
+    _account: Account,
+}
+
+/// Why a body is not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It is wrong.
+    Refused(Refusal),
+    /// The process buffers too much as it is: the client has to send it again later.
+    NoRoom,
+}
+
+impl PostBody {
+    /// A body of which nothing has come yet.
+    pub fn new(max_message_bytes: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            max_message_bytes,
+            account: Account::of(&Share::new()),
+        }
     }
 
-    fn append(&self, frames: &mut Vec<u8>) {
-        match self {
-            Self::Message(kind, payload) => {
-                frame::append_as_client(frames, Opcode::from(*kind), payload);
-            }
-            Self::Close(code, reason) => {
-                // A reason goes with a code only.
-                let payload = code.map_or_else(Vec::new, |code| {
-                    [&code.to_be_bytes(), reason.as_bytes()].concat()
-                });
-                frame::append_as_client(frames, Opcode::Close, &payload);
-            }
+    /// Takes in what has come.
+    ///
+    /// # Errors
+    /// It is larger than a body may be, or there is no room for it.
+    pub fn take_in(&mut self, chunk: &[u8]) -> Result<(), NotTaken> {
+        let length = self.bytes.len().saturating_add(chunk.len());
+        if length > post::max_bytes(self.max_message_bytes) {
+            return Err(NotTaken::Refused(Refusal::TooMuch("it is too large")));
         }
+        if !self.account.try_set(length.saturating_mul(COPIES)) {
+            return Err(NotTaken::NoRoom);
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    /// Judges the whole body.
+    ///
+    /// # Errors
+    /// [`NotTaken::Refused`].
+    pub fn read(mut self) -> Result<PostRead, NotTaken> {
+        let post = post::parse(&self.bytes, self.max_message_bytes).map_err(NotTaken::Refused)?;
+        self.account.set(post.frames.len());
+        Ok(PostRead {
+            post,
+            _account: self.account,
+        })
     }
 }
 
 /// The posts of one connection.
 #[derive(Debug)]
 pub(crate) struct Posts {
-    pub(super) max_message_bytes: usize,
     /// A further post waits as long as so many bytes do.
     capacity: usize,
     state: Mutex<State>,
@@ -81,7 +114,6 @@ struct State {
 impl Posts {
     pub(super) fn new(settings: &Settings, account: Account) -> Self {
         Self {
-            max_message_bytes: settings.limits.max_message_bytes,
             capacity: settings.receive_buffer_bytes,
             state: Mutex::new(State {
                 last: 0,
@@ -91,8 +123,8 @@ impl Posts {
         }
     }
 
-    /// Puts a post in, unless it is one that came before.
-    pub(super) fn put(&self, number: u64, parts: &[Part<'_>]) -> Posted {
+    /// Puts the frames of a post in, unless it is one that came before.
+    pub(super) fn put(&self, number: u64, frames: &[u8]) -> Posted {
         let mut state = self.state.lock();
         if number <= state.last {
             return Posted::Taken;
@@ -100,15 +132,10 @@ impl Posts {
         if number > state.last + 1 {
             return Posted::Gap;
         }
-        if (parts.iter()).any(|part| part.is_larger_than(self.max_message_bytes)) {
-            return Posted::TooLarge;
-        }
         if state.frames.len() > self.capacity {
             return Posted::Busy;
         }
-        for part in parts {
-            part.append(&mut state.frames);
-        }
+        state.frames.extend_from_slice(frames);
         state.last = number;
         let length = state.frames.len();
         state.account.set(length);

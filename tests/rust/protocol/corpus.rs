@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::judge::{judge_deflate, judge_frames, judge_handshake, judge_messages};
+use crate::judge::{judge_deflate, judge_frames, judge_handshake, judge_messages, judge_post};
 
 fn feed(target: &str, judge: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,4 +34,9 @@ fn deflate() {
 #[test]
 fn handshake() {
     feed("handshake", judge_handshake);
+}
+
+#[test]
+fn posts() {
+    feed("posts", judge_post);
 }

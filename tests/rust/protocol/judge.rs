@@ -17,7 +17,7 @@ use _core::protocol::{
     limits::Limits,
     mask::unmask,
     message::{Event, Kind, Message, Receiver},
-    subprotocol,
+    post, subprotocol,
 };
 use miniz_oxide::{
     DataFormat, MZFlush, MZStatus,
@@ -445,4 +445,91 @@ fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(payload);
     unmask(&mut bytes[start..], key, 0);
     bytes
+}
+
+/// A part of a post: a message, or a close.
+pub(crate) type Part = Event;
+
+/// The largest message of the posts that are judged.
+pub(crate) const POSTED_BYTES: usize = 40;
+
+/// Any body of a POST: what is taken is JSON of the right form in serde_json's opinion, too, and its
+/// frames say the same.
+pub(crate) fn judge_post(body: &[u8]) {
+    let Ok(found) = post::parse(body, POSTED_BYTES) else {
+        return;
+    };
+    // It reads numbers that nobody has asked for, and has no place for these.
+    let parsed = serde_json::from_slice(body);
+    if matches!(&parsed, Err(error) if error.to_string().starts_with("number out of range")) {
+        return;
+    }
+    let (number, parts) = posted(&parsed.unwrap()).unwrap();
+    assert_eq!(found.number, number);
+    assert_eq!(parts_of(&found), as_received(parts));
+}
+
+/// What a reader of frames makes of a post, and whether it fails.
+pub(crate) fn parts_of(found: &post::Post) -> (Vec<Part>, bool) {
+    let limits = Limits {
+        max_message_bytes: POSTED_BYTES,
+        ..LIMITS
+    };
+    let (events, violation) = receive(limits, [&found.frames[..]]);
+    (events, violation.is_some())
+}
+
+/// The parts that come before the end, and whether the end is that a message is too large.
+pub(crate) fn as_received(parts: Vec<Part>) -> (Vec<Part>, bool) {
+    let mut received = Vec::new();
+    for part in parts {
+        if matches!(&part, Event::Message(message) if message.payload.len() > POSTED_BYTES) {
+            return (received, true);
+        }
+        let is_end = matches!(part, Event::Close(_));
+        received.push(part);
+        if is_end {
+            break;
+        }
+    }
+    (received, false)
+}
+
+fn posted(body: &serde_json::Value) -> Option<(u64, Vec<Part>)> {
+    let parts = body.get("messages")?.as_array()?.iter().map(part);
+    Some((body.get("n")?.as_u64()?, parts.collect::<Option<_>>()?))
+}
+
+fn part(message: &serde_json::Value) -> Option<Part> {
+    let message = message.as_object()?;
+    let kinds = ["text", "binary", "close"];
+    let mut found = kinds
+        .into_iter()
+        .filter_map(|kind| message.get_key_value(kind));
+    let (kind, value) = found.next()?;
+    assert_eq!(found.next(), None, "a message of two kinds");
+    Some(match kind.as_str() {
+        "text" => Event::Message(Message {
+            kind: Kind::Text,
+            payload: value.as_str()?.to_owned().into(),
+        }),
+        "binary" => Event::Message(Message {
+            kind: Kind::Binary,
+            payload: data_encoding::BASE64
+                .decode(value.as_str()?.as_bytes())
+                .ok()?
+                .into(),
+        }),
+        _ => {
+            let code = match value.get("code") {
+                None | Some(serde_json::Value::Null) => None,
+                Some(code) => Some(u16::try_from(code.as_u64()?).ok()?),
+            };
+            let reason = value
+                .get("reason")
+                .map_or(Some(""), |reason| reason.as_str())?;
+            let reason = if code.is_some() { reason } else { "" };
+            Event::Close(CloseFrame::new(code, reason).ok()?)
+        }
+    })
 }

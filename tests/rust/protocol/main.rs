@@ -11,5 +11,6 @@ mod deflate;
 mod handshake;
 mod judge;
 mod oracle;
+mod post;
 mod reads;
 mod traffic;
