@@ -27,10 +27,10 @@ import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from dwebsocket import _core, shutdown
-from dwebsocket.asgi_views import arrivals
 from dwebsocket.compat import granian
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
+from dwebsocket.handshake import arrivals
 from dwebsocket.handshake.polling import HeldResponse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.records import Record

@@ -29,7 +29,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/channels-layer.md": {"": {SHELL: 1}, "python": {GROUPS: 3}},
     "docs/channels.md": {
         "diff": {"tests/servers/test_channels_page.py": 4},
-        "python": {SHORT: 4},
+        "python": {SHORT: 6},
     },
     "docs/client.md": {
         "": {CLIENT: 1},

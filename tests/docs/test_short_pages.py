@@ -228,6 +228,26 @@ class TestChannels:
         client = serve(**{"ws/chat": route.callback})
         run(self.PAGE, "def test_chat(")["test_chat"](client)
 
+    def test_more_threads(self) -> None:
+        """By the setting, and by the argument of a consumer."""
+        from django.test import override_settings
+        from django.urls import path
+
+        from dwebsocket import asgi_websocket, conf
+
+        number = run(self.PAGE, "WEBSOCKET_CHANNELS_THREADS = ")["WEBSOCKET_CHANNELS_THREADS"]
+        with override_settings(WEBSOCKET_CHANNELS_THREADS=number):
+            assert conf.get("CHANNELS_THREADS") == number
+
+        class ReportConsumer:
+            @staticmethod
+            def as_asgi() -> Any:
+                return lambda scope, receive, send: None
+
+        names = {"path": path, "asgi_websocket": asgi_websocket, "ReportConsumer": ReportConsumer}
+        (route,) = run(self.PAGE, "thread_per_connection=True", **names)["urlpatterns"]
+        assert str(route.pattern) == "ws/reports/"
+
     def test_libraries(self) -> None:
         """Their addresses are those of the site that is tested."""
         site = (ROOT / "tests/api_site/apisite/urls.py").read_text()

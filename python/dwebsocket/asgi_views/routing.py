@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.urls import Resolver404, URLPattern, URLResolver, re_path
 
-from dwebsocket.asgi_views import arrivals, either_way
+from dwebsocket.asgi_views import either_way
 from dwebsocket.compat import consumers
+from dwebsocket.handshake import arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
-from dwebsocket.asgi_views import arrivals
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
+from dwebsocket.handshake import arrivals
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import loop
 from dwebsocket.runners.view import witness

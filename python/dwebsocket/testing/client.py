@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.test import AsyncClient, Client, RequestFactory
 
-from dwebsocket.asgi_views import arrivals
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.compat.system import NO_ENGINE
+from dwebsocket.handshake import arrivals
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import in_environ
