@@ -95,8 +95,9 @@ def close_user(user: Any, code: int, reason: str) -> None:
     _soon(lambda backend: backend.close(names.of_user(user), code, reason))
 
 
-# What is to be announced, as pairs of its kind and its name.
-_hints: deque[tuple[str, str]] = deque()
+# What is to be announced, as pairs of its kind and its name. The oldest of too many are found in
+# time, as all sign-outs are.
+_hints: deque[tuple[str, str]] = deque(maxlen=100_000)
 
 
 def _publish_hints(backend: Backend) -> None:
