@@ -30,12 +30,11 @@ from dwebsocket import _core, shutdown
 from dwebsocket.compat import granian
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
-from dwebsocket.handshake import arrivals
 from dwebsocket.handshake.polling import HeldResponse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.records import Record
 from dwebsocket.runners.loop import SERVER_TASKS
-from dwebsocket.servers import asgi
+from dwebsocket.servers import asgi, asking
 from dwebsocket.servers.asgi.fallback import Exchange
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ class _Application(ASGIHandler):
             await _follow_lifespan(scope, receive, send)
             return
         is_fallback = kind == "http" and _asks_for_fallback(scope)
-        arrivals.note(is_websocket=kind == "websocket" or is_fallback)
+        asking.note(is_websocket=kind == "websocket" or is_fallback)
         if kind == "websocket":
             await self._serve_websocket(scope, receive, send)
         elif is_fallback and scope["method"] == "GET":

@@ -17,7 +17,7 @@ from django.urls import Resolver404, URLPattern, URLResolver, re_path
 
 from dwebsocket.asgi_views import either_way
 from dwebsocket.compat import consumers
-from dwebsocket.handshake import arrivals
+from dwebsocket.servers import asking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -52,7 +52,7 @@ def routes_of(application: Any) -> list[Any] | None:
         application = _inside(application)
     if not is_by_type:
         return None
-    arrivals.watch()
+    asking.watch()
     return [_ForWebSockets(_everything(), application)]
 
 
@@ -136,7 +136,7 @@ class _ForWebSockets(_Route):
     """The route of an application that takes all WebSockets. Pages are left to other patterns."""
 
     def resolve(self, path: str) -> ResolverMatch | None:
-        if not arrivals.is_websocket():
+        if not asking.is_websocket():
             raise Resolver404({"path": path})
         return super().resolve(path)
 

@@ -18,10 +18,10 @@ from urllib.parse import quote
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
-from dwebsocket.handshake import arrivals
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import loop
 from dwebsocket.runners.view import witness
+from dwebsocket.servers import asking
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
 from dwebsocket.testing.host import name_host
 from dwebsocket.testing.link import Link
@@ -144,7 +144,7 @@ class AsyncHandler(AsyncClientHandler):
         link = Link()
         handshake = AsgiHandshake(_scope_of(request.META), link.receive, link.tell)
         request.scope[SCOPE_KEY] = handshake
-        arrivals.note(is_websocket=True)
+        asking.note(is_websocket=True)
         # As under a server: a consumer that waits for its answer has the thread of the process.
         async with ThreadSensitiveContext():
             response = await super().get_response_async(request)

@@ -19,10 +19,9 @@ from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.compat.system import NO_ENGINE
-from dwebsocket.handshake import arrivals
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners.view import witness
-from dwebsocket.servers import in_environ
+from dwebsocket.servers import asking, in_environ
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.wsgi import WsgiHandshake
@@ -104,7 +103,7 @@ class _AsyncHandler(AsyncClientHandler):
             in_environ.KEY: offer.client(),
         }
         request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
-        arrivals.note(is_websocket=True)
+        asking.note(is_websocket=True)
         # As under a server: a consumer that waits for its answer has the thread of the process.
         async with ThreadSensitiveContext():
             response = await super().get_response_async(request)

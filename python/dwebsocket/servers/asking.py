@@ -47,5 +47,5 @@ def _on_end(**_: Any) -> None:
 @functools.cache
 def watch() -> None:
     """Notes it for each request under WSGI, from now on."""
-    request_started.connect(_on_request, dispatch_uid="dwebsocket.arrivals")
-    request_finished.connect(_on_end, dispatch_uid="dwebsocket.arrivals")
+    request_started.connect(_on_request, dispatch_uid="dwebsocket.asking")
+    request_finished.connect(_on_end, dispatch_uid="dwebsocket.asking")
