@@ -417,9 +417,10 @@ class TestRefusal:
 class TestThreads:
     """Sync code of an application."""
 
-    def test_one_for_each_connection(self, visit: Serve) -> None:
-        """However many there are: sync code may wait there as long as it likes."""
+    def test_as_many_as_the_setting_says(self, visit: Serve, override: Override) -> None:
+        """Sync code of so many connections may wait for each other."""
         most = 40
+        override(WEBSOCKET_CHANNELS_THREADS=most)
         together = threading.Barrier(most, timeout=20)
 
         async def block(scope: Any, receive: Any, send: Any) -> None:
