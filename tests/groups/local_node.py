@@ -77,6 +77,19 @@ class _Member(HistoryCommands):
         group(name).send("x" * size)
         return "sent"
 
+    def fill(self, name: str, size: int) -> int:
+        """Publish messages of that size until one is refused. Count those that were not."""
+        from dwebsocket import group
+        from dwebsocket.exceptions import GroupUnavailable
+
+        message, sent = "x" * size, 0
+        while True:
+            try:
+                group(name).send(message)
+            except GroupUnavailable:
+                return sent
+            sent += 1
+
     def send_and_exit(self, name: str, size: int, count: int) -> None:
         """Publish large messages, and end at once."""
         from dwebsocket import group

@@ -212,6 +212,23 @@ def test_a_stopped_process_holds_up_no_other(nodes: Nodes) -> None:
     assert late("take", 1) == ["awake"]
 
 
+@pytest.mark.extended("fills memory")
+def test_processes_that_take_nothing_cost_64_mib_together(nodes: Nodes) -> None:
+    """Then publishing fails; all is given back when they have ended."""
+    one, stopped = nodes(TIMEOUT=0.1), [nodes(), nodes()]
+    for node in (one, *stopped):
+        node("join", "hall")
+    eventually(lambda: one("peers") == 2)
+    for node in stopped:
+        node.process.send_signal(signal.SIGSTOP)
+    before = resident_bytes(one.process.pid)
+    assert one("fill", "room", 2**20) in range(62, 66)
+    assert resident_bytes(one.process.pid) - before < 80 * 2**20
+    for node in stopped:
+        node.kill()
+    eventually(lambda: resident_bytes(one.process.pid) - before < 8 * 2**20)
+
+
 def test_the_folder_is_made_anew_when_it_is_deleted(nodes: Nodes) -> None:
     """Processes that are connected stay so, and new ones find them."""
     one, two = nodes(), nodes()
