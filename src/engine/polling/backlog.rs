@@ -64,9 +64,9 @@ impl Backlog {
         polling::answer(self.acknowledged, [])
     }
 
-    /// Drops all events but the last.
+    /// Drops all events but the connection's end.
     pub(super) fn shed(&mut self) {
-        let dropped = self.events.len().saturating_sub(1);
+        let dropped = self.events.len() - usize::from(self.has_close());
         let bytes: usize = self.events.drain(..dropped).map(|event| event.len()).sum();
         self.acknowledged += dropped as u64;
         self.bytes -= bytes;
@@ -130,11 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn of_one_that_holds_too_much_the_last_event_is_left() {
-        let mut backlog = backlog(b"1\n2\n3\nmore");
+    fn of_one_that_holds_too_much_the_end_is_left() {
+        let mut backlog = backlog(b"1\n2\n{\"close\":3}\nmore");
         backlog.shed();
-        assert_eq!(backlog.answer().unwrap(), b"{\"n\":3,\"events\":[3]}");
+        assert_eq!(
+            backlog.answer().unwrap(),
+            b"{\"n\":3,\"events\":[{\"close\":3}]}"
+        );
         assert_eq!(backlog.acknowledge(3), Ok(()));
         assert_eq!(backlog.cost(), 0);
+        backlog.take_in(b"4\n5\n");
+        backlog.shed();
+        assert_eq!((backlog.answer(), backlog.cost()), (None, 0));
+        assert_eq!(backlog.acknowledge(5), Ok(()));
     }
 }

@@ -83,7 +83,17 @@ impl Hold {
             return;
         }
         let mut stage = self.stage.lock();
-        if matches!(*stage, Stage::Answered(_) | Stage::Sent(Rest::Bytes(..))) {
+        if matches!(*stage, Stage::Answered(_)) {
+            *stage = Stage::Over;
+        }
+        drop(stage);
+        self.cut();
+    }
+
+    /// Drops what the client has not taken of an answer that is under way.
+    pub(super) fn cut(&self) {
+        let mut stage = self.stage.lock();
+        if matches!(*stage, Stage::Sent(Rest::Bytes { .. })) {
             *stage = Stage::Over;
         }
         drop(stage);

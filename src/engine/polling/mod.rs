@@ -269,7 +269,7 @@ mod tests {
     /// Writes an event that no socket takes in one go.
     async fn write_large(mut written: UnixStream) -> UnixStream {
         let event = tokio::task::spawn_blocking(move || {
-            written.write_all(&[b'x'; LARGE]).unwrap();
+            written.write_all(&vec![b'x'; LARGE]).unwrap();
             written.write_all(b"\n").unwrap();
             written
         });
@@ -302,6 +302,7 @@ mod tests {
     async fn one_that_has_given_way_before_its_socket_came_has_no_answer() {
         let mut fixture = fixture(&Settings::FOR_TESTS);
         fixture.written.write_all(b"1\n").unwrap();
+        assert_eq!(poll(&fixture.relay, 0).await, "{\"n\":1,\"events\":[1]}");
         let (early, late): (Arc<Hold>, _) = (Arc::default(), Arc::default());
         assert_eq!(fixture.relay.poll(0, &early), Polled::Held);
         assert_eq!(fixture.relay.poll(0, &late), Polled::Held);

@@ -10,10 +10,7 @@ use tokio::{net::UnixStream, sync::Notify, time::Instant};
 
 use super::{backlog::Backlog, hold::Hold, response::Answer};
 use crate::engine::{
-    base::{
-        clock,
-        sync::{Mutex, MutexGuard},
-    },
+    base::{clock, sync::Mutex},
     connection::settings::Settings,
     resources::budget::{Account, Share},
 };
@@ -138,7 +135,9 @@ impl Relay {
                     if self.is_abandoned() {
                         // The connection reads the end of the stream: its client is lost, and does
                         // not take an answer that is still under way.
-                        self.state.lock().give_way();
+                        if let Some(last) = self.state.lock().last.upgrade() {
+                            last.cut();
+                        }
                         return;
                     }
                 }
@@ -227,7 +226,7 @@ impl Relay {
         state.backlog.take_in(&chunk[..length]);
         // The socket may end later than the client acknowledges that.
         state.has_ended |= state.backlog.has_close();
-        self.pass_on(state);
+        state.pass_on();
         false
     }
 
@@ -245,29 +244,29 @@ impl Relay {
             }
             return;
         }
-        self.pass_on(state);
-    }
-
-    /// Answers the poll that waits, if there is something to answer.
-    fn pass_on(&self, mut state: MutexGuard<'_, State>) {
-        state.count();
-        if state.backlog.is_empty() {
-            return;
-        }
-        let Some((hold, _)) = state.held.take() else {
-            return;
-        };
-        if state
-            .backlog
-            .answer()
-            .is_some_and(|answer| hold.answer(answer))
-        {
-            state.heard = clock::task_now();
-        }
+        state.pass_on();
     }
 }
 
 impl State {
+    /// Answers the poll that waits, if there is something to answer.
+    fn pass_on(&mut self) {
+        self.count();
+        if self.backlog.is_empty() {
+            return;
+        }
+        let Some((hold, _)) = self.held.take() else {
+            return;
+        };
+        if self
+            .backlog
+            .answer()
+            .is_some_and(|answer| hold.answer(answer))
+        {
+            self.heard = clock::task_now();
+        }
+    }
+
     /// Ends the last poll, whose client has given it up.
     fn give_way(&mut self) {
         self.held = None;

@@ -48,8 +48,14 @@ impl Answer {
 /// What the socket has not taken yet.
 #[derive(Debug)]
 pub(super) enum Rest {
-    /// The bytes of the response, and how many of them are written.
-    Bytes(Vec<u8>, usize, Account),
+    /// Some of it.
+    Bytes {
+        /// All of the response.
+        bytes: Vec<u8>,
+        /// How many of them are written.
+        written: usize,
+        _account: Account,
+    },
     /// All is written.
     Nothing,
     /// The client has gone.
@@ -60,18 +66,22 @@ impl Rest {
     /// Writes what the socket takes now of the response: `head`, and the answer.
     pub(super) fn after_first_write(socket: &Socket, head: Vec<u8>, answer: Answer) -> Self {
         let bytes = polling::response(head, &answer.body);
-        let mut rest = Self::Bytes(bytes, 0, answer.account);
+        let mut rest = Self::Bytes {
+            bytes,
+            written: 0,
+            _account: answer.account,
+        };
         rest.write(socket);
         rest
     }
 
     /// Writes what the socket takes now; false when that was nothing.
     fn write(&mut self, socket: &Socket) -> bool {
-        let Self::Bytes(bytes, at, _) = self else {
+        let Self::Bytes { bytes, written, .. } = self else {
             return false;
         };
-        match socket.send(&[IoSlice::new(&bytes[*at..])]) {
-            Ok(length) => *at += length,
+        match socket.send(&[IoSlice::new(&bytes[*written..])]) {
+            Ok(length) => *written += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => {
@@ -79,7 +89,7 @@ impl Rest {
                 return false;
             }
         }
-        if *at == bytes.len() {
+        if *written == bytes.len() {
             // As soon as possible: the client's next request may wait for it.
             socket.finish_sending();
             *self = Self::Nothing;
@@ -93,7 +103,7 @@ impl Rest {
 /// written.
 pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest, cut: &Notify) {
     let write = async {
-        while matches!(rest, Rest::Bytes(..)) {
+        while matches!(rest, Rest::Bytes { .. }) {
             let Ok(Ok(mut guard)) = timeout(TIMEOUT, io.ready(Interest::WRITABLE)).await else {
                 return;
             };

@@ -75,12 +75,12 @@ fn nearly() -> impl Strategy<Value = Vec<u8>> {
         "{\"text\":\"a\"}",
         "]}",
     ];
-    vec(proptest::sample::select(&pieces[..]), 0..30)
+    vec(proptest::sample::select(pieces.to_vec()), 0..30)
         .prop_map(|pieces| pieces.concat().into_bytes())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn what_a_client_writes_is_read(
@@ -114,11 +114,11 @@ proptest! {
 
 #[test]
 fn a_body_full_of_nothing_is_refused_before_anything_is_built() {
-    let nothing = "[],".repeat(16 * 1024 * 1024 / 3);
+    let nothing = "[],".repeat(500_000);
     let body = format!("{{\"n\":1,\"messages\":[{nothing}[]]}}");
     let found = post::parse(body.as_bytes(), usize::MAX);
     assert!(matches!(found, Err(Refusal::Malformed(_))));
-    let many = "{\"text\":\"\"},".repeat(2_000_000);
+    let many = "{\"text\":\"\"},".repeat(100_000);
     let body = format!("{{\"n\":1,\"messages\":[{many}{{\"text\":\"\"}}]}}");
     let found = post::parse(body.as_bytes(), usize::MAX);
     assert!(matches!(found, Err(Refusal::TooMuch(_))));
