@@ -453,7 +453,7 @@ pub(crate) type Part = Event;
 /// The largest message of the posts that are judged.
 pub(crate) const POSTED_BYTES: usize = 40;
 
-/// Any body of a POST: what is taken is JSON of the right form in serde_json's opinion, too, and its
+/// Any body of a POST: what is taken is JSON of the right form in `serde_json`'s opinion, too, and its
 /// frames say the same.
 pub(crate) fn judge_post(body: &[u8]) {
     let Ok(found) = post::parse(body, POSTED_BYTES) else {
