@@ -13,6 +13,7 @@ from dwebsocket.compat import django as parts
 from dwebsocket.groups import backends, local, process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROJECT = """
@@ -126,8 +127,9 @@ def _test_environment() -> object:
 
 
 @pytest.mark.usefixtures("_test_environment")
-def test_comes_to_an_end() -> None:
+def test_comes_to_an_end(override: Callable[..., None], tmp_path: Path) -> None:
     """With the test environment, whose backends are others."""
+    override(WEBSOCKET_GROUPS={"default": {"RUNTIME_DIR": str(tmp_path)}})
     inside = backends.backend("default")
     assert type(inside) is process.Backend
     assert backends.made("default") is inside

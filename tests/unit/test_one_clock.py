@@ -44,6 +44,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "operations/survey.py": "how long other processes may take",
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
+    "runners/application_threads.py": "how long one application has a thread",
     "runners/green.py": "what a process that ends has left",
     "runners/handler.py": "how long a method takes, and a connection's end waits for callbacks",
     "runners/handler_threads.py": "how long a thread stays without work, and a process's end",
