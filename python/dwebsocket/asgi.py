@@ -59,6 +59,8 @@ _HANDSHAKES_S = 3.0
 _LOOK_S = 0.01
 # The handshakes that Django is handling now.
 _handshakes: set[asgi.AsgiHandshake | asgi.NativeHandshake | Exchange] = set()
+# The servers of this process that run, as far as they tell.
+_servers: set[asgi.Served] = set()
 # Whether the server tells its application when it ends, and waits for it.
 _has_lifespan = False
 _SCHEMES = {"ws": "http", "wss": "https"}
@@ -390,15 +392,21 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     if (state := scope.get("state")) is not None:
         # Its server passes the state on with each connection.
         served = state[asgi.Served.KEY] = asgi.Served()
+        _servers.add(served)
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
             asgi.keep_early_bytes()
         if event["type"] == "lifespan.shutdown":
+            count: Callable[[], int] = _core.open_connections
             if served is None:
-                timeout, count = shutdown.depart() + _GRACE_S, _core.open_connections
+                timeout = shutdown.depart() + _GRACE_S
             else:
-                timeout, count = served.leave(*shutdown.closing()) + _GRACE_S, served.count
+                timeout = served.leave(*shutdown.closing()) + _GRACE_S
+                _servers.discard(served)
+                if _servers:
+                    # The process goes on for these, and so do views and callbacks.
+                    count = served.count
             await asyncio.gather(_all_over(count, timeout), SERVER_TASKS.join(timeout))
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
