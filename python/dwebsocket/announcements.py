@@ -37,6 +37,8 @@ _GROUP = f"{names.OWN}sign-outs"
 _KEY_BYTES = 16
 # Announcements that wait for one process. When more come, each of its users is checked in time.
 _CAPACITY = 1024 * 1024
+# Seconds for which a message may be on its way to the members of a moment ago.
+_ON_THE_WAY_S = 0.1
 # Users and sessions in one announcement, whose text then fits into a NOTIFY of PostgreSQL.
 _MOST = 50
 # Seconds that the end of the process waits for announcements to leave.
@@ -227,18 +229,26 @@ class Listener:
         before, self._mailbox = self._mailbox, mailbox
         self._wake = lambda: hub.announce(token)
         if before is not None:
-            # The new one is a member already, so nothing is missed between the two.
             self._take(before)
-            before.end()
+            # A message that was sent before the new one joined may still be on its way. What comes
+            # to both is heard twice, which costs a question.
+            waiter = self._waiter
+            if waiter is None:
+                before.end()
+            else:
+                waiter.call_later(_ON_THE_WAY_S, lambda: self._leave(before))
 
     def _on_arrival(self) -> None:
         with self._lock:
             waiter, mailbox = self._waiter, self._mailbox
             self._is_expected = waiter is not None
+            if waiter is None:
+                # Under the lock: from here on another thread may start anew.
+                self._mailbox, self._wake = None, bool
         if waiter is None:
-            self._mailbox, self._wake = None, bool
             if mailbox is not None:
                 mailbox.end()
+            if mailbox is not None and self._waiter is None:
                 backends.backend(DEFAULT).unsubscribe_if_unused(_GROUP)
             return
         if mailbox is not None:
@@ -250,6 +260,10 @@ class Listener:
         if self._waiter is None:
             # What has come has closed the last user: `stop` has woken nobody.
             self._wake()
+
+    def _leave(self, mailbox: _core.Mailbox) -> None:
+        self._take(mailbox)
+        mailbox.end()
 
     def _take(self, mailbox: _core.Mailbox) -> None:
         while (text := mailbox.pop()) is not None:
