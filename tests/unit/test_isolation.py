@@ -144,8 +144,9 @@ def test_comes_to_an_end(override: Callable[..., None], tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_test_environment")
-def test_swapped_backends_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swapped_backends_count(override: Callable[..., None], tmp_path: Path) -> None:
     """Those that tests of a backend ask for."""
+    override(WEBSOCKET_GROUPS={"default": {"RUNTIME_DIR": str(tmp_path)}})
     with backends.replaced(backends.make):
         assert type(backends.backend("default")) is local.Backend
 
