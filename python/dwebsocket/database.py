@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from django.db import connections
+from django.db import DatabaseError, connections
 
 from dwebsocket import clock, unpatched
 from dwebsocket.compat.django import ageless
@@ -85,7 +85,10 @@ def release_idle() -> None:
         return
     for connection in connections.all(initialized_only=True):
         if not is_in_any_transaction(connection) and not _is_being_read(connection):
-            connection.close()
+            # In a forked child those of the parent's green threads belong to none.
+            with suppress(DatabaseError):
+                connection.validate_thread_sharing()
+                connection.close()
 
 
 _thread = threading.local()
