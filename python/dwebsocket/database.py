@@ -86,9 +86,11 @@ def release_idle() -> None:
     for connection in connections.all(initialized_only=True):
         if not is_in_any_transaction(connection) and not _is_being_read(connection):
             # In a forked child those of the parent's green threads belong to none.
-            with suppress(DatabaseError):
+            try:
                 connection.validate_thread_sharing()
-                connection.close()
+            except DatabaseError:
+                continue
+            connection.close()
 
 
 _thread = threading.local()
