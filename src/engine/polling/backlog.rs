@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use crate::{engine::resources::budget, protocol::polling};
 
+/// The event of a close has fewer bytes: each of the 123 that a reason may have takes at most six.
+const CLOSE_BYTES: usize = 1024;
+
 /// The events of one connection, numbered from 1, without those that are acknowledged.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -14,6 +17,8 @@ pub(super) struct Backlog {
     bytes: usize,
     /// The beginning of a line whose end has not come yet.
     unfinished: Vec<u8>,
+    /// Only the connection's end is of interest.
+    is_shed: bool,
 }
 
 /// An acknowledgement of events that were not sent, or one before the last.
@@ -24,16 +29,26 @@ impl Backlog {
     /// Takes in what the connection has written: lines with an event each, or none.
     pub(super) fn take_in(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.unfinished.extend_from_slice(&bytes[..end]);
+            self.continue_line(&bytes[..end]);
             bytes = &bytes[end + 1..];
-            if !self.unfinished.is_empty() {
-                let mut event = std::mem::take(&mut self.unfinished);
+            let mut event = std::mem::take(&mut self.unfinished);
+            if !event.is_empty() && (!self.is_shed || polling::is_close(&event)) {
                 event.shrink_to_fit();
                 self.bytes += event.len();
                 self.events.push_back(event);
             }
         }
-        self.unfinished.extend_from_slice(bytes);
+        self.continue_line(bytes);
+    }
+
+    fn continue_line(&mut self, bytes: &[u8]) {
+        let room = if self.is_shed {
+            CLOSE_BYTES.saturating_sub(self.unfinished.len())
+        } else {
+            bytes.len()
+        };
+        self.unfinished
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// Forgets the events up to the one of number `ack`.
@@ -64,13 +79,15 @@ impl Backlog {
         polling::answer(self.acknowledged, [])
     }
 
-    /// Drops all events but the connection's end.
+    /// Drops all events but the connection's end, now and from now on.
     pub(super) fn shed(&mut self) {
         let dropped = self.events.len() - usize::from(self.has_close());
         let bytes: usize = self.events.drain(..dropped).map(|event| event.len()).sum();
         self.acknowledged += dropped as u64;
         self.bytes -= bytes;
-        self.unfinished = Vec::new();
+        self.unfinished.truncate(CLOSE_BYTES);
+        self.unfinished.shrink_to_fit();
+        self.is_shed = true;
     }
 
     /// Whether the last event is the connection's end.
@@ -131,17 +148,21 @@ mod tests {
 
     #[test]
     fn of_one_that_holds_too_much_the_end_is_left() {
-        let mut backlog = backlog(b"1\n2\n{\"close\":3}\nmore");
-        backlog.shed();
-        assert_eq!(
-            backlog.answer().unwrap(),
-            b"{\"n\":3,\"events\":[{\"close\":3}]}"
-        );
-        assert_eq!(backlog.acknowledge(3), Ok(()));
-        assert_eq!(backlog.cost(), 0);
-        backlog.take_in(b"4\n5\n");
-        backlog.shed();
-        assert_eq!((backlog.answer(), backlog.cost()), (None, 0));
-        assert_eq!(backlog.acknowledge(5), Ok(()));
+        let end = b"{\"n\":3,\"events\":[{\"close\":3}]}";
+        let mut before = backlog(b"1\n2\n{\"close\":3}\n");
+        before.shed();
+        assert_eq!(before.answer().unwrap(), end);
+        assert_eq!(before.acknowledge(3), Ok(()));
+        assert_eq!(before.cost(), 0);
+        // Also behind a line of which a part was dropped, and in parts itself.
+        let mut later = backlog(b"1\n2\n");
+        later.take_in(&[b'x'; 100_000]);
+        later.shed();
+        later.take_in(&[b'x'; 100_000]);
+        assert_eq!((later.answer(), later.cost()), (None, CLOSE_BYTES));
+        later.take_in(b"x\nmore\n{\"clo");
+        later.shed();
+        later.take_in(b"se\":3}\n");
+        assert_eq!(later.answer().unwrap(), end);
     }
 }

@@ -319,11 +319,36 @@ mod tests {
     async fn a_connection_that_has_to_go_takes_its_unread_answer_along() {
         let fixture = fixture(&Settings::FOR_TESTS);
         let (_hold, unread) = held(&fixture.relay, 0);
-        let written = write_large(fixture.written).await;
+        let _written = write_large(fixture.written).await;
+        let begun = unread.try_clone().unwrap();
+        tokio::task::spawn_blocking(move || (&begun).read_exact(&mut [0]).unwrap())
+            .await
+            .unwrap();
         fixture.share.mark_shed();
         assert!(read(unread).await.len() < LARGE);
-        drop(written);
         assert_eq!(fixture.share.held(), 0);
+        fixture.task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_to_go_says_so_behind_an_event_that_it_was_writing() {
+        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&fixture.relay, 0);
+        fixture.written.write_all(&[b'x'; 100_000]).unwrap();
+        while !fixture.share.is_large() {
+            tokio::task::yield_now().await;
+        }
+        fixture.share.mark_shed();
+        while fixture.share.is_large() {
+            tokio::task::yield_now().await;
+        }
+        fixture.written.write_all(&[b'x'; 100_000]).unwrap();
+        let close = "{\"close\":{\"code\":1008,\"reason\":\"\"}}";
+        write!(fixture.written, "\n{close}\n").unwrap();
+        assert_eq!(
+            read_body(client).await,
+            format!("{{\"n\":1,\"events\":[{close}]}}")
+        );
         fixture.task.abort();
     }
 
