@@ -28,7 +28,6 @@ __all__ = [
     "forget",
     "give_back_idle",
     "has_own",
-    "held_of_thread",
     "in_transaction",
     "in_use",
     "is_needed",
@@ -36,7 +35,6 @@ __all__ = [
     "leave",
     "release_idle",
     "sees_commits",
-    "share_thread",
     "shareable",
     "watch_thread",
 ]
@@ -319,19 +317,6 @@ class Held:
             if not uses:
                 self._uses.pop(thread, None)
                 self._look_at.pop(thread, None)
-
-
-_of_thread = threading.local()
-
-
-def share_thread(held: Held) -> None:
-    """Has ``held`` watch the connections of this thread, on which the code of many views runs."""
-    _of_thread.held = held
-
-
-def held_of_thread() -> Held | None:
-    """Gives what :func:`share_thread` was given on this thread."""
-    return getattr(_of_thread, "held", None)
 
 
 def shareable() -> dict[str, BaseDatabaseWrapper]:

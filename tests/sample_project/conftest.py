@@ -1,5 +1,6 @@
 """Checks that the tests of this project leave nothing behind, beyond the tests themselves."""
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -7,6 +8,7 @@ import threading
 import time
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connections
 
 from dwebsocket.testing import WebSocketClient, websockets_of_a_test
@@ -45,9 +47,11 @@ def settled():
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left(django_db_setup):
-    # The engine, and the descriptors of its own, stay for as long as the process.
+    # The engine and the thread for thread-sensitive calls, with their descriptors, stay for as long
+    # as the process.
     with websockets_of_a_test(), WebSocketClient().websocket("/language/"):
         pass
+    asyncio.run(sync_to_async(bool)())
     before = settled()
     yield
     after = settled()

@@ -111,7 +111,7 @@ class Asking(AsyncWebsocketConsumer):
 
 def has_databases() -> bool:
     """Tell whether the thread of the process has a connection of a database."""
-    return application_threads._threads_of(1).has_databases
+    return application_threads._rest().submit(database.has_own).result()
 
 
 class Contexts(WebsocketConsumer):

@@ -22,7 +22,7 @@ from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dwebsocket import callbacks, conf, database, unpatched
+from dwebsocket import conf, database, unpatched
 from dwebsocket.compat import asgiref
 from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import SimpleQueue
@@ -48,12 +48,8 @@ class ApplicationThreads(HandlerThreads):
     """
     Up to ``most`` threads of the process.
 
-    As a :class:`~dwebsocket.runners.handler_threads.Job` it has turns on a single thread, in which
-    database connections that are idle are given back. Those of several threads last as Django's
-    between requests.
-
     Attributes:
-        has_databases: Whether the single thread has database connections, as far as known.
+        has_databases: Whether the single thread had database connections after its last turn.
     """
 
     _name = "dwebsocket-application"
@@ -62,56 +58,26 @@ class ApplicationThreads(HandlerThreads):
         """Begins without threads."""
         super().__init__()
         self._limit = most
-        self._own_token: int | None = None
-        self._held = database.Held()
         self.has_databases = False
-        self._cancel_look: Callable[[], None] | None = None
 
     def enter(self, job: Any) -> int:
         """As :meth:`~dwebsocket.runners.handler_threads.Home.enter`."""
-        if self._limit == 1 and self._own_token is None:
-            # It never leaves, so the thread stays.
-            self._own_token = super().enter(self)
+        if self._limit == 1 and not self._holders:
+            # For ever, so the thread stays.
+            self.hold()
         return super().enter(job)
 
     def end_turn(self) -> None:
         """To be called on a thread, at the end of an application's turn."""
         if self._limit > 1:
             database.close_after_call()
-        elif not self.has_databases and database.has_own():
-            self.has_databases = True
-            self._look_later()
+        else:
+            self.has_databases = database.has_own()
 
     def leave_databases(self) -> None:
         """Closes the connections of the single thread, if its last application calls this."""
-        # Beside that one there is this object itself.
-        if len(self._jobs) <= 2 and not database.is_needed():
+        if len(self._jobs) <= 1 and not database.is_needed():
             database.leave()
-            self._look_no_more()
-
-    def _look_later(self) -> None:
-        self._cancel_look = callbacks.call_later(database.IDLE_AFTER_S, self._ask_to_look)
-
-    def _look_no_more(self) -> None:
-        self.has_databases = False
-        if self._cancel_look is not None:
-            self._cancel_look()
-            self._cancel_look = None
-
-    def _ask_to_look(self) -> None:
-        if self._own_token is not None:
-            self.announce(self._own_token)
-
-    def _run_turn(self) -> None:
-        self._held.give_back_idle()
-        if database.has_own():
-            self._look_later()
-        else:
-            self._look_no_more()
-
-    def _work(self, hubs: list[_core.Hub]) -> None:
-        database.share_thread(self._held)
-        super()._work(hubs)
 
     def _most(self) -> int:
         return self._limit

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.signals import connection_created
 
 from dwebsocket.api.base import own_websocket
-from dwebsocket.database import Held, held_of_thread
+from dwebsocket.database import Held
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    if (held := held_of_thread()) is not None:
-        held.note(connection)
-        return
     websocket = own_websocket.get()
     if websocket is None:
         return
