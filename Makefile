@@ -50,13 +50,13 @@ compiled-tests:
 # The others as well: each server, proxies, browsers, databases. APT=1 installs what Debian's packages
 # bring. EVERY=1 runs the whole list of behaviours on each variant of a server, compares with the original
 # package, and opens the largest numbers of connections: most of an hour.
-test-all: parts test extended
+test-all: test extended
 
 # Says which of Debian's packages are missing, and installs the rest that extended tests need.
-parts: $(VENV)/installed-tests
+parts: $(VENV)/requirements
 	APT=$(APT) EVERY=$(EVERY) PYTHON=$(BIN)/python bash tests/setup
 
-extended: parts
+extended: $(VENV)/installed-tests parts
 	$(BIN)/python -m pytest --tier extended $(REPORT)/extended.jsonl \
 		--compared tests/wild/compared.json $(if $(EVERY),--every-server) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory tables
@@ -143,6 +143,11 @@ $(VENV)/installed-gunicorn: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet gunicorn
 	@touch $@
 
-$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt
+# First what has not to be compiled; one pip at a time in an environment.
+$(VENV)/installed-tests: $(VENV)/requirements $(SOURCES)
+	@$(MAKE) --no-print-directory $(VENV)/installed
+	@touch $@
+
+$(VENV)/requirements: $(VENV)/bin/python tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
 	@touch $@
