@@ -12,12 +12,15 @@ import itertools
 import json
 import secrets
 import time
+from contextlib import suppress
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections, connections
 
 from dwebsocket import clock, unpatched
 from dwebsocket.compat.django_commits import is_in_transaction
+from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.arrivals import Arrivals, Subscription
 from dwebsocket.groups.members import key_of
@@ -32,9 +35,9 @@ if TYPE_CHECKING:
 
 #: Bytes of a node's number, with which the keys of its connections begin.
 NODE_BYTES = 6
-# The time between two looks for an answer: at first, and at most. Sleeping in looks suits every
-# kind of thread, the green ones as well.
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.02
+# Seconds between two looks for an answer, for green threads, and between two readings of the clock,
+# which a test may step.
+_GREEN_LOOK_S, _LOOK_S = 0.01, 1.0
 # After so long the backend is asked whether the other process lives. It is gone when the backend
 # knows of it at none of these times: a backend may come to know of a process late.
 _DOUBTS_S: tuple[float, ...] = (0.3, 0.9, 1.5)
@@ -73,7 +76,7 @@ class Node:
         self._subscriptions: dict[str, Subscription] = {}
         self._questions = itertools.count(1)
         # The answers to questions that are under way.
-        self._answers: dict[int, list[Any]] = {}
+        self._answers: dict[int, SimpleQueue[Any]] = {}
         # The numbers of other nodes: of those that are gone, the oldest first, and of those that
         # have not answered in time, with the moment until which no further question is asked. Who
         # waits for an answer occupies a thread of the server, perhaps its only one.
@@ -125,7 +128,7 @@ class Node:
             raise Doubtful
         self.start()
         mine = next(self._questions)
-        answers = self._answers[mine] = []
+        answers = self._answers[mine] = SimpleQueue()
         try:
             self._tell(_group(number), self._signed(question, mine))
             return self._await(number, answers)
@@ -143,15 +146,19 @@ class Node:
         """
         self.start()
         mine = next(self._questions)
-        answers = self._answers[mine] = []
+        answers = self._answers[mine] = SimpleQueue()
+        found: list[Any] = []
         try:
             expected = self._backend.count(name)
             self._tell(name, self._signed(question, mine))
-            begun, look = clock.now(), _FIRST_LOOK_S
-            while len(answers) < expected and clock.now() - begun < timeout:
-                time.sleep(look)
-                look = min(2 * look, _LAST_LOOK_S)
-            return answers, max(expected, len(answers))
+            end = clock.now() + timeout
+            while len(found) < expected and (left := end - clock.now()) > 0:
+                with suppress(Empty):
+                    found.append(_next_of(answers, left))
+            while not answers.empty():
+                # Of processes that began after the count.
+                found.append(answers.get())
+            return found, max(expected, len(found))
         finally:
             del self._answers[mine]
 
@@ -159,12 +166,12 @@ class Node:
         sent_at = time.time()
         return {**question, "from": self.number.hex(), "question": mine, "sent_at": sent_at}
 
-    def _await(self, number: bytes, answers: list[Any]) -> Any:
-        begun, look, doubts = clock.now(), _FIRST_LOOK_S, _DOUBTS_S
+    def _await(self, number: bytes, answers: SimpleQueue[Any]) -> Any:
+        begun, doubts = clock.now(), _DOUBTS_S
         timeout = self._backend.settings.timeout
-        while not answers:
+        while True:
             waited = clock.now() - begun
-            if doubts and waited > doubts[0]:
+            if doubts and waited >= doubts[0]:
                 if doubts is _DOUBTS_S:
                     self._doubt(number, begun + timeout)
                 doubts = doubts[1:]
@@ -173,13 +180,14 @@ class Node:
                 elif not doubts:
                     self._forget(number)
                     raise Gone
-            if waited > timeout:
+            if waited >= timeout:
                 self._doubtful[number] = clock.now() + _PAUSE_S
                 raise self._backend.unavailable("another process has not answered in time")
-            time.sleep(look)
-            look = min(2 * look, _LAST_LOOK_S)
+            with suppress(Empty):
+                answer = _next_of(answers, min([timeout, *doubts[:1]]) - waited)
+                break
         self._doubtful.pop(number, None)
-        return answers[0]
+        return answer
 
     def _doubt(self, number: bytes, until: float) -> None:
         """Lets this question be the only one to a node."""
@@ -211,7 +219,7 @@ class Node:
         if (mine := found.get("answered")) is not None:
             # Perhaps too late: then the asking thread has gone on.
             if (answers := self._answers.get(mine)) is not None:
-                answers.append(found["answer"])
+                answers.put(found["answer"])
             return
         if not self._backend.is_recent(found["sent_at"]):
             return
@@ -229,6 +237,18 @@ class Node:
             GroupUnavailable: The backend cannot be reached.
         """
         self._backend.send(_group(bytes.fromhex(number)), json.dumps(message), [])
+
+
+def _next_of(answers: SimpleQueue[Any], seconds: float) -> Any:
+    """Gives the next answer. Raises Empty when there was none for so long, or less."""
+    if unpatched.patched_by() is None:
+        return answers.get(timeout=max(0.0, min(seconds, _LOOK_S)))
+    try:
+        return answers.get(timeout=0)
+    except Empty:
+        # Other green threads run meanwhile.
+        time.sleep(min(seconds, _GREEN_LOOK_S))
+        raise
 
 
 def _group(number: bytes) -> str:

@@ -33,7 +33,6 @@ from dwebsocket.waiting.long_calls import Call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket import _core
     from dwebsocket.connection import Connection, Message
 
 P = ParamSpec("P")
