@@ -24,10 +24,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import django
-from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from asgiref.sync import sync_to_async
 
 from dwebsocket import _core, shutdown
 from dwebsocket.compat import granian
+from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.handshake.polling import HeldResponse
@@ -140,7 +141,7 @@ class _Application(ASGIHandler):
         _handshakes.add(handshake)
         try:
             # Only around the handshake: the context may hold a thread.
-            async with ThreadSensitiveContext():
+            async with request_context():
                 await self.handle(request_scope, _no_body(), reply)
         finally:
             _handshakes.discard(handshake)
@@ -157,7 +158,7 @@ class _Application(ASGIHandler):
         _handshakes.add(exchange)
         try:
             # Only around the handshake: the context may hold a thread.
-            async with ThreadSensitiveContext():
+            async with request_context():
                 await self.handle(request_scope, _no_body(), _Plain(send))
         except BaseException:
             exchange.close()

@@ -8,19 +8,18 @@ reaches others.
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from asgiref import local, sync
-from asgiref.sync import AsyncToSync, SyncToAsync
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Executor
-
-    from asgiref.sync import ThreadSensitiveContext
 
 _NOTHING = SimpleNamespace()
 
@@ -109,6 +108,23 @@ def use_context(context: ThreadSensitiveContext, executor: Executor) -> None:
     if executors is not None and variable is not None:
         executors[context] = executor
         variable.set(context)
+
+
+@asynccontextmanager
+async def request_context() -> AsyncIterator[None]:
+    """
+    As :class:`~asgiref.sync.ThreadSensitiveContext`, also within that of an application around it.
+
+    A thread of its own for the sync code of one request: some of it waits for the view, and the
+    view may need the application's thread. ``SyncToAsync.thread_sensitive_context`` and
+    ``ThreadSensitiveContext.token``, since 3.3. Where one is missing the outer context stays.
+    """
+    context = ThreadSensitiveContext()
+    async with context:
+        variable: Any = getattr(SyncToAsync, "thread_sensitive_context", None)
+        if variable is not None and getattr(context, "token", context) is None:
+            context.token = variable.set(context)
+        yield
 
 
 def current_context() -> ThreadSensitiveContext | None:
