@@ -158,6 +158,17 @@ class Connection:
     def try_send(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
         """As `send`, but never sleeps: gives None when there is no room now."""
 
+    def send_beyond(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
+        """
+        As `send`, but never sleeps: without room the message waits beyond the buffer's size.
+
+        Gives None then: no more is to be sent before `has_room`. A process that buffers too much
+        closes the connections that hold most.
+        """
+
+    def has_room(self) -> bool:
+        """Whether a small message would not have to wait for room, or nothing can be sent."""
+
     def send_together(self, messages: list[str | bytes]) -> int:
         """
         Sends the first ones of some messages in one write, if there is room now; gives how many.

@@ -59,6 +59,12 @@ class Connection(Protocol):
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
         """As :meth:`dwebsocket._core.Connection.try_send`."""
 
+    def send_beyond(self, message: Message, *, binary: bool | None = None) -> bool | None:
+        """As :meth:`dwebsocket._core.Connection.send_beyond`."""
+
+    def has_room(self) -> bool:
+        """As :meth:`dwebsocket._core.Connection.has_room`."""
+
     def close(self, code: int, reason: str) -> bool:
         """
         As :meth:`dwebsocket._core.Connection.close`.

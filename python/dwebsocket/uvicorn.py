@@ -254,23 +254,13 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             await websocket.asend(message, strict=True)
         except (ConnectionClosed, SendTimeout) as error:
-            self._give_up(websocket, error)
-
-    def send_here(self, message: Message) -> None:
-        """As :meth:`send`, on a thread."""
-        websocket = self.websocket
-        if websocket is None:
+            if isinstance(error, SendTimeout):
+                websocket.close(_TRY_AGAIN_LATER)
             self._tell_that_client_has_gone()
-            return
-        try:
-            websocket.send(message, strict=True)
-        except (ConnectionClosed, SendTimeout) as error:
-            self._give_up(websocket, error)
 
-    def _give_up(self, websocket: WebSocket, error: Exception) -> None:
-        if isinstance(error, SendTimeout):
-            websocket.close(_TRY_AGAIN_LATER)
-        self._tell_that_client_has_gone()
+    def send_here(self, message: Message) -> bool:
+        """Sends a message of a consumer, which learns by ``receive`` that the client has gone."""
+        return self.websocket is None or self.websocket._send_beyond(message)
 
     def drop(self, message: Message) -> None:
         """For the application the client has gone."""

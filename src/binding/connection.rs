@@ -152,6 +152,21 @@ impl PyConnection {
         Ok(py.detach(|| self.0.try_send(kind, payload)))
     }
 
+    #[pyo3(signature = (message, *, binary=None))]
+    fn send_beyond(
+        &self,
+        py: Python<'_>,
+        message: &Bound<'_, PyAny>,
+        binary: Option<bool>,
+    ) -> PyResult<Option<bool>> {
+        let (kind, payload) = convert::to_frame(py, message, binary)?;
+        Ok(py.detach(|| self.0.send_beyond(kind, payload)))
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.has_room()
+    }
+
     fn send_together(&self, py: Python<'_>, messages: Vec<Bound<'_, PyAny>>) -> PyResult<usize> {
         let messages: PyResult<Vec<_>> = messages.iter().map(|one| to_message(one, &[])).collect();
         let messages = messages?;

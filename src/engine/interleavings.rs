@@ -322,7 +322,7 @@ impl Sender {
         match self.outbox.send(Opcode::Binary, payload, forever, wake) {
             Ok(Sent::Queued) => self.wake.notify(),
             Ok(Sent::Written) => {}
-            Ok(Sent::Full | Sent::Closed) | Err(_) => return false,
+            Ok(Sent::Beyond | Sent::Full | Sent::Closed) | Err(_) => return false,
         }
         true
     }

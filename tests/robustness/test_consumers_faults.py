@@ -151,12 +151,11 @@ class TestClients:
     @on_each
     @of_both
     def test_slow_reader(self, server: Server, path: str) -> None:
-        """It is closed with 1013, its consumer goes on to its end, and async ones do not wait."""
+        """It is closed with 1013, its consumer goes on to its end, and others do not wait."""
         with nothing_left(server), contextlib.ExitStack() as stack:
             slow = stack.enter_context(Named.at(server, path, receive_buffer=4096))
             slow.send_text("pour")
-            # All sync consumers of a process share one thread.
-            converses(server, ASYNC, turns=20)
+            converses(server, path, turns=20)
             eventually(lambda: ends(server, slow.name))
         assert ends(server, slow.name) == [1013]
 

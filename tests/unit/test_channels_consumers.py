@@ -200,7 +200,7 @@ def test_threads_of_a_consumer(client: Any, tables: None, prefix: str) -> None:
 
 @SHORT_AND_LONG
 def test_client_that_takes_nothing(client: Any, tables: None, prefix: str) -> None:
-    """A sync consumer waits as it sends, is told by `disconnect`, and sends nothing any more."""
+    """A sync consumer is told by `disconnect`, and sends nothing any more."""
     with client.websocket(f"{prefix}pouring/") as ws:
         ws.send("100")
         eventually(lambda: consumers.ENDS.get("") == [1013], 30)

@@ -151,6 +151,19 @@ class Stopped(WebsocketConsumer):
         raise RuntimeError(text_data)
 
 
+# The messages for which :class:`Pouring` has sent all.
+POURED: list[str] = []
+
+
+class Pouring(WebsocketConsumer):
+    """Sends so many large messages at once."""
+
+    def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+        for _ in range(int(text_data)):
+            self.send(bytes_data=bytes(100_000))
+        POURED.append(text_data)
+
+
 urlpatterns: list[Any] = [
     path(consumer.__name__, asgi_websocket(consumer.as_asgi()))
     for consumer in (
@@ -163,6 +176,15 @@ urlpatterns: list[Any] = [
 urlpatterns += [
     path(f"own/{each.__name__}", asgi_websocket(each.as_asgi(), thread_per_connection=True))
     for each in (Meeting, AsyncMeeting)
+]
+urlpatterns += [
+    path(
+        f"{prefix}Pouring",
+        asgi_websocket(
+            Pouring.as_asgi(), thread_per_connection=own, send_buffer=200_000, send_timeout=60
+        ),
+    )
+    for prefix, own in (("", False), ("own/", True))
 ]
 
 
@@ -306,6 +328,19 @@ class TestDatabases:
                 other.receive()
             eventually(has_databases)
         eventually(lambda: not has_databases(), within=database.IDLE_AFTER_S / 2)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one thread", "a thread of its own"])
+def test_a_client_that_takes_nothing_holds_up_no_other_consumer(client: Any, own: bool) -> None:
+    """What it is sent waits, and so does the next handler; a thread of its own waits in `send`."""
+    POURED.clear()
+    with client.websocket("/own/Pouring" if own else "/Pouring") as slow:
+        slow.send("100")
+        slow.send("1")
+        converse(client, Threads, *["and others"] * 20)
+        assert POURED == ([] if own else ["100"])
+        assert [len(slow.receive()) for _ in range(101)] == [100_000] * 101
+        assert POURED[:1] == ["100"]
 
 
 def test_a_busy_consumer_lets_others_have_their_turn() -> None:

@@ -60,6 +60,14 @@ class NeverOpened:
         """Gives False: nothing can be sent."""
         return False
 
+    def send_beyond(self, message: Message, *, binary: bool | None = None) -> bool | None:
+        """Gives False: nothing can be sent."""
+        return False
+
+    def has_room(self) -> bool:
+        """Gives True: nothing waits."""
+        return True
+
     def close(self, code: int, reason: str) -> bool:
         """Gives False: it is closed already."""
         return False

@@ -309,14 +309,42 @@ class Sending(Base):
         try_send = functools.partial(connection.try_send, message, binary=binary)
         deadline: float | None = None
         while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
-            if deadline is None:
-                deadline = clock.now() + self._send_timeout
-            left = deadline - clock.now()
-            if left <= 0:
-                raise no_room(self._send_timeout)
-            timeout = None if left == math.inf else left
-            await loop_hub.current().wait(connection, connection.watch_outbox, timeout)
+            deadline = await self._await_room(connection, deadline)
         return sent or await self._arefuse_to_send(strict)
+
+    async def _await_room(self, connection: Connection, deadline: float | None) -> float:
+        """Waits until some room was made, or ``deadline``, which it gives; None is the first."""
+        if deadline is None:
+            deadline = clock.now() + self._send_timeout
+        left = deadline - clock.now()
+        if left <= 0:
+            raise no_room(self._send_timeout)
+        timeout = None if left == math.inf else left
+        await loop_hub.current().wait(connection, connection.watch_outbox, timeout)
+        return deadline
+
+    def _send_beyond(self, message: Message) -> bool:
+        """
+        As :meth:`send`, but never waits: without room the message waits beyond the buffer's size.
+
+        Gives False then: no more is to be sent before :meth:`_await_rest`.
+        """
+        message = self._apart(message)
+        if self._post(message):
+            return True
+        message, binary = self._as_sent(message)
+        connection = self._connection or self._engine
+        return connection.send_beyond(message, binary=binary) is not None
+
+    async def _await_rest(self) -> None:
+        """Waits for room behind :meth:`_send_beyond`, and closes a client that makes none."""
+        connection = self._connection or self._engine
+        deadline: float | None = None
+        try:
+            while not connection.has_room():
+                deadline = await self._await_room(connection, deadline)
+        except SendTimeout:
+            connection.close(*TRY_AGAIN_LATER)
 
     def _is_sending_long(self) -> bool:
         """Whether a large message of a task is on its way, which later ones must not overtake."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _HAVE_CONTEXT = sys.version_info >= (3, 11)
 # The attribute of a consumer in which its handler is kept.
 _HANDLER = "_dwebsocket_handler"
+# And what tells it whether there is room to send.
+_ROOM = "_dwebsocket_room"
 
 
 async def run(
@@ -92,7 +94,8 @@ class _Sender:
         # Middleware may have a `send` of its own around that of the connection. And where threads
         # are green those of consumers are not, and wait in another way.
         if events is not None and function == events.send and unpatched.patched_by() is None:
-            send = _sender(events, send)
+            vars(consumer)[_ROOM] = room = _Room(events)
+            send = _sender(events, room, send)
         vars(consumer)[consumers.SEND] = send
 
     def __get__(self, consumer: Any, owner: type) -> Any:
@@ -104,16 +107,63 @@ class _Sender:
             raise AttributeError(consumers.SEND) from None
 
 
-def _sender(events: Events, send: Callable[[Event], None]) -> Callable[[Event], None]:
+def _sender(events: Events, room: _Room, send: Callable[[Event], None]) -> Callable[[Event], None]:
     """Gives a ``send`` for threads; ``send`` is the one for all but messages."""
 
     def send_event(event: Event) -> None:
         if event.get("type") == "websocket.send" and events.stage is Stage.OPEN:
-            events.peer.send_here(message_of(event))
+            if not events.peer.send_here(message_of(event)):
+                room.is_lacking()
         else:
             send(event)
 
     return send_event
+
+
+class _Room:
+    """
+    The room for messages to the client of a sync consumer.
+
+    A client that takes nothing must not hold the thread of all consumers. So what a handler sends
+    waits beyond the buffer's size, and the consumer's next handler waits for room. A consumer with
+    a thread of its own waits where it sends.
+    """
+
+    def __init__(self, events: Events) -> None:
+        """Begins with room, in the loop and the context of the consumer."""
+        self._peer = events.peer
+        self._loop = asyncio.get_running_loop()
+        self._is_shared = isinstance(asgiref.current_context(), ApplicationContext)
+        self._made: Future[None] | None = None
+        #: Called, in the loop, when there is room again.
+        self.when_made: Callable[[], object] = _nothing
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the next handler may run."""
+        return self._made is None or self._made.done()
+
+    def is_lacking(self) -> None:
+        """To be called by a handler's thread when a message has found no room."""
+        websocket = self._peer.websocket
+        if websocket is None or not self.is_there:
+            return
+        waiting = websocket._await_rest()
+        try:
+            self._made = made = asyncio.run_coroutine_threadsafe(waiting, self._loop)
+        except RuntimeError:
+            # The loop was closed, and the connection's server with it.
+            waiting.close()
+            return
+        if self._is_shared:
+            made.add_done_callback(lambda _: self.when_made())
+        else:
+            made.result()
+
+    async def until_there(self) -> None:
+        """Waits for it."""
+        if self._made is not None:
+            await asyncio.wrap_future(self._made)
 
 
 # -- receiving -------------------------------------------------------------------------------------
@@ -241,6 +291,7 @@ class _Handler:
         self._tasks: list[asyncio.Task[Any]] = []
         context = contextvars.copy_context()
         self._call = asgiref.sync_call(channels_own, context, self._tasks, consumer)
+        self._room: _Room | None = vars(consumer).get(_ROOM)
 
     @classmethod
     def of(cls, channels_own: Any, consumer: Any) -> _Handler:
@@ -261,11 +312,18 @@ class _Handler:
 
     async def handle(self, message: Event) -> None:
         """Handles one message."""
+        if self._room is not None:
+            await self._room.until_there()
         await self._wait_for(self._line.submit(functools.partial(self._call, message)))
 
     async def read(self, connection: Connection) -> None:
         """Handles a connection's messages, until no more can come."""
-        await self._wait_for(self._line.read(connection, self._handle_here))
+        if self._room is not None:
+            self._room.when_made = functools.partial(self._line.submit, _nothing)
+        await self._wait_for(self._line.read(connection, self._handle_here, self._may_read))
+
+    def _may_read(self) -> bool:
+        return self._room is None or self._room.is_there
 
     def _handle_here(self, message: Message) -> None:
         self._call(event_of(message))

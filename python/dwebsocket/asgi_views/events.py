@@ -61,8 +61,12 @@ class Peer(Protocol):
     async def send(self, message: Message) -> None:
         """Sends a message; decides itself what happens when the client has gone."""
 
-    def send_here(self, message: Message) -> None:
-        """As :meth:`send`, on a thread."""
+    def send_here(self, message: Message) -> bool:
+        """
+        As :meth:`send`, on a thread, and never waits.
+
+        Gives False when the message waits for room: see ``WebSocket._send_beyond``.
+        """
 
     def drop(self, message: Message) -> None:
         """Is given a message behind the application's own close, which no client gets."""

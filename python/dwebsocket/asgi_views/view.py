@@ -168,14 +168,8 @@ class _OwnWebSocket:
         except SendTimeout:
             websocket.close(*_TRY_AGAIN_LATER)
 
-    def send_here(self, message: Message) -> None:
-        """As :meth:`send`, on a thread."""
-        try:
-            self.websocket.send(message)
-        except ConnectionClosed:
-            return
-        except SendTimeout:
-            self.websocket.close(*_TRY_AGAIN_LATER)
+    def send_here(self, message: Message) -> bool:
+        return self.websocket._send_beyond(message)
 
     def drop(self, message: Message) -> None:
         """Nothing: the application sees the end by ``receive``."""

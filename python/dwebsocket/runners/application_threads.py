@@ -124,9 +124,16 @@ class Line:
             self._begin_turn()
         return call.future
 
-    def read(self, connection: Connection, handle: Callable[[Message], object]) -> Future[None]:
+    def read(
+        self,
+        connection: Connection,
+        handle: Callable[[Message], object],
+        may_read: Callable[[], bool],
+    ) -> Future[None]:
         """
         Calls ``handle`` with each message of the application's connection, between other calls.
+
+        As long as ``may_read`` gives false, messages wait; a call has to follow when it gives true.
 
         Returns:
             The future of the end: without a result when no message can come any more, or with the
@@ -136,7 +143,7 @@ class Line:
         Raises:
             RuntimeError: The system gives no thread.
         """
-        self._reading = reading = _Reading(connection, handle)
+        self._reading = reading = _Reading(connection, handle, may_read)
         self.submit(_nothing)
         return reading.future
 
@@ -209,7 +216,7 @@ class Line:
     def _reads(self) -> bool:
         """Whether there was a message, which has been handled."""
         reading = self._reading
-        if reading is None:
+        if reading is None or not reading.may_read():
             return False
         has_read = reading.handle_next()
         if reading.future.done():
@@ -218,7 +225,7 @@ class Line:
 
     def _listen(self) -> None:
         reading, token = self._reading, self._token
-        if reading is not None and token is not None:
+        if reading is not None and token is not None and reading.may_read():
             self._is_listening = True
             self._threads.listen(reading.connection, token)
 
@@ -232,8 +239,14 @@ class Line:
 class _Reading:
     """The messages of a connection, which the turns of its application handle."""
 
-    def __init__(self, connection: Connection, handle: Callable[[Message], object]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        handle: Callable[[Message], object],
+        may_read: Callable[[], bool],
+    ) -> None:
         self.connection = connection
+        self.may_read = may_read
         self.future: Future[None] = Future()
         self._handle = handle
 

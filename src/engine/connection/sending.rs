@@ -46,42 +46,62 @@ impl Connection {
         payload: &[u8],
         timeout: Option<Duration>,
     ) -> Result<bool, Error> {
+        let wake = || self.wake.notify_one();
+        let sent = self.hand_over(kind, payload, |first, payload| {
+            self.outbox.send(first, payload, timeout, wake)
+        })?;
+        if sent == Sent::Full {
+            if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
+                self.close(&frame);
+            }
+        }
+        Ok(matches!(sent, Sent::Written | Sent::Queued))
+    }
+
+    /// As [`Connection::send`], but never sleeps: what finds no room waits all the same, as long as
+    /// the process does not buffer too much. `None` when it does; the caller then has to send no more
+    /// before [`Connection::has_room`].
+    pub fn send_beyond(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
+        let sent = self.hand_over(kind, payload, |first, payload| {
+            Ok(self.outbox.send_beyond(first, payload))
+        });
+        match sent {
+            Ok(Sent::Beyond) => None,
+            sent => Some(matches!(sent, Ok(Sent::Written | Sent::Queued))),
+        }
+    }
+
+    /// Whether a small message would not have to wait, or nothing can be sent.
+    pub fn has_room(&self) -> bool {
+        self.is_foreign() || self.outbox.has_room(0)
+    }
+
+    /// Compresses a message, gives it to `send`, counts it, and wakes the driver if it has to act.
+    fn hand_over(
+        &self,
+        kind: Kind,
+        payload: &[u8],
+        send: impl FnOnce(First, &[u8]) -> Result<Sent, Error>,
+    ) -> Result<Sent, Error> {
         if self.is_foreign() {
-            return Ok(false);
+            return Ok(Sent::Closed);
         }
         let deflater = self.deflater.as_deref();
         let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
-        let wake = || self.wake.notify_one();
         let sent = match &deflated {
-            None => (self.outbox).send(Opcode::from(kind), payload, timeout, wake),
-            Some(deflated) => {
-                let first = First::compressed(kind);
-                (self.outbox).send(first, deflated.payload(), timeout, wake)
-            }
+            None => send(Opcode::from(kind).into(), payload),
+            Some(deflated) => send(First::compressed(kind), deflated.payload()),
         }?;
-        if let Sent::Written | Sent::Queued = sent {
+        if let Sent::Written | Sent::Queued | Sent::Beyond = sent {
             self.count_sent(1);
             if let Some(deflated) = deflated {
                 deflated.was_sent();
             }
         }
-        match sent {
-            Sent::Written => Ok(true),
-            Sent::Queued => {
-                self.wake.notify_one();
-                Ok(true)
-            }
-            Sent::Full => {
-                if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
-                    self.close(&frame);
-                }
-                Ok(false)
-            }
-            Sent::Closed => {
-                self.wake.notify_one();
-                Ok(false)
-            }
+        if let Sent::Queued | Sent::Beyond | Sent::Closed = sent {
+            self.wake.notify_one();
         }
+        Ok(sent)
     }
 
     /// Hands a message over only if there is room now; `None` when there is not.
@@ -239,7 +259,7 @@ impl Connection {
                 self.wake.notify_one();
                 true
             }
-            Ok(Sent::Full | Sent::Closed) | Err(_) => false,
+            Ok(Sent::Beyond | Sent::Full | Sent::Closed) | Err(_) => false,
         }
     }
 }

@@ -223,6 +223,19 @@ class AsgiConnection:
                 return None
             return not self._sealed and self._put(event, size)
 
+    def send_beyond(self, message: Message, *, binary: bool | None = None) -> bool | None:
+        """As :meth:`dwebsocket.connection.Connection.send_beyond`."""
+        event, size = to_event(message, binary=binary)
+        with self._room:
+            has_room = self._has_room(size)
+            is_sent = self._put(event, size)
+        return is_sent if has_room else None
+
+    def has_room(self) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.has_room`."""
+        with self._room:
+            return self._has_room(0)
+
     def close(self, code: int, reason: str) -> bool:
         """
         As :meth:`dwebsocket.connection.Connection.close`.

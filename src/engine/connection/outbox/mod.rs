@@ -135,6 +135,24 @@ impl Outbox {
         }
     }
 
+    /// As [`Outbox::send`], for a sender that can neither wait nor give up: the message waits beyond
+    /// the capacity where there is no room.
+    pub(crate) fn send_beyond(&self, first: impl Into<First>, payload: &[u8]) -> Sent {
+        let framed = self.framing.frame(first, payload);
+        let (head, payload) = framed.pieces();
+        let mut state = self.state.lock();
+        if state.sealed {
+            return Sent::Closed;
+        }
+        state.queue_corked();
+        if state.is_idle() {
+            return self.write_through(&mut state, head, payload);
+        }
+        let fits = state.fits(head.len() + payload.len(), self.capacity);
+        state.push(framed.into_bytes());
+        if fits { Sent::Queued } else { Sent::Beyond }
+    }
+
     /// Ends the wait of a sender of `length` bytes. Senders of smaller messages need not wait for
     /// it any more.
     fn give_up(&self, mut state: MutexGuard<'_, State>, length: usize) {

@@ -18,6 +18,8 @@ pub(crate) enum Sent {
     Written,
     /// It is queued; the driver has to be woken.
     Queued,
+    /// As [`Sent::Queued`], beyond the capacity.
+    Beyond,
     /// No room, and the sender would not wait.
     Full,
     /// The outbox is closed: nothing more goes out.
@@ -49,7 +51,7 @@ pub(crate) enum Flushed {
 impl From<Sent> for Flushed {
     fn from(sent: Sent) -> Self {
         match sent {
-            Sent::Queued => Self::Blocked,
+            Sent::Queued | Sent::Beyond => Self::Blocked,
             Sent::Written | Sent::Full | Sent::Closed => Self::Everything,
         }
     }
