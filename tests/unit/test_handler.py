@@ -566,6 +566,18 @@ class TestSurroundings:
         made.client.close()
         eventually(lambda: all(each.connection is None for each in opened))
 
+    def test_transaction_left_open_is_not_for_a_message_that_is_there_already(
+        self, kind: str, visit: Serve, opened: list[Any], tables: None
+    ) -> None:
+        """Those that are handled without a pause have connections as others."""
+        with override_settings(WEBSOCKET_HANDLER_THREADS=1):
+            made = visit(asking(kind).as_view())
+            for message in ("leave open", "a", "leave open", "a"):
+                made.client.send(message)
+            made.serve()
+            assert [made.client.receive() for _ in range(4)] == ["asked"] * 4
+        assert len(opened) == 3
+
     def test_idle_database_connection_is_given_back(
         self,
         kind: str,

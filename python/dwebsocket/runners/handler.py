@@ -498,6 +498,8 @@ class Handled:
                 if message is not None:
                     await self._acall_one("receive", self.receive, message)
                     del message
+                    # A transaction that it has left open is not for the next message.
+                    await SharedContext.after_turn(websocket)
                     # Most often nothing else has come: no need to look first.
                     is_quiet = self._plan.every is None and not self._is_over
                     if is_quiet and connection.listen(self._home.core, self._token):
@@ -508,6 +510,7 @@ class Handled:
                 elif self._tick_is_due:
                     self._tick_is_due = False
                     await self._acall_one("tick", self.tick)
+                    await SharedContext.after_turn(websocket)
                     self._set_tick()
                 elif not self._again:
                     if self._plan.every is not None:
