@@ -8,6 +8,7 @@ server gives it; clients that come back reach another process.
 from __future__ import annotations
 
 import contextlib
+import re
 import selectors
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -117,9 +118,18 @@ def refused(server: Server, path: str = "/echo/") -> Response:
         return peer.read_response()
 
 
+# gunicorn's ASGI worker cancels the handshakes that are under way when it ends. The call of sync
+# middleware ends with that on a thread of asgiref's, whose future nothing asks any more.
+OF_ASGIREF = re.compile(
+    r"ERROR asyncio: Future exception was never retrieved\n"
+    r"future: <Future finished exception=CancelledError\(\)>\n"
+    r"Traceback(?:.*\n)*?\S*CancelledError.*\n"
+)
+
+
 def assert_calm(server: Server) -> None:
-    """The log holds no traceback and no error."""
-    log = server.stderr()
+    """The log holds no traceback and no error, but for handshakes that the server has cancelled."""
+    log = OF_ASGIREF.sub("", server.stderr())
     for word in ("Traceback", "Exception", "Error", "panicked", "Fatal"):
         assert word not in log, log
 
