@@ -17,7 +17,7 @@ _BY_NAME = (
     consumers.Denying, consumers.AsyncDenying, consumers.Accepting, consumers.AsyncAccepting,
     consumers.Grouped, consumers.AsyncGrouped, consumers.Private, consumers.Listed,
     consumers.Facts, consumers.AsyncFacts, consumers.Late,
-    consumers.Elsewhere, consumers.Kinds,
+    consumers.Elsewhere, consumers.Kinds, consumers.Counting,
 )  # fmt: skip
 
 router = ProtocolTypeRouter(

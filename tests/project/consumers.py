@@ -15,7 +15,7 @@ from channels.generic.websocket import (
     WebsocketConsumer,
 )
 from channels.layers import get_channel_layer
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 
 # The close codes that consumers have seen, by their query strings.
 ENDS: dict[str, list[int]] = {}
@@ -214,6 +214,17 @@ class Kinds(WebsocketConsumer):
 
     def receive(self, text_data=None, bytes_data=None):
         self.send(text_data=repr((text_data, bytes_data)))
+
+
+class Counting(AsyncWebsocketConsumer):
+    """Count rows in a database, slowly, in the way that the message names."""
+
+    async def receive(self, text_data=None, bytes_data=None):
+        groups = Group.objects.extra(where=["pg_sleep(0.005) IS NOT NULL"])
+        if text_data == "acount":
+            await self.send(str(await groups.acount()))
+        else:
+            await self.send(str(await database_sync_to_async(groups.count)()))
 
 
 class Private(AsyncWebsocketConsumer):
