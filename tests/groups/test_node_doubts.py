@@ -93,6 +93,29 @@ def test_one_question_waits_for_one_that_is_slow(
     assert asking.ask(other.number, QUESTION) is True
 
 
+def test_many_questions_wait_for_one_that_lives_and_is_only_busy(
+    asking: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some tenths of a second are nothing on a machine that has much to do."""
+    monkeypatch.setattr(nodes, "_DOUBTS_S", (0.01, 60.0, 61.0))
+    may_answer = threading.Event()
+    counted = threading.Semaphore(0)
+    count = asking._backend.count
+
+    def note(name: str) -> int:
+        counted.release()
+        return count(name)
+
+    monkeypatch.setattr(asking._backend, "count", note)
+    other = another(lambda found: may_answer.wait(60))
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(asking.ask, other.number, QUESTION) for _ in range(3)]
+        for _ in asked:
+            assert counted.acquire(timeout=30)
+        may_answer.set()
+    assert [each.result() for each in asked] == [True] * 3
+
+
 def test_of_those_that_begin_together_one_goes_on(asking: Node) -> None:
     """The others wait no longer than until there is a doubt."""
     may_answer = threading.Event()

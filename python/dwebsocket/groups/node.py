@@ -167,15 +167,18 @@ class Node:
         return {**question, "from": self.number.hex(), "question": mine, "sent_at": sent_at}
 
     def _await(self, number: bytes, answers: SimpleQueue[Any]) -> Any:
-        begun, doubts = clock.now(), _DOUBTS_S
+        begun, doubts, is_doubted = clock.now(), _DOUBTS_S, False
         timeout = self._backend.settings.timeout
         while True:
             waited = clock.now() - begun
             if doubts and waited >= doubts[0]:
-                if doubts is _DOUBTS_S:
+                lives, is_first = self._backend.count(_group(number)) > 0, doubts is _DOUBTS_S
+                # A process that is known is only busy, at first.
+                if not (is_doubted or (lives and is_first)):
                     self._doubt(number, begun + timeout)
+                    is_doubted = True
                 doubts = doubts[1:]
-                if self._backend.count(_group(number)):
+                if lives and not is_first:
                     doubts = ()
                 elif not doubts:
                     self._forget(number)

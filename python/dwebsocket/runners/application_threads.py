@@ -128,7 +128,7 @@ class Line:
         self,
         connection: Connection,
         handle: Callable[[Message], object],
-        may_read: Callable[[], bool],
+        may_read: Callable[[], bool] = lambda: True,
     ) -> Future[None]:
         """
         Calls ``handle`` with each message of the application's connection, between other calls.
