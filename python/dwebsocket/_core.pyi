@@ -1468,7 +1468,7 @@ def step_clock(seconds: float) -> None:
     """
     Steps the engine's clock ahead, and sleeps until the engine has done all work due by then.
 
-    For tests. Without an engine it does nothing.
+    For tests. The engine of a process that has none yet begins with this clock.
     """
 
 def limit_buffered(limit: int | None, /) -> None:

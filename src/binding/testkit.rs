@@ -63,8 +63,9 @@ pub(crate) fn step_clock(py: Python<'_>, seconds: f64) -> PyResult<()> {
     let Some(time) = duration(Some(seconds))? else {
         return Err(PyValueError::new_err("a step of the clock has an end"));
     };
-    if let Some(engine) = Engine::running() {
-        py.detach(|| engine.step(time));
+    match Engine::running() {
+        Some(engine) => py.detach(|| engine.step(time)),
+        None => clock::step(time),
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ from django.conf import settings
 from django.db import transaction
 from django.test import override_settings
 
+from dwebsocket import _core
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import Group, backends, group, user
 from dwebsocket.testing import contract_process
@@ -84,6 +85,8 @@ class OtherProcess:
                 **os.environ,
                 "PYTHONPATH": path,
                 contract_process.SETTINGS: json.dumps(own, default=str),
+                # Tests may have stepped this process's clock: the others have the same.
+                contract_process.AHEAD: str(_core.clock_ahead()),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The environment variable with the settings, as JSON.
 SETTINGS = "DWEBSOCKET_CONTRACT"
+#: The environment variable with the seconds that its clock is ahead.
+AHEAD = "DWEBSOCKET_CONTRACT_AHEAD"
 _LONG = 1000
 _TIMEOUT_S = 60.0
 
@@ -38,9 +40,12 @@ def configure() -> None:
     import django
     from django.conf import settings
 
+    from dwebsocket import _core
+
     if not settings.configured:
         settings.configure(**json.loads(os.environ[SETTINGS]))
         django.setup()
+    _core.step_clock(float(os.environ.get(AHEAD, "0")))
 
 
 # -- publishers: each sends all messages, in order -------------------------------------------------

@@ -62,7 +62,7 @@ pub(crate) async fn sleep_until(moment: time::Instant) {
 
 /// Makes all moments come `time` sooner. Wakes only [`sleep_until`]; other sleepers have to be
 /// woken.
-pub(crate) fn step(time: Duration) {
+pub fn step(time: Duration) {
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     AHEAD_NANOS.fetch_add(nanos, Ordering::Relaxed);
     STEPPED.notify_waiters();
