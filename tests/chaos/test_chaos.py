@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.extended("runs 200 clients while all goes wrong"),
+    pytest.mark.every("runs 200 clients while all goes wrong"),
     pytest.mark.needs("node"),
     pytest.mark.needs("chromium"),
 ]

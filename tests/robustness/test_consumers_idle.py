@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.extended("opens thousands of connections"),
+    pytest.mark.every("opens thousands of connections"),
 ]
 
 WHOLE, PART = 5_000, 400

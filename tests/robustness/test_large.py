@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
-    pytest.mark.extended("opens thousands of connections"),
+    pytest.mark.every("opens thousands of connections"),
 ]
 
 # Beside its connections: what a server opens for itself, and in passing for each handshake.

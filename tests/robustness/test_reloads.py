@@ -98,11 +98,11 @@ BOTH = ("/echo/", "/async-echo/")
 # As uWSGI says it of a worker.
 LOADED = "pid: {} (default app)"
 CASES = [
-    Case(GUNICORN_SYNC, TWO, clients=300, window=2),
+    _every(Case(GUNICORN_SYNC, TWO, clients=300, window=2)),
     Case(GUNICORN_GTHREAD, TWO, clients=300, window=2),
     Case(GUNICORN_GEVENT, TWO, window=2),
     Case(UWSGI_HTTP_SOCKET, ("--processes", "2")),
-    Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED),
+    _every(Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED)),
     _every(Case(UWSGI_BEHIND_NGINX)),
     _every(Case(UWSGI_GEVENT)),
     Case(
@@ -116,7 +116,11 @@ CASES = [
     Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH),
     _every(Case(GUNICORN_UVICORN, TWO, codes=ENDS, paths=BOTH)),
     Case(UVICORN_WATCHED, TWO, clients=300, codes=ENDS, paths=BOTH),
-    Case(UVICORN_WATCHED, ("--reload", "--reload-dir", "{folder}"), touch, codes=ENDS, paths=BOTH),
+    _every(
+        Case(
+            UVICORN_WATCHED, ("--reload", "--reload-dir", "{folder}"), touch, codes=ENDS, paths=BOTH
+        )
+    ),
 ]
 
 

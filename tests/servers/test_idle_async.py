@@ -15,7 +15,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.extended("opens thousands of connections")
+pytestmark = pytest.mark.every("opens thousands of connections")
 
 IDLE = 5_000
 DESCRIPTORS = 2 * IDLE + 100
