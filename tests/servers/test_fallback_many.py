@@ -20,7 +20,7 @@ COUNT = 2000
 ROOM = "/fallback/room-handler/many/"
 
 pytestmark = [
-    pytest.mark.extended("thousands of connections"),
+    pytest.mark.every("thousands of connections"),
     pytest.mark.xdist_group("fallback many"),
 ]
 
