@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from postgres_nodes import Node, Nodes
 
@@ -84,12 +84,24 @@ def test_message_of_another_group(nodes: Nodes, notify: Callable[[Node, str], No
     assert node("take_all", 1) == ["for the room"]
 
 
+def memory_mib(node: Node) -> int:
+    """Return the most memory that a process has had."""
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
 def test_row_that_others_have_changed(nodes: Nodes) -> None:
     """Is not delivered; members are told that they may have missed something."""
     node, admin = nodes(), nodes()
     node("join", "room")
     admin("ask", "DELETE FROM dwebsocket_message")
-    changes = ["UPDATE dwebsocket_message SET content = 'x'", "DELETE FROM dwebsocket_message"]
+    changes = [
+        "UPDATE dwebsocket_message SET content = 'x'",
+        # Longer than any message: it does not even come.
+        "UPDATE dwebsocket_message SET content = repeat('x', 200000000)",
+        "DELETE FROM dwebsocket_message",
+    ]
+    before = memory_mib(node)
     for number, change in enumerate(changes, 1):
         # Changed in the publisher's transaction, so before anybody reads it.
         admin("ask", "BEGIN")
@@ -99,10 +111,11 @@ def test_row_that_others_have_changed(nodes: Nodes) -> None:
         eventually(lambda number=number: len(node("reports")) == number)
     admin("send", "room", "hi")
     assert node("take_all", 1) == ["hi"]
-    assert node("reports") == [["interrupted", ["room"]]] * 2
-    changed, deleted = node("log")
-    assert "it was changed" in changed
+    assert node("reports") == [["interrupted", ["room"]]] * 3
+    *changed, deleted = node("log")
+    assert all("it was changed" in line for line in changed)
     assert "it is not there" in deleted
+    assert memory_mib(node) < before + 100
 
 
 def test_channel_is_not_shown(nodes: Nodes) -> None:

@@ -428,7 +428,7 @@ class Listener:
         try:
             rows = link.query(table.select(row.number))
             content = rows[0][0] if rows else None
-            reason = "it is not there" if content is None else "it was changed"
+            reason = "it was changed" if rows else "it is not there"
         except QueryFailed as error:
             content, reason = None, _reason(error)
         if content is None:

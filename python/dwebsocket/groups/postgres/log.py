@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dwebsocket.groups.history import Log
-from dwebsocket.groups.postgres import payload
+from dwebsocket.groups.postgres import payload, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +132,8 @@ def _select(reading: Reading, group_key: str) -> str:
 SELECT numbering.epoch, numbering.newest,
     numbering.expires_at < clock_timestamp() + {_DAY} / 2, kept.number, kept.ms, kept.content
 FROM dwebsocket_numbering AS numbering LEFT JOIN LATERAL (
-    SELECT number, floor(extract(epoch FROM sent_at) * 1000)::bigint AS ms, content,
+    SELECT number, floor(extract(epoch FROM sent_at) * 1000)::bigint AS ms,
+        CASE WHEN octet_length(content) <= {table.LONGEST} THEN content ELSE '' END AS content,
         sum(octet_length(content)) OVER (ORDER BY number) - octet_length(content) AS before
     FROM (
         SELECT number, sent_at, content FROM dwebsocket_history

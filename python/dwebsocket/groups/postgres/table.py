@@ -30,9 +30,17 @@ PURGE_EVERY_S = 20.0
 PURGE_FOR_S = 150.0
 
 
+#: No process delivers 64 MiB at once, of which the text in a row takes 4/3. Who else may write into
+#: the table must not fill the memory of those who read it.
+LONGEST = 96 * 1024 * 1024
+
+
 def select(number: int) -> str:
-    """Gives the query for a row's content."""
-    return f"SELECT content FROM dwebsocket_message WHERE number = {number:d}"  # noqa: S608
+    """Gives the query for a row's content, which is NULL when it is longer than any message."""
+    return (
+        f"SELECT CASE WHEN octet_length(content) <= {LONGEST} THEN content END "  # noqa: S608
+        f"FROM dwebsocket_message WHERE number = {number:d}"
+    )
 
 
 def publish(number: int, content: str, channel: str, text: str) -> str:
