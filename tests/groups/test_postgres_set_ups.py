@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from postgres_nodes import Nodes
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres")]
+pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres set ups")]
 
 
 @pytest.mark.needs("psycopg2")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Own = Callable[..., Server]
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres")]
+pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres workers")]
 
 SECRET = "for tests only"
 PUBLISHERS, EACH = 3, 500
