@@ -156,9 +156,9 @@ mod tests {
         assert_eq!(before.cost(), 0);
         // Also behind a line of which a part was dropped, and in parts itself.
         let mut later = backlog(b"1\n2\n");
-        later.take_in(&[b'x'; 100_000]);
+        later.take_in(&vec![b'x'; 100_000]);
         later.shed();
-        later.take_in(&[b'x'; 100_000]);
+        later.take_in(&vec![b'x'; 100_000]);
         assert_eq!((later.answer(), later.cost()), (None, CLOSE_BYTES));
         later.take_in(b"x\nmore\n{\"clo");
         later.shed();

@@ -334,7 +334,7 @@ mod tests {
     async fn a_connection_that_has_to_go_says_so_behind_an_event_that_it_was_writing() {
         let mut fixture = fixture(&Settings::FOR_TESTS);
         let (_hold, client) = held(&fixture.relay, 0);
-        fixture.written.write_all(&[b'x'; 100_000]).unwrap();
+        fixture.written.write_all(&vec![b'x'; 100_000]).unwrap();
         while !fixture.share.is_large() {
             tokio::task::yield_now().await;
         }
@@ -342,7 +342,7 @@ mod tests {
         while fixture.share.is_large() {
             tokio::task::yield_now().await;
         }
-        fixture.written.write_all(&[b'x'; 100_000]).unwrap();
+        fixture.written.write_all(&vec![b'x'; 100_000]).unwrap();
         let close = "{\"close\":{\"code\":1008,\"reason\":\"\"}}";
         write!(fixture.written, "\n{close}\n").unwrap();
         assert_eq!(
