@@ -63,7 +63,7 @@ extended: $(VENV)/installed-tests parts
 
 # Whether the tables of servers and of scenarios in the documentation are what the tests have found.
 tables:
-	$(BIN)/python tests/table.py --check $(wildcard $(REPORTS)/basic.jsonl $(REPORTS)/extended.jsonl)
+	$(BIN)/python tests/table.py --check $(if $(EVERY),--whole) $(wildcard $(REPORTS)/basic.jsonl $(REPORTS)/extended.jsonl)
 	$(BIN)/python tests/comparison.py --check
 
 lint: types
