@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dwebsocket.groups.history import Position
 
 # Seconds between two attempts to publish while members are sent what was published before.
-_PAUSE_S = 0.001
+_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 
 
 class Backend(backend.Backend):
@@ -193,18 +193,21 @@ class Backend(backend.Backend):
 
     def _insist(self, attempt: Callable[[], bool]) -> None:
         deadline = clock.now() + (0 if running_loop() is not None else self.settings.timeout)
+        pause = _PAUSE_S
         while not attempt():
             if clock.now() >= deadline:
                 raise self.unavailable("more is published than can be delivered")
             # Green threads let others run meanwhile.
-            time.sleep(_PAUSE_S)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     async def _ainsist(self, attempt: Callable[[], bool]) -> None:
-        deadline = clock.now() + self.settings.timeout
+        deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
         while not attempt():
             if clock.now() >= deadline:
                 raise self.unavailable("more is published than can be delivered")
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def _sharing() -> int:

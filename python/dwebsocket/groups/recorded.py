@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # All that is kept.
 _ALL = (2**53, 1e9)
 # Seconds between two attempts to hand out what was read while members are sent what came before.
-_PAUSE_S = 0.001
+_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 # Seconds between two attempts to read from a server that is away.
 _RETRY_S = 0.2
 
@@ -178,10 +178,11 @@ class HistoryBackend(Backend):
         """
         while (at := self.groups.position_of(name)) is not None:
             log = self.read_log(name, at, _ALL)
-            deadline = clock.now() + self.settings.timeout
+            deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
             while not self.groups.take_page(name, log.head, log.rows):
                 self._check(deadline)
-                time.sleep(_PAUSE_S)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
             if log.reached == log.head:
                 return
 
@@ -194,10 +195,11 @@ class HistoryBackend(Backend):
         """
         while (at := self.groups.position_of(name)) is not None:
             log = await self.aread_log(name, at, _ALL)
-            deadline = clock.now() + self.settings.timeout
+            deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
             while not self.groups.take_page(name, log.head, log.rows):
                 self._check(deadline)
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
             if log.reached == log.head:
                 return
 
