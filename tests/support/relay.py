@@ -44,9 +44,10 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        """Cut all connections."""
-        while self._open:
-            _end(self._open.pop())
+        """Cut all connections, but none that comes meanwhile: a client may be back at once."""
+        ends, self._open = self._open, []
+        for end in ends:
+            _end(end)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError), self._listener:
