@@ -218,7 +218,7 @@ class TestCount:
         one("join", "room")
         two("join", "room")
         two.process.send_signal(signal.SIGSTOP)
-        # What it has said a moment ago counts until then.
+        # Its report of a moment ago counts until then.
         eventually(lambda: one("count", "room") == 1)
         two.process.send_signal(signal.SIGCONT)
         eventually(lambda: one("count", "room") == 2)

@@ -332,7 +332,7 @@ class TestDatabases:
 
 @pytest.mark.parametrize("own", [False, True], ids=["one thread", "a thread of its own"])
 def test_a_client_that_takes_nothing_holds_up_no_other_consumer(client: Any, own: bool) -> None:
-    """What it is sent waits, and so does the next handler; a thread of its own waits in `send`."""
+    """Its messages wait, and so does its next handler; a thread of its own waits in `send`."""
     POURED.clear()
     with client.websocket("/own/Pouring" if own else "/Pouring") as slow:
         slow.send("100")

@@ -30,8 +30,8 @@ PURGE_EVERY_S = 20.0
 PURGE_FOR_S = 150.0
 
 
-#: No process delivers 64 MiB at once, of which the text in a row takes 4/3. Who else may write into
-#: the table must not fill the memory of those who read it.
+#: No process delivers 64 MiB at once, of which the text in a row takes 4/3. Another
+#: user who may write into the table must not fill the memory of its readers.
 LONGEST = 96 * 1024 * 1024
 
 
