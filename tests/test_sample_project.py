@@ -68,7 +68,7 @@ def test_everything_with_a_browser() -> None:
     assert re.search(r"\b13\d passed", run_pytest())
 
 
-@pytest.mark.extended("runs the suite once more")
+@pytest.mark.every("runs the suite once more")
 def test_on_two_workers() -> None:
     """pytest-xdist's, each with a database of its own."""
     run_pytest("-m", "not browser", "-n", "2")
@@ -124,7 +124,7 @@ def test_no_test_sleeps() -> None:
         assert not re.search(r"time\.sleep\(|asyncio\.sleep\([^0)]", path.read_text()), path
 
 
-@pytest.mark.extended("runs the suite once more")
+@pytest.mark.every("runs the suite once more")
 def test_every_pattern_of_the_page(tmp_path: Path) -> None:
     """Is a test that passes."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)

@@ -55,7 +55,7 @@ def test_on_a_system_without_what_only_unix_has() -> None:
     assert re.findall(r"^(\w+): ok$", shown, re.MULTILINE) == CHECKS
 
 
-@pytest.mark.extended("runs the suite of the sample project once more")
+@pytest.mark.every("runs the suite of the sample project once more")
 def test_the_suite_of_a_project_passes() -> None:
     """But for what needs frames of one's own, pings of the server, or a live server."""
     plugins = ("pytest_django.plugin", "pytest_asyncio.plugin", "dwebsocket.testing.plugin")

@@ -116,12 +116,15 @@ class Site:
         self.places[place] = self.start()
 
 
+ALIKE = pytest.mark.every("much like another case")
+
+
 @pytest.fixture(
     params=[
         "process",
-        pytest.param("local", marks=pytest.mark.extended("starts and kills processes")),
+        pytest.param("local", marks=ALIKE),
+        pytest.param("postgres", marks=[*POSTGRES.marks, ALIKE]),
         REDIS,
-        POSTGRES,
     ]
 )
 def site(

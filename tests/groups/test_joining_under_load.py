@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["history_entry", "nodes", "redis_server"]
 
-pytestmark = pytest.mark.extended("publishes for seconds without a pause")
+pytestmark = pytest.mark.every("publishes for seconds without a pause")
 
 RATE, SECONDS = 10_000, 3
 # Each time a member comes back it may have missed all of what passes in a second.

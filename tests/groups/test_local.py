@@ -127,7 +127,7 @@ def test_other_installations_never_meet(nodes: Nodes, other: dict[str, str]) -> 
     assert one("count", "room") == 1
 
 
-@pytest.mark.extended("starts a dozen processes, one after the other")
+@pytest.mark.every("starts a dozen processes, one after the other")
 def test_a_killed_process_leaves_nothing_that_the_next_start_does_not_clean(nodes: Nodes) -> None:
     """The socket of a process that ends by itself is gone at once."""
     one = nodes()
@@ -162,7 +162,7 @@ def test_a_process_that_ends_without_a_word_is_forgotten(nodes: Nodes) -> None:
     eventually(lambda: len(nodes.sockets()) == 1)
 
 
-@pytest.mark.extended("starts hundreds of processes")
+@pytest.mark.every("starts hundreds of processes")
 @pytest.mark.parametrize("times", [200, pytest.param(1000, marks=pytest.mark.every("a minute"))])
 def test_many_starts_and_kills_leave_nothing(nodes: Nodes, times: int) -> None:
     """Neither in the folder, nor descriptors, threads or members in a process that lives on."""

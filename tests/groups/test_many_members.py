@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 pytestmark = [
-    pytest.mark.extended("millions of deliveries"),
+    pytest.mark.every("millions of deliveries"),
     pytest.mark.timeout(300),
 ]
 

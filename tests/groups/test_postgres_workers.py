@@ -106,7 +106,13 @@ def test_many_members_of_many_workers(own_server: Own, folder: Path, nodes: Node
 
 @pytest.mark.parametrize(
     "kind",
-    [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, EVENTLET_PATCHED, UVICORN],
+    [
+        GUNICORN_GTHREAD,
+        GUNICORN_GEVENT,
+        UVICORN,
+        pytest.param(GUNICORN_SYNC, marks=pytest.mark.every("much like gthread")),
+        EVENTLET_PATCHED,
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("path", ["/rooms/room/", "/rooms/room/async/"], ids=["sync", "async"])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.extended("four workers and a browser")
 
+ALIKE = pytest.mark.every("much like another case")
 WORKERS = 4
 COUNT = 60
 
@@ -132,8 +133,15 @@ def problems(browser: Chrome) -> list[str]:
 
 
 @pytest.mark.needs("chromium")
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (390, "dark"),
+        pytest.param(390, "light", marks=ALIKE),
+        pytest.param(1280, "dark", marks=ALIKE),
+        pytest.param(1280, "light", marks=ALIKE),
+    ],
+)
 def test_the_page_in_a_browser(
     server: Server, crowd: list[RawPeer], browser: Chrome, width: int, theme: str
 ) -> None:
@@ -247,7 +255,8 @@ def test_processes_are_asked_over_a_server_as_well(
 
 
 @pytest.mark.parametrize(
-    ("name", "driven_by"), [("granian", "server"), ("uvicorn-sansio", "engine")]
+    ("name", "driven_by"),
+    [("granian", "server"), pytest.param("uvicorn-sansio", "engine", marks=ALIKE)],
 )
 def test_asgi_servers_count_the_same(name: str, driven_by: str) -> None:
     """Whether the engine has the connection, or the server keeps it."""

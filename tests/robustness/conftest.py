@@ -18,8 +18,8 @@ PUBLISHED = "published to everybody"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let the tests of these modules run in both ways."""
     if metafunc.module.__name__ in WITH_GROUPS:
-        extended = pytest.mark.extended("the same faults, with groups")
-        ways = [pytest.param(False, id="plain"), pytest.param(True, id="groups", marks=extended)]
+        every = pytest.mark.every("the same faults, with groups")
+        ways = [pytest.param(False, id="plain"), pytest.param(True, id="groups", marks=every)]
         metafunc.parametrize("uses_groups", ways, indirect=True)
 
 

@@ -101,7 +101,7 @@ CASES = [
     _every(Case(GUNICORN_SYNC, TWO, clients=300, window=2)),
     Case(GUNICORN_GTHREAD, TWO, clients=300, window=2),
     Case(GUNICORN_GEVENT, TWO, window=2),
-    Case(UWSGI_HTTP_SOCKET, ("--processes", "2")),
+    _every(Case(UWSGI_HTTP_SOCKET, ("--processes", "2"))),
     _every(Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED)),
     _every(Case(UWSGI_BEHIND_NGINX)),
     _every(Case(UWSGI_GEVENT)),
@@ -113,7 +113,7 @@ CASES = [
         says="chain reloading complete",
         serves=LOADED,
     ),
-    Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH),
+    _every(Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH)),
     _every(Case(GUNICORN_UVICORN, TWO, codes=ENDS, paths=BOTH)),
     Case(UVICORN_WATCHED, TWO, clients=300, codes=ENDS, paths=BOTH),
     _every(

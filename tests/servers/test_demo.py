@@ -324,7 +324,12 @@ class TestBrowsers:
         assert said(bert) == before
 
     @pytest.mark.parametrize(
-        ("switch", "transport"), [("on", "websocket"), ("off", "sse")], ids=["websocket", "http"]
+        ("switch", "transport"),
+        [
+            ("on", "websocket"),
+            pytest.param("off", "sse", marks=pytest.mark.every("as test_client_fallback.py")),
+        ],
+        ids=["websocket", "http"],
     )
     def test_reload_of_the_server_loses_nothing(
         self, demo: Server, browsers: tuple[Chrome, Chrome], switch: str, transport: str

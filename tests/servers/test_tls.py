@@ -323,7 +323,9 @@ class TestNoneIsLost:
     Servers that take nothing over lose as many (docs/servers/tls.md).
     """
 
-    @pytest.mark.parametrize("run", range(3))
+    @pytest.mark.parametrize(
+        "run", [1, *(pytest.param(run, marks=pytest.mark.every("once more")) for run in (2, 3))]
+    )
     def test_threads_without_tickets(
         self, run: int, own_server: Callable[..., Server], tmp_path: Path
     ) -> None:

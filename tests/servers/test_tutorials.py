@@ -54,7 +54,13 @@ everywhere = pytest.mark.parametrize(
 # A browser is the same everywhere, and slow to start.
 in_a_browser = pytest.mark.parametrize(
     "site",
-    [*MAIN, GUNICORN_GEVENT, GUNICORN_EVENTLET, UWSGI_HTTP_SOCKET, UVICORN],
+    [
+        UVICORN,
+        *(
+            pytest.param(kind, marks=pytest.mark.every("the page is the same"))
+            for kind in (*MAIN, GUNICORN_GEVENT, GUNICORN_EVENTLET, UWSGI_HTTP_SOCKET)
+        ),
+    ],
     ids=str,
     indirect=True,
 )

@@ -41,9 +41,14 @@ GOING_AWAY, RESTART = 1001, 1012
 BOUND_S = 50
 PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 
+ALIKE = pytest.mark.every("much like another way to run it")
 each_way_to_run = pytest.mark.parametrize(
     "kind",
-    [UWSGI_HTTP_SOCKET, UWSGI_ONE_THREAD, UWSGI_LAZY, UWSGI_BEHIND_NGINX, UWSGI_GEVENT],
+    [
+        UWSGI_HTTP_SOCKET,
+        *(pytest.param(kind, marks=ALIKE) for kind in (UWSGI_ONE_THREAD, UWSGI_LAZY)),
+        *(pytest.param(kind, marks=ALIKE) for kind in (UWSGI_BEHIND_NGINX, UWSGI_GEVENT)),
+    ],
     ids=str,
 )
 
@@ -236,7 +241,7 @@ class TestIdle:
     """Silence is not what ends a connection."""
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("kind", [UWSGI_ONE_THREAD, UWSGI_HTTP_SOCKET, UWSGI_GEVENT], ids=str)
+    @each_way_to_run
     def test_200_sockets_outlive_every_timeout(
         self, kind: Kind, own_server: Callable[..., Server]
     ) -> None:

@@ -88,6 +88,13 @@ CORE = {
     "test_tls.py": {"test_mebibyte_both_ways", "test_early_bytes"},
     "test_tutorials.py": set(),
 }
+# Elsewhere a test that names several servers runs on the first of them, and on green threads, where
+# other code of ours runs.
+ON_THE_FIRST = frozenset({"conformance", "handlers", "operations", "proxies", "robustness"})
+
+
+# What `pytest.param` returns.
+_Row = type(pytest.param())
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -210,6 +217,8 @@ def _is_left_out(item: pytest.Item, kinds: list[servers.Kind]) -> bool:
         return True
     if (core := item.get_closest_marker("core")) and _test_name(item) not in core.args:
         return True
+    if item.path.parent.name in ON_THE_FIRST and _tier(item, kinds) == "extended":
+        return not _is_on_the_first(item)
     if item.path.name not in CORE or WHOLE.issuperset(kinds) or _is_core(item):
         return False
     # Failures that are expected run wherever they are: the table of servers has them.
@@ -217,6 +226,22 @@ def _is_left_out(item: pytest.Item, kinds: list[servers.Kind]) -> bool:
         dict(kind.lacks).keys() & _abilities(item) or why_unable(str(kind), item.name)
         for kind in kinds
     )
+
+
+def _is_on_the_first(item: pytest.Item) -> bool:
+    """Whether each server of a test is the first that its parametrization names, or green."""
+    params = _params(item)
+    for marker in item.iter_markers("parametrize"):
+        names, values = marker.args[:2]
+        names = names.split(",") if isinstance(names, str) else names
+        rows = [value.values if isinstance(value, _Row) else value for value in values]
+        for index, name in enumerate(names):
+            column = [row[index] if isinstance(row, (list, tuple)) else row for row in rows]
+            kinds = [kind for kind in column if isinstance(kind, servers.Kind)]
+            usual = [kind for kind in kinds if not VARIANTS.fullmatch(str(kind))]
+            if usual and params[name] != usual[0]:
+                return "gevent" in str(params[name])
+    return True
 
 
 def _abilities(item: pytest.Item) -> set[str]:

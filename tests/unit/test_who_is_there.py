@@ -245,7 +245,7 @@ class TestWebSocketRequest:
         assert WebSocketRequest().is_websocket() is False
 
     @pytest.mark.timeout(400)
-    @pytest.mark.extended("checks types, as `make lint` does")
+    @pytest.mark.every("checks types, as `make lint` does")
     def test_type_checker_knows_what_a_view_has(self, tmp_path: Path) -> None:
         """It finds the wrong lines, and no others."""
         pytest.importorskip("mypy")
