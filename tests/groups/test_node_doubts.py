@@ -59,6 +59,17 @@ def test_one_that_is_gone_is_asked_once(asking: Node, monkeypatch: pytest.Monkey
     assert len(names) == 1
 
 
+def test_one_that_is_gone_is_found_out_within_a_short_timeout(
+    asking: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that is over: it would be doubtful for ever."""
+    monkeypatch.setattr(nodes, "_DOUBTS_S", (10.0, 20.0, 30.0))
+    settings = dataclasses.replace(asking._backend.settings, timeout=0.05)
+    monkeypatch.setattr(asking._backend, "settings", settings)
+    with pytest.raises(Gone):
+        asking.ask(b"gone..", QUESTION)
+
+
 def test_so_many_are_remembered(asking: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest one is asked again."""
     monkeypatch.setattr(nodes, "_MOST_GONE", 2)

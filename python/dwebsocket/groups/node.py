@@ -40,7 +40,7 @@ NODE_BYTES = 6
 _GREEN_LOOK_S, _LOOK_S = 0.01, 1.0
 # After so long the backend is asked whether the other process lives. It is gone when the backend
 # knows of it at none of these times: a backend may come to know of a process late.
-_DOUBTS_S: tuple[float, ...] = (0.3, 0.9, 1.5)
+_DOUBTS_S = (0.3, 0.9, 1.5)
 # After a question without an answer in time a process that lives is asked nothing for so long.
 _PAUSE_S = 5.0
 # So many processes that are gone are remembered.
@@ -167,19 +167,24 @@ class Node:
         return {**question, "from": self.number.hex(), "question": mine, "sent_at": sent_at}
 
     def _await(self, number: bytes, answers: SimpleQueue[Any]) -> Any:
-        begun, doubts, is_doubted = clock.now(), _DOUBTS_S, False
-        timeout = self._backend.settings.timeout
+        begun, timeout, is_doubted = clock.now(), self._backend.settings.timeout, False
+        # Within a short timeout they come earlier: who is gone must be found out before it is over.
+        scale = min(1.0, timeout / _DOUBTS_S[-1])
+        doubts = [seconds * scale for seconds in _DOUBTS_S]
         while True:
             waited = clock.now() - begun
             if doubts and waited >= doubts[0]:
-                lives, is_first = self._backend.count(_group(number)) > 0, doubts is _DOUBTS_S
+                lives, is_first = (
+                    self._backend.count(_group(number)) > 0,
+                    len(doubts) == len(_DOUBTS_S),
+                )
                 # A process that is known is only busy, at first.
                 if not (is_doubted or (lives and is_first)):
                     self._doubt(number, begun + timeout)
                     is_doubted = True
                 doubts = doubts[1:]
                 if lives and not is_first:
-                    doubts = ()
+                    doubts = []
                 elif not doubts:
                     self._forget(number)
                     raise Gone
