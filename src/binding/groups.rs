@@ -65,7 +65,7 @@ impl Groups {
         };
         let engine = py.detach(Engine::current)?;
         Ok(Self(groups::Groups::new(
-            engine.fan_out_threads(),
+            engine.fan_out_threads()?,
             when_full,
             key,
         )))

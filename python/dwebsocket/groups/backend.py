@@ -379,13 +379,21 @@ class Backend:
 
     @property
     def groups(self) -> _core.Groups:
-        """The groups with members in this process."""
+        """
+        The groups with members in this process, made on first use.
+
+        Raises:
+            GroupUnavailable: The system has no thread or descriptor left for them.
+        """
         if self._groups is None:
             # Two threads must not make two: members of one would not get what comes to the other.
             with self._groups_lock:
                 if self._groups is None:
                     key = self.project_key("seal") if self.is_sealed else None
-                    self._groups = _core.Groups(self.settings.slow, key)
+                    try:
+                        self._groups = _core.Groups(self.settings.slow, key)
+                    except OSError as error:
+                        raise self.unavailable(error.strerror or str(error)) from error
         return self._groups
 
     @property

@@ -204,9 +204,11 @@ impl Drop for Dial {
 /// Begins to open a connection on the process's engine.
 ///
 /// # Errors
-/// [`Error::Io`] when the system gives no thread or no descriptor for the engine.
+/// [`Error::Io`] when the system gives no thread or no descriptor for the engine, or no thread for
+/// lookups.
 pub fn dial(plan: Plan, want: Want) -> Result<Dial, Error> {
     let engine = Engine::current()?;
+    engine.prepare_lookups()?;
     let (call, ticket) = Call::new(|| Err(Failure::ShuttingDown));
     let runner = Arc::clone(&engine);
     let task = engine.handle().spawn(run(runner, plan, want, ticket));

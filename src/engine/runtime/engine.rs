@@ -138,15 +138,27 @@ impl Engine {
     }
 
     /// The threads on which groups are fanned out: all of them.
-    pub fn fan_out_threads(&self) -> Vec<FanOutThread> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread for work that blocks.
+    pub fn fan_out_threads(&self) -> Result<Vec<FanOutThread>, Error> {
         let threads = self.workers().map(|worker| {
+            worker.keep_blocking_thread()?;
             let turns = Arc::clone(&worker.turns);
-            FanOutThread {
+            Ok(FanOutThread {
                 runtime: worker.handle.clone(),
                 hurry_views: Arc::new(move || turns.hurry()),
-            }
+            })
         });
         threads.collect()
+    }
+
+    /// Sees to it that the engine's own tasks can look up names.
+    ///
+    /// # Errors
+    /// As [`Engine::fan_out_threads`].
+    pub(crate) fn prepare_lookups(&self) -> Result<(), Error> {
+        self.first.keep_blocking_thread()
     }
 
     /// The thread that is to drive connection `id`: each thread gets as many connections as the

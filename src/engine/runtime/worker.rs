@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -25,6 +26,9 @@ use crate::{
     },
     protocol::deflate::Codecs,
 };
+
+/// How many threads do work that blocks at once; further work waits.
+const MOST_BLOCKING_THREADS: usize = 8;
 
 /// A thread that drives connections until it is stopped.
 #[derive(Debug)]
@@ -81,6 +85,23 @@ impl Worker {
         !self.has_failed.load(Ordering::SeqCst)
     }
 
+    /// Starts a thread for work that blocks, if there is none. It stays as long as this one.
+    ///
+    /// A name that has to be looked up and a message that is slow to compress need such a thread.
+    /// Where the system gives none, tokio panics in the task that asks for it; where there is one
+    /// already, the work waits for that.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread.
+    pub(crate) fn keep_blocking_thread(&self) -> Result<(), Error> {
+        // As with the engine's own thread.
+        let _signals = Blocked::here();
+        let start = AssertUnwindSafe(|| drop(self.handle.spawn_blocking(|| ())));
+        catch_unwind(start)
+            .map_err(|panic| io::Error::other(text_of(panic.as_ref())))
+            .map_err(Error::io("cannot start a thread for work that blocks"))
+    }
+
     /// Makes it one that has failed.
     #[cfg(test)]
     pub(crate) fn fail(&self) {
@@ -107,6 +128,9 @@ fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
         Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            // See `Worker::keep_blocking_thread`.
+            .thread_keep_alive(Duration::MAX)
+            .max_blocking_threads(MOST_BLOCKING_THREADS)
             .on_thread_park(move || {
                 if let Some(turns) = runner.upgrade() {
                     // A panic here would end the thread.

@@ -5,12 +5,19 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use _core::engine::{Engine, Error, permits, runtime};
+use _core::{
+    engine::{
+        Engine, Error, Settings,
+        groups::{Groups, Joined, Message, WhenFull},
+        permits, runtime,
+    },
+    protocol::{deflate::Terms, message::Kind},
+};
 
 use crate::{
     alone,
     support::{
-        HEAD, SETTINGS, connect,
+        COMPRESSION, HEAD, SETTINGS, connect,
         peer::{Peer, TEXT},
         send, take, tcp, until,
     },
@@ -25,6 +32,13 @@ fn descriptors() -> usize {
 
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+/// The bytes of addresses that this process has taken.
+fn address_space() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    pages * 4096
 }
 
 #[expect(unsafe_code, reason = "limits are the C library's")]
@@ -124,12 +138,10 @@ fn without_threads_the_client_is_refused() {
     alone("scarcity::without_threads_the_client_is_refused", || {
         runtime::want_threads(3);
         let (server, client) = tcp();
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
         let (files, workers) = (descriptors(), threads());
         // Less than the stack of one thread. With more, a thread could start and find no room for
         // what Rust needs of it, which ends the process.
-        let before = limit(libc::RLIMIT_AS, pages * 4096 + 1024 * 1024);
+        let before = limit(libc::RLIMIT_AS, address_space() + 1024 * 1024);
         assert!(matches!(runtime::prepare(), Err(Error::Io { .. })));
         assert!((descriptors(), threads()) <= (files + 3, workers));
         assert!(matches!(adopt(server), Err(Error::Io { .. })));
@@ -137,6 +149,36 @@ fn without_threads_the_client_is_refused() {
         Peer::new(client).expect_refusal();
         serves();
         until("all threads run", || threads() == workers + 3);
+    });
+}
+
+#[test]
+fn groups_outlive_a_moment_without_threads() {
+    alone("scarcity::groups_outlive_a_moment_without_threads", || {
+        let terms = Terms::negotiate("permessage-deflate", COMPRESSION).unwrap();
+        let settings = Settings {
+            compression: Some(terms),
+            ..SETTINGS
+        };
+        let engine = Engine::current().unwrap();
+        let groups = Groups::new(engine.fan_out_threads().unwrap(), WhenFull::Close, None);
+        let (connection, mut peer) = connect(&settings);
+        assert!(matches!(
+            groups.join("room", &connection, [1; 16]),
+            Joined::First
+        ));
+        let message = |payload: &[u8]| Message::new(Kind::Text, payload, &[]);
+        // Slow to compress, so that it needs a thread.
+        let large = message(&vec![b'a'; 200_000]);
+        let before = limit(libc::RLIMIT_AS, address_space() + 1024 * 1024);
+        for _ in 0..3 {
+            groups.publish("room", large.clone());
+        }
+        let first = peer.read();
+        limit(libc::RLIMIT_AS, before.rlim_cur);
+        groups.publish("room", message(b"and after it"));
+        assert_eq!((peer.read(), peer.read()), (first.clone(), first));
+        peer.expect(TEXT, b"and after it");
     });
 }
 
