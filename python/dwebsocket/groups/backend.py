@@ -21,6 +21,7 @@ from django.utils.encoding import force_bytes
 
 from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.group_settings import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -340,10 +341,13 @@ class Backend:
         """
         Gives 32 secret bytes that the processes of this project have in common.
 
-        They differ with ``SECRET_KEY``, with ``PREFIX`` and with ``purpose``.
+        They differ with ``SECRET_KEY``, with ``PREFIX``, with the backend's alias and with
+        ``purpose``: groups of two backends are two, also in one folder or on one server.
         """
         key = force_bytes(settings.SECRET_KEY)
         text = f"dwebsocket groups {purpose} {self.settings.prefix}".encode()
+        if self.alias != DEFAULT:
+            text += b"\0" + self.alias.encode()
         return hmac.digest(key, text, "sha256")
 
     def unavailable(self, reason: str) -> GroupUnavailable:

@@ -304,6 +304,16 @@ class BackendContract(WebSocketTestMixin, _Case):
                 "the member has left",
             )
 
+    def test_two_aliases(self) -> None:
+        """Two backends are two, though they have the same settings."""
+        with override_settings(WEBSOCKET_GROUPS={"default": self.entry(), "two": self.entry()}):
+            own, _ = self.member(self.name)
+            two = group(self.name, using="two")
+            self.assertEqual(two.count(), 0)
+            two.send("for members of the other")
+            self.group.send("for us")
+            self.assertReceives(own, "for us")
+
     def test_nothing_after_leaving(self) -> None:
         """And everything again after joining."""
         for view in ("member", "async-member"):
