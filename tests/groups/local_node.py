@@ -47,6 +47,7 @@ class _Member(HistoryCommands):
         super().__init__()
         from dwebsocket import _core
 
+        self.gaps: list[str] = []
         self.hub = _core.Hub()
         self.mailbox = _core.Mailbox(64 * 1024 * 1024, self.hub, 1)
 
@@ -144,6 +145,16 @@ class _Member(HistoryCommands):
         if found != expected:
             raise AssertionError(f"{found[:3]} … {found[-3:]} behind {since}")
         return f"{epoch}-{found[-1]}" if found else since
+
+    def note_interruptions(self) -> None:
+        """Note from now on in which groups members may have missed messages."""
+        from dwebsocket.groups import backends
+
+        backends.backend("default").presence_interrupted = lambda *names: self.gaps.extend(names)
+
+    def interruptions(self) -> list[str]:
+        """Give the names that were noted."""
+        return self.gaps
 
     def statistics(self) -> dict[str, Any]:
         """Give the counters of this process."""

@@ -96,6 +96,11 @@ struct State {
     /// Whether the folder was deleted, or replaced by a foreign one, and could not be made anew.
     is_lost: bool,
     peers: HashMap<NodeId, Arc<Peer>>,
+    /// Nodes that have taken nothing for long. They are not connected to before they connect to this
+    /// one: that is the sign of their life.
+    still: HashSet<NodeId>,
+    /// The number of the last connection of each node that has connected to this one.
+    sources: HashMap<NodeId, Source>,
     /// Nodes that have connected to this one, and sent the numbers of their members.
     ready: HashSet<NodeId>,
     /// The numbers of their processes, where the system tells them.
@@ -132,6 +137,8 @@ impl Node {
                 folder: None,
                 is_lost: false,
                 peers: HashMap::new(),
+                still: HashSet::new(),
+                sources: HashMap::new(),
                 ready: HashSet::new(),
                 processes: HashMap::new(),
                 counts: Counts::default(),
@@ -203,7 +210,7 @@ impl Node {
     ) -> Result<Position, Refused> {
         let envelope = self.groups.envelope_of(name, &message);
         // Before it is kept: a message that is refused must not come to members later.
-        self.check_room(&self.state.lock(), envelope.len(), message.frame_len())?;
+        self.check_room(&mut self.state.lock(), envelope.len(), message.frame_len())?;
         let position = history
             .append(name, &envelope, limits)
             .map_err(|error| Refused::NotKept(error.to_string()))?;
@@ -237,8 +244,8 @@ impl Node {
         }
         // Under the lock, so that messages of one publisher keep their order to a node that is met
         // meanwhile, and a message that is refused reaches no node.
-        let state = self.state.lock();
-        self.check_room(&state, frame.len(), own_bytes)?;
+        let mut state = self.state.lock();
+        self.check_room(&mut state, frame.len(), own_bytes)?;
         for peer in state.peers.values() {
             peer.send(&frame);
         }
@@ -246,15 +253,36 @@ impl Node {
     }
 
     /// Whether a message can be sent now that takes `length` bytes on the way, and `own_bytes` here.
-    fn check_room(&self, state: &State, length: usize, own_bytes: usize) -> Result<(), Refused> {
+    ///
+    /// A node that has no room and stands still is dropped. It learns that by the end of this node's
+    /// connection, and connects again.
+    fn check_room(
+        &self,
+        state: &mut State,
+        length: usize,
+        own_bytes: usize,
+    ) -> Result<(), Refused> {
         if self.is_foreign() {
             return Err(Refused::Foreign);
         }
         if !frames::fits(length) {
             return Err(Refused::TooLarge);
         }
-        let has_room = |peer: &Arc<Peer>| peer.has_room(length);
-        if !self.groups.has_room(own_bytes) || !state.peers.values().all(has_room) {
+        let mut is_full = !self.groups.has_room(own_bytes);
+        let still = &mut state.still;
+        state.peers.retain(|id, peer| {
+            if peer.has_room(length) {
+                return true;
+            }
+            if peer.stands_still() {
+                peer.end();
+                still.insert(*id);
+                return false;
+            }
+            is_full = true;
+            true
+        });
+        if is_full {
             return Err(Refused::Full);
         }
         Ok(())
@@ -329,7 +357,7 @@ impl Node {
 
     /// Connects to a node, if it is not connected yet; false when it has ended.
     fn meet(self: &Arc<Self>, state: &mut State, id: NodeId) -> bool {
-        if id == self.id {
+        if id == self.id || state.still.contains(&id) {
             return false;
         }
         if state.peers.contains_key(&id) {
@@ -432,7 +460,7 @@ impl Node {
             }
         }
         if let Some(id) = sender {
-            self.lose(id);
+            self.lose(id, source);
             self.presence.forget(source);
         }
     }
@@ -447,9 +475,17 @@ impl Node {
         match (frame, *sender) {
             (Frame::Hello(id), None) => {
                 *sender = Some(id);
-                let mut state = self.state.lock();
-                // Where that fails, the next look at the folder tries again.
-                self.meet(&mut state, id);
+                let was_known = {
+                    let mut state = self.state.lock();
+                    state.still.remove(&id);
+                    state.counts.forget(id);
+                    // Where that fails, the next look at the folder tries again.
+                    self.meet(&mut state, id);
+                    state.sources.insert(id, source).is_some()
+                };
+                if was_known {
+                    self.note_gap().await;
+                }
                 true
             }
             (Frame::Message { name, envelope }, Some(_)) => {
@@ -521,6 +557,20 @@ impl Node {
         let _ = spawn_blocking(move || groups.catch_up(&name, &history)).await;
     }
 
+    /// Sees to what the members here may have missed between two connections of a node.
+    async fn note_gap(&self) {
+        let names = self.groups.counts().into_iter().map(|(name, _)| name);
+        let (recorded, mut groups): (Vec<_>, Vec<_>) =
+            names.partition(|name| self.groups.position_of(name).is_some());
+        for name in recorded {
+            self.catch_up(&name).await;
+        }
+        groups.sort();
+        if !groups.is_empty() {
+            self.groups.notices().add(Notice::Interrupted { groups });
+        }
+    }
+
     /// Forgets a connection that takes nothing more; the next look at the folder makes a new one if
     /// the node still lives.
     fn drop_peer(&self, peer: &Arc<Peer>) {
@@ -530,14 +580,22 @@ impl Node {
         }
     }
 
-    /// Forgets a node that has ended.
-    fn lose(&self, id: NodeId) {
+    /// Forgets a node that has ended, or has dropped this one. That connects again at once.
+    fn lose(self: &Arc<Self>, id: NodeId, source: Source) {
         let mut state = self.state.lock();
+        if state.sources.get(&id) != Some(&source) {
+            // It has another connection already.
+            return;
+        }
+        state.still.remove(&id);
         state.counts.forget(id);
         state.ready.remove(&id);
         state.processes.remove(&id);
         if let Some(peer) = state.peers.remove(&id) {
             peer.end();
+        }
+        if !self.meet(&mut state, id) {
+            state.sources.remove(&id);
         }
         drop(state);
         self.changed.notify_all();

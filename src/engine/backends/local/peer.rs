@@ -20,6 +20,8 @@ use crate::engine::resources::{
 
 /// Bytes that may wait for one node. An empty queue takes any message.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// A node that has taken nothing for so long holds up no publisher any more.
+const MAX_STANDSTILL: Duration = Duration::from_secs(3);
 /// Buffers handed to one system call.
 const MAX_SLICES: usize = 32;
 
@@ -41,6 +43,8 @@ pub(super) struct Peer {
 struct Waiting {
     queue: VecDeque<Bytes>,
     bytes: usize,
+    /// When the node has last taken something, or the first of these bytes began to wait.
+    moved: Option<Instant>,
     is_over: bool,
 }
 
@@ -68,6 +72,13 @@ impl Peer {
         waiting.queue.is_empty() || waiting.bytes + more <= MAX_WAITING_BYTES
     }
 
+    /// Whether it has taken nothing for long, though something waits: its process may be stopped.
+    pub(super) fn stands_still(&self) -> bool {
+        let waiting = self.waiting.lock();
+        let is_long = |moved: Instant| moved.elapsed() >= MAX_STANDSTILL;
+        !waiting.queue.is_empty() && waiting.moved.is_some_and(is_long)
+    }
+
     /// Sends a frame: writes it if nothing waits, else queues it. Never sleeps.
     pub(super) fn send(&self, frame: &Bytes) {
         let mut waiting = self.waiting.lock();
@@ -88,6 +99,9 @@ impl Peer {
             }
         }
         let rest = frame.slice(written..);
+        if waiting.queue.is_empty() || written > 0 {
+            waiting.moved = Some(Instant::now());
+        }
         waiting.bytes += rest.len();
         waiting.queue.push_back(rest);
         drop(waiting);
@@ -117,6 +131,7 @@ impl Peer {
                 }
             };
             waiting.bytes -= written;
+            waiting.moved = Some(Instant::now());
             while let Some(front) = waiting.queue.front_mut() {
                 if written < front.len() {
                     front.advance(written);
