@@ -81,6 +81,21 @@ def test_server_without_websockets_says_so(own_server: Own) -> None:
     assert "--ws none" in server.stderr()
 
 
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_what_the_client_offers_is_agreed_on_under_wsproto(http: str, own_server: Own) -> None:
+    """It leaves the offers out of the scope's headers."""
+    (kind,) = (kind for kind in ASGI if str(kind) == "uvicorn-wsproto")
+    server = own_server(kind, options=("--http", http))
+    offers = {
+        "Sec-WebSocket-Protocol": "other, chat.v2",
+        "Sec-WebSocket-Extensions": "permessage-deflate",
+    }
+    with RawPeer.open(server, "/subprotocol/", headers=offers) as peer:
+        assert peer.response.header("Sec-WebSocket-Protocol") == "chat.v2"
+        agreed = peer.response.header("Sec-WebSocket-Extensions") or ""
+        assert agreed.startswith("permessage-deflate")
+
+
 @pytest.mark.parametrize("kind", ASGI, ids=str)
 def test_many_see_the_end(kind: Kind, own_server: Own) -> None:
     """On SIGTERM every client that keeps to the protocol sees a close frame; no traceback."""

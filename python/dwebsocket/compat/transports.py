@@ -50,6 +50,11 @@ class ServedConnection:
         return None
 
     @property
+    def extensions(self) -> str:
+        """The extensions that the client offers, where the server's scope may lack them."""
+        return ""
+
+    @property
     def timeout_s(self) -> float | None:
         """Seconds that the server waits for its applications when it ends; None for any time."""
         return None

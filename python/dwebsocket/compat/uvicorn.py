@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _MODULES = ("uvicorn.protocols.websockets.", "dwebsocket.uvicorn")
 
 _EARLY, _HTTP_VERSION = "_dwebsocket_early", "_dwebsocket_http_version"
+_EXTENSIONS = "_dwebsocket_extensions"
+# The one protocol whose scope lacks headers of the request: those that wsproto has read.
+_WSPROTO = "uvicorn.protocols.websockets.wsproto_impl"
 
 
 def queued(send: Any) -> int:
@@ -125,6 +128,12 @@ class UvicornConnection(ServedConnection):
         return found
 
     @property
+    def extensions(self) -> str:
+        """With wsproto the scope has none."""
+        found: str = self._protocol.__dict__.get(_EXTENSIONS, "")
+        return found
+
+    @property
     def timeout_s(self) -> float | None:
         """As the option says."""
         return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
@@ -181,8 +190,16 @@ def _keep(protocol: Any, rest: Any) -> None:
     def keep_and_upgrade(self: Any, *args: Any) -> None:
         early = rest(self)
         upgrade(self, *args)
-        kept = vars(self.transport.get_protocol())
-        kept[_HTTP_VERSION] = getattr(self, "scope", {}).get("http_version")
+        websocket = self.transport.get_protocol()
+        kept, scope = vars(websocket), getattr(self, "scope", {})
+        kept[_HTTP_VERSION] = scope.get("http_version")
+        if type(websocket).__module__ == _WSPROTO:
+            offers = [
+                value.decode("latin-1")
+                for name, value in scope.get("headers", ())
+                if name == b"sec-websocket-extensions"
+            ]
+            kept[_EXTENSIONS] = ",".join(offers)
         if early:
             kept[_EARLY] = early
 

@@ -69,7 +69,13 @@ class NativeHandshake(WsgiHandshake):
         self, scope: Mapping[str, Any], served: ServedConnection, method: str = "GET"
     ) -> None:
         """Begins with a websocket scope, and a connection that the server reads no more."""
-        super().__init__(method, _environ_of(scope, served.http_version, method), None)
+        environ = _environ_of(scope, served.http_version, method)
+        # A server may keep headers from its scope that it has read itself.
+        if offered := scope.get("subprotocols"):
+            environ.setdefault("HTTP_SEC_WEBSOCKET_PROTOCOL", ", ".join(offered))
+        if offers := served.extensions:
+            environ.setdefault("HTTP_SEC_WEBSOCKET_EXTENSIONS", offers)
+        super().__init__(method, environ, None)
         self._served = served
         self._loop = asyncio.get_running_loop()
         self.connection: _core.Connection | None = None
