@@ -57,6 +57,10 @@ _PHRASES = {
     500: b"Internal Server Error",
     503: b"This server takes no more WebSockets now.",
 }
+_FAILURE = (
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 21\r\nConnection: close\r\n\r\nInternal Server Error"
+)
 # uvicorn's options, and the options of ours that they set.
 _OPTIONS: Final = {
     "ws_max_size": "max_message_size",
@@ -145,7 +149,11 @@ class WebSocketProtocol(asyncio.Protocol):
             if uvicorn.keep_more(self, data) > _MOST_EARLY:
                 self.transport.pause_reading()
             return
-        self._scope = self._scope_of(data)
+        try:
+            self._scope = self._scope_of(data)
+        except Exception:
+            self._fail()
+            return
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run())
         self._state.tasks.add(task)
@@ -279,11 +287,15 @@ class WebSocketProtocol(asyncio.Protocol):
     # -- the application -----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        self._handshake = NativeHandshake(
-            self._scope, uvicorn.UvicornConnection(self), self._method
-        )
-        if (refusal := self._refusal()) is not None:
-            self._answer(*refusal)
+        try:
+            self._handshake = NativeHandshake(
+                self._scope, uvicorn.UvicornConnection(self), self._method
+            )
+            if (refusal := self._refusal()) is not None:
+                self._answer(*refusal)
+                return
+        except Exception:
+            self._fail()
             return
         self._events = Events(self)
         code = _NORMAL
@@ -380,6 +392,13 @@ class WebSocketProtocol(asyncio.Protocol):
         if status not in _WITHOUT_BODY:
             own += [(b"content-length", b"%d" % len(body))]
         self._handshake.respond(status, own, body)
+
+    def _fail(self) -> None:
+        """Answers a handshake with 500, of which only its bytes may be known, and logs why."""
+        _log.exception("A WebSocket handshake failed before the application\n")
+        if not self._is_lost and not self.transport.is_closing():
+            self.transport.write(_FAILURE)
+            self.transport.close()
 
     def _tell(self, outcome: str) -> None:
         parts = uvicorn.parts()

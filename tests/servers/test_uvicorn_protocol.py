@@ -7,6 +7,7 @@ The cases are also those of uvicorn's own tests of its protocols.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.raw_peer import Response
-    from support.server import Server
+    from support.server import Kind, Server
 
 KINDS = [plain_kind("asyncio", "h11"), plain_kind("uvloop", "httptools")]
 
@@ -461,6 +462,24 @@ def test_malformed_handshake(server: Server, headers: dict[str, str | None], sta
         response = peer.read_response()
     assert response.status == status
     assert response.header("Sec-WebSocket-Version") == ("13" if status == 426 else None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "error"),
+    [
+        (KINDS[0], ("--ws-max-size", "-1"), "ValueError"),
+        # h11's protocol of uvicorn fails at pages, too.
+        (KINDS[1], ("--root-path", "/\xe4"), "UnicodeEncodeError"),
+    ],
+    ids=["its options", "its scope"],
+)
+def test_an_error_before_the_application(kind: Kind, option: tuple[str, str], error: str) -> None:
+    """It is logged, and the handshake has an answer."""
+    kind = dataclasses.replace(kind, options=(*kind.options, *option))
+    with plain_server(kind) as server:
+        response = ask(server, "/echo/")
+        assert (response.status, response.body) == (500, b"Internal Server Error")
+        assert error in server.stderr()
 
 
 @pytest.fixture(scope="module")

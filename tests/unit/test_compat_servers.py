@@ -25,6 +25,7 @@ from dwebsocket.compat import (
     werkzeug,
 )
 from dwebsocket.compat.missing import MissingPart
+from support.fresh import failures
 
 
 class TestGunicorn:
@@ -321,3 +322,16 @@ class TestOthers:
         assert uwsgi.request_of_greenlet() == 7
         library.getcurrent = lambda: object()  # type: ignore[attr-defined]
         assert uwsgi.request_of_greenlet() is None
+
+
+def test_uvicorn_without_an_exception_for_clients_that_have_gone() -> None:
+    """Before 0.27 there is none: ours is an OSError, too."""
+    code = """
+from uvicorn.protocols import utils
+
+vars(utils).pop("ClientDisconnected", None)
+from dwebsocket.compat import uvicorn
+
+assert issubclass(uvicorn.parts().disconnected, OSError)
+"""
+    assert failures([code]) == {}

@@ -57,6 +57,10 @@ def _protocol_of(send: Any) -> Any:
     return getattr(owner, "peer", owner)
 
 
+class ClientDisconnected(OSError):
+    """The client has gone: in place of uvicorn's class of this name."""
+
+
 class Parts:
     """
     What a WebSocket protocol of uvicorn uses of it: the exception, the log lines, the addresses.
@@ -68,8 +72,8 @@ class Parts:
         from uvicorn.config import Config
         from uvicorn.protocols import utils
 
-        #: An OSError, which `send` raises for a client that has gone.
-        self.disconnected: type[OSError] = utils.ClientDisconnected
+        #: What `send` raises for a client that has gone. Before 0.27 uvicorn has no class for it.
+        self.disconnected: type[OSError] = getattr(utils, "ClientDisconnected", ClientDisconnected)
         self.client_of = utils.get_remote_addr
         self.server_of = utils.get_local_addr
         self.name_of_client = utils.get_client_addr
