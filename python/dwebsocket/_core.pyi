@@ -499,6 +499,9 @@ class Hub:
 
         `TimeoutError` when there was none for `timeout` seconds.
 
+        The bits of a token above the lower 40 name its lane. Lanes have turns: the token is of the
+        one that has had none for longest.
+
         `round` is the second value of this thread's last call, None at the first: it tells that the
         thread is done with that token. Gives the token, a number for the next call, and whether no
         other thread is left that would take over if this one took long. None after `close`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -25,6 +26,7 @@ from dwebsocket import (
     runners,
 )
 from dwebsocket.runners import handler as life
+from dwebsocket.runners.handler_green import GreenHandlers
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -481,6 +483,83 @@ class TestThreads:
         for made in all_made:
             assert made.client.receive() == "x"
             made.client.close()
+
+    @pytest.mark.parametrize("has_async_receive", [False, True], ids=["sync", "mixed"])
+    def test_a_slow_class_does_not_starve_another_one(
+        self,
+        has_async_receive: bool,
+        visit: Serve,
+        override: Callable[..., None],
+    ) -> None:
+        """A quick call waits for one of those that are under way, and not for all before it."""
+        override(WEBSOCKET_HANDLER_THREADS=2)
+        turns = threading.Semaphore(0)
+        at_work: list[str] = []
+
+        class Slow(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                at_work.append("slow")
+                turns.acquire(timeout=60)
+
+        class Quick(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                at_work.append("quick")
+                self.websocket.send_text(message)
+
+        class Mixed(Quick):
+            async def receive(self, message: Any) -> None:
+                await sync_to_async(super().receive, thread_sensitive=False)(message)
+
+            def disconnect(self, code: int, reason: str) -> None:
+                at_work.append("quick")
+
+        view = Slow.as_view()
+        slow = [visit(view).serve() for _ in range(20)]
+        for made in slow:
+            made.client.send("x")
+        eventually(lambda: len(at_work) == 2)
+        quick = visit((Mixed if has_async_receive else Quick).as_view()).serve()
+        if has_async_receive:
+            quick.client.close()
+        else:
+            quick.client.send("quick")
+        try:
+            # Its first turn may come before its message, and that may still be on its way.
+            for _ in range(4):
+                before = len(at_work)
+                turns.release()
+                eventually(lambda: len(at_work) > before)  # noqa: B023
+            assert "quick" in at_work
+        finally:
+            turns.release(len(slow))
+        for made in slow if has_async_receive else [quick, *slow]:
+            made.client.close()
+
+    def test_classes_have_turns_on_green_threads(self, override: Callable[..., None]) -> None:
+        """As on threads: a job of the class that has had no turn for longest comes first."""
+        override(WEBSOCKET_HANDLER_THREADS=1)
+        green_threads: list[Any] = []
+        calls: list[Callable[[], None]] = []
+        runner = SimpleNamespace(exits=(), run=lambda _, job: green_threads.append(job))
+        made = GreenHandlers(runner, SimpleNamespace(call_on=calls.append))  # type: ignore[arg-type]
+        turns: list[str] = []
+
+        def enter(name: str, lane: int) -> None:
+            made.enter(SimpleNamespace(_run_turn=lambda: had_turn(name)), lane)
+            calls[-1]()
+
+        def had_turn(name: str) -> None:
+            turns.append(name)
+            if name == "slow 1":
+                enter("quick 1", 2)
+                enter("quick 2", 2)
+
+        for number in (1, 2, 3):
+            enter(f"slow {number}", 1)
+        (work,) = green_threads
+        made._rest = lambda: False  # type: ignore[method-assign]
+        work()
+        assert turns == ["slow 1", "quick 1", "slow 2", "quick 2", "slow 3"]
 
     def test_drain(self, kind: str, visit: Serve) -> None:
         """It waits for disconnect."""

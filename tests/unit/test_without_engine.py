@@ -266,6 +266,21 @@ def test_threads_share_the_tokens_of_a_hub(parts: Any) -> None:
     assert sorted(found) == list(range(100))
 
 
+def test_lanes_of_a_hub_have_turns(parts: Any) -> None:
+    """A token of the lane that has had none for longest comes first; those of one in order."""
+    made = parts.Hub(for_threads=True)
+    lane = 1 << 40
+    for token in (lane + 1, lane + 2, lane + 3):
+        made.announce(token)
+    found = [made.next(None, 0)]
+    for token in (2 * lane + 1, 2 * lane + 2):
+        made.announce(token)
+    while len(found) < 5:
+        found.append(made.next(found[-1][1], 0))
+    tokens = [token for token, _, _ in found]
+    assert tokens == [lane + 1, 2 * lane + 1, lane + 2, 2 * lane + 2, lane + 3]
+
+
 def test_a_hub_in_a_circle_leaves_no_descriptor_open(parts: Any) -> None:
     """The garbage collector ends the parts of a circle in any order."""
     for _ in range(10):

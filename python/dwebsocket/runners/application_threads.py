@@ -59,12 +59,12 @@ class ApplicationThreads(HandlerThreads):
         self._limit = most
         self.has_databases = False
 
-    def enter(self, job: Any) -> int:
+    def enter(self, job: Any, lane: int = 0) -> int:
         """As :meth:`~dwebsocket.runners.handler_threads.Home.enter`."""
         if self._limit == 1 and not self._holders:
             # For ever, so the thread stays.
             self.hold()
-        return super().enter(job)
+        return super().enter(job, lane)
 
     def end_turn(self) -> None:
         """To be called on a thread, at the end of an application's turn."""

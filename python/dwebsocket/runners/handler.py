@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -50,6 +51,8 @@ _GOING_AWAY = (1001, "going away")
 # Messages that a handler gets in an event loop before other tasks have a turn.
 _MESSAGES_A_TURN = 32
 _lock = unpatched.lock()
+# 0 is for those of no class.
+_lanes = itertools.count(1)
 _open = 0
 # That of :func:`ended`, once it was asked for.
 _ended: Future[None] | None = None
@@ -62,6 +65,7 @@ class Plan:
 
     Attributes:
         name: Module and qualified name.
+        lane: Its number, for turns with other classes.
         every: Seconds between two calls of ``tick``; None without.
         has_async_view: Its view is async, because one of the methods is, or what answers requests.
         is_async: The names of the methods that are coroutine functions.
@@ -76,6 +80,7 @@ class Plan:
         "in_loop",
         "is_async",
         "is_mixed",
+        "lane",
         "name",
     )
 
@@ -87,6 +92,7 @@ class Plan:
             answers_async: Whether its ``dispatch`` is async, or a method for plain requests.
         """
         self.name = f"{cls.__module__}.{cls.__qualname__}"
+        self.lane = next(_lanes)
         self.every = every
         methods = [name for name in _METHODS if getattr(cls, name) is not getattr(Handled, name)]
         self.has_connect = "connect" in methods
@@ -191,7 +197,7 @@ class Handled:
         """
         home: Home = self._home
         self._share_context()
-        self._token = home.enter(self)
+        self._token = home.enter(self, self._plan.lane)
         _count(1)
         home.announce(self._token)
 
@@ -545,7 +551,7 @@ class Handled:
         def call() -> None:
             own.run(self._call_elsewhere, method, *args)
 
-        await asyncio.wrap_future(handler_threads.home().call(call))
+        await asyncio.wrap_future(handler_threads.home().call(call, self._plan.lane))
 
     def _call_elsewhere(self, method: Callable[..., Any], *args: Any) -> None:
         context.settle_in()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf, database, unpatched
@@ -25,16 +25,17 @@ class GreenHandlers:
         self.exits = runner.exits
         self.watcher = watcher
         self._runner = runner
-        self._ready: deque[Job] = deque()
+        # In the order of their last turns.
+        self._lanes: OrderedDict[int, deque[Job]] = OrderedDict()
         self._at_work = 0
         self._users = 0
         # The green threads that have an open database connection and nothing to do.
         self._resting: list[Event] = []
 
-    def enter(self, job: Job) -> int:
+    def enter(self, job: Job, lane: int = 0) -> int:
         """As :meth:`Home.enter <dwebsocket.runners.handler_threads.Home.enter>`."""
         self._users += 1
-        return self.watcher.call_on(lambda: self._run_soon(job))
+        return self.watcher.call_on(lambda: self._run_soon(job, lane))
 
     def announce(self, token: int) -> None:
         """As :meth:`Home.announce <dwebsocket.runners.handler_threads.Home.announce>`."""
@@ -56,8 +57,12 @@ class GreenHandlers:
         while self._resting and not self._users:
             self._resting.pop().set()
 
-    def _run_soon(self, job: Job) -> None:
-        self._ready.append(job)
+    def _run_soon(self, job: Job, lane: int) -> None:
+        jobs = self._lanes.get(lane)
+        if jobs is None:
+            jobs = self._lanes[lane] = deque()
+            self._lanes.move_to_end(lane, last=False)
+        jobs.append(job)
         if self._resting:
             self._resting.pop().set()
         elif self._at_work < conf.get("HANDLER_THREADS"):
@@ -66,11 +71,19 @@ class GreenHandlers:
 
     def _work(self) -> None:
         try:
-            while self._ready or self._rest():
-                while self._ready:
-                    self._ready.popleft()._run_turn()
+            while (job := self._next()) is not None or self._rest():
+                if job is not None:
+                    job._run_turn()
         finally:
             self._at_work -= 1
+
+    def _next(self) -> Job | None:
+        """Takes a job of the lane that has had no turn for longest."""
+        for lane, jobs in self._lanes.items():
+            if jobs:
+                self._lanes.move_to_end(lane)
+                return jobs.popleft()
+        return None
 
     def _rest(self) -> bool:
         """Sleeps for a job as long as there are database connections; false when this ends."""

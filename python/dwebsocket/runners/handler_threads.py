@@ -2,8 +2,9 @@
 The threads on which handlers' sync methods run: a few for all connections.
 
 They wait for the engine together, by one :class:`dwebsocket._core.Hub`. It keeps few of them awake,
-and wakes another one when a call takes long. They start when the first handler needs them, and end
-with the last one.
+and wakes another one when a call takes long. When all are busy the *lanes* have turns; each class
+of handlers has one, so slow calls hold up those of their own class. They start when the first
+handler needs them, and end with the last one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ T = TypeVar("T")
 _log = logging.getLogger("dwebsocket")
 
 _NAME = "dwebsocket-handler"
+# The bits of a token below its lane, as the engine knows them.
+_NUMBER_BITS = 40
+_LANES = 1 << 22
 
 
 class Job(Protocol):
@@ -42,9 +46,12 @@ class Home(Protocol):
 
     exits: tuple[type[BaseException], ...]
 
-    def enter(self, job: Job) -> int:
+    def enter(self, job: Job, lane: int = 0) -> int:
         """
         Gives a job its token. Each token that :meth:`leave` has not ended is one user.
+
+        Args:
+            lane: The number of those whose jobs it shares turns with.
 
         Raises:
             RuntimeError: The system gives no thread.
@@ -101,10 +108,10 @@ class HandlerThreads:
         """Whether one of the threads has not ended."""
         return self._alive > 0
 
-    def enter(self, job: Job) -> int:
+    def enter(self, job: Job, lane: int = 0) -> int:
         """As :meth:`Home.enter`."""
         with self._lock:
-            token = next(self._tokens)
+            token = lane % _LANES << _NUMBER_BITS | next(self._tokens)
             self._jobs[token] = job
             if self._hub is None:
                 hub = _core.Hub(for_threads=True)
@@ -160,16 +167,16 @@ class HandlerThreads:
         hub, self._hub, self._begun = self._hub, None, 0
         return hub
 
-    def call(self, function: Callable[[], T]) -> Future[T]:
+    def call(self, function: Callable[[], T], lane: int = 0) -> Future[T]:
         """
-        Calls ``function`` on one of the threads. Never waits.
+        Calls ``function`` on one of the threads. Never waits. ``lane`` is as for :meth:`enter`.
 
         Raises:
             RuntimeError: The system gives no thread.
         """
         call = Call(function)
         job = _CallJob(call, self)
-        job.token = self.enter(job)
+        job.token = self.enter(job, lane)
         self.announce(job.token)
         return call.future
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_NUMBER_BITS = 40
+
 
 class Hub:
     """The tokens that became ready, for one event loop, selector or crew. Any thread may use it."""
@@ -20,6 +22,8 @@ class Hub:
         # Reentrant: the garbage collector may announce a token at any time.
         self._changed = threading.Condition(threading.RLock())
         self._tokens: deque[int] = deque()
+        # Of each lane, when it last had a turn by `next`.
+        self._turns: dict[int, int] = {}
         self._is_closed = False
         # Threads that wait in `next`.
         self._asleep = 0
@@ -76,6 +80,8 @@ class Hub:
         """
         Sleeps until there is a token for this thread; None after :meth:`close`.
 
+        The bits of a token above the lower 40 name its lane; lanes have turns.
+
         Gives the token, a number without meaning, and whether no other thread is left for the next.
 
         Raises:
@@ -91,7 +97,14 @@ class Hub:
                 return None
             if not self._tokens:
                 raise TimeoutError
-            return self._tokens.popleft(), 0, self._asleep == 0
+            return self._next_token(), 0, self._asleep == 0
+
+    def _next_token(self) -> int:
+        """Takes a token of the lane that has had none for longest. Under the lock."""
+        token = min(self._tokens, key=lambda token: self._turns.get(token >> _NUMBER_BITS, 0))
+        self._tokens.remove(token)
+        self._turns[token >> _NUMBER_BITS] = max(self._turns.values(), default=0) + 1
+        return token
 
     def close(self) -> None:
         """Ends the threads that wait in :meth:`next`."""

@@ -6,11 +6,9 @@
 //! some wait, the threads that are awake count as held up by long calls, and the helper goes to work
 //! itself. From then on the next token wakes a thread at once.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use super::fair_queue::FairQueue;
 use crate::engine::base::{
     clock,
     sync::{Condvar, Mutex, MutexGuard},
@@ -52,7 +50,7 @@ pub(super) struct Crew {
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they change independently")]
 struct State {
-    queue: VecDeque<u64>,
+    queue: FairQueue,
     /// The hub has tokens that are not in `queue` yet.
     is_woken: bool,
     is_closed: bool,
@@ -140,10 +138,11 @@ impl Crew {
     }
 
     fn take_from(state: &mut State, drain: impl FnOnce() -> Vec<u64>) -> Option<Work> {
-        if state.queue.is_empty() && std::mem::take(&mut state.is_woken) {
+        // Also while others wait: the new ones may be those of another lane.
+        if std::mem::take(&mut state.is_woken) {
             state.queue.extend(drain());
         }
-        let token = state.queue.pop_front()?;
+        let token = state.queue.pop()?;
         state.taken += 1;
         state.awake += 1;
         Some(Work {

@@ -2,6 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod crew;
+mod fair_queue;
 pub(crate) mod flush_timer;
 pub(crate) mod hub;
 pub(crate) mod reentry;
