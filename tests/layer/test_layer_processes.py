@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from layer_sites import CROSSING, TIMEOUT, in_loop
 
+from dwebsocket.channels import ChannelLayer
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from layer_others import Other
-
-    from dwebsocket.channels import ChannelLayer
 
     Make = Callable[..., ChannelLayer]
     Start = Callable[..., Other]
@@ -146,6 +147,18 @@ async def test_flush(site: Any, layer: Make, other: Start) -> None:
     await own.group_send("room", message(2))
     await own.send(theirs, message(3))
     assert await process.acall("receive", theirs) == message(3)
+
+
+@in_loop
+async def test_flush_behind_a_layer_that_was_collected(site: Any, layer: Make) -> None:
+    """Nobody waits for its answer: it has left, although nobody has closed it."""
+    own, left = layer(), ChannelLayer()
+    await left.group_add("room", await left.new_channel())
+    weak = weakref.ref(left)
+    del left
+    gc.collect()
+    assert weak() is None
+    await own.flush()
 
 
 LEAVES = """

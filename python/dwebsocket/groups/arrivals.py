@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
@@ -41,6 +42,12 @@ class Arrivals:
         self._hub: _core.Hub | None = None
         self._tokens = itertools.count(1)
         self._takers: dict[int, Callable[[], None]] = {}
+        # What ends the subscriptions of an object that is collected. The thread has it, too.
+        self._ends: dict[int, Callable[[], None]] = {}
+
+    def end_later(self, token: int, end: Callable[[], None]) -> None:
+        """Has the thread call ``end``, which must not refer to this, when this is collected."""
+        self._ends[token] = end
 
     def enter(self, take: Callable[[], None]) -> tuple[_core.Hub, int]:
         """Has the thread call ``take`` whenever the token that this gives is announced."""
@@ -55,6 +62,7 @@ class Arrivals:
     def leave(self, token: int) -> None:
         """Ends the calls for a token."""
         self._takers.pop(token, None)
+        self._ends.pop(token, None)
 
     def close(self) -> None:
         """Ends the thread."""
@@ -68,19 +76,25 @@ class Arrivals:
 
     def _start(self, hub: _core.Hub) -> None:
         # The thread does not keep this object alive; it ends with it.
-        unpatched.start_thread(f"dwebsocket-{self.about}", _worker(hub, ref(self)))
+        unpatched.start_thread(f"dwebsocket-{self.about}", _worker(hub, ref(self), self._ends))
         finalize(self, _close, hub, os.getpid()).atexit = False
 
 
-def _worker(hub: _core.Hub, weak: ref[Arrivals]) -> Callable[[], None]:
+def _worker(
+    hub: _core.Hub, weak: ref[Arrivals], ends: dict[int, Callable[[], None]]
+) -> Callable[[], None]:
     def work() -> None:
         turn = None
         while (found := hub.next(turn)) is not None:
             token, turn, _ = found
             if (arrivals := weak()) is None:
-                return
+                break
             arrivals.take(token)
             del arrivals
+        # Here, as the garbage collector runs anywhere, also below locks of the backend.
+        if weak() is None:
+            for end in ends.values():
+                end()
 
     return work
 
@@ -89,6 +103,11 @@ def _close(hub: _core.Hub, process: int) -> None:
     # In a forked child the engine's locks may be held by a thread that is not there.
     if os.getpid() == process:
         hub.close()
+
+
+def _end(backend: Backend, name: str, mailbox: _core.Mailbox) -> None:
+    backend.discard(name, mailbox)
+    mailbox.end()
 
 
 class Subscription:
@@ -129,6 +148,7 @@ class Subscription:
         if not self._is_up:
             self._backend.add(self._name, self._mailbox, self._key)
             self._is_up = True
+            self._end_when_collected()
 
     async def astart(self) -> None:
         """
@@ -141,11 +161,16 @@ class Subscription:
             # Several tasks may do so at once: it is the same member.
             await self._backend.aadd(self._name, self._mailbox, self._key)
             self._is_up = True
+            self._end_when_collected()
+
+    def _end_when_collected(self) -> None:
+        # Else other processes would wait for the answers of a member that nobody has any more.
+        end = partial(_end, self._backend, self._name, self._mailbox)
+        self._arrivals.end_later(self._token, end)
 
     def end(self) -> None:
         """Unsubscribes. Never waits."""
-        self._backend.discard(self._name, self._mailbox)
-        self._mailbox.end()
+        _end(self._backend, self._name, self._mailbox)
         self._arrivals.leave(self._token)
 
     def _take_all(self) -> None:
