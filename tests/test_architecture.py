@@ -239,8 +239,8 @@ def test_unsafe_code_is_in_one_place() -> None:
     # `signal_mask.rs` to keep signals from the engine's threads, `trim.rs` to give memory back,
     # `inherited.rs` closes descriptors in a forked child, `socket_option.rs` has options that no
     # crate has;
-    # `copy.rs` fills `bytes` piece by piece, and `threads.rs` calls functions on threads that
-    # Python may end.
+    # `copy.rs` fills `bytes` piece by piece, `sleep.rs` asks which thread is the main one, and
+    # `threads.rs` calls functions on threads that Python may end.
     named = {
         "base/signal_mask.rs",
         "process/exit.rs",
@@ -252,5 +252,6 @@ def test_unsafe_code_is_in_one_place() -> None:
     }
     assert found <= {f"engine/{name}" for name in named} | {
         "binding/copy.rs",
+        "binding/sleep.rs",
         "binding/threads.rs",
     }

@@ -102,7 +102,12 @@ class Compression:
 
 @final
 class Connection:
-    """One WebSocket. Any thread may call any method at any time."""
+    """
+    One WebSocket. Any thread may call any method at any time.
+
+    Calls that sleep let handlers of signals run when they are made on the main thread, and raise
+    what these raise.
+    """
 
     @property
     def id(self) -> int:

@@ -8,6 +8,7 @@ use super::{
     convert::duration,
     hub::Hub,
     log::{Log, log},
+    sleep,
 };
 use crate::engine::{
     backends::call::{self, Reply},
@@ -32,7 +33,8 @@ impl Call {
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let time = duration(timeout)?;
         let deadline = time.and_then(|time| clock::now().checked_add(time));
-        Ok(py.detach(|| self.0.wait(deadline)).is_some())
+        let outcome = sleep::until(py, deadline, |deadline| py.detach(|| self.0.wait(deadline)))?;
+        Ok(outcome.is_some())
     }
 
     fn watch(&self, hub: &Hub, token: u64) {

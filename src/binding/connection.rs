@@ -1,6 +1,11 @@
 //! `_core.Connection`: one WebSocket for Python.
 
-use std::{os::fd::RawFd, sync::Arc, thread, time::Duration};
+use std::{
+    os::fd::RawFd,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use pyo3::{
     prelude::*,
@@ -12,6 +17,7 @@ use super::{
     hub::Hub,
     next_message::{NextMessage, make_way},
     publication::to_message,
+    sleep::{self, without_gil},
 };
 use crate::{
     engine::{Connection, Initiator, Ping, Taken, Watch, clock},
@@ -61,7 +67,7 @@ impl PyConnection {
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_corked())
         {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
-            taken = without_gil(py, &self.0, || self.0.take(deadline));
+            taken = self.take_until(py, deadline)?;
         }
         match taken {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
@@ -80,7 +86,11 @@ impl PyConnection {
         yield_gil_if_due(py, &self.0);
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) {
-            taken = without_gil(py, &self.0, || self.0.take_coarse(time));
+            taken = if sleep::is_main_thread() {
+                self.take_until(py, clock::now().checked_add(time))?
+            } else {
+                without_gil(py, &self.0, || self.0.take_coarse(time))
+            };
         }
         match taken {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
@@ -133,9 +143,12 @@ impl PyConnection {
         if timeout.is_some() && self.0.cork(kind, payload) {
             return Ok(true);
         }
-        Ok(without_gil(py, &self.0, || {
-            self.0.send(kind, payload, timeout)
-        })?)
+        match timeout.filter(|_| sleep::is_main_thread()) {
+            Some(timeout) => self.send_on_main_thread(py, kind, payload, timeout),
+            None => Ok(without_gil(py, &self.0, || {
+                self.0.send(kind, payload, timeout)
+            })?),
+        }
     }
 
     #[pyo3(signature = (message, *, binary=None))]
@@ -207,9 +220,10 @@ impl PyConnection {
 
     fn await_news(&self, py: Python<'_>, time: f64) -> PyResult<()> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
-        without_gil(py, &self.0, || {
-            self.0.await_news(clock::now().checked_add(time));
-        });
+        sleep::until(py, clock::now().checked_add(time), |deadline| {
+            without_gil(py, &self.0, || self.0.await_news(deadline));
+            (self.0.waiting() != (0, false)).then_some(())
+        })?;
         Ok(())
     }
 
@@ -264,8 +278,11 @@ impl PyConnection {
     fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let time = duration(timeout)?;
         let deadline = time.and_then(|time| clock::now().checked_add(time));
-        without_gil(py, &self.0, || self.0.await_end(deadline));
-        Ok(self.0.end().is_some())
+        let end = sleep::until(py, deadline, |deadline| {
+            without_gil(py, &self.0, || self.0.await_end(deadline));
+            self.0.end()
+        })?;
+        Ok(end.is_some())
     }
 
     fn watch_end(&self, hub: &Hub, token: u64) {
@@ -312,6 +329,43 @@ impl PyConnection {
     }
 }
 
+impl PyConnection {
+    /// Takes the oldest message, sleeping until `deadline` if there is none.
+    fn take_until(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Taken> {
+        let taken = sleep::until(py, deadline, |deadline| {
+            let taken = without_gil(py, &self.0, || self.0.take(deadline));
+            (!matches!(taken, Taken::Nothing)).then_some(taken)
+        })?;
+        Ok(taken.unwrap_or(Taken::Nothing))
+    }
+
+    /// Sends, and handlers of signals run while there is no room. They may send on this
+    /// connection, too: so nothing of it is locked meanwhile.
+    fn send_on_main_thread(
+        &self,
+        py: Python<'_>,
+        kind: Kind,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> PyResult<bool> {
+        let deadline = clock::now().checked_add(timeout);
+        let try_send = || self.0.try_send(kind, payload);
+        let mut sent = without_gil(py, &self.0, try_send);
+        if sent.is_none() {
+            sent = sleep::until(py, deadline, |deadline| {
+                without_gil(py, &self.0, || {
+                    self.0.await_room(deadline);
+                    try_send()
+                })
+            })?;
+        }
+        match sent {
+            Some(sent) => Ok(sent),
+            None => Err(self.0.no_room(timeout).into()),
+        }
+    }
+}
+
 /// A ping on its way. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core", name = "Ping")]
 pub(crate) struct PyPing(Ping);
@@ -324,7 +378,12 @@ impl PyPing {
         let mut took = self.0.took();
         if took.is_none() && time != Some(Duration::ZERO) {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
-            took = without_gil(py, self.0.connection(), || self.0.wait(deadline));
+            let connection = self.0.connection();
+            let woken = sleep::until(py, deadline, |deadline| {
+                let took = without_gil(py, connection, || self.0.wait(deadline));
+                (took.is_some() || connection.end().is_some()).then_some(took)
+            })?;
+            took = woken.flatten();
         }
         Ok(took.map(|time| time.as_secs_f64()))
     }
@@ -336,19 +395,4 @@ fn yield_gil_if_due(py: Python<'_>, connection: &Connection) {
     if connection.owes_a_pause() {
         without_gil(py, connection, thread::yield_now);
     }
-}
-
-/// Calls `work`, which may sleep, without the GIL. When it wakes many threads at once, few of them
-/// wait for the GIL at a time.
-fn without_gil<T: Send>(
-    py: Python<'_>,
-    connection: &Connection,
-    work: impl FnOnce() -> T + Send,
-) -> T {
-    let (result, pass) = py.detach(|| {
-        let result = work();
-        (result, connection.reenter())
-    });
-    drop(pass);
-    result
 }

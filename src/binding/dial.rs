@@ -5,7 +5,7 @@ use std::{os::fd::IntoRawFd, sync::Arc};
 use pyo3::prelude::*;
 
 use super::{
-    connection::PyConnection, convert::duration, hub::Hub, process::PySettings, redis::Files,
+    connection::PyConnection, convert::duration, hub::Hub, process::PySettings, redis::Files, sleep,
 };
 use crate::{
     engine::{
@@ -120,7 +120,10 @@ impl PyDial {
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let time = duration(timeout)?;
         let deadline = time.and_then(|time| clock::now().checked_add(time));
-        Ok(py.detach(|| self.0.wait(deadline)))
+        let opened = sleep::until(py, deadline, |deadline| {
+            py.detach(|| self.0.wait(deadline)).then_some(())
+        })?;
+        Ok(opened.is_some())
     }
 
     fn watch(&self, hub: &Hub, token: u64) {

@@ -1,8 +1,8 @@
 //! The only module that uses Python.
 //!
 //! Each class or function here reads its arguments, calls the engine or the protocol, and converts
-//! the result ([`convert`]) or the error ([`exceptions`]). Calls that may wait detach from the
-//! interpreter first, and no lock of the engine is held while Python runs. The engine's thread
+//! the result ([`convert`]) or the error ([`exceptions`]). Calls that may wait ([`sleep`])
+//! detach from the interpreter first, and no lock of the engine is held while Python runs. The engine's thread
 //! never attaches: nothing here is called from it.
 
 pub(crate) mod call;
@@ -27,6 +27,7 @@ pub(crate) mod presence;
 pub(crate) mod process;
 mod publication;
 pub(crate) mod redis;
+mod sleep;
 pub(crate) mod takeover;
 pub(crate) mod testkit;
 pub(crate) mod threads;

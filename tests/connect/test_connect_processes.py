@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,6 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from support.far_server import far_server
+from support.programs import EVENTLET, GEVENT, run
 
 if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
@@ -49,34 +47,6 @@ for thread in threads:
     wait(thread)
 print(len(ticks))
 """
-
-GEVENT = """
-from gevent import monkey
-monkey.patch_all()
-import gevent
-spawn, sleep, wait = gevent.spawn, gevent.sleep, lambda thread: thread.get()
-"""
-EVENTLET = """
-import warnings
-warnings.simplefilter("ignore")
-import eventlet
-eventlet.monkey_patch()
-spawn, sleep, wait = eventlet.spawn, eventlet.sleep, lambda thread: thread.wait()
-"""
-
-
-def run(code: str, url: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a program without settings of Django."""
-    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
-    return subprocess.run(
-        [sys.executable, "-c", code, url],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-        env=environment,
-        **options,  # type: ignore[call-overload]
-    )
 
 
 @pytest.mark.extended("runs gevent and eventlet")

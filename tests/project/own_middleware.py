@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from django.http import HttpResponse
@@ -78,5 +79,18 @@ def large(request: HttpRequest) -> HttpResponse:
     return HttpResponse(b"x" * (4 * 1024 * 1024))
 
 
-for _view in (echo, async_echo, decorated, raises, large):
+def alarm(request: HttpRequest) -> HttpResponse:
+    """Send from a handler of signals that come while the view waits."""
+
+    def ring(*_: object) -> None:
+        request.websocket.send("from a handler of SIGALRM")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    request.websocket.wait()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return HttpResponse("for nobody")
+
+
+for _view in (echo, async_echo, decorated, raises, large, alarm):
     _view.is_opened_by_middleware = True  # type: ignore[attr-defined]

@@ -59,6 +59,7 @@ urlpatterns = [
     path("own/decorated/", own_middleware.decorated),
     path("own/raises/", own_middleware.raises),
     path("own/large/", own_middleware.large),
+    path("own/alarm/", own_middleware.alarm),
     *[path(f"account/{view.__name__}/", view) for view in account_views.ALL],
     path("census/", views.census),
     path("log-out/", views.log_out),

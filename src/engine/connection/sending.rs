@@ -1,6 +1,9 @@
 //! Sending through a connection: at once, corked with others, or when there is room.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Connection, End, Initiator,
@@ -112,6 +115,19 @@ impl Connection {
             return None;
         }
         self.send(kind, payload, Some(Duration::ZERO)).ok()
+    }
+
+    /// Sleeps until [`Connection::try_send`] is worth another try, or until `deadline` (`None`: for
+    /// ever).
+    pub fn await_room(&self, deadline: Option<Instant>) {
+        if !self.is_foreign() {
+            self.outbox.await_room(deadline);
+        }
+    }
+
+    /// The error of a sender that has found no room for `waited`.
+    pub fn no_room(&self, waited: Duration) -> Error {
+        self.outbox.no_room(waited)
     }
 
     /// Corks a small message, to go out in one write with those that follow; costs no system

@@ -12,7 +12,11 @@ mod queue;
 mod tests;
 mod writing;
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -127,11 +131,25 @@ impl Outbox {
                 if !timeout.is_zero() {
                     self.give_up(state, length);
                 }
-                return Err(Error::SendTimeout {
-                    waited: timeout,
-                    capacity: self.capacity,
-                });
+                return Err(self.no_room(timeout));
             }
+        }
+    }
+
+    /// Sleeps until room has been made or the outbox is closed, which may be now, or until `deadline`
+    /// (`None`: for ever).
+    pub(crate) fn await_room(&self, deadline: Option<Instant>) {
+        let state = self.state.lock();
+        if !state.takes_any() {
+            drop(self.room.wait(state, deadline));
+        }
+    }
+
+    /// The error of a sender that has found no room for `waited`.
+    pub(crate) fn no_room(&self, waited: Duration) -> Error {
+        Error::SendTimeout {
+            waited,
+            capacity: self.capacity,
         }
     }
 
@@ -279,7 +297,7 @@ impl Outbox {
     /// Notifies `watch` when room has been made or the outbox is closed, which may be now.
     pub(crate) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
-        if state.sealed || (state.queue.is_empty() && !state.is_reserved(0)) {
+        if state.takes_any() {
             drop(state);
             watch.notify();
         } else {

@@ -135,6 +135,11 @@ impl State {
         self.queue.is_empty() || self.queued + length <= capacity
     }
 
+    /// Whether no sender has to wait now.
+    pub(super) fn takes_any(&self) -> bool {
+        self.sealed || (self.queue.is_empty() && !self.is_reserved(0))
+    }
+
     /// Whether a thread sleeps whose message is larger than `length` bytes and gets the room first.
     pub(super) fn is_reserved(&self, length: usize) -> bool {
         length < self.reserved.bytes && self.reserved.by_thread
