@@ -49,6 +49,11 @@ def choose(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subp
     return Subprotocol("v1.chat") if "v1.chat" in offered else None
 
 
+async def fetch_token() -> str:
+    """Stands for a function of the reader's."""
+    return "token"
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The site of the page."""
@@ -65,14 +70,14 @@ def test_there_are_blocks() -> None:
 def test_block_runs(number: int, site: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With the names of those before it, against a server of `websockets`."""
     code = re.sub(r"wss://((?:\S+@)?)example\.com/", rf"ws://\g<1>{site}/", BLOCKS[number])
-    names: dict[str, Any] = {"connect": connect, "aconnect": aconnect}
+    names: dict[str, Any] = {"connect": connect, "aconnect": aconnect, "fetch_token": fetch_token}
     compiled = compile(code, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     made = eval(compiled, names)
     if inspect.iscoroutine(made):
         asyncio.run(made)
     shown = capsys.readouterr().out
     expected = ["hello\n", "hello\n", "0\n1\n2\n4000 that was all\n", "{'subscribe': 'prices'}\n",
-                "0\n1\n2\n", "v1.chat\n"]  # fmt: skip
+                "0\n1\n2\n", "0\n1\n2\n", "v1.chat\n"]  # fmt: skip
     assert shown == expected[number]
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets.typing import Subprotocol
 
-from dwebsocket import ConnectionFailed, HandshakeRefused, aconnect, connect
+from dwebsocket import ConnectionFailed, HandshakeRefused, UsageError, aconnect, connect
 from dwebsocket.client import reconnecting
 from support.far_server import far_server
 from support.hostile import Hostile, accepting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from websockets.sync.server import ServerConnection
 
@@ -152,3 +154,187 @@ def test_failures_of_the_network_are_tried_again(monkeypatch: pytest.MonkeyPatch
         list(connect("ws://127.0.0.1:1/", reconnect=True))
     assert len(pauses) == 5
     assert issubclass(HandshakeRefused, ConnectionFailed)
+
+
+def report(connection: ServerConnection) -> None:
+    """Send what the client has asked for, and close."""
+    request = connection.request
+    assert request is not None
+    connection.send(f"{request.path} {request.headers['X-Token']} {connection.subprotocol}")
+
+
+class Fresh:
+    """Functions that give something new each time, to be awaited or not."""
+
+    def __init__(self, url: str, *, is_async: bool) -> None:
+        self.server, self.is_async = url, is_async
+        self.asked: Counter[str] = Counter()
+
+    def _given(self, name: str, value: Callable[[int], Any]) -> Any:
+        async def soon() -> Any:
+            await asyncio.sleep(0)
+            return now()
+
+        def now() -> Any:
+            self.asked[name] += 1
+            return value(self.asked[name])
+
+        return soon() if self.is_async else now()
+
+    def url(self) -> Any:
+        """Give a path for this attempt."""
+        return self._given("url", lambda number: f"{self.server}/{number}")
+
+    def headers(self) -> Any:
+        """Give a token for this attempt."""
+        return self._given("headers", lambda number: {"X-Token": f"token{number}"})
+
+    def subprotocols(self) -> Any:
+        """Give one for this attempt."""
+        return self._given("subprotocols", lambda number: [f"v{number}"])
+
+
+SUBPROTOCOLS = [Subprotocol(f"v{number}") for number in range(1, 4)]
+REPORTED = [f"/{number} token{number} v{number}" for number in (1, 2, 3)]
+
+
+def test_functions_are_asked_anew_at_each_attempt() -> None:
+    """For the URL, the headers and the subprotocols; and once by `connect` alone."""
+    with far_server(report, subprotocols=SUBPROTOCOLS) as server:
+        fresh = Fresh(server, is_async=False)
+        options: Any = {"headers": fresh.headers, "subprotocols": fresh.subprotocols}
+        with connect(fresh.url, **options) as websocket:
+            assert list(websocket) == REPORTED[:1]
+            assert websocket.url == f"{server}/1"
+        seen = []
+        for websocket in connect(fresh.url, reconnect=True, **options):
+            seen.extend(websocket)
+            if len(seen) == 2:
+                break
+    assert seen == REPORTED[1:]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_functions_are_asked_anew_in_a_loop(is_async: bool) -> None:
+    """They may be async there."""
+
+    async def main(server: str) -> list[Any]:
+        fresh = Fresh(server, is_async=is_async)
+        options: Any = {"headers": fresh.headers, "subprotocols": fresh.subprotocols}
+        seen: list[Any] = []
+        async with aconnect(fresh.url, **options) as websocket:
+            seen.append(await websocket.areceive())
+        async for websocket in aconnect(fresh.url, reconnect=True, **options):
+            seen.extend([message async for message in websocket])
+            if len(seen) == 3:
+                break
+        return seen
+
+    with far_server(report, subprotocols=SUBPROTOCOLS) as server:
+        assert asyncio.run(asyncio.wait_for(main(server), 60)) == REPORTED
+
+
+def test_a_function_that_cannot_be_asked_now_is_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An `OSError` of it passes, as one of the network does; the log shows no secret of the URL."""
+    caplog.set_level(logging.INFO, "dwebsocket.client")
+    outcomes = iter([OSError("no route"), TimeoutError("too slow"), None, KeyboardInterrupt()])
+
+    def headers() -> dict[str, str]:
+        if (outcome := next(outcomes)) is not None:
+            raise outcome
+        return {}
+
+    url = "ws://user:secret@127.0.0.1:1/a/?token=secret"
+    with pytest.raises(KeyboardInterrupt):
+        list(connect(url, reconnect=True, headers=headers))
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text.partition(";")[0] for text in texts[:2]] == [
+        "ws://127.0.0.1:1/a/: no route",
+        "ws://127.0.0.1:1/a/: too slow",
+    ]
+    assert len(texts) == 3
+    assert "secret" not in caplog.text
+
+
+def broken() -> Any:
+    """Fail as code does that is wrong."""
+    raise KeyError("token")
+
+
+async def later() -> Any:
+    """Give something that has to be awaited."""
+    return "ws://127.0.0.1:1/"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("url", "options", "kind", "text"),
+    [
+        ("ws://127.0.0.1:1/", {"headers": broken}, KeyError, "token"),
+        ("ws://127.0.0.1:1/", {"headers": lambda: "X-Token"}, TypeError, "headers must be"),
+        ("ws://127.0.0.1:1/", {"subprotocols": lambda: "v1"}, TypeError, "subprotocols must be"),
+        (lambda: "http://127.0.0.1:1/", {}, ValueError, "write ws://host/path"),
+        (lambda: None, {}, TypeError, "a URL must be a str"),
+        (later, {}, TypeError, r"url is async: only aconnect\(\) awaits it"),
+        ("ws://127.0.0.1:1/", {"headers": later}, TypeError, "headers is async"),
+    ],
+)
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_a_wrong_function_is_an_error(
+    reconnect: bool, url: Any, options: Any, kind: type[Exception], text: str
+) -> None:
+    """Its exception is raised, and so is that for a result that cannot be used."""
+    with pytest.raises(kind, match=text):
+        list(connect(url, reconnect=reconnect, **options))
+
+
+def test_what_is_no_function_is_checked_at_once() -> None:
+    """Before any function is asked."""
+    with pytest.raises(ValueError, match="open_timeout"):
+        connect(broken, reconnect=True, headers=broken, open_timeout=-1)
+    with pytest.raises(ValueError, match="write ws://host/path"):
+        aconnect("http://127.0.0.1:1/", headers=broken)
+
+
+def test_an_iterator_beside_a_function_is_for_all_attempts() -> None:
+    """It can be read once only."""
+    with far_server(report) as server:
+        names = iter([("X-Token", "same")])
+        seen: list[Any] = []
+        for websocket in connect(lambda: server, reconnect=True, headers=names):
+            seen.extend(websocket)
+            if len(seen) == 2:
+                break
+    assert seen == ["/ same None"] * 2
+
+
+def test_in_an_event_loop_no_function_is_asked_for_nothing() -> None:
+    """The call is wrong there."""
+
+    async def main() -> None:
+        with pytest.raises(UsageError, match="aconnect"):
+            connect(broken)
+
+    asyncio.run(main())
+
+
+def test_cancelling_gives_up_on_a_function() -> None:
+    """As on the rest of the opening."""
+
+    async def main() -> None:
+        async def headers() -> Any:
+            is_asked.set()
+            await asyncio.Event().wait()
+
+        is_asked = asyncio.Event()
+        opening = asyncio.ensure_future(
+            anext(aiter(aconnect("ws://a/", reconnect=True, headers=headers)))
+        )
+        await is_asked.wait()
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(asyncio.wait_for(main(), 60))

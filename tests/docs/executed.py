@@ -39,7 +39,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "ts": {CLIENT: 1},
     },
     "docs/commands.md": {"": {TRANSCRIPTS: 2}},
-    "docs/connect.md": {"python": {"tests/connect/test_connect_page.py": 6}},
+    "docs/connect.md": {"python": {"tests/connect/test_connect_page.py": 7}},
     "docs/deployment.md": {
         "": {SHELL: 2, DATA: 1, "tests/proxies/test_forwarded.py": 1},
         "apache": {"tests/proxies/test_forwarded.py": 1},

@@ -2,8 +2,8 @@
 Connections to other servers, as their client: :func:`connect` and :func:`aconnect`.
 
 ``address.py`` reads URLs, ``proxies.py`` finds the proxy for one, ``options.py`` reads the
-arguments and makes the engine's dialer of them, ``dialing.py`` waits for it. ``connection.py`` is
-what is open then, and ``reconnecting.py`` opens one after the other.
+arguments, calls the functions among them and makes the engine's dialer, ``dialing.py`` waits for
+it. ``connection.py`` is what is open then, and ``reconnecting.py`` opens one after the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from dwebsocket.client.connection import ClientConnection
 from dwebsocket.client.dialing import Opening, open_now
-from dwebsocket.client.options import ConnectOptions, dialer_for
+from dwebsocket.client.options import ConnectOptions, Given, Target
 from dwebsocket.client.reconnecting import AsyncReconnecting, Reconnecting
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ __all__ = [
 
 @overload
 def connect(
-    url: str, *, reconnect: Literal[False] = False, **options: Unpack[ConnectOptions]
+    url: Given[str], *, reconnect: Literal[False] = False, **options: Unpack[ConnectOptions]
 ) -> ClientConnection: ...
 @overload
 def connect(
-    url: str, *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
+    url: Given[str], *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
 ) -> Reconnecting: ...
 def connect(
-    url: str, *, reconnect: bool = False, **options: Unpack[ConnectOptions]
+    url: Given[str], *, reconnect: bool = False, **options: Unpack[ConnectOptions]
 ) -> ClientConnection | Reconnecting:
     """
     Opens a WebSocket to a server, and waits until it is open.
@@ -47,7 +47,7 @@ def connect(
 
     Args:
         url: ``ws://host/path`` or ``wss://host/path``. A user and password in it are sent as
-            ``Authorization: Basic``.
+            ``Authorization: Basic``. Or a function that gives it for each attempt.
         reconnect: Give an iterable of connections in place of one: the next one is opened when
             the last one has ended. See :class:`dwebsocket.client.reconnecting.Reconnecting`.
         **options: See :class:`dwebsocket.client.options.ConnectOptions`.
@@ -61,22 +61,23 @@ def connect(
         ConnectionFailed: The server or the proxy cannot be reached, or the answer is invalid.
         ShuttingDown: This process is ending.
         UsageError: Called in an event loop: use ``await aconnect(…)``.
-        ValueError, TypeError: An argument is invalid.
+        ValueError, TypeError: An argument is invalid, or what a function has given; or it is async.
+        Exception: Any that a function raises.
     """
-    dialer = dialer_for(url, options)
-    return Reconnecting(url, dialer) if reconnect else open_now(url, dialer)
+    target = Target(url, options)
+    return Reconnecting(target) if reconnect else open_now(target)
 
 
 @overload
 def aconnect(
-    url: str, *, reconnect: Literal[False] = False, **options: Unpack[ConnectOptions]
+    url: Given[str], *, reconnect: Literal[False] = False, **options: Unpack[ConnectOptions]
 ) -> Opening: ...
 @overload
 def aconnect(
-    url: str, *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
+    url: Given[str], *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
 ) -> AsyncReconnecting: ...
 def aconnect(
-    url: str, *, reconnect: bool = False, **options: Unpack[ConnectOptions]
+    url: Given[str], *, reconnect: bool = False, **options: Unpack[ConnectOptions]
 ) -> Opening | AsyncReconnecting:
     """
     As :func:`connect`, for async code: await it, or use it in ``async with`` or ``async for``.
@@ -85,12 +86,12 @@ def aconnect(
     it, too, ``async for message in aconnect(url)`` gives its messages. Cancelling gives up.
 
     Args:
-        url: As for :func:`connect`.
+        url: As for :func:`connect`. Functions may be async; others must not block.
         reconnect: Give connections, one after the other, in ``async for``.
         **options: As for :func:`connect`.
 
     Raises:
         ValueError, TypeError: An argument is invalid. All else is raised when it is awaited.
     """
-    dialer = dialer_for(url, options)
-    return AsyncReconnecting(url, dialer) if reconnect else Opening(url, dialer)
+    target = Target(url, options)
+    return AsyncReconnecting(target) if reconnect else Opening(target)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
     from typing import Any
 
-    from dwebsocket.client.options import Dialer
+    from dwebsocket.client.options import Dialer, Target
 
     # As in `_core.pyi`: what is open; another answer; what failed and why.
     Answer = tuple[int, str, list[tuple[str, str]]]
@@ -39,7 +39,7 @@ _GOING_AWAY = (1001, "going away")
 _GRACE_S = 0.5
 
 
-def open_now(url: str, dialer: Dialer) -> ClientConnection:
+def open_now(target: Target) -> ClientConnection:
     """
     Opens a connection and waits until it is open.
 
@@ -47,24 +47,27 @@ def open_now(url: str, dialer: Dialer) -> ClientConnection:
         ConnectionFailed: There is none; or one of its subclasses.
         ShuttingDown: This process is ending.
         UsageError: Called in an event loop.
+        TypeError, ValueError, Exception: As :meth:`~dwebsocket.client.options.Target.now`.
     """
     if running_loop() is not None:
         raise UsageError(
             "connect() would block the event loop: use `await aconnect(…)`, "
             "or `async with aconnect(…) as websocket`"
         )
+    url, dialer = target.now()
     _prepare()
     outcome = wait(dialer.dial(), None)
     return _opened(url, dialer, outcome)
 
 
-async def open_soon(url: str, dialer: Dialer) -> ClientConnection:
+async def open_soon(target: Target) -> ClientConnection:
     """
     As :func:`open_now`, without blocking the event loop. Cancelling it gives up.
 
     Raises:
-        ConnectionFailed, ShuttingDown: As :func:`open_now`.
+        ConnectionFailed, ShuttingDown, TypeError, ValueError, Exception: As :func:`open_now`.
     """
+    url, dialer = await target.soon()
     _prepare()
     outcome = await await_call(dialer.dial(), None)
     return _opened(url, dialer, outcome)
@@ -73,14 +76,13 @@ async def open_soon(url: str, dialer: Dialer) -> ClientConnection:
 class Opening:
     """A connection that is opened when it is awaited: see :func:`dwebsocket.aconnect`."""
 
-    def __init__(self, url: str, dialer: Dialer) -> None:
-        self._url = url
-        self._dialer = dialer
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._entered: list[ClientConnection] = []
 
     def __await__(self) -> Generator[Any, None, ClientConnection]:
         """Gives the open connection."""
-        return open_soon(self._url, self._dialer).__await__()
+        return open_soon(self._target).__await__()
 
     async def __aenter__(self) -> ClientConnection:
         connection = await self

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict, TypeVar, Union
 
 from dwebsocket import _core
 from dwebsocket.client import proxies
-from dwebsocket.client.address import Address
+from dwebsocket.client.address import Address, shown
+
+T = TypeVar("T")
+#: A value, or a function that gives it anew for each attempt. :func:`dwebsocket.aconnect` takes
+#: async functions, too.
+Given: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007
 
 # The same as for connections that clients open.
 _COMPRESSION = (1024, 1)
 _MAX_FRAGMENTS = 80_000
+# Stands for one that is not known yet while the options are checked.
+_ANY_URL = "ws://localhost/"
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -23,9 +31,10 @@ class ConnectOptions(TypedDict, total=False):
     The options of :func:`dwebsocket.connect`. Times are in seconds; None is for ever.
 
     Attributes:
-        subprotocols: Subprotocols to offer, the best first; None offers none.
+        subprotocols: Subprotocols to offer, the best first; None offers none. Or a function that
+            gives them for each attempt.
         headers: Headers to send: a mapping, or pairs. ``Cookie`` is one of them. Those of the
-            handshake itself are left out.
+            handshake itself are left out. Or a function that gives them for each attempt.
         origin: The value of ``Origin``, as of a page of this origin.
         open_timeout: For all of the opening: name, network, proxy, TLS and handshake. 10 by
             default.
@@ -48,8 +57,8 @@ class ConnectOptions(TypedDict, total=False):
             servers on this machine; None for none.
     """
 
-    subprotocols: Iterable[str] | None
-    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
+    subprotocols: Given[Iterable[str] | None]
+    headers: Given[Mapping[str, str] | Iterable[tuple[str, str]] | None]
     origin: str | None
     open_timeout: float | None
     ping_interval: float | None
@@ -114,9 +123,86 @@ class Dialer:
         return self._core.exchange(request)
 
 
+class Target:
+    """
+    A server, and how to connect to it. Any thread, green thread or task may use it.
+
+    Functions among the URL and the options are called for each attempt.
+
+    Args:
+        url: The URL, or a function that gives it.
+        given: The options. Headers and subprotocols may be functions.
+
+    Raises:
+        TypeError, ValueError: One of them is invalid; the text names it. Of what functions give
+            this is raised when they are called.
+    """
+
+    def __init__(self, url: Given[str], given: ConnectOptions) -> None:
+        self._given: dict[str, Any] = {"url": url, **given}
+        self._functions: dict[str, Callable[[], Any]] = {}
+        unknown: dict[str, str | None] = {}
+        for name in ("url", "subprotocols", "headers"):
+            value = self._given.get(name)
+            if callable(value):
+                self._functions[name] = value
+                unknown[name] = _ANY_URL if name == "url" else None
+            elif isinstance(value, Iterator):
+                # It is read for each attempt.
+                self._given[name] = list(value)
+        # What is known is checked now.
+        made = self._made(unknown)
+        self._made_once = None if self._functions else made
+
+    def __str__(self) -> str:
+        """Gives the URL for logs, without its secrets."""
+        url = self._given["url"]
+        return shown(url).partition("?")[0] if isinstance(url, str) else repr(url)
+
+    def now(self) -> tuple[str, Dialer]:
+        """
+        Gives the URL and the dialer for one attempt.
+
+        Raises:
+            TypeError, ValueError: A function has given something invalid, or is async.
+            Exception: Any that a function raises.
+        """
+        if self._made_once is not None:
+            return self._made_once
+        values = {}
+        for name, function in self._functions.items():
+            values[name] = value = function()
+            if inspect.isawaitable(value):
+                if inspect.iscoroutine(value):
+                    # Else Python warns that nothing has awaited it.
+                    value.close()
+                raise TypeError(f"{name} is async: only aconnect() awaits it")
+        return self._made(values)
+
+    async def soon(self) -> tuple[str, Dialer]:
+        """
+        As :meth:`now`, for async code: functions may be async.
+
+        Raises:
+            TypeError, ValueError, Exception: As :meth:`now`.
+        """
+        if self._made_once is not None:
+            return self._made_once
+        values = {}
+        for name, function in self._functions.items():
+            value = function()
+            values[name] = await value if inspect.isawaitable(value) else value
+        return self._made(values)
+
+    def _made(self, values: dict[str, Any]) -> tuple[str, Dialer]:
+        options: Any = {**self._given, **values}
+        url = options.pop("url")
+        return url, dialer_for(url, options)
+
+
 def dialer_for(url: str, given: ConnectOptions) -> Dialer:
     """
-    Reads a URL and options.
+    Reads a URL and options, none of which is a function.
 
     Raises:
         TypeError, ValueError: One of them is invalid; the text names it.

@@ -9,13 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from dwebsocket.client.dialing import open_now, open_soon
-from dwebsocket.exceptions import ConnectionFailed, HandshakeRefused
+from dwebsocket.exceptions import HandshakeRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from dwebsocket.client.connection import ClientConnection
-    from dwebsocket.client.options import Dialer
+    from dwebsocket.client.options import Target
 
 _log = logging.getLogger("dwebsocket.client")
 
@@ -46,7 +46,7 @@ class Backoff:
             self._next = _FIRST_S
 
 
-def _pause_after(failure: ConnectionFailed, backoff: Backoff, url: str) -> float:
+def _pause_after(failure: OSError, backoff: Backoff, target: Target) -> float:
     """Gives the seconds to sleep after a failure; raises it when it will not pass."""
     at_least = 0.0
     if isinstance(failure, HandshakeRefused):
@@ -55,7 +55,7 @@ def _pause_after(failure: ConnectionFailed, backoff: Backoff, url: str) -> float
         wanted = "" if failure.headers is None else failure.headers.get("Retry-After", "")
         at_least = float(wanted) if wanted.isdecimal() else 0.0
     pause = backoff.pause(at_least=at_least)
-    _log.info("%s: %s; next attempt in %.1f s", url, failure, pause)
+    _log.info("%s: %s; next attempt in %.1f s", target, failure, pause)
     return pause
 
 
@@ -65,21 +65,22 @@ class Reconnecting:
 
     Each pass of the loop gets a new connection, which is closed when the pass ends. An attempt that
     fails is repeated after a pause, up to a minute, of random length; a server may ask for a longer
-    one by ``Retry-After``. The loop ends by ``break``, or by an exception: one of its body, or a
-    :class:`~dwebsocket.HandshakeRefused` that will not pass, such as 403 or 404.
+    one by ``Retry-After``. Functions among URL, headers and subprotocols are called anew at each
+    attempt. The loop ends by ``break``, or by an exception: one of its body, one of these functions
+    other than ``OSError``, or a :class:`~dwebsocket.HandshakeRefused` that will not pass, such as
+    403 or 404.
     """
 
-    def __init__(self, url: str, dialer: Dialer) -> None:
-        self._url = url
-        self._dialer = dialer
+    def __init__(self, target: Target) -> None:
+        self._target = target
 
     def __iter__(self) -> Iterator[ClientConnection]:
         backoff = Backoff()
         while True:
             try:
-                connection = open_now(self._url, self._dialer)
-            except ConnectionFailed as failure:
-                time.sleep(_pause_after(failure, backoff, self._url))
+                connection = open_now(self._target)
+            except OSError as failure:
+                time.sleep(_pause_after(failure, backoff, self._target))
                 continue
             opened_at = time.monotonic()
             with connection:
@@ -91,17 +92,16 @@ class Reconnecting:
 class AsyncReconnecting:
     """As :class:`Reconnecting`, for ``async for``."""
 
-    def __init__(self, url: str, dialer: Dialer) -> None:
-        self._url = url
-        self._dialer = dialer
+    def __init__(self, target: Target) -> None:
+        self._target = target
 
     async def __aiter__(self) -> AsyncIterator[ClientConnection]:
         backoff = Backoff()
         while True:
             try:
-                connection = await open_soon(self._url, self._dialer)
-            except ConnectionFailed as failure:
-                await asyncio.sleep(_pause_after(failure, backoff, self._url))
+                connection = await open_soon(self._target)
+            except OSError as failure:
+                await asyncio.sleep(_pause_after(failure, backoff, self._target))
                 continue
             opened_at = time.monotonic()
             with connection:

@@ -53,3 +53,28 @@ async def aall_messages(url: str) -> list[str | bytes]:
         async for message in feed:
             found.append(message)
     return found
+
+
+def with_functions() -> ClientConnection:
+    """Called for each attempt."""
+    return connect(
+        lambda: "ws://localhost/",
+        headers=lambda: {"Authorization": "Bearer 1"},
+        subprotocols=lambda: ["v1"],
+    )
+
+
+async def fresh_url() -> str:
+    """As a server hands them out."""
+    return "ws://localhost/"
+
+
+async def fresh_headers() -> dict[str, str]:
+    """With a token that expires."""
+    return {"Authorization": "Bearer 1"}
+
+
+async def awith_functions() -> str | bytes:
+    """Async ones."""
+    async with aconnect(fresh_url, headers=fresh_headers) as feed:
+        return await feed.areceive()
