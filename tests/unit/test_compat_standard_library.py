@@ -219,3 +219,18 @@ class TestSockets:
         outer = SimpleNamespace(_sock="the system's")
         assert socket_parts.replace_inner(outer, "another") == "the system's"  # type: ignore[arg-type]
         assert outer._sock == "another"
+
+
+class TestOneWork:
+    """Whose thread this is, where Python does not tell of foreign threads and of workers."""
+
+    def test_a_thread_of_an_application(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is one all the same, and the main thread is none."""
+        monkeypatch.delattr(threading, "_DummyThread")
+        monkeypatch.delattr(concurrent.futures.thread, "_threads_queues")
+        found: list[bool] = []
+        thread = threading.Thread(target=lambda: found.append(threading_parts.does_one_work()))
+        thread.start()
+        thread.join()
+        assert found == [True]
+        assert not threading_parts.does_one_work()

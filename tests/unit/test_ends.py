@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import select
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse
+from django.test import RequestFactory
+from django.urls import path
 from threads import in_plain_thread
 
 from dwebsocket import ConnectionClosed
@@ -28,6 +35,41 @@ if TYPE_CHECKING:
 
 # More bytes than the buffers of a socket pair take.
 CHUNK, CHUNKS = b"x" * 65536, 160
+
+
+def serve_a_page() -> None:
+    """Let Django's handler answer a request on this thread."""
+    response = WSGIHandler()(RequestFactory().get("/").environ, lambda *_: None)
+    assert response.status_code == 200
+    response.close()
+
+
+def on_thread_of_the_system(call: Callable[[], object]) -> None:
+    """Call on a thread that Python's `threading` has not started, as those of servers in C."""
+    future: Future[object] = Future()
+    _thread.start_new_thread(lambda: future.set_result(call()), ())
+    future.result(60)
+
+
+def in_executor(call: Callable[[], object]) -> None:
+    """Call on a worker of Python's executor: of gunicorn's gthread, of Celery's threads."""
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(call).result(60)
+
+
+def in_pool(call: Callable[[], object]) -> None:
+    """Call on a worker of the older pool of threads."""
+    with ThreadPool(1) as pool:
+        pool.apply_async(call).get(60)
+
+
+OTHERS_THREADS: dict[str, Callable[[Callable[[], object]], object]] = {
+    "serves the request": lambda push: in_plain_thread(serve_a_page).result(60),
+    "is of the system": on_thread_of_the_system,
+    "is an executor's": in_executor,
+    "is a pool's": in_pool,
+    "is the main one": lambda push: push(),
+}
 
 
 def ended(live: LiveWebSocket, messages: int = 0) -> None:
@@ -390,6 +432,22 @@ class TestSlowClients:
         while slow.websocket.send(CHUNK):
             pass
         assert slow.websocket.close_code == 1013
+
+    @pytest.mark.parametrize("thread", sorted(OTHERS_THREADS))
+    def test_nor_does_a_thread_that_works_for_many(
+        self, thread: str, open_websocket: Open, override: Callable[..., None]
+    ) -> None:
+        """Though it has sent to this connection alone so far: its next request may be another's."""
+        live = open_websocket(send_buffer=65536, send_timeout=600)
+
+        def push(*_: object) -> HttpResponse:
+            while live.websocket.send(CHUNK):
+                pass
+            return HttpResponse()
+
+        override(ROOT_URLCONF=(path("", push),))
+        OTHERS_THREADS[thread](push)
+        assert live.websocket.close_code == 1013
 
     def test_a_thread_may_pump_into_one_after_the_other(self, open_websocket: Open) -> None:
         """An ended connection does not count among those that it sends to."""

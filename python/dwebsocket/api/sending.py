@@ -9,11 +9,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from django.core.signals import request_started
+
 from dwebsocket import clock
 from dwebsocket.api.arguments import apart, as_binary, as_bytes, as_json, as_text
 from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket
 from dwebsocket.api.source import Source, whole_characters
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.threading import does_one_work
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
 from dwebsocket.waiting import caller as callers
 from dwebsocket.waiting import loop_hub
@@ -34,8 +37,16 @@ class _Many:
 
 
 _many = _Many()
-# The only connection to which a plain thread has sent so far; `_many` when it has sent to several.
+# The only connection to which a plain thread has sent so far; `_many` when it has sent to several,
+# or serves requests, each of which may send to another one.
 _sends_to: ContextVar[ref[Sending] | ref[_Many] | None] = ContextVar("sends_to", default=None)
+
+
+def _on_request(**_: object) -> None:
+    _sends_to.set(ref(_many))
+
+
+request_started.connect(_on_request, dispatch_uid="dwebsocket.sending")
 
 
 class Sending(Base):
@@ -53,9 +64,9 @@ class Sending(Base):
         that begins with ``{"group":``, as those of dwebsocket itself do, gets a blank before it.
 
         While the client reads too slowly and ``WEBSOCKET_SEND_BUFFER`` is full, this waits in the
-        connection's own view and its helpers, and in a plain thread that has sent to this
-        connection before and to no other. Anywhere else it never waits: the client is closed with
-        1013.
+        connection's own view and its helpers, and in a ``threading.Thread`` of your own that has
+        sent to this connection before and to no other. Anywhere else it never waits: the client is
+        closed with 1013. So a request, a task, an executor and the main thread wait for no client.
 
         Args:
             message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``. On a connection that has
@@ -70,7 +81,7 @@ class Sending(Base):
             ConnectionClosed: With ``strict``; or in the connection's own view, when it ended over a
                 second ago, an earlier ``send`` of this thread has returned False and this thread
                 has not asked for messages since. A view that lets it through ends quietly.
-            SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``. A plain thread
+            SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``. Such a thread
                 gets False then, and the client is closed with 1013.
             TypeError: Any other type of message.
         """
@@ -257,8 +268,13 @@ class Sending(Base):
             _sends_to.set(this if other is None or other._end() is not None else ref(_many))
 
     def _is_sole_target(self) -> bool:
-        """Whether this plain thread has sent to this connection before, and to no other."""
-        return current_websocket() is None and _sends_to.get() is ref(self)
+        """
+        Whether this thread is a helper of this connection.
+
+        Old code starts one for a connection, without telling us: a plain thread that has sent to
+        this connection before and to no other. Threads that work for many never wait for one.
+        """
+        return current_websocket() is None and _sends_to.get() is ref(self) and does_one_work()
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
         if self._held is not None:

@@ -6,6 +6,7 @@ import atexit
 import gc
 import sys
 import threading
+from concurrent.futures import thread as futures
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat.missing import MissingPart
@@ -25,6 +26,7 @@ except ImportError:
 __all__ = [
     "SimpleQueue",
     "before_pools_end",
+    "does_one_work",
     "forget_current_thread",
     "frame_of",
     "frames",
@@ -41,6 +43,26 @@ def forget_current_thread() -> None:
     """
     active: dict[int, threading.Thread] = getattr(threading, "_active", {})
     active.pop(threading.get_ident(), None)
+
+
+def does_one_work() -> bool:
+    """
+    Whether an application has started the current thread for one piece of work.
+
+    So it is a :class:`threading.Thread`, not the main one, and no worker of a pool.
+    ``threading._DummyThread`` and ``concurrent.futures.thread._threads_queues``, in every version
+    of Python so far. Where they are missing, foreign threads and workers of executors pass for one.
+    """
+    thread = threading.current_thread()
+    foreign: Any = getattr(threading, "_DummyThread", ())
+    # Workers of `multiprocessing.pool.ThreadPool`, where that is in use.
+    worker: Any = getattr(sys.modules.get("multiprocessing.dummy"), "DummyProcess", ())
+    return (
+        isinstance(thread, threading.Thread)
+        and thread is not threading.main_thread()
+        and not isinstance(thread, (foreign, worker))
+        and thread not in getattr(futures, "_threads_queues", ())
+    )
 
 
 def before_pools_end(call: Callable[[], object]) -> None:
