@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 from dwebsocket import _core
+from dwebsocket.compat.system import monotonic
 
 
 def now() -> float:
     """Gives seconds since some moment, as :func:`time.monotonic`."""
-    return time.monotonic() + _core.clock_ahead()
+    return monotonic() + _core.clock_ahead()
 
 
 def wall() -> float:

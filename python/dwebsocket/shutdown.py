@@ -25,7 +25,7 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core, clock, conf, runners, unpatched
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.django import on_file_changed
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import asgi, budget, tls_pump
@@ -145,12 +145,12 @@ class _Shutdown:
 
     def _close_at_exit(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
-        deadline = time.monotonic() + self._depart_now() + grace
+        deadline = monotonic() + self._depart_now() + grace
         # Views first: views on green threads can only end while their hub runs, on this thread.
-        runners.join(deadline - time.monotonic())
+        runners.join(deadline - monotonic())
         # Then the engine ends: connections that had no close frame yet get it here.
-        _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
-        tls_pump.settle(max(_MIN_SETTLE_S, deadline - time.monotonic()))
+        _core.shut_down(*_ENDING, max(0.0, deadline - monotonic()))
+        tls_pump.settle(max(_MIN_SETTLE_S, deadline - monotonic()))
 
     def _terminate(self) -> None:
         try:

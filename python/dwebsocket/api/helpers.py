@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket import clock, context, database, unpatched
+from dwebsocket.compat.system import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -161,9 +161,9 @@ class Helpers:
     def join(self) -> None:
         """Waits a moment for all helpers to end. To be called when the connection has ended."""
         self._stop_tickers()
-        deadline = time.monotonic() + _MOMENT_S
+        deadline = monotonic() + _MOMENT_S
         for helper in list(self._helpers):
-            helper.join(max(0.0, deadline - time.monotonic()))
+            helper.join(max(0.0, deadline - monotonic()))
 
     async def ajoin(self) -> None:
         """

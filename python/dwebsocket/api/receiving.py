@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dwebsocket import clock, database
@@ -12,6 +11,7 @@ from dwebsocket.api.arguments import check_timeout, parsed
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
 from dwebsocket.waiting import caller as callers
 from dwebsocket.waiting import loop_hub
@@ -339,9 +339,9 @@ class Receiving(Base):
     def _let_others_run(self) -> None:
         """To be called when a call that never waits has found nothing."""
         if running_loop() is None:
-            is_spinning = time.monotonic() - self._polled_at < _SPIN_S
+            is_spinning = monotonic() - self._polled_at < _SPIN_S
             self._waiter.let_others_run(self._engine, _SPIN_S if is_spinning else 0.0)
-            self._polled_at = time.monotonic()
+            self._polled_at = monotonic()
 
     def _has_handler(self) -> bool:
         # Reading `__dict__` would create the dict: attributes are stored without one until then.

@@ -32,6 +32,7 @@ from dwebsocket.channels.membership import Memberships
 from dwebsocket.channels.store import Put, Store
 from dwebsocket.compat.channels import ChannelFull
 from dwebsocket.compat.msgpack import pack
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend as contract
 from dwebsocket.groups.arrivals import Arrivals, Subscription
@@ -410,12 +411,12 @@ class Node:
             for channel in self.store.held():
                 frame = frames.packed("ends", channel, self.id)
                 self.backend.send(names.meeting(channel), frame, [self._key])
-            deadline = time.monotonic() + _FAREWELL_S
-            while self.store.held() and time.monotonic() < deadline:
+            deadline = monotonic() + _FAREWELL_S
+            while self.store.held() and monotonic() < deadline:
                 time.sleep(_LOOK_S)
             # What is not held any more is being given, or was given.
             deadline += self.backend.settings.timeout
-            while self._is_giving and time.monotonic() < deadline:
+            while self._is_giving and monotonic() < deadline:
                 time.sleep(_LOOK_S)
         except GroupUnavailable as error:
             _log.warning("Messages of channels stay in a process that ends: %s", error)

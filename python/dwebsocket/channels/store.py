@@ -10,7 +10,7 @@ from dwebsocket import clock, unpatched
 from dwebsocket.channels.channel import Channel, wake
 from dwebsocket.channels.drops import EXPIRED, FULL, Drops
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.waiting.loop_hub import settle
+from dwebsocket.waiting.loop_hub import settle_later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -197,18 +197,18 @@ class Store:
         ask: Callable[[], Awaitable[object]],
         every: float | None,
     ) -> None:
-        timer = None
+        stop_timer = None
         try:
             await ask()
             if every is not None:
-                timer = sleeper.get_loop().call_later(every, settle, sleeper)
+                stop_timer = settle_later(sleeper, every)
             await sleeper
         except BaseException:
             self._give_up(channel, sleeper)
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            if stop_timer is not None:
+                stop_timer()
         self._forget(channel, sleeper)
 
     def _forget(self, channel: Channel, sleeper: Sleeper) -> bool:

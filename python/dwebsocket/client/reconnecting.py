@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dwebsocket.client.dialing import open_now, open_soon
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import HandshakeRefused
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ class Reconnecting:
             except OSError as failure:
                 time.sleep(_pause_after(failure, backoff, self._target))
                 continue
-            opened_at = time.monotonic()
+            opened_at = monotonic()
             with connection:
                 yield connection
-            backoff.succeed(time.monotonic() - opened_at)
+            backoff.succeed(monotonic() - opened_at)
             time.sleep(backoff.pause())
 
 
@@ -103,8 +104,8 @@ class AsyncReconnecting:
             except OSError as failure:
                 await asyncio.sleep(_pause_after(failure, backoff, self._target))
                 continue
-            opened_at = time.monotonic()
+            opened_at = monotonic()
             with connection:
                 yield connection
-            backoff.succeed(time.monotonic() - opened_at)
+            backoff.succeed(monotonic() - opened_at)
             await asyncio.sleep(backoff.pause())

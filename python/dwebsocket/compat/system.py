@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -20,6 +22,14 @@ UNLIMITED: int = -1 if resource is None else resource.RLIM_INFINITY
 
 #: Whether this system has no engine: on Windows.
 NO_ENGINE = sys.platform == "win32"
+# Libraries that freeze the time of tests replace `time.monotonic` wherever a module refers to it.
+if sys.platform == "win32":
+    _monotonic = partial(time.monotonic)
+else:
+    _monotonic = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+#: The seconds of the system's clock, as `time.monotonic`, also where a test has frozen the time:
+#: what waits until a moment of that clock would wait for ever.
+monotonic: Callable[[], float] = _monotonic
 _ENGINE = "dwebsocket's engine runs on Linux and macOS"
 #: The sentence for projects on such a system.
 ONLY_UNDER_ASGI = (

@@ -8,7 +8,6 @@ the answer to the handshake.
 from __future__ import annotations
 
 import functools
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from dwebsocket import conf
 from dwebsocket.client import connect
 from dwebsocket.client.address import Address
 from dwebsocket.compat.django import host_of, is_host_allowed
+from dwebsocket.compat.system import monotonic
 from dwebsocket.doctor import local
 from dwebsocket.doctor.finding import Level, error, fine, warning
 from dwebsocket.exceptions import (
@@ -467,7 +467,7 @@ def _origins(visit: Visit) -> Iterator[Finding]:
 def _keep_silent(
     visit: Visit, websocket: ClientConnection, report: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
-    began = time.monotonic()
+    began = monotonic()
     ended = _end_within(visit.silence, websocket)
     if ended is None:
         yield fine(
@@ -484,7 +484,7 @@ def _keep_silent(
             "Something between answers in the server's place: look at proxies and caches.",
         )
     else:
-        lasted = time.monotonic() - began
+        lasted = monotonic() - began
         interval = report["settings"]["ping_interval"] if report is not None else None
         own = report is not None and report["settings"]["pings"] == "engine"
         pings = f"WEBSOCKET_PING_INTERVAL is {interval}" if own else "the server's pings came later"
@@ -498,9 +498,9 @@ def _keep_silent(
 
 def _end_within(seconds: float, websocket: ClientConnection) -> ConnectionClosed | None:
     """Sends nothing, takes what comes, and gives the end of the connection if it comes in time."""
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     try:
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - monotonic()) > 0:
             websocket.receive(left)
     except ReceiveTimeout:
         return None

@@ -8,12 +8,12 @@ with a key from ``SECRET_KEY``, so that others who reach the server cannot send 
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core, unpatched
+from dwebsocket.compat.system import monotonic
 from dwebsocket.groups import redis_address
 from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.history import Log
@@ -274,12 +274,12 @@ class Backend(HistoryBackend, PresenceBackend):
             GroupUnavailable: As :meth:`subscribe`.
         """
         calls = self.core.subscribe(names)
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = monotonic() + self.settings.timeout
         try:
             for call in calls:
                 outcome = call.outcome()
                 if outcome is None:
-                    outcome = wait(call, max(0.0, deadline - time.monotonic()))
+                    outcome = wait(call, max(0.0, deadline - monotonic()))
                 self._number(outcome)
         except BaseException:
             self._release_all(names)
@@ -293,12 +293,12 @@ class Backend(HistoryBackend, PresenceBackend):
             GroupUnavailable: As :meth:`subscribe`.
         """
         calls = self.core.subscribe(names)
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = monotonic() + self.settings.timeout
         try:
             for call in calls:
                 outcome = call.outcome()
                 if outcome is None:
-                    outcome = await await_call(call, max(0.0, deadline - time.monotonic()))
+                    outcome = await await_call(call, max(0.0, deadline - monotonic()))
                 self._number(outcome)
         except BaseException:
             self._release_all(names)

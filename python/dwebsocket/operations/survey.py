@@ -12,14 +12,13 @@ import functools
 import logging
 import os
 import socket
-import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf, tally, unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, process
@@ -205,9 +204,9 @@ class _Listener:
         """Subscribes, then takes samples until one is of zeros."""
         is_subscribed, retry_at, slot = False, 0.0, 0
         while os.getpid() == pid and self._series is not None:
-            if not is_subscribed and time.monotonic() >= retry_at:
+            if not is_subscribed and monotonic() >= retry_at:
                 is_subscribed = _subscribe(is_first=not retry_at)
-                retry_at = time.monotonic() + _RETRY_S
+                retry_at = monotonic() + _RETRY_S
             slot, time_left = series.next_end(slot)
             self._sleep_lock.acquire(timeout=time_left)
             try:

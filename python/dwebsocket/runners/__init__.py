@@ -6,11 +6,11 @@ The threads on which views run: one file for each kind, behind one interface.
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dwebsocket.api import close_callbacks
+from dwebsocket.compat.system import monotonic
 from dwebsocket.runners import green_loops, handler, loop, view_databases
 from dwebsocket.runners.thread import RUNNER
 
@@ -45,15 +45,15 @@ def join(timeout: float) -> bool:
     Returns:
         Whether none runs. False when the time was up.
     """
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
     # Join every kind, also after one that took all the time: it gives green threads a turn.
-    ended = [join(deadline - time.monotonic()) for join in kinds]
+    ended = [join(deadline - monotonic()) for join in kinds]
     # Where this thread has green ones, they run meanwhile.
     waiter = list(_in_use.values())[-1].waiter
-    while _is_busy() and time.monotonic() < deadline:
+    while _is_busy() and monotonic() < deadline:
         for each in (handler.ended(), *close_callbacks.pending()):
-            waiter.wait_until(each, deadline - time.monotonic())
+            waiter.wait_until(each, deadline - monotonic())
     return all(ended) and not _is_busy()
 
 

@@ -16,7 +16,6 @@ application.
 from __future__ import annotations
 
 import functools
-import time
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import Empty
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dwebsocket import conf, database, unpatched
 from dwebsocket.compat import asgiref
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.handler_threads import HandlerThreads
@@ -183,9 +182,9 @@ class Line:
                 return
             self._is_running = self.has_turn = True
         self._stop_listening()
-        end = time.monotonic() + _TURN_S
+        end = monotonic() + _TURN_S
         try:
-            while self._goes_on() and time.monotonic() < end:
+            while self._goes_on() and monotonic() < end:
                 pass
             self._threads.end_turn()
         finally:

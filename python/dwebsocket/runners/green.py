@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import database, unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.runners import thread
 from dwebsocket.waiting.green import GreenHub, GreenThread, HubWaiter, HubWatcher
 
@@ -64,10 +63,10 @@ class GreenRunner(ABC):
 
         The hub of this thread runs meanwhile, and so do those of other threads.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         hub = self._current_hub()
         while self._views:
-            left = max(0.0, deadline - time.monotonic())
+            left = max(0.0, deadline - monotonic())
             # List the views anew each time: a view may start further green threads as it ends.
             if here := [view for view, its_hub in list(self._views.items()) if its_hub is hub]:
                 # Also when no time is left: this gives the other green threads a turn.

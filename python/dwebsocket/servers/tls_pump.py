@@ -19,14 +19,13 @@ from __future__ import annotations
 import logging
 import select
 import ssl
-import time
 from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
 from dwebsocket import unpatched
 from dwebsocket.compat.socket import system as _socket
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 
 _log = logging.getLogger("dwebsocket")
 
@@ -340,7 +339,7 @@ class Pump:
                 self._watch(descriptor, None)
                 if descriptor == pipe.near_descriptor:
                     pipe.forget_engine()
-                    self._lingering.append((time.monotonic() + _LINGER_S, pipe))
+                    self._lingering.append((monotonic() + _LINGER_S, pipe))
                 elif events & _BROKEN:
                     pipe.break_off()
         return ready
@@ -348,7 +347,7 @@ class Pump:
     def _timeout(self) -> float | None:
         if not self._lingering:
             return None
-        return max(0.0, self._lingering[0][0] - time.monotonic())
+        return max(0.0, self._lingering[0][0] - monotonic())
 
     def _serve(self, pipe: Pipe) -> bool:
         try:
@@ -388,7 +387,7 @@ class Pump:
         pipe.close()
 
     def _give_up_on_the_slow(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         while self._lingering and (self._lingering[0][0] <= now or self._lingering[0][1].is_over):
             _, pipe = self._lingering.popleft()
             if not pipe.is_over:

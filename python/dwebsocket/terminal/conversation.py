@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, PingTimeout, SendTimeout
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Conversation:
         self._show = show
         self._recorder = recorder
         self._when_over = when_over
-        self._active_at = time.monotonic()
+        self._active_at = monotonic()
         self._reader = threading.Thread(target=self._receive, daemon=True)
         self._reader.start()
 
@@ -61,10 +61,10 @@ class Conversation:
 
     def replay(self, entries: Iterable[Entry]) -> None:
         """Sends again what a client has sent, with the same pauses."""
-        begun_at = time.monotonic()
+        begun_at = monotonic()
         for entry in entries:
             if entry.by == "client":
-                left = begun_at + entry.at - time.monotonic()
+                left = begun_at + entry.at - monotonic()
                 if self._websocket.wait_closed(max(0.0, left)):
                     break
                 self._show(">", entry.message)
@@ -72,7 +72,7 @@ class Conversation:
 
     def finish(self, linger: float) -> None:
         """Closes after ``linger`` seconds without a message, and waits until all is shown."""
-        while (left := self._active_at + linger - time.monotonic()) > 0:
+        while (left := self._active_at + linger - monotonic()) > 0:
             if self._websocket.wait_closed(left):
                 break
         self._websocket.close()
@@ -103,7 +103,7 @@ class Conversation:
         except (ConnectionClosed, SendTimeout) as error:
             self._show("!", str(error))
             return
-        self._active_at = time.monotonic()
+        self._active_at = monotonic()
         if self._recorder is not None:
             self._recorder.note("client", message)
 
@@ -132,7 +132,7 @@ class Conversation:
 
     def _receive(self) -> None:
         for message in self._websocket:
-            self._active_at = time.monotonic()
+            self._active_at = monotonic()
             if self._recorder is not None:
                 self._recorder.note("server", message)
             self._show("<", message)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
+
+from dwebsocket.compat.system import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,11 +77,11 @@ class Recorder:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
-        self._begun_at = time.monotonic()
+        self._begun_at = monotonic()
 
     def note(self, by: str, message: Message) -> None:
         """Adds a message."""
-        entry = Entry(time.monotonic() - self._begun_at, by, message)
+        entry = Entry(monotonic() - self._begun_at, by, message)
         # One write a line, so that lines of two threads do not mix.
         self._file.write(entry.line() + "\n")
         self._file.flush()

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, callbacks
+from dwebsocket.compat.system import monotonic
 from dwebsocket.testing.scope import open_websockets
 from dwebsocket.waiting import loop_hub
 
@@ -71,8 +72,8 @@ def _check(seconds: float) -> None:
 
 
 def _until_views_wait() -> Iterator[None]:
-    deadline = time.monotonic() + _SETTLE_S
-    while time.monotonic() < deadline and not all(w.is_settled for w in list(open_websockets)):
+    deadline = monotonic() + _SETTLE_S
+    while monotonic() < deadline and not all(w.is_settled for w in list(open_websockets)):
         yield
 
 
@@ -92,8 +93,8 @@ def _steps(seconds: float) -> Iterator[None]:
 
 
 def _until_no_tick_is_due() -> Iterator[None]:
-    deadline = time.monotonic() + _TICK_S
-    while time.monotonic() < deadline and _ticks_are_due():
+    deadline = monotonic() + _TICK_S
+    while monotonic() < deadline and _ticks_are_due():
         yield
 
 

@@ -31,6 +31,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from dwebsocket import _core
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import Group, backends, group, user
 from dwebsocket.testing import contract_process
@@ -207,9 +208,9 @@ class BackendContract(WebSocketTestMixin, _Case):
 
     def eventually(self, condition: Callable[[], bool], what: str) -> None:
         """Waits for a condition."""
-        deadline = time.monotonic() + _TIMEOUT_S
+        deadline = monotonic() + _TIMEOUT_S
         while not condition():
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 self.fail(f"not within {_TIMEOUT_S:g} s: {what}")
             time.sleep(_STEP_S)
 

@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.waiting.loop_hub import settle
+from dwebsocket.waiting.loop_hub import settle, settle_later
 
 if TYPE_CHECKING:
     from dwebsocket.servers.asgi.events import Event
@@ -95,14 +95,13 @@ class Link:
 
     async def await_news(self, seconds: float) -> None:
         """As :meth:`wait`, without blocking the event loop."""
-        loop = asyncio.get_running_loop()
         with self._news:
             if self._to_client:
                 return
-            self._listener = listener = loop.create_future()
-        timer = loop.call_later(seconds, settle, listener)
+            self._listener = listener = asyncio.get_running_loop().create_future()
+        cancel = settle_later(listener, seconds)
         try:
             await listener
         finally:
-            timer.cancel()
+            cancel()
             self._listener = None

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket import _core, callbacks
+from dwebsocket.compat.system import monotonic
 from dwebsocket.runners import handler_threads, loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.groups import groups_of_a_test
@@ -109,15 +110,15 @@ def close_all(timeout: float, *, but: set[OpenWebSocket]) -> None:
 
 def _wait_for_handler_threads(timeout: float) -> None:
     # They end by themselves with the last handler.
-    deadline = time.monotonic() + timeout
-    while handler_threads.home().are_alive and time.monotonic() < deadline:
+    deadline = monotonic() + timeout
+    while handler_threads.home().are_alive and monotonic() < deadline:
         time.sleep(_LOOK_S)
 
 
 def _wait_until_given_back(before: int, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     while (left := _core.open_connections() - before) > 0:
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise WebSocketLeak(
                 f"the test has ended, but {left} of its connections have not within {timeout:g} s"
             )

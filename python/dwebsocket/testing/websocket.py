@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import select
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from concurrent import futures
@@ -24,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket.compat.system import NO_ENGINE
+from dwebsocket.compat.system import NO_ENGINE, monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import begin_sharing, end_sharing, is_sharing
 from dwebsocket.testing.event_wire import EventWire
 from dwebsocket.testing.link import Link
 from dwebsocket.testing.scope import open_websockets
-from dwebsocket.waiting.loop_hub import settle
+from dwebsocket.waiting.loop_hub import settle, settle_later
 
 if TYPE_CHECKING:
     import socket
@@ -243,12 +242,12 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         self, condition: Callable[[], object], timeout: float | None, what: str
     ) -> None:
         timeout = self.timeout if timeout is None else timeout
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while True:
             self._look()
             if condition():
                 return
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if left <= 0:
                 self._raise_failure()
                 where = "" if self._watch is None else f" {self._watch.whereabouts()}"
@@ -605,20 +604,26 @@ class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[A
             return
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, settle, ready)
+        cancel = settle_later(ready, seconds)
         loop.add_reader(sock, settle, ready)
         if self._wire.outgoing:
             loop.add_writer(sock, settle, ready)
         try:
             await ready
         finally:
-            timer.cancel()
+            cancel()
             loop.remove_reader(sock)
             loop.remove_writer(sock)
 
     async def _wait_for_view(self, over: futures.Future[None], seconds: float) -> None:
         # Not `wait_for`, which would cancel it.
-        await asyncio.wait([asyncio.wrap_future(over)], timeout=seconds)
+        time_is_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        cancel = settle_later(time_is_up, seconds)
+        try:
+            either = {asyncio.wrap_future(over), time_is_up}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cancel()
 
     async def _share(self) -> None:
         if is_sharing():

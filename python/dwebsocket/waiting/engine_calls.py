@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dwebsocket import _core
 from dwebsocket.compat import eventlet, gevent
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
@@ -60,12 +59,12 @@ def wait(call: EngineCall[T_co], timeout: float | None) -> T_co:
 
 
 def _wait_green(call: EngineCall[object], timeout: float | None, select: Select) -> None:
-    deadline = time.monotonic() + (_LONGEST_S if timeout is None else timeout)
+    deadline = monotonic() + (_LONGEST_S if timeout is None else timeout)
     hub = _spare.pop() if _spare else _core.Hub()
     call.watch(hub, 0)
     try:
         while call.outcome() is None:
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if left <= 0:
                 break
             select(hub.fileno(), left)

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import _core, clock, unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.waiting import long_calls
 from dwebsocket.waiting.pings import Pings
 from dwebsocket.waiting.waiter import THREAD, Waiter, no_room
@@ -249,9 +248,9 @@ class HubWaiter(Waiter):
 
         Without this, a view that only sends blocks all other views while its client keeps up.
         """
-        if time.monotonic() > getattr(self._own, "turn_ends", 0.0) and self._hub() is not None:
+        if monotonic() > getattr(self._own, "turn_ends", 0.0) and self._hub() is not None:
             self._pause()
-            self._own.turn_ends = time.monotonic() + _TURN_S
+            self._own.turn_ends = monotonic() + _TURN_S
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
         """As :meth:`Waiter.wait_for`, but yields to the hub."""
@@ -303,10 +302,10 @@ class HubWaiter(Waiter):
         """As :meth:`Waiter.wait_until`, but yields to the hub."""
         if self._hub() is None:
             return THREAD.wait_until(future, timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         watched = _WatchedFuture(future)
         while not future.done():
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
             self.wait(watched, watched.watch, left)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from dwebsocket import _core
+from dwebsocket import _core, callbacks
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import NO_ENGINE, at_fork
 
@@ -64,7 +66,7 @@ class LoopHub:
         loop = asyncio.get_running_loop()
         token = next(self._tokens)
         future = self._waiting[token] = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, settle, future)
+        cancel = None if timeout is None else settle_later(future, timeout)
         try:
             watch(self._hub, token)
             await future
@@ -72,8 +74,8 @@ class LoopHub:
             # Otherwise each wait that ends without a message would leave a watch behind.
             connection.unwatch(self._hub, token)
             del self._waiting[token]
-            if timer is not None:
-                timer.cancel()
+            if cancel is not None:
+                cancel()
 
     @property
     def core(self) -> _core.Hub:
@@ -164,6 +166,23 @@ def settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def settle_later(future: asyncio.Future[None], seconds: float) -> Callable[[], object]:
+    """
+    Settles a future of the running loop after a time. Gives a function that cancels this.
+
+    Also where a test has frozen the time, by which an event loop's own timers are never due.
+    """
+    loop = future.get_loop()
+    if isinstance(time.monotonic, BuiltinFunctionType):
+        return loop.call_later(seconds, settle, future).cancel
+
+    def settle_soon() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, future)
+
+    return callbacks.call_later(seconds, settle_soon)
+
+
 class Again(Generic[T]):
     """An awaitable that calls a coroutine function each time it is awaited."""
 
@@ -198,12 +217,12 @@ class LoopEvent:
         self._sleepers = (*self._sleepers, sleeper)
         try:
             if not self._is_set:
-                timer = None if timeout is None else loop.call_later(timeout, settle, sleeper)
+                cancel = None if timeout is None else settle_later(sleeper, timeout)
                 try:
                     await sleeper
                 finally:
-                    if timer is not None:
-                        timer.cancel()
+                    if cancel is not None:
+                        cancel()
         finally:
             self._sleepers = tuple(each for each in self._sleepers if each is not sleeper)
         return self._is_set

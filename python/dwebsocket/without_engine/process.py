@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from dwebsocket.compat.system import monotonic
 from dwebsocket.without_engine.permit import open_connections
 
 _LOOK_S = 0.005
@@ -32,8 +33,8 @@ def drain(code: int, reason: str, window: float) -> float:
 def shut_down(code: int, reason: str, grace: float) -> None:
     """As :func:`close_all`, and sleeps until the connections are gone, or ``grace``."""
     close_all(code, reason)
-    end = time.monotonic() + grace
-    while open_connections() and time.monotonic() < end:
+    end = monotonic() + grace
+    while open_connections() and monotonic() < end:
         time.sleep(_LOOK_S)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -12,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core
 from dwebsocket.compat.postgresql import Lost
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import reports
 from dwebsocket.groups.postgres import future, parameters, problems
@@ -103,10 +103,10 @@ class Backend(HistoryBackend, Presence):
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
         """
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = monotonic() + self.settings.timeout
         self.subscribe(name)
         wanted = self._listener.read(Reading(name, after, *limits))
-        future.wait(wanted, deadline - time.monotonic())
+        future.wait(wanted, deadline - monotonic())
         found: Log = self._result(wanted)
         return found
 
@@ -117,10 +117,10 @@ class Backend(HistoryBackend, Presence):
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
         """
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = monotonic() + self.settings.timeout
         await self.asubscribe(name)
         wanted = self._listener.read(Reading(name, after, *limits))
-        await future.wait_in_loop(wanted, deadline - time.monotonic())
+        await future.wait_in_loop(wanted, deadline - monotonic())
         found: Log = self._result(wanted)
         return found
 

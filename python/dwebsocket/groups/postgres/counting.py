@@ -8,11 +8,11 @@ connection is gone, however it died. So the answers are complete when all of the
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dwebsocket import unpatched
+from dwebsocket.compat.system import monotonic
 from dwebsocket.groups.postgres import future
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Counts:
     def known(self, name: str) -> int | None:
         """Gives a number that is at most a second old."""
         found = self._found.get(name)
-        return found[1] if found and time.monotonic() - found[0] <= _FRESH_S else None
+        return found[1] if found and monotonic() - found[0] <= _FRESH_S else None
 
     def want(self, name: str) -> Future[int]:
         """Gives the future of a number; those who want the same share one question."""
@@ -79,7 +79,7 @@ class Counts:
         with self._lock:
             new, self._new = self._new, []
             for count in new:
-                count.asked_at = time.monotonic()
+                count.asked_at = monotonic()
                 self._asked[count.number] = count
         return new
 
@@ -102,7 +102,7 @@ class Counts:
         Returns:
             The seconds until the next one is due; None without any.
         """
-        now = time.monotonic()
+        now = monotonic()
         lefts = []
         for count in list(self._asked.values()):
             left = (count.asked_at or now) + timeout - now
@@ -133,7 +133,7 @@ class Counts:
                 return
             if self._by_name.get(count.name) is count:
                 del self._by_name[count.name]
-            oldest = time.monotonic() - _FRESH_S
+            oldest = monotonic() - _FRESH_S
             if len(self._found) >= _MANY:
                 self._found = {
                     name: found for name, found in self._found.items() if found[0] > oldest

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 import os
 import socket
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import callbacks, unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ class Watchdog:
                 self._looks_at = ends_at
         if is_first:
             try:
-                callbacks.call_later(ends_at - time.monotonic(), self._look)
+                callbacks.call_later(ends_at - monotonic(), self._look)
             except RuntimeError:
                 with self._lock:
                     self._looks_at = None
@@ -67,7 +66,7 @@ class Watchdog:
             self._calls.pop(key, None)
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         with self._lock:
             over = [key for key, (ends_at, _) in self._calls.items() if ends_at <= now]
             calls = [self._calls.pop(key)[1] for key in over]
@@ -89,12 +88,12 @@ class Limit:
         self.seconds = seconds
         #: Whether the time was up.
         self.is_over = False
-        self._ends_at = time.monotonic() + seconds
+        self._ends_at = monotonic() + seconds
 
     @property
     def left(self) -> float:
         """The seconds that are left."""
-        return max(0.0, self._ends_at - time.monotonic())
+        return max(0.0, self._ends_at - monotonic())
 
     @contextmanager
     def on(self, connection: BaseDatabaseWrapper) -> Iterator[None]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import selectors
-import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dwebsocket import unpatched
 from dwebsocket.compat.postgresql import Lost
+from dwebsocket.compat.system import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Link:
         self._driver: Driver = library.open(parameters)
         # One for the socket alone, while the server is asked; and one for both descriptors.
         self._alone, self._both = unpatched.selector(), unpatched.selector()
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         try:
             while (need := self._driver.connect()) is not None:
                 self._sleep(need, deadline)
@@ -76,7 +76,7 @@ class Link:
         self._driver.begin(sql)
         while (need := self._driver.go_on()) is not None:
             # The time begins anew with each piece of a large row.
-            self._sleep(need, time.monotonic() + self._timeout)
+            self._sleep(need, monotonic() + self._timeout)
         self._keep_notifications()
         return self._driver.rows()
 
@@ -126,7 +126,7 @@ class Link:
     def _sleep(self, need: Need, deadline: float) -> None:
         """Sleeps until the socket is ready."""
         self._register(need)
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
         if left <= 0 or not self._alone.select(left):
             raise Lost(f"no answer within {self._timeout:g} s")
 

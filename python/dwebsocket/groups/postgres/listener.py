@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import secrets
-import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from weakref import WeakSet
 
 from dwebsocket import _core, unpatched
 from dwebsocket.compat.postgresql import Lost, QueryFailed
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.groups.postgres import future, log, payload, table
 from dwebsocket.groups.postgres.announcing import Announcements
 from dwebsocket.groups.postgres.counting import Counts
@@ -206,7 +205,7 @@ class Listener:
         pause = 0.0
         while self._may_run:
             link = None
-            connected_at = time.monotonic()
+            connected_at = monotonic()
             try:
                 link = self._link = self._open(hub)
                 self._begin()
@@ -221,7 +220,7 @@ class Listener:
                     link.close()
             if self._end(reason):
                 return
-            if link is not None and time.monotonic() - connected_at > PROBE_S:
+            if link is not None and monotonic() - connected_at > PROBE_S:
                 pause = 0.0
             if pause:
                 unpatched.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
@@ -238,11 +237,11 @@ class Listener:
             link.query(f"LISTEN {host.channel}")
             link.query(f"LISTEN {self._answer_channel}")
             # Afterwards: those who ask wait for an answer of each connection with this name.
-            asked_at = time.monotonic()
+            asked_at = monotonic()
             ((_, pid),) = link.query(
                 f"SELECT set_config('application_name', '{host.marker}', false), pg_backend_pid()"
             )
-            self.lag = time.monotonic() - asked_at
+            self.lag = monotonic() - asked_at
             self._pid = int(pid or 0)
         except BaseException:
             link.close()
@@ -292,32 +291,32 @@ class Listener:
         return not is_needed
 
     def _serve(self, link: Link, hub: _core.Hub) -> None:
-        probe_at = time.monotonic() + PROBE_S
+        probe_at = monotonic() + PROBE_S
         while self._may_run:
             self._ask(link)
             self._announce(link)
             self._read(link)
-            if time.monotonic() >= probe_at:
+            if monotonic() >= probe_at:
                 self._probe(link)
-                probe_at = time.monotonic() + PROBE_S
+                probe_at = monotonic() + PROBE_S
             # The last of all that asks the server: notifications come with any answer.
             while link.has_more:
                 self._handle(link)
             self._host.report_members()
             # Within the time for which those who asked wait.
             left = self.counts.give_up(0.75 * self._host.timeout)
-            timeout = probe_at - time.monotonic()
+            timeout = probe_at - monotonic()
             link.wait(timeout if left is None else min(left, timeout))
             hub.drain()
 
     def _probe(self, link: Link) -> None:
         # A pooler may have put another connection to the server in the place of this one.
-        asked_at = time.monotonic()
+        asked_at = monotonic()
         rows = link.query("SELECT pg_listening_channels()")
-        self.lag = time.monotonic() - asked_at
+        self.lag = monotonic() - asked_at
         if (self._host.channel,) not in rows:
             raise Lost("the connection has stopped to listen: is there a pooler in between?")
-        now = time.monotonic()
+        now = monotonic()
         if self._purge_at <= now < self._purge_until:
             self._purge_at = now + table.PURGE_EVERY_S
             with suppress(QueryFailed):
@@ -419,7 +418,7 @@ class Listener:
             self._host.catch_up_soon(name)
 
     def _fetch(self, link: Link, row: payload.Row) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._purge_until:
             self._purge_at = now
         self._purge_until = now + table.PURGE_FOR_S

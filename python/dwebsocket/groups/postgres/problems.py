@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from typing import TYPE_CHECKING
 
 from django import db
@@ -12,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from dwebsocket.compat.postgresql import Lost, QueryFailed
+from dwebsocket.compat.system import monotonic
 from dwebsocket.groups.postgres import log, parameters, table
 from dwebsocket.groups.postgres.limit import Limit
 from dwebsocket.groups.postgres.link import Link
@@ -115,8 +115,8 @@ def _notify(
 
 
 def _wait(link: Link, channel: str, timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while (left := deadline - time.monotonic()) > 0:
+    deadline = monotonic() + timeout
+    while (left := deadline - monotonic()) > 0:
         link.wait(left)
         while (notification := link.take()) is not None:
             if notification[0] == channel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import time
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from django import db
 from django.db import connections
 
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.groups.postgres import log, parameters, payload, table
 from dwebsocket.groups.postgres.limit import Limit
 
@@ -198,7 +197,7 @@ class Publisher:
 
     def _purge_soon(self, connection: BaseDatabaseWrapper, purge: str) -> None:
         """Purges a table now and then, outside of the project's transaction."""
-        now = time.monotonic()
+        now = monotonic()
         due_at = self._purge_at.get(purge, 0.0)
         if now < due_at:
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from dwebsocket.compat.system import NO_ENGINE, needs_engine
+from dwebsocket.compat.system import NO_ENGINE, monotonic, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.management.arguments import MOST, check_number
 from dwebsocket.operations import site_statistics, survey
@@ -99,7 +99,7 @@ class Command(BaseCommand):
                 # The backend may come back. The standard output has JSON alone.
                 self.stderr.write(f"{_UNASKED}: {error}")
             else:
-                now = time.monotonic()
+                now = monotonic()
                 if options["json"]:
                     self.stdout.write(json.dumps(site))
                 else:
