@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 import unittest
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,10 @@ from dwebsocket import (
     UsageError,
     _core,
     accept_websocket,
+    callbacks,
     testing,
 )
+from dwebsocket.groups import publications
 from dwebsocket.testing import (
     AsyncWebSocketClient,
     Clock,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 Open = Any
 STAY = threading.Event()
+ENDS: list[str] = []
 
 
 @accept_websocket(text_type=str)
@@ -58,6 +63,39 @@ def stay(request: Any) -> None:
     STAY.wait()
 
 
+@accept_websocket(text_type=str)
+def slow(request: Any) -> None:
+    while True:
+        try:
+            request.websocket.receive(timeout=60)
+        except ReceiveTimeout:
+            request.websocket.send("idle")
+        except ConnectionClosed:
+            time.sleep(0.01)
+            ENDS.append("gone")
+            return
+        else:
+            # Its own work, which no clock steps.
+            time.sleep(0.01)
+            request.websocket.send("done")
+
+
+@accept_websocket(text_type=str)
+async def aslow(request: Any) -> None:
+    while True:
+        try:
+            await request.websocket.areceive(timeout=60)
+        except ReceiveTimeout:
+            await request.websocket.asend("idle")
+        except ConnectionClosed:
+            await asyncio.sleep(0.01)
+            ENDS.append("gone")
+            return
+        else:
+            await asyncio.sleep(0.01)
+            await request.websocket.asend("done")
+
+
 @accept_websocket
 def absent(request: Any) -> None:
     raise Http404("nothing here")
@@ -68,11 +106,17 @@ def site(override: Callable[..., None]) -> Iterator[WebSocketClient]:
     """A client for the views above."""
     redirect = RedirectView.as_view(url="/log-in/?next=/redirect/")
     views = {"echo": echo, "stay": stay, "absent": absent, "redirect": redirect}
+    views |= {"slow": slow, "aslow": aslow}
     override(ROOT_URLCONF=tuple(path(f"{name}/", view) for name, view in views.items()))
     STAY.clear()
     with websockets_of_a_test():
         yield WebSocketClient()
         STAY.set()
+
+
+def failing() -> None:
+    """Stand in for a call that finds bytes which are none of a WebSocket."""
+    raise WireError("broken")
 
 
 class TestWebSocket:
@@ -195,6 +239,38 @@ class TestScope:
         assert other._watch.over.done()
         STAY.set()
 
+    def test_all_ends_behind_a_view_that_stays(self, site: WebSocketClient) -> None:
+        """Threads, hubs of closed loops, and the other views."""
+
+        async def main() -> object:
+            loop_hub.current()
+            return asyncio.get_running_loop()
+
+        scope = websockets_of_a_test()
+        scope.__enter__()
+        at_its_line(site).timeout = 0.05
+        callbacks.call_later(0, bool)
+        loop: Any = asyncio.run(main())
+        with pytest.raises(ViewStillRuns, match=r"test_testing\.stay is at"):
+            scope.__exit__(None, None, None)
+        assert loop not in loop_hub._hubs
+        assert callbacks._thread._hub is None
+        STAY.set()
+
+    def test_client_that_fails_does_not_leave_others_open(self, site: WebSocketClient) -> None:
+        """As one whose server violates the protocol."""
+        scope = websockets_of_a_test()
+        scope.__enter__()
+        broken = site.websocket("/echo/").__enter__()
+        other = site.websocket("/echo/").__enter__()
+        broken._look = failing  # type: ignore[method-assign]
+        with pytest.raises(WireError, match="broken"):
+            scope.__exit__(None, None, None)
+        for websocket in (broken, other):
+            assert websocket._sock is None
+            assert websocket._watch is not None
+            assert websocket._watch.over.done()
+
     def test_names_a_connection_that_stays(self) -> None:
         """Whichever object holds it."""
         eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
@@ -237,6 +313,25 @@ class TestMixin:
         assert len(result.errors + result.failures) == 1
         assert "test_testing.stay is at" in (result.errors + result.failures)[0][1]
         STAY.set()
+
+    @pytest.mark.parametrize("where", ["method", "class", "in the test", "in setUp"])
+    def test_skipped_test_leaves_nothing(self, site: WebSocketClient, where: str) -> None:
+        """Later tests have their own groups and connections to databases."""
+        sharing, recorded = databases._users, publications.recorded
+
+        class Case(WebSocketTestMixin, SimpleTestCase):
+            def setUp(self) -> None:
+                if where == "in setUp":
+                    self.skipTest("here")
+
+            def test(self) -> None:
+                self.skipTest("here")
+
+        if where == "method":
+            Case.test = unittest.skip("here")(Case.test)  # type: ignore[method-assign]
+        result = self.run(unittest.skip("here")(Case) if where == "class" else Case)
+        assert [reason for _, reason in result.skipped] == ["here"]
+        assert (databases._users, publications.recorded) == (sharing, recorded)
 
     def test_wrong_refusals_fail(self, site: WebSocketClient) -> None:
         """The message has the response that came instead."""
@@ -465,6 +560,27 @@ class TestClock:
         """A mistake of the caller."""
         with pytest.raises(ValueError, match="-1"):
             Clock().advance(-1)
+
+    @pytest.mark.parametrize("view", ["slow", "aslow"])
+    def test_waits_for_what_the_view_has_not_read(self, site: WebSocketClient, view: str) -> None:
+        """A message that was sent before is handled before the time passes."""
+        with site.websocket(f"/{view}/") as ws:
+            for _ in range(20):
+                ws.send("work")
+                ws.send_frame(TEXT, b"wo", is_final=False)
+                ws.send_frame(0, b"rk")
+                Clock().advance(61)
+                assert [ws.receive(), ws.receive(), ws.receive()] == ["done", "done", "idle"]
+
+    @pytest.mark.parametrize("view", ["slow", "aslow"])
+    def test_waits_for_a_view_whose_client_has_gone(self, site: WebSocketClient, view: str) -> None:
+        """It learns of that first."""
+        for _ in range(20):
+            with site.websocket(f"/{view}/") as ws:
+                ENDS.clear()
+                ws.vanish()
+                Clock().advance(61)
+                assert ENDS == ["gone"]
 
     def test_views_that_wait_for_something_else_do_not_hold_it(self, site: WebSocketClient) -> None:
         """For long."""

@@ -49,12 +49,13 @@ class WebSocketTestMixin(_Case):
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Unittest's call to run the test."""
-        scope = contextlib.ExitStack()
-        self.groups_sent = scope.enter_context(groups_of_a_test())
-        scope.enter_context(websockets_of_a_test(self.websocket_timeout))
-        # The first one added is called last.
-        self.addCleanup(scope.close)
-        return super().run(result)
+        # A test that is skipped calls no clean-ups: then the block closes the scope.
+        with contextlib.ExitStack() as scope:
+            self.groups_sent = scope.enter_context(groups_of_a_test())
+            scope.enter_context(websockets_of_a_test(self.websocket_timeout))
+            # The first one added is called last; its failure is the test's.
+            self.addCleanup(scope.close)
+            return super().run(result)
 
     def live_websocket_client(self) -> LiveWebSocketClient:
         """

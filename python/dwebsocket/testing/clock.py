@@ -35,6 +35,9 @@ class Clock:
         """
         Steps the clock ahead by ``seconds``, second by second, once each view waits for its client.
 
+        Before that each view has handled what the test has sent to it; a view that does not within
+        three seconds is not waited for. ``advance(0)`` does that alone.
+
         Everything that is due by then has happened when this returns: pings were sent, and the
         test's clients have answered them; silent clients were given up; due closes have begun.
         Views whose timeout was reached have been woken, and handlers have had their ticks: one for

@@ -35,6 +35,7 @@ class EventWire:
         close: Code and reason of the server's end, once it has ended.
         outgoing: Events that are to be sent.
         close_sent: The client's close was queued.
+        sent: How many messages the client has sent.
     """
 
     offer = ""
@@ -56,6 +57,7 @@ class EventWire:
         self.close: tuple[int, str] | None = None
         self.outgoing: list[Event] = []
         self.close_sent = False
+        self.sent = 0
 
     @property
     def is_over(self) -> bool:
@@ -97,6 +99,7 @@ class EventWire:
         else:
             raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
         self.outgoing.append(event)
+        self.sent += 1
 
     def send_frame(self, opcode: int, payload: bytes, *, is_final: bool = True) -> None:
         """

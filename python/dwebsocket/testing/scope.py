@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket import _core, callbacks
 from dwebsocket.compat.system import monotonic
@@ -15,7 +15,7 @@ from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class OpenWebSocket(Protocol):
@@ -25,7 +25,7 @@ class OpenWebSocket(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Whether its view waits for its client."""
+        """Whether its view has read all from its client, and waits for it."""
 
     @property
     def is_ticking(self) -> bool:
@@ -81,31 +81,37 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
         try:
             yield
         finally:
-            try:
-                close_all(timeout, but=others)
-            finally:
-                if _core.is_leaving():
-                    _core.reopen()
-                undo()
-            _wait_until_given_back(before, timeout)
+            errors = _close_all(timeout, but=others)
+            if _core.is_leaving():
+                _core.reopen()
+            undo()
+            # A view that still runs has its connection, and has had its time.
+            errors += _errors_of(_wait_until_given_back, before, 0.0 if errors else timeout)
             for watch in unknown:
-                watch.join(timeout)
+                errors += _errors_of(watch.join, 0.0 if errors else timeout)
             for end in (callbacks.dismiss, thread.join, loop.dismiss):
                 end(_DISMISS_S)
             _wait_for_handler_threads(_DISMISS_S)
             loop_hub.forget_closed()
+            if errors:
+                raise errors[0]
 
 
-def close_all(timeout: float, *, but: set[OpenWebSocket]) -> None:
-    """Closes all open WebSockets ``but`` some; raises the first error when all are closed."""
+def _close_all(timeout: float, *, but: set[OpenWebSocket]) -> list[AssertionError]:
+    """Closes all open WebSockets ``but`` some, and gives the errors of those that do not end."""
     errors: list[AssertionError] = []
     for websocket in open_websockets - but:
-        try:
-            websocket.give_up(min(timeout, websocket.timeout))
-        except AssertionError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+        errors += _errors_of(websocket.give_up, min(timeout, websocket.timeout))
+    return errors
+
+
+def _errors_of(step: Callable[..., object], *arguments: Any) -> list[AssertionError]:
+    """Makes a call, and gives its error if it fails, so that the steps after it are taken too."""
+    try:
+        step(*arguments)
+    except AssertionError as error:
+        return [error]
+    return []
 
 
 def _wait_for_handler_threads(timeout: float) -> None:

@@ -65,19 +65,27 @@ class ViewWatch:
         error, self._error = self._error, None
         return error
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the view waits for its client now; also when it has ended."""
+    def is_waiting(self, sent: int, *, has_gone: bool) -> bool:
+        """
+        Whether the view waits for its client now, and has read all from it; also when it has ended.
+
+        Args:
+            sent: How many messages the client has sent.
+            has_gone: Whether it has closed, or vanished: then the view has to end.
+        """
         websocket = self._websocket
         if websocket is None:
             return self.over.done()
         connection: object = websocket._engine
         if isinstance(connection, AnnouncingConnection):
             connection = connection.announced
-        is_awaited = (
-            isinstance(connection, (_core.Connection, AsgiConnection)) and connection.is_awaited()
-        )
-        return is_awaited and not self.is_ticking
+        if not isinstance(connection, (_core.Connection, AsgiConnection)):
+            return False
+        if has_gone or connection.end() is not None:
+            return self.over.done()
+        # In this order: who waits after the last message was taken has handled it.
+        has_read = connection.messages()[0] >= sent and connection.waiting()[0] == 0
+        return has_read and connection.is_awaited() and not self.is_ticking
 
     @property
     def is_ticking(self) -> bool:

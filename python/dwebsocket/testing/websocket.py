@@ -163,8 +163,10 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the view waits for its client, or has ended."""
-        return self._watch is None or self._watch.is_waiting
+        """Whether the view has read all from its client and waits for it, or has ended."""
+        found = self._wire
+        has_gone = found.is_over or found.close_sent
+        return self._watch is None or self._watch.is_waiting(found.sent, has_gone=has_gone)
 
     @property
     def is_ticking(self) -> bool:
@@ -396,14 +398,14 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Raises:
             ViewStillRuns: It did not end.
         """
-        # Does not wait for the answer: the test has ended.
-        self._send_close(_NORMAL, "")
-        self._hang_up()
-        try:
-            if (watch := self._watch) is not None:
-                watch.join(timeout)
-        finally:
-            self._unshare()
+        # Called from the last to the first, each also when one before it has failed.
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._unshare)
+            if self._watch is not None:
+                steps.callback(self._watch.join, timeout)
+            steps.callback(self._hang_up)
+            # Does not wait for the answer: the test has ended.
+            self._send_close(_NORMAL, "")
 
     # -- what tests call ------------------------------------------------------------------------
 

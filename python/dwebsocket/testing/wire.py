@@ -43,6 +43,7 @@ class Wire:
             without a code, 1006 for none at all.
         outgoing: Bytes that are to be sent.
         close_sent: A close frame was queued.
+        sent: How many messages the client has sent.
     """
 
     def __init__(self, *, answer_pings: bool = True, offer: str = "") -> None:
@@ -55,6 +56,7 @@ class Wire:
         self.close: tuple[int, str] | None = None
         self.outgoing = bytearray()
         self.close_sent = False
+        self.sent = 0
         self._answer_pings = answer_pings
         self._head = b""
         self._reader = _core.FrameReader()
@@ -128,6 +130,8 @@ class Wire:
         self, opcode: int, payload: bytes, *, is_final: bool = True, is_compressed: bool = False
     ) -> None:
         """Queues one frame as it is, also one that violates the protocol."""
+        if is_final and opcode in (TEXT, BINARY, CONTINUATION):
+            self.sent += 1
         key = os.urandom(4)
         self.outgoing += _core.client_frame(
             opcode, payload, key, is_final=is_final, rsv1=is_compressed
