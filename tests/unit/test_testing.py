@@ -19,6 +19,7 @@ from dwebsocket import (
     ConnectionClosed,
     ReceiveTimeout,
     UsageError,
+    WebSocketHandler,
     _core,
     accept_websocket,
     callbacks,
@@ -96,6 +97,18 @@ async def aslow(request: Any) -> None:
             await request.websocket.asend("done")
 
 
+class Handler(WebSocketHandler):
+    def receive(self, message: str | bytes) -> None:
+        time.sleep(0.01)
+        ENDS.append(str(message))
+
+
+class AsyncHandler(WebSocketHandler):
+    async def receive(self, message: str | bytes) -> None:
+        await asyncio.sleep(0.01)
+        ENDS.append(str(message))
+
+
 @accept_websocket
 def absent(request: Any) -> None:
     raise Http404("nothing here")
@@ -107,6 +120,7 @@ def site(override: Callable[..., None]) -> Iterator[WebSocketClient]:
     redirect = RedirectView.as_view(url="/log-in/?next=/redirect/")
     views = {"echo": echo, "stay": stay, "absent": absent, "redirect": redirect}
     views |= {"slow": slow, "aslow": aslow}
+    views |= {"handler": Handler.as_view(), "ahandler": AsyncHandler.as_view()}
     override(ROOT_URLCONF=tuple(path(f"{name}/", view) for name, view in views.items()))
     STAY.clear()
     with websockets_of_a_test():
@@ -571,6 +585,18 @@ class TestClock:
                 ws.send_frame(0, b"rk")
                 Clock().advance(61)
                 assert [ws.receive(), ws.receive(), ws.receive()] == ["done", "done", "idle"]
+
+    @pytest.mark.parametrize("handler", ["handler", "ahandler"])
+    def test_waits_for_what_a_handler_has_not_read(
+        self, site: WebSocketClient, handler: str
+    ) -> None:
+        """Also without any time that passes."""
+        with site.websocket(f"/{handler}/") as ws:
+            for _ in range(20):
+                ENDS.clear()
+                ws.send("work")
+                Clock().advance(0)
+                assert ENDS == ["work"]
 
     @pytest.mark.parametrize("view", ["slow", "aslow"])
     def test_waits_for_a_view_whose_client_has_gone(self, site: WebSocketClient, view: str) -> None:

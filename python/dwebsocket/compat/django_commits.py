@@ -58,6 +58,15 @@ def after_commit(call: Callable[[], object], using: str, *, robust: bool = False
         _wait_for_commit(connection, waiting)
 
 
+def calls_at_commit(connection: BaseDatabaseWrapper) -> int:
+    """
+    Counts what waits for the end of the present ``atomic()``, and what a test has called already.
+
+    ``run_on_commit``, since 1.9: ``captureOnCommitCallbacks`` leaves in it what it has called.
+    """
+    return len(connection.run_on_commit) if connection.in_atomic_block else 0
+
+
 class _Call:
     """One of our calls, which :class:`_Commit` tells from those of others."""
 

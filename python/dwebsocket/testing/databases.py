@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
+from dwebsocket.compat.django_commits import calls_at_commit
 from dwebsocket.compat.django_test import connection_store, is_the_tests_own, set_connection_store
 from dwebsocket.compat.threading import frame_of
 
@@ -197,6 +198,21 @@ def shared_databases() -> Iterator[None]:
 def is_sharing() -> bool:
     """Whether some thread's connections are shared with all threads now."""
     return _users > 0
+
+
+def about_commits() -> str:
+    """Says that a test commits nothing, where calls wait for a commit; else it is empty."""
+    shared = {} if _sharing is None else _sharing._shared
+    waiting = {alias: calls_at_commit(connection) for alias, connection in shared.items()}
+    found = " and ".join(f"{count} in {alias!r}" for alias, count in waiting.items() if count)
+    if not found:
+        return ""
+    return (
+        " A message that waits for a commit is sent at the end of a block `with "
+        "self.captureOnCommitCallbacks(execute=True)` (pytest-django: "
+        "`django_capture_on_commit_callbacks`), and not without one: this test's transaction is "
+        f"never committed. Calls of `on_commit` so far: {found}. See docs/testing.md, Groups."
+    )
 
 
 def begin_sharing() -> None:

@@ -26,7 +26,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from dwebsocket.compat.system import NO_ENGINE, monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
-from dwebsocket.testing.databases import begin_sharing, end_sharing, is_sharing
+from dwebsocket.testing.databases import about_commits, begin_sharing, end_sharing, is_sharing
 from dwebsocket.testing.event_wire import EventWire
 from dwebsocket.testing.link import Link
 from dwebsocket.testing.scope import open_websockets
@@ -51,6 +51,7 @@ _Later = Coroutine[Any, Any, T]
 
 _CHUNK_BYTES = 256 * 1024
 _NORMAL = 1000
+_NO_MESSAGE = "no message came"
 
 
 class WebSocketRefused(WebSocketError):
@@ -253,7 +254,8 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             if left <= 0:
                 self._raise_failure()
                 where = "" if self._watch is None else f" {self._watch.whereabouts()}"
-                raise ReceiveTimeout(f"{what} within {timeout:g} s.{where}")
+                hint = about_commits() if what == _NO_MESSAGE else ""
+                raise ReceiveTimeout(f"{what} within {timeout:g} s.{hint}{where}")
             assert self._sock is not None
             await self._wait(self._sock, left)
 
@@ -295,7 +297,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
     async def _receive(self, timeout: float | None) -> Message:
         self._check_usable()
         found = self._wire
-        await self._until(lambda: found.messages or found.is_over, timeout, "no message came")
+        await self._until(lambda: found.messages or found.is_over, timeout, _NO_MESSAGE)
         if found.messages:
             return found.messages.popleft()
         self._raise_failure()

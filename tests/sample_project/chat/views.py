@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -95,6 +96,31 @@ def add_note(request):
         note = Note.objects.create(text=request.POST["text"])
         group("team-notes").send_json({"note": note.pk}, on_commit=True)
     return HttpResponseRedirect("/")
+
+
+@require_websocket(text_type=str)
+def board(request):
+    request.websocket.join("team-notes")
+    request.websocket.send("welcome")
+    for text in request.websocket:
+        with transaction.atomic():
+            note = Note.objects.create(text=text)
+            group("team-notes").send_json({"note": note.pk}, on_commit=True)
+
+
+@sync_to_async
+def _add_and_tell(text):
+    with transaction.atomic():
+        note = Note.objects.create(text=text)
+        transaction.on_commit(lambda: group("team-notes").send_json({"note": note.pk}))
+
+
+@require_websocket(text_type=str)
+async def aboard(request):
+    await request.websocket.ajoin("team-notes")
+    await request.websocket.asend("welcome")
+    async for text in request.websocket:
+        await _add_and_tell(text)
 
 
 @require_websocket

@@ -13,6 +13,8 @@ urlpatterns = [
     path("teams/<slug:team>/", views.team),
     path("ateams/<slug:team>/", views.ateam),
     path("add-note/", views.add_note),
+    path("board/", views.board),
+    path("aboard/", views.aboard),
     path("me/", views.me),
     path("visits/", views.visits),
     path("language/", views.language),

@@ -3,7 +3,7 @@
 from django.test import SimpleTestCase, TestCase
 
 from chat.models import Note
-from dwebsocket import group
+from dwebsocket import ReceiveTimeout, group
 from dwebsocket.testing import WebSocketTestMixin
 
 
@@ -35,6 +35,57 @@ class OnCommit(WebSocketTestMixin, TestCase):
             with self.captureOnCommitCallbacks(execute=True):
                 self.client.post("/add-note/", {"text": "n"})
             self.assertEqual(ws.receive_json(), {"note": Note.objects.get().pk})
+
+    def test_of_a_view_that_publishes(self):
+        for path in ("/board/", "/aboard/"):
+            with self.client.websocket(path) as ada, self.client.websocket(path) as grace:
+                self.assertEqual((ada.receive(), grace.receive()), ("welcome", "welcome"))
+                with self.captureOnCommitCallbacks(execute=True):
+                    ada.send(path)
+                    self.websocket_clock.advance(0)
+                note = Note.objects.last()
+                self.assertEqual(ada.receive_json(), {"note": note.pk})
+                self.assertEqual(grace.receive_json(), {"note": note.pk})
+
+    async def test_of_a_view_that_publishes_to_async_tests(self):
+        for path in ("/board/", "/aboard/"):
+            async with self.async_client.websocket(path) as ws:
+                self.assertEqual(await ws.receive(), "welcome")
+                with self.captureOnCommitCallbacks(execute=True):
+                    await ws.send(path)
+                    await self.websocket_clock.aadvance(0)
+                note = await Note.objects.alast()
+                self.assertEqual(await ws.receive_json(), {"note": note.pk})
+
+    async def test_of_an_async_test(self):
+        async with self.async_client.websocket("/teams/notes/") as ws:
+            self.assertEqual(await ws.receive(), "welcome to notes")
+            with self.captureOnCommitCallbacks(execute=True):
+                await self.async_client.post("/add-note/", {"text": "n"})
+            self.assertIn("note", await ws.receive_json())
+
+    def test_error_names_what_is_missing(self):
+        said = r"captureOnCommitCallbacks\(execute=True\).*never committed.*1 in 'default'"
+        with self.client.websocket("/board/") as ws:
+            self.assertEqual(ws.receive(), "welcome")
+            ws.send("no commit")
+            self.websocket_clock.advance(0)
+            with self.assertRaisesRegex(ReceiveTimeout, said):
+                ws.receive(timeout=0.01)
+
+    async def test_error_of_async_tests_names_it_too(self):
+        async with self.async_client.websocket("/aboard/") as ws:
+            self.assertEqual(await ws.receive(), "welcome")
+            await ws.send("no commit")
+            await self.websocket_clock.aadvance(0)
+            with self.assertRaisesRegex(ReceiveTimeout, "captureOnCommitCallbacks"):
+                await ws.receive(timeout=0.01)
+
+    def test_error_does_not_name_it_where_nothing_waits(self):
+        with self.client.websocket("/board/") as ws:
+            self.assertEqual(ws.receive(), "welcome")
+            with self.assertRaisesRegex(ReceiveTimeout, r"within 0.01 s\. The view"):
+                ws.receive(timeout=0.01)
 
     def test_never_without_a_commit(self):
         with self.client.websocket("/teams/notes/") as ws:
