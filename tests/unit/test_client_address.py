@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from dwebsocket import conf
+from dwebsocket.client import options
 from dwebsocket.client.address import Address
 
 
@@ -43,3 +47,13 @@ def test_user() -> None:
     """Is a header, and no part of the host."""
     parsed = Address.parse("ws://ada:s%40ve@a.example/")
     assert (parsed.host, parsed.authorization) == ("a.example", "Basic YWRhOnNAdmU=")
+
+
+def test_client_has_the_defaults_of_the_settings() -> None:
+    """Whoever has opened a connection, it is limited and compressed alike."""
+    compression, defaults = conf.Compression(), dict[str, Any](options._DEFAULTS)
+    assert options._COMPRESSION == (compression.threshold, compression.level)
+    assert options._MAX_FRAGMENTS == conf.SETTINGS["MAX_FRAGMENTS"].default
+    shared = {name: default for name, default in defaults.items() if name.upper() in conf.SETTINGS}
+    del shared["subprotocols"]
+    assert shared == {name: conf.SETTINGS[name.upper()].default for name in shared}

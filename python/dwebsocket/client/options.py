@@ -20,7 +20,7 @@ T = TypeVar("T")
 Given: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007
 
 # The same as for connections that clients open.
-_COMPRESSION = (1024, 1)
+_COMPRESSION = (256, 3)
 _MAX_FRAGMENTS = 80_000
 # Stands for one that is not known yet while the options are checked.
 _ANY_URL = "ws://localhost/"
