@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import socket
+import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from node_process import Node
 
+from dwebsocket.groups import backends, local
 from support.server import descriptors, thread_count
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 NODE = Path(__file__).with_name("local_node.py")
 
@@ -353,3 +356,45 @@ def test_nothing_is_opened_before_the_first_use(nodes: Nodes) -> None:
     nodes()
     pause(0.2)
     assert nodes.sockets() == []
+
+
+CALLS: dict[str, Callable[[local.Backend], Awaitable[object]]] = {
+    "subscribe": lambda backend: backend.asubscribe("room"),
+    "send": lambda backend: backend.asend("room", "message", []),
+    "close": lambda backend: backend.aclose("room", 1000, ""),
+    "count": lambda backend: backend.acount("room"),
+    "members": lambda backend: backend.amembers("room"),
+    "history": lambda backend: backend.aread_history("room", None, (10, 60.0)),
+    "subscribe soon": lambda backend: asyncio.sleep(0, backend.subscribe_soon("room")),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_event_loop_goes_on_while_the_process_meets_the_others(
+    override: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With the first call, which may wait for other processes for half a second."""
+    entry = {"BACKEND": "dwebsocket.groups.local", "RUNTIME_DIR": str(tmp_path)}
+    entry |= {"HISTORY": {"room": {"size": 10}}}
+    override(WEBSOCKET_GROUPS={"default": entry})
+    release = threading.Event()
+    start = local.Backend._start
+
+    def start_late(backend: local.Backend) -> Any:
+        assert release.wait(10), "the event loop waits"
+        return start(backend)
+
+    monkeypatch.setattr(local.Backend, "_start", start_late)
+
+    async def main() -> None:
+        backend = backends.backend("default")
+        assert isinstance(backend, local.Backend)
+        call = asyncio.ensure_future(CALLS[name](backend))
+        await asyncio.sleep(0)
+        release.set()
+        await call
+        assert await asyncio.to_thread(lambda: backend.node) is not None
+        backend.stop()
+
+    with backends.replaced(backends.make):
+        asyncio.run(main())

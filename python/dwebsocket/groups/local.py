@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, unpatched
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import user_id
 from dwebsocket.groups import backend, process
+from dwebsocket.waiting.long_calls import call_elsewhere, submit
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.backend import Exclude, Message
+    from dwebsocket.groups.history import Page, Position
 
 # Raised with the format of frames between processes: other versions have folders of their own.
 _VERSION = 2
@@ -86,6 +89,11 @@ class Backend(process.Backend):
                     self._node = self._start()
         return self._node
 
+    async def _start_elsewhere(self) -> None:
+        """Makes this process a node while the event loop goes on."""
+        if self._node is None:
+            await call_elsewhere(lambda: self.node)
+
     def _start(self) -> _core.LocalNode:
         try:
             node = _core.LocalNode(self.folder, user_id(), self.groups, self.presence)
@@ -141,7 +149,41 @@ class Backend(process.Backend):
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
         """
-        self.subscribe(name)
+        await self._start_elsewhere()
+
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`."""
+        if self._node is None and running_loop() is not None:
+            submit(lambda: super(Backend, self).subscribe_soon(name))
+        else:
+            super().subscribe_soon(name)
+
+    async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
+        """As :meth:`dwebsocket.groups.process.Backend.asend`."""
+        await self._start_elsewhere()
+        await super().asend(name, message, exclude)
+
+    async def aclose(self, name: str, code: int, reason: str) -> None:
+        """As :meth:`dwebsocket.groups.process.Backend.aclose`."""
+        await self._start_elsewhere()
+        await super().aclose(name, code, reason)
+
+    async def acount(self, name: str) -> int:
+        """As :meth:`count`."""
+        await self._start_elsewhere()
+        return self.count(name)
+
+    async def amembers(self, name: str) -> list[_core.Member]:
+        """As :meth:`members`."""
+        await self._start_elsewhere()
+        return self.members(name)
+
+    async def aread_history(
+        self, name: str, after: Position | None, limits: tuple[int, float]
+    ) -> Page:
+        """As :meth:`dwebsocket.groups.process.Backend.aread_history`."""
+        await self._start_elsewhere()
+        return await super().aread_history(name, after, limits)
 
     def members(self, name: str) -> list[_core.Member]:
         """
