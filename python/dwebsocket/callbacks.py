@@ -155,6 +155,10 @@ class CallbackThread:
                     if (is_idle or not self._may_linger) and self._retire():
                         return
         finally:
+            with self._lock:
+                if self._hub is hub:
+                    # An error of the system: the next call starts another thread.
+                    self._hub = None
             gone.release()
 
     def _make_calls(self, hub: _core.Hub) -> None:
@@ -182,7 +186,7 @@ class CallbackThread:
 def _make(call: Call) -> None:
     try:
         call()
-    except Exception:
+    except BaseException:
         # This thread also makes the calls of all other connections, so it must go on.
         _log.exception("A callback of a WebSocket could not be started.")
 

@@ -66,8 +66,11 @@ _log = logging.getLogger("dwebsocket")
 
 # The class `dwebsocket.WebSocket`; set by its module.
 _sender: type[Any] | None = None
-# Calls that wait for the thread that makes them, and whether it runs.
+# Calls that wait for the thread that makes them, and whether it runs. Event loops cannot wait for
+# receivers that are slower than clients: beyond the most, calls are dropped, and counted.
+_MOST_WAITING = 10_000
 _waiting: deque[Callable[[], object]] = deque()
+_dropped = 0
 _is_at_work = False
 _lock = unpatched.lock()
 
@@ -128,13 +131,27 @@ def _send_in_loop(
 
 
 def _call_on_thread(call: Callable[[], object]) -> None:
-    """Makes ``call`` on a thread, after those that were handed over before. Never waits."""
-    global _is_at_work
+    """
+    Makes ``call`` on a thread, after those that were handed over before. Never waits.
+
+    Where too many wait it is dropped, and that is logged.
+    """
+    global _dropped, _is_at_work
     with _lock:
-        _waiting.append(call)
-        if _is_at_work:
-            return
-        _is_at_work = True
+        is_too_much = len(_waiting) >= _MOST_WAITING
+        if is_too_much:
+            _dropped += 1
+        else:
+            _waiting.append(call)
+        is_first, is_at_work, _is_at_work = _dropped == 1, _is_at_work, True
+    if is_too_much and is_first:
+        _log.error(
+            "Receivers of signals take too long: %s calls wait, and no more are taken until they "
+            "are made.",
+            _MOST_WAITING,
+        )
+    if is_at_work:
+        return
     try:
         unpatched.start_thread("dwebsocket-signals", _work)
     except RuntimeError:
@@ -143,12 +160,12 @@ def _call_on_thread(call: Callable[[], object]) -> None:
 
 
 def _work() -> None:
-    global _is_at_work
+    global _dropped, _is_at_work
     while True:
         with _lock:
             if not _waiting:
-                _is_at_work = False
-                return
+                dropped, _dropped, _is_at_work = _dropped, 0, False
+                break
             call = _waiting.popleft()
         try:
             call()
@@ -158,11 +175,13 @@ def _work() -> None:
         finally:
             # The thread ends soon, and with it what receivers have left open.
             connections.close_all()
+    if dropped:
+        _log.error("%s signals about WebSockets were dropped: their receivers took long.", dropped)
 
 
 def _forget_parents_calls() -> None:
-    global _is_at_work, _lock
-    _lock, _is_at_work = unpatched.lock(), False
+    global _dropped, _is_at_work, _lock
+    _lock, _dropped, _is_at_work = unpatched.lock(), 0, False
     _waiting.clear()
 
 

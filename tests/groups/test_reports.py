@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
+from django.test import override_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket import _core, group
-from dwebsocket.groups import backends, process
+from dwebsocket.groups import backends, process, reports
 from support.redis import Redis, settings
 from support.waiting import eventually
 
@@ -86,3 +88,54 @@ def test_the_thread_ends_with_its_backend(override: Override) -> None:
         del member
     gc.collect()
     eventually(lambda: not started.is_alive())
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_the_thread_goes_on_after_an_event_that_fails(
+    override: Override,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
+) -> None:
+    """The next event is reported."""
+    entry = {"BACKEND": "dwebsocket.groups.process", "SLOW": "drop_newest"}
+    override(WEBSOCKET_GROUPS={"default": entry})
+    reported: list[list[str]] = []
+
+    def fail_first(backend: object, kind: str, texts: list[str]) -> None:
+        reported.append(texts)
+        if len(reported) == 1:
+            raise error
+
+    monkeypatch.setattr(reports, "report", fail_first)
+    with backends.replaced(process.Backend):
+        members = [join("one"), join("two")]
+        for name in ("one", "two"):
+            for number in range(5):
+                group(name).send(f"message {number}")
+        eventually(lambda: reported == [["one"], ["two"]])
+        del members
+    assert "An event of groups could not be reported" in caplog.text
+
+
+def test_overridden_settings_keep_few_backends(override: Override) -> None:
+    """Those used last; one that is in use below all others stays the same."""
+    made = backends.Backends(backends.make)
+    kind = {"BACKEND": "dwebsocket.groups.process"}
+    with backends.swapped(made):
+        override(WEBSOCKET_GROUPS={"default": kind, "other": kind})
+        below, other = backends.backend("default"), backends.backend("other")
+        dropped = None
+        for number in range(40):
+            entry = {**kind, "PREFIX": f"number {number}"}
+            with override_settings(WEBSOCKET_GROUPS={"default": entry, "other": kind}):
+                above = backends.backend("default")
+                assert above is backends.backend("default")
+                assert above is not below
+                dropped = dropped or ref(above)
+            assert backends.backend("default") is below
+            assert backends.backend("other") is other
+        assert len(made._made) < 15
+        gc.collect()
+        assert dropped is not None
+        assert dropped() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import weakref
@@ -113,3 +114,37 @@ def test_many_cancelled_timers_do_not_heap_up(thread: callbacks.CallbackThread) 
     for _ in range(1000):
         thread.call_later(3600, lambda: None)()
     assert len(thread._timers) < 200
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_goes_on_after_any_exception(
+    thread: callbacks.CallbackThread,
+    called: queue.SimpleQueue[Any],
+    request_log: Callable[..., list[Any]],
+    error: type[BaseException],
+) -> None:
+    """Also one that ends other threads: the calls of other connections wait behind it."""
+
+    def fail() -> None:
+        raise error
+
+    thread.call_later(0, fail)
+    thread.call_later(0, lambda: called.put(1))
+    assert called.get(timeout=10) == 1
+    assert [record.exc_info[0] for record in request_log("dwebsocket")] == [error]
+
+
+def test_thread_that_an_error_has_ended_is_replaced(
+    thread: callbacks.CallbackThread,
+    called: queue.SimpleQueue[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the next call, whose thread makes those that are due, too."""
+    ended = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+    monkeypatch.setattr(thread, "_make_calls", lambda _: 1 / 0)
+    thread.call_later(0, lambda: called.put(1))
+    assert ended.wait(10)
+    monkeypatch.undo()
+    thread.call_later(0, lambda: called.put(2))
+    assert [called.get(timeout=10), called.get(timeout=10)] == [1, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -338,3 +339,17 @@ def test_a_process_answers_others_only_where_that_is_on(override: Callable[..., 
     assert survey.is_on() is False
     override(WEBSOCKET_OPERATIONS=True)
     assert survey.is_on() is True
+
+
+def test_samples_are_taken_again_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next event starts the thread that the error has ended."""
+    ended = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+    monkeypatch.setattr(survey, "is_on", lambda: True)
+    monkeypatch.setattr(survey, "_subscribe", lambda *, is_first: 1 / 0)
+    listener = survey._Listener()
+    for _ in range(2):
+        listener.on_event()
+        assert ended.wait(60)
+        ended.clear()
+        eventually(lambda: not listener._is_running)

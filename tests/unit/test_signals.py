@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -527,3 +528,62 @@ def test_announcing_connection_passes_all_else_on(open_websocket: Callable[..., 
     announcing = AnnouncingConnection(live.connection, live.websocket)
     assert announcing.id == live.connection.id
     assert announcing.as_member() is live.connection
+
+
+def test_signals_that_wait_for_a_slow_receiver_have_a_bound(
+    connected: Callable[..., None], request_log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is dropped is counted in the log; afterwards all is as before."""
+    monkeypatch.setattr(signals, "_MOST_WAITING", 3)
+    begun, release, told = threading.Event(), threading.Event(), []
+
+    def receive(sender: object, websocket: Any, **facts: Any) -> None:
+        begun.set()
+        assert release.wait(60)
+        told.append(websocket)
+
+    async def send(*numbers: int) -> None:
+        for number in numbers:
+            signals.send(signals.websocket_refused, number, None)
+
+    connected("websocket_refused", receive)
+    asyncio.run(send(0))
+    assert begun.wait(60)
+    asyncio.run(send(*range(1, 10)))
+    release.set()
+    eventually(lambda: not signals._is_at_work)
+    assert told == [0, 1, 2, 3]
+    asyncio.run(send(10))
+    eventually(lambda: told[-1] == 10)
+    eventually(lambda: len(request_log("dwebsocket")) == 2)
+    first, last = (record.getMessage() for record in request_log("dwebsocket"))
+    assert "3 calls wait" in first
+    assert last.startswith("6 signals")
+
+
+def test_connections_that_join_while_an_interruption_is_told(
+    open_websocket: Callable[..., Any], connected: Callable[..., None]
+) -> None:
+    """Do no harm: the thread that tells goes on."""
+    connected("group_interrupted", lambda **facts: None)
+    live, joined = open_websocket(), []
+
+    class Socket:
+        _groups_noted = None
+
+    def join() -> None:
+        for _ in range(2000):
+            joined.append(Socket())
+            membership_signals._note(group("a"), joined[-1])  # type: ignore[arg-type]
+
+    live.websocket.join("a")
+    joiner = threading.Thread(target=join)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        joiner.start()
+        while joiner.is_alive():
+            membership_signals.note_interrupted("default", ["b"])
+    finally:
+        joiner.join()
+        sys.setswitchinterval(interval)

@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     Make = Callable[[str, BackendSettings], Backend]
 
 
+# Backends of one alias that are kept, more than settings lie over one another in any test.
+_MOST = 8
+
+
 class Backends:
     """Backends of this process, each made on first use."""
 
     def __init__(self, make: Make, *, make_for_tests: Make | None = None) -> None:
         """``make`` makes them; ``make_for_tests`` in a process that runs tests, if it is given."""
         self._lock = unpatched.lock()
+        # Of each alias those used last, by settings: tests override these and go back.
         self._made: dict[tuple[str, BackendSettings], Backend] = {}
+        self._latest: dict[str, Backend] = {}
         self._make = make
         self._make_for_tests = make_for_tests
         self._for_tests = None if make_for_tests is None else Backends(make_for_tests)
@@ -45,19 +51,30 @@ class Backends:
             raise ImproperlyConfigured(
                 f"WEBSOCKET_GROUPS has no backend {alias!r}; it has {known}."
             )
-        key = (alias, settings)
-        backend = self._made.get(key)
-        if backend is None:
+        backend = self._made.get((alias, settings))
+        if backend is None or backend is not self._latest.get(alias):
             # Not under the lock: making one may import a library.
-            made = self._make(alias, settings)
-            with self._lock:
-                backend = self._made.setdefault(key, made)
+            made = self._make(alias, settings) if backend is None else backend
+            backend = self._keep(alias, settings, made)
+        return backend
+
+    def _keep(self, alias: str, settings: BackendSettings, made: Backend) -> Backend:
+        """Keeps a backend of an alias, unless there is one; drops the one not used for longest."""
+        key = (alias, settings)
+        with self._lock:
+            backend = self._latest[alias] = self._made.get(key, made)
+            others = [each for each in self._made if each[0] == alias and each != key]
+            dropped = others[: len(others) + 1 - _MOST]
+            kept = {each: self._made[each] for each in self._made if each not in (*dropped, key)}
+            # Exchanged as a whole: others read it without the lock.
+            self._made = {**kept, key: backend}
         return backend
 
     def clear(self) -> None:
         """Drops all of them. Each ends when nothing uses it any more."""
         with self._lock:
-            self._made.clear()
+            self._made = {}
+            self._latest.clear()
 
     def anew(self) -> Backends:
         """Gives others, which are made in the same way."""

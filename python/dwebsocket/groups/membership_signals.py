@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
-from dwebsocket import signals
+from dwebsocket import signals, unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.groups import backends, names
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Named(Protocol):
 
 # The connections that have joined groups while a signal had receivers.
 _joined: WeakSet[Base] = WeakSet()
+# Around each use of it: a set that grows cannot be iterated.
+_lock = unpatched.lock()
 
 
 def is_new(group: Named, member: Member) -> bool:
@@ -65,7 +68,7 @@ def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
 
     def announce() -> None:
         request = websocket._view_request
-        _joined.add(websocket)
+        _add(websocket)
         for group in list(noted):
             signals.send(signals.group_joined, websocket, request, group=group)
         _leave_at_end(websocket)
@@ -96,7 +99,9 @@ def note_interrupted(using: str, interrupted: Iterable[str]) -> None:
     if not signals.group_interrupted.receivers:
         return
     wanted = set(interrupted)
-    for websocket in list(_joined):
+    with _lock:
+        joined = list(_joined)
+    for websocket in joined:
         for group in list(websocket._groups_noted or ()):
             if group.using == using and group.name in wanted:
                 request = websocket._view_request
@@ -117,8 +122,21 @@ def _note(group: Named, websocket: Base) -> bool:
     # If two threads race, the first one's object stays.
     websocket.__dict__.setdefault("_groups_noted", {})[group] = None
     if is_first:
-        _joined.add(websocket)
+        _add(websocket)
     return is_first
+
+
+def _add(websocket: Base) -> None:
+    with _lock:
+        _joined.add(websocket)
+
+
+def _forget_parents_lock() -> None:
+    global _lock
+    _lock = unpatched.lock()
+
+
+at_fork(_forget_parents_lock)
 
 
 def _leave_at_end(websocket: Base) -> None:

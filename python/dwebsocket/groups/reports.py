@@ -33,7 +33,11 @@ def start(backend: Backend) -> None:
         while os.getpid() == process and weak() is not None:
             notice = groups.take_notice(None)
             if notice is not None and (backend := weak()) is not None:
-                report(backend, *notice)
+                try:
+                    report(backend, *notice)
+                except BaseException:
+                    # The next event is reported, whatever this one's receivers do.
+                    _log.exception("An event of groups could not be reported")
                 del backend
 
     finalize(backend, _end, groups, process).atexit = False

@@ -201,6 +201,14 @@ class _Listener:
         return [] if self._series is None else self._series.since(slot)
 
     def _work(self, pid: int) -> None:
+        try:
+            self._take_samples(pid)
+        except BaseException:
+            # The next event starts another thread.
+            self._is_running = False
+            raise
+
+    def _take_samples(self, pid: int) -> None:
         """Subscribes, then takes samples until one is of zeros."""
         is_subscribed, retry_at, slot = False, 0.0, 0
         while os.getpid() == pid and self._series is not None:
