@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent / "typed_project"
+TESTS = Path(__file__).resolve().parent
+PROJECT, README = TESTS / "typed_project", TESTS.parent / "README.md"
 
 
 def test_typed_project_runs() -> None:
@@ -23,3 +26,18 @@ def test_typed_project_runs() -> None:
         timeout=110,
     )
     assert (done.returncode, "Ran 10 tests" in done.stderr) == (0, True), done.stdout + done.stderr
+
+
+def test_typed_project_has_the_view_of_the_readme() -> None:
+    """With annotations, and with what they ask for."""
+    found = re.search(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    (view,) = (node for node in ast.parse(found[1]).body if isinstance(node, ast.FunctionDef))
+    (typed,) = (
+        node
+        for node in ast.parse((PROJECT / "rooms" / "readme.py").read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    )
+    view.args.args[0].annotation = typed.args.args[0].annotation
+    view.returns, view.body = typed.returns, [typed.body[0], *view.body, typed.body[-1]]
+    assert ast.unparse(view) == ast.unparse(typed)

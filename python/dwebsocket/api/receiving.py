@@ -125,11 +125,13 @@ class Receiving(Base):
             self._let_others_run()
         return count
 
-    def __iter__(self) -> Iterator[Message | None]:
+    def __iter__(self) -> Iterator[Any]:
         """
         Yields each message until the connection has ended.
 
-        In the compatible mode (``WEBSOCKET_TEXT_TYPE = "bytes"``) a final None follows, once.
+        In the compatible mode (``WEBSOCKET_TEXT_TYPE = "bytes"``) a final None follows, once. The
+        mode is that of the view: no type says which one it is, so type checkers take each message
+        for what the view uses it as.
         """
         while (message := self.wait()) is not None:
             yield message

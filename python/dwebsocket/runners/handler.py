@@ -144,12 +144,13 @@ class Handled:
         here, which accepts.
         """
 
-    def receive(self, message: str | bytes) -> Awaitable[None] | None:
+    def receive(self, message: Any) -> Awaitable[None] | None:
         """
         Is called for each message, one at a time and in order. Does nothing here.
 
         Args:
-            message: Text as ``str``, binary as ``bytes``.
+            message: Text as ``str``, binary as ``bytes``. A handler whose clients send one of them
+                may annotate it so.
         """
 
     def disconnect(self, code: int, reason: str) -> Awaitable[None] | None:

@@ -42,6 +42,22 @@ class Room(WebSocketHandler):
         self.group("room-{name}").send_json({"left": code, "why": reason})
 
 
+class Texts(WebSocketHandler):
+    """Whose clients send text alone."""
+
+    def receive(self, message: str) -> None:
+        """Sends it back in capitals."""
+        self.websocket.send(message.upper())
+
+
+class AsyncTexts(WebSocketHandler):
+    """The same, for an event loop."""
+
+    async def receive(self, message: str) -> None:
+        """Sends it back in capitals."""
+        await self.websocket.asend(message.upper())
+
+
 class AsyncRoom(WebSocketHandler):
     """The methods are coroutine functions."""
 

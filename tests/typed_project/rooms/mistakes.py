@@ -59,8 +59,8 @@ class OfAHandler(WebSocketHandler):
 
     every = "1"  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-    def receive(self, message: bytes) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Text comes as well."""
+    def receive(self) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One argument."""
 
     def disconnect(self, code: int) -> None:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
         """Two arguments."""
