@@ -7,7 +7,9 @@ The settings of a process without Django, from the environment.
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
+import logging
 import os
 
 from django.conf import settings
@@ -16,6 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import conf
 
 PREFIX = "DWEBSOCKET_"
+
+_log = logging.getLogger("dwebsocket")
 
 # Settings with several values, which commas separate.
 _LISTS = {"ALLOWED_ORIGINS", "SUBPROTOCOLS"}
@@ -30,23 +34,44 @@ def values() -> dict[str, object]:
     """
     Gives the settings that the environment has, by their names without prefix.
 
+    Variables that are no settings are ignored, with a warning in the log.
+
     Raises:
-        ImproperlyConfigured: A variable that is no setting, or has an invalid value. The message
-            names it.
+        ImproperlyConfigured: A setting has an invalid value. The message names it.
     """
-    found = {
-        name.removeprefix(PREFIX): _value(name.removeprefix(PREFIX), text)
-        for name, text in os.environ.items()
-        if name.startswith(PREFIX)
-    }
-    for name, value in found.items():
+    found: dict[str, object] = {}
+    unknown = []
+    for variable, text in os.environ.items():
+        name = variable.removeprefix(PREFIX)
+        if name == variable:
+            continue
         if name not in conf.SETTINGS:
-            raise ImproperlyConfigured(f"There is no setting {PREFIX}{name}.")
+            unknown.append(name)
+            continue
+        found[name] = _value(name, text)
         try:
-            conf.read(name, value)
+            conf.read(name, found[name])
         except ValueError as error:
-            raise ImproperlyConfigured(f"{PREFIX}{name} {error}.") from None
+            raise ImproperlyConfigured(f"{variable} {error}.") from None
+    if unknown:
+        _warn_of(*sorted(unknown))
     return found
+
+
+@functools.cache
+def _warn_of(*names: str) -> None:
+    """
+    Warns of variables that are no settings, once.
+
+    Kubernetes sets some in each container beside a service named ``dwebsocket``, such as
+    ``DWEBSOCKET_SERVICE_HOST``.
+    """
+    known = list(conf.SETTINGS)
+    told = []
+    for name in names:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        told += [PREFIX + name + (f" (did you mean {PREFIX}{close[0]}?)" if close else "")]
+    _log.warning("Variables of the environment that are no settings: %s", ", ".join(told))
 
 
 @functools.cache

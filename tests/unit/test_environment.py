@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
@@ -33,7 +37,6 @@ def test_values(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: ob
     [
         ("PING_INTERVAL", "often", "DWEBSOCKET_PING_INTERVAL must be a number of seconds above 0"),
         ("ALLOWED_ORIGINS", "a.example", "DWEBSOCKET_ALLOWED_ORIGINS has 'a.example', which is no"),
-        ("PINGS", "1", "There is no setting DWEBSOCKET_PINGS"),
     ],
 )
 def test_wrong_values(monkeypatch: pytest.MonkeyPatch, name: str, text: str, error: str) -> None:
@@ -41,6 +44,34 @@ def test_wrong_values(monkeypatch: pytest.MonkeyPatch, name: str, text: str, err
     monkeypatch.setenv(f"DWEBSOCKET_{name}", text)
     with pytest.raises(ImproperlyConfigured, match=error):
         environment.values()
+
+
+def test_a_service_of_kubernetes_stops_nothing() -> None:
+    """Its variables are in each container; a mistyped setting is named with what was meant."""
+    variables = {
+        "DWEBSOCKET_SERVICE_HOST": "10.0.0.7",
+        "DWEBSOCKET_PORT": "tcp://10.0.0.7:80",
+        "DWEBSOCKET_PING_INTERVALL": "5",
+    }
+    code = """
+import dwebsocket.uvicorn as protocol
+from dwebsocket import conf, environment
+environment.use()
+print(conf.Options.current({}).ping_interval)
+"""
+    inherited = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**inherited, **variables, "DWEBSOCKET_PING_INTERVAL": "7"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "7.0\n"), done.stderr
+    assert done.stderr == (
+        "Variables of the environment that are no settings: DWEBSOCKET_PING_INTERVALL "
+        "(did you mean DWEBSOCKET_PING_INTERVAL?), DWEBSOCKET_PORT, DWEBSOCKET_SERVICE_HOST\n"
+    )
 
 
 def test_keywords() -> None:
