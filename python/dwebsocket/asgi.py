@@ -215,7 +215,7 @@ def _report_refusal(scope: Scope) -> None:
     peer, reason = str((scope.get("client") or ("",))[0]), "This process is ending."
     refused = Record("websocket.refused", None, peer, scope["path"], 403, reason)
     refused.log(
-        logging.getLogger("django.request"),
+        _logger,
         logging.INFO,
         "WebSocket refused with %d: %s: %s",
         *(refused.code, refused.path, refused.reason),

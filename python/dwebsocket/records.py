@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import unpatched
+from dwebsocket import clock, unpatched
 from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ _REASONS = {
 # How often each event has happened in this process, by code. Clients cannot add codes without end.
 _counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
 _lock = unpatched.lock()
+# Refusals of one status and level that are logged at once, and a second after these. Any client can
+# cause as many as it likes.
+_BURST, _PER_S = 100.0, 1.0
+# For each status and level: how many may be logged, since when, and how many were not logged.
+_refusals: dict[tuple[int, int], tuple[float, float, int]] = {}
 
 # Close codes when the site ends, and when only this process ends.
 _DEPARTURES = (1001, 1012)
@@ -128,6 +133,21 @@ def count(event: str, number: int = 1, *, code: int = 0) -> None:
         counts[code] = counts.get(code, 0) + number
 
 
+def unlogged_refusals(status: int, level: int) -> int | None:
+    """
+    Gives how many refusals were not logged since the last that was; None: nor shall this one be.
+
+    To be asked once for each refusal. Never waits; any thread may call it.
+    """
+    now = clock.now()
+    with _lock:
+        left, since, unlogged = _refusals.get((status, level), (_BURST, now, 0))
+        left = min(_BURST, left + (now - since) * _PER_S)
+        is_logged = left >= 1
+        _refusals[status, level] = (left - 1, now, 0) if is_logged else (left, now, unlogged + 1)
+        return unlogged if is_logged else None
+
+
 def event_counts() -> dict[str, dict[int, int]]:
     """
     Gives how often each event of ``docs/logging.md`` has happened in this process.
@@ -148,6 +168,7 @@ def event_counts() -> dict[str, dict[int, int]]:
 def _forget_parents_events() -> None:
     global _lock
     _lock = unpatched.lock()
+    _refusals.clear()
     for counts in _counts.values():
         counts.clear()
 

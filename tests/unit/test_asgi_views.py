@@ -302,7 +302,7 @@ class TestRefusal:
         assert [(event["type"], event["code"]) for event in received] == [
             ("websocket.disconnect", 1006)
         ]
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.getMessage() == "WebSocket refused with 403: /: The view rejected it."
 
     def test_a_task_that_receives_meanwhile(self, visit: Serve) -> None:

@@ -218,7 +218,7 @@ class TestRefuse:
             )
 
         assert self.status(visit, decide, as_async=as_async).status_code == status
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.getMessage() == (f"WebSocket refused with {status}: /: The view rejected it.")
 
     def test_goes_on_after_reject(self, visit: Serve, as_async: bool) -> None:
@@ -324,7 +324,7 @@ def test_no_thread_for_the_view(
     monkeypatch.setattr("dwebsocket.runners.thread.run", refuse)
     made = visit(view_of(lambda request: None, as_async=False))
     assert made.response.status_code == 503
-    (record,) = request_log("django.request")
+    (record,) = request_log("dwebsocket")
     assert "No thread for another view: can't start new thread" in record.getMessage()
 
 
@@ -374,7 +374,7 @@ class TestTooLate:
         assert thread.join(10)
         assert loop.join(10)
         assert len(told) == (decide == "accept")
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert "did not decide within WEBSOCKET_HANDSHAKE_TIMEOUT (0.05 s)" in record.getMessage()
         assert _core.open_connections() == 0
 

@@ -133,7 +133,7 @@ class TestOpens:
         made.finish()
         made._read_head()
         assert made.client.closing() == (1008, "")
-        (record,) = [r for r in request_log("django.request") if hasattr(r, "event")]
+        (record,) = [r for r in request_log("dwebsocket") if hasattr(r, "event")]
         assert record.levelno == logging.WARNING
         assert "Refuse it before accept_connection()" in record.getMessage()
 
@@ -335,7 +335,7 @@ class TestRefusals:
         assert made.response.status_code == status
         assert [each for each in seen if not isinstance(each, WebSocket)] == []
         assert _core.open_connections() == before
-        records = [each for each in request_log("django.request") if hasattr(each, "event")]
+        records = [each for each in request_log("dwebsocket") if hasattr(each, "event")]
         assert [record.event for record in records] == ["websocket.refused"]
 
     @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class TestEachRecord:
     def test_refusal(self, visit: Serve, request_log: Log, attack: str) -> None:
         """The Origin is in the reason."""
         visit(waits, environ=self.environ(attack, HTTP_ORIGIN=f"http://{attack}"))
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.__dict__["event"] == "websocket.refused"
         assert_plain(record)
 
@@ -94,7 +94,7 @@ class TestEachRecord:
 
         scope = {"type": "websocket", "path": f"/{attack}", "client": [attack, 7], "headers": []}
         asyncio.run(asgi.websocket_application(scope, receive, send))
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert_plain(record)
 
 

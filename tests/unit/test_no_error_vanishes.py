@@ -101,8 +101,8 @@ class TestResponsesThatNobodySees:
         else:
             runner.run(lambda request: response, request, ((), {}), live.websocket, {})
         assert live.client.closing() == (1008, "")
-        (record,) = request_log("django.request", "dwebsocket")
-        assert (record.name, record.levelno) == ("django.request", logging.WARNING)
+        (record,) = request_log("dwebsocket", "dwebsocket")
+        assert (record.name, record.levelno) == ("dwebsocket", logging.WARNING)
         name = type(response).__name__
         assert f"{name} with status {response.status_code}" in record.getMessage()
         assert "/there/" in record.getMessage()
@@ -176,7 +176,8 @@ class TestResponsesThatNobodySees:
         """Django logs its refusal, and we log the close."""
         view = accept_websocket(require_http_methods(["POST"])(echo))
         assert end_of(visit(view)) == (1008, "")
-        assert [ADVICE in r.getMessage() for r in request_log("django.request")] == [False, True]
+        log = request_log("django.request", "dwebsocket")
+        assert [ADVICE in record.getMessage() for record in log] == [False, True]
 
     def test_view_that_decides_and_has_accepted(self, visit: Serve, request_log: Log) -> None:
         """Too late for a page."""

@@ -8,6 +8,8 @@ import logging
 import logging.config
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from dwebsocket import _core, accept_websocket, asgi, event_counts, records
 from dwebsocket.records import EVENTS, Record, printable
 from dwebsocket.runners import loop, thread
 from dwebsocket.servers.asgi import AsgiHandshake
+from dwebsocket.testing.clock import Clock
 from support.waiting import eventually
 
 Log = Callable[..., list[logging.LogRecord]]
@@ -86,13 +89,62 @@ def test_page_lists_every_event() -> None:
 
 
 def test_refusal(visit: Serve, request_log: Log) -> None:
-    """One record of Django's logger, with the status as its code."""
+    """One record, with the status as its code."""
     visit(waits, environ=handshake(HTTP_ORIGIN="http://evil.example", REMOTE_ADDR="192.0.2.1"))
-    (record,) = request_log("django.request")
+    (record,) = request_log("dwebsocket")
     event, peer, path, code, reason = fields(record)
     assert (event, peer, path, code) == ("websocket.refused", "192.0.2.1", "/", 403)
     assert "evil.example" in reason
     assert record.__dict__["status_code"] == 403
+
+
+def test_refusal_without_a_logging_of_the_project() -> None:
+    """It is on stderr also without DEBUG, where Django's LOGGING shows no warning of a request."""
+    code = """
+import django
+from django.conf import settings
+from django.test import RequestFactory
+settings.configure(ALLOWED_HOSTS=["*"])
+django.setup()
+from dwebsocket import require_websocket
+print(require_websocket(lambda request: None)(RequestFactory().get("/chat/")).status_code)
+"""
+    inherited = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=inherited, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "400\n"
+    line = "WebSocket refused with 400: /chat/: This address is for WebSockets only.\n"
+    assert done.stderr == line
+
+
+def test_flood_of_refusals(visit: Serve, request_log: Log) -> None:
+    """Not each is logged, all are counted; a later line says how many were not."""
+    refused = event_counts()["websocket.refused"].get(403, 0)
+
+    def refuse(host: str) -> None:
+        visit(waits, environ=handshake(HTTP_ORIGIN=f"http://{host}"))
+
+    records._refusals.clear()
+    for _ in range(150):
+        refuse("one.example")
+    # Another status is none of them.
+    visit(waits, environ=handshake(HTTP_SEC_WEBSOCKET_VERSION="8"))
+    Clock().advance(1)
+    refuse("two.example")
+    lines = [record.getMessage() for record in request_log("dwebsocket")]
+    assert sum("with 426" in line for line in lines) == 1
+    logged = [line for line in lines if "with 403" in line]
+    assert 101 <= len(logged) < 151
+    assert "two.example" in logged[-1]
+    unlogged = [
+        int(found[1]) for line in logged if (found := re.search(r"\(and (\d+) more\)$", line))
+    ]
+    assert sum(unlogged) == 151 - len(logged)
+    assert event_counts()["websocket.refused"][403] == refused + 151
+    # For the fixture above, which cannot know.
+    records._counts["websocket.refused"][403] = refused + len(logged)
+    records._refusals.clear()
 
 
 @pytest.mark.parametrize("view", [waits, awaits])
@@ -209,7 +261,7 @@ def test_refusal_before_django_sees_it(request_log: Log, monkeypatch: pytest.Mon
     scope = {"type": "websocket", "path": "/chat/", "client": ["192.0.2.1", 7], "headers": []}
     asyncio.run(asgi.websocket_application(scope, receive, send))
     assert sent == ["websocket.close"]
-    (record,) = request_log("django.request")
+    (record,) = request_log("dwebsocket")
     assert fields(record)[:4] == ("websocket.refused", "192.0.2.1", "/chat/", 403)
     assert record.levelno == logging.INFO
 
@@ -239,7 +291,7 @@ def test_refusal_that_the_server_does_not_take(
 
 def test_silent_logger(visit: Serve, request_log: Log) -> None:
     """Records of a silent logger are counted all the same."""
-    logger = logging.getLogger("django.request")
+    logger = logging.getLogger("dwebsocket")
     before = event_counts()["websocket.refused"].get(403, 0)
     logger.disabled = True
     try:
@@ -247,7 +299,7 @@ def test_silent_logger(visit: Serve, request_log: Log) -> None:
             visit(waits, environ=handshake(HTTP_ORIGIN="null"))
     finally:
         logger.disabled = False
-    assert request_log("django.request") == []
+    assert request_log("dwebsocket") == []
     assert event_counts()["websocket.refused"][403] == before + 3
     # For the fixture above, which cannot know.
     records._counts["websocket.refused"][403] = before

@@ -152,7 +152,7 @@ class TestLimits:
         refused = visit(view, environ=handshake(**mine)).response
         assert (refused.status_code, refused["Retry-After"]) == (429, "5")
         assert refused.content == b"There are too many WebSockets from you.\n"
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.getMessage() == (
             "WebSocket refused with 429: /: All 2 connections of "
             "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS are taken by address 192.0.2.1."

@@ -159,7 +159,7 @@ class TestViews:
         made = visit(VIEWS[name], middleware=middleware, environ=handshake(**FOREIGN))
         assert made.response.status_code == 403
         assert seen == []
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.getMessage().startswith("WebSocket refused with 403: /: ")
         assert type(record.request).__name__ == "WSGIRequest"  # type: ignore[attr-defined]
 

@@ -146,7 +146,7 @@ class TestRefusals:
         override(DEBUG=debug)
         response = self.refused(visit, 403, HTTP_ORIGIN="https://evil.example")
         assert (b"WEBSOCKET_ALLOWED_ORIGINS" in response.content) is debug
-        assert "WEBSOCKET_ALLOWED_ORIGINS" in request_log("django.request")[-1].getMessage()
+        assert "WEBSOCKET_ALLOWED_ORIGINS" in request_log("dwebsocket")[-1].getMessage()
 
     def test_origin_of_the_view(self, visit: Serve) -> None:
         """An option of the decorator replaces the setting."""
@@ -167,7 +167,7 @@ class TestRefusals:
         response = self.refused(visit, 503)
         assert response["Retry-After"] == "5"
         reason = "All 0 connections of WEBSOCKET_MAX_CONNECTIONS are taken"
-        assert reason in request_log("django.request")[-1].getMessage()
+        assert reason in request_log("dwebsocket")[-1].getMessage()
 
     def test_limit_counts_promised_places(self, visit: Serve, override: Override) -> None:
         """A response that is not iterated yet holds one."""
@@ -190,7 +190,7 @@ class TestRefusals:
         monkeypatch.setattr("dwebsocket._core.Takeover", none_left)
         response = require_websocket(never)(made.request())
         assert response.status_code == 503
-        assert "Too many open files" in request_log("django.request")[-1].getMessage()
+        assert "Too many open files" in request_log("dwebsocket")[-1].getMessage()
         assert descriptors() <= before
         assert _core.open_connections() == 0
         made.close()
@@ -204,7 +204,7 @@ class TestRefusals:
         response = require_websocket(never)(made.request())
         made.close()
         assert response.status_code == 501
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.levelno == logging.ERROR
         assert "granian/2.8 does not give its clients' connections" in record.getMessage()
         assert "Use gunicorn" in record.getMessage()
@@ -220,9 +220,9 @@ class TestRefusals:
         made.close()
 
     def test_each_is_logged(self, visit: Serve, request_log: Log) -> None:
-        """As Django logs its own refusals: to `django.request`, with status and request."""
+        """With status and request, as Django logs its own refusals."""
         visit(require_websocket(never), environ=handshake("/", HTTP_SEC_WEBSOCKET_VERSION="8"))
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert record.levelno == logging.WARNING
         assert record.getMessage().startswith("WebSocket refused with 426: /: ")
         assert record.status_code == 426  # type: ignore[attr-defined]
@@ -234,7 +234,7 @@ class TestRefusals:
         """A client's text is not used as a format."""
         made = visit(require_websocket(never), environ=handshake(HTTP_ORIGIN="http://%s%d"))
         assert made.response.status_code == 403
-        (record,) = request_log("django.request")
+        (record,) = request_log("dwebsocket")
         assert "'http://%s%d'" in record.getMessage()
 
 

@@ -10,13 +10,15 @@ from django.http import HttpResponse
 
 from dwebsocket import signals, tally
 from dwebsocket.compat.django import mark_as_logged
-from dwebsocket.records import Record
+from dwebsocket.records import Record, count, unlogged_refusals
 from dwebsocket.request import http_request
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-_requests = logging.getLogger("django.request")
+# Not Django's logger for requests: with its default LOGGING and without DEBUG a warning there is
+# shown nowhere. Without any LOGGING for ours Python itself prints warnings.
+_log = logging.getLogger("dwebsocket")
 
 _RETRY_AFTER_S = 5
 _TOLD = {
@@ -43,7 +45,7 @@ def refuse(
     request: HttpRequest, status: int, reason: str, level: str = "warning", cause: str = ""
 ) -> HttpResponse:
     """
-    Gives a response that refuses a WebSocket, and logs why.
+    Gives a response that refuses a WebSocket, and logs why; a flood of them not each time.
 
     The response says what is wrong with the client's request. A cause on the server's side is
     logged, and stands in the response only under ``DEBUG``.
@@ -58,19 +60,27 @@ def refuse(
         response["Sec-WebSocket-Version"] = "13"
     if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
-    record = Record.of("websocket.refused", request, status, reason)
-    record.log(
-        _requests,
-        getattr(logging, level.upper()),
-        "WebSocket refused with %d: %s: %s",
-        *(status, record.path, record.reason),
-        status_code=status,
-        request=request,
-    )
+    _report(request, status, reason, getattr(logging, level.upper()))
     # Django's own `log_response` takes no further attributes, so it must not log this again.
     mark_as_logged(response)
     announce_refusal(request, status, reason, cause or _CAUSES.get(status, "other"))
     return response
+
+
+def _report(request: HttpRequest, status: int, reason: str, level: int) -> None:
+    unlogged = unlogged_refusals(status, level)
+    if unlogged is None:
+        count("websocket.refused", code=status)
+        return
+    record = Record.of("websocket.refused", request, status, reason)
+    record.log(
+        _log,
+        level,
+        "WebSocket refused with %d: %s: %s%s",
+        *(status, record.path, record.reason, f" (and {unlogged} more)" if unlogged else ""),
+        status_code=status,
+        request=request,
+    )
 
 
 def announce_refusal(request: HttpRequest, status: int, why: str, cause: str = "view") -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.websocket import WebSocket
 
-_requests = logging.getLogger("django.request")
+_log = logging.getLogger("dwebsocket")
 
 _POLICY = 1008
 _MAX_REASON_BYTES = 123
@@ -54,7 +54,7 @@ def refuse_if_unseen(
     number = None if connection is None else connection.id
     record = Record.of("websocket.unseen_response", request, _POLICY, what, number)
     record.log(
-        _requests,
+        _log,
         logging.WARNING,
         "A WebSocket view returned a response that its client cannot see: %s: %s. %s",
         *(record.path, record.reason, advice),
