@@ -10,45 +10,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.browser import chromium
-from support.server import ROOT, RUNSERVER, Server
+from support.server import RUNSERVER, Server
+from support.start_page import make
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-DOCS = ROOT / "docs"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-FILE = re.compile(r"\A(?:# |<!-- )([\w/.]+)(, below \w+)?(?: -->)?\n")
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Give the blocks of a page, with their languages."""
-    return BLOCK.findall((DOCS / page).read_text())
 
 
 @pytest.mark.needs("chromium")
 def test_project(tmp_path: Path) -> None:
     """Two windows see what is written in one of them, and what another process sends."""
 
-    def manage(*arguments: str, env: dict[str, str] | None = None) -> None:
+    def manage(*arguments: str, env: dict[str, str]) -> None:
         subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, env=env)
 
-    commands = [
-        line for kind, text in blocks("start.md") if kind == "console" for line in text.splitlines()
-    ]
-    # Those that make the project; `.ci/install-wheel` runs all of them.
-    for command in commands:
-        if command.startswith("django-admin "):
-            manage("-m", "django", *command.split()[1:])
-        elif command.endswith((" startapp chat", " migrate")):
-            manage(*command.split()[1:])
-        if command.endswith(" startapp chat"):
-            for _, text in blocks("start.md"):
-                if (named := FILE.match(text)) is not None and named[2] != ", below MIDDLEWARE":
-                    path = tmp_path / named[1]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("a" if named[2] else "w") as file:
-                        file.write(text[named.end() :])
+    commands = make(tmp_path)
     with (
         Server(RUNSERVER, cwd=tmp_path, module="mysite") as server,
         chromium(tmp_path / "profile") as browser,

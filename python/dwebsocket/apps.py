@@ -1,10 +1,14 @@
-"""`"dwebsocket"` in `INSTALLED_APPS`: optional, everything works without it."""
+"""`"dwebsocket"` in `INSTALLED_APPS`: under WSGI views work without it, too."""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 from django.apps import AppConfig
 
 from dwebsocket import checks, sign_out
+from dwebsocket.compat.django import extend_asgi_handler
 
 
 class DwebsocketConfig(AppConfig):
@@ -15,6 +19,17 @@ class DwebsocketConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Registers the system checks and sign-outs, also when no view was imported yet."""
+        """Registers checks and sign-outs, and has Django's ASGI handler serve WebSockets."""
         checks.register()
         sign_out.listen_in_all()
+        extend_asgi_handler(_asgi, _serve)
+
+
+def _asgi() -> Any:
+    # Most processes serve no ASGI, and need not load it.
+    return import_module("dwebsocket.asgi")
+
+
+async def _serve(handler: Any, scope: Any, receive: Any, send: Any) -> bool:
+    is_served: bool = await _asgi().serve_for(handler, scope, receive, send)
+    return is_served

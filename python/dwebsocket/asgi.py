@@ -1,7 +1,9 @@
 """
 WebSockets under ASGI servers.
 
-In ``asgi.py``, in place of Django's function of the same name::
+With ``"dwebsocket"`` in ``INSTALLED_APPS`` Django's own ``get_asgi_application()`` serves them: an
+``asgi.py`` as ``startproject`` makes it is left as it is. Without that, in place of Django's
+function of the same name::
 
     from dwebsocket.asgi import get_asgi_application
 
@@ -106,17 +108,7 @@ class _Application(ASGIHandler):
     """Django's handler for HTTP, extended by WebSockets and lifespan."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "lifespan":
-            await _follow_lifespan(scope, receive, send)
-            return
-        is_fallback = kind == "http" and _asks_for_fallback(scope)
-        asking.note(is_websocket=kind == "websocket" or is_fallback)
-        if kind == "websocket":
-            await self._serve_websocket(scope, receive, send)
-        elif is_fallback and scope["method"] == "GET":
-            await self._serve_fallback(scope, receive, send)
-        else:
+        if not await _serve(self, scope, receive, send):
             await super().__call__(scope, receive, send)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,6 +185,50 @@ class _Application(ASGIHandler):
                 await sync_to_async(response.close)()
             return
         await super().send_response(response, send)
+
+
+async def serve_for(handler: ASGIHandler, scope: Scope, receive: Receive, send: Send) -> bool:
+    """
+    Serves what reaches Django's own handler, or one of a class of the project's, but plain HTTP.
+
+    Returns:
+        Whether it was served; else it is the handler's.
+    """
+    # Ours has asked already.
+    return not isinstance(handler, _Application) and await _serve(handler, scope, receive, send)
+
+
+async def _serve(handler: ASGIHandler, scope: Scope, receive: Receive, send: Send) -> bool:
+    kind = scope["type"]
+    if kind == "lifespan":
+        await _follow_lifespan(scope, receive, send)
+        return True
+    is_fallback = kind == "http" and _asks_for_fallback(scope)
+    asking.note(is_websocket=kind == "websocket" or is_fallback)
+    if kind == "websocket":
+        await _extended(handler)._serve_websocket(scope, receive, send)
+    elif is_fallback and scope["method"] == "GET":
+        await _extended(handler)._serve_fallback(scope, receive, send)
+    else:
+        return False
+    return True
+
+
+def _extended(handler: ASGIHandler) -> _Application:
+    """Gives ``handler`` with our methods: the same middleware, and all that its class has."""
+    if isinstance(handler, _Application):
+        return handler
+    kind = type(handler)
+    extended = _extended_classes.get(kind)
+    if extended is None:
+        extended = _extended_classes[kind] = type(kind.__name__, (_Application, kind), {})
+    found = extended.__new__(extended)
+    found.__dict__ = handler.__dict__
+    return found
+
+
+# For each class of handlers that serves WebSockets, the one that has our methods, too.
+_extended_classes: dict[type[ASGIHandler], type[_Application]] = {ASGIHandler: _Application}
 
 
 def _asks_for_fallback(scope: Scope) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
@@ -40,6 +41,7 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Runs every check of this package."""
     return [
         *_engine(),
+        *_application(),
         *_unknown_settings(),
         *_wrong_values(),
         *_factory(),
@@ -62,6 +64,18 @@ def _engine() -> Iterator[checks.CheckMessage]:
             "WebSockets on this system need an ASGI server.",
             hint=ONLY_UNDER_ASGI,
             id="dwebsocket.W005",
+        )
+
+
+def _application() -> Iterator[checks.CheckMessage]:
+    if not apps.is_installed("dwebsocket"):
+        yield checks.Warning(
+            '"dwebsocket" is not in INSTALLED_APPS: under an ASGI server Django\'s own '
+            "get_asgi_application() serves no WebSockets, and there is no dwebsocket.js, no "
+            "websocket_doctor and no migration.",
+            hint='INSTALLED_APPS += ["dwebsocket"]; or silence this check where no ASGI server, '
+            "page or command needs it.",
+            id="dwebsocket.W010",
         )
 
 

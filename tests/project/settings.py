@@ -21,6 +21,8 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
 ]
+# The tests of ASGI use `dwebsocket.asgi`; tests/servers/test_startproject.py has the app.
+SILENCED_SYSTEM_CHECKS = ["dwebsocket.W010"]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -55,11 +55,27 @@ def old_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return versions
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The apps that are installed: ours by default."""
+    names = ["dwebsocket"]
+    monkeypatch.setattr(checks.apps, "is_installed", names.__contains__)
+    return names
+
+
 def only() -> CheckMessage:
     """Give the one message of the present settings."""
     messages = checks.check()
     assert len(messages) == 1, messages
     return messages[0]
+
+
+def test_app_is_missing(installed: list[str]) -> None:
+    """A warning with the line to write, since Django's ASGI handler serves no WebSocket then."""
+    installed.clear()
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W010")
+    assert 'INSTALLED_APPS += ["dwebsocket"]' in (message.hint or "")
 
 
 def test_defaults_are_fine() -> None:

@@ -19,7 +19,7 @@ from django.core import signing
 from django.core.management import CommandError, call_command
 from visit import handshake
 
-from dwebsocket import conf, group_statistics
+from dwebsocket import checks, conf, group_statistics
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.handshake import site_report
 from dwebsocket.management.commands import websocket_doctor
@@ -56,8 +56,9 @@ class TestLocal:
         """Nothing runs here."""
         monkeypatch.setattr(process, "servers", lambda: iter(()))
 
-    def test_defaults_are_fine(self) -> None:
-        """Nothing but good news."""
+    def test_defaults_are_fine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing but good news, in a project that has the app."""
+        monkeypatch.setattr(checks.apps, "is_installed", lambda name: name == "dwebsocket")
         findings = by_id(local.examine(60))
         assert {finding.level for finding in findings.values()} <= {Level.FINE}
         assert {"ping", "drain.off"} <= set(findings)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -14,11 +16,13 @@ from django.utils import autoreload, http
 from django.utils.functional import SimpleLazyObject, empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
+
+    Serve = Callable[[Any, Any, Any, Any], Awaitable[bool]]
 
 #: Whether the ASGI handler closes a response itself, behind ``send_response``: since 5.0.
 HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
@@ -225,6 +229,38 @@ def hidden_variables() -> tuple[str, ...] | None:
             return names if isinstance(names, tuple) else ()
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+@functools.cache
+def extend_asgi_handler(begin: Callable[[], object], serve: Serve) -> None:
+    """
+    Has Django's ASGI handler, and all handlers of subclasses, serve more than plain HTTP. Once.
+
+    ``__init__`` and ``__call__`` of ``django.core.handlers.asgi.ASGIHandler``, since 3.0. Where the
+    class is missing nothing changes: ``asgi.py`` has to use ``dwebsocket.asgi`` then.
+
+    Args:
+        begin: Called when a handler is made.
+        serve: Awaited with the handler and each connection's scope, receive and send. Says whether
+            it has served the connection.
+    """
+    handlers = import_module("django.core.handlers.asgi")
+    kind: Any = getattr(handlers, "ASGIHandler", None)
+    if kind is None:
+        return
+    init, call = kind.__init__, kind.__call__
+
+    @functools.wraps(init)
+    def extended_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        begin()
+        init(self, *args, **kwargs)
+
+    @functools.wraps(call)
+    async def extended_call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if not await serve(self, scope, receive, send):
+            await call(self, scope, receive, send)
+
+    kind.__init__, kind.__call__ = extended_init, extended_call
 
 
 # --- databases -----------------------------------------------------------------------------------

@@ -432,6 +432,14 @@ def _refused(visit: Visit, answer: HandshakeRefused, report: Mapping[str, Any] |
             "Is the server running, and does it listen where the proxy looks for it? Its own log "
             "tells of a limit (WEBSOCKET_MAX_CONNECTIONS).",
         )
+    if status == 500 and report is None:
+        return error(
+            "handshake.failed",
+            whole,
+            "The site's log has the traceback. If it is \"Django can only handle ASGI/HTTP "
+            'connections, not websocket", add "dwebsocket" to INSTALLED_APPS and restart the '
+            "server, or use dwebsocket.asgi.get_asgi_application() in asgi.py.",
+        )
     return error(
         "handshake",
         whole,

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 64 * 1024
 _EMPTY = [(b"content-length", b"0")]
 _OTHER_HANDLER = (
-    "No fallback here: the ASGI application for plain HTTP is not dwebsocket's. Use "
-    "dwebsocket.asgi.get_asgi_application() in asgi.py, also as what serves http"
+    'No fallback here: the ASGI application for plain HTTP is not dwebsocket\'s. Add "dwebsocket" '
+    "to INSTALLED_APPS, or use dwebsocket.asgi.get_asgi_application() in asgi.py, also as what "
+    "serves http"
 )
 
 
