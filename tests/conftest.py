@@ -76,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _own_runtime_dir() -> Callable[[], None]:
     """Give this process a runtime directory of its own; return the function that removes it."""
     folder = tempfile.mkdtemp(prefix="dws-run-")
-    os.environ["XDG_RUNTIME_DIR"] = folder
+    os.environ["WEBSOCKET_RUNTIME_DIR"] = folder
     return functools.partial(shutil.rmtree, folder, ignore_errors=True)
 
 

@@ -39,6 +39,7 @@ NOTHING = {
     "closed": 0,
     "lost": 0,
     "regained": 0,
+    "apart": 0,
     "lag": None,
     "history": None,
 }
@@ -205,7 +206,7 @@ class TestLocal:
 
     def test_counts(self, override: Override, tmp_path: Path) -> None:
         """As in one process; there is no server, and no lag."""
-        with use(override, local.Backend, {"RUNTIME_DIR": str(tmp_path)}):
+        with use(override, local.Backend, {"RUNTIME_DIR": str(tmp_path), "PREFIX": "counts"}):
             opened = member("room")
             group("room").send("x")
             eventually_counted(delivered=1)

@@ -19,7 +19,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from dwebsocket.exceptions import GroupUnavailable
 
 # The folder of the server, where its tests read.
-FOLDER = Path(os.environ["XDG_RUNTIME_DIR"])
+FOLDER = Path(os.environ["WEBSOCKET_RUNTIME_DIR"])
 POURED = bytes(100_000)
 # The end of a client that has gone is known by the last of these.
 SENDS = 20

@@ -397,7 +397,7 @@ class TestObservedModels:
         """A process that serves nothing reaches the subscribers, too."""
         with server.quiet(), observers(server) as (key, clients):
             # Its checks import the URL conf, and with it the consumer, which observes the model.
-            places = {name: server.env[name] for name in ("PROJECT_DB", "XDG_RUNTIME_DIR")}
+            places = {name: server.env[name] for name in ("PROJECT_DB", "WEBSOCKET_RUNTIME_DIR")}
             manage("rename_note", str(key), "by a command", **places)
             for client in clients:
                 assert client.change() == ("update", {"id": key, "text": "by a command"})

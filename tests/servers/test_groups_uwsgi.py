@@ -25,7 +25,7 @@ def test_pages_and_views_publish(own_server: Callable[..., Server], kind: Kind) 
     """Also a process that has no connection; what one view publishes keeps its order."""
     uwsgi = own_server(kind)
     # Another server of the same project.
-    gunicorn = own_server(GUNICORN_GTHREAD, env={"XDG_RUNTIME_DIR": str(uwsgi.folder)})
+    gunicorn = own_server(GUNICORN_GTHREAD, env={"WEBSOCKET_RUNTIME_DIR": str(uwsgi.folder)})
     with RawPeer.open(gunicorn, ROOM) as member:
         assert member.read_message().isdigit()
         for number in range(50):

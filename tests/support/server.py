@@ -383,7 +383,7 @@ class Server:
             "PROJECT_SETTINGS": json.dumps(dict(settings or {})),
             "PROJECT_DB": str(self.database),
             # Its processes share groups with each other, and with none of another server.
-            "XDG_RUNTIME_DIR": str(self.folder),
+            "WEBSOCKET_RUNTIME_DIR": str(self.folder),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             **(env or {}),

@@ -80,7 +80,7 @@ def test_a_socket_of_the_mesh_has_a_short_enough_address_on_macos(
     """A longer one could not be bound, and the default backend would fail."""
     monkeypatch.setattr(local, "_KEY_LENGTH", local._SHORT_KEY)
     monkeypatch.setattr(os, "geteuid", lambda: MAC_USER)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.delenv("WEBSOCKET_RUNTIME_DIR", raising=False)
     monkeypatch.setattr("tempfile.gettempdir", lambda: MAC_TEMPORARY)
     settings: Any = SimpleNamespace(runtime_dir=None)
     folder = local.folder_of(settings, bytes(32))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
-from dwebsocket.doctor.finding import error, fine
+from dwebsocket.doctor import process
+from dwebsocket.doctor.finding import error, fine, warning
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, local
 
@@ -63,12 +64,7 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
             "groups.processes",
             f"{backend.alias!r}: no other process shares groups in {backend.folder} now.",
         )
-    if not (backend.settings.runtime_dir or os.environ.get("XDG_RUNTIME_DIR")):
-        yield fine(
-            "groups.parent",
-            f"{backend.alias!r}: the folder is {backend.folder}. A process that has "
-            "XDG_RUNTIME_DIR uses another one, unless RUNTIME_DIR is set.",
-        )
+    yield from _apart(backend)
     if _is_container():
         yield fine(
             "groups.container",
@@ -76,6 +72,77 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
             "host do not share groups with it. Where they have to, use a backend with a server, or "
             "a RUNTIME_DIR that all containers mount, with one user.",
         )
+
+
+def _apart(backend: local.Backend) -> Iterator[Finding]:
+    """Compares with the other processes of the site: users, keys, folders, namespaces."""
+    own, folder = backend.folder.name, backend.folder
+    used: dict[int, list[local.Use]] = {}
+    for use in local.uses():
+        used.setdefault(use.pid, []).append(use)
+    found = {pid for pid in used if process.refers_to_site(pid)}
+    found |= {pid for pid, uses in used.items() if any(own.endswith(use.key) for use in uses)}
+    for pid in sorted(found | set(process.of_site()) - {os.getpid()}):
+        uses = used.get(pid, [])
+        if any(map(backend.is_same, uses)):
+            continue
+        if (difference := _difference(own, pid, uses)) is not None:
+            why, cure = difference
+            yield warning(
+                "groups.apart",
+                f"{backend.alias!r}: process {pid} ({_command(pid)}) does not share the groups of "
+                f"{folder}: {why}.",
+                cure,
+            )
+
+
+def _difference(own: str, pid: int, uses: list[local.Use]) -> tuple[str, str] | None:
+    """Says why a process does not meet us, and the cure. None: it has not used groups so far."""
+    _, user, version, key = own.split("-")
+    try:
+        owner = (PROC / str(pid)).stat().st_uid
+    except OSError:
+        return None
+    if str(owner) != user:
+        return f"it runs as user {owner}, and this one as {user}", "Run both as one user."
+    if _differ(pid, "pid"):
+        return (
+            "it runs in another container, or this one does",
+            "Use Redis or PostgreSQL for groups, or a RUNTIME_DIR that both containers mount.",
+        )
+    if not uses:
+        return _private(pid)
+    if not any(use.version == version for use in uses):
+        return "it has another version of dwebsocket2", "Restart it, with the version of this one."
+    if not any(use.key == key for use in uses):
+        return (
+            "it has another key",
+            "Give both the same SECRET_KEY, and the same PREFIX in WEBSOCKET_GROUPS.",
+        )
+    return _private(pid) or (
+        "its folder is another one",
+        "Give both the same RUNTIME_DIR in WEBSOCKET_GROUPS, and the same environment variable "
+        f"{local.VARIABLE}, or neither.",
+    )
+
+
+def _private(pid: int) -> tuple[str, str] | None:
+    if not _differ(pid, "mnt"):
+        return None
+    return (
+        "it sees other folders, as a service with PrivateTmp=yes does",
+        "Set RUNTIME_DIR in WEBSOCKET_GROUPS to a folder that both see, such as that of "
+        "RuntimeDirectory= in its unit, or PrivateTmp=no.",
+    )
+
+
+def _differ(pid: int, namespace: str) -> bool:
+    """Whether a process has another namespace of a kind, as far as this user may know that."""
+    try:
+        links = [os.readlink(PROC / each / "ns" / namespace) for each in ("self", str(pid))]
+    except OSError:
+        return False
+    return links[0] != links[1]
 
 
 def _server(backend: Backend) -> Iterator[Finding]:

@@ -52,6 +52,29 @@ class Server:
     graceful_s: float | None
 
 
+def of_site() -> Iterator[int]:
+    """Gives the numbers of the processes that serve this project, of other users, too."""
+    for number in os.listdir(PROC) if is_visible() else ():
+        if not number.isdigit():
+            continue
+        try:
+            arguments = (PROC / number / "cmdline").read_bytes().decode(errors="replace")
+            words = arguments.split("\0")[:-1]
+            if recognise(int(number), words) is not None and _is_ours(PROC / number, words):
+                yield int(number)
+        except OSError:
+            continue
+
+
+def refers_to_site(pid: int) -> bool:
+    """Whether a process that this user can see has to do with this project."""
+    try:
+        arguments = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+        return _is_ours(PROC / str(pid), arguments.split("\0")[:-1])
+    except OSError:
+        return False
+
+
 def is_visible() -> bool:
     """Whether this system shows processes in a way that :func:`servers` knows."""
     return (PROC / "self/cmdline").exists()

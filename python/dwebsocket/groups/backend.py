@@ -92,6 +92,8 @@ class Backend:
     #: Whether it knows which users are present: see
     #: :class:`~dwebsocket.groups.exchanging.PresenceBackend`.
     keeps_presence = False
+    #: Messages that processes of the site did not hear, as far as that is known.
+    apart = 0
     #: Reports what happens to a backend. :mod:`.reports`, which uses backends, sets it.
     reporter: ClassVar[Callable[[Backend], None]]
 

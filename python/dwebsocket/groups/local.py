@@ -7,20 +7,24 @@ rights authenticate messages. See ``src/engine/backends/local``.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core, clock, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import user_id
 from dwebsocket.groups import backend, process
 from dwebsocket.waiting.long_calls import call_elsewhere, submit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.backend import Exclude, Message
     from dwebsocket.groups.history import Page, Position
@@ -31,13 +35,69 @@ _VERSION = 2
 # most, and the folder for temporary files takes half of them.
 _SHORT_KEY = 8
 _KEY_LENGTH = 20 if sys.platform == "linux" else _SHORT_KEY
+#: The variable of the environment that moves the folder of a copy of the site, as of its tests:
+#: such a process is apart on purpose.
+VARIABLE = "WEBSOCKET_RUNTIME_DIR"
+# Not what XDG_RUNTIME_DIR or TMPDIR name, which a shell has and a service has not.
+_TEMPORARY = "/tmp"  # noqa: S108 - a folder in it is used only if it is this user's alone
+_NAME = re.compile(r"/dwebsocket-(\d+)-(\d+)-([0-9a-f]+)$")
+# Seconds between two looks at the other processes of the machine.
+_LOOK_S = 60.0
+_log = logging.getLogger("dwebsocket")
+
+
+class Use(NamedTuple):
+    """
+    A process that has a folder of groups open.
+
+    Attributes:
+        pid: The process.
+        link: Leads to its folder, also where that is in another namespace.
+        user: The folder's user.
+        version: The format of frames.
+        key: The beginning of the key of site and prefix.
+    """
+
+    pid: int
+    link: str
+    user: str
+    version: str
+    key: str
+
+
+def uses() -> Iterator[Use]:
+    """Gives the folders of groups that other processes have open, as far as this user sees them."""
+    own = os.getpid()
+    for pid in _numbers("/proc"):
+        if pid == own:
+            continue
+        for descriptor in _numbers(f"/proc/{pid}/fd"):
+            link = f"/proc/{pid}/fd/{descriptor}"
+            try:
+                found = _NAME.search(os.readlink(link))
+            except OSError:
+                continue
+            if found is not None:
+                yield Use(pid, link, *found.groups())
+
+
+def _numbers(folder: str) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(folder) if name.isdigit()]
+    except OSError:
+        # There is no /proc, it is another user's process, or it has ended.
+        return []
 
 
 def folder_of(settings: BackendSettings, key: bytes) -> Path:
     """Gives the folder of the sockets, which need not exist."""
     name = f"dwebsocket-{user_id()}-{_VERSION}-{key.hex()[:_KEY_LENGTH]}"
-    parent = settings.runtime_dir or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    parent = settings.runtime_dir or os.environ.get(VARIABLE) or _temporary()
     return Path(parent) / name
+
+
+def _temporary() -> str:
+    return _TEMPORARY if os.access(_TEMPORARY, os.W_OK) else tempfile.gettempdir()
 
 
 def _is_open(folder: Path) -> bool:
@@ -57,6 +117,8 @@ class Backend(process.Backend):
         super().__init__(alias, settings)
         self._lock = unpatched.lock()
         self._node: _core.LocalNode | None = None
+        self._look_at = 0.0
+        self._are_apart = False
 
     @property
     def address(self) -> str:
@@ -112,6 +174,43 @@ class Backend(process.Backend):
         """
         return sorted(self.node.processes())
 
+    def is_same(self, use: Use) -> bool:
+        """Whether a process uses the folder of this one."""
+        try:
+            return self.folder.samefile(use.link)
+        except OSError:
+            return False
+
+    def _note_if_apart(self) -> None:
+        """Counts a message that no other process gets, although others of the site run here."""
+        is_a_copy = not self.settings.runtime_dir and VARIABLE in os.environ
+        if is_a_copy or self.node.peers():
+            return
+        now = clock.now()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_S
+            self._look()
+        if self._are_apart:
+            # Two threads may count as one: it is no exact number.
+            self.apart += 1
+
+    def _look(self) -> None:
+        """Looks for processes with the same key in another folder."""
+        name = self.folder.name
+        apart = {
+            use.pid
+            for use in uses()
+            if name.endswith(f"-{use.user}-{use.version}-{use.key}") and not self.is_same(use)
+        }
+        if apart and not self._are_apart:
+            _log.warning(
+                "Groups of %r: processes of this site (%s) do not hear this one, whose folder is "
+                "%s: `manage.py websocket_doctor` says why",
+                *(self.alias, ", ".join(map(str, sorted(apart))), self.folder),
+                extra={"event": "groups.apart"},
+            )
+        self._are_apart = bool(apart)
+
     def stop(self) -> None:
         """Sends what still waits for other processes, and leaves them. At the process's end."""
         if self._node is not None:
@@ -120,11 +219,13 @@ class Backend(process.Backend):
     def _publish(self, name: str, message: Message, exclude: Exclude) -> bool:
         if self.settings.kept(name) is not None:
             return super()._publish(name, message, exclude)
+        self._note_if_apart()
         return self.node.publish(name, message, exclude)
 
     def _record(
         self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
     ) -> bool:
+        self._note_if_apart()
         return self.node.record(self.history, name, message, exclude, limits)
 
     def _new_history(self, most: int) -> _core.History:

@@ -37,6 +37,7 @@ class GroupStatistics(TypedDict):
     closed: int
     lost: int
     regained: int
+    apart: int
     lag: float | None
     history: HistoryStatistics | None
 
@@ -52,9 +53,11 @@ def group_statistics() -> dict[str, GroupStatistics]:
         For each alias of ``WEBSOCKET_GROUPS``: the messages ``published``, of which ``failed`` with
         ``GroupUnavailable``; those ``delivered`` to members of this process, and ``dropped`` by the
         reason; the members ``closed`` because they were slow; how often the server was ``lost`` and
-        ``regained``; the ``lag`` in seconds, None where there is none; and of the ``history`` the
-        ``bytes`` that are kept, and how many messages were ``evicted`` because these were too many:
-        None where a server keeps it, or nothing is kept yet.
+        ``regained``; the messages that processes of the site on this machine did not hear because
+        they are ``apart``, in another folder of the local backend; the ``lag`` in seconds, None
+        where there is none; and of the ``history`` the ``bytes`` that are kept, and how many
+        messages were ``evicted`` because these were too many: None where a server keeps it, or
+        nothing is kept yet.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: The settings are invalid.
@@ -83,6 +86,7 @@ def _of(backend: Backend | None) -> GroupStatistics:
         "closed": count("closed"),
         "lost": count("lost"),
         "regained": count("regained"),
+        "apart": 0 if backend is None else backend.apart,
         "lag": None if backend is None else backend.lag,
         "history": None if usage is None else {"bytes": usage[0], "evicted": usage[1]},
     }

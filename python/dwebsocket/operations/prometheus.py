@@ -49,6 +49,7 @@ _METRICS: tuple[tuple[Any, str, str, tuple[str, ...]], ...] = (
     (CounterMetricFamily, "group_delivered", "Deliveries to members.", ("backend",)),
     (CounterMetricFamily, "group_dropped", "Dropped messages.", ("backend", "reason")),
     (CounterMetricFamily, "group_closed", "Members closed as slow.", ("backend",)),
+    (CounterMetricFamily, "group_apart", "Messages that other processes miss.", ("backend",)),
     (CounterMetricFamily, "group_lost", "How often its server was lost.", ("backend",)),
 )
 # Likewise for durations, with their key among the statistics.
