@@ -234,6 +234,13 @@ class Connection:
         False when it cannot be queued.
         """
 
+    def begin_beat(self, seconds: float) -> None:
+        """
+        Sends an empty text message whenever nothing was sent for so long; the first call counts.
+
+        Other texts of blanks alone, and empty ones, get one more blank from then on.
+        """
+
     def begin_ping(self) -> Ping | None:
         """
         Sends a ping with a number as payload, behind the messages that wait.

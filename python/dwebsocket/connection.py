@@ -121,6 +121,9 @@ class Connection(Protocol):
     def latency(self) -> float | None:
         """As :attr:`dwebsocket._core.Connection.latency`."""
 
+    def begin_beat(self, seconds: float) -> None:
+        """As :meth:`dwebsocket._core.Connection.begin_beat`."""
+
     def begin_ping(self) -> _core.Ping | None:
         """
         As :meth:`dwebsocket._core.Connection.begin_ping`.

@@ -29,6 +29,7 @@ from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
 from dwebsocket.servers import asgi
 from dwebsocket.servers.asgi import NativeHandshake
+from dwebsocket.servers.handshake import begin_beat
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self.websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)
+        begin_beat(connection, self._scope["query_string"].decode("latin-1"))
         self._wake()
 
     async def reject(self) -> None:

@@ -251,6 +251,13 @@ impl PyConnection {
         py.detach(|| self.0.send_control(Opcode::Pong, payload))
     }
 
+    fn begin_beat(&self, seconds: f64) -> PyResult<()> {
+        if let Some(every) = duration(Some(seconds))? {
+            self.0.begin_beat(every);
+        }
+        Ok(())
+    }
+
     fn begin_ping(&self, py: Python<'_>) -> Option<PyPing> {
         py.detach(|| self.0.ping()).map(PyPing)
     }

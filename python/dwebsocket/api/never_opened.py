@@ -132,6 +132,9 @@ class NeverOpened:
         """None: no ping was answered."""
         return None
 
+    def begin_beat(self, seconds: float) -> None:
+        """Does nothing."""
+
     def begin_ping(self) -> _core.Ping | None:
         """Gives None: nothing can be sent."""
         return None

@@ -22,6 +22,7 @@ from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
 from dwebsocket.handshake.refusal import announce_refusal, refuse
 from dwebsocket.records import Record
+from dwebsocket.servers.handshake import begin_beat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -284,6 +285,7 @@ class UpgradeResponse(HttpResponse):
             request_copy.keep(request)
             websocket._forget_handshake(request.META)
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
+            begin_beat(connection, request.META.get("QUERY_STRING", ""))
             self._joins.join(websocket)
             # The connection has a hold of its own on the permit. A view that decides got another
             # one in `asking_view`.

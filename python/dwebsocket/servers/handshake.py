@@ -8,6 +8,7 @@ The client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`, an
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -23,6 +24,23 @@ if TYPE_CHECKING:
     Memberships = list[tuple[_core.Groups, str, bytes]]
     # The status, the reason, and the level of the log if it is not a warning.
     Refusal = tuple[int, str] | tuple[int, str, str]
+
+
+# ``beat=20`` in the URL. One that is no such number is the application's own.
+_BEAT = re.compile(r"(?:^|[&?])beat=([1-9]\d{1,2})(?=&|$)")
+_MIN_BEAT_S, _MAX_BEAT_S = 10, 300
+
+
+def begin_beat(connection: Connection, query: str) -> None:
+    """
+    Begins the heartbeat that the page asks for: ``dwebsocket.js`` does so by ``?beat=20``.
+
+    Args:
+        connection: It has just been opened.
+        query: That of the handshake's URL.
+    """
+    if (found := _BEAT.search(query)) and _MIN_BEAT_S <= int(found[1]) <= _MAX_BEAT_S:
+        connection.begin_beat(int(found[1]))
 
 
 class Handshake(Protocol):

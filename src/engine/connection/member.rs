@@ -1,6 +1,10 @@
 //! A connection as a member of groups.
 
-use super::{Connection, outbox::outcome::Sent};
+use super::{
+    Connection,
+    beat::{is_like_beats, one_more_blank},
+    outbox::outcome::Sent,
+};
 use crate::{
     engine::groups::{Handed, Member, Memberships, Message, Parcel, WhenFull},
     protocol::{
@@ -30,6 +34,7 @@ impl Connection {
         }
         let count = messages.len();
         let parcel = Parcel::of(messages, self.deflater.as_deref());
+        let parcel = self.parcel_unlike_beats(&parcel).unwrap_or(parcel);
         let sent = self.with_frames_of(&parcel, |parcel| self.outbox.take_whole(parcel));
         if sent != Sent::Written {
             self.wake.notify_one();
@@ -40,6 +45,21 @@ impl Connection {
         } else {
             0
         }
+    }
+
+    /// The messages of `parcel` as [`Connection::unlike_beats`] has them, if that changes any.
+    fn parcel_unlike_beats(&self, parcel: &Parcel) -> Option<Parcel> {
+        self.beat.get()?;
+        let is_like = |message: &Message| is_like_beats(message.kind(), &message.payload());
+        parcel.messages().iter().find(|message| is_like(message))?;
+        let messages = parcel.messages().iter().map(|message| {
+            if is_like(message) {
+                Message::new(message.kind(), &one_more_blank(&message.payload()), &[])
+            } else {
+                message.clone()
+            }
+        });
+        Some(Parcel::of(messages.collect(), None))
     }
 
     /// Has `send` called with what this connection may get of `parcel` now: without compression
@@ -73,6 +93,8 @@ impl Member for Connection {
         if self.is_foreign() {
             return Handed::default();
         }
+        let own = self.parcel_unlike_beats(parcel);
+        let parcel = own.as_ref().unwrap_or(parcel);
         let (handed, sent) =
             self.with_frames_of(parcel, |parcel| self.outbox.take_frames(parcel, when_full));
         self.count_sent(handed.delivered);

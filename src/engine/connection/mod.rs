@@ -1,6 +1,7 @@
 //! One connection as its users see it, and how it ends. They take messages by `receiving.rs`, and
 //! send by `sending.rs`.
 
+mod beat;
 pub(crate) mod inbox;
 mod member;
 pub(crate) mod outbox;
@@ -29,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use self::{
+    beat::Beat,
     inbox::Inbox,
     outbox::Outbox,
     ping_register::Pings,
@@ -102,6 +104,8 @@ pub struct Connection {
     entry: OnceLock<Entry<Self>>,
     memberships: Memberships,
     time_slice: TimeSlice,
+    /// For peers that asked for one.
+    beat: OnceLock<Box<Beat>>,
     /// Messages that were written, queued or corked so far.
     sent: AtomicU64,
     /// Bytes that were read from the socket so far.
@@ -161,6 +165,7 @@ impl Connection {
             entry: OnceLock::new(),
             memberships: Memberships::default(),
             time_slice: TimeSlice::default(),
+            beat: OnceLock::new(),
             sent: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
         }
@@ -188,6 +193,9 @@ impl Connection {
     /// Counts messages that were taken for the peer.
     fn count_sent(&self, messages: u64) {
         self.sent.fetch_add(messages, Ordering::Relaxed);
+        if let Some(beat) = self.beat.get() {
+            beat.note(clock::now());
+        }
     }
 
     /// Whether the connection belongs to a parent process. A forked child holds copies of its

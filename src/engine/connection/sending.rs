@@ -1,12 +1,14 @@
 //! Sending through a connection: at once, corked with others, or when there is room.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     Connection, End, Initiator,
+    beat::{Beat, is_like_beats, one_more_blank},
     outbox::outcome::{Corked, Flushed, Sent},
 };
 use crate::{
@@ -89,6 +91,7 @@ impl Connection {
         if self.is_foreign() {
             return Ok(Sent::Closed);
         }
+        let payload = &*self.unlike_beats(kind, payload);
         let deflater = self.deflater.as_deref();
         let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
         let sent = match &deflated {
@@ -145,6 +148,7 @@ impl Connection {
         if self.is_foreign() || sender.inbox.is_empty() {
             return false;
         }
+        let payload = &*self.unlike_beats(kind, payload);
         let deflater = self.deflater.as_deref();
         if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
             return false;
@@ -168,6 +172,7 @@ impl Connection {
         if self.is_foreign() {
             return false;
         }
+        let payload = &*self.unlike_beats(kind, payload);
         let deflater = self.deflater.as_deref();
         if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
             return false;
@@ -238,6 +243,35 @@ impl Connection {
     fn uncork(&self) {
         if self.outbox.uncork() == Flushed::Blocked {
             self.wake.notify_one();
+        }
+    }
+
+    /// From now on sends an empty text message whenever nothing was sent for `every`. The first call
+    /// counts.
+    pub fn begin_beat(&self, every: Duration) {
+        if !self.is_foreign() && self.beat.set(Box::new(Beat::new(every))).is_ok() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Sends an empty text message if one is due at `now`; gives the moment of the next look.
+    pub(crate) fn beat(&self, now: Instant) -> Option<Instant> {
+        let beat = self.beat.get()?;
+        if beat.due().is_some_and(|due| due <= now) {
+            // Where something waits for the socket this sends nothing: the peer gets that.
+            self.outbox.write(Opcode::Text, b"");
+            beat.note(now);
+        }
+        beat.due()
+    }
+
+    /// The payload of the application's message as it goes out. A text of blanks, or an empty one,
+    /// gets one more blank on a connection with a heartbeat, which else it would be taken for.
+    pub(super) fn unlike_beats<'a>(&self, kind: Kind, payload: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.beat.get().is_some() && is_like_beats(kind, payload) {
+            Cow::Owned(one_more_blank(payload))
+        } else {
+            Cow::Borrowed(payload)
         }
     }
 

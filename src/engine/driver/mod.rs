@@ -96,6 +96,8 @@ pub(crate) struct Driver {
     account: Account,
     /// When to see whether a sleep of [`Connection::take_coarse`] is over.
     look_at: Option<Instant>,
+    /// When to see whether a beat is due.
+    next_beat: Option<Instant>,
     closing: Closing,
     /// How far the clock had been stepped when the driver last looked.
     ahead: Duration,
@@ -143,6 +145,7 @@ impl Driver {
             message_timeout: MessageTimeout::new(settings.message_timeout),
             account,
             look_at,
+            next_beat: None,
             closing: Closing::new(settings),
             ahead: clock::ahead(),
             _registration: registration,
@@ -255,6 +258,9 @@ impl Driver {
     }
 
     fn on_wake(&mut self, socket: &Socket) {
+        if self.next_beat.is_none() {
+            self.look_at_beat(clock::task_now());
+        }
         if self.ahead != clock::ahead() {
             self.ahead = clock::ahead();
             // The alarm does not know of the step yet.
@@ -320,6 +326,10 @@ impl Driver {
         self.look_at = next.map(Instant::from_std);
     }
 
+    fn look_at_beat(&mut self, now: Instant) {
+        self.next_beat = self.connection.beat(now.into_std()).map(Instant::from_std);
+    }
+
     fn on_time(&mut self, now: Instant, socket: &Socket) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look(now);
@@ -337,6 +347,9 @@ impl Driver {
         }
         if self.pause.is_none() && self.message_timeout.is_over(now) {
             self.on_stall();
+        }
+        if self.next_beat.is_some_and(|at| at <= now) {
+            self.look_at_beat(now);
         }
         let mut due = self.keepalive_due(now);
         if due == Due::Death && self.pause.is_none() {
@@ -411,6 +424,7 @@ impl Driver {
             self.keepalive.deadline(is_paused),
             pause,
             self.look_at,
+            self.next_beat,
             self.message_timeout.deadline().filter(|_| !is_paused),
         ];
         own.into_iter().flatten().min()

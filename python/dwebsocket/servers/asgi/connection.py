@@ -58,6 +58,8 @@ _CLOSE_FRAME_S = 0.5
 # Seconds between two checks whether the process buffers less, and whether the client has read.
 _PAUSE_S = 0.05
 _LOOK_AT_CLIENT_S = 0.5
+# An empty text, which shows a page that the connection lives.
+_BEAT: Event = {"type": "websocket.send", "text": ""}
 _NO_MEMORY = "the server is short of memory"
 
 _ids = itertools.count(1)
@@ -138,6 +140,10 @@ class AsgiConnection:
         self._sealed = False
         self._writing = False
         self._writer: asyncio.Task[None] | None = None
+        # Seconds without a message until a beat, where the client asked for that.
+        self._beat_s: float | None = None
+        self._last_sent_at = 0.0
+        self._beat_timer: asyncio.TimerHandle | None = None
 
         self._end: tuple[int, str, By] | None = None
         self._ended_at = 0.0
@@ -386,6 +392,14 @@ class AsgiConnection:
     #: Always None: ASGI has no event for a pong.
     latency: float | None = None
 
+    def begin_beat(self, seconds: float) -> None:
+        """As :meth:`dwebsocket.connection.Connection.begin_beat`."""
+        with self._room:
+            if self._beat_s is not None:
+                return
+            self._beat_s, self._last_sent_at = seconds, clock.now()
+        self._in_loop(self._look_at_beat)
+
     def begin_ping(self) -> _core.Ping | None:
         """
         Fails: ASGI has no pings of applications.
@@ -487,9 +501,15 @@ class AsgiConnection:
     def _put(self, event: Event, size: int) -> bool:
         if self._sealed:
             return False
+        if self._beat_s is not None:
+            self._last_sent_at = clock.now()
+            text = event.get("text")
+            if text is not None and event is not _BEAT and not text.strip(" "):
+                # The page would take it for a beat, or for the text that stands for one.
+                event, size = {**event, "text": f"{text} "}, size + 1
         self._outbox.append((event, size))
         self._outbox_bytes += size
-        self._sent += event["type"] == "websocket.send"
+        self._sent += event["type"] == "websocket.send" and event is not _BEAT
         self._sent_bytes += size
         self._count()
         if not self._writing:
@@ -590,6 +610,8 @@ class AsgiConnection:
             self._reader.cancel()
             if self._writer is not None:
                 self._writer.cancel()
+            if self._beat_timer is not None:
+                self._beat_timer.cancel()
             if self._share.is_shed:
                 # The bytes in the server's transport are released, too.
                 uvicorn.abort(self._send)
@@ -683,6 +705,20 @@ class AsgiConnection:
         close = mailbox.member.close_frame()
         if close is not None:
             self.close(*close)
+
+    def _look_at_beat(self) -> None:
+        """Sends a beat if nothing was sent for so long."""
+        with self._room:
+            if self._sealed or self._beat_s is None:
+                return
+            if self._last_sent_at + self._beat_s <= clock.now():
+                # The client gets what waits in place of a beat.
+                if self._outbox:
+                    self._last_sent_at = clock.now()
+                else:
+                    self._put(_BEAT, 0)
+            left = self._last_sent_at + self._beat_s - clock.now()
+        self._beat_timer = self._loop.call_later(max(0.0, left), self._look_at_beat)
 
     def _start_writing(self) -> None:
         self._writer = self._loop.create_task(self._write())
