@@ -1,8 +1,11 @@
 // When dwebsocket.js connects, and when it stops.
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
-import { connect } from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
-import { FakeWebSocket, clock, fire, last, made, page, watch } from "./fakes.mjs";
+import { describe, mock, test } from "node:test";
+import * as client from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
+import { FakeWebSocket, clock, fire, last, made, page, requests, settle, watch } from "./fakes.mjs";
+
+// For the heartbeat see beat.test.mjs.
+const connect = (url, options) => client.connect(url, { beat: 0, ...options });
 
 /** A connection that has ended after `ms`, and what was seen of it. */
 async function ended(code, reason, ms = 0) {
@@ -34,8 +37,74 @@ describe("the URL", () => {
     assert.equal(socket.protocol, "chat.v2");
   });
 
-  test("one that cannot be is an error at once", () => {
+  test("one that cannot be is an error at once, which leaves nothing", () => {
     assert.throws(() => connect("https://"), TypeError);
+    assert.deepEqual([made(), clock.timers.size], [0, 0]);
+  });
+
+  test("subprotocols that cannot be are one, too", () => {
+    mock.method(globalThis, "WebSocket", function refuse() { throw new SyntaxError("no token"); });
+    try {
+      assert.throws(() => connect("/ws/", { protocols: ["a b"] }), SyntaxError);
+      assert.equal(clock.timers.size, 0);
+    } finally {
+      mock.restoreAll();
+    }
+    fire("online");
+    assert.equal(made(), 0);
+  });
+
+  for (const [kind, wrap] of [["", (value) => value], ["async ", async (value) => value]]) {
+    test(`and subprotocols may be ${kind}functions, asked at each attempt`, async () => {
+      let count = 0;
+      const socket = connect(() => wrap(`/ws/?token=${++count}`), { protocols: () => wrap(["v" + count]) });
+      for (const attempt of [1, 2, 3]) {
+        await settle();
+        assert.deepEqual([made(), socket.state], [attempt, "connecting"]);
+        assert.equal(last().url, `wss://site.example/ws/?token=${attempt}`);
+        assert.deepEqual(last().protocols, [`v${attempt}`]);
+        last().ends();
+        await clock.pass(1500);
+      }
+      assert.equal(made(), 4);
+    });
+  }
+
+  for (const [what, url] of [
+    ["raises", () => { throw new Error("no token"); }],
+    ["is rejected", async () => { throw new Error("no token"); }],
+    ["gives no URL", () => "https://"],
+  ]) {
+    test(`a function that ${what} is a failed attempt`, async () => {
+      let call = 0;
+      const socket = connect(() => (call++ ? "/ws/" : url()));
+      const seen = watch(socket);
+      await settle();
+      assert.equal(socket.state, "waiting");
+      assert.match(seen[0][2].reason, /no token|Invalid URL/);
+      await clock.pass(1000);
+      assert.deepEqual([made(), call], [1, 2]);
+    });
+  }
+
+  test("a function that never answers is given up after 10 seconds", async () => {
+    let answer;
+    const socket = connect(() => new Promise((resolve) => { answer ??= resolve; }));
+    await clock.pass(10000);
+    assert.equal(socket.state, "waiting");
+    answer("/ws/");
+    await settle();
+    assert.equal(made(), 0);
+  });
+
+  test("a function that answers after close() opens nothing", async () => {
+    let answer;
+    const socket = connect(() => new Promise((resolve) => { answer = resolve; }));
+    socket.send("waits").catch(() => {});
+    socket.close();
+    answer("/ws/");
+    await settle();
+    assert.deepEqual([made(), clock.timers.size, socket.state], [0, 0, "closed"]);
   });
 });
 
@@ -79,12 +148,13 @@ describe("the state", () => {
 });
 
 describe("the time until the next attempt", () => {
-  test("is random within half a second, which doubles to 30 seconds", () => {
+  test("is random within half a second, which doubles to 30 seconds", async () => {
     const socket = connect("/ws/");
     const delays = [];
     socket.on("state", (state, why) => state === "waiting" && delays.push(why.delay));
     page.random = 1;
     for (let attempt = 0; attempt < 8; attempt++) {
+      await clock.pass(1000); // more than two a second would have to wait
       last().ends();
       fire("visibilitychange");
     }
@@ -168,6 +238,23 @@ describe("at once", () => {
   });
 });
 
+describe("at most two attempts a second", () => {
+  test("begin, whatever events come", async () => {
+    page.random = 0;
+    connect("/ws/");
+    const begun = [];
+    for (let ms = 0; ms < 5000; ms += 10) {
+      if (made() > begun.length) begun.push(ms);
+      last().ends();
+      fire("online");
+      fire("visibilitychange");
+      await clock.pass(10);
+    }
+    assert(begun.length > 6, "they go on");
+    for (let each = 2; each < begun.length; each++) assert(begun[each] - begun[each - 2] >= 1000);
+  });
+});
+
 describe("a page that the browser keeps for its Back button", () => {
   test("closes its connection, and opens it again when it goes on", async () => {
     const socket = connect("/ws/");
@@ -200,6 +287,76 @@ describe("the end", () => {
       assert.deepEqual([made(), clock.timers.size], [1, 0]);
     });
   }
+
+  for (const [what, says] of [
+    ["a message", () => last().says("hi")],
+    ["a message of a group", () => last().says({ group: "room", position: "e-1", data: "hi" })],
+  ]) {
+    test(`is not 1008 behind ${what}: the connection was good`, async () => {
+      const socket = connect("/ws/", { resume: true });
+      last().opens();
+      says();
+      last().ends(1008);
+      assert.equal(socket.state, "waiting");
+      await clock.pass(1000);
+      last().opens().ends(1008);
+      assert.equal(socket.state, "closed");
+    });
+  }
+
+  test("is 1008 also where only the server itself has said something", () => {
+    const socket = connect("/ws/", { resume: true, beat: 20 });
+    last().opens();
+    last().says({ group: "room", recovered: true, missed: 0, position: "e-1" });
+    last().says("");
+    last().ends(1008);
+    assert.equal(socket.state, "closed");
+  });
+
+  for (const status of [404, 410]) {
+    test(`is ${status} for a plain GET, after three refused handshakes`, async () => {
+      const socket = connect("/ws/?a=b", { resume: true, positions: { room: "e-1" }, beat: 20 });
+      const seen = watch(socket);
+      for (let attempt = 0; attempt < 3; attempt++) {
+        assert.equal(requests.length, 0);
+        last().ends();
+        if (attempt < 2) await clock.pass(3000);
+      }
+      assert.deepEqual([requests[0].url.href, requests[0].method], ["https://site.example/ws/?a=b", "GET"]);
+      await requests.shift().answer(status);
+      assert.deepEqual(seen.at(-1), ["state", "closed", { code: 1006, reason: `HTTP ${status}`, status }]);
+      await clock.pass(60000);
+      assert.deepEqual([made(), clock.timers.size, socket.state], [3, 0, "closed"]);
+    });
+  }
+
+  for (const [what, answer] of [
+    ["another status", (request) => request.answer(403)],
+    ["a page", (request) => request.answer(200, "a page")],
+    ["nothing", (request) => request.fails()],
+  ]) {
+    test(`is not ${what} for it, which is asked after three more`, async () => {
+      connect("/ws/");
+      for (let attempt = 1; attempt < 7; attempt++) {
+        last().ends();
+        if (requests.length) await answer(requests.shift());
+        assert.equal(made(), attempt);
+        while (made() === attempt) await clock.pass(100);
+      }
+      assert.equal(made(), 7);
+    });
+  }
+
+  test("is no status that comes when a connection is open again", async () => {
+    const socket = connect("/ws/");
+    for (let attempt = 0; attempt < 3; attempt++) {
+      last().ends();
+      await clock.pass(3000);
+    }
+    last().opens();
+    await requests.shift().answer(404);
+    assert.equal(socket.state, "open");
+  });
 
   for (const code of [1000, 1001, 1005, 1006, 1007, 1009, 1011, 1012, 1013, 4000, 4404]) {
     test(`is not ${code} by the server`, async () => {
@@ -250,4 +407,14 @@ test("an attempt that stays without an answer is given up after 10 seconds", asy
   await clock.pass(250);
   old.ends(1006);
   assert.deepEqual([made(), socket.state], [2, "connecting"]);
+});
+
+test("an attempt that fails with an error alone is over, as in Node 20 and 22", async () => {
+  const socket = connect("/ws/");
+  last().onerror({});
+  assert.equal(socket.state, "waiting");
+  await clock.pass(1000);
+  assert.equal(made(), 2);
+  last().opens().onerror({});
+  assert.equal(socket.state, "open");
 });

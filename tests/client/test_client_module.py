@@ -41,11 +41,11 @@ def test_in_node(name: str) -> None:
 
 
 def test_size() -> None:
-    """Below 5,000 bytes by `gzip -c`, whose header has the file's name."""
+    """Below 7,300 bytes by `gzip -c`, whose header has the file's name."""
     compressed = io.BytesIO()
     with gzip.GzipFile(MODULE.name, "wb", 6, compressed) as file:
         file.write(MODULE.read_bytes())
-    assert compressed.tell() < 5000
+    assert compressed.tell() < 7300
 
 
 def test_it_stands_alone() -> None:

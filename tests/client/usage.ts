@@ -8,11 +8,14 @@ const socket: Socket = connect(new URL("https://site.example/ws/"), {
   positions: { "room-42": "epoch-7" },
 });
 
+connect(() => "/ws/", { protocols: async () => ["chat.v2"], beat: 30, text: true }).close();
+connect(async () => new URL("https://site.example/ws/"), { protocols: "chat.v2", beat: 0 }).close();
+
 const states: State[] = [];
 const present = new Map<string, Member>();
 socket.on("state", (state, why) => {
   states.push(state);
-  if (why) console.log(why.code, why.reason, why.delay ?? 0);
+  if (why) console.log(why.code, why.reason, why.delay ?? 0, why.status === 404);
 });
 const stop: () => void = socket.on("message", (data, { group, position }) => {
   const from: string = group ?? "";
@@ -35,7 +38,7 @@ try {
 const facts: [State, "websocket" | "sse" | "polling", string, string | undefined] = [
   socket.state, socket.transport, socket.protocol, socket.positions["room-42"],
 ];
-console.log(facts);
+console.log(facts, socket.bufferedAmount + 1);
 stop();
 socket.close();
 socket.close(4000, "done");

@@ -8,9 +8,19 @@ export type State = "connecting" | "open" | "waiting" | "closed";
 
 export type Transport = "websocket" | "sse" | "polling";
 
+/** A value, or a function that gives it, asked anew for each attempt. */
+export type Given<T> = T | (() => T | Promise<T>);
+
 export interface Options {
   /** Subprotocols to offer. */
-  protocols?: string | string[];
+  protocols?: Given<string | string[]>;
+  /**
+   * Seconds between two signs of life by the server, 10 to 300 (20); 0 for none. Where nothing comes for one
+   * and a half times as long, the connection is over.
+   */
+  beat?: number;
+  /** JSON stays a text. */
+  text?: boolean;
   /** Comes back with the position in each group; for views with `resume=True`. */
   resume?: boolean;
   /** With `resume`: leaves out missed messages that exclude the connection before this one. */
@@ -29,6 +39,8 @@ export interface Why {
   reason: string;
   /** Milliseconds until the next attempt; not there when it is closed for good. */
   delay?: number;
+  /** 404 or 410, if that has ended it. */
+  status?: number;
 }
 
 /** Where a message comes from; empty for one that is not of a numbered group. */
@@ -85,9 +97,9 @@ export interface Socket {
   on<Name extends keyof Events>(name: Name, handler: Events[Name]): () => void;
   /**
    * Sends a message, as soon as there is a connection and never twice. Resolves when the message was
-   * handed to an open connection.
+   * handed to an open connection of which less than 1 MiB waits in the browser.
    *
-   * Rejects with ClosedError, with QueueFullError when 1,000 messages wait, and with RefusedError when
+   * Rejects with ClosedError, with QueueFullError when 1,000 messages wait or 16 MiB, and with RefusedError when
    * the server refuses a POST of the fallback.
    */
   send(message: Message): Promise<void>;
@@ -107,11 +119,14 @@ export interface Socket {
   readonly protocol: string;
   /** The last position in each numbered group. */
   readonly positions: Record<string, string>;
+  /** Bytes that wait to be sent, here and in the browser. */
+  readonly bufferedAmount: number;
 }
 
 /**
- * Connects, and goes on connecting until `close()`, or until the server closes with 4401 or 1008.
+ * Connects, and goes on connecting until `close()`, until the server closes with 4401, or with 1008 before anything
+ * has come, or until it answers with 404 or 410.
  *
  * @param url Absolute, or relative to the page; its scheme may be http(s) or ws(s).
  */
-export function connect(url: string | URL, options?: Options): Socket;
+export function connect(url: Given<string | URL>, options?: Options): Socket;

@@ -2,7 +2,12 @@
 //
 // A link is one, or requests in its place. It takes messages from the queue, each once.
 
+const MIB = 2 ** 20;
+
 const failure = (name, text) => Object.assign(new Error(text), { name });
+
+// An unhandled rejection would end a process of Node.
+const quiet = (promise) => (promise.catch(() => {}), promise);
 
 const parse = (text) => {
   try {
@@ -27,16 +32,30 @@ const split = (position) => /(.*)-(\d+)$/.exec(position) ?? [];
 const toBytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 const toBase64 = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 
-const webSocketLink = ({ at, queue, on, protocols, since }) => {
-  const ws = new WebSocket(at("ws", ...since), protocols);
+// Bytes of an entry of the queue.
+const sizeOf = (entry) => (entry.size ??= entry.wire.byteLength ?? new Blob([entry.wire]).size);
+const sum = (entries) => entries.reduce((size, entry) => size + sizeOf(entry), 0);
+
+const webSocketLink = ({ at, queue, on, protocols, opening }) => {
+  const ws = new WebSocket(at("ws", ...opening), protocols);
+  let isOpen, drain;
   ws.binaryType = "arraybuffer";
-  ws.onopen = () => on.open(ws.protocol);
+  ws.onopen = () => on.open(ws.protocol, (isOpen = true));
   ws.onmessage = ({ data }) => on.message(typeof data === "string" ? data : new Uint8Array(data));
-  ws.onerror = () => {}; // onclose follows
+  ws.onerror = () => isOpen || on.end(1006); // else onclose follows, also in Node 20 and 22
   ws.onclose = ({ code, reason }) => on.end(code, reason);
+  ws.end = (...why) => {
+    ws.close();
+    on.end(...why);
+  };
   ws.flush = () => {
     // A closing one drops them.
     while (queue.length && ws.readyState === 1) {
+      if (ws.bufferedAmount >= MIB) {
+        clearTimeout(drain);
+        drain = setTimeout(on.room, 50); // no event tells
+        return;
+      }
       const { wire, resolve } = queue.shift();
       ws.send(wire);
       resolve();
@@ -46,18 +65,19 @@ const webSocketLink = ({ at, queue, on, protocols, since }) => {
 };
 
 // Server-sent events or polling, with POST.
-const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
+const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
   const abort = new AbortController();
   const { signal } = abort;
-  const opening = [...since, ...[protocols].flat().map((name) => "protocol=" + encodeURIComponent(name))];
+  opening.push(...[protocols].flat().map((name) => "protocol=" + encodeURIComponent(name)));
   let source = queue;
+  let batch = [];
   let number = 0;
   let id, closing, closed, isPosting;
 
-  const end = (code, reason, wait) => {
+  const end = (...why) => {
     if (signal.aborted) return;
     abort.abort();
-    on.end(code, reason, wait);
+    on.end(...why);
   };
 
   // A repeat is taken once.
@@ -101,6 +121,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      on.heard();
       const lines = value.split("\n");
       lines[0] = rest + lines[0];
       rest = lines.pop();
@@ -125,6 +146,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
     take({ open: await ask(...opening) });
     for (let ack = 0; !signal.aborted; ) {
       const { n, events } = await ask("id=" + id, "ack=" + ack);
+      on.heard();
       events.forEach(take);
       ack = n;
     }
@@ -134,7 +156,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
     if (isPosting) return;
     isPosting = true;
     while (!signal.aborted && (source.length || closing)) {
-      const batch = [];
+      batch = [];
       const messages = [];
       for (let size = 0; source.length && size < 65536; ) {
         const { wire } = source[0];
@@ -151,14 +173,15 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
           headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() },
           body: JSON.stringify({ n: ++number, messages }),
         });
-        batch.forEach((entry) => entry.resolve());
+        batch.splice(0).forEach((entry) => entry.resolve());
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
-        if (status === 410 && !repeats) queue.unshift(...batch);
+        const rest = batch.splice(0);
+        if (status === 410 && !repeats) queue.unshift(...rest);
         // Perhaps it has: they count as sent.
-        else if (!isRefused || status === 410) batch.forEach((entry) => entry.resolve());
-        else batch.forEach((entry) => entry.reject(failure("RefusedError", message)));
-        end(status === 403 ? 1008 : 1006, message, wait);
+        else if (!isRefused || status === 410) rest.forEach((entry) => entry.resolve());
+        else rest.forEach((entry) => entry.reject(failure("RefusedError", message)));
+        end(status === 403 ? 1008 : 1006, message, wait, status === 403);
       }
     }
     isPosting = false;
@@ -173,6 +196,8 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
 
   return {
     flush,
+    end,
+    get bufferedAmount() { return sum([...batch, ...(closing ? source : [])]); },
     // First sends what waits.
     close(code = 1000, reason = "") {
       if (!id || signal.aborted) return abort.abort();
@@ -187,35 +212,42 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
 };
 
 export function connect(url, options = {}) {
-  const { protocols = [], resume, former, fallback, csrfToken, positions = {} } = options;
+  const { protocols = [], resume, former, fallback, csrfToken, positions = {}, text } = options;
   const { document: page, navigator, location } = globalThis;
-  const { href } = new URL(url, location?.href);
-  const known = new Map(Object.entries(resume ? positions : {}));
+  const base = location?.href;
+  const beat = options.beat === 0 ? 0 : Math.min(300, Math.max(10, Math.round(options.beat) || 20));
+  const known = new Map(Object.entries(resume ? positions : {})); // the newest last
   const ended = new AbortController();
   const handlers = {};
   const queue = [];
   const asked = new Map(); // by id
+  const dials = [-Infinity, -Infinity]; // when the last two attempts began
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
-  let link, probe, held, timer, backTimer;
+  let link, probe, held, timer, backTimer, doubtTimer;
   let ownId = "";
   let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
+  let refusals = 0; // of handshakes, in a row
   let earliest = 0; // of the next attempt
-
-  const at = (scheme, ...query) => {
-    const target = new URL(href.replace(/^ws|^http/, scheme));
-    target.search = [target.search, ...query].filter(Boolean).join("&");
-    target.hash = "";
-    return target.href;
-  };
+  let doubts = 0; // attempts left beside a silent connection; it gets nothing meanwhile
+  let beats; // whether the server has a heartbeat
+  let silences = 0; // without any
+  let hasWarned;
 
   const csrf = () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
 
   const emit = (name, ...values) => {
     // A handler that throws stops nothing else.
-    handlers[name]?.forEach(async (handler) => handler(...values));
+    handlers[name]?.forEach(async (handler) => {
+      try {
+        await handler(...values);
+      } catch (error) {
+        if (page) throw error; // the browser reports it
+        console.error(error);
+      }
+    });
   };
 
   const become = (next, why) => {
@@ -224,14 +256,18 @@ export function connect(url, options = {}) {
   };
 
   const flush = () => {
-    if (state === "open" && !held) link.flush();
+    // A beat that is late makes no loss yet, but what is sent now might be one.
+    if (state === "open" && !held && !doubts && !link.isLate()) link.flush();
   };
 
   const put = (entry) => {
-    if (state === "closed") entry.reject(failure("ClosedError"));
-    else if (queue.length > 999) entry.reject(failure("QueueFullError"));
-    else queue.push(entry);
+    if (state === "closed") return entry.reject(failure("ClosedError"));
+    queue.push(entry);
     flush();
+    if (queue.includes(entry) && (queue.length > 1000 || sum(queue) > 16 * MIB)) {
+      queue.splice(queue.indexOf(entry), 1);
+      entry.reject(failure("QueueFullError"));
+    }
   };
 
   const dropQueue = () => queue.splice(0).forEach(put);
@@ -243,41 +279,106 @@ export function connect(url, options = {}) {
     }
   };
 
-  const receive = (raw, dialled) => {
+  const know = (group, position) => {
+    known.delete(group);
+    known.set(group, position);
+  };
+
+  const receive = (raw, mine) => {
     const message = typeof raw === "string" ? parse(raw) : raw;
+    const plain = text ? raw : message;
+    const { hasSpoken } = mine;
+    mine.hasSpoken = true;
     if (message === raw) return emit("message", raw, {});
-    const { id, group, position, data, joined, left, recovered, missed } = message;
+    const { id, group, position, data, joined, left, missed } = message;
+    let { recovered } = message;
     if (asked.has(id) && "data" in message) return asked.get(id).answer(message);
     const [, epoch, offset] = split(position);
     const [, lastEpoch, lastOffset] = split(known.get(group));
     const isNew = epoch !== lastEpoch || +offset > +lastOffset;
     const event = joined ? "joined" : left && "left";
     // What others say has a blank before it.
-    if (!/^{"group": ?"/.test(raw) || !(resume || handlers[event]?.size)) emit("message", message, {});
+    if (!/^{"group": ?"/.test(raw) || !(resume || handlers[event]?.size)) emit("message", plain, {});
     else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
     else if (recovered !== undefined) {
       ownId = id;
+      mine.hasSpoken = hasSpoken; // the view has said nothing
+      mine.isTold = true;
+      mine.groups.add(group);
+      recovered &&= !mine.omitted.delete(group);
       // A newer one may have come before, or the server be behind us.
-      const hasMoved = known.get(group) !== dialled.get(group);
-      if (hasMoved ? isNew : !recovered || (isNew && !missed)) known.set(group, position);
+      const hasMoved = known.get(group) !== mine.dialled.get(group);
+      if (hasMoved ? isNew : !recovered || (isNew && !missed)) know(group, position);
       emit("recovered", { group, recovered, missed });
-    } else if (!offset) emit("message", message, {});
-    else if (isNew) {
-      known.set(group, position);
-      emit("message", message.binary ? toBytes(data) : parse(data), { group, position });
+    } else if (!offset) emit("message", plain, {});
+    else {
+      mine.groups.add(group);
+      if (!isNew) return;
+      know(group, position);
+      const own = message.binary ? toBytes(data) : text ? data : parse(data);
+      emit("message", own, { group, position });
     }
   };
 
-  const dial = (kind) => {
-    let openedAt;
-    const dialled = new Map(known);
-    const since = Array.from(dialled, (pair) => "since=" + encodeURIComponent(pair.join(":")));
-    if (former) since.push("former=" + ownId);
+  // The positions for the URL, and in `omitted` the groups of those that do not fit.
+  const since = (length, omitted) => {
+    const fitting = [];
+    for (const pair of [...known].reverse()) {
+      const part = "since=" + encodeURIComponent(pair.join(":"));
+      length += part.length + 1;
+      if (length > 3000) omitted.add(pair[0]);
+      else fitting.unshift(part);
+    }
+    if (omitted.size && !hasWarned) {
+      hasWarned = true;
+      console.warn("dwebsocket: the URL has no room for the positions of all groups; rooms have no such limit");
+    }
+    return fitting;
+  };
+
+  const leave = (attempt) => {
+    attempt?.drop();
+    attempt?.close();
+  };
+
+  const dial = (kind, isFirst) => {
+    let inner, isDropped, openedAt, heardAt, timeout, pulse, every;
+    const mine = {
+      dialled: new Map(known),
+      omitted: new Set(),
+      groups: new Set(),
+      flush: () => inner?.flush(),
+      get bufferedAmount() { return inner?.bufferedAmount || 0; },
+      silence: () => Date.now() - heardAt,
+      isLate: () => beats && mine.silence() > every * 1100,
+      // Ends it if it has been silent for too long.
+      look() {
+        clearTimeout(pulse);
+        if (mine !== link || !openedAt || !every || (!beats && silences > 1)) return;
+        const left = every * 1500 - mine.silence();
+        if (left > 0) {
+          pulse = setTimeout(mine.look, left);
+          return;
+        }
+        if (!beats) silences++;
+        inner.end(1006, "silence");
+      },
+      close(...how) {
+        isDropped = true;
+        return inner?.close(...how);
+      },
+      drop() {
+        clearTimeout(timeout);
+        clearTimeout(pulse);
+      },
+    };
     const on = {
       open(agreed) {
         clearTimeout(timeout);
+        openedAt = heardAt = Date.now();
         if (mine === probe) {
           clearTimeout(timer);
+          link?.drop();
           // First the old link sends what waits.
           held = Promise.resolve(link?.close()).then(() => {
             held = undefined;
@@ -285,56 +386,130 @@ export function connect(url, options = {}) {
           });
           link = mine;
           probe = undefined;
+          doubts = 0;
           loseRequests();
           become("connecting");
         }
         if (mine !== link) return;
-        openedAt = Date.now();
         transport = kind;
         protocol = agreed;
+        refusals = 0;
         if (kind !== "websocket") backTimer ??= setTimeout(back, 600000);
+        mine.look();
         become("open");
         flush();
       },
-      message: (data) => mine === link && receive(data, dialled),
-      end(code, reason = "", wait = 0) {
-        clearTimeout(timeout);
+      heard() {
+        heardAt = Date.now();
+        if (mine !== link) return;
+        if (doubts) {
+          leave(probe);
+          probe = undefined;
+          doubts = 0;
+        }
+        flush();
+      },
+      message(data) {
+        on.heard();
+        if (mine !== link) return;
+        if (every && typeof data === "string" && /^ *$/.test(data)) {
+          if (!data) {
+            beats = true;
+            return mine.look();
+          }
+          data = data.slice(1); // the server tells it from a beat
+        }
+        receive(data, mine);
+      },
+      room: () => mine === link && flush(),
+      end(code, reason = "", wait = 0, isFinal) {
+        mine.drop();
         if (mine === probe) {
           probe = undefined;
-          backTimer = setTimeout(back, 600000);
+          if (transport !== "websocket") backTimer = setTimeout(back, 600000);
+          else if (doubts && --doubts) doubtTimer = setTimeout(doubt, 1000);
+          flush();
         }
         if (mine !== link) return;
         link = undefined;
-        if (code === 4401 || code === 1008) return finish(code, reason);
+        doubts = 0;
+        if (code === 4401 || isFinal || (code === 1008 && !mine.hasSpoken)) return finish(code, reason);
+        // Unless it was cut before all groups were told of.
+        if (mine.isTold && (code !== 1006 || Date.now() - openedAt > 1000)) {
+          for (const group of known.keys()) if (!mine.groups.has(group)) known.delete(group);
+        }
         if (Date.now() - openedAt > 5000) tries = 0;
         if (openedAt) failures = 0;
         else if (kind === "sse" && reason === "timeout") transport = "polling"; // a proxy keeps events
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
         else if (fallback && navigator?.onLine !== false && ++failures > 1) transport = "sse";
-        tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0); // restart, overload
+        tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0); // restart, too slow
         wait ||= +/retry after ([\d.]+)/i.exec(reason)?.[1] || 0;
         wait = Math.min(wait, 86400) * 1000;
         earliest = Date.now() + wait;
-        const delay = wait + Math.random() * Math.min(30000, 500 * 2 ** tries++);
+        const delay = Math.max(pause(), wait + Math.random() * Math.min(30000, 500 * 2 ** tries++));
         timer = setTimeout(redial, delay);
         loseRequests();
         become("waiting", { code, reason, delay });
+        if (!openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
       },
     };
-    const timeout = setTimeout(() => {
+    const begin = ([address, offered]) => {
+      const { href } = new URL(address, base);
+      const at = (scheme, ...query) => {
+        const target = new URL(href.replace(/^ws|^http/, scheme));
+        target.search = [target.search, ...query].filter(Boolean).join("&");
+        target.hash = "";
+        return target.href;
+      };
+      mine.at = at;
+      if (isDropped) throw failure("ClosedError");
+      const more = [];
+      if (former) more.push("former=" + ownId);
+      const own = new URL(href).searchParams.get("beat");
+      every = own ? +own : beat;
+      if (every && !own) more.push("beat=" + every);
+      const opening = [...since(at("ws", ...more).length, mine.omitted), ...more];
+      inner = (kind === "websocket" ? webSocketLink : httpLink)({
+        kind, at, csrf, queue, on, opening, protocols: offered,
+      });
+    };
+    const fail = (error) => on.end(1006, String(error?.message ?? error));
+    try {
+      const given = [url, protocols].map((each) => (typeof each === "function" ? each() : each));
+      if (given.some((each) => each?.then)) Promise.all(given).then(begin).catch(fail);
+      else begin(given);
+    } catch (error) {
+      if (isFirst && typeof url !== "function" && typeof protocols !== "function") throw error;
+      Promise.reject(error).catch(fail); // when the caller has the link
+    }
+    timeout = setTimeout(() => {
       on.end(1006, "timeout");
       mine.close();
     }, kind === "sse" ? 5000 : 10000);
-    const mine = (kind === "websocket" ? webSocketLink : httpLink)({
-      kind, at, csrf, queue, on, since, protocols,
-    });
+    dials.push(Date.now());
+    dials.shift();
     return mine;
   };
+
+  // Until the next attempt may begin: at most two a second.
+  const pause = () => Math.min(1000, Math.max(0, dials[0] + 1000 - Date.now()));
 
   const redial = () => {
     clearTimeout(timer);
     link = dial(transport);
     become("connecting");
+  };
+
+  // Whether the page is there at all. Browsers do not tell what refused a handshake.
+  const ask = async (address) => {
+    try {
+      const { status, body } = await fetch(address, { cache: "no-store", signal: ended.signal });
+      body?.cancel();
+      if (!/^4(04|10)$/.test(status) || !refusals || state === "closed") return;
+      leave(link);
+      finish(1006, "HTTP " + status, status);
+    } catch {}
   };
 
   // To WebSockets.
@@ -345,27 +520,47 @@ export function connect(url, options = {}) {
     else [transport, failures] = ["websocket", 1];
   };
 
-  const wake = ({ type }) => {
-    if (type === "online") {
-      tries = 0;
-      clearTimeout(backTimer);
-      back();
-    } else if (page.visibilityState === "hidden") return;
-    if (state === "waiting" && Date.now() >= earliest) redial();
+  // Perhaps the network is another one now: tries a second WebSocket beside a silent one.
+  const doubt = () => {
+    clearTimeout(doubtTimer);
+    if (state !== "open" || transport !== "websocket" || probe || !doubts) return;
+    const wait = Math.max(pause(), 1000 - link.silence());
+    if (wait > 0) doubtTimer = setTimeout(doubt, wait);
+    else probe = dial("websocket");
   };
 
-  const finish = (code, reason) => {
+  const wake = ({ type }) => {
+    const isOnline = type === "online";
+    if (!isOnline && page.visibilityState === "hidden") return;
+    link?.look();
+    if (isOnline) {
+      tries = 0;
+      clearTimeout(backTimer);
+      if (pause()) backTimer = setTimeout(back, pause());
+      else back();
+      if (beat && state === "open" && transport === "websocket") {
+        doubts = 3;
+        doubt();
+      }
+    }
+    if (state !== "waiting" || Date.now() < earliest) return;
     clearTimeout(timer);
-    clearTimeout(backTimer);
+    if (pause()) timer = setTimeout(redial, pause());
+    else redial();
+  };
+
+  const finish = (code, reason, status) => {
+    for (const each of [timer, backTimer, doubtTimer]) clearTimeout(each);
     ended.abort();
-    probe?.close();
+    link?.drop();
+    leave(probe);
     probe = link = undefined;
-    become("closed", { code, reason });
+    become("closed", { code, reason, ...(status && { status }) });
     dropQueue();
     loseRequests();
   };
 
-  link = dial(transport);
+  link = dial(transport, true);
   globalThis.addEventListener?.("online", wake, ended);
   page?.addEventListener("visibilitychange", wake, ended);
   // It may be kept for the Back button.
@@ -376,27 +571,31 @@ export function connect(url, options = {}) {
       (handlers[name] ??= new Set()).add(handler);
       return () => handlers[name].delete(handler);
     },
-    async send(data) {
-      const wire = pack(data);
-      return new Promise((resolve, reject) => put({ wire, resolve, reject }));
+    send(data) {
+      return quiet((async () => {
+        const wire = pack(data);
+        return new Promise((resolve, reject) => put({ wire, resolve, reject }));
+      })());
     },
-    async request(data, { timeout = 10000 } = {}) {
-      const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
-      const wire = pack({ id, data });
-      return new Promise((resolve, reject) => {
-        const settle = (how) => (value) => {
-          clearTimeout(clock);
-          asked.delete(id);
-          how(value);
-        };
-        const entry = { wire, resolve() {}, reject: settle(reject), answer: settle(resolve) };
-        const clock = setTimeout(() => {
-          if (queue.includes(entry)) queue.splice(queue.indexOf(entry), 1);
-          entry.reject(failure("TimeoutError"));
-        }, Math.min(timeout, 2 ** 31 - 1));
-        asked.set(id, entry);
-        put(entry);
-      });
+    request(data, { timeout = 10000 } = {}) {
+      return quiet((async () => {
+        const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
+        const wire = pack({ id, data });
+        return new Promise((resolve, reject) => {
+          const settle = (how) => (value) => {
+            clearTimeout(clock);
+            asked.delete(id);
+            how(value);
+          };
+          const entry = { wire, resolve() {}, reject: settle(reject), answer: settle(resolve) };
+          const clock = setTimeout(() => {
+            if (queue.includes(entry)) queue.splice(queue.indexOf(entry), 1);
+            entry.reject(failure("TimeoutError"));
+          }, Math.min(timeout, 2 ** 31 - 1));
+          asked.set(id, entry);
+          put(entry);
+        });
+      })());
     },
     close(code = 1000, reason = "") {
       if (state === "closed") return;
@@ -408,5 +607,6 @@ export function connect(url, options = {}) {
     get transport() { return transport; },
     get protocol() { return protocol; },
     get positions() { return Object.fromEntries(known); },
+    get bufferedAmount() { return sum(queue) + (link?.bufferedAmount ?? 0); },
   };
 }
