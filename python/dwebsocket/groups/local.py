@@ -189,7 +189,11 @@ class Backend(process.Backend):
         now = clock.now()
         if now >= self._look_at:
             self._look_at = now + _LOOK_S
-            self._look()
+            # It reads what all processes of the user have open.
+            if running_loop() is None:
+                self._look()
+            else:
+                submit(self._look)
         if self._are_apart:
             # Two threads may count as one: it is no exact number.
             self.apart += 1
