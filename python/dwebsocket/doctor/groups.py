@@ -64,7 +64,8 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
             "groups.processes",
             f"{backend.alias!r}: no other process shares groups in {backend.folder} now.",
         )
-    yield from _apart(backend)
+    if not backend.is_a_copy:
+        yield from _apart(backend)
     if _is_container():
         yield fine(
             "groups.container",

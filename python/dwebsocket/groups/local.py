@@ -174,6 +174,11 @@ class Backend(process.Backend):
         """
         return sorted(self.node.processes())
 
+    @property
+    def is_a_copy(self) -> bool:
+        """Whether the environment keeps this process apart from others of the site."""
+        return not self.settings.runtime_dir and VARIABLE in os.environ
+
     def is_same(self, use: Use) -> bool:
         """Whether a process uses the folder of this one."""
         try:
@@ -183,8 +188,7 @@ class Backend(process.Backend):
 
     def _note_if_apart(self) -> None:
         """Counts a message that no other process gets, although others of the site run here."""
-        is_a_copy = not self.settings.runtime_dir and VARIABLE in os.environ
-        if is_a_copy or self.node.peers():
+        if self.is_a_copy or self.node.peers():
             return
         now = clock.now()
         if now >= self._look_at:
