@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 _WORKERS = re.compile(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)")
+# Schemes that are no page's, and those of the pages that mean them.
+_OF_WEBSOCKETS = {"ws": "http", "wss": "https"}
 _NEEDLESS_FACTORIES = (
     "dwebsocket.factory.WebSocketFactory",
     "dwebsocket.backends.default.factory.WebSocketFactory",
@@ -44,6 +46,7 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
         *_application(),
         *_unknown_settings(),
         *_wrong_values(),
+        *_origins(),
         *_factory(),
         *_middleware(),
         *_old_distribution(),
@@ -106,6 +109,32 @@ def _wrong_values() -> Iterator[checks.CheckMessage]:
             conf.read(name, value)
         except ValueError as error:
             yield checks.Error(f"{conf.PREFIX}{name} {error}.", id="dwebsocket.E002")
+
+
+def _origins() -> Iterator[checks.CheckMessage]:
+    try:
+        allowed = conf.get("ALLOWED_ORIGINS")
+    except ImproperlyConfigured:
+        # The check of all settings reports it.
+        return
+    for origin in allowed:
+        scheme, _, host = origin.partition("://")
+        parts = conf.parts_of_origin(f"{scheme}://{host.removeprefix('*.')}")
+        if origin in conf.SPECIAL_ORIGINS or (parts and scheme not in _OF_WEBSOCKETS):
+            continue
+        if scheme in _OF_WEBSOCKETS:
+            hint = (
+                f'Write "{_OF_WEBSOCKETS[scheme]}://{host}": an Origin has the scheme of the page.'
+            )
+        elif not host.isascii():
+            hint = "Write the name as browsers send it, in ASCII (xn--…)."
+        else:
+            hint = 'Write "https://host" or "https://host:port"; "*." may stand before the host.'
+        yield checks.Warning(
+            f"WEBSOCKET_ALLOWED_ORIGINS has {origin!r}, which is the Origin of no page.",
+            hint=hint,
+            id="dwebsocket.W011",
+        )
 
 
 def _factory() -> Iterator[checks.CheckMessage]:

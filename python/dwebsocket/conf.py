@@ -9,9 +9,11 @@ or float), sizes are bytes.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, fields
+from ipaddress import IPv6Address
 from operator import is_, itemgetter
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,6 +26,16 @@ from dwebsocket.compat.django import settings_source
 PREFIX = "WEBSOCKET_"
 
 _LEAST_TOKEN = 16
+
+#: Origins without a host, and what stands for every origin.
+SPECIAL_ORIGINS = ("*", "null", "file://")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
+# In host names: the characters that Django allows in Host, and the underscore, which DNS does not
+# allow.
+_SERIALISED = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(0|[1-9][0-9]{0,4}))?", re.ASCII
+)
 
 # Settings of Django's on which cached values depend, beside the settings here.
 _OTHERS = ("DEBUG", "USE_X_FORWARDED_HOST")
@@ -185,13 +197,34 @@ def _subprotocols(value: object) -> tuple[str, ...]:
     return names
 
 
+def parts_of_origin(origin: str) -> tuple[str, str, int | None] | None:
+    """
+    Gives scheme, host and port of an origin in lower case, None for everything else.
+
+    Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or ``scheme://host:port``.
+    Parsers of URLs are more lenient, and differ on what they take for the host.
+    """
+    found = _SERIALISED.fullmatch(origin)
+    if found is None:
+        return None
+    scheme, host, digits = found.groups()
+    if host.startswith("["):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            return None
+    port = _DEFAULT_PORTS.get(scheme) if digits is None else int(digits)
+    return None if port is not None and port > _LAST_PORT else (scheme, host, port)
+
+
 def _origins(value: object) -> tuple[str, ...]:
     origins = _strings(value, 'origins such as "https://example.com"')
     for origin in origins:
         if origin not in ("*", "null") and "://" not in origin:
             raise ValueError(
                 f'has {origin!r}, which is no origin: write "https://{origin}", with the scheme '
-                'and without a path ("*" allows every origin, "null" the opaque one)'
+                'and without a path ("*" allows every origin, "null" the opaque one, "file://" '
+                "that of files)"
             )
         if origin.count("/") > 2:
             raise ValueError(f"has {origin!r}: an origin has no path and no slash at its end")

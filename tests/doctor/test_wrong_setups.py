@@ -109,6 +109,13 @@ class TestBehindNginx:
             examine("--url", proxy.url("/echo/"))
         )
 
+    def test_all_is_lost(self, behind_nginx: Callable[..., Proxy]) -> None:
+        """One run names all that a plain `proxy_pass` loses."""
+        proxy = behind_nginx("proxy_http_version 1.0;")
+        result = examine("--url", proxy.url("/echo/"))
+        for name in ("proxy.host", "proxy.upgrade", "proxy.http10"):
+            assert_finds(name)(result)
+
     def test_host_is_lost(self, behind_nginx: Callable[..., Proxy]) -> None:
         """Without the Host of the browser every Origin is foreign."""
         proxy = behind_nginx(VERSION, UPGRADE, CONNECTION)

@@ -78,6 +78,42 @@ def test_app_is_missing(installed: list[str]) -> None:
     assert 'INSTALLED_APPS += ["dwebsocket"]' in (message.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        ("wss://example.com", 'Write "https://example.com"'),
+        ("ws://*.example.com", 'Write "http://*.example.com"'),
+        ("https://exämple.com", "xn--"),
+        ("https://*", "before the host"),
+        ("https://www.*.com", "before the host"),
+        ("https://user@example.com", "before the host"),
+        ("https://example.com:99999", "before the host"),
+        ("https://", "before the host"),
+    ],
+)
+def test_origin_of_no_page(override: Override, origin: str, hint: str) -> None:
+    """An entry that no browser's Origin can be."""
+    override(WEBSOCKET_ALLOWED_ORIGINS=["https://a.example", origin])
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W011")
+    assert origin in message.msg
+    assert hint in (message.hint or "")
+
+
+def test_origins_of_pages(override: Override) -> None:
+    """Nothing to say about those that some page has."""
+    origins = [
+        "*",
+        "null",
+        "file://",
+        "https://*.a.example",
+        "http://[::1]:8000",
+        "app://localhost",
+    ]
+    override(WEBSOCKET_ALLOWED_ORIGINS=origins)
+    assert checks.check() == []
+
+
 def test_defaults_are_fine() -> None:
     """Nothing to say about a project without settings."""
     assert checks.check() == []

@@ -434,6 +434,7 @@ class TestAnswers:
             (b"401 Unauthorized", "handshake.forbidden"),
             (b"404 Not Found", "handshake.missing"),
             (b"200 OK", "handshake"),
+            (b"500 Internal Server Error", "handshake.failed"),
             (b"103 Early Hints\r\n\r\nHTTP/1.1 404 Not Found", "handshake.missing"),
         ],
     )
@@ -526,7 +527,10 @@ class TestDiagnosis:
     @pytest.mark.parametrize("host", ["testserver:8000", "evil.example", "", "testserver.example"])
     def test_signed_for_another_host(self, ask: Callable, host: str) -> None:
         """A server that was asked cannot ask another with that: it learns that it is another."""
-        assert ask(site_report.question(host, "/chat/")) == {"request": {}}
+        arrived = {"protocol": "HTTP/1.1", "upgrade": "websocket", "connection": "Upgrade"}
+        assert ask(site_report.question(host, "/chat/")) == {
+            "request": {**arrived, "secure": False}
+        }
 
     @pytest.mark.parametrize("path", ["/ch%61t/", "/chat/"])
     def test_other_ways_to_write_an_address(self, ask: Callable, path: str) -> None:

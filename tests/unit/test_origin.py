@@ -116,6 +116,41 @@ def test_hint_behind_a_proxy_that_ends_tls(host: str, page: str) -> None:
     assert reason.endswith("if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER")
 
 
+@pytest.mark.parametrize(
+    ("host", "page", "forwarded"),
+    [
+        ("localhost:8000", "https://www.example.com", None),
+        ("testserver", "https://elsewhere.example", "elsewhere.example"),
+    ],
+)
+def test_hint_behind_a_proxy_that_loses_host(host: str, page: str, forwarded: str | None) -> None:
+    """The page has a name of the site, or the proxy says so: the setting would be no cure."""
+    handshake = request(host, page)
+    if forwarded is not None:
+        handshake.META["HTTP_X_FORWARDED_HOST"] = forwarded
+    reason = origin.objection(handshake, ())
+    assert reason is not None
+    assert "proxy_set_header Host $http_host" in reason
+
+
+@pytest.mark.parametrize(
+    "entry", ["http://friend.example", "https://friend.example:8443", "wss://friend.example"]
+)
+def test_hint_about_an_entry_that_is_another_origin(entry: str) -> None:
+    """The scheme and the port belong to it."""
+    reason = origin.objection(request("testserver", "https://friend.example"), (entry,))
+    assert reason is not None
+    assert reason.endswith(f": if it may connect, write it as it is here: allowed is {entry!r}")
+
+
+def test_pages_in_files() -> None:
+    """Some browsers and apps send an Origin without a host for them."""
+    assert origin.objection(request("testserver", "file://"), ("file://",)) is None
+    for other in ("null", "file:///", "file://a", "https://testserver.example"):
+        assert origin.objection(request("testserver", other), ("file://",)) is not None
+    assert origin.objection(request("testserver", "file://"), ("null", "https://a.b")) is not None
+
+
 def test_behind_a_proxy_that_is_known(override: Override) -> None:
     """With the setting of the hint the same request may connect."""
     override(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))

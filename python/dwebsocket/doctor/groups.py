@@ -64,7 +64,13 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
             "groups.processes",
             f"{backend.alias!r}: no other process shares groups in {backend.folder} now.",
         )
-    if not backend.is_a_copy:
+    if backend.is_of_copy:
+        yield fine(
+            "groups.copy",
+            f"{backend.alias!r}: {local.VARIABLE} moves the folder to {backend.folder}. Processes "
+            "without this variable do not share these groups.",
+        )
+    else:
         yield from _apart(backend)
     if _is_container():
         yield fine(

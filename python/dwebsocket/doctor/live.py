@@ -191,8 +191,11 @@ def _unreachable(address: Address, problem: OSError) -> Finding:
 
 def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
     if "host" not in report["request"]:
-        # A site reports nothing else when the question was signed for another Host than it got.
+        # A site reports little else when the question was signed for another Host than it got;
+        # one of an older version nothing.
         yield _lost_host(visit)
+        if "upgrade" in report["request"]:
+            yield from _arrived(visit, report["request"])
         return
     yield from _server(report)
     yield from _arrived(visit, report["request"])
@@ -319,8 +322,9 @@ def _lost_host(visit: Visit) -> Finding:
 def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
     """Checks which parts of the request reached Django through the proxies."""
     tokens = [token.strip().lower() for token in (request["connection"] or "").split(",")]
-    blamed = True
+    blamed = False
     if not request["upgrade"]:
+        blamed = True
         yield error(
             "proxy.upgrade",
             f"The Upgrade header does not reach Django (Connection arrives as "
@@ -328,22 +332,22 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
             f"{_BOTH_HEADERS} Apache needs upgrade=websocket in its ProxyPass.",
         )
     elif "upgrade" not in tokens:
+        blamed = True
         yield error(
             "proxy.connection",
             f"Connection reaches Django as {request['connection']!r} instead of Upgrade.",
             _BOTH_HEADERS,
         )
-    elif request["protocol"] == "HTTP/1.0":
+    if request["protocol"] == "HTTP/1.0":
+        blamed = True
         yield error(
             "proxy.http10",
             "The proxy speaks HTTP/1.0 to the server, which knows no upgrades.",
             f"nginx: proxy_http_version 1.1 {_SNIPPET}.",
         )
-    else:
-        blamed = False
     if visit.address.secure and not request["secure"]:
         header = "HTTP_X_FORWARDED_PROTO"
-        told = request["forwarded"].get(header)
+        told = request.get("forwarded", {}).get(header)
         yield error(
             "proxy.scheme",
             "The client speaks TLS, but Django takes the request for plain HTTP "
@@ -359,7 +363,7 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
             "The client speaks no TLS, but Django takes the request for one that does.",
             "Let the proxy overwrite X-Forwarded-Proto, whatever the client sent.",
         )
-    if request["objection"] and not blamed:
+    if request.get("objection") and not blamed:
         yield error(
             "origin.own",
             f"A page of the site itself may not connect. {request['objection']}.",
@@ -440,11 +444,15 @@ def _refused(visit: Visit, answer: HandshakeRefused, report: Mapping[str, Any] |
             'connections, not websocket", add "dwebsocket" to INSTALLED_APPS and restart the '
             "server, or use dwebsocket.asgi.get_asgi_application() in asgi.py.",
         )
-    return error(
-        "handshake",
-        whole,
-        "Give the address of a view with @accept_websocket. If it is one, the site's log says why.",
+    cure = (
+        "Give the address of a view with @accept_websocket. If it is one, the site's log says why."
     )
+    if status == 400:
+        cure += (
+            " If that is Invalid HTTP_HOST header, a proxy changes Host: nginx: proxy_set_header "
+            "Host $http_host; Apache: ProxyPreserveHost On."
+        )
+    return error("handshake", whole, cure)
 
 
 def _origins(visit: Visit) -> Iterator[Finding]:

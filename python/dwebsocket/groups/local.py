@@ -175,9 +175,9 @@ class Backend(process.Backend):
         return sorted(self.node.processes())
 
     @property
-    def is_a_copy(self) -> bool:
-        """Whether the environment keeps this process apart from others of the site."""
-        return not self.settings.runtime_dir and VARIABLE in os.environ
+    def is_of_copy(self) -> bool:
+        """Whether this process belongs to a copy of the site, which is apart on purpose."""
+        return not self.settings.runtime_dir and bool(os.environ.get(VARIABLE))
 
     def is_same(self, use: Use) -> bool:
         """Whether a process uses the folder of this one."""
@@ -188,7 +188,7 @@ class Backend(process.Backend):
 
     def _note_if_apart(self) -> None:
         """Counts a message that no other process gets, although others of the site run here."""
-        if self.is_a_copy or self.node.peers():
+        if self.is_of_copy or self.node.peers():
             return
         now = clock.now()
         if now >= self._look_at:

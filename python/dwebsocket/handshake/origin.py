@@ -10,26 +10,18 @@ the page's site. The site itself is allowed, and the origins in ``CSRF_TRUSTED_O
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.http import HttpRequest
 
 from dwebsocket import conf
-from dwebsocket.compat.django import is_same_domain
+from dwebsocket.compat.django import host_of, is_host_allowed, is_same_domain
 from dwebsocket.request import transport_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_LAST_PORT = 65535
-# In host names: the characters that Django allows in Host, and the underscore, which DNS does not
-# allow.
-_SERIALISED = re.compile(
-    r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(0|[1-9][0-9]{0,4}))?", re.ASCII
-)
 # The size of the cache of known hosts, and the longest name in it. Hosts beyond that are checked
 # each time: `ALLOWED_HOSTS` can hold patterns, so a site may have any number of hosts.
 _MOST_KNOWN = 1024
@@ -49,7 +41,7 @@ def objection(
     Args:
         request: A handshake. Its Host is checked by ``ALLOWED_HOSTS`` on the way.
         allowed: Origins that may connect besides the site's own, ``*.`` for subdomains, ``*`` for
-            all, ``null`` for the opaque one.
+            all, ``null`` for the opaque one, ``file://`` for that of files.
         required: Whether a client without an Origin, which is no browser, may not.
         now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
 
@@ -70,10 +62,28 @@ def objection(
     # Browsers write the origin in exactly this form, so compare strings first: that is faster.
     if may_connect(origin, own, (*allowed, *settings.CSRF_TRUSTED_ORIGINS)):
         return None
-    hint = "add it to WEBSOCKET_ALLOWED_ORIGINS if it may connect"
+    return f"Origin {origin!r} is not this site ({own}): {_hint(request, origin, own, allowed)}"
+
+
+def _hint(request: HttpRequest, origin: str, own: str, allowed: Iterable[str]) -> str:
+    """Says what lets a page connect that may."""
     if _same(origin.replace("https://", "http://", 1), own):
-        hint = "if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER"
-    return f"Origin {origin!r} is not this site ({own}): {hint}"
+        return "if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER"
+    parts, here = conf.parts_of_origin(origin), conf.parts_of_origin(own)
+    if parts is not None:
+        meant = [each for each in allowed if each.partition("://")[2].split(":")[0] == parts[1]]
+        if meant:
+            return f"if it may connect, write it as it is here: allowed is {meant[0]!r}"
+        forwarded = host_of(request.META.get("HTTP_X_FORWARDED_HOST", ""))
+        is_own_name = bool(settings.ALLOWED_HOSTS) and "*" not in settings.ALLOWED_HOSTS
+        is_own_name = is_own_name and is_host_allowed(parts[1], settings.ALLOWED_HOSTS)
+        if here is not None and parts[1] != here[1] and (forwarded == parts[1] or is_own_name):
+            return (
+                "if it is a page of this site, a proxy in front of Django loses Host (nginx: "
+                "proxy_set_header Host $http_host; Apache: ProxyPreserveHost On); if not, add it "
+                "to WEBSOCKET_ALLOWED_ORIGINS if it may connect"
+            )
+    return "add it to WEBSOCKET_ALLOWED_ORIGINS if it may connect"
 
 
 def may_connect(origin: str, own: str, allowed: Iterable[str]) -> bool:
@@ -121,40 +131,20 @@ def _host_of(request: HttpRequest, now: conf.Present) -> str:
     return host
 
 
-def _parts(origin: str) -> tuple[str, str, int | None] | None:
-    """
-    Gives scheme, host and port of an origin in lower case, None for everything else.
-
-    Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or ``scheme://host:port``.
-    Parsers of URLs are more lenient, and differ on what they take for the host.
-    """
-    found = _SERIALISED.fullmatch(origin)
-    if found is None:
-        return None
-    scheme, host, digits = found.groups()
-    if host.startswith("["):
-        try:
-            IPv6Address(host[1:-1])
-        except ValueError:
-            return None
-    port = _DEFAULT_PORTS.get(scheme) if digits is None else int(digits)
-    return None if port is not None and port > _LAST_PORT else (scheme, host, port)
-
-
 def _same(origin: str, other: str) -> bool:
-    parts = _parts(origin)
-    return parts is not None and parts == _parts(other)
+    parts = conf.parts_of_origin(origin)
+    return parts is not None and parts == conf.parts_of_origin(other)
 
 
 def _matches(origin: str, entry: str) -> bool:
     if entry == "*":
         return True
-    if origin == "null" or entry == "null":
+    if entry in conf.SPECIAL_ORIGINS:
         return origin == entry
     scheme, separator, host = entry.partition("://*.")
     if not separator:
         return _same(origin, entry)
-    parts, wanted = _parts(origin), _parts(f"{scheme}://{host}")
+    parts, wanted = conf.parts_of_origin(origin), conf.parts_of_origin(f"{scheme}://{host}")
     if parts is None or wanted is None:
         return False
     return (

@@ -67,7 +67,8 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     """
     Gives the report when the request asks for one with a valid signature.
 
-    The answer to a question for another host says only that, and nothing about the site.
+    The answer to a question for another host says that, and what arrived of the request, but
+    nothing about the site.
 
     Args:
         request: A handshake, even a malformed one.
@@ -88,7 +89,7 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     if place == _place(request.get_host(), request.path):
         report = _report(request, options)
     elif place.partition("/")[2] == _place("", request.path).partition("/")[2]:
-        report = {"request": {}}
+        report = {"request": _arrived(request)}
     else:
         return None
     response = JsonResponse(report, headers={"Cache-Control": "no-store"})
@@ -245,22 +246,26 @@ def _green() -> dict[str, Any]:
     return {"green": None, "patched": None}
 
 
-def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
-    meta = request.META
+def _arrived(request: HttpRequest) -> dict[str, Any]:
+    """Gives what proxies often lose."""
     names = {
         "protocol": "SERVER_PROTOCOL",
         "upgrade": "HTTP_UPGRADE",
         "connection": "HTTP_CONNECTION",
     }
-    arrived = {name: meta.get(key) for name, key in names.items()}
+    arrived = {name: request.META.get(key) for name, key in names.items()}
     if (scope := _asgi_scope(request)) is not None:
         # Some servers do not pass these headers on; without them there would be no WebSocket.
         version = f"HTTP/{scope.get('http_version', '1.1')}"
         arrived = {"protocol": version, "upgrade": "websocket", "connection": "Upgrade"}
+    return {**arrived, "secure": request.is_secure()}
+
+
+def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
+    meta = request.META
     return {
-        **arrived,
+        **_arrived(request),
         "host": request.get_host(),
-        "secure": request.is_secure(),
         "origin": meta.get("HTTP_ORIGIN"),
         "objection": origin.objection(
             request, options.allowed_origins, required=options.require_origin
