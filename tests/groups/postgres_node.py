@@ -39,7 +39,7 @@ def main() -> None:
         SECRET_KEY=options.get("secret", "secret"),
         DATABASES=options["databases"],
         WEBSOCKET_GROUPS=options["groups"],
-        INSTALLED_APPS=["dwebsocket"],
+        INSTALLED_APPS=options.get("apps", ["dwebsocket", "dwebsocket.groups.postgres"]),
         USE_TZ=True,
         LOGGING_CONFIG=None,
     )

@@ -30,7 +30,9 @@ class Nodes:
         TIMEOUT is one that a busy machine does not reach.
         """
         process = {
-            name: options.pop(name) for name in ("patched", "secret", "psycopg2") if name in options
+            name: options.pop(name)
+            for name in ("patched", "secret", "psycopg2", "apps")
+            if name in options
         }
         groups = {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20.0, **options}}
         databases = {"default": database_server.entry(self.folder, **(on or {}))}

@@ -22,7 +22,7 @@ def set_up(options: dict[str, Any]) -> None:
         SECRET_KEY="secret",
         DATABASES=options["databases"],
         WEBSOCKET_GROUPS=options["groups"],
-        INSTALLED_APPS=["dwebsocket"],
+        INSTALLED_APPS=options.get("apps", ["dwebsocket", "dwebsocket.groups.postgres"]),
         USE_TZ=True,
     )
     import django

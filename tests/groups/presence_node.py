@@ -32,7 +32,7 @@ def main() -> None:
         SECRET_KEY=options.get("secret", "secret"),
         DATABASES=options.get("databases", {}),
         WEBSOCKET_GROUPS=options["groups"],
-        INSTALLED_APPS=["dwebsocket"],
+        INSTALLED_APPS=["dwebsocket", "dwebsocket.groups.postgres"],
         USE_TZ=True,
         LOGGING_CONFIG=None,
     )

@@ -331,7 +331,7 @@ class TestKept:
         node = nodes()
         found = "SELECT count(*) FROM pg_class WHERE relname LIKE 'dwebsocket_history%'"
         try:
-            node("manage", "migrate", "dwebsocket", "0001", "--verbosity", "0")
+            node("manage", "migrate", "dwebsocket_postgres", "0001", "--verbosity", "0")
             assert node("ask", found) == [[0]]
             functions = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'dwebsocket_%'"
             assert node("ask", functions) == [[0]]

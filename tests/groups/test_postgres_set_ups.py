@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from support.pgbouncer import pgbouncer
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from postgres_nodes import Nodes
@@ -153,6 +155,19 @@ def test_options_of_django(nodes: Nodes, options: dict[str, Any]) -> None:
     assert node("take", 8) == ["same"] * 6 + ["bytes 10000", "str 10000"]
 
 
+@contextlib.contextmanager
+def own_database(nodes: Nodes, name: str) -> Iterator[dict[str, Any]]:
+    """Make a database without any tables; give what names it."""
+    import psycopg
+
+    with psycopg.connect(f"host={nodes.folder} user=postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield {"NAME": name}
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 class TestManagement:
     """Checks and migrations."""
 
@@ -206,10 +221,38 @@ class TestManagement:
     def test_migration_can_be_reverted(self, nodes: Nodes) -> None:
         """And applied again."""
         node = nodes()
-        node("manage", "migrate", "dwebsocket", "zero")
+        node("manage", "migrate", "dwebsocket_postgres", "zero")
         assert "manage.py migrate" in node("send_large", "room", 10_000)["text"]
-        node("manage", "migrate", "dwebsocket")
+        node("manage", "migrate", "dwebsocket_postgres")
         assert node("send_large", "room", 10_000) == "sent"
+
+    def test_project_without_this_backend_gets_no_tables(self, nodes: Nodes) -> None:
+        """Nor functions, though its database is PostgreSQL and it has the package's app."""
+        with own_database(nodes, "without") as on:
+            node = nodes(on=on, apps=["dwebsocket"])
+            node("manage", "migrate")
+            found = "SELECT count(*) FROM pg_class WHERE relname LIKE 'dwebsocket%'"
+            assert node("ask", found) == [[0]]
+            found = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'dwebsocket%'"
+            assert node("ask", found) == [[0]]
+            assert "dwebsocket.groups.postgres" in node("send_large", "room", 10_000)["text"]
+            assert "dwebsocket.groups.postgres" in node("manage", "check", "--deploy")
+
+    def test_installation_from_before_keeps_its_tables(self, nodes: Nodes) -> None:
+        """Those that the package's app made: as they are, and behind the new app, too."""
+        with own_database(nodes, "before") as on:
+            history = {"HISTORY": {"room": {}}}
+            nodes(on=on)("manage", "migrate")
+            old = nodes(on=on, apps=["dwebsocket"], **history)
+            old("ask", "DELETE FROM django_migrations WHERE app = 'dwebsocket_postgres'")
+            assert old("send", "room", "one") == "sent"
+            old("manage", "migrate")
+            assert "exit" not in old("manage", "check")
+            assert old("history", "room") == ["one"]
+            new = nodes(on=on, **history)
+            assert "OK" in new("manage", "migrate")
+            assert new("send", "room", "two") == "sent"
+            assert new("history", "room") == ["one", "two"]
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])

@@ -76,18 +76,18 @@ def database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
     from django.db import connections
     from django.db.migrations.state import ProjectState
 
-    import dwebsocket.migrations
+    import dwebsocket.groups.postgres.migrations as package
 
     entries = {"default": connections.settings["default"], alias: entry}
     connections.settings[alias] = connections.configure_settings(entries)[alias]
     try:
-        names = sorted(module.name for module in iter_modules(dwebsocket.migrations.__path__))
+        names = sorted(module.name for module in iter_modules(package.__path__))
         state = ProjectState()
         with connections[alias].schema_editor() as editor:
             for name in names:
                 if not name.startswith("_"):
-                    module = import_module(f"dwebsocket.migrations.{name}")
-                    state = module.Migration(name, "dwebsocket").apply(state, editor)
+                    module = import_module(f"{package.__name__}.{name}")
+                    state = module.Migration(name, "dwebsocket_postgres").apply(state, editor)
         yield
     finally:
         connections[alias].close()

@@ -1,1 +1,1 @@
-"""The database's part of the package: one table, on PostgreSQL only."""
+"""The database's part of the package: permissions, and no table."""

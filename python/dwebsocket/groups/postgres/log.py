@@ -1,7 +1,7 @@
 """
 The tables of groups with a history: the messages that are kept, and how far their numbering is.
 
-``dwebsocket.migrations`` makes them, and the triggers that number a message when its transaction
+The migrations beside this make them, and the triggers that number a message when its transaction
 commits, announce it to the processes that listen, and delete what is too much.
 """
 

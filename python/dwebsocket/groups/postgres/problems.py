@@ -33,12 +33,13 @@ _POOLER = (
 )
 _NO_TABLE = (
     "the database {database!r} has no table for {what}. Put "
-    '"dwebsocket" into INSTALLED_APPS and run `manage.py migrate{option}`.'
+    '"dwebsocket.groups.postgres" into INSTALLED_APPS and run `manage.py migrate{option}`.'
 )
 _NO_APP = (
-    'HISTORY needs tables: put "dwebsocket" into INSTALLED_APPS and run `manage.py migrate`, or '
-    "remove HISTORY."
+    'HISTORY needs tables: put "dwebsocket.groups.postgres" into INSTALLED_APPS and run '
+    "`manage.py migrate`, or remove HISTORY."
 )
+_APPS = ("dwebsocket.groups.postgres", "dwebsocket")
 # What needs tables, and the queries that find these.
 _LONG_MESSAGES = ("messages of more than about 5,900 bytes", table.EXISTS)
 _HISTORY = ("the history of groups", log.EXISTS)
@@ -55,7 +56,8 @@ def of_settings(own: BackendSettings) -> list[str]:
         parameters.of_database(own.database)
     except (ImproperlyConfigured, ImportError) as error:
         return [f"{_text(error).rstrip('.')}."]
-    if own.history and not apps.is_installed("dwebsocket"):
+    # The tables of installations from before are those of "dwebsocket".
+    if own.history and not any(map(apps.is_installed, _APPS)):
         return [_NO_APP]
     for location in own.location:
         try:

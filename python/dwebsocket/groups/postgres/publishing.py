@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _BYTES_PER_S = 4 * 1024 * 1024
 _NO_TABLE = (
     "{what}, and there is no table for it: "
-    'put "dwebsocket" into INSTALLED_APPS and run `manage.py migrate{database}`'
+    'put "dwebsocket.groups.postgres" into INSTALLED_APPS and run `manage.py migrate{database}`'
 )
 # The code of `serialization_failure`.
 _OVERTAKEN = "40001"

@@ -1,7 +1,7 @@
 """
 The table of messages that are too long for ``NOTIFY``: rows of text that live for a minute.
 
-``dwebsocket.migrations`` makes it.
+``dwebsocket.groups.postgres.migrations`` makes it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The tables of this backend, on PostgreSQL only."""
