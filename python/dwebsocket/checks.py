@@ -87,10 +87,12 @@ def _unknown_settings() -> Iterator[checks.CheckMessage]:
     for name in dir(settings):
         if not name.startswith(conf.PREFIX) or name in known:
             continue
-        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+        # Without the prefix, by which any two short names are alike.
+        given = name.removeprefix(conf.PREFIX)
+        if close := difflib.get_close_matches(given, conf.SETTINGS, n=1, cutoff=0.8):
             yield checks.Error(
                 f"{name} is no setting of dwebsocket.",
-                hint=f"Did you mean {close[0]}?",
+                hint=f"Did you mean {conf.PREFIX}{close[0]}?",
                 id="dwebsocket.E001",
             )
         else:

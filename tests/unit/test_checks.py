@@ -152,6 +152,13 @@ def test_misspelt_setting(override: Override, written: str, meant: str) -> None:
     assert message.hint == f"Did you mean {meant}?"
 
 
+@pytest.mark.parametrize("name", ["WEBSOCKET_URL", "WEBSOCKET_ROOT", "WEBSOCKET_GROW"])
+def test_short_name_of_the_projects_own_is_no_misspelt_one(override: Override, name: str) -> None:
+    """Only the prefix is the same as that of ours."""
+    override(**{name: "x"})
+    assert only().id == "dwebsocket.W001"
+
+
 def test_unknown_setting(override: Override) -> None:
     """Perhaps the project's own: a warning with all that are known."""
     override(WEBSOCKET_URL="wss://example.com/")
