@@ -24,6 +24,7 @@ LINE: list[set[str]] = [
     {"without_engine"},
     {"_core", "channel_settings", "context", "group_settings", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
+    {"worlds"},
     {"callbacks", "checks", "database", "durations", "records"}
     | {"request_copy", "signals", "tally", "tracing"},
     {"protocol", "waiting"},
@@ -34,7 +35,7 @@ LINE: list[set[str]] = [
     {"authentication", "user_changes"},
     {"announcements"},
     {"recheck"},
-    {"sign_out"},
+    {"sign_out", "tenants"},
     {"servers"},
     {"runners"},
     {"shutdown"},
@@ -86,6 +87,7 @@ OPTIONAL = {
     "operations.scraping": {"prometheus_client"},
     "operations.prometheus": {"prometheus_client"},
     "testing.plugin": {"pytest"},
+    "tenants": {"django_tenants"},
     "tracing": {"opentelemetry"},
 }
 

@@ -14,7 +14,7 @@ import secrets
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dwebsocket import _core, database, unpatched
 from dwebsocket.compat.system import at_fork
@@ -41,6 +41,8 @@ _CAPACITY = 1024 * 1024
 _ON_THE_WAY_S = 0.1
 # Users and sessions in one announcement, whose text then fits into a NOTIFY of PostgreSQL.
 _MOST = 50
+# The attributes of a hint, in their order.
+_KINDS = ("users", "sessions", "anywhere")
 # Seconds that the end of the process waits for announcements to leave.
 _EXIT_S = 5.0
 
@@ -54,12 +56,14 @@ class Hint:
     Users and sessions that have changed.
 
     Attributes:
-        users: Primary keys, as text.
+        users: Their names, as :func:`dwebsocket.worlds.user_key` gives them.
+        anywhere: Primary keys, as text, of users whose realm is not known.
         sessions: Digests of session keys, as :func:`dwebsocket.registry.digest` gives them.
     """
 
     users: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
+    anywhere: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, text: str | bytes) -> Hint:
@@ -70,7 +74,7 @@ class Hint:
             return cls()
         if not isinstance(found, dict):
             return cls()
-        return cls(_texts(found.get("users")), _texts(found.get("sessions")))
+        return cls(*(_texts(found.get(kind)) for kind in _KINDS))
 
 
 def _texts(found: object) -> tuple[str, ...]:
@@ -80,21 +84,21 @@ def _texts(found: object) -> tuple[str, ...]:
 
 def announce(hint: Hint) -> None:
     """Gives a hint to all other processes. Never waits, never raises; any thread may call it."""
-    _hints.extend([("users", user) for user in hint.users])
-    _hints.extend([("sessions", session) for session in hint.sessions])
+    for kind in _KINDS:
+        _hints.extend([(kind, name) for name in getattr(hint, kind)])
     _soon(_publish_hints)
 
 
-def close_user(user: Any, code: int, reason: str) -> None:
+def close_user(user: str, code: int, reason: str) -> None:
     """
     Closes a user's WebSockets in all other processes. Never waits, never raises.
 
     Args:
-        user: The primary key.
+        user: The user's name, as :func:`dwebsocket.worlds.user_key` gives it.
         code: The close code.
         reason: The close reason.
     """
-    _soon(lambda backend: backend.close(names.of_user(user), code, reason))
+    _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
 
 
 # What is to be announced, as pairs of its kind and its name. The oldest of too many are found in
@@ -111,8 +115,10 @@ def _publish_hints(backend: Backend) -> None:
     named = list(found)
     for first in range(0, len(named), _MOST):
         part = named[first : first + _MOST]
-        kinds = ("users", "sessions")
-        text = json.dumps({kind: [name for each, name in part if each == kind] for kind in kinds})
+        kinds: dict[str, list[str]] = {}
+        for kind, name in part:
+            kinds.setdefault(kind, []).append(name)
+        text = json.dumps(kinds)
         backend.send(_GROUP, text, [_own_key])
 
 

@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from dwebsocket import _core, group_settings, memory
 from dwebsocket.compat.django import settings_source
@@ -293,6 +294,21 @@ def _dotted_path(value: object) -> str | None:
     raise _expected("the dotted path of a class", value)
 
 
+def _function(value: object) -> Callable[..., Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or "." not in value:
+        raise _expected("the dotted path of a function", value)
+    try:
+        found = import_string(value)
+    except ImportError as error:
+        raise ValueError(f"is {value!r}, which cannot be imported: {error}") from None
+    if not callable(found):
+        raise ValueError(f"is {value!r}, which cannot be called")
+    function: Callable[..., Any] = found
+    return function
+
+
 SETTINGS: dict[str, Setting] = {
     # Every view may get WebSockets (with the middleware), decorated or not.
     "ACCEPT_ALL": Setting(default=False, read=_boolean),
@@ -364,6 +380,10 @@ SETTINGS: dict[str, Setting] = {
     # other process serves meanwhile (a restart, the only worker), and not all such cases can be
     # detected.
     "DRAIN": Setting(0, _seconds_or_zero),
+    # Gives a context manager for a request: entered around all that runs for its connection.
+    "CONTEXT": Setting(None, _function),
+    # Names the world in which the key of a request's user means this user.
+    "REALM": Setting(None, _function),
     # The backends of groups, by their aliases.
     "GROUPS": Setting({}, group_settings.read),
     # Bytes that the history of all groups of a backend may take; the oldest groups go first.
@@ -511,14 +531,17 @@ def use_without_django(values: Mapping[str, Any]) -> None:
     _without_django = SimpleNamespace(**{PREFIX + name: value for name, value in values.items()})
 
 
-def get(name: str) -> Any:
+def get(name: str, now: Present | None = None) -> Any:
     """
     Gives the present value of the setting ``name`` (without prefix).
+
+    Args:
+        now: The result of :func:`present`, if the caller has it.
 
     Raises:
         ImproperlyConfigured: The project's settings hold an invalid value.
     """
-    return _get(name, *present())
+    return _get(name, *(now or present()))
 
 
 def _get(name: str, source: Any, known: dict[Any, Any]) -> Any:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import announcements, authentication, clock, conf, database, registry, unpatched
+from dwebsocket import (
+    announcements,
+    authentication,
+    clock,
+    conf,
+    database,
+    registry,
+    unpatched,
+    worlds,
+)
 from dwebsocket.announcements import Hint, Listener
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
@@ -25,13 +34,14 @@ from dwebsocket.registry import BUCKETS, SIGNED_OUT, present
 from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.registry import Visitor
     from dwebsocket.waiting.waiter import Waiter
+    from dwebsocket.worlds import World
 
     Databases = dict[str, BaseDatabaseWrapper]
 
@@ -75,6 +85,8 @@ def ask(hint: Hint) -> None:
 def _visitors(hint: Hint) -> list[Visitor]:
     """Gives those whom a hint is about, and closes those about whom nobody can be asked."""
     found = dict.fromkeys(visitor for user in hint.users for visitor in present("user", user))
+    for user in hint.anywhere:
+        found.update(dict.fromkeys(present("user of any realm", user)))
     for session in hint.sessions:
         for visitor in present("session", session):
             store = visitor.who.store
@@ -268,14 +280,21 @@ class Schedule:
 
 def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
     """Closes the WebSockets of signed-out users; of all, to come back, when the lookup fails."""
-    visitors = list(visitors)
-    for first in range(0, len(visitors), _BATCH):
-        batch = visitors[first : first + _BATCH]
+    for world, batch in _batches(visitors):
         try:
-            _close(authentication.signed_out(batch))
+            with worlds.entered(world):
+                signed_out = authentication.signed_out(batch)
+            _close(signed_out)
         except Exception:
             _log.exception("Whether users are signed in cannot be looked up: they are closed")
             _refuse(batch)
+
+
+def _batches(visitors: Iterable[Visitor]) -> Iterator[tuple[World | None, list[Visitor]]]:
+    """Gives visitors in parts that one question is for, each with the world to ask in."""
+    for world, those in worlds.together(list(visitors)):
+        for first in range(0, len(those), _BATCH):
+            yield world, those[first : first + _BATCH]
 
 
 def _refuse(visitors: Iterable[Visitor]) -> None:
@@ -285,19 +304,23 @@ def _refuse(visitors: Iterable[Visitor]) -> None:
 
 def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
     """Closes the WebSockets of signed-out users; false when the lookup failed."""
-    visitors = list(visitors)
+    has_failed = False
     database.borrow(databases)
     try:
-        for first in range(0, len(visitors), _BATCH):
-            _close(authentication.signed_out(visitors[first : first + _BATCH]))
-    except Exception:
-        _log.exception("Whether users are signed in cannot be looked up; it is tried again")
-        return False
+        for world, batch in _batches(visitors):
+            # A world whose users cannot be looked up leaves the others their turn.
+            try:
+                with worlds.entered(world):
+                    signed_out = authentication.signed_out(batch)
+                _close(signed_out)
+            except Exception:
+                has_failed = True
+                _log.exception("Whether users are signed in cannot be looked up; it is tried again")
     finally:
         database.forget(databases)
         # This thread will not need its database connections soon.
         database.release_idle()
-    return True
+    return not has_failed
 
 
 _schedule = Schedule()

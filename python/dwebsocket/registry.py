@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from dwebsocket import conf, unpatched
+from dwebsocket import conf, unpatched, worlds
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
 from dwebsocket.compat.system import at_fork
@@ -54,6 +54,7 @@ class Who:
         store: The class of a session that has it.
         backend: The dotted path of the authentication backend that the session names.
         is_stored: Whether the user is a row of the project's user model.
+        realm: The world that the user belongs to; empty without ``WEBSOCKET_REALM``.
     """
 
     address: str = ""
@@ -64,31 +65,37 @@ class Who:
     store: type[SessionBase] | None = None
     backend: str = ""
     is_stored: bool = False
+    realm: str = ""
 
     @classmethod
-    def of(cls, request: HttpRequest) -> Who:
+    def of(cls, request: HttpRequest, now: conf.Present | None = None) -> Who:
         """
         Gives the client, user and session of a request.
 
         May query the database, as ``request.user`` does.
 
+        Args:
+            now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
+
         Raises:
+            ImproperlyConfigured: ``WEBSOCKET_REALM`` names no realm.
             Exception: The backend of sessions or users fails.
         """
+        realm = worlds.realm_of(request, now)
         address = _network(request.META.get("REMOTE_ADDR") or "")
         session = getattr(request, "session", None)
         user = getattr(request, "user", None)
         # Without a session the lookup finds no user, and costs more than everything else here.
         if user is not None and not _key(session) and is_looked_up_in_session(user):
-            return cls(address)
+            return cls(address, realm=realm)
         user = same_user(request, user)
         is_signed_in = user is not None and user.is_authenticated
         # Read the key after that: looking the user up may end a session, or give it a new key.
         key = _key(session)
         if not is_signed_in or (pk := getattr(user, "pk", None)) is None:
-            return cls(address, session=key)
+            return cls(address, session=key, realm=realm)
         is_stored = apps.is_installed("django.contrib.auth") and _is_row(user)
-        who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored)
+        who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored, realm=realm)
         # Not by the session's methods: these would load the session if it is not loaded yet.
         if key and (stored := loaded(session)):
             # The keys of `django.contrib.auth`; the app itself need not be installed.
@@ -98,10 +105,17 @@ class Who:
                 who.store = type(session)  # type: ignore[assignment]
         return who
 
+    @property
+    def user_key(self) -> str:
+        """The user's name among those of all realms; empty for anonymous ones."""
+        return worlds.user_key(self.user, self.realm) if self.user else ""
+
     def keys(self) -> list[Key]:
         """Gives the keys under which this is counted."""
         session = digest(self.session) if self.session else ""
-        named = (("address", self.address), ("user", self.user), ("session", session))
+        named = [("address", self.address), ("user", self.user_key), ("session", session)]
+        if self.realm:
+            named.append(("user of any realm", self.user))
         return [key for key in named if key[1]]
 
 
@@ -157,6 +171,16 @@ class Visitor:
         """Leaves when ``response`` is freed without having opened the WebSocket."""
         self._opening = _Opening(response, _register.vanished.append)
         self._opening.visitor = self
+
+    @property
+    def world(self) -> worlds.World | None:
+        """What its user is to be asked about in."""
+        return self._websocket._world
+
+    @property
+    def realm(self) -> str:
+        """The realm of its user."""
+        return self.who.realm
 
     @property
     def is_open(self) -> bool:
@@ -291,9 +315,9 @@ def present(kind: str, name: object) -> list[Visitor]:
     Gives the visitors under one key, such as the user 7, in order of their arrival.
 
     Args:
-        kind: ``address``, ``user``, ``session`` or ``bucket``.
-        name: The address, the user's primary key, the :func:`digest` of the session's key, or the
-            bucket's number.
+        kind: ``address``, ``user``, ``user of any realm``, ``session`` or ``bucket``.
+        name: The address, the name that :func:`dwebsocket.worlds.user_key` gives the user, the
+            user's primary key, the :func:`digest` of the session's key, or the bucket's number.
     """
     with _register.lock:
         present = list(_register.visitors.get((kind, str(name)), ()))
@@ -317,7 +341,7 @@ def close_here(user: Any, code: int, reason: str) -> int:
     Closes all WebSockets of a user in this process. Never waits.
 
     Args:
-        user: The primary key.
+        user: The user's name, as :func:`dwebsocket.worlds.user_key` gives it.
         code: The close code.
         reason: The close reason.
 

@@ -13,6 +13,7 @@ wait for the transaction's lock.
 from __future__ import annotations
 
 import functools
+import logging
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from django.conf import settings
 from django.core.signals import request_started
 from django.db import connections
 
-from dwebsocket import announcements, authentication, recheck, user_changes
+from dwebsocket import announcements, authentication, recheck, user_changes, worlds
 from dwebsocket.announcements import Hint
 from dwebsocket.api.arguments import check_close
 from dwebsocket.compat.django_auth import is_in_test_case
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from dwebsocket.registry import Who
 
     Act = Callable[[], object]
+
+_log = logging.getLogger("dwebsocket")
 
 
 def listen_soon() -> None:
@@ -114,7 +117,9 @@ def _after_commit(act: Act, using: str) -> None:
         after_commit(act, using, robust=True)
 
 
-def close_user(user: object, *, code: int = SIGNED_OUT, reason: str = "signed out") -> int:
+def close_user(
+    user: object, *, code: int = SIGNED_OUT, reason: str = "signed out", realm: str | None = None
+) -> int:
     """
     Closes all WebSockets of a user, in every process.
 
@@ -128,6 +133,7 @@ def close_user(user: object, *, code: int = SIGNED_OUT, reason: str = "signed ou
         user: A user, or the primary key of one.
         code: The close code.
         reason: Up to 123 bytes of UTF-8.
+        realm: The world that the user belongs to, as for :func:`dwebsocket.user`.
 
     Returns:
         The number of WebSockets that were closed in this process. Other processes close theirs
@@ -135,11 +141,14 @@ def close_user(user: object, *, code: int = SIGNED_OUT, reason: str = "signed ou
 
     Raises:
         ValueError: A code that must not be sent, or a reason that does not fit.
+        TypeError, ValueError, UsageError, ImproperlyConfigured: The realm, as for
+            :func:`dwebsocket.user`.
     """
     check_close(code, reason)
-    key = getattr(user, "pk", user)
+    pk = getattr(user, "pk", user)
+    key = worlds.user_key(pk, worlds.chosen_realm(realm, "close_user()"))
     closed = close_here(key, code, reason)
-    if key is not None:
+    if pk is not None:
         announcements.close_user(key, code, reason)
     return closed
 
@@ -155,7 +164,7 @@ def _on_logged_out(request: HttpRequest | None, user: Any, **_: Any) -> None:
     key = getattr(session, "session_key", None)
     pk = getattr(user, "pk", None)
     # The session may have got another key since a handshake, so ask for all of the user's.
-    hint = Hint((str(pk),) if pk is not None else (), (digest(key),) if key else ())
+    hint = _hint_of(pk, (digest(key),) if key else (), request)
     act = functools.partial(recheck.ask, hint)
     if key and hasattr(session, "flush"):
         _after_flush(session, act)
@@ -208,6 +217,21 @@ def _on_session_deleted(store: type[Any], instance: Any, using: str, **_: Any) -
         _after_commit(functools.partial(recheck.ask, hint), using)
 
 
+def _hint_of(pk: Any, sessions: tuple[str, ...] = (), request: HttpRequest | None = None) -> Hint:
+    """Gives a hint about a user of a request's realm, or the present one; of all if not known."""
+    if pk is None:
+        return Hint(sessions=sessions)
+    try:
+        realm = worlds.present_realm() if request is None else worlds.realm_of(request)
+    except Exception:
+        # It only asks, and must not stop a user from being saved.
+        _log.exception("The realm of a user who has changed is not known: all realms are asked")
+        realm = None
+    if realm is None:
+        return Hint((), sessions, (str(pk),))
+    return Hint((worlds.user_key(pk, realm),), sessions)
+
+
 # -- users --------------------------------------------------------------------------------------
 
 
@@ -218,7 +242,7 @@ def _on_saved(
     if note is None:
         # As at each login, which notes its time.
         return
-    hint = Hint(users=(str(instance.pk),))
+    hint = _hint_of(instance.pk)
 
     def act() -> None:
         note()
@@ -229,4 +253,4 @@ def _on_saved(
 
 def _on_deleted(instance: Any, using: str, **_: Any) -> None:
     # Read the key now: by the commit the deleted object has none.
-    _after_commit(functools.partial(recheck.ask, Hint(users=(str(instance.pk),))), using)
+    _after_commit(functools.partial(recheck.ask, _hint_of(instance.pk)), using)

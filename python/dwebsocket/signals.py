@@ -27,6 +27,8 @@ from dwebsocket.compat.system import at_fork
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from dwebsocket.worlds import World
+
 __all__ = [
     "group_interrupted",
     "group_joined",
@@ -104,9 +106,11 @@ def _send(
 ) -> None:
     if not signal.receivers:
         return
-    call = functools.partial(
+    call: Callable[[], object] = functools.partial(
         signal.send_robust, _sender, websocket=websocket, request=request, **facts
     )
+    if (world := getattr(websocket, "_world", None)) is not None:
+        call = functools.partial(_send_within, world, call)
     if on_thread:
         _call_on_thread(functools.partial(contextvars.copy_context().run, call))
     else:
@@ -116,7 +120,18 @@ def _send(
 async def asend(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
     """As :func:`send`; waits for the receivers without blocking the event loop."""
     if signal.receivers:
-        await _send_in_loop(signal, websocket, request, facts)
+        send = functools.partial(_send_in_loop, signal, websocket, request, facts)
+        world = getattr(websocket, "_world", None)
+        await (send() if world is None else world.arun(send))
+
+
+def _send_within(world: World, call: Callable[[], object]) -> None:
+    """Calls the receivers in a connection's world; all of them fail where that cannot be."""
+    try:
+        with world.entered():
+            call()
+    except Exception:
+        _log.exception("A signal about a WebSocket could not be sent.")
 
 
 def _send_in_loop(

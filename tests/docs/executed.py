@@ -83,9 +83,15 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/servers/asgi.md": {"console": {SHELL: 1}, "python": {SHORT: 3}},
     "docs/servers/uwsgi.md": {"": {SHELL: 1}, "nginx": {DATA: 1}},
     "docs/servers/waitress.md": {"": {SHELL: 1}},
-    "docs/settings.md": {"python": {"tests/docs/test_settings_page.py": 8}},
+    "docs/settings.md": {"python": {"tests/docs/test_settings_page.py": 10}},
     "docs/signals.md": {"python": {SHORT: 1}},
     "docs/start.md": {"console": {SHELL: 5}, "html": {START: 1}, "python": {START: 4}},
+    "docs/tenants.md": {
+        "python": {
+            "tests/docs/test_tenants_page.py": 3,
+            "tests/tenancy/test_django_tenants.py": 1,
+        }
+    },
     "docs/testing.md": {"python": {"tests/test_sample_project.py": 17}},
     "docs/troubleshooting.md": {"console": {SHELL: 1}},
     "docs/views.md": {"python": {"tests/docs/test_views_page.py": 18}},

@@ -37,6 +37,11 @@ def psycopg2() -> Path:
     return CACHE / "psycopg2" / str(sys.implementation.cache_tag)
 
 
+def django_tenants() -> Path:
+    """Give the folder to import django-tenants from."""
+    return CACHE / "django-tenants"
+
+
 def is_here(part: str) -> bool:
     """Whether a part is installed that a test marked `needs(part)` names."""
     match part:
@@ -62,6 +67,8 @@ def is_here(part: str) -> bool:
             return has_program("redis-server")
         case "valkey":
             return has_program("valkey-server", "valkey-cli")
+        case "django-tenants":
+            return django_tenants().is_dir()
         case "psycopg2":
             return psycopg2().is_dir()
     raise ValueError(f"no part is called {part}")

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwebsocket import conf, memory
+from dwebsocket import conf, memory, tenants
 from dwebsocket.group_settings import BackendSettings, Present
 
 Override = Callable[..., None]
@@ -49,6 +49,8 @@ DEFAULTS = {
     "MAX_HANDSHAKE_SIZE": 48 * 1024,
     "HANDSHAKE_TIMEOUT": 30.0,
     "DRAIN": 0.0,
+    "CONTEXT": None,
+    "REALM": None,
     "GROUPS": {"default": BackendSettings()},
     "MAX_HISTORY": 64 * MIB,
     "OPERATIONS": None,
@@ -116,6 +118,8 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_HANDSHAKE_SIZE": [*SIZES, (None, None)],
     "HANDSHAKE_TIMEOUT": [*SECONDS, (None, None)],
     "DRAIN": [*SECONDS, (0, 0.0)],
+    "CONTEXT": [(None, None), ("dwebsocket.tenants.context", tenants.context)],
+    "REALM": [(None, None), ("dwebsocket.tenants.realm", tenants.realm)],
     "GROUPS": [
         ({}, {"default": BackendSettings()}),
         (
@@ -153,6 +157,12 @@ SECONDS_OR_NONE = "must be a number of seconds above 0, or None, not"
 BAD_COUNTS = [
     (value, "must be a whole number, or None for no limit, not")
     for value in (-1, 1.5, True, "5", 2**62)
+]
+A_FUNCTION = "must be the dotted path of a function, not"
+BAD_FUNCTIONS = [
+    *((value, A_FUNCTION) for value in (7, "context", True, print)),
+    ("dwebsocket.tenants.nothing", "is 'dwebsocket.tenants.nothing', which cannot be imported"),
+    ("dwebsocket.tenants.__doc__", "is 'dwebsocket.tenants.__doc__', which cannot be called"),
 ]
 BAD_RATES = [
     (value, "must be a number above 0, or None for no limit, not")
@@ -242,6 +252,8 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "DRAIN": [
         (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
     ],
+    "CONTEXT": BAD_FUNCTIONS,
+    "REALM": BAD_FUNCTIONS,
     "GROUPS": [
         ([], "must be a dict of backends, shaped like CACHES, not"),
         ({1: {}}, "has the alias 1: it must be a str"),
@@ -360,6 +372,8 @@ class TestOptions:
             "AUTH_RECHECK",
             "MAX_HANDSHAKE_SIZE",
             "DRAIN",
+            "CONTEXT",
+            "REALM",
             "GROUPS",
             "MAX_HISTORY",
             "OPERATIONS",

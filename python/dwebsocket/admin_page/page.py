@@ -14,7 +14,7 @@ from django.urls import path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
-from dwebsocket import announcements
+from dwebsocket import announcements, worlds
 from dwebsocket.admin_page import live, tables
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.models import OpenWebSocket
@@ -65,6 +65,7 @@ def show(request: HttpRequest, site: AdminSite) -> HttpResponse:
         transport=asked.get("transport", ""),
         sort=sort if sort.lstrip("-") in listing.SORTS else "age",
         first=number * tables.PER_PAGE,
+        realm=worlds.realm_of(request),
     )
     if query.text:
         query.users = tables.users_named(query.text)
@@ -102,14 +103,16 @@ def close(request: HttpRequest, site: AdminSite) -> HttpResponse:
         # PostgreSQL stores no such text in the admin's log.
         raise BadRequest("no WebSocket and no user has a NUL character in its key")
     code, reason = CLOSED
+    realm = worlds.realm_of(request)
     try:
         if user:
-            counts, missing = survey.ask("close_user", user=user, code=code, reason=reason)
+            named = worlds.user_key(user, realm)
+            counts, missing = survey.ask("close_user", user=named, code=code, reason=reason)
             # Also in processes that do not listen.
-            announcements.close_user(user, code, reason)
+            announcements.close_user(named, code, reason)
             what = f"user {user}"
         else:
-            counts, missing = survey.ask("close", key=key, code=code, reason=reason)
+            counts, missing = survey.ask("close", key=key, code=code, reason=reason, realm=realm)
             what = f"WebSocket {key}"
     except GroupUnavailable as error:
         messages.error(request, f"Nothing was closed: {error}.")

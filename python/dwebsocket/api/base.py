@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dwebsocket.protocol import WebSocketProtocol13
     from dwebsocket.request import Transport
     from dwebsocket.waiting.waiter import Waiter
+    from dwebsocket.worlds import World
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)
@@ -62,6 +63,9 @@ class Base:
     # Joins the groups that have a history, before the view's first line; set by
     # `dwebsocket.groups.of_view`. In a thread, and in a task.
     _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
+    # What is entered around all that runs for it, and the realm of its user; while it lives.
+    _world: World | None = None
+    _realm: str = ""
     # The primary key of its user and the key of its session, each empty where there is none.
     _visitor_names: tuple[str, str] = ("", "")
     # Sends the signals about the groups that it has joined as it opened.
@@ -144,7 +148,7 @@ class Base:
         if self._early_close is not None:
             connection.close(*self._early_close)
         if self._close_callbacks is not None:
-            self._close_callbacks.attach(connection, waiter, spawn)
+            self._close_callbacks.attach(connection, waiter, spawn, self._world)
 
     def _finish(self, code: int, reason: str) -> None:
         """
@@ -198,7 +202,7 @@ class Base:
         """Makes this behave as a connection whose client has vanished."""
         self._connection = NeverOpened()
         if self._close_callbacks is not None:
-            self._close_callbacks.attach(self._connection, self._waiter, self._spawn)
+            self._close_callbacks.attach(self._connection, self._waiter, self._spawn, self._world)
 
     @property
     def _is_undecided(self) -> bool:

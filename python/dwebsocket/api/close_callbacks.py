@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 
-from dwebsocket import context, database, unpatched
+from dwebsocket import context, database, unpatched, worlds
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
 from dwebsocket.waiting.waiter import THREAD
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.connection import Connection
     from dwebsocket.waiting.waiter import Waiter
+    from dwebsocket.worlds import World
 
     Spawn = Callable[[str, Callable[[], None]], None]
     Make = Callable[[], Coroutine[Any, Any, Any]]
@@ -50,6 +52,8 @@ class _Callback:
     # The loop in which an async callback was registered, and runs; None without one.
     loop: asyncio.AbstractEventLoop | None
     databases: dict[str, BaseDatabaseWrapper]
+    # What is entered around the call.
+    world: World | None
 
 
 class CloseCallbacks:
@@ -78,21 +82,30 @@ class CloseCallbacks:
         self._waiter: Waiter
         self._spawn: Spawn
 
-    def add(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        """Has ``function(*args)`` called at the end, which may be now."""
+    def add(self, function: Callable[..., Any], args: tuple[Any, ...], world: World | None) -> None:
+        """Has ``function(*args)`` called at the end, which may be now, within ``world``."""
         loop = running_loop() if iscoroutinefunction(function) else None
         own = contextvars.copy_context()
-        callback = _Callback(function, args, own, loop, database.shareable())
+        callback = _Callback(function, args, own, loop, database.shareable(), world)
         with self._lock:
             self._waiting.append(callback)
             if self._connection is not None:
                 _unfinished.add(self)
         self._start()
 
-    def attach(self, connection: Connection, waiter: Waiter, spawn: Spawn) -> None:
-        """To be called once, when there is a connection that can end."""
+    def attach(
+        self, connection: Connection, waiter: Waiter, spawn: Spawn, world: World | None
+    ) -> None:
+        """
+        To be called once, when there is a connection that can end.
+
+        Args:
+            world: What is to be entered around the callbacks that there are.
+        """
         with self._lock:
             self._waiter, self._spawn, self._connection = waiter, spawn, connection
+            # Those of middleware, which came before the handshake was judged.
+            self._waiting = deque(replace(each, world=world) for each in self._waiting)
             if self._waiting:
                 _unfinished.add(self)
         waiter.at_end(connection, self._on_end)
@@ -167,6 +180,8 @@ class CloseCallbacks:
         """Runs a coroutine in the loop of its callback, or else in that of the process."""
         # It may take long, and the thread does nothing meanwhile.
         database.release_idle()
+        if (world := callback.world) is not None:
+            make = functools.partial(world.arun, make)
         # The loop has a thread of the system, also where this one is green.
         done = unpatched.future()
         tasks: list[asyncio.Task[None]] = []
@@ -197,7 +212,8 @@ class CloseCallbacks:
 
 def _settled(callback: _Callback) -> Any:
     context.settle_in()
-    return callback.function(*callback.args)
+    with worlds.entered(callback.world):
+        return callback.function(*callback.args)
 
 
 def pending() -> list[Future[None]]:

@@ -270,6 +270,6 @@ class Ending(Base):
         if callbacks is None:
             callbacks = self._close_callbacks = CloseCallbacks(str(self))
             if self._connection is not None:
-                callbacks.attach(self._connection, self._waiter, self._spawn)
-        callbacks.add(callback, args)
+                callbacks.attach(self._connection, self._waiter, self._spawn, self._world)
+        callbacks.add(callback, args, self._world)
         return callback

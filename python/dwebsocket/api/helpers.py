@@ -12,7 +12,7 @@ import contextvars
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dwebsocket import clock, context, database, unpatched
+from dwebsocket import clock, context, database, unpatched, worlds
 from dwebsocket.compat.system import monotonic
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.waiting.waiter import Call, Event, Waiter
+    from dwebsocket.worlds import World
 
 # Seconds that the end of a view waits for its helpers.
 _MOMENT_S = 1.0
@@ -39,6 +40,10 @@ class View(Protocol):
     name: str
     #: The functions that run beside it.
     helpers: Helpers
+
+    @property
+    def world(self) -> World | None:
+        """What is entered around each of them."""
 
     @property
     def is_over(self) -> bool:
@@ -314,7 +319,7 @@ def _run(view: View, databases: dict[str, BaseDatabaseWrapper], call: Callable[[
     context.settle_in()
     told_by_exception.set(True)
     try:
-        with database.in_use(databases):
+        with database.in_use(databases), worlds.entered(view.world):
             call()
     except BaseException as error:
         if not view.failed(error):
@@ -326,7 +331,7 @@ def _run(view: View, databases: dict[str, BaseDatabaseWrapper], call: Callable[[
 async def _arun(view: View, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     told_by_exception.set(True)
     try:
-        await call()
+        await (call() if view.world is None else view.world.arun(call))
     except asyncio.CancelledError:
         raise
     except BaseException as error:

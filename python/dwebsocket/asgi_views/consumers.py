@@ -18,6 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import database, unpatched
+from dwebsocket.api.base import own_websocket
 from dwebsocket.asgi_views.events import Events, Stage, event_of, message_of
 from dwebsocket.compat import asgiref, consumers
 from dwebsocket.runners.application_threads import ApplicationContext
@@ -242,6 +243,9 @@ async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
         return
     # What one handler sets in a context variable is there for the next one.
     options: Any = {"context": contextvars.copy_context()} if _HAVE_CONTEXT else {}
+    websocket = own_websocket.get()
+    if websocket is not None and (world := websocket._world) is not None:
+        coroutines = tuple(world.arun(functools.partial(_give, each)) for each in coroutines)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(coroutine, **options) for coroutine in coroutines]
     try:
@@ -252,6 +256,10 @@ async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _give(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+    return coroutine
 
 
 async def _close_old_connections(channels_own: Callable[[], Awaitable[None]]) -> None:
@@ -291,6 +299,9 @@ class _Handler:
         self._tasks: list[asyncio.Task[Any]] = []
         context = contextvars.copy_context()
         self._call = asgiref.sync_call(channels_own, context, self._tasks, consumer)
+        websocket = own_websocket.get()
+        if websocket is not None and websocket._world is not None:
+            self._call = websocket._world.around(self._call)
         self._room: _Room | None = vars(consumer).get(_ROOM)
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
+from dwebsocket import worlds
 from dwebsocket.api.arguments import apart, as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
@@ -489,15 +490,21 @@ def group(name: str, using: str = DEFAULT) -> Group:
     return Group(names.checked(name), using)
 
 
-def user(user: object, using: str = DEFAULT) -> Group:
+def user(user: object, using: str = DEFAULT, *, realm: str | None = None) -> Group:
     """
     Gives the group of all open WebSockets of a user, in every process.
 
     Args:
         user: A user, or the primary key of one.
         using: The alias of a backend in ``WEBSOCKET_GROUPS``.
+        realm: The world that the user belongs to, where ``WEBSOCKET_REALM`` is set. None for that
+            of the code that runs, as the setting's function gives it.
 
     Raises:
-        ValueError: The user is anonymous.
+        TypeError: The realm is no ``str``.
+        ValueError: The user is anonymous, or the realm is empty or too long.
+        UsageError: The present realm is not known here, so it has to be named; or one is named, and
+            ``WEBSOCKET_REALM`` is not set.
+        ImproperlyConfigured: ``WEBSOCKET_REALM`` is invalid, or its function gives no name.
     """
-    return Group(names.of_user(user), using)
+    return Group(names.of_user(user, worlds.chosen_realm(realm, "user()")), using)

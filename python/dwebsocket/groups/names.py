@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from dwebsocket.worlds import user_key
+
 #: Names that begin so are those of this package.
 OWN = "dwebsocket."
 _OF_USERS = f"{OWN}user:"
@@ -30,12 +32,13 @@ def checked(name: object) -> str:
     return str(name)
 
 
-def of_user(user: Any) -> str:
+def of_user(user: Any, realm: str = "") -> str:
     """
     Gives the name of the group of a user's WebSockets.
 
     Args:
         user: A user, or the primary key of one.
+        realm: The world that the user belongs to.
 
     Raises:
         ValueError: The user is anonymous, or not saved.
@@ -43,6 +46,11 @@ def of_user(user: Any) -> str:
     key = user.pk if hasattr(user, "pk") else user
     if key is None or getattr(user, "is_authenticated", True) is False or key == "":
         raise ValueError("an anonymous user has no group: user() takes one that is signed in")
+    return of_user_key(user_key(key, realm))
+
+
+def of_user_key(key: str) -> str:
+    """As :func:`of_user`, by the name that :func:`dwebsocket.worlds.user_key` gives a user."""
     return f"{_OF_USERS}{key}"
 
 

@@ -226,7 +226,8 @@ class Joins:
 
         Args:
             groups: Those of the view's decorator.
-            user: The primary key of its user, empty for an anonymous one.
+            user: Its user, as :func:`dwebsocket.worlds.user_key` names it; empty for an
+                anonymous one.
             resumption: With ``resume``, where the client got to before.
             wish: What the connection wants of groups with presence.
 
@@ -247,7 +248,8 @@ class Joins:
         # before.
         self._present = [each for each in groups if _is_present(each) and not _is_recorded(each)]
         self._groups = [each for each in groups if each not in self._recorded]
-        self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
+        aliases = _aliases() if user else []
+        self._of_user = [Group(names.of_user_key(user), alias) for alias in aliases]
         # Those whose messages come to this process.
         self._held: holding.Held = []
         self._held_recorded: holding.Held = []

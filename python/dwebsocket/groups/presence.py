@@ -12,6 +12,7 @@ from dwebsocket.api.arguments import as_json
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import backends
 from dwebsocket.groups.members import key_of
+from dwebsocket.worlds import user_key
 
 if TYPE_CHECKING:
     from dwebsocket.api.base import Base
@@ -135,7 +136,7 @@ def leave(group: Named, member: Member) -> None:
 def _visit(backend: Backend, websocket: Base, present: Present, wish: Wish) -> Visit:
     user, session = websocket._visitor_names
     if user:
-        key = f"user:{user}"
+        key = f"user:{user_key(user, websocket._realm)}"
     elif session:
         key = f"session:{_hidden(backend, session)}"
     else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.middleware.csrf import get_token
 
-from dwebsocket import conf
+from dwebsocket import conf, worlds
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import forwarding, polling, posting
@@ -26,7 +26,7 @@ from dwebsocket.request import ask_for, http_request
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from django.http import HttpResponse
+    from django.http import HttpRequest, HttpResponse
 
 _TRANSPORTS = ("sse", "polling")
 
@@ -59,9 +59,14 @@ def answer(request: Any, overrides: Mapping[str, Any]) -> HttpResponse | None:
         overrides: As there.
     """
     request = http_request(request)
+    with worlds.entered(worlds.of(request, conf.present())):
+        return _answer(request, overrides)
+
+
+def _answer(request: HttpRequest, overrides: Mapping[str, Any]) -> HttpResponse | None:
     if NO_ENGINE:
         return refuse(request, 501, needs_engine("The fallback of WebSockets"), "error")
-    transport = request.GET["transport"]
+    transport: Any = request.GET["transport"]
     if transport not in _TRANSPORTS:
         return refuse(request, 400, "transport must be sse or polling.")
     ask_for(request, transport)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
 
-from dwebsocket import context, database
+from dwebsocket import context, database, worlds
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.never_opened import NeverOpened
@@ -106,7 +106,7 @@ class HandlerStart(Start):
         handler._prepare()
         is_open = False
         try:
-            with database.in_use(self.databases):
+            with database.in_use(self.databases), worlds.entered(handler.websocket._world):
                 result = handler.connect()
                 if inspect.iscoroutine(result):
                     result.close()
@@ -140,8 +140,9 @@ class HandlerStart(Start):
         own_thread = OwnThread.enter()
         is_open = False
         try:
-            connecting: Any = handler.connect()
-            result = await connecting
+            connect: Any = handler.connect
+            world = handler.websocket._world
+            result = await (connect() if world is None else world.arun(connect))
             if _accepts(handler.websocket, result):
                 await handler.websocket.aaccept()
             is_open = _is_open(handler.websocket)

@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import _core, conf, registry, shutdown
+from dwebsocket import _core, conf, registry, shutdown, worlds
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
 from dwebsocket.groups import presence
 from dwebsocket.groups.of_view import ImpossibleName, Joins
@@ -114,7 +114,8 @@ def judge(asked: Asked) -> HttpResponse:
         reason = f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         return refuse(request, 503, reason, cause="max_connections")
     try:
-        who = registry.Who.of(request)
+        websocket._world = worlds.of(request, now)
+        who = registry.Who.of(request, now)
         visitor = registry.enter(who, websocket, admission)
     except BaseException:
         permit.release()
@@ -122,6 +123,7 @@ def judge(asked: Asked) -> HttpResponse:
     if isinstance(visitor, str):
         permit.release()
         return refuse(request, 429, visitor)
+    websocket._realm = who.realm
     if visitor is not None:
         websocket._on_finish = visitor.leave
         websocket._visitor_names = who.user, who.session
@@ -173,7 +175,7 @@ def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
         wish = wanted.wish_of(asked.request, asked.args, asked.kwargs)
         if wanted.resume:
             resumption = Resumption.of(asked.request)
-    joins = Joins(groups, "" if visitor is None else visitor.who.user, resumption, wish)
+    joins = Joins(groups, "" if visitor is None else visitor.who.user_key, resumption, wish)
     try:
         joins.prepare()
     except BaseException:

@@ -135,7 +135,7 @@ def _owner(request: HttpRequest) -> str:
     # The key of a session in a cookie is the cookie, which changes.
     if key and settings.SESSION_ENGINE != "django.contrib.sessions.backends.signed_cookies":
         return f"session {key}"
-    user = Who.of(request).user
+    user = Who.of(request).user_key
     return f"user {user}" if user else ""
 
 

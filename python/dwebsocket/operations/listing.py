@@ -57,6 +57,7 @@ class Query:
             user's key.
         users: Further keys of users that ``text`` stands for, such as those of its name.
         view, user, address, transport: Only rows with exactly this; empty for all.
+        realm: Only those of this realm; empty for all.
         sort: One of :data:`SORTS`, the largest first; with ``-`` before it the smallest.
         first: How many rows are wanted, from the first one on.
     """
@@ -69,6 +70,7 @@ class Query:
     transport: str = ""
     sort: str = "age"
     first: int = 100
+    realm: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Gives it as its own keyword arguments."""
@@ -95,6 +97,7 @@ class _Found:
             (query.user, self.user),
             (query.address, self.address),
             (query.transport, self.websocket._transport),
+            (query.realm, self.websocket._realm),
         )
         if any(wanted and wanted != own for wanted, own in exact):
             return False
@@ -165,11 +168,18 @@ def merged(pages: list[Page], query: Query) -> Page:
     return {"count": sum(page["count"] for page in pages), "rows": picked}
 
 
-def leaders() -> dict[str, dict[str, int]]:
-    """Gives the users and the addresses with the most open WebSockets in this process."""
+def leaders(realm: str = "") -> dict[str, dict[str, int]]:
+    """
+    Gives the users and the addresses with the most open WebSockets in this process.
+
+    Args:
+        realm: Only those of this realm; empty for all.
+    """
     users: Counter[str] = Counter()
     addresses: Counter[str] = Counter()
     for each in _all():
+        if realm and each.websocket._realm != realm:
+            continue
         if each.user:
             users[each.user] += 1
         addresses[each.address] += 1
@@ -179,15 +189,25 @@ def leaders() -> dict[str, dict[str, int]]:
     }
 
 
-def close(key: str, code: int, reason: str) -> int:
-    """Closes the WebSocket of this process whose ``id`` is ``key``. Gives how many that were."""
+def close(key: str, code: int, reason: str, realm: str = "") -> int:
+    """
+    Closes the WebSocket of this process whose ``id`` is ``key``. Gives how many that were.
+
+    Args:
+        realm: Only if it is of this realm; empty for any.
+    """
     for websocket, *_ in tally.open_websockets():
         # Only those that were shown have one.
-        if websocket._id == key:
+        if websocket._id == key and realm in ("", websocket._realm):
             return int(websocket._close_soon(code, reason))
     return 0
 
 
 def close_user(user: str, code: int, reason: str) -> int:
-    """Closes all WebSockets of a user in this process. Gives how many these were."""
+    """
+    Closes all WebSockets of a user in this process. Gives how many these were.
+
+    Args:
+        user: As :func:`dwebsocket.worlds.user_key` names it.
+    """
     return registry.close_here(user, code, reason)

@@ -146,7 +146,7 @@ def _own_page(asked: dict[str, Any]) -> PagePart:
     return {
         "process": _own_statistics(asked),
         "page": listing.rows(listing.Query(**asked["query"])),
-        "leaders": listing.leaders(),
+        "leaders": listing.leaders(asked["query"]["realm"]),
         "series": _own_series(asked["since"]),
     }
 
@@ -155,11 +155,12 @@ def _own_series(slot: float) -> list[series.Sample]:
     return _listener.series_since(slot)
 
 
+_OF_CLOSING = ("key", "code", "reason", "realm")
 _ACTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "statistics": _own_statistics,
     "series": lambda asked: _own_series(asked["since"]),
     "page": _own_page,
-    "close": lambda asked: listing.close(asked["key"], asked["code"], asked["reason"]),
+    "close": lambda asked: listing.close(*(asked[name] for name in _OF_CLOSING)),
     "close_user": lambda asked: listing.close_user(asked["user"], asked["code"], asked["reason"]),
 }
 

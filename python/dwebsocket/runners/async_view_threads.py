@@ -173,7 +173,11 @@ class _Router(Executor):
         own = current_context()
         assert isinstance(own, OwnThread)
         # asgiref passes no arguments: what it passes need not be wrapped once more.
-        return own.submit(partial(fn, *args, **kwargs) if args or kwargs else fn)
+        call: Callable[[], T] = partial(fn, *args, **kwargs) if args or kwargs else fn
+        websocket = own_websocket.get()
+        if websocket is not None and (world := websocket._world) is not None:
+            call = world.around(call)
+        return own.submit(call)
 
 
 def _call_afresh(function: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import itertools
 import logging
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from dwebsocket.runners.handler_threads import Home
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
+    from dwebsocket.worlds import World
 
 _log = logging.getLogger("dwebsocket")
 
@@ -359,14 +361,18 @@ class Handled:
         try:
             if shared is not None:
                 database.borrow(shared)
-            result = method(*args)
+            if (world := websocket._world) is None:
+                result = method(*args)
+            else:
+                result = self._call_within(world, method, args)
             if result is not None and inspect.iscoroutine(result):
                 result.close()
                 raise UsageError(
                     f"{method!r} gave a coroutine but is no coroutine function: mark it, or the "
                     "decorator around it, with asgiref.sync.markcoroutinefunction"
                 )
-            life.save_session(self.request)
+            if world is None:
+                life.save_session(self.request)
         except BaseException as error:
             self._failed(error)
             if isinstance(error, self._exits):
@@ -380,6 +386,14 @@ class Handled:
             websocket.__dict__.pop("_held", None)
         if websocket._is_deliberate:
             self._is_over = True
+
+    def _call_within(self, world: World, method: Callable[..., Any], args: Any) -> Any:
+        """Calls a method and saves the session, within what the project enters."""
+        with world.entered():
+            result = method(*args)
+            if not inspect.iscoroutine(result):
+                life.save_session(self.request)
+            return result
 
     @property
     def _exits(self) -> tuple[type[BaseException], ...]:
@@ -562,7 +576,10 @@ class Handled:
         """Awaits a coroutine method."""
         began_at = time.perf_counter()
         try:
-            await method(*args)
+            if (world := self.websocket._world) is None:
+                await method(*args)
+            else:
+                await world.arun(functools.partial(method, *args))
             if life.is_session_changed(self.request):
                 await sync_to_async(life.save_session)(self.request)
         except GeneratorExit:

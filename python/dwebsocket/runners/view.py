@@ -23,7 +23,7 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
 
-from dwebsocket import _core, context, database, tracing
+from dwebsocket import _core, context, database, tracing, worlds
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.helpers import Helpers
@@ -220,6 +220,7 @@ class RunningView:
         # Middleware may open the WebSocket before the view is known.
         self.name = printable(request.path) if match is None else name_of(match.func)
         self.helpers = Helpers()
+        self.world = websocket._world
         self._request = request
         self._websocket = websocket
         is_green = websocket._waiter is not THREAD
@@ -281,9 +282,24 @@ async def aend_beside(websocket: WebSocket) -> None:
 
 def _release(websocket: WebSocket) -> None:
     websocket._release_permit()
+    if websocket._world is not None:
+        _leave_world_after_callbacks(websocket)
     # Drop unread messages: other code may keep the request, and with it the connection.
     if websocket._connection is not None:
         websocket._connection.discard()
+
+
+def _leave_world_after_callbacks(websocket: WebSocket) -> None:
+    """Breaks the cycle of a WebSocket, its world and its request, when nothing more is called."""
+
+    def leave(_: object) -> None:
+        websocket._world = None
+
+    callbacks = websocket._close_callbacks
+    if callbacks is None:
+        leave(None)
+    else:
+        callbacks.done().add_done_callback(leave)
 
 
 def _moment() -> float:
@@ -312,18 +328,19 @@ def run(
             database.close_old_connections()
             database.borrow(shared_databases)
             own_websocket.set(websocket)
-            if websocket._decision is None:
-                websocket._announce_opening(request)
-            result = None
-            try:
-                result = view(request, *args, **kwargs)
-                _refuse_coroutine(result, view)
-            except Exception as error:
-                if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
-                    raise
-            if _is_over_with(websocket, result):
-                save_session(request)
-                refuse_if_unseen(result, request, websocket)
+            with worlds.entered(websocket._world):
+                if websocket._decision is None:
+                    websocket._announce_opening(request)
+                result = None
+                try:
+                    result = view(request, *args, **kwargs)
+                    _refuse_coroutine(result, view)
+                except Exception as error:
+                    if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
+                        raise
+                if _is_over_with(websocket, result):
+                    save_session(request)
+                    refuse_if_unseen(result, request, websocket)
         except BaseException as error:
             if not _end(websocket, request, error, exits):
                 raise
@@ -371,7 +388,10 @@ async def arun(
                 await websocket._aannounce_opening(request)
             result = None
             try:
-                result = await view(request, *args, **kwargs)
+                if (world := websocket._world) is None:
+                    result = await view(request, *args, **kwargs)
+                else:
+                    result = await world.arun(functools.partial(view, request, *args, **kwargs))
             except Exception as error:
                 if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
                     raise
@@ -471,6 +491,11 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
 
 def verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     """Reports the exception that a view let through, and gives the close code for it."""
+    with worlds.entered_if_possible(websocket._world):
+        return _verdict(error, request, websocket)
+
+
+def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     connection = websocket._connection
     number = None if connection is None else connection.id
 

@@ -1,0 +1,1 @@
+"""A site of several tenants, each in a schema of PostgreSQL, by django-tenants."""

@@ -1,0 +1,8 @@
+"""The site for servers."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rented.settings")
+application = get_wsgi_application()
