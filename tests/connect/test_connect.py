@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,6 +180,23 @@ def test_close_tells_the_server() -> None:
     assert websocket.wait_closed(0)
     with pytest.raises(ValueError, match="1005"):
         websocket.close(1005)
+
+
+@pytest.mark.parametrize("codes", [(1000, 1003), (1007, 1014), (3000, 4999)], ids=str)
+def test_close_takes_the_codes_that_the_pages_name(codes: tuple[int, int]) -> None:
+    """The first and the last of each range, and none beside it; the error names the ranges."""
+    first, last = codes
+    for page in ("connect.md", "views.md"):
+        text = (Path(__file__).parents[2] / "docs" / page).read_text()
+        assert f"{first}–{last}" in text  # noqa: RUF001
+    for code in codes:
+        with far_server(lambda connection: connection.recv()) as url:
+            with connect(url) as websocket:
+                websocket.close(code)
+    with far_server(lambda connection: connection.recv()) as url, connect(url) as websocket:
+        for code in (first - 1, last + 1):
+            with pytest.raises(ValueError, match=f"{first}-{last}"):
+                websocket.close(code)
 
 
 def test_a_forgotten_connection_is_closed() -> None:

@@ -56,7 +56,9 @@ class Ending(Base):
         if isinstance(code, bool) or not isinstance(code, int):
             raise TypeError(f"a close code must be an int, not {type(code).__name__}")
         if not 0 <= code <= 0xFFFF:
-            raise ValueError(f"close code {code} must not be sent: use 1000 or 3000-4999")
+            raise ValueError(
+                f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
+            )
         if reason is None:
             reason = ""
         elif not isinstance(reason, str):

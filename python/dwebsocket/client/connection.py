@@ -389,7 +389,7 @@ class ClientConnection:
         The engine sees to the rest: it awaits the server's answer for ``close_timeout``.
 
         Args:
-            code: 1000, or one of 3000 to 4999.
+            code: One of 1000 to 1003, 1007 to 1014, or 3000 to 4999.
             reason: Of 123 bytes at most.
 
         Raises:
