@@ -165,7 +165,7 @@ class CallbackThread:
         ends = [self._at_end.pop(token, None) for token in hub.drain()]
         for call in ends + self._due():
             if call is not None:
-                _make(call)
+                unpatched.run_code(functools.partial(_make, call))
 
     def _time_left(self) -> float:
         with self._lock:

@@ -168,7 +168,7 @@ def _call_on_thread(call: Callable[[], object]) -> None:
     if is_at_work:
         return
     try:
-        unpatched.start_thread("dwebsocket-signals", _work)
+        unpatched.start_code("dwebsocket-signals", _work)
     except RuntimeError:
         # The system gives no thread: make the calls on this one.
         _work()

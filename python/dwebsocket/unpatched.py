@@ -8,6 +8,7 @@ original parts.
 
 from __future__ import annotations
 
+import queue
 import sys
 from concurrent.futures import Future
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dwebsocket.compat import gevent
 from dwebsocket.compat.eventlet import system_selector
 from dwebsocket.compat.system import Poll, Poller
-from dwebsocket.compat.threading import use_lock
+from dwebsocket.compat.threading import SimpleQueue, use_lock
 
 if TYPE_CHECKING:
     import selectors
@@ -77,6 +78,39 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
         original("threading", "Thread")(name=name, target=target, daemon=True).start()
     else:
         original("_thread", "start_new_thread")(_run, ([target],))
+
+
+def start_code(name: str, target: Callable[[], None]) -> None:
+    """
+    Starts a thread for code that is not of this package: Django's, Channels', the application's.
+
+    Its locks are green in a patched process, and wake-ups between green threads of several threads
+    of the system get lost. So with gevent it is a greenlet of the hub that serves connections.
+
+    Raises:
+        RuntimeError: The system gives no more threads.
+    """
+    if not (patched_by() == "gevent" and gevent.spawn_at_home(target)):
+        start_thread(name, target)
+
+
+def run_code(target: Callable[[], object]) -> None:
+    """Calls code that is not of this package on this thread, with gevent as :func:`start_code`."""
+    if not (patched_by() == "gevent" and gevent.spawn_at_home(target)):
+        target()
+
+
+def is_code_green() -> bool:
+    """Whether :func:`start_code` gives green threads, of the thread of the system that asks."""
+    return patched_by() == "gevent" and gevent.is_at_home()
+
+
+def calls() -> SimpleQueue[Any]:
+    """Gives a queue for threads of :func:`start_code`, which sleep where they take from it."""
+    if is_code_green():
+        green: SimpleQueue[Any] = queue.SimpleQueue()
+        return green
+    return SimpleQueue()
 
 
 def _run(targets: list[Callable[[], None]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.http import HttpResponse
 from django.urls import path
 
 from dwebsocket import require_websocket
@@ -147,18 +149,27 @@ async def async_facts(request: HttpRequest) -> None:
     await request.websocket.asend_json([there, slept])
 
 
+def hubs(request: HttpRequest) -> HttpResponse:
+    """Count the hubs of gevent in this process: one for each thread that has waited in its way."""
+    hub = sys.modules["gevent.hub"].Hub
+    return HttpResponse(str(sum(isinstance(each, hub) for each in gc.get_objects())))
+
+
 urlpatterns = [
-    path(f"{view.__name__.replace('_', '-')}/", view)
-    for view in (
-        clock,
-        impatient,
-        two_wait,
-        polls,
-        floods,
-        sends_large,
-        interrupts,
-        forks,
-        async_echo,
-        async_facts,
-    )
+    path("hubs/", hubs),
+    *(
+        path(f"{view.__name__.replace('_', '-')}/", view)
+        for view in (
+            clock,
+            impatient,
+            two_wait,
+            polls,
+            floods,
+            sends_large,
+            interrupts,
+            forks,
+            async_echo,
+            async_facts,
+        )
+    ),
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.clients import websocket
-from support.raw_peer import RawPeer
+from support.raw_peer import RawPeer, handshake_request
 from support.server import (
     EVENTLET_PATCHED,
     EVENTLET_PLAIN,
@@ -125,6 +125,35 @@ class TestPatched:
                 client.send(str(number))
             answers = [client.recv(10).split() for _ in range(50)]
             assert sorted(int(number) for _, number in answers) == list(range(50))
+
+
+@pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GEVENT_PATCHED], ids=str)
+@pytest.mark.parametrize("threads", [1, 16])
+def test_consumers_run_on_the_hub_of_the_server(
+    kind: Kind, threads: int, own_server: Callable[..., Server]
+) -> None:
+    """No thread of the system waits for a green lock: wake-ups between two hubs get lost."""
+    layer = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    settings = {
+        "ROOT_URLCONF": "project.consumer_site",
+        "CHANNEL_LAYERS": {"default": layer},
+        "WEBSOCKET_CHANNELS_THREADS": threads,
+    }
+    server = own_server(kind, settings=settings)
+    for path in ("/Grouped/", "/AsyncGrouped/", "/Facts/", "/AsyncFacts/") * 2:
+        with RawPeer.open_many(server, path, 10) as peers:
+            for peer in peers:
+                peer.send_text("hello")
+                assert peer.read_message()
+            for peer in peers:
+                peer.vanish()
+        with RawPeer(server.address) as refused:
+            refused.send(handshake_request("/Denying/", server.host))
+            assert refused.read_response().status == 403
+        assert server.get("/echo/").status == 200
+    assert server.get("/green/hubs/").body == b"1"
+    server.send_signal(signal.SIGTERM)
+    server.wait(60)
 
 
 @pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GREEN[1], GUNICORN_EVENTLET], ids=str)

@@ -182,7 +182,7 @@ class CloseCallbacks:
         database.release_idle()
         if (world := callback.world) is not None:
             make = functools.partial(world.arun, make)
-        # The loop has a thread of the system, also where this one is green.
+        # The loop may have a thread of the system, although this one is green.
         done = unpatched.future()
         tasks: list[asyncio.Task[None]] = []
 

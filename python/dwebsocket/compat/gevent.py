@@ -29,6 +29,39 @@ def hub_getter() -> Callable[[], Any]:
     return getter
 
 
+# The hub on which connections are served: that of the server's thread.
+_home: Any = None
+
+
+def note_home(hub: Any) -> None:
+    """Notes ``hub`` as the one on which connections are served."""
+    global _home
+    _home = hub
+
+
+def is_at_home() -> bool:
+    """Whether this runs on the thread of the hub that serves connections."""
+    return _home is not None and hub_getter()() is _home
+
+
+def spawn_at_home(target: Callable[[], object]) -> bool:
+    """
+    Runs ``target`` on a greenlet of the hub that serves connections. Any thread may call it.
+
+    False, and nothing runs, where no connection was served yet. ``loop.run_callback_threadsafe``
+    is documented since gevent 21.
+    """
+    if (hub := _home) is None:
+        return False
+    import gevent
+
+    if hub_getter()() is hub:
+        gevent.spawn(target)
+    else:
+        hub.loop.run_callback_threadsafe(gevent.spawn, target)
+    return True
+
+
 def is_in_greenlet() -> bool:
     """Whether a greenlet of gevent runs this: ``getcurrent`` and ``Greenlet``; imports nothing."""
     gevent = sys.modules.get("gevent")

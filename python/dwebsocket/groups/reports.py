@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
@@ -34,7 +35,7 @@ def start(backend: Backend) -> None:
             notice = groups.take_notice(None)
             if notice is not None and (backend := weak()) is not None:
                 try:
-                    report(backend, *notice)
+                    unpatched.run_code(partial(report, backend, *notice))
                 except BaseException:
                     # The next event is reported, whatever this one's receivers do.
                     _log.exception("An event of groups could not be reported")

@@ -57,7 +57,7 @@ class Start:
     @property
     def spawn(self) -> Spawn:
         """Starts functions that run beside the view, on threads of the view's kind."""
-        # A loop is on a thread of the system, also where views have green ones.
+        # Under eventlet a loop is on a thread of the system, although views have green ones.
         return threads.spawn if self.view.is_async else self.runner.spawn
 
     def call_later(self, delay: float, call: Call, *, in_loop: bool) -> Call:

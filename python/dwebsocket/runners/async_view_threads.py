@@ -25,12 +25,12 @@ from dwebsocket import database, unpatched
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.asgiref import current_context, use_context
 from dwebsocket.compat.system import at_fork
-from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.waiting.long_calls import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
+    from queue import SimpleQueue
 
     from dwebsocket.api.base import Base
 
@@ -214,7 +214,7 @@ class Worker:
         self._threads = threads
         self._websocket = None if (own := own_websocket.get()) is None else ref(own)
         # A None in the queue asks the worker to give its thread back.
-        self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
+        self._calls: SimpleQueue[Call[Any] | None] = unpatched.calls()
         # Whether it has a thread, or waits for one.
         self._is_at_work = False
         self._is_over = False
@@ -272,7 +272,7 @@ class Worker:
 
     def _start(self) -> None:
         try:
-            unpatched.start_thread(_NAME, self._work)
+            unpatched.start_code(_NAME, self._work)
         except BaseException as error:
             self._give_thread_back()
             self._fail(error)
@@ -348,7 +348,7 @@ class Worker:
                     return
                 following = threads.waiting.popleft()
             try:
-                unpatched.start_thread(_NAME, following._work)
+                unpatched.start_code(_NAME, following._work)
             except BaseException as error:
                 following._fail(error)
             else:

@@ -8,7 +8,7 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Waiter
 
-from dwebsocket.compat.gevent import hub_getter
+from dwebsocket.compat.gevent import hub_getter, note_home
 from dwebsocket.runners.green import GreenRunner
 from dwebsocket.waiting.green import HubWatcher
 
@@ -72,6 +72,7 @@ class GeventRunner(GreenRunner):
 
     def _spawn(self, name: str, live: Job) -> Any:
         view = gevent.Greenlet(live)
+        note_home(self._current_hub())
         view.name = name
         view.start()
         return view
@@ -81,3 +82,5 @@ class GeventRunner(GreenRunner):
 
 
 RUNNER = GeventRunner(GeventWatcher, gevent.sleep, Event)
+# The first handshake has imported this, on the server's thread.
+note_home(hub_getter()())

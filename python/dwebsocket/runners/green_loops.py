@@ -44,6 +44,19 @@ def _on_request(**_: Any) -> None:
         care_for_green_loops()
 
 
+def watched_selector() -> selectors.BaseSelector:
+    """
+    Gives a selector for a loop of a green thread, whose switches are watched from now on.
+
+    Within the first request, too: its modules may be those that have imported this one.
+    """
+    if request_started.disconnect(dispatch_uid=_UID):
+        care_for_green_loops()
+    selector: Any = selectors.DefaultSelector()
+    selector.watch()
+    return selector  # type: ignore[no-any-return]
+
+
 def care_for_green_loops() -> Callable[[], None]:
     """
     Keeps the loops of green threads apart, from now on, for all threads of the process.
@@ -65,10 +78,13 @@ def care_for_green_loops() -> Callable[[], None]:
 
         def select(self, timeout: float | None = None) -> Any:
             if running_loop() is not None:
-                if not hasattr(own, "switches"):
-                    own.switches = _Switches(greenlet)
-                own.switches.watch_for(self)
+                self.watch()
             return super().select(timeout)
+
+        def watch(self) -> None:
+            if not hasattr(own, "switches"):
+                own.switches = _Switches(greenlet)
+            own.switches.watch_for(self)
 
         def close(self) -> None:
             if hasattr(own, "switches"):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from dwebsocket import _core, conf, database, unpatched
 from dwebsocket.compat.system import at_fork
 from dwebsocket.waiting.long_calls import Call
+from dwebsocket.without_engine.hub import Hub as GreenHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +115,9 @@ class HandlerThreads:
             token = lane % _LANES << _NUMBER_BITS | next(self._tokens)
             self._jobs[token] = job
             if self._hub is None:
-                hub = _core.Hub(for_threads=True)
+                # Waiting for the engine's would hold up all green threads.
+                is_green = unpatched.is_code_green()
+                hub: Any = GreenHub() if is_green else _core.Hub(for_threads=True)
                 try:
                     self._start(hub)
                 except BaseException:
@@ -186,7 +189,7 @@ class HandlerThreads:
         # First: the thread may be there before this one goes on.
         self._is_starting = True
         try:
-            unpatched.start_thread(f"{self._name}-{number}", functools.partial(self._work, [hub]))
+            unpatched.start_code(f"{self._name}-{number}", functools.partial(self._work, [hub]))
         except BaseException:
             self._is_starting = False
             raise

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import unpatched
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.compat.system import at_fork
+from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
 from dwebsocket.runners.executor import SystemExecutor
 
 # The largest number of threads in asyncio's own default executor.
 _EXECUTOR_THREADS = 32
+# Seconds between two looks whether a loop of a green thread has come to its end.
+_LOOK_S = 0.01
+
+if TYPE_CHECKING:
+    import threading
 
 Start = Callable[[], Coroutine[Any, Any, None]]
 
@@ -31,8 +39,8 @@ class BackgroundLoop:
     """
     Runs coroutines as tasks. Any thread may use it.
 
-    In a patched process, too, the loop has a thread of the system. If it ran on a green thread,
-    Django and other libraries would take the green threads beside it for async code.
+    Under gevent that thread is a green one: see :func:`dwebsocket.unpatched.start_code`, and
+    :mod:`~dwebsocket.runners.green_loops` for how the green threads beside it are no async code.
     """
 
     def __init__(self) -> None:
@@ -49,6 +57,7 @@ class BackgroundLoop:
         self._on_done = self._done
         self._gone = unpatched.lock()
         self._gone.acquire()
+        self._is_green = False
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -77,9 +86,13 @@ class BackgroundLoop:
         self._tell_if_quiet()
 
     def _launch(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop() if unpatched.patched_by() is None else _unpatched_loop()
+        self._is_green = unpatched.is_code_green()
+        if unpatched.patched_by() is None:
+            loop = asyncio.new_event_loop()
+        else:
+            loop = _green_loop() if self._is_green else _unpatched_loop()
         try:
-            unpatched.start_thread("dwebsocket-loop", functools.partial(self._run, loop))
+            unpatched.start_code("dwebsocket-loop", functools.partial(self._run, loop))
         except BaseException:
             loop.close()
             raise
@@ -129,7 +142,18 @@ class BackgroundLoop:
         quiet = unpatched.lock()
         quiet.acquire()
         self._loop.call_soon_threadsafe(self._ask, quiet.release)
-        return quiet.acquire(timeout=timeout)
+        return self._acquire(quiet, timeout)
+
+    def _acquire(self, lock: threading.Lock, timeout: float) -> bool:
+        """Waits for the loop to release a lock of the system, and lets it run meanwhile."""
+        if not (self._is_green and unpatched.is_code_green()):
+            return lock.acquire(timeout=timeout)
+        deadline = time.monotonic() + timeout
+        while not lock.acquire(blocking=False):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
     def dismiss(self, timeout: float) -> bool:
         """
@@ -147,7 +171,14 @@ class BackgroundLoop:
         if loop is None:
             return True
         loop.call_soon_threadsafe(loop.stop)
-        return self._gone.acquire(timeout=max(0.0, timeout))
+        return self._acquire(self._gone, max(0.0, timeout))
+
+
+def _green_loop() -> asyncio.AbstractEventLoop:
+    """Gives a loop for a green thread, which uses green threads itself."""
+    loop = asyncio.SelectorEventLoop(green_loops.watched_selector())
+    use_executor(loop, ThreadPoolExecutor(1))
+    return loop
 
 
 def _unpatched_loop() -> asyncio.AbstractEventLoop:

@@ -97,11 +97,11 @@ def run(name: str, job: Job) -> None:
 
 
 def spawn(name: str, job: Job) -> None:
-    """Runs ``job`` on a thread of the system, also where new threads are green ones."""
+    """Runs ``job`` on a thread beside views: where these are green, as ``unpatched.start_code``."""
     if unpatched.patched_by() is None:
         run(name, job)
     else:
-        unpatched.start_thread(name, functools.partial(_run_and_leave, job))
+        unpatched.start_code(name, functools.partial(_run_and_leave, job))
 
 
 def _run_and_leave(job: Job) -> None:
