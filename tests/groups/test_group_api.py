@@ -994,3 +994,13 @@ class TestSubscriptions:
         for thread in threads:
             thread.join(FOREVER)
         assert {n for n, found in switchboard.subscribers.items() if found} == {"stays"}
+
+
+def test_class_is_another_way_to_write_the_call() -> None:
+    """With the same default and the same checks."""
+    assert Group("room") == group("room")
+    assert Group("room", "other") == group("room", using="other")
+    assert pickle.loads(pickle.dumps(user(1))) == user(1)
+    for name, error in (("", ValueError), ("a\n", ValueError), (1, TypeError)):
+        with pytest.raises(error, match=r"a group's name|control characters"):
+            Group(name)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class Group:
     A group: WebSockets of any process that get what is sent to its name.
 
     Made anew each time by :func:`group` or :func:`user`; equal by name and backend. Any thread,
-    task and process may use it.
+    task and process may use it. ``Group(name, using="default")`` is the same as :func:`group`.
     """
 
     __slots__ = ("name", "using")
@@ -44,9 +44,10 @@ class Group:
     name: str
     using: str
 
-    def __init__(self, name: str, using: str) -> None:
-        """As :func:`group`, without its checks."""
-        self.name = name
+    def __init__(self, name: str, using: str = DEFAULT) -> None:
+        """As :func:`group`; it also takes the names that :func:`user` and others here make."""
+        is_own = isinstance(name, str) and name.startswith(names.OWN)
+        self.name = name if is_own else names.checked(name)
         self.using = using
 
     def __eq__(self, other: object) -> bool:
@@ -487,7 +488,9 @@ def group(name: str, using: str = DEFAULT) -> Group:
         TypeError: The name is no ``str``.
         ValueError: A name that a group cannot have.
     """
-    return Group(names.checked(name), using)
+    found = Group.__new__(Group)
+    found.name, found.using = names.checked(name), using
+    return found
 
 
 def user(user: object, using: str = DEFAULT, *, realm: str | None = None) -> Group:
