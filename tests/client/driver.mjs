@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { connect } from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
 
 const require = createRequire(new URL("../clients/ws.js", import.meta.url));
-globalThis.WebSocket = require("ws");
+if (!process.env.OWN_WEBSOCKET) globalThis.WebSocket = require("ws");
 Math.random = () => 0.02;
 if (process.env.SSE_PATIENCE_MS) {
   const wait = setTimeout;
@@ -32,6 +32,7 @@ const calls = {
   sendBytes: (...bytes) => socket.send(new Uint8Array(bytes)),
   request: (...values) => socket.request(...values),
   close: (...values) => socket.close(...values),
+  forget: (data) => void socket.send(data),
   online: () => window.dispatchEvent(new Event("online")) && undefined,
   facts: () => ({
     state: socket.state,

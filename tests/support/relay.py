@@ -1,4 +1,4 @@
-"""A relay to a server, which holds answers back or cuts its connections when a test says so."""
+"""A relay to a server, which holds answers back, cuts connections or swallows what they send."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Relay:
         self.cuts_at = b""
         self._server = server
         self._open: list[socket.socket] = []
+        self._swallowed: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
 
@@ -49,6 +50,10 @@ class Relay:
         for end in ends:
             _end(end)
 
+    def swallow(self) -> None:
+        """Pass on nothing more of the present connections, and close none."""
+        self._swallowed.update(self._open)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError), self._listener:
             while True:
@@ -61,19 +66,25 @@ class Relay:
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), client:
             while data := client.recv(1 << 16):
+                if client in self._swallowed:
+                    continue
                 if self.cuts_at and self.cuts_at in data:
                     self.cuts_at = b""
                     self.cut()
                     break
                 server.sendall(data)
-            _end(server)
+            if client not in self._swallowed:
+                _end(server)
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError), server:
             while data := server.recv(1 << 16):
+                if server in self._swallowed:
+                    continue
                 self.is_open.wait()
                 client.sendall(data)
-            _end(client)
+            if server not in self._swallowed:
+                _end(client)
 
 
 def _end(end: socket.socket) -> None:

@@ -350,11 +350,12 @@ export function connect(url, options = {}) {
       flush: () => inner?.flush(),
       get bufferedAmount() { return inner?.bufferedAmount || 0; },
       silence: () => Date.now() - heardAt,
-      isLate: () => beats && mine.silence() > every * 1100,
+      isWatched: () => every && (beats || silences < 2),
+      isLate: () => mine.isWatched() && mine.silence() > every * 1100,
       // Ends it if it has been silent for too long.
       look() {
         clearTimeout(pulse);
-        if (mine !== link || !openedAt || !every || (!beats && silences > 1)) return;
+        if (mine !== link || !openedAt || !mine.isWatched()) return;
         const left = every * 1500 - mine.silence();
         if (left > 0) {
           pulse = setTimeout(mine.look, left);
