@@ -87,6 +87,14 @@ describe("the URL", () => {
     });
   }
 
+  test("a function that fails again and again is asked on, and no page is asked for", async () => {
+    let calls = 0;
+    const socket = connect(() => { calls++; throw new Error("no token"); });
+    await clock.pass(60000);
+    assert(calls > 5);
+    assert.deepEqual([socket.state, made(), requests.length], ["waiting", 0, 0]);
+  });
+
   test("a function that never answers is given up after 10 seconds", async () => {
     let answer;
     const socket = connect(() => new Promise((resolve) => { answer ??= resolve; }));

@@ -102,6 +102,27 @@ def test_reload(own_server: Callable[..., Server]) -> None:
     assert client.events[1][2]["code"] == 1012
 
 
+@pytest.mark.needs("node")
+def test_many_groups(own_server: Callable[..., Server]) -> None:
+    """
+    A client in 120 groups comes back, though its positions fit into no request line.
+
+    It is told of the groups whose positions it has left out.
+    """
+    history = {"default": {"HISTORY": {"client-*": {"size": 10, "seconds": 300}}}}
+    server = own_server(GUNICORN_GTHREAD, settings={**URLS, "WEBSOCKET_GROUPS": history})
+    with JsClient(server.url("/client/many/"), resume=True) as client:
+        eventually(lambda: len(client.of("recovered")) == 120)
+        assert all(told["recovered"] for told in client.of("recovered"))
+        client.call("send", "end")
+        client.is_told("state", "open", times=2)
+        eventually(lambda: len(client.of("recovered")) == 240)
+        recovered = [told["recovered"] for told in client.of("recovered")[120:]]
+        assert 30 < sum(recovered) < 90
+        # Those that come first are the oldest.
+        assert recovered == sorted(recovered)
+
+
 @pytest.fixture(scope="module")
 def browser(
     database: Path, tmp_path_factory: pytest.TempPathFactory

@@ -65,6 +65,16 @@ def room(request: HttpRequest, room: str) -> None:
         group(f"client-{room}").send(message)
 
 
+@accept_websocket(
+    groups=lambda request: [f"client-with-a-longer-name-{number:03}" for number in range(120)],
+    resume=True,
+)
+def many(request: HttpRequest) -> None:
+    """Be in many groups, until a message comes."""
+    request.websocket.receive()
+    request.websocket.close(1012)
+
+
 def room_page(request: HttpRequest, room: str) -> HttpResponse:
     """Connect to a room, from its present position on."""
     position = group(f"client-{room}").position()
@@ -85,6 +95,7 @@ urlpatterns = [
     path("ws/", answers),
     path("page/", page),
     path("room/<room>/", room),
+    path("many/", many),
     path("room-page/<room>/", room_page),
     path("dwebsocket.js", module),
 ]

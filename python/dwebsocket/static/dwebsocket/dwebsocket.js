@@ -40,7 +40,10 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
   const ws = new WebSocket(at("ws", ...opening), protocols);
   let isOpen, drain;
   ws.binaryType = "arraybuffer";
-  ws.onopen = () => on.open(ws.protocol, (isOpen = true));
+  ws.onopen = () => {
+    isOpen = true;
+    on.open(ws.protocol);
+  };
   ws.onmessage = ({ data }) => on.message(typeof data === "string" ? data : new Uint8Array(data));
   ws.onerror = () => isOpen || on.end(1006); // else onclose follows, also in Node 20 and 22
   ws.onclose = ({ code, reason }) => on.end(code, reason);
@@ -256,7 +259,7 @@ export function connect(url, options = {}) {
   };
 
   const flush = () => {
-    // A beat that is late makes no loss yet, but what is sent now might be one.
+    // What is sent while a beat is late might get lost.
     if (state === "open" && !held && !doubts && !link.isLate()) link.flush();
   };
 
@@ -452,7 +455,7 @@ export function connect(url, options = {}) {
         timer = setTimeout(redial, delay);
         loseRequests();
         become("waiting", { code, reason, delay });
-        if (!openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
+        if (inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
       },
     };
     const begin = ([address, offered]) => {
