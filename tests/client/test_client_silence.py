@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from support.browser import chromium
+from support.event_stream import Stream
 from support.js_client import JsClient
+from support.polling import Poller
 from support.raw_peer import TEXT, RawPeer
 from support.relay import Relay
 from support.server import ASGI, GUNICORN_GTHREAD, RUNSERVER, UVICORN, Server
@@ -202,3 +205,17 @@ def test_each_kind_of_server_beats(kind: Any, own_server: Callable[..., Server])
             peer.send_text("hi")
             frame = peer.read_frame()
             assert (frame.opcode, frame.payload) == (TEXT, b"hi")
+
+
+@pytest.mark.parametrize("client", [Stream, Poller], ids=lambda client: client.transport)
+@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=lambda kind: kind.name)
+def test_fallback_beats(kind: Any, client: type[Stream], own_server: Callable[..., Server]) -> None:
+    """As an event with an empty text, by both transports."""
+    history = {"default": {"HISTORY": {"client-*": {"size": 10, "seconds": 300}}}}
+    settings = {"ROOT_URLCONF": "project.client_urls", "WEBSOCKET_GROUPS": history}
+    server = own_server(kind, settings=settings)
+    with client.open(server, "/client/room/a/", query=[("beat", "10")]) as fallback:
+        assert "recovered" in fallback.event()[1]
+        assert [fallback.event()[1] for _ in range(2)] == ["", ""]
+        fallback.post(" ")
+        assert json.loads(fallback.event()[1])["data"] == " "

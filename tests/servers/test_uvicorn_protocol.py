@@ -75,6 +75,14 @@ def is_lost(event: dict[str, object]) -> bool:
     return (event["type"], event["code"]) == ("websocket.disconnect", 1006)
 
 
+def test_client_that_asks_has_a_heartbeat(server: Server) -> None:
+    """The application sees nothing of it but the query."""
+    with RawPeer.open(server, "/echo/?beat=10") as peer:
+        assert peer.read_frame() == Frame(TEXT, b"")
+        peer.send_text("hi")
+        assert peer.read_frame() == Frame(TEXT, b"hi")
+
+
 def test_text_binary_and_large_messages(server: Server) -> None:
     """As they came."""
     with RawPeer.open(server, "/echo/") as peer:
