@@ -32,6 +32,7 @@ const calls = {
   sendBytes: (...bytes) => socket.send(new Uint8Array(bytes)),
   request: (...values) => socket.request(...values),
   close: (...values) => socket.close(...values),
+  fails: () => void socket.on("message", async () => { throw new Error("mine"); }),
   forget: (data) => void socket.send(data),
   online: () => window.dispatchEvent(new Event("online")) && undefined,
   facts: () => ({

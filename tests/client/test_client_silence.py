@@ -157,6 +157,15 @@ class TestNodesOwnWebSocket:
             assert client.call("facts")["state"] == "closed"
             assert client._process.poll() is None
 
+    def test_handler_that_throws_ends_no_process(self, site: Server) -> None:
+        """Its error is printed, and the others are called."""
+        with JsClient(site.url("/client/ws/"), env=self.ENV) as client:
+            client.is_told("state", "open")
+            client.call("fails")
+            client.call("send", "hi")
+            client.call("send", "more")
+            client.is_told("message", "hi", "more")
+
 
 @pytest.mark.needs("chromium")
 class TestChromium:
