@@ -62,6 +62,25 @@ def spawn_at_home(target: Callable[[], object]) -> bool:
     return True
 
 
+def wait_for_reading(descriptor: int, timeout: float | None) -> None:
+    """Has this greenlet wait until a descriptor is readable; with 0 it only lets others run."""
+    import gevent
+    from gevent.select import select
+
+    if timeout == 0:
+        gevent.sleep(0)
+    else:
+        select([descriptor], [], [], timeout)
+
+
+def exit_of_greenlets() -> BaseException:
+    """Gives the exception that ends a greenlet in silence."""
+    import gevent
+
+    exit_: BaseException = gevent.GreenletExit()
+    return exit_
+
+
 def is_in_greenlet() -> bool:
     """Whether a greenlet of gevent runs this: ``getcurrent`` and ``Greenlet``; imports nothing."""
     gevent = sys.modules.get("gevent")
