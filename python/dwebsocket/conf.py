@@ -525,6 +525,16 @@ def present() -> Present:
     return source, known.found
 
 
+def is_none(name: str) -> bool:
+    """
+    Whether the setting ``name`` (without prefix), whose default is None, has no other value.
+
+    Checks nothing and takes a fraction of the time of :func:`get`: for calls that send messages.
+    """
+    source = settings_source() if _without_django is None else _without_django
+    return getattr(source, PREFIX + name, None) is None
+
+
 def use_without_django(values: Mapping[str, Any]) -> None:
     """Sets the settings of a process without a Django project, by names without prefix."""
     global _without_django

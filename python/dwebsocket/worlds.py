@@ -216,9 +216,9 @@ def present_realm() -> str | None:
         ImproperlyConfigured: As :func:`realm_of`.
         Exception: The project's function raises it.
     """
-    hook = conf.get("REALM")
-    if hook is None:
+    if conf.is_none("REALM"):
         return ""
+    hook = conf.get("REALM")
     named = hook(None)
     if named is None:
         return None
@@ -245,7 +245,7 @@ def chosen_realm(realm: str | None, what: str) -> str:
                 "here, without a request: name it, as realm=…"
             )
         return found
-    if conf.get("REALM") is None:
+    if conf.is_none("REALM"):
         raise UsageError(f"{what} has a realm, but WEBSOCKET_REALM is not set")
     return _checked(realm, "realm", ValueError)
 

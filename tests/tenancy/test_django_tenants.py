@@ -19,7 +19,7 @@ from support import postgres
 from support.installed import django_tenants
 from support.pages import block
 from support.raw_peer import RawPeer, Response
-from support.server import ASGI, GUNICORN_GTHREAD, TESTS, Kind, Server
+from support.server import ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, TESTS, Kind, Server
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -172,6 +172,20 @@ def test_code_of_a_connection_works_in_the_schema_of_its_tenant(
     acme: Person, globex: Person, view: str
 ) -> None:
     """At each message, with two tenants in turn on the same threads, and at the end."""
+    work_in_their_schemas(acme, globex, view)
+
+
+@pytest.mark.usefixtures("_tenants")
+def test_green_threads_work_in_the_schema_of_their_tenant(database: Path) -> None:
+    """The same on gevent, whose green threads have connections to the database of their own."""
+    with Site(GUNICORN_GEVENT, database) as site:
+        acme, globex = Person(site, "acme"), Person(site, "globex")
+        for view in ("sync", "async", "handler", "async-handler"):
+            work_in_their_schemas(acme, globex, view)
+
+
+def work_in_their_schemas(acme: Person, globex: Person, view: str) -> None:
+    """Talk to a view of both tenants at the same time, and see what it keeps at its end."""
     said = {name: secrets.token_hex(8) for name in ("acme", "globex")}
     with acme.websocket(f"/ws/{view}/") as one, globex.websocket(f"/ws/{view}/") as two:
         for _ in range(3):
