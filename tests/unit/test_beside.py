@@ -554,6 +554,48 @@ class TestEvery:
 
         assert visit(view).serve().client.receive() == "true"
 
+    def test_may_be_waited_for(self, visit: Serve) -> None:
+        """As what `start` gives; a call that is under way when it is stopped ends first."""
+        begun, go_on = threading.Event(), threading.Event()
+
+        def call() -> None:
+            begun.set()
+            assert go_on.wait(60)
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            ticker = request.websocket.every(0.001, call)
+            assert begun.wait(60)
+            ticker.stop()
+            seen = [ticker.is_running, ticker.join(0.01)]
+            go_on.set()
+            seen += [ticker.join(60), ticker.is_running]
+            unused = request.websocket.every(3600, call)
+            seen.append(unused.is_running)
+            unused.stop()
+            request.websocket.send_json([*seen, unused.join(60), unused.is_running])
+
+        expected = "[true, false, true, false, true, true, false]"
+        assert visit(view).serve().client.receive() == expected
+
+    def test_in_a_loop_it_may_be_waited_for_on_a_thread(self, visit: Serve) -> None:
+        """In the loop itself it would wait for ever."""
+
+        async def call() -> None:
+            await asyncio.sleep(0)
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            ticker = request.websocket.every(0.001, call)
+            seen = [ticker.is_running]
+            with pytest.raises(UsageError, match="block the event loop"):
+                ticker.join()
+            ticker.stop()
+            seen += [await asyncio.to_thread(ticker.join, 60), ticker.is_running]
+            await request.websocket.asend_json(seen)
+
+        assert visit(view).serve().client.receive() == "[true, true, false]"
+
     @pytest.mark.parametrize("kind", ["sync", "async"])
     def test_its_exception_is_the_views(self, visit: Serve, request_log: Any, kind: str) -> None:
         """Reported once; there is no second call."""

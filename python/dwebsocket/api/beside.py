@@ -91,7 +91,8 @@ class Beside(Base):
         view's, as for :meth:`start`.
 
         Returns:
-            A ticker whose ``stop`` ends the calls before that.
+            A ticker whose ``stop`` ends the calls before that; ``is_running`` and ``join`` are as
+            those of :meth:`start`.
 
         Raises:
             TypeError: ``function`` cannot be called.

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket import clock, context, database, unpatched, worlds
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import monotonic
+from dwebsocket.exceptions import UsageError
+from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -191,7 +196,29 @@ class Helpers:
 
 
 class Ticker(Protocol):
-    """The result of :meth:`dwebsocket.WebSocket.every`. Any thread may use it."""
+    """
+    The result of :meth:`dwebsocket.WebSocket.every`. Any thread may use it.
+
+    It has the names of a :class:`Helper`, and ``stop``: a function cannot be stopped from outside.
+    """
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a call is under way, or is to come."""
+
+    def join(self, timeout: float | None = None) -> bool:
+        """
+        Waits until no call is under way and none is to come. Not in an event loop.
+
+        Args:
+            timeout: Seconds. None waits as long as it takes.
+
+        Returns:
+            Whether that is so.
+
+        Raises:
+            UsageError: An event loop runs in this thread.
+        """
 
     def stop(self) -> None:
         """Stops the calls. One under way on a thread goes on; a coroutine is cancelled."""
@@ -226,6 +253,23 @@ class ThreadTicker:
         self._cancel: Call = lambda: None
         # Wakes the thread that waits.
         self._wake: Call = lambda: None
+        # Settled when no call is under way and none is to come. Any thread may stop them.
+        self._ended: Future[None] = unpatched.future()
+        self._is_at_call = False
+
+    @property
+    def is_running(self) -> bool:
+        """As :attr:`Ticker.is_running`."""
+        return not self._ended.done()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """
+        As :meth:`Ticker.join`.
+
+        Raises:
+            UsageError: An event loop runs in this thread.
+        """
+        return _join(self._waiter, self._ended, timeout)
 
     def begin(self) -> None:
         """Sets the timer of the next call. To be called once for each call."""
@@ -237,19 +281,40 @@ class ThreadTicker:
         self._cancel()
         self._wake()
         self._on_stop(self)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        # In this order: `_fire` sets the second one first.
+        if self._call is None and not self._is_at_call:
+            _settle(self._ended)
 
     def _fire(self) -> None:
+        self._is_at_call = True
         if self._call is None or self._view.is_over:
+            self._is_at_call = False
             self.stop()
             return
         try:
             self._spawn(f"{self._view.name} every {self._seconds:g} s", self._tick)
         except RuntimeError as error:
             # There are no more threads.
+            self._is_at_call = False
             self.stop()
             self._view.failed(error)
 
     def _tick(self) -> None:
+        try:
+            self._make_calls()
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            self._is_at_call = False
+            self._note_end()
+        if self._call is not None:
+            self.begin()
+
+    def _make_calls(self) -> None:
         goes_on = True
         while goes_on and (call := self._call) is not None:
             if self._view.is_over or not self._context.run(_run, self._view, self._databases, call):
@@ -257,8 +322,6 @@ class ThreadTicker:
                 return
             self._due = _next(self._due, self._seconds)
             goes_on = self._wait()
-        if self._call is not None:
-            self.begin()
 
     def _wait(self) -> bool:
         """Waits for the next call; false when this thread has no database connection for it."""
@@ -284,12 +347,40 @@ class TaskTicker:
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
+        self._ended: Future[None] = unpatched.future()
+        task.add_done_callback(lambda _: _settle(self._ended))
+
+    @property
+    def is_running(self) -> bool:
+        """As :attr:`Ticker.is_running`."""
+        return not self._ended.done()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """
+        As :meth:`Ticker.join`.
+
+        Raises:
+            UsageError: An event loop runs in this thread.
+        """
+        return _join(THREAD, self._ended, timeout)
 
     def stop(self) -> None:
         """As :meth:`Ticker.stop`: cancels the task, and with it a call that is under way."""
         # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+def _settle(future: Future[None]) -> None:
+    # Of several threads the first one does.
+    with suppress(InvalidStateError):
+        future.set_result(None)
+
+
+def _join(waiter: Waiter, ended: Future[None], timeout: float | None) -> bool:
+    if running_loop() is not None:
+        raise UsageError("this would block the event loop: use `await asyncio.to_thread(….join)`")
+    return waiter.wait_until(ended, timeout)
 
 
 async def _tick_in_loop(
