@@ -357,16 +357,19 @@ impl PyConnection {
     ) -> PyResult<bool> {
         let deadline = clock::now().checked_add(timeout);
         let try_send = || self.0.try_send(kind, payload);
-        let mut sent = without_gil(py, &self.0, try_send);
-        if sent.is_none() {
-            sent = sleep::until(py, deadline, |deadline| {
-                without_gil(py, &self.0, || {
-                    self.0.await_room(deadline);
-                    try_send()
-                })
-            })?;
+        if let Some(sent) = without_gil(py, &self.0, try_send) {
+            return Ok(sent);
         }
-        match sent {
+        let sent = sleep::until(py, deadline, |deadline| {
+            without_gil(py, &self.0, || {
+                self.0.await_room(deadline);
+                try_send()
+            })
+        });
+        if !matches!(sent, Ok(Some(_))) {
+            self.0.give_way();
+        }
+        match sent? {
             Some(sent) => Ok(sent),
             None => Err(self.0.no_room(timeout).into()),
         }

@@ -1054,6 +1054,22 @@ class TestSlowClients:
         assert live.websocket.send("again")
         assert live.client.receive() == "again"
 
+    @pytest.mark.parametrize("run", [lambda call: call(), lambda call: in_thread(call).result(20)])
+    def test_a_message_that_finds_no_room_leaves_it_to_smaller_ones(
+        self, run: Callable[[Callable[[], Any]], Any], open_websocket: Open, own: Own
+    ) -> None:
+        """On the main thread and on others."""
+        live = open_websocket(send_buffer=1 << 20, send_timeout=0.05)
+        own(live.websocket)
+
+        def fill() -> None:
+            while live.websocket.send(HUGE[:400_000]):
+                pass
+
+        with pytest.raises(SendTimeout):
+            run(fill)
+        assert run(lambda: live.websocket.send("small")) is True
+
     def test_own_view_goes_on_when_room_is_made(self, open_websocket: Open, own: Own) -> None:
         """No time limit: it waits as long as it takes."""
         live = open_websocket(send_buffer=1000, send_timeout=None)

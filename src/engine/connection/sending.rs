@@ -128,6 +128,14 @@ impl Connection {
         }
     }
 
+    /// To be called by a caller of [`Connection::await_room`] that gives up: the room is for others
+    /// then.
+    pub fn give_way(&self) {
+        if !self.is_foreign() {
+            self.outbox.give_way();
+        }
+    }
+
     /// The error of a sender that has found no room for `waited`.
     pub fn no_room(&self, waited: Duration) -> Error {
         self.outbox.no_room(waited)

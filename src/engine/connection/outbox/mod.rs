@@ -145,6 +145,16 @@ impl Outbox {
         }
     }
 
+    /// Takes back what a sender that only tries has reserved: to be called when it gives up.
+    pub(crate) fn give_way(&self) {
+        let mut state = self.state.lock();
+        if state.reserved.bytes > 0 {
+            // Perhaps for another one, which needs it and asks again.
+            state.reserved = Reserved::default();
+            self.announce_room(state);
+        }
+    }
+
     /// The error of a sender that has found no room for `waited`.
     pub(crate) fn no_room(&self, waited: Duration) -> Error {
         Error::SendTimeout {
@@ -310,10 +320,10 @@ impl Outbox {
         let mut state = self.state.lock();
         let before = state.watches.len();
         state.watches.retain(|watch| !watch.is(hub, token));
-        if state.watches.len() < before && state.reserved.bytes > 0 {
-            // Perhaps the room was reserved for this one. Another sender that needs it asks again.
-            state.reserved = Reserved::default();
-            self.announce_room(state);
+        let is_gone = state.watches.len() < before;
+        drop(state);
+        if is_gone {
+            self.give_way();
         }
     }
 

@@ -325,6 +325,28 @@ fn a_watch_is_notified_once_when_there_is_room_or_nothing_to_wait_for() {
 }
 
 #[test]
+fn a_sender_that_only_tries_wakes_when_room_is_made_and_gives_way_when_it_gives_up() {
+    let (outbox, mut peer) = narrow(2000);
+    let try_send = |size| outbox.send(Opcode::Binary, &vec![0; size], Some(Duration::ZERO), || {});
+    outbox.await_room(None);
+    fill(&outbox);
+    assert!(try_send(1500).is_err());
+    assert!(try_send(10).is_err());
+    outbox.give_way();
+    assert_eq!(try_send(10).unwrap(), Sent::Queued);
+    let sleeper = thread::spawn({
+        let outbox = Arc::clone(&outbox);
+        move || outbox.await_room(None)
+    });
+    while outbox.room.sleepers() == 0 {
+        thread::yield_now();
+    }
+    drain(&outbox, &mut peer);
+    sleeper.join().unwrap();
+    assert_eq!(try_send(1500).unwrap(), Sent::Written);
+}
+
+#[test]
 fn messages_that_go_together_are_taken_whole_or_not_at_all() {
     let (outbox, mut peer) = narrow(CAPACITY);
     let parcel = |size: usize| {
