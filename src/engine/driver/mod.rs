@@ -535,6 +535,29 @@ mod tests {
         assert_eq!(fixture.connection.end().unwrap().by, Initiator::Lost);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_beat_is_an_empty_text_and_other_texts_of_blanks_have_one_more() {
+        let mut fixture = fixture(&SETTINGS);
+        fixture.connection.begin_beat(Duration::from_secs(10));
+        fixture.driver.on_wake(fixture.io.get_ref());
+        assert!(fixture.driver.deadline().is_some());
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_secs(11)).await;
+            fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
+            assert_eq!(read_now(&mut fixture.peer), b"\x81\x00");
+        }
+        for (kind, sent, received) in [
+            (Kind::Text, &b""[..], &b"\x81\x01 "[..]),
+            (Kind::Text, b" ", b"\x81\x02  "),
+            (Kind::Text, b" a", b"\x81\x02 a"),
+            (Kind::Binary, b"", b"\x82\x00"),
+        ] {
+            assert!(fixture.connection.send(kind, sent, None).unwrap());
+            assert_eq!(read_now(&mut fixture.peer), received);
+        }
+        assert_eq!(fixture.connection.messages(), (0, 4));
+    }
+
     #[tokio::test]
     async fn a_runtime_that_goes_away_ends_its_connections() {
         let Fixture {
