@@ -96,7 +96,7 @@ class TestLocal:
         self, override: Override, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The system checks are among the findings."""
-        version = "dwebsocket.checks.metadata.version"
+        version = "importlib.metadata.version"
         monkeypatch.setattr(version, lambda name: "0.5.12")
         ours = "dwebsocket.middleware.WebSocketMiddleware"
         override(MIDDLEWARE=[ours, "django.middleware.csrf.CsrfViewMiddleware"])

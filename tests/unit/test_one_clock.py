@@ -46,6 +46,8 @@ ON_THE_SYSTEMS_CLOCK = {
     "runners/__init__.py": "what a process that ends has left",
     "runners/application_threads.py": "how long one application has a thread",
     "runners/green.py": "what a process that ends has left",
+    "runners/green_loops.py": "turns of green threads",
+    "runners/loop.py": "what a process that ends has left",
     "runners/handler.py": "how long a method takes, and a connection's end waits for callbacks",
     "runners/handler_threads.py": "how long a thread stays without work, and a process's end",
     "runners/view.py": "how long a view's end waits for callbacks",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import selectors
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from django.core.signals import request_started
@@ -20,6 +19,7 @@ from django.core.signals import request_started
 from dwebsocket import unpatched
 from dwebsocket.compat.asyncio import running_loop, set_running_loop, swap_current_task
 from dwebsocket.compat.gevent import exit_of_greenlets, wait_for_reading
+from dwebsocket.compat.system import monotonic
 
 if TYPE_CHECKING:
     import asyncio
@@ -73,14 +73,14 @@ def watched_selector() -> selectors.BaseSelector:
             found = super().select(0)
             if not found and (timeout is None or timeout > 0):
                 wait_for_reading(self.fileno(), timeout)
-            elif time.monotonic() < self._turn_ends:
+            elif monotonic() < self._turn_ends:
                 return found
             else:
                 # A loop that always has something to do lets the others run now and then.
                 wait_for_reading(self.fileno(), 0)
             if os.getpid() != self._process:
                 raise exit_of_greenlets()
-            self._turn_ends = time.monotonic() + _TURN_S
+            self._turn_ends = monotonic() + _TURN_S
             return found or super().select(0)
 
         def close(self) -> None:

@@ -19,7 +19,7 @@ from dwebsocket import unpatched
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
 from dwebsocket.runners.executor import SystemExecutor
@@ -148,9 +148,9 @@ class BackgroundLoop:
         """Waits for the loop to release a lock of the system, and lets it run meanwhile."""
         if not (self._is_green and unpatched.is_code_green()):
             return lock.acquire(timeout=timeout)
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while not lock.acquire(blocking=False):
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 return False
             time.sleep(_LOOK_S)
         return True
