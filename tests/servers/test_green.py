@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from typing import TYPE_CHECKING
@@ -154,6 +155,37 @@ def test_consumers_run_on_the_hub_of_the_server(
     assert server.get("/green/hubs/").body == b"1"
     server.send_signal(signal.SIGTERM)
     server.wait(60)
+
+
+@pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GEVENT_PATCHED], ids=str)
+def test_clients_that_take_nothing_hold_up_no_consumer(
+    kind: Kind, own_server: Callable[..., Server]
+) -> None:
+    """What they are sent waits for them, the others go on, and their places come back."""
+    most = 27
+    settings = {"ROOT_URLCONF": "project.consumer_site", "WEBSOCKET_MAX_CONNECTIONS": most + 1}
+    server = own_server(kind, settings=settings)
+    path = "/flooding/"
+    with contextlib.ExitStack() as stack:
+        echo = stack.enter_context(RawPeer.open(server, "/Echo/"))
+
+        def come() -> RawPeer:
+            return stack.enter_context(RawPeer.open(server, path))
+
+        def finds_a_place() -> bool:
+            with contextlib.suppress(AssertionError):
+                return bool(come())
+            return False
+
+        peers = [come() for _ in range(most)]
+        for peer in peers:
+            peer.send_text("160")
+        echo.send_text("hello")
+        assert echo.read_message() == b"hello"
+        for peer in peers:
+            peer.vanish()
+        for _ in range(most):
+            eventually(finds_a_place)
 
 
 @pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GREEN[1], GUNICORN_EVENTLET], ids=str)

@@ -92,9 +92,10 @@ class _Sender:
     def __set__(self, consumer: Any, send: Any) -> None:
         function = asgiref.coroutine_function_of(send)
         events = _events_of(function)
-        # Middleware may have a `send` of its own around that of the connection. And green threads
-        # wait in another way.
-        if events is not None and function == events.send and unpatched.patched_by() is None:
+        # Middleware may have a `send` of its own around that of the connection. And where threads
+        # are green those of consumers may not be, and wait in another way.
+        is_alike = unpatched.patched_by() is None or unpatched.is_code_green()
+        if events is not None and function == events.send and is_alike:
             vars(consumer)[_ROOM] = room = _Room(events)
             send = _sender(events, room, send)
         vars(consumer)[consumers.SEND] = send
