@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 
 from dwebsocket import _core
-from dwebsocket.compat.system import monotonic
+from dwebsocket.compat.system import at_fork, monotonic
+
+# Here, since all that uses the engine has this clock: a forked child leaves its parent's engine
+# alone, whatever parts of the package it has imported.
+at_fork(_core.after_fork_in_child)
 
 
 def now() -> float:

@@ -110,7 +110,6 @@ class _Shutdown:
             self.has_begun = True
 
     def after_fork_in_child(self) -> None:
-        _core.after_fork_in_child()
         if self._terminating:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._reset()
