@@ -103,8 +103,6 @@ class Base:
         self._spawn: Spawn = unpatched.start_thread
         # Other green threads have run since its last send; only for views on green threads.
         self._has_yielded = False
-        # Whether its view has asked for messages.
-        self._view_receives = False
 
     def __repr__(self) -> str:
         # It never changes: projects use it as a key.

@@ -90,30 +90,26 @@ class Ending(Base):
         Whether a loop around this call is over.
 
         For a thread that receives on this connection that is so when the connection has ended and
-        this thread has been told, by the None (or the exception) of a receiving call; or when this
-        thread has closed it; or when a ``send`` of it was refused and no message waits. So
-        ``while not websocket.is_closed(): message = websocket.wait()`` misses no message, and
-        neither does a view that looks between :meth:`wait` and its work. For any other caller it
-        is the end of the connection. :attr:`closed` is exact.
+        all of it was read, the end included; or when this thread has closed it; or when a ``send``
+        of it was refused and no message waits. So
+        ``while not websocket.is_closed(): message = websocket.wait()`` misses no message. For any
+        other caller it is the end of the connection. :attr:`closed` is exact.
         """
         connection = self._engine
         caller = self._caller()
-        # Tasks are told of the end together: by the thread of their loop.
-        told = (caller, self._callers.get(self._waiter.thread()) if self._callers else None)
-        if caller.has_closed or any(each and each.told_at is not None for each in told):
+        if caller.has_closed or caller.told_at is not None:
             return True
-        is_view = current_websocket() is self
-        receives = caller.receives or (is_view and self._view_receives)
         # Read the end first: once it is there, so are all messages before it.
         ended_for = connection.ended_for()
         has_messages = connection.waiting()[0] > 0
-        if caller.is_refused and not (receives and has_messages):
+        if caller.is_refused and not (caller.receives and has_messages):
             return True
         if ended_for is None:
             return False
-        if not receives:
+        if not caller.receives:
             # This caller may be about to begin receiving. Some time after the end, messages that
             # are left are for other callers, unless this is the view.
+            is_view = current_websocket() is self
             if not has_messages or (ended_for > callers.GRACE_S and not is_view):
                 return True
         if caller.asked_at is None:

@@ -205,8 +205,6 @@ class Receiving(Base):
             self._note_receiving()
             # Each call of a view may run in a task of its own, as by `asyncio.wait_for`.
             await self._pause_loop()
-        elif not self._view_receives:
-            self._begin_receiving()
         connection = self._connection or self._engine
         if timeout is None:
             try:
@@ -284,12 +282,12 @@ class Receiving(Base):
         connection = self._connection or self._engine
         if self._waiter is not THREAD and connection.owes_a_pause():
             self._waiter.let_others_run(connection, 0)
-        if self._callers is None and not self._view_receives:
-            self._begin_receiving()
         message = connection.pop(text_as_bytes)
         if message is not None:
             return message
         own = current_websocket() is self
+        if not own:
+            self._caller().receives = True
         if timeout == 0:
             self._let_others_run()
         elif own and (timeout is None or timeout > IDLE_AFTER_S):
@@ -312,8 +310,6 @@ class Receiving(Base):
         """
         if current_websocket() is not self or running_loop() is not None:
             return self._take(None, self._text_as_bytes)
-        if self._callers is None and not self._view_receives:
-            self._begin_receiving()
         if self._held is not None:
             self._held.give_back_idle()
         connection = self._connection or self._engine
@@ -361,14 +357,6 @@ class Receiving(Base):
         return struct.pack("!H", end[0]) + end[1].encode()
 
     # -- the end, for receiving calls -----------------------------------------------------------
-
-    def _begin_receiving(self) -> None:
-        """Notes that this caller asks for messages, as long as no caller needs more than that."""
-        if current_websocket() is self and not told_by_exception.get():
-            # A connection on which only its view receives, and no helper, needs no more than this.
-            self._view_receives = True
-        else:
-            self._caller().receives = True
 
     def _note_receiving(self) -> Caller:
         """Notes that this caller asks for messages."""
@@ -428,7 +416,6 @@ class _Messages:
     def __init__(self, websocket: Receiving) -> None:
         self._websocket = websocket
         self._next = websocket._engine.next(loop_hub.hub_and_loop)
-        websocket._begin_receiving()
 
     def __aiter__(self) -> _Messages:
         return self
