@@ -8,7 +8,6 @@ ASGI server keeps.
 from __future__ import annotations
 
 from collections import deque
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import unpatched
@@ -47,16 +46,7 @@ _ends: deque[tuple[int, str, Traffic | None]] = deque()
 # that ends just now is in neither of the two parts of the sum for a moment.
 _kept_before = [0] * _GROWING
 _highest = [0] * _GROWING
-
-
-def _tell_first() -> None:
-    # Imported with the first event: it tells of itself by `tell_of_events`.
-    import_module("dwebsocket.operations.survey")
-    if _on_event is not _tell_first:
-        _on_event()
-
-
-_on_event: Callable[[], object] = _tell_first
+_on_event: Callable[[], object] = bool
 
 
 def tell_of_events(call: Callable[[], object]) -> None:
