@@ -32,7 +32,7 @@ def by_freezegun() -> AbstractContextManager[object]:
     """Its time stands still, that of event loops too."""
     freezegun = pytest.importorskip("freezegun", reason="pip install -r tests/requirements.txt")
     # It looks into all modules, and would load what this lazy one gives: a server's package.
-    return freezegun.freeze_time(DAY, ignore=["websockets"])
+    return freezegun.freeze_time(DAY, ignore=["aiohttp", "websockets"])
 
 
 def by_time_machine() -> AbstractContextManager[object]:
