@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     FindHub = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
 
 
+def refused_code(code: int) -> ValueError:
+    """Gives the error of a close code that must not be sent (RFC 6455 section 7.4)."""
+    return ValueError(f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999")
+
+
 class Connection(Protocol):
     """One WebSocket. Any thread may call any method at any time."""
 

@@ -282,9 +282,7 @@ def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
     """Closes the WebSockets of signed-out users; of all, to come back, when the lookup fails."""
     for world, batch in _batches(visitors):
         try:
-            with worlds.entered(world):
-                signed_out = authentication.signed_out(batch)
-            _close(signed_out)
+            _close_signed_out(world, batch)
         except Exception:
             _log.exception("Whether users are signed in cannot be looked up: they are closed")
             _refuse(batch)
@@ -295,6 +293,13 @@ def _batches(visitors: Iterable[Visitor]) -> Iterator[tuple[World | None, list[V
     for world, those in worlds.together(list(visitors)):
         for first in range(0, len(those), _BATCH):
             yield world, those[first : first + _BATCH]
+
+
+def _close_signed_out(world: World | None, batch: list[Visitor]) -> None:
+    """Closes those of a batch whose users are signed out, asked for in their world."""
+    with worlds.entered(world):
+        signed_out = authentication.signed_out(batch)
+    _close(signed_out)
 
 
 def _refuse(visitors: Iterable[Visitor]) -> None:
@@ -310,9 +315,7 @@ def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
         for world, batch in _batches(visitors):
             # A world whose users cannot be looked up leaves the others their turn.
             try:
-                with worlds.entered(world):
-                    signed_out = authentication.signed_out(batch)
-                _close(signed_out)
+                _close_signed_out(world, batch)
             except Exception:
                 has_failed = True
                 _log.exception("Whether users are signed in cannot be looked up; it is tried again")

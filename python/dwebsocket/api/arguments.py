@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket import _core
+from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ def check_close(code: Any, reason: Any) -> None:
     if not isinstance(reason, str):
         raise TypeError(f"a close reason must be a str, not {type(reason).__name__}")
     if not 0 <= code <= 0xFFFF or not _core.may_send_close_code(code):
-        raise ValueError(
-            f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
-        )
+        raise refused_code(code)
     if len(reason.encode()) > _MAX_REASON_BYTES:
         raise ValueError(f"close reason {reason!r} has more than {_MAX_REASON_BYTES} bytes")
 

@@ -11,6 +11,7 @@ from dwebsocket.api.arguments import as_bytes, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import GroupUnavailable, UsageError
 from dwebsocket.records import Record
 from dwebsocket.waiting import caller as callers
@@ -56,9 +57,7 @@ class Ending(Base):
         if isinstance(code, bool) or not isinstance(code, int):
             raise TypeError(f"a close code must be an int, not {type(code).__name__}")
         if not 0 <= code <= 0xFFFF:
-            raise ValueError(
-                f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
-            )
+            raise refused_code(code)
         if reason is None:
             reason = ""
         elif not isinstance(reason, str):

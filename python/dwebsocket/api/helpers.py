@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from abc import ABC, abstractmethod
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +49,7 @@ class View(Protocol):
 
     @property
     def world(self) -> World | None:
-        """What is entered around each of them."""
+        """The context around each of them."""
 
     @property
     def is_over(self) -> bool:
@@ -195,16 +196,22 @@ class Helpers:
             ticker.stop()
 
 
-class Ticker(Protocol):
+class Ticker(ABC):
     """
     The result of :meth:`dwebsocket.WebSocket.every`. Any thread may use it.
 
     It has the names of a :class:`Helper`, and ``stop``: a function cannot be stopped from outside.
     """
 
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
+        # Settled when no call is under way and none is to come. Any thread may stop them.
+        self._ended: Future[None] = unpatched.future()
+
     @property
     def is_running(self) -> bool:
         """Whether a call is under way, or is to come."""
+        return not self._ended.done()
 
     def join(self, timeout: float | None = None) -> bool:
         """
@@ -219,12 +226,18 @@ class Ticker(Protocol):
         Raises:
             UsageError: An event loop runs in this thread.
         """
+        if running_loop() is not None:
+            raise UsageError(
+                "this would block the event loop: use `await asyncio.to_thread(….join)`"
+            )
+        return self._waiter.wait_until(self._ended, timeout)
 
+    @abstractmethod
     def stop(self) -> None:
         """Stops the calls. One under way on a thread goes on; a coroutine is cancelled."""
 
 
-class ThreadTicker:
+class ThreadTicker(Ticker):
     """
     Calls a function periodically, each time on a thread for that call only.
 
@@ -242,7 +255,7 @@ class ThreadTicker:
         on_stop: Callable[[Ticker], object],
     ) -> None:
         self._view = view
-        self._waiter = waiter
+        super().__init__(waiter)
         self._spawn = spawn
         self._seconds = seconds
         self._call: Callable[[], Any] | None = call
@@ -253,23 +266,7 @@ class ThreadTicker:
         self._cancel: Call = lambda: None
         # Wakes the thread that waits.
         self._wake: Call = lambda: None
-        # Settled when no call is under way and none is to come. Any thread may stop them.
-        self._ended: Future[None] = unpatched.future()
         self._is_at_call = False
-
-    @property
-    def is_running(self) -> bool:
-        """As :attr:`Ticker.is_running`."""
-        return not self._ended.done()
-
-    def join(self, timeout: float | None = None) -> bool:
-        """
-        As :meth:`Ticker.join`.
-
-        Raises:
-            UsageError: An event loop runs in this thread.
-        """
-        return _join(self._waiter, self._ended, timeout)
 
     def begin(self) -> None:
         """Sets the timer of the next call. To be called once for each call."""
@@ -342,27 +339,13 @@ class ThreadTicker:
         return True
 
 
-class TaskTicker:
+class TaskTicker(Ticker):
     """Awaits a coroutine function periodically, as a task of one loop."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
+        super().__init__(THREAD)
         self._task = task
-        self._ended: Future[None] = unpatched.future()
         task.add_done_callback(lambda _: _settle(self._ended))
-
-    @property
-    def is_running(self) -> bool:
-        """As :attr:`Ticker.is_running`."""
-        return not self._ended.done()
-
-    def join(self, timeout: float | None = None) -> bool:
-        """
-        As :meth:`Ticker.join`.
-
-        Raises:
-            UsageError: An event loop runs in this thread.
-        """
-        return _join(THREAD, self._ended, timeout)
 
     def stop(self) -> None:
         """As :meth:`Ticker.stop`: cancels the task, and with it a call that is under way."""
@@ -375,12 +358,6 @@ def _settle(future: Future[None]) -> None:
     # Of several threads the first one does.
     with suppress(InvalidStateError):
         future.set_result(None)
-
-
-def _join(waiter: Waiter, ended: Future[None], timeout: float | None) -> bool:
-    if running_loop() is not None:
-        raise UsageError("this would block the event loop: use `await asyncio.to_thread(….join)`")
-    return waiter.wait_until(ended, timeout)
 
 
 async def _tick_in_loop(

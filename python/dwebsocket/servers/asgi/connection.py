@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import _core, clock
 from dwebsocket.compat import uvicorn
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget
 from dwebsocket.servers.asgi.closing import OPEN, call_at
@@ -250,9 +251,7 @@ class AsgiConnection:
             ValueError: A code that must not be sent, or a reason that does not fit.
         """
         if not _core.may_send_close_code(code):
-            raise ValueError(
-                f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
-            )
+            raise refused_code(code)
         if (length := len(reason.encode())) > _MAX_REASON_BYTES:
             raise ValueError(
                 f"close reason has {length} bytes; at most {_MAX_REASON_BYTES} fit a close frame"
