@@ -174,7 +174,7 @@ class Visitor:
 
     @property
     def world(self) -> worlds.World | None:
-        """What its user is to be asked about in."""
+        """The world in which its user is looked up."""
         return self._websocket._world
 
     @property

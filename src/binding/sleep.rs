@@ -18,7 +18,7 @@ const SLICE: Duration = Duration::from_millis(50);
 /// `sleep` is called again and again, with earlier deadlines, and the handlers run in between.
 ///
 /// # Errors
-/// What a handler raises, such as `KeyboardInterrupt`.
+/// The exception of a handler, such as `KeyboardInterrupt`.
 pub(super) fn until<T>(
     py: Python<'_>,
     deadline: Option<Instant>,

@@ -50,7 +50,7 @@ def site(database: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def relay(site: Server) -> Iterator[Relay]:
-    """What stands in front of them."""
+    """The relays in front of them."""
     with Relay(site.address[1]) as relay:
         yield relay
 
@@ -78,7 +78,7 @@ class TestNode:
     def test_dead_connection_is_noticed_within_30_seconds(
         self, relay: Relay, client: JsClient
     ) -> None:
-        """What is said when a beat is late, and later, arrives over the next connection, once."""
+        """Messages from the time of a late beat on arrive over the next connection, once."""
         relay.swallow()
         silent_since = time.monotonic()
         time.sleep(23)  # the beat would have come after 20

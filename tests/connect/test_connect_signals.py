@@ -147,7 +147,7 @@ except KeyboardInterrupt:
     os._exit(7)
 """
     with silent_server(accepts=call != "connect") as url:
-        # What gevent says of it goes to the error output.
+        # The report of gevent goes to the error output.
         assert run(program, url, call).returncode == 7
 
 

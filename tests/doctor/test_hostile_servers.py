@@ -132,5 +132,5 @@ def test_question_is_of_no_use_elsewhere(server: Server) -> None:
             peer.send(handshake_request("/echo/", server.host, headers=headers))
             report = peer.read_response().json()
             assert set(report) == {"request"}
-            # What the asker has sent by itself.
+            # Headers that the asker has sent by itself.
             assert set(report["request"]) == {"protocol", "upgrade", "connection", "secure"}

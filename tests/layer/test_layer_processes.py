@@ -151,7 +151,7 @@ async def test_flush(site: Any, layer: Make, other: Start) -> None:
 
 @in_loop
 async def test_flush_behind_a_layer_that_was_collected(site: Any, layer: Make) -> None:
-    """Nobody waits for its answer: it has left, although nobody has closed it."""
+    """Other processes do not wait for its answer: it has left, although it was not closed."""
     own, left = layer(), ChannelLayer()
     await left.group_add("room", await left.new_channel())
     weak = weakref.ref(left)

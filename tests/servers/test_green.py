@@ -161,7 +161,7 @@ def test_consumers_run_on_the_hub_of_the_server(
 def test_clients_that_take_nothing_hold_up_no_consumer(
     kind: Kind, own_server: Callable[..., Server]
 ) -> None:
-    """What they are sent waits for them, the others go on, and their places come back."""
+    """Their messages wait for them, the others go on, and their places come back."""
     most = 27
     settings = {"ROOT_URLCONF": "project.consumer_site", "WEBSOCKET_MAX_CONNECTIONS": most + 1}
     server = own_server(kind, settings=settings)

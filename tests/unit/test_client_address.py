@@ -50,7 +50,7 @@ def test_user() -> None:
 
 
 def test_client_has_the_defaults_of_the_settings() -> None:
-    """Whoever has opened a connection, it is limited and compressed alike."""
+    """Connections that we open and those that clients open are limited and compressed alike."""
     compression, defaults = conf.Compression(), dict[str, Any](options._DEFAULTS)
     assert options._COMPRESSION == (compression.threshold, compression.level)
     assert options._MAX_FRAGMENTS == conf.SETTINGS["MAX_FRAGMENTS"].default

@@ -533,7 +533,7 @@ def test_announcing_connection_passes_all_else_on(open_websocket: Callable[..., 
 def test_signals_that_wait_for_a_slow_receiver_have_a_bound(
     connected: Callable[..., None], request_log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is dropped is counted in the log; afterwards all is as before."""
+    """Dropped signals are counted in the log; afterwards all is as before."""
     monkeypatch.setattr(signals, "_MOST_WAITING", 3)
     begun, release, told = threading.Event(), threading.Event(), []
 

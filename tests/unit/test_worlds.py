@@ -362,7 +362,7 @@ class TestRealm:
         assert codes == [101, 429, 101]
 
     def test_no_two_users_share_a_name(self) -> None:
-        """Whatever realms and keys are made of."""
+        """With any characters in realms and keys."""
         parts = ["a", "a:", ":a", "a:b", "b", "%3A", ":", "a/b", "ä", "a b"]
         named = {names.of_user(key, realm) for key in parts for realm in parts}
         assert len(named) == len(parts) ** 2

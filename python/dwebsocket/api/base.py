@@ -63,7 +63,7 @@ class Base:
     # Joins the groups that have a history, before the view's first line; set by
     # `dwebsocket.groups.of_view`. In a thread, and in a task.
     _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
-    # What is entered around all that runs for it, and the realm of its user; while it lives.
+    # The context around all code that runs for it, and the realm of its user; while it lives.
     _world: World | None = None
     _realm: str = ""
     # The primary key of its user and the key of its session, each empty where there is none.

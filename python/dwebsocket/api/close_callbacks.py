@@ -52,7 +52,7 @@ class _Callback:
     # The loop in which an async callback was registered, and runs; None without one.
     loop: asyncio.AbstractEventLoop | None
     databases: dict[str, BaseDatabaseWrapper]
-    # What is entered around the call.
+    # The context around the call.
     world: World | None
 
 

@@ -150,7 +150,7 @@ class Target:
             elif isinstance(value, Iterator):
                 # It is read for each attempt.
                 self._given[name] = list(value)
-        # What is known is checked now.
+        # Values that are no functions are checked now.
         made = self._made(unknown)
         self._made_once = None if self._functions else made
 

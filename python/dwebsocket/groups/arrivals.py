@@ -42,7 +42,7 @@ class Arrivals:
         self._hub: _core.Hub | None = None
         self._tokens = itertools.count(1)
         self._takers: dict[int, Callable[[], None]] = {}
-        # What ends the subscriptions of an object that is collected. The thread has it, too.
+        # They end the subscriptions of an object that is collected. The thread has them, too.
         self._ends: dict[int, Callable[[], None]] = {}
 
     def end_later(self, token: int, end: Callable[[], None]) -> None:

@@ -259,7 +259,7 @@ export function connect(url, options = {}) {
   };
 
   const flush = () => {
-    // What is sent while a beat is late might get lost.
+    // A message that is sent while a beat is late might get lost.
     if (state === "open" && !held && !doubts && !link.isLate()) link.flush();
   };
 

@@ -1,1 +1,1 @@
-"""What all tenants share: who they are."""
+"""The tables that all tenants share: the tenants themselves."""

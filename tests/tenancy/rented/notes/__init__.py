@@ -1,1 +1,1 @@
-"""What each tenant has for itself."""
+"""The tables that each tenant has for itself."""
