@@ -302,7 +302,7 @@ def test_refusals(name: str, own_server: Callable[..., Server]) -> None:
     """501, one error in the log that says what to add, and pages as ever."""
     kind, remedy = REFUSALS[name]
     server = own_server(kind)
-    error = error_of_501(server, "ERROR django")
+    error = error_of_501(server, "ERROR dwebsocket")
     assert remedy in error
     assert "uWSGI" in error
 
