@@ -74,6 +74,7 @@ def test_on_two_workers() -> None:
     run_pytest("-m", "not browser", "-n", "2")
 
 
+@pytest.mark.every("runs the suite once more")
 @pytest.mark.needs("postgresql")
 def test_on_postgresql(postgres: Path) -> None:
     """In transactions that are rolled back, over one connection for all threads."""

@@ -139,6 +139,7 @@ def test_node_ws(server: Server, path: str, options: dict[str, Any]) -> None:
     assert seen["messages"] == expected
 
 
+@pytest.mark.every("compiles another crate")
 @pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is missing")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", [*PATHS, "/echo-uncompressed/"])

@@ -17,6 +17,7 @@ from postgres_nodes import NODE, folder, nodes  # noqa: F401
 from support import postgres
 from support.installed import psycopg2
 from support.pgbouncer import pgbouncer
+from support.selection import later
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class TestManagement:
             assert new("history", "room") == ["one", "two"]
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize("method", ["fork", *later("spawn", "forkserver")])
 def test_pools_of_processes(nodes: Nodes, folder: Path, method: str) -> None:
     """Each process of a pool of `multiprocessing` publishes on a connection of its own."""
     member = nodes()

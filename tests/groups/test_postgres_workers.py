@@ -16,6 +16,7 @@ from postgres_nodes import folder, nodes  # noqa: F401
 
 from support import postgres
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import (
     EVENTLET_PATCHED,
     GUNICORN_GEVENT,
@@ -62,6 +63,7 @@ def in_room(server: Server, stack: contextlib.ExitStack, each: int) -> dict[int,
     return peers
 
 
+@pytest.mark.every("as on Redis, with more members")
 def test_many_members_of_many_workers(own_server: Own, folder: Path, nodes: Nodes) -> None:
     """
     Everybody gets everything, once, in each publisher's order.
@@ -115,7 +117,9 @@ def test_many_members_of_many_workers(own_server: Own, folder: Path, nodes: Node
     ],
     ids=str,
 )
-@pytest.mark.parametrize("path", ["/rooms/room/", "/rooms/room/async/"], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    "path", ["/rooms/room/", *later("/rooms/room/async/")], ids=["sync", "async"]
+)
 def test_on_each_server(own_server: Own, folder: Path, nodes: Nodes, kind: Kind, path: str) -> None:
     """Members get what others publish, and publish themselves."""
     server = own_server(kind, settings=settings(folder))

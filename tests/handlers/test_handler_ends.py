@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import (
     ASGI,
     GREEN,
@@ -134,7 +135,7 @@ def test_reload(kind: Kind, own_server: Callable[..., Server]) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("which", ["idle", "async-idle", "ticking", "async-ticking"])
+@pytest.mark.parametrize("which", ["ticking", *later("idle", "async-idle", "async-ticking")])
 def test_workers_that_were_forked(
     kind: Kind, options: tuple[str, ...], which: str, own_server: Callable[..., Server]
 ) -> None:

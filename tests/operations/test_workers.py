@@ -229,7 +229,10 @@ def over_postgresql(folder: Path) -> Iterator[Outage]:
     "over",
     [
         pytest.param(over_redis, marks=pytest.mark.needs("redis")),
-        pytest.param(over_postgresql, marks=pytest.mark.needs("postgresql")),
+        pytest.param(
+            over_postgresql,
+            marks=[pytest.mark.needs("postgresql"), pytest.mark.every("as over Redis")],
+        ),
     ],
 )
 def test_processes_are_asked_over_a_server_as_well(

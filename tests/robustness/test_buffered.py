@@ -168,10 +168,7 @@ class Watch:
 @pytest.mark.parametrize(
     ("kind", "attacks", "slack"),
     [
-        *(
-            (kind, [unfinished, unread, untaken] * ROUNDS, SLACK)
-            for kind in (GUNICORN_GTHREAD, GUNICORN_GEVENT)
-        ),
+        (GUNICORN_GTHREAD, [unfinished, unread, untaken] * ROUNDS, SLACK),
         *(
             pytest.param(
                 kind,
@@ -179,7 +176,7 @@ class Watch:
                 SLACK,
                 marks=pytest.mark.every("the engine's part is the same"),
             )
-            for kind in (GUNICORN_SYNC, RUNSERVER)
+            for kind in (GUNICORN_GEVENT, GUNICORN_SYNC, RUNSERVER)
         ),
         # There the server puts messages together, has limits of its own, and makes several copies.
         (UVICORN, [unread_once, untaken], SLACK + SERVERS_COPIES * LARGE),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import (
     ASGI,
     GUNICORN_EVENTLET,
@@ -33,7 +34,7 @@ ASYNC = "project.middleware.only_async"
 
 
 @on_each
-@pytest.mark.parametrize("middleware", [SYNC, [ASYNC, *SYNC], [*SYNC, ASYNC]])
+@pytest.mark.parametrize("middleware", [[ASYNC, *SYNC], *later(SYNC, [*SYNC, ASYNC])])
 def test_sync_view_runs_a_loop(own_server: Own, kind: object, middleware: list[str]) -> None:
     """With the ORM in it, also behind async middleware, whose loop and threads have gone on."""
     server = own_server(kind, settings={"MIDDLEWARE": middleware})

@@ -105,17 +105,19 @@ CASES = [
     _every(Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED)),
     _every(Case(UWSGI_BEHIND_NGINX)),
     _every(Case(UWSGI_GEVENT)),
-    Case(
-        UWSGI_LAZY,
-        ("--processes", "2", "--touch-chain-reload", TOUCHED_FILE),
-        touch,
-        window=2,
-        says="chain reloading complete",
-        serves=LOADED,
+    _every(
+        Case(
+            UWSGI_LAZY,
+            ("--processes", "2", "--touch-chain-reload", TOUCHED_FILE),
+            touch,
+            window=2,
+            says="chain reloading complete",
+            serves=LOADED,
+        )
     ),
     _every(Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH)),
     _every(Case(GUNICORN_UVICORN, TWO, codes=ENDS, paths=BOTH)),
-    Case(UVICORN_WATCHED, TWO, clients=300, codes=ENDS, paths=BOTH),
+    _every(Case(UVICORN_WATCHED, TWO, clients=300, codes=ENDS, paths=BOTH)),
     _every(
         Case(
             UVICORN_WATCHED, ("--reload", "--reload-dir", "{folder}"), touch, codes=ENDS, paths=BOTH

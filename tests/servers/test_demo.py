@@ -256,6 +256,7 @@ def say(browser: Chrome, message: str) -> None:
 class TestBrowsers:
     """What people see."""
 
+    @pytest.mark.every("the parts of it are tested one by one")
     def test_two_workers(self, demo: Server, browsers: tuple[Chrome, Chrome]) -> None:
         """Names, typing, messages, what is unread elsewhere, and who has gone."""
         ada, bert = browsers

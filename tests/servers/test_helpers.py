@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import (
     ASGI,
     EVENTLET_PATCHED,
@@ -116,7 +117,7 @@ def test_helper_ticker_and_process_end_with_the_client(server: Server) -> None:
 
 # granian's own threads panic now and then while its process ends, and take the views with them.
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if str(kind) != "granian"], ids=str)
-@pytest.mark.parametrize("path", ["closes", "aclosing"])
+@pytest.mark.parametrize("path", ["closes", *later("aclosing")])
 def test_on_close_runs_when_the_process_ends(
     own_server: Callable[..., Server], tmp_path: Path, kind: Kind, path: str
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from support.clients import websocket
 from support.idle import outlive
 from support.raw_peer import CLOSE, PING, PONG, RawPeer
+from support.selection import later
 from support.server import (
     ASGI,
     EVENTLET_PLAIN,
@@ -138,7 +139,7 @@ class TestKeepalive:
 @pytest.mark.slow
 @pytest.mark.extended("waits for three timeouts of a worker")
 @pytest.mark.parametrize(
-    "kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_EVENTLET], ids=str
+    "kind", [GUNICORN_GEVENT, *later(GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_EVENTLET)], ids=str
 )
 def test_idle_sockets_outlive_the_worker_timeout(
     kind: Kind, own_server: Callable[..., Server]

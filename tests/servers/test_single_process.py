@@ -13,6 +13,7 @@ import pytest
 
 from support.idle import outlive
 from support.raw_peer import TEXT, RawPeer, build_frame, handshake_request
+from support.selection import later
 from support.server import TESTS, Kind, Server
 from support.waiting import eventually
 from support.wsgi_kinds import CHEROOT, SINGLE_PROCESS, WAITRESS, WERKZEUG_ONE_THREAD
@@ -26,7 +27,7 @@ PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 
 
 @pytest.mark.parametrize("kind", SINGLE_PROCESS, ids=str)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *later(signal.SIGINT)])
 def test_signals(kind: Kind, number: int, own_server: Callable[..., Server]) -> None:
     """None of them closes its clients itself: 100 of them get a close frame, in bounded time."""
     server = own_server(kind)
@@ -44,7 +45,7 @@ def test_signals(kind: Kind, number: int, own_server: Callable[..., Server]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [WERKZEUG_ONE_THREAD, CHEROOT, WAITRESS], ids=str)
+@pytest.mark.parametrize("kind", [WAITRESS, *later(WERKZEUG_ONE_THREAD, CHEROOT)], ids=str)
 def test_200_sockets_outlive_every_timeout(kind: Kind, own_server: Callable[..., Server]) -> None:
     """200 idle sockets on a single thread, three times its timeout; pages all the time."""
     server = own_server(kind, env={"LAUNCH_PATIENCE": "2"})

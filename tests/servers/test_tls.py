@@ -250,6 +250,7 @@ class TestPressure:
             assert slow.read_message() == data
 
 
+@pytest.mark.every("much like a few, which others open")
 @encrypted
 @pytest.mark.slow
 def test_two_hundred_idle(server: Server) -> None:
@@ -337,6 +338,7 @@ class TestNoneIsLost:
         with server.quiet():
             assert many_at_once(server, context, 400) == {"1000": 400}
 
+    @pytest.mark.every("much like another case")
     def test_threads_with_tls_1_2(self, own_server: Callable[..., Server]) -> None:
         """Tickets of TLS 1.2 belong to the handshake."""
         server = own_server(GUNICORN_GTHREAD_TLS)

@@ -84,13 +84,24 @@ CORE = {
     "test_own_middleware.py": {"test_conversation"},
     "test_polling.py": {"test_they_are_echoed_in_order"},
     "test_recipes.py": set(),
-    "test_resources.py": {"test_views_end"},
+    "test_resources.py": set(),
     "test_tls.py": {"test_mebibyte_both_ways", "test_early_bytes"},
     "test_tutorials.py": set(),
 }
+# How processes of groups come, go and fail is one protocol above both databases: on Redis alone.
+BACKEND_TWICE = re.compile(r"test_(.*_nodes|.*_servers|.*_processes|history_model)\.py")
 # Elsewhere a test that names several servers runs on the first of them, and on green threads, where
 # other code of ours runs.
 ON_THE_FIRST = frozenset({"conformance", "handlers", "operations", "proxies", "robustness"})
+
+
+def later(*values: object) -> list[object]:
+    """Mark parameters that are much like another one: only where everything is asked for."""
+    mark = pytest.mark.every("much like another case")
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=mark)
+        for value in values
+    ]
 
 
 # What `pytest.param` returns.
@@ -214,6 +225,9 @@ def _is_left_out(item: pytest.Item, kinds: list[servers.Kind]) -> bool:
     if item.get_closest_marker("every"):
         return True
     if any(VARIANTS.fullmatch(str(kind)) for kind in kinds):
+        return True
+    params = _params(item).values()
+    if "eventlet" in params or ("postgres" in params and BACKEND_TWICE.fullmatch(item.path.name)):
         return True
     if (core := item.get_closest_marker("core")) and _test_name(item) not in core.args:
         return True

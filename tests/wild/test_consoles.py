@@ -9,6 +9,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from support.raw_peer import CLOSE, TEXT, RawPeer
+from support.selection import later
 from support.waiting import pause
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def read_slowly(peer: RawPeer, enough: Callable[[int], bool]) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("by", ["thread", "view"])
+@pytest.mark.parametrize("by", ["thread", *later("view")])
 def test_all_of_20_mib_arrive(subject: Subject, by: str) -> None:
     """20 MiB, sent by a helper thread or by the view, arrive whole at a slow client."""
     path, expected = {"thread": ("/log/", LOG), "view": ("/dump/", DUMP)}[by]
