@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,18 @@ def module_path(name: str, roots: tuple[Path, ...]) -> Path | None:
     return None
 
 
+@functools.cache
+def statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Give the statements of a file that import, wherever they stand."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
 def imported(path: Path, roots: tuple[Path, ...]) -> set[Path]:
     """Give the files that a file imports, wherever in it, for types too."""
     names: set[str] = set()
     package = path.parent
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(path):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -15,6 +15,7 @@ from support.js_client import JsClient
 from support.polling import Poller
 from support.raw_peer import TEXT, RawPeer
 from support.relay import Relay
+from support.selection import later
 from support.server import ASGI, GUNICORN_GTHREAD, RUNSERVER, UVICORN, Server
 from support.waiting import eventually
 
@@ -199,7 +200,9 @@ class TestChromium:
         assert page("return messages") == [str(number) for number in range(5)]
 
 
-@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN, GRANIAN], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [GUNICORN_GTHREAD, GRANIAN, *later(UVICORN)], ids=lambda kind: kind.name
+)
 def test_each_kind_of_server_beats(kind: Any, own_server: Callable[..., Server]) -> None:
     """Whether the engine has the socket or the server keeps it; who does not ask gets nothing."""
     server = own_server(kind, settings={"ROOT_URLCONF": "project.client_urls"})
@@ -217,7 +220,7 @@ def test_each_kind_of_server_beats(kind: Any, own_server: Callable[..., Server])
 
 
 @pytest.mark.parametrize("client", [Stream, Poller], ids=lambda client: client.transport)
-@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, *later(UVICORN)], ids=lambda kind: kind.name)
 def test_fallback_beats(kind: Any, client: type[Stream], own_server: Callable[..., Server]) -> None:
     """As an event with an empty text, by both transports."""
     history = {"default": {"HISTORY": {"client-*": {"size": 10, "seconds": 300}}}}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from support.raw_peer import RawPeer, handshake_request
+from support.selection import later
 from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, UVICORN, Server, thread_count
 from support.waiting import eventually
 
@@ -27,7 +28,7 @@ def status(server: Server, path: str) -> int:
         return answer
 
 
-@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, UVICORN], ids=str)
+@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN, *later(GUNICORN_SYNC)], ids=str)
 @pytest.mark.parametrize("path", ["/places/oblivious/", "/places/oblivious-undecided/"])
 def test_clients_that_come_and_go(own_server: Own, kind: object, path: str) -> None:
     """Views that do not notice keep their places: the next clients are refused, not served."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import (
     GUNICORN_EVENTLET,
     GUNICORN_GEVENT,
@@ -101,7 +102,7 @@ def outside(server: Server, code: str) -> None:
 
 
 @each_server
-@pytest.mark.parametrize("view", ["room", "async-room"])
+@pytest.mark.parametrize("view", ["room", *later("async-room")])
 def test_a_message_reaches_all_members_of_all_workers(server: Server, view: str) -> None:
     """From a view, from a page, and from a process that is no server."""
     with (
@@ -129,7 +130,7 @@ def test_members_are_counted_and_leave_when_they_go(server: Server) -> None:
 
 
 @with_workers
-@pytest.mark.parametrize("view", ["room", "async-room"])
+@pytest.mark.parametrize("view", ["room", *later("async-room")])
 def test_order_is_kept_and_nothing_comes_twice(server: Server, view: str) -> None:
     """Of what one publisher sends, at every member of every worker."""
     with opened(server, f"/groups/{view}/one/") as peers:
@@ -171,7 +172,7 @@ def test_close_user_reaches_all_workers(server: Server) -> None:
 
 
 @with_workers
-@pytest.mark.parametrize("change", ["logs out", "password", "deactivated", "deleted"])
+@pytest.mark.parametrize("change", ["logs out", "deleted", *later("password", "deactivated")])
 def test_a_sign_out_reaches_all_workers(own_users: Server, change: str) -> None:
     """At once, whichever process sees it; other sessions and users stay."""
     server = own_users
