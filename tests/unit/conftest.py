@@ -55,6 +55,7 @@ from visit import Visit, handshake
 
 from dwebsocket import WebSocket, callbacks, conf, registry
 from dwebsocket.api.base import own_websocket
+from dwebsocket.compat.django import settings_source
 from dwebsocket.runners import loop, thread
 from support.waiting import eventually
 
@@ -69,6 +70,19 @@ def _no_script_prefix_is_left() -> Iterator[None]:
     """Forget the SCRIPT_NAME of the last request, which Django keeps until the next one."""
     yield
     clear_script_prefix()
+
+
+@pytest.fixture(autouse=True)
+def _no_setting_is_left() -> Iterator[None]:
+    """
+    See that what a test has set is undone.
+
+    `with override_settings(…)` around the first call of `visit`, which uses the fixture `override`,
+    restores settings too early, and the fixture brings them back for all later tests.
+    """
+    before = settings_source()
+    yield
+    assert settings_source() is before, "settings are left: use the fixture `override` in the test"
 
 
 @pytest.fixture(autouse=True)

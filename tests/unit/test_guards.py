@@ -17,7 +17,7 @@ from django.contrib.auth.mixins import (
 )
 from django.core.exceptions import MiddlewareNotUsed, PermissionDenied
 from django.http import HttpResponseForbidden
-from django.test import RequestFactory, override_settings
+from django.test import RequestFactory
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
@@ -277,8 +277,9 @@ class TestGroups:
         with pytest.raises(TypeError, match="decorate the method get"):
             view(RequestFactory().get("/"))
 
-    def test_groups_below_a_guard(self, visit: Serve) -> None:
+    def test_groups_below_a_guard(self, visit: Serve, override: Any) -> None:
         """Are what the errors advise."""
+        override(WEBSOCKET_GROUPS=IN_PROCESS)
 
         class Inner(Page):
             @method_decorator(accept_websocket(groups=["news"]))
@@ -286,7 +287,6 @@ class TestGroups:
                 return talk(request)
 
         decorated = login_required(accept_websocket(groups=["news"])(talk))
-        with override_settings(WEBSOCKET_GROUPS=IN_PROCESS):
-            for view in (decorated, on_class(LoginRequiredMixin, Inner)):
-                assert outcome(visit, view, [SIGN_IN], handshake()) == "302"
-                talks(visit(view, middleware=[SIGN_IN], environ=handshake("/?user=1")))
+        for view in (decorated, on_class(LoginRequiredMixin, Inner)):
+            assert outcome(visit, view, [SIGN_IN], handshake()) == "302"
+            talks(visit(view, middleware=[SIGN_IN], environ=handshake("/?user=1")))

@@ -10,7 +10,6 @@ from django.contrib.auth.mixins import (
     LoginRequiredMixin,
 )
 from django.http import HttpResponse, HttpResponseForbidden
-from django.test import override_settings
 from django.views.decorators.csrf import csrf_exempt
 from echoing import talks
 from guarding import (
@@ -87,8 +86,9 @@ class TestHandlers:
         assert made.client.receive() == "8 of True {'number': 8}"
         made.client.close()
 
-    def test_groups_are_those_that_the_guards_have_seen(self, visit: Serve) -> None:
+    def test_groups_are_those_that_the_guards_have_seen(self, visit: Serve, override: Any) -> None:
         """By the object's own arguments."""
+        override(WEBSOCKET_GROUPS=IN_PROCESS)
 
         class Renames(Handler):
             groups = ("room-{number}",)
@@ -97,11 +97,10 @@ class TestHandlers:
                 self.kwargs = {"number": 1}
                 return super().dispatch(request, *args, **kwargs)
 
-        with override_settings(WEBSOCKET_GROUPS=IN_PROCESS):
-            made = visit(Renames.as_view(), environ=handshake("/7/")).serve()
-            assert (group("room-1").count(), group("room-7").count()) == (1, 0)
-            made.client.close()
-            assert made.client.closing()[0] == 1000
+        made = visit(Renames.as_view(), environ=handshake("/7/")).serve()
+        assert (group("room-1").count(), group("room-7").count()) == (1, 0)
+        made.client.close()
+        assert made.client.closing()[0] == 1000
 
     def test_methods(self, visit: Serve) -> None:
         """All of HTTP, as Django's View has them."""
