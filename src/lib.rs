@@ -15,7 +15,7 @@ pub mod protocol;
 mod _core {
     #[pymodule_export]
     use crate::binding::{
-        call::Call,
+        call::{Call, Wait},
         connection::{PyConnection, PyPing},
         dial::{Dialer, PyDial, PyTls},
         exchange::Exchange,
@@ -36,7 +36,7 @@ mod _core {
             Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,
             die_of_sigterm, drain, is_handled, is_leaving, is_terminated, limit_buffered, on_exit,
             on_terminate, open_connections, overview, prepare, shut_down, signal_seen,
-            want_threads,
+            wait_for_none_open, want_threads,
         },
         redis::PyRedis,
         takeover::{Takeover, discard},

@@ -257,3 +257,96 @@ def test_unsafe_code_is_in_one_place() -> None:
         "binding/sleep.rs",
         "binding/threads.rs",
     }
+
+
+# The functions that look again and again, or wait for a while in a loop, with the reason why
+# nothing wakes them. Everything else waits for an event, a future or the engine.
+POLLING = {
+    "api/close_callbacks.py: _wait_for": "the loop of a callback may be closed, which tells nobody",
+    "api/helpers.py: _tick_in_loop": "ticks of `every`, each at its time",
+    "api/opening.py: _await_opening": "a response that middleware drops is freed, in any thread",
+    "api/opening.py: accept": "a response that middleware drops is freed, in any thread",
+    "channels/node.py: _ask": "a process that has ended does not answer",
+    "channels/node.py: flush": "a process that has ended does not answer",
+    "channels/node.py: group_send": "lets other tasks run, and does not wait",
+    "client/reconnecting.py: __aiter__": "the pause before a server is tried again",
+    "client/reconnecting.py: __iter__": "the pause before a server is tried again",
+    "compat/transports.py: left": "servers tell nobody when they have dropped a connection",
+    "groups/exchanging.py: work": "the pause before a server is tried again",
+    "groups/local.py: _note_if_apart": "does not wait: how often it looks for others",
+    "groups/node.py: _next_of": "green threads cannot wait for a thread of the system here",
+    "groups/postgres/limit.py: _look": "a timer, which moves with what the database does",
+    "groups/postgres/listener.py: _run": "the pause before a server is tried again",
+    "groups/recorded.py: _catch_up_all": "the pause before a server is tried again",
+    "management/commands/websocket_stats.py: _watch": "prints every so many seconds",
+    "runners/green.py: join": "the hub of another thread tells this one nothing",
+    "runners/handler.py: _aturn": "lets other tasks run, and does not wait",
+    "runners/loop.py: _acquire": "green threads cannot wait for a lock of the system",
+    "servers/asgi/connection.py: _look_at_beat": "a timer, which moves with what was sent",
+    "servers/asgi/connection.py: _look_at_transport": "servers do not tell what a client has read",
+    "servers/budget.py: _look": "a timer: how long a connection may take to end",
+    "shutdown.py: drain": "its time is that of a clock that a test may step",
+    "terminal/load.py: run": "prints every so many seconds",
+    "uvicorn.py: accept": "event loops do not tell when a transport has sent what it had",
+}
+_WAITS = {"acquire", "await_call", "get", "join", "poll", "select"}
+_WAITS |= {"wait", "wait_for", "wait_until"}
+
+
+def polling_in(tree: ast.Module) -> set[str]:
+    """Give the functions of a module that sleep in a loop, wait for a fixed time, or look again."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST, name: str, *, is_looped: bool) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            name, is_looped = node.name, False
+        elif isinstance(node, ast.While | ast.For | ast.AsyncFor):
+            is_looped = True
+        elif isinstance(node, ast.Name) and re.fullmatch(r"_\w*LOOK\w*_S", node.id):
+            # Where it is set it is in no function.
+            found.add(name)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func).split(".")[-1]
+            words = re.findall(r"\w+", ast.unparse(node)[len(ast.unparse(node.func)) :])
+            is_fixed = any(re.fullmatch(r"_[A-Z_]+_S", word) for word in words)
+            if is_looped and (called == "sleep" or (called in _WAITS and is_fixed)):
+                found.add(name)
+            if called == "call_later" and name in words:
+                found.add(name)
+        for child in ast.iter_child_nodes(node):
+            visit(child, name, is_looped=is_looped)
+
+    visit(tree, "", is_looped=False)
+    return found - {""}
+
+
+def test_polling_is_found() -> None:
+    """In each of its forms; a wait for an event is none, also with a limit."""
+    code = """
+def sleeps():
+    while True:
+        time.sleep(0.1)
+async def waits():
+    for _ in range(9):
+        await event.wait(_PAUSE_S)
+def looks():
+    queue.get(timeout=min(left, _GREEN_LOOK_S))
+def again():
+    loop.call_later(1, again)
+def is_woken():
+    while left > 0:
+        event.wait(left)
+    time.sleep(1)
+"""
+    assert polling_in(ast.parse(code)) == {"sleeps", "waits", "looks", "again"}
+
+
+def test_nothing_polls_but_what_must() -> None:
+    """A new place waits for an event, or is named above with its reason."""
+    polling = {
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in PACKAGE.rglob("*.py")
+        if not path.is_relative_to(PACKAGE / "testing")
+        for name in polling_in(ast.parse(path.read_text()))
+    }
+    assert polling == POLLING.keys()

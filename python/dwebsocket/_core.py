@@ -22,7 +22,7 @@ from dwebsocket.without_engine.handshake import (
 from dwebsocket.without_engine.hub import Hub
 from dwebsocket.without_engine.mailbox import Mailbox
 from dwebsocket.without_engine.missing import Missing, unavailable
-from dwebsocket.without_engine.permit import Permit, open_connections
+from dwebsocket.without_engine.permit import Permit, Wait, open_connections, wait_for_none_open
 from dwebsocket.without_engine.process import (
     clock_ahead,
     close_all,
@@ -42,6 +42,7 @@ __all__ = [
     "Permit",
     "Presence",
     "Threads",
+    "Wait",
     "choose_subprotocol",
     "clock_ahead",
     "close_all",
@@ -55,6 +56,7 @@ __all__ = [
     "response_head",
     "shut_down",
     "step_clock",
+    "wait_for_none_open",
 ]
 
 if not NO_ENGINE:

@@ -33,6 +33,7 @@ __all__ = [
     "Takeover",
     "Threads",
     "Tls",
+    "Wait",
     "adopt",
     "after_fork_in_child",
     "buffered_bytes",
@@ -67,6 +68,7 @@ __all__ = [
     "shut_down",
     "signal_seen",
     "step_clock",
+    "wait_for_none_open",
     "want_threads",
 ]
 
@@ -362,11 +364,11 @@ class Groups:
     def counts(self) -> list[tuple[str, int]]:
         """Gives all groups with members in this process, and their numbers."""
 
-    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> bool:
+    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> Wait | None:
         """
         Sends a message to the members in this process, but for those with the keys in `exclude`.
 
-        False, and nothing is sent, while the engine is behind by too many messages.
+        Gives a wait for room, and nothing is sent, while the engine is behind by too many messages.
         """
 
     def close(self, name: str, code: int, reason: str) -> None:
@@ -404,7 +406,7 @@ class Groups:
 
     def take_page(
         self, name: str, head: tuple[int, int], rows: list[tuple[int, int, bytes]], /
-    ) -> bool:
+    ) -> Wait | None:
         """
         Hands the members here what is new to them in a part of the log.
 
@@ -415,7 +417,8 @@ class Groups:
                 since 1970, and envelope.
 
         Returns:
-            False, and nothing is handed out, while more is published than can be delivered.
+            A wait for room, and nothing is handed out, while more is published than can be
+            delivered.
         """
 
     def read_rows(
@@ -557,11 +560,11 @@ class History:
         exclude: list[bytes],
         limits: tuple[int, float],
         /,
-    ) -> bool:
+    ) -> Wait | None:
         """
         Keeps a message, and hands it to the members in this process.
 
-        False, and nothing is kept, while more is published than can be delivered.
+        Gives a wait for room, and nothing is kept, while more is published than can be delivered.
 
         Raises:
             OSError: It cannot be kept.
@@ -825,6 +828,26 @@ class Call:
         """
 
 @final
+class Wait:
+    """
+    A wait until what its giver tells may have come. Any thread may use it.
+
+    Who has been woken asks again: others may have been quicker.
+    """
+
+    def wait(self, timeout: float | None) -> bool:
+        """Sleeps until it may have come; false when the time was up."""
+
+    def watch(self, hub: Hub, token: int) -> None:
+        """Puts `token` on the hub's list as soon as it may have come."""
+
+    def unwatch(self, hub: Hub, token: int) -> None:
+        """Takes `watch` back."""
+
+    def outcome(self) -> bool | None:
+        """Gives True when it may have come; None before."""
+
+@final
 class LocalNode:
     """
     This process as one of the processes of this machine that share groups.
@@ -845,14 +868,15 @@ class LocalNode:
                 it; or the system has no more descriptors.
         """
 
-    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> bool:
+    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> Wait | None:
         """
         Sends a message to the members in all processes, but for those with the keys in `exclude`.
 
-        False, and nothing is sent, while a process is behind by too many messages.
+        Gives a wait for room, and nothing is sent, while a process is behind by too many messages.
 
         Raises:
             ValueError: A message of more than 512 MiB.
+            OSError: The node is that of a parent process.
         """
 
     def history(self, most: int, timeout: float) -> History:
@@ -873,21 +897,22 @@ class LocalNode:
         exclude: list[bytes],
         limits: tuple[int, float],
         /,
-    ) -> bool:
+    ) -> Wait | None:
         """
         As :meth:`publish`, for a group with a history, in which the message is kept.
 
         Raises:
             ValueError: As :meth:`publish`.
-            OSError: It cannot be kept; then no member gets it.
+            OSError: As :meth:`publish`, or it cannot be kept; then no member gets it.
         """
 
-    def close(self, name: str, code: int, reason: str) -> bool:
+    def close(self, name: str, code: int, reason: str) -> Wait | None:
         """
-        Closes the members in all processes; false as :meth:`publish`.
+        Closes the members in all processes; waits and fails as :meth:`publish`.
 
         Raises:
             ValueError: A code that must not be sent, or a reason that does not fit.
+            OSError: As :meth:`publish`.
         """
 
     def count(self, name: str) -> int:
@@ -1416,6 +1441,9 @@ def overview() -> tuple[int, _Traffic, list[float]]:
 
 def open_connections() -> int:
     """The number of the process's connections, open ones and handshakes with a reserved place."""
+
+def wait_for_none_open() -> Wait | None:
+    """Gives a wait until :func:`open_connections` is 0; None when it is."""
 
 def open_polled(
     key: bytes,

@@ -39,6 +39,8 @@ from dwebsocket.records import Record
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi, asking
 from dwebsocket.servers.asgi.fallback import Exchange
+from dwebsocket.waiting import engine_calls
+from dwebsocket.waiting.loop_hub import LoopEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +59,13 @@ _logger = logging.getLogger("dwebsocket")
 _GRACE_S = 1.0
 # The same for clients alone, where the server does not wait.
 _CLOSE_FRAME_S = 0.3
-# Seconds that handshakes which have begun may still take, and the time between two checks.
+# Seconds that handshakes which have begun may still take.
 _HANDSHAKES_S = 3.0
-_LOOK_S = 0.01
-# The handshakes that Django is handling now.
+# The handshakes that Django is handling now, and who is told when none is left.
 _handshakes: set[asgi.AsgiHandshake | asgi.NativeHandshake | Exchange] = set()
+_when_none: list[LoopEvent] = []
+# The ends of servers that are under way.
+_endings: set[asyncio.Task[None]] = set()
 # The servers of this process that run, as far as they tell.
 _servers: set[asgi.Served] = set()
 # Whether the server tells its application when it ends, and waits for it.
@@ -136,7 +140,7 @@ class _Application(ASGIHandler):
             async with request_context():
                 await self.handle(request_scope, _no_body(), reply)
         finally:
-            _handshakes.discard(handshake)
+            _end_handshake(handshake)
             # The view may keep its request for long; the handshake must not stay with it.
             del request_scope[asgi.SCOPE_KEY]
             if served is not None and handshake.connection is not None:
@@ -156,7 +160,7 @@ class _Application(ASGIHandler):
             exchange.close()
             raise
         finally:
-            _handshakes.discard(exchange)
+            _end_handshake(exchange)
             # The view may keep its request for long; the exchange must not stay with it.
             del request_scope[asgi.SCOPE_KEY]
         if (served := _served_of(scope)) is not None and exchange.connection is not None:
@@ -340,6 +344,13 @@ def _reply_to(
     return _OwnReply(scope, send, handshake)
 
 
+def _end_handshake(handshake: asgi.AsgiHandshake | asgi.NativeHandshake | Exchange) -> None:
+    _handshakes.discard(handshake)
+    if not _handshakes:
+        for event in _when_none:
+            event.set()
+
+
 @functools.cache
 def _listen_for_the_end() -> None:
     """
@@ -359,14 +370,12 @@ def _listen_for_the_end() -> None:
             continue
 
         def on_signal(number: int, frame: Any, previous: Any = previous) -> None:
-            if _has_lifespan or _core.is_leaving() or loop.is_closed():
-                stop: Callable[[], object] = bool
-            else:
-                stop = functools.partial(previous, number, None)
+            is_at_once = _has_lifespan or _core.is_leaving() or loop.is_closed()
+            stop = None if is_at_once else functools.partial(previous, number, None)
             # Not here: the code that was interrupted may hold any lock.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_depart, loop, stop)
-            if stop is bool:
+            if stop is None:
                 previous(number, frame)
 
         signal.signal(number, on_signal)
@@ -375,32 +384,34 @@ def _listen_for_the_end() -> None:
             signal.siginterrupt(number, False)  # noqa: FBT003
 
 
-def _depart(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
-    """Begins to close all connections, and stops the server when they are closed."""
-    now = loop.time()
-    _stop_when_quiet(loop, stop, now, now + shutdown.depart() + _GRACE_S)
+def _depart(loop: asyncio.AbstractEventLoop, stop: Callable[[], object] | None) -> None:
+    """Begins to close all connections, and stops the server, if need be, when they are closed."""
+    patience = shutdown.depart() + _GRACE_S
+    if stop is not None:
+        task = loop.create_task(_stop_when_quiet(loop, stop, patience))
+        _endings.add(task)
+        task.add_done_callback(_endings.discard)
 
 
-def _stop_when_quiet(
-    loop: asyncio.AbstractEventLoop, stop: Callable[[], object], since: float, end: float
+async def _stop_when_quiet(
+    loop: asyncio.AbstractEventLoop, stop: Callable[[], object], patience: float
 ) -> None:
     """
-    Stops a server after the last connections and handshakes, but for those after ``end``.
+    Stops a server after the last handshakes and connections, for which it has ``patience``.
 
     Bytes not sent by then are lost, and a handshake's thread would wait for the loop for ever.
     """
-    now = loop.time()
-    if (
-        now < since + _CLOSE_FRAME_S
-        or (_handshakes and now < since + _HANDSHAKES_S)
-        or (_core.open_connections() and now < end)
-    ):
-        loop.call_later(_LOOK_S, _stop_when_quiet, loop, stop, since, end)
-    else:
-        stop()
+    since = loop.time()
+    await asyncio.sleep(_CLOSE_FRAME_S)
+    _when_none.append(over := LoopEvent())
+    if _handshakes:
+        await over.wait(since + _HANDSHAKES_S - loop.time())
+    await _all_over(since + patience - loop.time())
+    # Not in this task: its exceptions are the loop's.
+    loop.call_soon(stop)
 
 
-async def _all_over(count: Callable[[], int], timeout: float) -> None:
+async def _all_over(timeout: float) -> None:
     """
     Waits until all connections, views and callbacks have ended, ``timeout`` seconds at most.
 
@@ -408,8 +419,10 @@ async def _all_over(count: Callable[[], int], timeout: float) -> None:
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
-    while count() and loop.time() < end:  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_S)
+    while (none_open := _core.wait_for_none_open()) is not None:
+        if (left := end - loop.time()) <= 0:
+            return
+        await engine_calls.await_call(none_open, left)
 
 
 def _served_of(scope: Scope) -> asgi.Served | None:
@@ -435,7 +448,7 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         if event["type"] == "lifespan.startup":
             asgi.keep_early_bytes()
         if event["type"] == "lifespan.shutdown":
-            count: Callable[[], int] = _core.open_connections
+            all_over = _all_over
             if served is None:
                 timeout = shutdown.depart() + _GRACE_S
             else:
@@ -443,8 +456,8 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
                 _servers.discard(served)
                 if _servers:
                     # The process goes on for these, and so do views and callbacks.
-                    count = served.count
-            await asyncio.gather(_all_over(count, timeout), SERVER_TASKS.join(timeout))
+                    all_over = served.all_over
+            await asyncio.gather(all_over(timeout), SERVER_TASKS.join(timeout))
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return

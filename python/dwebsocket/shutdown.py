@@ -17,7 +17,6 @@ import atexit
 import logging
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -30,6 +29,7 @@ from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import asgi, budget, tls_pump
 from dwebsocket.servers.contract import Departure, unknown_departure
+from dwebsocket.waiting import engine_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,8 @@ _RELOAD_GRACE_S = 0.5
 _MIN_SETTLE_S = 0.2
 # Time that a process then needs to exit, before its server kills it.
 _EXIT_S = 0.5
-# Time between two checks whether a drain is over: while views run, and for the engine's part.
-_LOOK_S, _LOOK_AT_ENGINE_S = 1.0, 0.02
+# The longest sleep of a drain. Its time is that of a clock which a test may step.
+_LOOK_S = 1.0
 
 
 class _Shutdown:
@@ -302,12 +302,13 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     _shutdown.leave(*_RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
-        # Green threads run meanwhile, as they do in the sleep.
-        if runners.join(max(0.0, left)) and not _core.open_connections():
-            return True
+        # Green threads run meanwhile, as they do in the wait.
+        if runners.join(max(0.0, left)):
+            if (none_open := _core.wait_for_none_open()) is None:
+                return True
+            engine_calls.wait(none_open, max(0.0, left))
         if left <= 0:
             return False
-        time.sleep(_LOOK_AT_ENGINE_S)
 
 
 at_fork(_shutdown.after_fork_in_child)

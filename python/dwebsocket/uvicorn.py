@@ -191,7 +191,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if subprotocol is not None and subprotocol not in self._handshake.offered:
             offers = ", ".join(self._handshake.offered) or "none"
             raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
-        # A response before may still be on its way.
+        # A response before may still be on its way. No loop tells when a transport has sent it.
         while self.transport.get_write_buffer_size() and not self._is_lost:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
         self._permit = permit = _core.Permit.claim(conf.Admission.current().max_connections)

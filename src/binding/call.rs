@@ -1,4 +1,4 @@
-//! `_core.Call`: what a backend waits for.
+//! `_core.Call` and `_core.Wait`: what a backend waits for.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::{
     sleep,
 };
 use crate::engine::{
+    self,
     backends::call::{self, Reply},
     clock,
 };
@@ -51,5 +52,32 @@ impl Call {
             Ok(Reply::Page(page)) => Outcome::Page(log(py, &page)),
             Err(reason) => Outcome::Reason(reason.to_string()),
         })
+    }
+}
+
+/// A wait for the engine. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Wait(pub(super) Arc<engine::Wait>);
+
+#[pymethods]
+impl Wait {
+    #[pyo3(signature = (timeout))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let time = duration(timeout)?;
+        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        let outcome = sleep::until(py, deadline, |deadline| py.detach(|| self.0.wait(deadline)))?;
+        Ok(outcome.is_some())
+    }
+
+    fn watch(&self, hub: &Hub, token: u64) {
+        self.0.watch(Arc::clone(hub.0.hub()), token);
+    }
+
+    fn unwatch(&self, hub: &Hub, token: u64) {
+        self.0.unwatch(hub.0.hub(), token);
+    }
+
+    fn outcome(&self) -> Option<bool> {
+        self.0.outcome().map(|()| true)
     }
 }

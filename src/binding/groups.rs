@@ -11,6 +11,7 @@ use pyo3::{
 };
 
 use super::{
+    call::Wait,
     connection::PyConnection,
     convert::duration,
     hub::Hub,
@@ -111,13 +112,13 @@ impl Groups {
         name: &str,
         message: &Bound<'_, PyAny>,
         exclude: Vec<MemberId>,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<Wait>> {
         let message = to_message(message, &exclude)?;
-        let has_room = self.0.has_room(message.frame_len());
-        if has_room {
+        let wait = self.0.wait_for_room(message.frame_len());
+        if wait.is_none() {
             self.0.publish(name, message);
         }
-        Ok(has_room)
+        Ok(wait.map(Wait))
     }
 
     fn close(&self, name: &str, code: u16, reason: &str) -> PyResult<()> {
@@ -183,7 +184,7 @@ impl Groups {
         name: &str,
         head: (u64, u64),
         rows: Vec<(u64, u64, PyBackedBytes)>,
-    ) -> bool {
+    ) -> Option<Wait> {
         py.detach(|| {
             let entries = rows.iter().map(|(offset, sent_at, envelope)| Kept {
                 offset: *offset,
@@ -194,11 +195,11 @@ impl Groups {
                 head: position(head),
                 entries: entries.collect(),
             };
-            let has_room = self.0.has_room(page.bytes());
-            if has_room {
+            let wait = self.0.wait_for_room(page.bytes());
+            if wait.is_none() {
                 self.0.take_page(name, &page);
             }
-            has_room
+            wait.map(Wait)
         })
     }
 

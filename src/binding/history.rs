@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::{
+    call::Wait,
     convert::duration,
     groups::{Groups, Member, member},
     log::{Row, position, row},
@@ -43,12 +44,12 @@ impl History {
         message: &Bound<'_, PyAny>,
         exclude: Vec<MemberId>,
         limits: (usize, f64),
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<Wait>> {
         let message = to_message(message, &exclude)?;
         let limits = limits_of(limits)?;
         let groups = &groups.0;
-        if !groups.has_room(message.frame_len()) {
-            return Ok(false);
+        if let Some(wait) = groups.wait_for_room(message.frame_len()) {
+            return Ok(Some(Wait(wait)));
         }
         py.detach(|| {
             let envelope = groups.envelope_of(name, &message);
@@ -57,7 +58,7 @@ impl History {
             if groups.offer(name, position, &envelope) == Some(Offer::Behind) {
                 groups.catch_up(name, &self.0)?;
             }
-            Ok(true)
+            Ok(None)
         })
     }
 

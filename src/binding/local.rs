@@ -8,6 +8,7 @@ use pyo3::{
 };
 
 use super::{
+    call::Wait,
     convert::duration,
     groups::Groups,
     history::{History, limits_of},
@@ -23,10 +24,11 @@ use crate::{
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct LocalNode(Arc<local::Node>);
 
-fn answered<T>(published: Result<T, Refused>) -> PyResult<bool> {
+fn answered<T>(published: Result<T, Refused>) -> PyResult<Option<Wait>> {
     match published {
-        Ok(_) => Ok(true),
-        Err(Refused::Full | Refused::Foreign) => Ok(false),
+        Ok(_) => Ok(None),
+        Err(Refused::Full(wait)) => Ok(Some(Wait(wait))),
+        Err(Refused::Foreign) => Err(PyOSError::new_err("it is that of a parent process")),
         Err(Refused::NotKept(reason)) => Err(PyOSError::new_err(reason)),
         Err(Refused::TooLarge) => Err(PyValueError::new_err(
             "the message is too large: a group takes at most 512 MiB",
@@ -57,7 +59,7 @@ impl LocalNode {
         name: &str,
         message: &Bound<'_, PyAny>,
         exclude: Vec<[u8; 16]>,
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<Wait>> {
         let message = to_message(message, &exclude)?;
         answered(py.detach(|| self.0.publish(name, message)))
     }
@@ -76,13 +78,13 @@ impl LocalNode {
         message: &Bound<'_, PyAny>,
         exclude: Vec<[u8; 16]>,
         limits: (usize, f64),
-    ) -> PyResult<bool> {
+    ) -> PyResult<Option<Wait>> {
         let message = to_message(message, &exclude)?;
         let limits = limits_of(limits)?;
         answered(py.detach(|| self.0.record(&history.0, name, message, limits)))
     }
 
-    fn close(&self, py: Python<'_>, name: &str, code: u16, reason: &str) -> PyResult<bool> {
+    fn close(&self, py: Python<'_>, name: &str, code: u16, reason: &str) -> PyResult<Option<Wait>> {
         let frame = CloseFrame::new(Some(code), reason)?;
         answered(py.detach(|| self.0.close(name, frame)))
     }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{
+    call::Wait,
     connection::PyConnection,
     convert::{Counts, counts, duration},
     groups::Groups,
@@ -187,6 +188,12 @@ pub(super) fn bounded(seconds: f64) -> PyResult<Duration> {
 #[pyfunction]
 pub(crate) fn open_connections() -> usize {
     permits::open()
+}
+
+/// A wait until no connection is open; None when none is. See `_core.pyi`.
+#[pyfunction]
+pub(crate) fn wait_for_none_open() -> Option<Wait> {
+    runtime::wait_for_none_open().map(Wait)
 }
 
 /// The open connections and the traffic of the process. See `_core.pyi`.

@@ -108,6 +108,7 @@ pub use self::{
     resources::{budget, permits, socket},
     runtime::Engine,
     wakeup::{
+        call::Wait,
         crew::Next,
         hub::{Hub, Watch},
     },

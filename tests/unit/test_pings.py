@@ -26,6 +26,8 @@ from dwebsocket import (
     accept_websocket,
 )
 from dwebsocket.api.never_opened import NeverOpened
+from dwebsocket.waiting import pings
+from dwebsocket.waiting.waiter import THREAD
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -170,6 +172,34 @@ class TestPing:
         while pings >= 0:
             pings -= live.client.frame().opcode is Opcode.PING  # type: ignore[union-attr]
         took.result(10)
+
+    def test_it_sleeps_until_there_is_room(self, open_websocket: Open, as_async: bool) -> None:
+        """It does not try again and again."""
+        live = open_websocket(send_buffer=1000, send_timeout=0.001)
+        while live.connection.try_send(b"x" * 1000) is True:
+            pass
+        tries = 0
+
+        class Counting:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(live.connection, name)
+
+            def begin_ping(self) -> Any:
+                nonlocal tries
+                tries += 1
+                return live.connection.begin_ping()
+
+        counting: Any = Counting()
+
+        def call() -> float:
+            if as_async:
+                return asyncio.run(pings.aping(counting, 0.5))
+            return pings.ping(counting, THREAD, 0.5)
+
+        with pytest.raises(PingTimeout):
+            call()
+        # The system may have made some more room meanwhile.
+        assert tries <= 3
 
     @pytest.mark.parametrize("timeout", [-1, float("nan")])
     def test_time_that_cannot_be(

@@ -11,7 +11,6 @@ from test_servers_asgi import Wire, in_loop, until
 
 from dwebsocket.compat import uvicorn
 from dwebsocket.servers import budget
-from dwebsocket.servers.asgi import connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,7 +210,7 @@ async def test_a_large_holder_waits_for_room_and_goes_on() -> None:
     other.put(bytes(100_000))
     other.put(bytes(100_000))
     await until(lambda: other.received == 2)
-    await asyncio.sleep(connection._PAUSE_S * 2)
+    await until(lambda: other.connection._memory is not None)
     assert other.received == 2
     larger.connection.discard()
     await until(lambda: other.received == 3)

@@ -22,7 +22,9 @@ PLAIN = SimpleNamespace(
     Groups=groups.Groups,
     Hub=hub.Hub,
     Mailbox=mailbox.Mailbox,
+    Permit=permit.Permit,
     Threads=threads.Threads,
+    wait_for_none_open=permit.wait_for_none_open,
 )
 GOOD = {
     "method": "GET",
@@ -174,8 +176,8 @@ def test_messages_wait_for_their_member_in_order(parts: Any) -> None:
     assert of.join("room", one.mailbox, b"1" * 16) is True
     assert of.join("room", two.mailbox, b"2" * 16) is False
     assert (of.count("room"), of.counts()) == (2, [("room", 2)])
-    assert of.publish("room", "for one", [b"2" * 16])
-    assert of.publish("room", b"for both", [])
+    assert of.publish("room", "for one", [b"2" * 16]) is None
+    assert of.publish("room", b"for both", []) is None
     assert one.take(2) == ["for one", b"for both"]
     assert two.take(1) == [b"for both"]
     assert of.names_of(two.mailbox) == ["room"]
@@ -332,3 +334,23 @@ def test_what_needs_the_engine_says_so() -> None:
         groups.Groups("close").encode("room", "hello", [])
     with pytest.raises(UnsupportedServer, match=r"^Presence in groups "):
         groups.Presence(groups.Groups("close")).enter()
+
+
+def test_the_last_permit_wakes_those_that_wait_for_it(parts: Any) -> None:
+    """Threads and hubs; without a permit there is nothing to wait for."""
+    eventually(lambda: parts.wait_for_none_open() is None, what="no connection is left")
+    first, last = parts.Permit.claim(None), parts.Permit.claim(None)
+    waits, told = [parts.wait_for_none_open() for _ in range(3)], parts.Hub()
+    waits[1].watch(told, 7)
+    waits[2].watch(told, 8)
+    waits[2].unwatch(told, 8)
+    first.release()
+    assert not waits[0].wait(0)
+    assert waits[0].outcome() is None
+    last.release()
+    assert waits[0].wait(60)
+    assert waits[0].outcome() is True
+    assert told.drain() == [7]
+    waits[2].watch(told, 9)
+    assert told.drain() == [9]
+    assert parts.wait_for_none_open() is None

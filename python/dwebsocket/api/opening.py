@@ -111,6 +111,7 @@ class Opening(Ending):
         if decision.is_async:
             raise UsageError("this would block the event loop: use `await websocket.aaccept()`")
         self._accept(decision, subprotocol, headers)
+        # A response that middleware drops is freed in any thread, where nothing may be locked.
         while not (decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
             pass
         self._raise_if_never_opened()
@@ -179,6 +180,7 @@ class Opening(Ending):
     async def _await_opening(self) -> None:
         """Waits until the connection of a view that decides is open, or will not open."""
         decision = self._question("waiting for it")
+        # As in `accept`.
         while not (await decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
             pass
 

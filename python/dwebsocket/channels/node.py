@@ -20,7 +20,7 @@ import asyncio
 import itertools
 import logging
 import secrets
-import time
+import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -87,6 +87,8 @@ class Node:
         self._is_up = False
         # Whether messages are on their way from the store to another process.
         self._is_giving = False
+        # Set when messages have left the store, as this process ends.
+        self._given: threading.Event | None = None
         # Its inbox, and the group of all.
         self._own = Memberships(self._own_subscriptions, lambda _: True)
         self._groups = Memberships(self._group_subscriptions, store.has_members)
@@ -211,6 +213,11 @@ class Node:
             return await self.store.receive(channel, lambda: self._ask_for(channel), _ASK_AGAIN_S)
         finally:
             self._meetings.release(channel)
+            self._note_given()
+
+    def _note_given(self) -> None:
+        if self._given is not None:
+            self._given.set()
 
     async def _ask_for(self, channel: str) -> None:
         await self._post(names.meeting(channel), "want", channel, self.id, 1)
@@ -240,6 +247,7 @@ class Node:
                 self._reply(names.inbox(node), "give", channel, expires - now, message)
         finally:
             self._is_giving = False
+            self._note_given()
 
     def _on_give(self, channel: str, seconds: float, message: bytes) -> None:
         if self.store.put(channel, message, seconds, is_moved=True) is Put.WAITS:
@@ -382,6 +390,7 @@ class Node:
             while answers.count < await self.backend.acount(names.EVERYONE) - 1:
                 if clock.now() >= deadline:
                     raise self.backend.unavailable("not all processes have emptied their channels")
+                # Nor does it tell anybody that it has ended.
                 await answers.wait(_LOOK_S)
         finally:
             del self._answers[number]
@@ -407,17 +416,21 @@ class Node:
 
     def hand_over(self) -> None:
         """Gives messages of normal channels to processes that receive them, as this one ends."""
+        # Where green threads give, it is one of theirs.
+        given = self._given = threading.Event()
         try:
             for channel in self.store.held():
                 frame = frames.packed("ends", channel, self.id)
                 self.backend.send(names.meeting(channel), frame, [self._key])
             deadline = monotonic() + _FAREWELL_S
-            while self.store.held() and monotonic() < deadline:
-                time.sleep(_LOOK_S)
+            while self.store.held() and (left := deadline - monotonic()) > 0:
+                given.wait(left)
+                given.clear()
             # What is not held any more is being given, or was given.
             deadline += self.backend.settings.timeout
-            while self._is_giving and monotonic() < deadline:
-                time.sleep(_LOOK_S)
+            while self._is_giving and (left := deadline - monotonic()) > 0:
+                given.wait(left)
+                given.clear()
         except GroupUnavailable as error:
             _log.warning("Messages of channels stay in a process that ends: %s", error)
         for channel, count in self.store.held().items():

@@ -96,6 +96,7 @@ class ServedConnection:
         """Waits until the server has seen that its connection is over, so that it sends nothing."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _TIMEOUT_S
+        # Servers tell nobody when they have dropped a connection.
         while not self._is_left() and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0)
 

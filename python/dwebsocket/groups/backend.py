@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core, clock, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 
@@ -356,6 +356,13 @@ class Backend:
         """Gives the exception for a backend that cannot be reached."""
         where = f" at {self.address}" if self.address else ""
         return GroupUnavailable(f"groups of {self.alias!r}{where}: {reason}")
+
+    def _time_left(self, deadline: float) -> float:
+        """Gives the seconds that a publisher may still wait for the engine's room."""
+        left = deadline - clock.now()
+        if left <= 0:
+            raise self.unavailable("more is published than can be delivered")
+        return left
 
     @property
     def address(self) -> str:

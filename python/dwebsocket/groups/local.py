@@ -224,23 +224,25 @@ class Backend(process.Backend):
         if self._node is not None:
             self._node.stop(self.settings.timeout)
 
-    def _publish(self, name: str, message: Message, exclude: Exclude) -> bool:
+    def _publish(self, name: str, message: Message, exclude: Exclude) -> _core.Wait | None:
         if self.settings.kept(name) is not None:
             return super()._publish(name, message, exclude)
         self._note_if_apart()
-        return self.node.publish(name, message, exclude)
+        with self._reporting():
+            return self.node.publish(name, message, exclude)
 
     def _record(
         self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
-    ) -> bool:
+    ) -> _core.Wait | None:
         self._note_if_apart()
         return self.node.record(self.history, name, message, exclude, limits)
 
     def _new_history(self, most: int) -> _core.History:
         return self.node.history(most, self.settings.timeout)
 
-    def _close(self, name: str, code: int, reason: str) -> bool:
-        return self.node.close(name, code, reason)
+    def _close(self, name: str, code: int, reason: str) -> _core.Wait | None:
+        with self._reporting():
+            return self.node.close(name, code, reason)
 
     def subscribe(self, name: str) -> None:
         """

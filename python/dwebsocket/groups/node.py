@@ -254,7 +254,7 @@ def _next_of(answers: SimpleQueue[Any], seconds: float) -> Any:
     try:
         return answers.get(timeout=0)
     except Empty:
-        # Other green threads run meanwhile.
+        # Other green threads run meanwhile; the thread that answers may be one of the system.
         time.sleep(min(seconds, _GREEN_LOOK_S))
         raise
 

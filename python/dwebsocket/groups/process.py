@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend, backends
 from dwebsocket.groups.history import Page
+from dwebsocket.waiting import engine_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.backend import Entered, Exclude, Joined, Member, Message, Visit
     from dwebsocket.groups.history import Position
-
-# Seconds between two attempts to publish while members are sent what was published before.
-_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 
 
 class Backend(backend.Backend):
@@ -51,8 +47,7 @@ class Backend(backend.Backend):
             GroupUnavailable: More is published than can be delivered.
         """
         try:
-            if not self._publish(name, message, exclude):
-                self._insist(lambda: self._publish(name, message, exclude))
+            self._insist(lambda: self._publish(name, message, exclude))
         except GroupUnavailable:
             self._note_failure()
             raise
@@ -65,21 +60,18 @@ class Backend(backend.Backend):
             GroupUnavailable: As :meth:`send`.
         """
         try:
-            if not self._publish(name, message, exclude):
-                await self._ainsist(lambda: self._publish(name, message, exclude))
+            await self._ainsist(lambda: self._publish(name, message, exclude))
         except GroupUnavailable:
             self._note_failure()
             raise
 
     def close(self, name: str, code: int, reason: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.close`."""
-        if not self._close(name, code, reason):
-            self._insist(lambda: self._close(name, code, reason))
+        self._insist(lambda: self._close(name, code, reason))
 
     async def aclose(self, name: str, code: int, reason: str) -> None:
         """As :meth:`close`."""
-        if not self._close(name, code, reason):
-            await self._ainsist(lambda: self._close(name, code, reason))
+        await self._ainsist(lambda: self._close(name, code, reason))
 
     def count(self, name: str) -> int:
         """As :meth:`dwebsocket.groups.backend.Backend.count`, exact."""
@@ -89,8 +81,8 @@ class Backend(backend.Backend):
         """As :meth:`count`."""
         return self.count(name)
 
-    def _publish(self, name: str, message: Message, exclude: Exclude) -> bool:
-        """Publishes if there is room."""
+    def _publish(self, name: str, message: Message, exclude: Exclude) -> _core.Wait | None:
+        """Publishes if there is room; else gives a wait for it."""
         if (kept := self.settings.kept(name)) is None:
             return self.groups.publish(name, message, exclude)
         with self._reporting():
@@ -98,7 +90,7 @@ class Backend(backend.Backend):
 
     def _record(
         self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
-    ) -> bool:
+    ) -> _core.Wait | None:
         return self.history.record(self.groups, name, message, exclude, limits)
 
     # -- history ---------------------------------------------------------------------------------
@@ -182,32 +174,30 @@ class Backend(backend.Backend):
         """As :meth:`members`."""
         return self.members(name)
 
-    def _close(self, name: str, code: int, reason: str) -> bool:
+    def _close(self, name: str, code: int, reason: str) -> _core.Wait | None:
         self.groups.close(name, code, reason)
-        return True
+        return None
 
     def _note_failure(self) -> None:
         # The engine has counted only those that it took.
         self.groups.note("published")
         self.groups.note("failed")
 
-    def _insist(self, attempt: Callable[[], bool]) -> None:
+    def _insist(self, attempt: Callable[[], _core.Wait | None]) -> None:
+        if (room := attempt()) is None:
+            return
         deadline = clock.now() + (0 if running_loop() is not None else self.settings.timeout)
-        pause = _PAUSE_S
-        while not attempt():
-            if clock.now() >= deadline:
-                raise self.unavailable("more is published than can be delivered")
-            # Green threads let others run meanwhile.
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        while room is not None:
+            engine_calls.wait(room, self._time_left(deadline))
+            room = attempt()
 
-    async def _ainsist(self, attempt: Callable[[], bool]) -> None:
-        deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
-        while not attempt():
-            if clock.now() >= deadline:
-                raise self.unavailable("more is published than can be delivered")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+    async def _ainsist(self, attempt: Callable[[], _core.Wait | None]) -> None:
+        if (room := attempt()) is None:
+            return
+        deadline = clock.now() + self.settings.timeout
+        while room is not None:
+            await engine_calls.await_call(room, self._time_left(deadline))
+            room = attempt()
 
 
 def _sharing() -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
 from dwebsocket import clock, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.history import Page
+from dwebsocket.waiting import engine_calls
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 # All that is kept.
 _ALL = (2**53, 1e9)
-# Seconds between two attempts to hand out what was read while members are sent what came before.
-_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 # Seconds between two attempts to read from a server that is away.
 _RETRY_S = 0.2
 
@@ -162,6 +159,7 @@ class HistoryBackend(Backend):
                 # Behind the others.
                 with self._behind_lock:
                     self._behind[name] = None
+                # A server that is away tells nobody that it is back.
                 unpatched.sleep(_RETRY_S)
             except BaseException:
                 self._is_catching_up = False
@@ -178,11 +176,9 @@ class HistoryBackend(Backend):
         """
         while (at := self.groups.position_of(name)) is not None:
             log = self.read_log(name, at, _ALL)
-            deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
-            while not self.groups.take_page(name, log.head, log.rows):
-                self._check(deadline)
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            deadline = clock.now() + self.settings.timeout
+            while (room := self.groups.take_page(name, log.head, log.rows)) is not None:
+                engine_calls.wait(room, self._time_left(deadline))
             if log.reached == log.head:
                 return
 
@@ -195,17 +191,11 @@ class HistoryBackend(Backend):
         """
         while (at := self.groups.position_of(name)) is not None:
             log = await self.aread_log(name, at, _ALL)
-            deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
-            while not self.groups.take_page(name, log.head, log.rows):
-                self._check(deadline)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            deadline = clock.now() + self.settings.timeout
+            while (room := self.groups.take_page(name, log.head, log.rows)) is not None:
+                await engine_calls.await_call(room, self._time_left(deadline))
             if log.reached == log.head:
                 return
-
-    def _check(self, deadline: float) -> None:
-        if clock.now() >= deadline:
-            raise self.unavailable("more is published than can be delivered")
 
     def _pass_on(self, name: str, envelope: bytes) -> None:
         if (kept := self.settings.kept(name)) is None:

@@ -74,6 +74,7 @@ class GreenRunner(ABC):
             if not left:
                 break
             if not here:
+                # The hub of another thread tells this one nothing.
                 unpatched.sleep(_CHECK_S)
         return not self._views
 

@@ -149,6 +149,7 @@ class BackgroundLoop:
         if not (self._is_green and unpatched.is_code_green()):
             return lock.acquire(timeout=timeout)
         deadline = monotonic() + timeout
+        # A green thread that waited for a lock of the system would stop its hub.
         while not lock.acquire(blocking=False):
             if monotonic() >= deadline:
                 return False

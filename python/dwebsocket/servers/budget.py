@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any, Protocol
 
 from dwebsocket import clock
 from dwebsocket.compat.system import at_fork
+from dwebsocket.waiting.loop_hub import LoopEvent
 
 #: Smaller changes are not passed on, so small messages cost nothing here.
 STEP_BYTES = 4096
@@ -23,8 +25,6 @@ SMALL_BYTES = 64 * 1024
 _MESSAGE_BYTES = 256
 # Time for a connection to release what it holds. Until then its share counts as released.
 _GRACE_S = 2.0
-# Seconds between two checks while connections release their bytes.
-_PAUSE_S = 0.02
 
 
 class Holder(Protocol):
@@ -74,8 +74,13 @@ class Budget:
         # Reentrant: the garbage collector may call `Share._give_back` at any time.
         self._lock = threading.RLock()
         self._holders: set[Share] = set()
-        # The loop that checks repeatedly until there is room again.
+        # The loop that closes holders until there is room again, those that it has closed, with the
+        # times, and whether it is to look at them.
         self._relieving: asyncio.AbstractEventLoop | None = None
+        self._leaving: list[tuple[float, Share]] = []
+        self._is_look_due = False
+        # Of readers that wait until the limit is not reached.
+        self._waiting: weakref.WeakSet[LoopEvent] = weakref.WeakSet()
 
     @property
     def is_full(self) -> bool:
@@ -85,10 +90,31 @@ class Budget:
     def change(self, share: Share, size: int) -> bool:
         """Notes the size of a share. True when :meth:`relieve` has to be called."""
         with self._lock:
-            self.held += size - share.held
+            more = size - share.held
+            self.held += more
             share.held = size
             (self._holders.add if size else self._holders.discard)(share)
+            if more < 0:
+                self._on_release()
             return self.is_full and not self._is_relieving()
+
+    def room(self) -> LoopEvent:
+        """Gives an event of the running loop: it is set when the limit may not be reached."""
+        event = LoopEvent()
+        with self._lock:
+            self._waiting.add(event)
+        return event
+
+    def _on_release(self) -> None:
+        if self._waiting and not self.is_full:
+            for event in list(self._waiting):
+                event.set()
+            self._waiting.clear()
+        if self._relieving is not None and not self._is_look_due:
+            self._is_look_due = True
+            # A loop that was closed meanwhile makes no more checks.
+            with suppress(RuntimeError):
+                self._relieving.call_soon_threadsafe(self._look, self._relieving)
 
     def relieve(self) -> None:
         """
@@ -100,16 +126,25 @@ class Budget:
             if self._is_relieving() or not self.is_full:
                 return
             self._relieving = loop = asyncio.get_running_loop()
-        self._look(loop, [])
+            self._leaving, self._is_look_due = [], False
+        self._look(loop)
 
     def _is_relieving(self) -> bool:
         # A loop that was closed meanwhile makes no more checks.
         return self._relieving is not None and not self._relieving.is_closed()
 
-    def _look(self, loop: asyncio.AbstractEventLoop, leaving: list[tuple[float, Share]]) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Closes more holders, if those that are leaving do not hold enough."""
         now = clock.now()
-        leaving = [(since, each) for since, each in leaving if each.held and now - since < _GRACE_S]
         with self._lock:
+            if self._relieving is not loop:
+                return
+            self._is_look_due = False
+            leaving = self._leaving = [
+                (since, each)
+                for since, each in self._leaving
+                if each.held and now - since < _GRACE_S
+            ]
             excess = 0 if self.limit is None else self.held - self.limit // 8 * 7
             if excess <= 0:
                 self._relieving = None
@@ -124,9 +159,9 @@ class Budget:
             missing -= share.held
             share.is_shed = True
             leaving.append((now, share))
+            loop.call_later(_GRACE_S, self._look, loop)
             if (holder := share.holder()) is not None:
                 holder.shed()
-        loop.call_later(_PAUSE_S, self._look, loop, leaving)
 
 
 #: That of this process.

@@ -58,7 +58,11 @@ class Meter:
             self._bytes.left -= size
 
     def pace(self, now: float) -> float:
-        """Gives the seconds that the client has to wait, infinity when it is to be closed."""
+        """
+        Gives the seconds that the client has to wait, infinity when it is to be closed.
+
+        Then it is asked again: the client may have to wait longer than ``timeout`` allows.
+        """
         for bucket in self._buckets:
             bucket.refill(now)
         if all(bucket.left >= bucket.rate / 2 for bucket in self._buckets):
@@ -68,4 +72,5 @@ class Meter:
             return 0.0
         if self._over_since is None:
             self._over_since = now
-        return math.inf if now - self._over_since >= self._timeout else wait
+        left = self._over_since + self._timeout - now
+        return math.inf if left <= 0 else min(wait, left)

@@ -293,6 +293,13 @@ class HubWaiter(Waiter):
         else:
             self._pause()
 
+    def await_room(self, connection: Connection, timeout: float | None) -> None:
+        """As :meth:`Waiter.await_room`, but yields to the hub."""
+        if self._hub() is None:
+            THREAD.await_room(connection, timeout)
+        else:
+            self.wait(connection, connection.watch_outbox, timeout)
+
     def sleep(self, seconds: float) -> None:
         """As :meth:`Waiter.sleep`, but yields to the hub."""
         sleep = unpatched.sleep if self._hub() is None else self._pause

@@ -17,7 +17,7 @@ from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from dwebsocket import _core, callbacks
+from dwebsocket import _core, callbacks, clock
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import NO_ENGINE, at_fork
 
@@ -76,6 +76,24 @@ class LoopHub:
             del self._waiting[token]
             if cancel is not None:
                 cancel()
+
+    def call_at(self, due: float, call: Callable[[], object]) -> None:
+        """Calls ``call`` at a moment of :mod:`dwebsocket.clock`, which a test may step."""
+        token = next(self._tokens)
+        loop = asyncio.get_running_loop()
+
+        def look(_: object = None) -> None:
+            self._waiting.pop(token, None)
+            left = due - clock.now()
+            if left <= 0:
+                call()
+                return
+            future = self._waiting[token] = loop.create_future()
+            cancel = settle_later(future, left)
+            future.add_done_callback(lambda _: cancel())
+            future.add_done_callback(look)
+
+        look()
 
     @property
     def core(self) -> _core.Hub:

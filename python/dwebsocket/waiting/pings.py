@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from dwebsocket.connection import Connection
     from dwebsocket.waiting.waiter import Look, T, Waiter
 
-# Between two tries to queue a ping for a client that reads too slowly.
-_RETRY_S = 0.05
-
 
 class Pings:
     """A connection, watched until ``look`` finds an answer to a ping, or the end."""
@@ -53,7 +50,7 @@ def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float
     """
     deadline = None if timeout is None else clock.now() + timeout
     while (sent := connection.begin_ping()) is None:
-        waiter.sleep(_pause(connection, deadline, timeout))
+        waiter.await_room(connection, _time_for_room(connection, deadline, timeout))
     return _answer(connection, waiter.wait_for(connection, sent.wait, _left(deadline)), timeout)
 
 
@@ -66,8 +63,8 @@ async def aping(connection: Connection, timeout: float | None) -> float:
     """
     deadline = None if timeout is None else clock.now() + timeout
     while (sent := connection.begin_ping()) is None:
-        pause = _pause(connection, deadline, timeout)
-        await loop_hub.current().wait(connection, connection.watch_outbox, pause)
+        left = _time_for_room(connection, deadline, timeout)
+        await loop_hub.current().wait(connection, connection.watch_outbox, left)
     return _answer(connection, await _wait_for(connection, sent.wait, deadline), timeout)
 
 
@@ -99,12 +96,14 @@ async def _wait_for(connection: Connection, look: Look[T], deadline: float | Non
         await loop_hub.current().wait(pings, pings.watch, left)
 
 
-def _pause(connection: Connection, deadline: float | None, timeout: float | None) -> float:
-    """Gives the seconds to wait until there may be room for a ping."""
+def _time_for_room(
+    connection: Connection, deadline: float | None, timeout: float | None
+) -> float | None:
+    """Gives the seconds that may pass until there is room for a ping."""
     left = _left(deadline)
     if connection.end() is not None or left == 0:
         _answer(connection, None, timeout)
-    return _RETRY_S if left is None else min(left, _RETRY_S)
+    return left
 
 
 def _answer(connection: Connection, took: float | None, timeout: float | None) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dwebsocket import callbacks, unpatched
+from dwebsocket import _core, callbacks, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import SendTimeout
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dwebsocket import _core
     from dwebsocket.connection import Connection
 
     Message = str | bytes
@@ -97,6 +97,21 @@ class Waiter:
         Sleeps for ``time`` seconds at most, and not at all when there is a message or the end.
         """
         connection.await_news(time)
+
+    def await_room(self, connection: Connection, timeout: float | None) -> None:
+        """Sleeps until the connection has room, or takes no more, ``timeout`` seconds at most."""
+        hub = _core.Hub()
+        cancel: Callable[[], object] = bool
+        if timeout is not None:
+            cancel = callbacks.call_later(timeout, functools.partial(hub.announce, 0))
+        connection.watch_outbox(hub, 0)
+        try:
+            with unpatched.selector() as selector:
+                selector.register(hub.fileno(), 1)
+                selector.select()
+        finally:
+            connection.unwatch(hub, 0)
+            cancel()
 
     def sleep(self, seconds: float) -> None:
         """Sleeps for the whole time, also when a message or the end comes."""

@@ -101,7 +101,7 @@ class Groups(_InOneProcess):
         with self._lock:
             return [(name, len(members)) for name, members in self._members.items()]
 
-    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> bool:
+    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> None:
         """Sends a message to the members, but for those with the keys in ``exclude``."""
         size = len(message.encode() if isinstance(message, str) else message)
         # Under the lock: two messages come to all members in the same order.
@@ -110,7 +110,6 @@ class Groups(_InOneProcess):
             for member, key in list(self._members.get(name, {}).items()):
                 if key not in exclude:
                     self._hand(name, member, message, size)
-        return True
 
     def _hand(self, name: str, member: Mailbox, message: str | bytes, size: int) -> None:
         handed = member.put(message, size, self._when_full)
@@ -183,10 +182,9 @@ class LocalNode(_InOneProcess):
         self._groups = groups
         self.publish, self.count = groups.publish, groups.count
 
-    def close(self, name: str, code: int, reason: str) -> bool:
+    def close(self, name: str, code: int, reason: str) -> None:
         """Closes the members; raises as :meth:`Groups.close`."""
         self._groups.close(name, code, reason)
-        return True
 
     def peers(self) -> int:
         """Gives the number of other processes."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from dwebsocket.compat.system import monotonic
-from dwebsocket.without_engine.permit import open_connections
-
-_LOOK_S = 0.005
+from dwebsocket.without_engine.permit import wait_for_none_open
 
 _is_leaving = False
 _ahead_s = 0.0
@@ -34,8 +30,8 @@ def shut_down(code: int, reason: str, grace: float) -> None:
     """As :func:`close_all`, and sleeps until the connections are gone, or ``grace``."""
     close_all(code, reason)
     end = monotonic() + grace
-    while open_connections() and monotonic() < end:
-        time.sleep(_LOOK_S)
+    while (wait := wait_for_none_open()) is not None and (left := end - monotonic()) > 0:
+        wait.wait(left)
 
 
 def reopen() -> None:

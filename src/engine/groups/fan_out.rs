@@ -28,6 +28,7 @@ use super::{
     memberships::Membership,
     notices::{Notice, Notices},
     parcel::{Message, Parcel},
+    room::Room,
     statistics::Statistics,
 };
 use crate::{engine::base::panics::contain, protocol::deflate::Deflater};
@@ -63,6 +64,7 @@ pub(super) struct FanOut {
     threads: Vec<FanOutThread>,
     when_full: WhenFull,
     waiting_bytes: AtomicUsize,
+    pub(super) room: Room,
     pub(super) statistics: Statistics,
     pub(super) notices: Notices,
 }
@@ -73,6 +75,7 @@ impl FanOut {
             threads,
             when_full,
             waiting_bytes: AtomicUsize::new(0),
+            room: Room::default(),
             statistics: Statistics::default(),
             notices: Notices::default(),
         })
@@ -169,6 +172,7 @@ async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
         fan_out.pass(&group, &mut parcels, &mut turn).await;
         let passed = group.state.lock().end_pass();
         (fan_out.waiting_bytes).fetch_sub(passed.bytes, Ordering::Relaxed);
+        fan_out.room.tell(|bytes| fan_out.has_room(bytes));
         if passed.is_over {
             group.on_idle();
             return;

@@ -23,12 +23,12 @@ mod numbered;
 mod parcel;
 mod recorded;
 mod registry;
+mod room;
 mod seal;
 mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::memberships::Membership;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
@@ -41,3 +41,4 @@ pub use self::{
     registry::{Groups, Observer},
     statistics::{Event, Statistics},
 };
+pub(crate) use self::{memberships::Membership, room::Room};

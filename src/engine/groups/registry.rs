@@ -17,11 +17,15 @@ use super::{
     memberships::{Joined, MemberId, Membership},
     notices::Notices,
     parcel::Message,
+    room::Room,
     seal::Key,
     statistics::{Event, Statistics},
 };
 use crate::{
-    engine::base::{fork, panics::contain},
+    engine::{
+        base::{fork, panics::contain},
+        wakeup::call::Wait,
+    },
     protocol::close::CloseFrame,
 };
 
@@ -152,6 +156,21 @@ impl Groups {
     /// Whether `more` bytes may be published. False while the engine is behind by many messages.
     pub fn has_room(&self, more: usize) -> bool {
         self.fan_out.has_room(more)
+    }
+
+    /// `None` when `more` bytes may be published now. Else a wait until there may be room for them.
+    pub fn wait_for_room(&self, more: usize) -> Option<Arc<Wait>> {
+        if self.has_room(more) {
+            return None;
+        }
+        let wait = self.room().wait(more);
+        // There may be room since.
+        (!self.has_room(more)).then_some(wait)
+    }
+
+    /// The publishers that wait for room, here and on the way to other processes.
+    pub(crate) fn room(&self) -> &Room {
+        &self.fan_out.room
     }
 
     /// Bytes that wait in the queues of all groups.

@@ -60,6 +60,22 @@ fn frames(payloads: &[&str]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_publisher_is_woken_when_there_is_room() {
+    let groups = groups(WhenFull::Close);
+    let (connection, _peer) = member(1);
+    groups.join("room", &connection, ID);
+    let large = "x".repeat(1024 * 1024);
+    let length = text(&large).frame_len();
+    while groups.wait_for_room(length).is_none() {
+        groups.publish("room", text(&large));
+    }
+    let wait = groups.wait_for_room(length).unwrap();
+    assert_eq!(wait.outcome(), None);
+    wait.done().await;
+    assert!(groups.wait_for_room(length).is_none());
+}
+
+#[tokio::test]
 async fn every_member_gets_every_message_once_and_in_order() {
     let groups = groups(WhenFull::Close);
     let mut members: Vec<_> = (0..200).map(member).collect();

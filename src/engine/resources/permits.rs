@@ -1,33 +1,67 @@
 //! The number of connections, and the permits by which it is limited.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
-use crate::engine::base::fork;
+use arc_swap::ArcSwapOption;
+
+use crate::engine::base::{fork, sync::Mutex};
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
+/// What is called when no permit is out any more. Another one in a forked child: there the lock of
+/// its parent's may be held for ever.
+static WHEN_NONE: ArcSwapOption<Calls> = ArcSwapOption::const_empty();
+
+type Calls = Mutex<Vec<Box<dyn FnOnce() + Send>>>;
+
 /// The number of connections that this process holds or has a permit out for.
 pub fn open() -> usize {
-    OPEN.load(Ordering::Relaxed)
+    OPEN.load(Ordering::SeqCst)
 }
 
 /// Waits until no permit is out, `timeout` at most. Blocks its thread.
 pub(crate) fn wait_until_none(timeout: Duration) {
-    /// Asked for at the end of a process only: a look is cheaper than a notice at each drop.
-    const LOOK: Duration = Duration::from_millis(5);
-    let end = Instant::now() + timeout;
-    while open() != 0 && Instant::now() < end {
-        thread::sleep(LOOK);
+    let (tell, told) = mpsc::channel();
+    when_none(move || {
+        // Nobody waits any more when it fails.
+        let _ = tell.send(());
+    });
+    if open() != 0 {
+        let _ = told.recv_timeout(timeout);
+    }
+}
+
+/// Calls `call` once, when the last permit is given back. It must not sleep. The caller looks again
+/// behind this: what was given back before calls nobody.
+pub fn when_none(call: impl FnOnce() + Send + 'static) {
+    if WHEN_NONE.load().is_none() {
+        WHEN_NONE.compare_and_swap(&None::<Arc<Calls>>, Some(Arc::default()));
+    }
+    if let Some(calls) = WHEN_NONE.load_full() {
+        calls.lock().push(Box::new(call));
+    }
+}
+
+fn tell_that_there_is_none() {
+    if let Some(calls) = WHEN_NONE.load_full() {
+        let due = mem::take(&mut *calls.lock());
+        due.into_iter().for_each(|call| call());
     }
 }
 
 /// Forgets the connections of the parent process; called in a forked child.
 pub(crate) fn reset() {
     OPEN.store(0, Ordering::Relaxed);
+    // Dropping the calls would tell those of the parent that wait.
+    mem::forget(WHEN_NONE.swap(None));
 }
 
 /// A place among the process's connections, which a connection shares with its view. Dropping it
@@ -65,7 +99,10 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // A permit of the parent process means nothing in its child.
         if self.is_counted && self.generation == fork::generation() {
-            OPEN.fetch_sub(1, Ordering::Relaxed);
+            let before = OPEN.fetch_sub(1, Ordering::SeqCst);
+            if before == 1 {
+                tell_that_there_is_none();
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::{
             socket::Socket,
             trim,
         },
+        wakeup::call::Wait,
     },
     protocol::{close::CloseFrame, frame::Role},
 };
@@ -60,6 +61,17 @@ pub fn reopen() {
 /// Whether this process takes no new connections any more.
 pub fn is_leaving() -> bool {
     LEAVING.load(Ordering::SeqCst)
+}
+
+/// A wait until the process holds no connection; `None` when it holds none.
+pub fn wait_for_none_open() -> Option<Arc<Wait>> {
+    if permits::open() == 0 {
+        return None;
+    }
+    let (wait, ticket) = Wait::new(|| ());
+    permits::when_none(move || ticket.finish(()));
+    // The last one may have ended since.
+    (permits::open() > 0).then_some(wait)
 }
 
 /// Sets the engine's number of threads, if it has not been started yet.

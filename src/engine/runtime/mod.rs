@@ -8,5 +8,5 @@ mod worker;
 pub(crate) use engine::forget_parent;
 pub use engine::{
     Engine, adopt, attach, find, is_leaving, is_prepared, leave, open_polled, poll, prepare,
-    reopen, want_threads,
+    reopen, wait_for_none_open, want_threads,
 };

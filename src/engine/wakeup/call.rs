@@ -27,6 +27,9 @@ struct State<T> {
     task: Option<Waker>,
 }
 
+/// A wait for something that has no more to tell than that it may have come.
+pub type Wait = Call<()>;
+
 impl<T: Clone> Call<T> {
     /// A call, and the duty to finish it. `lost` gives the outcome of one that is never finished.
     pub(crate) fn new(lost: fn() -> T) -> (Arc<Self>, Ticket<T>) {

@@ -7,31 +7,22 @@ servers: :class:`Served` has the connections of one, whoever speaks their frames
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket import clock
 from dwebsocket.compat.system import at_fork
+from dwebsocket.waiting import loop_hub, pings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
 
-# Seconds between two readings of the clock, which a test may step.
-_LOOK_S = 1.0
+    from dwebsocket.connection import Connection
+
 # The number of connections up to which ended ones may stay in a list.
 _FEW = 64
-
-
-class Ending(Protocol):
-    """The part of any connection that this module uses."""
-
-    def close(self, code: int, reason: str) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.close`."""
-
-    def end(self) -> object:
-        """As :meth:`dwebsocket.connection.Connection.end`."""
 
 
 class Closable(Protocol):
@@ -72,19 +63,12 @@ def drain(code: int, reason: str, window: float) -> float:
         loop, due = connection.gone.get_loop(), now + part * (index + random.random())  # noqa: S311
         with suppress(RuntimeError):
             # A closed loop raises RuntimeError; it has no connections any more.
-            loop.call_soon_threadsafe(call_at, loop, due, connection.close, code, reason)
+            loop.call_soon_threadsafe(_close_at, due, connection, code, reason)
     return window if connections else 0.0
 
 
-def call_at(
-    loop: asyncio.AbstractEventLoop, due: float, call: Callable[..., object], *args: Any
-) -> None:
-    """Calls ``call`` in its loop at a time of :mod:`dwebsocket.clock`, which a test may step."""
-    left = due - clock.now()
-    if left <= 0:
-        call(*args)
-    else:
-        loop.call_later(min(left, _LOOK_S), call_at, loop, due, call, *args)
+def _close_at(due: float, connection: Closable | Connection, code: int, reason: str) -> None:
+    loop_hub.current().call_at(due, functools.partial(connection.close, code, reason))
 
 
 class Served:
@@ -98,11 +82,11 @@ class Served:
     def __init__(self) -> None:
         """Begins without connections."""
         self._close: tuple[int, str] | None = None
-        self._open: list[Ending] = []
+        self._open: list[Connection] = []
         # With so many those that have ended are dropped.
         self._sweep_at = _FEW
 
-    def add(self, connection: Ending) -> None:
+    def add(self, connection: Connection) -> None:
         """Adds one, which is closed when the server stops: at once, if it does so already."""
         if self._close is not None:
             connection.close(*self._close)
@@ -134,11 +118,17 @@ class Served:
             close_within(window, connection, code, reason)
         return window
 
+    async def all_over(self, timeout: float) -> None:
+        """Waits until all of them have ended, ``timeout`` seconds at most."""
+        end = clock.now() + timeout
+        for connection in list(self._open):
+            await pings.await_closed(connection, max(0.0, end - clock.now()))
 
-def close_within(window: float, connection: Ending, code: int, reason: str) -> None:
+
+def close_within(window: float, connection: Connection, code: int, reason: str) -> None:
     """Closes a connection at some moment of the next ``window`` seconds, in the running loop."""
     due = clock.now() + window * random.random()  # noqa: S311
-    call_at(asyncio.get_running_loop(), due, connection.close, code, reason)
+    _close_at(due, connection, code, reason)
 
 
 # The parent's loop does not run in a forked child.

@@ -10,6 +10,7 @@ thread: one lock guards the state, and only work for the loop is scheduled there
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import math
@@ -25,11 +26,11 @@ from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget
-from dwebsocket.servers.asgi.closing import OPEN, call_at
+from dwebsocket.servers.asgi.closing import OPEN
 from dwebsocket.servers.asgi.events import size_of, to_event
 from dwebsocket.servers.asgi.mailbox import GroupMailbox
 from dwebsocket.servers.readiness import Readiness
-from dwebsocket.waiting import loop_hub
+from dwebsocket.waiting import loop_hub, pings
 from dwebsocket.waiting.waiter import no_room
 
 if TYPE_CHECKING:
@@ -52,12 +53,9 @@ _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATE
 _MAX_REASON_BYTES = 123
 # Longer timeouts count as no timeout: locks have a maximum, which is lower on some systems.
 _FOREVER_S = 1e6
-# Seconds between two checks whether the connection of a slowed-down client has been closed.
-_LOOK_S = 1.0
 # Time for the close frame to a client when the server cancels its connection.
 _CLOSE_FRAME_S = 0.5
-# Seconds between two checks whether the process buffers less, and whether the client has read.
-_PAUSE_S = 0.05
+# Seconds between two checks whether the client has read.
 _LOOK_AT_CLIENT_S = 0.5
 # An empty text, which shows a page that the connection lives.
 _BEAT: Event = {"type": "websocket.send", "text": ""}
@@ -130,6 +128,8 @@ class AsgiConnection:
         self._inbox_watches: Watches = []
         # Set while the reader waits for room in the inbox.
         self._paused: asyncio.Future[None] | None = None
+        # What the reader waits for while the process is at the limit of its memory.
+        self._memory: loop_hub.LoopEvent | None = None
 
         # The first event stays, and its bytes count, until the server's `send` returns.
         self._outbox: deque[tuple[Event, int]] = deque()
@@ -527,10 +527,21 @@ class AsgiConnection:
         size = self._inbox_cost + self._outbox_bytes + self._transport_bytes
         if self._share.set(budget.cost(messages, size) + self._taken_cost):
             self._in_loop(budget.process.relieve)
+        if self._memory is not None and not self._is_crowded():
+            self._memory.set()
 
     def _is_crowded(self) -> bool:
         """Whether reading pauses: the process is at its limit, and this connection holds much."""
         return budget.process.is_full and self._share.is_large and not self._sealed
+
+    async def _await_memory(self) -> None:
+        """Sleeps until this may have changed."""
+        self._memory = budget.process.room()
+        try:
+            if self._is_crowded():
+                await self._memory.wait()
+        finally:
+            self._memory = None
 
     def _drop_inbox(self) -> None:
         self._inbox.clear()
@@ -545,6 +556,8 @@ class AsgiConnection:
         _notify(self._inbox_watches)
 
     def _announce_room(self) -> None:
+        if self._memory is not None:
+            self._memory.set()
         self._room.notify_all()
         _notify(self._outbox_watches)
 
@@ -636,8 +649,8 @@ class AsgiConnection:
                         await self._slow_down(self._meter, event)
                     # Do not hold the message while waiting for the next one.
                     del event
-                    while self._is_crowded():  # noqa: ASYNC110
-                        await asyncio.sleep(_PAUSE_S)
+                    while self._is_crowded():
+                        await self._await_memory()
             code = event.get("code") or _NO_STATUS
             reason = event.get("reason") or ""
         except Exception as error:
@@ -656,7 +669,7 @@ class AsgiConnection:
             if wait == math.inf:
                 self.close(_POLICY, "too many messages or bytes a second")
                 return
-            await asyncio.sleep(min(wait, _LOOK_S))
+            await pings.await_closed(self, wait)
 
     def _push(self, event: Event) -> asyncio.Future[None] | None:
         """Queues a message; gives a future to await before the next one is read, if any."""
@@ -798,7 +811,8 @@ class AsgiConnection:
 
     def _await_the_answer(self) -> None:
         # Most servers report the client's answer. Some do not, so there is a timeout.
-        call_at(self._loop, clock.now() + self._close_timeout, loop_hub.settle, self._gone)
+        due = clock.now() + self._close_timeout
+        loop_hub.current().call_at(due, functools.partial(loop_hub.settle, self._gone))
 
     async def _send_close(self, event: Event) -> None:
         code = event["code"]

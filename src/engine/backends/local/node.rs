@@ -38,6 +38,7 @@ use crate::{
         presence::{Announcer, Note, Presence, Record, Source},
         resources::{folder::Place, inherited::NotInherited},
         runtime::Engine,
+        wakeup::call::Wait,
     },
     protocol::close::CloseFrame,
 };
@@ -48,17 +49,15 @@ const MAX_START: Duration = Duration::from_millis(500);
 const COUNTS_PERIOD: Duration = Duration::from_millis(250);
 /// How often the folder is looked at: it may have been deleted, or a new node may have been missed.
 const FOLDER_PERIOD: Duration = Duration::from_secs(2);
-/// The pause of a reader whose messages the engine cannot take yet.
-const PAUSE: Duration = Duration::from_millis(1);
 /// Numbers of members in one frame.
 const COUNTS_A_FRAME: usize = 4096;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why a message was not published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Refused {
-    /// Another process, or this one, is behind by too many messages. Later there may be room.
-    Full,
+    /// Another process, or this one, is behind by too many messages, until there may be room.
+    Full(Arc<Wait>),
     /// It is larger than any message can be.
     TooLarge,
     /// The node belongs to a parent process.
@@ -268,6 +267,18 @@ impl Node {
         if !frames::fits(length) {
             return Err(Refused::TooLarge);
         }
+        if !self.is_full(state, length, own_bytes) {
+            return Ok(());
+        }
+        let wait = self.groups.room().wait(length.max(own_bytes));
+        // There may be room since.
+        if self.is_full(state, length, own_bytes) {
+            return Err(Refused::Full(wait));
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, state: &mut State, length: usize, own_bytes: usize) -> bool {
         let mut is_full = !self.groups.has_room(own_bytes);
         let still = &mut state.still;
         state.peers.retain(|id, peer| {
@@ -282,10 +293,7 @@ impl Node {
             is_full = true;
             true
         });
-        if is_full {
-            return Err(Refused::Full);
-        }
-        Ok(())
+        is_full
     }
 
     /// The members of the group `name` in all processes. That of others is as old as
@@ -405,8 +413,9 @@ impl Node {
         state.peers.insert(id, Arc::clone(&peer));
         let node = Arc::clone(self);
         self.runtime.spawn(async move {
-            peer.write_on().await;
+            peer.write_on(node.groups.room()).await;
             node.drop_peer(&peer);
+            node.groups.room().tell(|_| true);
         });
         true
     }
@@ -492,9 +501,7 @@ impl Node {
                 let Ok(name) = std::str::from_utf8(&name) else {
                     return false;
                 };
-                while !self.groups.has_room(envelope.len()) {
-                    sleep(PAUSE).await;
-                }
+                self.await_room(envelope.len()).await;
                 let is_message = self.groups.deliver(name, &envelope);
                 if !is_message {
                     self.groups.statistics().count(Event::Unreadable);
@@ -512,9 +519,7 @@ impl Node {
                 let Ok(name) = std::str::from_utf8(&name) else {
                     return false;
                 };
-                while !self.groups.has_room(envelope.len()) {
-                    sleep(PAUSE).await;
-                }
+                self.await_room(envelope.len()).await;
                 match self.groups.offer(name, position, &envelope) {
                     Some(Offer::Taken) => {}
                     Some(Offer::Behind) => self.catch_up(name).await,
@@ -568,6 +573,13 @@ impl Node {
         groups.sort();
         if !groups.is_empty() {
             self.groups.notices().add(Notice::Interrupted { groups });
+        }
+    }
+
+    /// Sleeps until the engine has room for so many bytes.
+    async fn await_room(&self, bytes: usize) {
+        while let Some(wait) = self.groups.wait_for_room(bytes) {
+            wait.done().await;
         }
     }
 

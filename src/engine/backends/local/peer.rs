@@ -10,12 +10,15 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use tokio::{io::unix::AsyncFd, sync::Notify};
+use tokio::{io::unix::AsyncFd, sync::Notify, time::timeout};
 
 use super::frames::NodeId;
-use crate::engine::resources::{
-    inherited::NotInherited,
-    socket::{self, Socket},
+use crate::engine::{
+    groups::Room,
+    resources::{
+        inherited::NotInherited,
+        socket::{self, Socket},
+    },
 };
 
 /// Bytes that may wait for one node. An empty queue takes any message.
@@ -146,16 +149,18 @@ impl Peer {
 
     /// Writes what waits whenever the socket takes it, until the connection ends. To be called in
     /// the engine's runtime.
-    pub(super) async fn write_on(self: &Arc<Self>) {
+    pub(super) async fn write_on(self: &Arc<Self>, room: &Room) {
         let Ok(watched) = self.socket.watch() else {
             self.end();
             return;
         };
-        while self.write_once(&watched).await.is_ok() {}
+        while self.write_once(&watched, room).await.is_ok() {}
     }
 
-    async fn write_once(&self, watched: &AsyncFd<Arc<Socket>>) -> io::Result<()> {
-        if self.write()? {
+    async fn write_once(&self, watched: &AsyncFd<Arc<Socket>>, room: &Room) -> io::Result<()> {
+        let has_written_all = self.write()?;
+        room.tell(|bytes| self.has_room(bytes));
+        if has_written_all {
             if self.waiting.lock().is_over {
                 return Err(io::ErrorKind::NotConnected.into());
             }
@@ -166,7 +171,12 @@ impl Peer {
                 _ = watched.readable() => Err(io::ErrorKind::NotConnected.into()),
             };
         }
-        let mut guard = watched.writable().await?;
+        let Ok(guard) = timeout(MAX_STANDSTILL, watched.writable()).await else {
+            // Publishers that wait for it find that it stands still.
+            room.tell(|_| true);
+            return Ok(());
+        };
+        let mut guard = guard?;
         if !self.write()? {
             guard.clear_ready();
         }
