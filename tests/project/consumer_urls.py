@@ -52,6 +52,7 @@ urlpatterns = [
     path("small/", asgi_websocket(consumers.AsyncEcho.as_asgi(), max_message_size=10)),
     path("writing/", asgi_websocket(consumers.Writing.as_asgi())),
     path("flooding/", asgi_websocket(consumers.Pouring.as_asgi())),
+    path("flooding/stack/", asgi_websocket(AuthMiddlewareStack(consumers.Pouring.as_asgi()))),
     path("pushing/", asgi_websocket(consumers.Pushing.as_asgi())),
     path(
         "pouring/",

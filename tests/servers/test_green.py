@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 from typing import TYPE_CHECKING
@@ -165,12 +166,12 @@ def test_clients_that_take_nothing_hold_up_no_consumer(
     most = 27
     settings = {"ROOT_URLCONF": "project.consumer_site", "WEBSOCKET_MAX_CONNECTIONS": most + 1}
     server = own_server(kind, settings=settings)
-    path = "/flooding/"
+    paths = itertools.cycle(["/flooding/", "/flooding/stack/"])
     with contextlib.ExitStack() as stack:
         echo = stack.enter_context(RawPeer.open(server, "/Echo/"))
 
         def come() -> RawPeer:
-            return stack.enter_context(RawPeer.open(server, path))
+            return stack.enter_context(RawPeer.open(server, next(paths), receive_buffer=4096))
 
         def finds_a_place() -> bool:
             with contextlib.suppress(AssertionError):
@@ -179,7 +180,7 @@ def test_clients_that_take_nothing_hold_up_no_consumer(
 
         peers = [come() for _ in range(most)]
         for peer in peers:
-            peer.send_text("160")
+            peer.send_text("60")
         echo.send_text("hello")
         assert echo.read_message() == b"hello"
         for peer in peers:

@@ -164,6 +164,18 @@ class Pouring(WebsocketConsumer):
         POURED.append(text_data)
 
 
+def through(application: Any) -> Any:
+    """Have an application send by a function of a middleware, as that of sessions."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        async def send_on(event: Any) -> None:
+            await send(event)
+
+        await application(scope, receive, send_on)
+
+    return run
+
+
 urlpatterns: list[Any] = [
     path(consumer.__name__, asgi_websocket(consumer.as_asgi()))
     for consumer in (
@@ -181,10 +193,14 @@ urlpatterns += [
     path(
         f"{prefix}Pouring",
         asgi_websocket(
-            Pouring.as_asgi(), thread_per_connection=own, send_buffer=200_000, send_timeout=60
+            application, thread_per_connection=own, send_buffer=200_000, send_timeout=60
         ),
     )
-    for prefix, own in (("", False), ("own/", True))
+    for prefix, own, application in (
+        ("", False, Pouring.as_asgi()),
+        ("through/", False, through(Pouring.as_asgi())),
+        ("own/", True, Pouring.as_asgi()),
+    )
 ]
 
 
@@ -330,15 +346,17 @@ class TestDatabases:
         eventually(lambda: not has_databases(), within=database.IDLE_AFTER_S / 2)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["one thread", "a thread of its own"])
-def test_a_client_that_takes_nothing_holds_up_no_other_consumer(client: Any, own: bool) -> None:
+@pytest.mark.parametrize(
+    "prefix", ["", "through/", "own/"], ids=["one thread", "middleware", "a thread of its own"]
+)
+def test_a_client_that_takes_nothing_holds_up_no_other_consumer(client: Any, prefix: str) -> None:
     """Its messages wait, and so does its next handler; a thread of its own waits in `send`."""
     POURED.clear()
-    with client.websocket("/own/Pouring" if own else "/Pouring") as slow:
+    with client.websocket(f"/{prefix}Pouring") as slow:
         slow.send("100")
         slow.send("1")
         converse(client, Threads, *["and others"] * 20)
-        assert POURED == ([] if own else ["100"])
+        assert POURED == ([] if prefix == "own/" else ["100"])
         assert [len(slow.receive()) for _ in range(101)] == [100_000] * 101
         assert POURED[:1] == ["100"]
 

@@ -23,11 +23,13 @@ from dwebsocket.asgi_views.events import Events, Stage, event_of, message_of
 from dwebsocket.compat import asgiref, consumers
 from dwebsocket.runners.application_threads import ApplicationContext
 from dwebsocket.runners.async_view_threads import OwnThread
+from dwebsocket.waiting.long_calls import call_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
+    from dwebsocket.asgi_views.events import Peer
     from dwebsocket.asgi_views.routing import Application
     from dwebsocket.connection import Connection, Message
     from dwebsocket.servers.asgi.events import Event
@@ -122,6 +124,23 @@ def _sender(events: Events, room: _Room, send: Callable[[Event], None]) -> Calla
     return send_event
 
 
+def _send_through_middleware(events: Events, consumer: Any) -> None:
+    """Has what a sync consumer sends by a middleware's ``send`` wait as :class:`_Room` says."""
+    is_shared = isinstance(asgiref.current_context(), ApplicationContext)
+    if is_shared and _ROOM not in vars(consumer):
+        vars(consumer)[_ROOM] = room = _Room(events)
+        events.send_message = functools.partial(_send_beyond, events.peer, room)
+
+
+async def _send_beyond(peer: Peer, room: _Room, message: Message) -> None:
+    websocket = peer.websocket
+    connection = None if websocket is None else websocket._connection
+    send = functools.partial(peer.send_here, message)
+    is_slow = connection is not None and connection.is_slow_to_send(message)
+    if not (await call_elsewhere(send) if is_slow else send()):
+        room.is_lacking()
+
+
 class _Room:
     """
     The room for messages to the client of a sync consumer.
@@ -200,6 +219,8 @@ async def _dispatch_ours(
     dispatch: Dispatch,
 ) -> None:
     receive, *others = receivers
+    if consumers.channels_dispatch_of(dispatch) is not None:
+        _send_through_middleware(events, dispatch.__self__)  # type: ignore[attr-defined]
     if (handler := _Handler.behind(dispatch)) is not None:
         # Its line makes the calls of both one at a time.
         client = _serve_client(events, handler, dispatch)

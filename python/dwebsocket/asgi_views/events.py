@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from dwebsocket.connection import Message
     from dwebsocket.servers.asgi.events import Event
@@ -107,6 +107,7 @@ class Events:
         peer: The connection.
         is_of_consumer: Whether a consumer of Channels uses them: it learns of the client's end by
             ``receive``.
+        send_message: Sends a message of an open connection, by default :meth:`Peer.send`.
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -114,6 +115,7 @@ class Events:
         self.stage = Stage.UNDECIDED
         self.peer = peer
         self.is_of_consumer = False
+        self.send_message: Callable[[Message], Awaitable[None]] = peer.send
         self._is_connected = False
         self._response: tuple[int, Headers] = (0, [])
         self._body: list[bytes] = []
@@ -155,7 +157,7 @@ class Events:
         if kind == "websocket.send":
             message = message_of(event)
             if self.stage is Stage.OPEN:
-                await self.peer.send(message)
+                await self.send_message(message)
             else:
                 self.peer.drop(message)
         elif kind == "websocket.accept":
