@@ -164,7 +164,7 @@ class _Queue:
         with self._lock:
             if self._working.locked():
                 return
-            unpatched.start_thread("dwebsocket-announce", self._work)
+            unpatched.start_code("dwebsocket-announce", self._work)
             self._working.acquire()
             is_first, self._is_registered = not self._is_registered, True
         if is_first:
@@ -183,7 +183,7 @@ class _Queue:
 
     def _finish(self) -> None:
         """Lets a command that has signed somebody out end when that is announced."""
-        if self._working.acquire(timeout=_EXIT_S):
+        if unpatched.acquire(self._working, _EXIT_S):
             self._working.release()
 
 

@@ -8,15 +8,16 @@ original parts.
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dwebsocket.compat import gevent
 from dwebsocket.compat.eventlet import system_selector
-from dwebsocket.compat.system import Poll, Poller
+from dwebsocket.compat.system import Poll, Poller, monotonic
 from dwebsocket.compat.threading import SimpleQueue, use_lock
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+T = TypeVar("T")
+
+# Seconds between two looks of a green thread whether a lock of the system is free.
+_LOOK_S = 0.01
 _GEVENT, _EVENTLET = "gevent.monkey", "eventlet.patcher"
 
 
@@ -100,9 +105,72 @@ def run_code(target: Callable[[], object]) -> None:
         target()
 
 
+def call_code(target: Callable[[], T]) -> T:
+    """As :func:`run_code`, but waits for it, on a thread of the system; gives what it gives."""
+    # No future: it would make a green lock first.
+    found: list[T] = []
+    errors: list[BaseException] = []
+    done = lock()
+    done.acquire()
+
+    def call() -> None:
+        try:
+            found.append(target())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.release()
+
+    run_code(call)
+    done.acquire()
+    if errors:
+        raise errors.pop()
+    return found[0]
+
+
 def is_code_green() -> bool:
     """Whether :func:`start_code` gives green threads, of the thread of the system that asks."""
     return patched_by() == "gevent" and gevent.is_at_home()
+
+
+def pause(seconds: float) -> None:
+    """Makes a thread of :func:`start_code` sleep."""
+    if is_code_green():
+        _let_others_run(lambda: gevent.sleep(seconds))
+    else:
+        sleep(seconds)
+
+
+def acquire(lock: threading.Lock, timeout: float) -> bool:
+    """Acquires a lock of the system that a thread of :func:`start_code` releases, or not."""
+    if not is_code_green():
+        return lock.acquire(timeout=timeout)
+    deadline = monotonic() + timeout
+    while not lock.acquire(blocking=False):
+        if monotonic() >= deadline:
+            return False
+        gevent.sleep(_LOOK_S)
+    return True
+
+
+def select(selector: selectors.BaseSelector, timeout: float) -> list[Any]:
+    """Waits at one of :func:`selector`, on a thread of :func:`start_code`."""
+    if not is_code_green():
+        return selector.select(timeout)
+    found = selector.select(0)
+    if not found and timeout > 0:
+        descriptor: int = selector.fileno()  # type: ignore[attr-defined]
+        _let_others_run(lambda: gevent.wait_for_reading(descriptor, timeout))
+        found = selector.select(0)
+    return found
+
+
+def _let_others_run(wait: Callable[[], object]) -> None:
+    """Waits on a green thread. A copy of it, which a fork has made meanwhile, ends here."""
+    process = os.getpid()
+    wait()
+    if os.getpid() != process:
+        raise gevent.exit_of_greenlets()
 
 
 def calls() -> SimpleQueue[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
 from support import postgres
-from support.raw_peer import RawPeer
+from support.raw_peer import RawPeer, handshake_request
 from support.selection import later
 from support.server import (
     EVENTLET_PATCHED,
@@ -149,3 +150,56 @@ def test_handshake_while_the_database_is_away(own_server: Own, folder: Path) -> 
 
         peer.send(handshake_request("/rooms/room/", server.host))
         assert peer.read_response().status == 503
+
+
+def test_threads_of_the_system_run_no_code_of_others(
+    own_server: Own, folder: Path, database: Path, tmp_path: Path
+) -> None:
+    """Neither Django's nor Channels' nor the project's, whatever the package has threads for."""
+    strays = tmp_path / "strays"
+    strays.touch()
+    own = shutil.copy(database, tmp_path)
+    groups = {"HISTORY": {"kept": {"size": 10}}, "PRESENCE": {"present": {}}, "DATABASE": "groups"}
+    settings = {
+        "ROOT_URLCONF": "project.hub_urls",
+        "CHANNEL_LAYERS": {"default": {"BACKEND": "dwebsocket.channels.ChannelLayer"}},
+        "DATABASES": {
+            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(own)},
+            "groups": postgres.entry(folder),
+        },
+        "STRAYS": str(strays),
+        "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres", **groups}},
+        "WEBSOCKET_OPERATIONS": True,
+    }
+    server = own_server(GUNICORN_GEVENT, settings=settings)
+    cookies = server.get("/log-in/anna/").cookies()
+    headers = {
+        "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()),
+        "Origin": f"http://{server.host}",
+    }
+    with contextlib.ExitStack() as stack:
+
+        def come(path: str) -> RawPeer:
+            return stack.enter_context(RawPeer.open(server, path, headers=headers))
+
+        inbox, present = come("/inbox/"), come("/present/")
+        inbox.read_message()
+        rooms = [come(path) for path in ("/ws/room/a/", "/ws/async-room/a/")]
+        for peer in rooms:
+            peer.send_text('{"message": "hello"}')
+            assert [each.read_message() for each in rooms] == [b'{"message": "hello"}'] * 2
+        present.send_text("hello")
+        while present.read_message() != b"hello":
+            pass
+        with RawPeer(server.address) as refused:
+            refused.send(handshake_request("/Denying/", server.host))
+            assert refused.read_response().status == 403
+        assert server.get("/everything/", headers=headers).body == b"0"
+        assert inbox.read_message() == b"for you"
+        server.get("/ban/", headers=headers)
+        assert inbox.read_frame().code == 4403
+    server.at_rest()
+    server.send_signal(signal.SIGTERM)
+    server.wait(60)
+    assert strays.read_text() == ""
+    assert "Traceback" not in server.stderr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -41,25 +42,49 @@ def note_home(hub: Any) -> None:
 
 def is_at_home() -> bool:
     """Whether this runs on the thread of the hub that serves connections."""
-    return _home is not None and hub_getter()() is _home
+    hub = hub_getter()()
+    return hub is not None and hub is _hub_of_code()
 
 
 def spawn_at_home(target: Callable[[], object]) -> bool:
     """
     Runs ``target`` on a greenlet of the hub that serves connections. Any thread may call it.
 
-    False, and nothing runs, where no connection was served yet. ``loop.run_callback_threadsafe``
-    is documented since gevent 21.
+    False, and nothing runs, where no connection was served yet and this thread is not the main one
+    or has no hub. ``loop.run_callback_threadsafe`` is documented since gevent 21.
     """
-    if (hub := _home) is None:
+    if (hub := _hub_of_code()) is None:
         return False
     import gevent
 
+    process = os.getpid()
+
+    def run() -> None:
+        # A forked child has copies of greenlets, but its parent's threads are not there.
+        if os.getpid() == process:
+            target()
+
     if hub_getter()() is hub:
-        gevent.spawn(target)
+        gevent.spawn(run)
     else:
-        hub.loop.run_callback_threadsafe(gevent.spawn, target)
+        hub.loop.run_callback_threadsafe(gevent.spawn, run)
     return True
+
+
+def _hub_of_code() -> Any:
+    """Gives the hub that serves connections; before the first one that of the main thread."""
+    if _home is not None:
+        return _home
+    hub = hub_getter()()
+    # Documented since gevent 1.3.
+    return hub if hub is not None and hub.main_hub else None
+
+
+def sleep(seconds: float) -> None:
+    """Has this greenlet sleep."""
+    import gevent
+
+    gevent.sleep(seconds)
 
 
 def wait_for_reading(descriptor: int, timeout: float | None) -> None:

@@ -89,12 +89,12 @@ def _worker(
             token, turn, _ = found
             if (arrivals := weak()) is None:
                 break
-            arrivals.take(token)
+            unpatched.call_code(partial(arrivals.take, token))
             del arrivals
         # Here, as the garbage collector runs anywhere, also below locks of the backend.
         if weak() is None:
             for end in ends.values():
-                end()
+                unpatched.call_code(end)
 
     return work
 

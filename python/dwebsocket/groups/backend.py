@@ -570,7 +570,7 @@ class Backend:
                 return
             self._is_subscribing = True
         try:
-            unpatched.start_thread("dwebsocket-subscribe", self._subscribe_all)
+            unpatched.start_code("dwebsocket-subscribe", self._subscribe_all)
         except BaseException:
             self._is_subscribing = False
             raise

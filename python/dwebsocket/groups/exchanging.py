@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -297,7 +298,7 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
         while os.getpid() == process and (steps := exchange.take(_CHECK_S)) is not None:
             if (backend := weak()) is None:
                 return
-            if not _publish(backend, exchange, steps):
+            if not unpatched.call_code(partial(_publish, backend, exchange, steps)):
                 unpatched.sleep(_RETRY_S)
             del backend
 

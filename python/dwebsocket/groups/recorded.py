@@ -140,7 +140,7 @@ class HistoryBackend(Backend):
                 return
             self._is_catching_up = True
         try:
-            unpatched.start_thread("dwebsocket-catch-up", self._catch_up_all)
+            unpatched.start_code("dwebsocket-catch-up", self._catch_up_all)
         except BaseException:
             self._is_catching_up = False
             raise
@@ -160,7 +160,7 @@ class HistoryBackend(Backend):
                 with self._behind_lock:
                     self._behind[name] = None
                 # A server that is away tells nobody that it is back.
-                unpatched.sleep(_RETRY_S)
+                unpatched.pause(_RETRY_S)
             except BaseException:
                 self._is_catching_up = False
                 raise

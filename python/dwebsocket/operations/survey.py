@@ -173,10 +173,6 @@ class _Listener:
 
     def __init__(self) -> None:
         self._lock = unpatched.lock()
-        # The thread sleeps by waiting for this lock, which is never released: `time.sleep` would be
-        # a green one where gevent has patched it.
-        self._sleep_lock = unpatched.lock()
-        self._sleep_lock.acquire()
         self._is_running = False
         self._series: series.Series | None = None
 
@@ -192,7 +188,7 @@ class _Listener:
                 self._series = series.Series()
         try:
             work = functools.partial(self._work, os.getpid())
-            unpatched.start_thread("dwebsocket-operations", work)
+            unpatched.start_code("dwebsocket-operations", work)
         except RuntimeError:
             # The system gives no thread: the next event tries again.
             self._is_running = False
@@ -217,7 +213,7 @@ class _Listener:
                 is_subscribed = _subscribe(is_first=not retry_at)
                 retry_at = monotonic() + _RETRY_S
             slot, time_left = series.next_end(slot)
-            self._sleep_lock.acquire(timeout=time_left)
+            unpatched.pause(time_left)
             try:
                 has_counted = self._series.take(slot)
             except ImproperlyConfigured:

@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dwebsocket import unpatched
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
-from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.system import at_fork
 from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
 from dwebsocket.runners.executor import SystemExecutor
 
 # The largest number of threads in asyncio's own default executor.
 _EXECUTOR_THREADS = 32
-# Seconds between two looks whether a loop of a green thread has come to its end.
-_LOOK_S = 0.01
-
-if TYPE_CHECKING:
-    import threading
 
 Start = Callable[[], Coroutine[Any, Any, None]]
 
@@ -57,7 +51,6 @@ class BackgroundLoop:
         self._on_done = self._done
         self._gone = unpatched.lock()
         self._gone.acquire()
-        self._is_green = False
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -86,11 +79,10 @@ class BackgroundLoop:
         self._tell_if_quiet()
 
     def _launch(self) -> asyncio.AbstractEventLoop:
-        self._is_green = unpatched.is_code_green()
         if unpatched.patched_by() is None:
             loop = asyncio.new_event_loop()
         else:
-            loop = _green_loop() if self._is_green else _unpatched_loop()
+            loop = _green_loop() if unpatched.is_code_green() else _unpatched_loop()
         try:
             unpatched.start_code("dwebsocket-loop", functools.partial(self._run, loop))
         except BaseException:
@@ -142,19 +134,7 @@ class BackgroundLoop:
         quiet = unpatched.lock()
         quiet.acquire()
         self._loop.call_soon_threadsafe(self._ask, quiet.release)
-        return self._acquire(quiet, timeout)
-
-    def _acquire(self, lock: threading.Lock, timeout: float) -> bool:
-        """Waits for the loop to release a lock of the system, and lets it run meanwhile."""
-        if not (self._is_green and unpatched.is_code_green()):
-            return lock.acquire(timeout=timeout)
-        deadline = monotonic() + timeout
-        # A green thread that waited for a lock of the system would stop its hub.
-        while not lock.acquire(blocking=False):
-            if monotonic() >= deadline:
-                return False
-            time.sleep(_LOOK_S)
-        return True
+        return unpatched.acquire(quiet, timeout)
 
     def dismiss(self, timeout: float) -> bool:
         """
@@ -172,7 +152,7 @@ class BackgroundLoop:
         if loop is None:
             return True
         loop.call_soon_threadsafe(loop.stop)
-        return self._acquire(self._gone, max(0.0, timeout))
+        return unpatched.acquire(self._gone, max(0.0, timeout))
 
 
 def _green_loop() -> asyncio.AbstractEventLoop:

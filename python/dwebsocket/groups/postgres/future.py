@@ -42,7 +42,9 @@ def wait(future: Future[Any], timeout: float) -> bool:
 
 
 def wait_in_thread(future: Future[Any], timeout: float) -> bool:
-    """As :func:`wait`, on a thread of the system, also in a patched process."""
+    """As :func:`wait`, on a thread of ``unpatched.start_code``, also in a patched process."""
+    if unpatched.is_code_green():
+        return wait(future, timeout)
     done = unpatched.lock()
     done.acquire()
     future.add_done_callback(lambda _: done.release())

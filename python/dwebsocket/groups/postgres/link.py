@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL for a thread of the system, which waits without the library's help."""
+"""A connection to PostgreSQL for a thread of ours, which waits without the library's help."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EVENTS = {"read": selectors.EVENT_READ, "write": selectors.EVENT_WRITE}
 
 class Link:
     """
-    One connection. For one thread, apart from :meth:`leave`.
+    One connection. For one thread of ``unpatched.start_code``, apart from :meth:`leave`.
 
     Args:
         timeout: The seconds for which the server may be silent while it is asked.
@@ -43,6 +43,7 @@ class Link:
             Lost: There is no connection within the timeout.
         """
         self._timeout = timeout
+        self._process = os.getpid()
         self._wake_up = wake_up
         # The descriptor, and what a forked child recognises it by.
         self._registered: tuple[int, tuple[int, int]] | None = None
@@ -96,13 +97,15 @@ class Link:
         Raises:
             Lost: The connection is lost.
         """
-        ready = self._both.select(max(0.0, timeout))
+        ready = unpatched.select(self._both, max(0.0, timeout))
         if any(key.fd != self._wake_up for key, _ in ready):
             self._driver.take_in()
             self._keep_notifications()
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes it, unless it is that of the parent of this process."""
+        if os.getpid() != self._process:
+            return
         self._unregister()
         self._both.close()
         self._alone.close()
@@ -127,7 +130,7 @@ class Link:
         """Sleeps until the socket is ready."""
         self._register(need)
         left = deadline - monotonic()
-        if left <= 0 or not self._alone.select(left):
+        if left <= 0 or not unpatched.select(self._alone, left):
             raise Lost(f"no answer within {self._timeout:g} s")
 
     def _register(self, need: Need) -> None:

@@ -1,5 +1,5 @@
 """
-The connection that listens: one a process, on a thread of the system, from the first use on.
+The connection that listens: one a process, on a thread of its own, from the first use on.
 
 The thread connects, listens, hands messages to the engine, and connects again when the connection
 is lost. While it is, :attr:`Listener.is_listening` is false, and those who need it wait for the
@@ -196,7 +196,7 @@ class Listener:
         """Starts the thread. To be called under the lock."""
         if self._hub is None:
             hub = _core.Hub()
-            unpatched.start_thread("dwebsocket-groups", lambda: self._run(hub))
+            unpatched.start_code("dwebsocket-groups", lambda: self._run(hub))
             self._hub, self._may_run = hub, True
 
     # -- the thread ------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Listener:
             if link is not None and monotonic() - connected_at > PROBE_S:
                 pause = 0.0
             if pause:
-                unpatched.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                unpatched.pause(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(max(_FIRST_PAUSE_S, 2 * pause), _LONGEST_PAUSE_S)
 
     def _open(self, hub: _core.Hub) -> Link:
