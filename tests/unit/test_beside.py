@@ -142,7 +142,7 @@ class TestOnClose:
         """The end of the callback wakes the thread, which does not look for it."""
         looks: list[float] = []
         live = open_websocket()
-        monkeypatch.setattr(live.websocket._waiter, "sleep", looks.append)
+        monkeypatch.setitem(vars(live.websocket._waiter), "sleep", looks.append)
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         async def later() -> None:

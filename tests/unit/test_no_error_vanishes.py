@@ -419,7 +419,7 @@ class TestBetweenTheTakeoverAndTheView:
         self, visit: Serve, request_log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its callback has no thread to run on: the view sees a connection that never opened."""
-        monkeypatch.setattr(THREAD, "at_end", failing_once(THREAD.at_end), raising=False)
+        monkeypatch.setitem(vars(THREAD), "at_end", failing_once(THREAD.at_end))
         ends: list[Any] = []
 
         @accept_websocket(accept=False)
