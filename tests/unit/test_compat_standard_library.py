@@ -15,6 +15,7 @@ import sys
 import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -234,3 +235,23 @@ class TestOneWork:
         thread.join()
         assert found == [True]
         assert not threading_parts.does_one_work()
+
+    def test_a_worker_that_its_executor_has_not_noted_yet(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It begins with its first call before it is noted, on a busy machine."""
+        has_called = threading.Event()
+
+        class Queues(WeakKeyDictionary[Any, Any]):
+            def __setitem__(self, thread: Any, calls: Any) -> None:
+                has_called.wait(20)
+                super().__setitem__(thread, calls)
+
+        def call() -> bool:
+            found = threading_parts.does_one_work()
+            has_called.set()
+            return found
+
+        monkeypatch.setattr(concurrent.futures.thread, "_threads_queues", Queues())
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            assert executor.submit(call).result(20) is False

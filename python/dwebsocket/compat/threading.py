@@ -50,17 +50,21 @@ def does_one_work() -> bool:
     Whether an application has started the current thread for one piece of work.
 
     So it is a :class:`threading.Thread`, not the main one, and no worker of a pool.
-    ``threading._DummyThread`` and ``concurrent.futures.thread._threads_queues``, in every version
-    of Python so far. Where they are missing, foreign threads and workers of executors pass for one.
+    ``threading._DummyThread``, ``Thread._target``, ``_worker`` and ``_threads_queues`` of
+    ``concurrent.futures.thread``, in every version of Python so far. Where they are missing,
+    foreign threads and workers of executors pass for one.
     """
     thread = threading.current_thread()
     foreign: Any = getattr(threading, "_DummyThread", ())
     # Workers of `multiprocessing.pool.ThreadPool`, where that is in use.
     worker: Any = getattr(sys.modules.get("multiprocessing.dummy"), "DummyProcess", ())
+    # An executor notes its worker in `_threads_queues` behind its start.
+    target, of_executor = getattr(thread, "_target", None), getattr(futures, "_worker", None)
     return (
         isinstance(thread, threading.Thread)
         and thread is not threading.main_thread()
         and not isinstance(thread, (foreign, worker))
+        and (target is None or target is not of_executor)
         and thread not in getattr(futures, "_threads_queues", ())
     )
 
