@@ -153,6 +153,21 @@ def test_consumers_run_on_the_hub_of_the_server(
             refused.send(handshake_request("/Denying/", server.host))
             assert refused.read_response().status == 403
         assert server.get("/echo/").status == 200
+    rooms = ("/ws/room/a/", "/ws/async-room/a/")
+    headers = {"Origin": f"http://{server.host}"}
+    with RawPeer(server.address) as failing:
+        failing.send(handshake_request("/Choosing/", server.host))
+        assert failing.read_response().status == 500
+    with contextlib.ExitStack() as stack:
+        for path in rooms * 20:
+            peer = stack.enter_context(RawPeer.open(server, path, headers=headers))
+            peer.send_text('{"message": "hello"}')
+            stack.callback(peer.vanish)
+    for path in rooms:
+        with RawPeer.open(server, path, headers=headers) as peer:
+            peer.send_text('{"message": "and others"}')
+            while peer.read_message() != b'{"message": "and others"}':
+                pass
     assert server.get("/green/hubs/").body == b"1"
     server.send_signal(signal.SIGTERM)
     server.wait(60)
