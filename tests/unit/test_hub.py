@@ -18,6 +18,7 @@ from visit import descriptors
 
 from dwebsocket import ReceiveTimeout
 from dwebsocket.waiting import loop_hub
+from dwebsocket.waiting.green import HubWatcher
 from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]
@@ -326,3 +327,52 @@ def test_descriptors_go_with_the_loop() -> None:
         asyncio.run(use())
     gc.collect()
     assert descriptors() <= before
+
+
+class Watcher(HubWatcher[Any]):
+    """That of a hub which wakes nobody."""
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Callable[[], None]:
+        raise NotImplementedError
+
+    def _sleep(self, token: int, timeout: float | None) -> None:
+        raise NotImplementedError
+
+    def _wake(self, token: int) -> None:
+        raise LookupError(token)
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def test_an_error_in_a_hub_of_green_threads_takes_no_wake_up_along() -> None:
+    """What had come together with it comes again."""
+    watcher, called = Watcher(object()), list[str]()
+    # A token that nobody waits for any more, and one with a call.
+    watcher.core.announce(7_000)
+    watcher.core.announce(watcher.call_on(lambda: called.append("end")))
+    with pytest.raises(LookupError, match="7000"):
+        watcher.on_wake()
+    assert called == []
+    watcher.on_wake()
+    assert called == ["end"]
+
+
+def test_an_error_in_the_hub_of_a_loop_takes_no_wake_up_along() -> None:
+    """As there."""
+
+    async def main() -> None:
+        hub, called = loop_hub.current(), asyncio.Event()
+        errors = list[Any]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: errors.append(told))
+
+        def fail() -> None:
+            raise LookupError
+
+        hub.core.announce(hub.call_on(fail))
+        hub.core.announce(hub.call_on(called.set))
+        await asyncio.wait_for(called.wait(), 20)
+        (told,) = errors
+        assert isinstance(told["exception"], LookupError)
+
+    asyncio.run(main())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import _core, clock, unpatched
@@ -127,15 +128,23 @@ class HubWatcher(ABC, Generic[Sleeper]):
         if self.is_parents:
             self.close()
             return
-        for token in self._ready.drain():
-            call = self._calls.pop(token, None) or self._lasting.get(token)
-            if call is not None:
-                call()
-            else:
-                self._wake(token)
-            if self.is_parents:
-                # The call has forked, and this is the child: the other tokens are the parent's.
-                return
+        tokens = deque(self._ready.drain())
+        try:
+            while tokens:
+                token = tokens.popleft()
+                call = self._calls.pop(token, None) or self._lasting.get(token)
+                if call is not None:
+                    call()
+                else:
+                    self._wake(token)
+                if self.is_parents:
+                    # The call has forked, and this is the child: the other tokens are the parent's.
+                    tokens.clear()
+                    return
+        finally:
+            # The error of one call, or Ctrl-C in it, takes no wake-up of others along.
+            for token in tokens:
+                self._ready.announce(token)
         self._ready.served()
 
     @abstractmethod

@@ -156,8 +156,14 @@ class LoopHub:
                 loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        for token in self._hub.wake():
-            self._wake_one(token)
+        tokens = deque(self._hub.wake())
+        try:
+            while tokens:
+                self._wake_one(tokens.popleft())
+        finally:
+            # The error of one callback takes no wake-up of others along.
+            for token in tokens:
+                self._hub.announce(token)
 
     def _wake_one(self, token: int) -> None:
         if (future := self._waiting.get(token)) is not None:
