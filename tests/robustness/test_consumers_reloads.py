@@ -16,7 +16,7 @@ import pytest
 
 from support.consumers import PATHS, RELOADED, SETTINGS, ends_of_all, held, kept, new_id
 from support.returning import Client, Crowd, crowd
-from support.server import Kind, Server, is_running
+from support.server import TIME_TO_END, Kind, Server, is_running
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def busiest_first(server: Server) -> list[int]:
 @pytest.mark.parametrize("kind", RELOADED, ids=str)
 def test_three_reloads_under_load(kind: Kind, own_server: Own) -> None:
     """Each client gets 1012 or 1001, comes back, and is served by a new worker."""
-    server = own_server(kind, options=TWO, settings={**SETTINGS, "WEBSOCKET_DRAIN": 1})
+    settings = {**SETTINGS, "WEBSOCKET_DRAIN": 1}
+    server = own_server(kind, options=TWO, settings=settings, env=TIME_TO_END)
     with crowd(server, CLIENTS, *PATHS, client=KeepingClient) as clients:
         for _ in range(3):
             old = server.workers()
@@ -177,7 +178,7 @@ def test_a_worker_that_is_killed(kind: Kind, own_server: Own) -> None:
 @pytest.mark.parametrize("kind", RELOADED, ids=str)
 def test_a_worker_that_is_terminated(kind: Kind, own_server: Own) -> None:
     """Its clients get a close frame, its consumers their end; the other one goes on."""
-    server = own_server(kind, options=TWO, settings=SETTINGS)
+    server = own_server(kind, options=TWO, settings=SETTINGS, env=TIME_TO_END)
     with crowd(server, CLIENTS, *PATHS, client=KeepingClient) as clients:
         eventually(lambda: len(server.workers()) == 2)
         victim, other = busiest_first(server)
