@@ -179,8 +179,7 @@ class Backend(HistoryBackend, PresenceBackend):
         """
         calls = [self.core.publish(name, envelope) for name, envelope in envelopes]
         for call in calls:
-            call.wait(self.settings.timeout)
-            self._number(call.outcome())
+            self._wait(call)
 
     # -- history ---------------------------------------------------------------------------------
 
