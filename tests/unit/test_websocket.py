@@ -13,9 +13,10 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from django.test import RequestFactory
 from peer import LiveWebSocket
 
 from dwebsocket import (
@@ -703,6 +704,153 @@ class TestHandle:
         live = open_websocket(self.Handling)
         ws: Any = live.websocket
         assert (ws.wait(0.001), ws.read(), ws.handled) == (None, None, [])
+
+
+class TestIsClosedBehindTheLastMessage:
+    """A view that looks between a receiving call and its work loses nothing."""
+
+    TAKES: ClassVar[dict[str, Callable[[Any], object]]] = {
+        "wait": lambda ws: ws.wait(),
+        "wait with a time": lambda ws: ws.wait(60),
+        "read": lambda ws: ws.read(),
+        "receive": lambda ws: ws.receive(),
+        "iteration": lambda ws: next(iter(ws)),
+    }
+
+    @pytest.mark.parametrize("is_view", [True, False])
+    @pytest.mark.parametrize("take", TAKES)
+    def test_until_the_end_is_told(
+        self, open_websocket: Open, own: Own, take: str, *, is_view: bool
+    ) -> None:
+        """Whether the message came alone or with the end; `closed` is exact meanwhile."""
+        live = open_websocket()
+        ws = live.websocket
+        if is_view:
+            own(ws)
+        live.client.send("the only one")
+        live.client.close()
+        arrived(live, 1, ended=True)
+        assert self.TAKES[take](ws) in (b"the only one", "the only one")
+        assert (ws.closed, ws.is_closed(), ws.is_close()) == (True, False, False)
+        assert ws.wait() is None
+        assert ws.is_closed()
+
+    def test_while_the_message_is_taken_before_the_end(
+        self, open_websocket: Open, own: Own
+    ) -> None:
+        """The end may come in the middle of the view's work."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("the only one")
+        assert live.websocket.wait() == b"the only one"
+        live.client.close()
+        arrived(live, 0, ended=True)
+        assert not live.websocket.is_closed()
+        with pytest.raises(ConnectionClosed):
+            live.websocket.receive()
+        assert live.websocket.is_closed()
+
+    def test_not_after_a_refused_send(self, open_websocket: Open, own: Own) -> None:
+        """Nothing waits, and the caller knows."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("the only one")
+        assert live.websocket.wait() == b"the only one"
+        live.client.close()
+        arrived(live, 0, ended=True)
+        assert live.websocket.send("an answer") is False
+        assert live.websocket.is_closed()
+
+    def test_of_tasks(self, open_websocket: Open, own: Own) -> None:
+        """By the end of `areceive`, which each task of a loop may call."""
+        live = open_websocket()
+        ws = live.websocket
+        own(ws)
+        live.client.send("the only one")
+        live.client.close()
+        arrived(live, 1, ended=True)
+
+        async def main() -> list[bool]:
+            assert await ws.areceive() == "the only one"
+            seen = [ws.is_closed()]
+            with pytest.raises(ConnectionClosed):
+                await asyncio.create_task(ws.areceive())
+            return [*seen, ws.is_closed()]
+
+        assert asyncio.run(main()) == [False, True]
+
+    @pytest.mark.parametrize("receives_first", [True, False])
+    @pytest.mark.parametrize("looks", [True, False])
+    def test_an_iteration_that_has_ended(
+        self, open_websocket: Open, own: Own, *, looks: bool, receives_first: bool
+    ) -> None:
+        """It is so at once, whatever the view has called before and meanwhile."""
+        live = open_websocket()
+        ws = live.websocket
+        own(ws)
+        for text in ("first", "second", "third"):
+            live.client.send(text)
+        live.client.close()
+        arrived(live, 3, ended=True)
+
+        async def main() -> list[str | bytes]:
+            found = [await ws.areceive()] if receives_first else []
+            async for message in ws:
+                found.append(message)
+                assert not (looks and receives_first and ws.is_closed())
+            assert ws.is_closed()
+            return found
+
+        assert asyncio.run(main()) == ["first", "second", "third"]
+
+    def test_not_where_the_server_closed(self, open_websocket: Open, own: Own) -> None:
+        """No message of the client can be lost by it."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("the only one")
+        assert live.websocket.wait() == b"the only one"
+        live.connection.close(1001, "")
+        assert live.websocket.is_closed()
+
+    def test_not_where_no_message_came(self, open_websocket: Open, own: Own) -> None:
+        """There is nothing to lose."""
+        live = open_websocket()
+        own(live.websocket)
+        assert live.websocket.wait(0) is None
+        live.client.close()
+        arrived(live, 0, ended=True)
+        assert live.websocket.is_closed()
+
+    def test_not_when_another_thread_was_told(self, open_websocket: Open, own: Own) -> None:
+        """The end is read once, as in the original."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("the only one")
+        assert live.websocket.wait() == b"the only one"
+        live.client.close()
+        helper = threading.Thread(target=live.websocket.wait)
+        helper.start()
+        helper.join()
+        assert live.websocket.is_closed()
+
+    @pytest.mark.parametrize("belongs", [True, False])
+    def test_of_a_view_that_only_sends(
+        self, open_websocket: Open, own: Own, *, belongs: bool
+    ) -> None:
+        """It is so at once, whoever else receives."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("for a helper")
+        if belongs:
+            live.websocket._view_request = RequestFactory().get("/")
+            live.websocket.start(live.websocket.receive).join()
+        else:
+            helper = threading.Thread(target=live.websocket.wait)
+            helper.start()
+            helper.join()
+        live.client.close()
+        arrived(live, 0, ended=True)
+        assert live.websocket.is_closed()
 
 
 class TestClose:

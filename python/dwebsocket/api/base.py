@@ -103,6 +103,10 @@ class Base:
         self._spawn: Spawn = unpatched.start_thread
         # Other green threads have run since its last send; only for views on green threads.
         self._has_yielded = False
+        # Whether its view has asked for messages, by a call that tells it of the end.
+        self._view_receives = False
+        # Whether any receiving call has reported the end.
+        self._is_end_told = False
 
     def __repr__(self) -> str:
         # It never changes: projects use it as a key.
@@ -253,6 +257,7 @@ class Base:
 
     def _tell(self, caller: Caller) -> None:
         """Notes that this caller receives the end."""
+        self._is_end_told = True
         if caller.told_at is None:
             caller.told_at = clock.now()
         if self._selecting is not None:

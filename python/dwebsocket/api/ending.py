@@ -10,6 +10,7 @@ from dwebsocket import clock, database, signals
 from dwebsocket.api.arguments import as_bytes, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
+from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import GroupUnavailable, UsageError
@@ -88,29 +89,39 @@ class Ending(Base):
         """
         Whether a loop around this call is over.
 
-        For a thread that receives on this connection that is so when the connection has ended and
-        all of it was read, the end included; or when this thread has closed it; or when a ``send``
-        of it was refused and no message waits. So
-        ``while not websocket.is_closed(): message = websocket.wait()`` misses no message. For any
-        other caller it is the end of the connection. :attr:`closed` is exact.
+        For a thread that receives on this connection that is so when the client has ended it and
+        a receiving call has told of that, by its None or its exception; when the server has ended
+        it and no message waits; when this thread has closed it; or when a ``send`` of it was
+        refused and no message waits. So ``while not websocket.is_closed(): message =
+        websocket.wait()`` misses no message, and neither does a view that looks between
+        :meth:`wait` and its work. For any other caller it is the end of the connection, and so it
+        is for ``async for``. :attr:`closed` is exact.
         """
         connection = self._engine
         caller = self._caller()
-        if caller.has_closed or caller.told_at is not None:
+        if caller.has_closed or self._is_end_told:
             return True
+        is_view = current_websocket() is self
+        receives = caller.receives or (
+            self._view_receives and is_view and not told_by_exception.get()
+        )
         # Read the end first: once it is there, so are all messages before it.
+        end = connection.end()
         ended_for = connection.ended_for()
         has_messages = connection.waiting()[0] > 0
-        if caller.is_refused and not (caller.receives and has_messages):
+        if caller.is_refused and not (receives and has_messages):
             return True
-        if ended_for is None:
+        if end is None or ended_for is None:
             return False
-        if not caller.receives:
+        if not has_messages:
+            # The last message may be in this caller's hands.
+            has_taken = receives and connection.messages()[0] > 0
+            if not has_taken or end[2] == "local":
+                return True
+        elif not receives and ended_for > callers.GRACE_S and not is_view:
             # This caller may be about to begin receiving. Some time after the end, messages that
             # are left are for other callers, unless this is the view.
-            is_view = current_websocket() is self
-            if not has_messages or (ended_for > callers.GRACE_S and not is_view):
-                return True
+            return True
         if caller.asked_at is None:
             caller.asked_at = clock.now()
         # A caller that calls this again and again takes no messages: give it the end after a while.

@@ -205,6 +205,8 @@ class Receiving(Base):
             self._note_receiving()
             # Each call of a view may run in a task of its own, as by `asyncio.wait_for`.
             await self._pause_loop()
+        else:
+            self._begin_receiving()
         connection = self._connection or self._engine
         if timeout is None:
             try:
@@ -282,12 +284,12 @@ class Receiving(Base):
         connection = self._connection or self._engine
         if self._waiter is not THREAD and connection.owes_a_pause():
             self._waiter.let_others_run(connection, 0)
+        if self._callers is None:
+            self._begin_receiving()
         message = connection.pop(text_as_bytes)
         if message is not None:
             return message
         own = current_websocket() is self
-        if not own:
-            self._caller().receives = True
         if timeout == 0:
             self._let_others_run()
         elif own and (timeout is None or timeout > IDLE_AFTER_S):
@@ -310,6 +312,8 @@ class Receiving(Base):
         """
         if current_websocket() is not self or running_loop() is not None:
             return self._take(None, self._text_as_bytes)
+        if not self._view_receives:
+            self._begin_receiving()
         if self._held is not None:
             self._held.give_back_idle()
         connection = self._connection or self._engine
@@ -357,6 +361,14 @@ class Receiving(Base):
         return struct.pack("!H", end[0]) + end[1].encode()
 
     # -- the end, for receiving calls -----------------------------------------------------------
+
+    def _begin_receiving(self) -> None:
+        """Notes that this caller asks for messages, where no caller needs to note more."""
+        if current_websocket() is self and not told_by_exception.get():
+            # So a connection on which its view alone receives has no callers.
+            self._view_receives = True
+        else:
+            self._caller().receives = True
 
     def _note_receiving(self) -> Caller:
         """Notes that this caller asks for messages."""
@@ -422,9 +434,18 @@ class _Messages:
 
     def __anext__(self) -> Awaitable[Message]:
         # Not a coroutine function: the view itself awaits what this returns.
-        if self._websocket._callers is not None:
-            self._websocket._note_receiving()
+        if self._websocket._callers is not None or self._websocket._view_receives:
+            return self._noted()
         return self._next
+
+    async def _noted(self) -> Message:
+        """Gives the next message to a caller that is to be told of the end."""
+        self._websocket._note_receiving()
+        try:
+            return await self._next
+        except StopAsyncIteration:
+            self._websocket._tell_loop()
+            raise
 
 
 class Messages:
