@@ -187,6 +187,9 @@ class Connection:
     def close(self, code: int, reason: str) -> bool:
         """Begins to close; False when it was closing already. `ValueError` for a wrong code."""
 
+    def half_close(self, code: int, reason: str) -> bool:
+        """As `close`, but messages may be sent until that is called, which sends this code."""
+
     def waiting(self) -> tuple[int, bool]:
         """The number of whole messages that wait, and whether the end has come behind them."""
 

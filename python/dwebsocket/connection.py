@@ -78,6 +78,9 @@ class Connection(Protocol):
             ValueError: A code that must not be sent, or a reason that does not fit.
         """
 
+    def half_close(self, code: int, reason: str) -> bool:
+        """As :meth:`dwebsocket._core.Connection.half_close`; raises as :meth:`close`."""
+
     def waiting(self) -> tuple[int, bool]:
         """As :meth:`dwebsocket._core.Connection.waiting`."""
 

@@ -191,6 +191,11 @@ impl PyConnection {
         Ok(py.detach(|| self.0.close(&frame)))
     }
 
+    fn half_close(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<bool> {
+        let frame = CloseFrame::new(Some(code), reason)?;
+        Ok(py.detach(|| self.0.half_close(&frame)))
+    }
+
     fn waiting(&self) -> (usize, bool) {
         self.0.waiting()
     }

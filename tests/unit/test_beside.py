@@ -365,6 +365,61 @@ class TestStart:
         eventually(lambda: sorted(seen) == ["closed", "quick"])
         go_on.set()
 
+    @pytest.mark.parametrize("kind", ["thread", "task"])
+    def test_it_may_send_its_last_words(self, visit: Serve, kind: str) -> None:
+        """The end of the view is told at once; the close frame waits for the helper."""
+        told = threading.Event()
+        seen: list[Any] = []
+
+        def helper(websocket: Any) -> None:
+            with pytest.raises(ConnectionClosed) as end:
+                websocket.receive()
+            told.set()
+            seen.extend([end.value.code, end.value.by, websocket.closed, websocket.send("bye")])
+
+        async def ahelper(websocket: Any) -> None:
+            with pytest.raises(ConnectionClosed) as end:
+                await websocket.areceive()
+            told.set()
+            sent = await websocket.asend("bye")
+            seen.extend([end.value.code, end.value.by, websocket.closed, sent])
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            websocket = request.websocket
+            websocket.start(helper, websocket)
+            websocket.on_close(told.wait, 60)
+
+        @accept_websocket
+        async def aview(request: Any) -> None:
+            await request.websocket.astart(ahelper, request.websocket)
+
+        client = visit(view if kind == "thread" else aview).serve().client
+        assert (client.receive(), client.closing()) == ("bye", (1000, ""))
+        assert seen == [1000, "local", True, True]
+
+    def test_its_last_words_are_no_more_when_the_client_goes(self, visit: Serve) -> None:
+        """It leaves no connection behind; `send` says so."""
+        go_on, sent = threading.Event(), []
+
+        def helper(websocket: Any) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                websocket.receive()
+            while websocket.send("still here"):
+                time.sleep(0.001)
+            sent.append(False)
+            go_on.set()
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.start(helper, request.websocket)
+
+        made = visit(view).serve()
+        assert made.client.receive() == "still here"
+        made.client.close(4000)
+        assert go_on.wait(60)
+        assert sent == [False]
+
     def test_of_an_async_view(self, visit: Serve) -> None:
         """A task; one that does not end is cancelled."""
         seen: list[Any] = []

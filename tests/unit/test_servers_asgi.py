@@ -94,6 +94,39 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 @in_loop
+async def test_half_closed_it_sends_until_it_is_closed() -> None:
+    """Nothing comes in any more; the close goes out as it was begun."""
+    wire = Wire()
+    assert wire.connection.half_close(1000, "over")
+    wire.put("too late")
+    assert not wire.connection.half_close(1001, "")
+    assert wire.websocket.closed
+    with pytest.raises(ConnectionClosed, match="over"):
+        await wire.websocket.areceive()
+    assert wire.websocket.send("last words")
+    assert not wire.connection.close(1001, "")
+    assert not wire.websocket.send("late")
+    await until(lambda: len(wire.sent) == 3)
+    assert wire.said() == ["last words"]
+    assert wire.sent[2] == {"type": "websocket.close", "code": 1000, "reason": "over"}
+    wire.disconnect()
+    await wire.serving
+
+
+@in_loop
+async def test_half_closed_it_is_shed() -> None:
+    """With the code that was begun."""
+    wire = Wire()
+    await until(lambda: len(wire.sent) == 1)
+    wire.connection.half_close(1000, "over")
+    wire.connection.shed()
+    await until(lambda: len(wire.sent) == 2)
+    assert wire.sent[1] == {"type": "websocket.close", "code": 1000, "reason": "over"}
+    wire.disconnect()
+    await wire.serving
+
+
+@in_loop
 async def test_accept_goes_first_and_order_is_kept() -> None:
     """Messages that the view sends at once come behind the accept."""
     wire = Wire()

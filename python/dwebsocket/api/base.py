@@ -154,13 +154,22 @@ class Base:
         if self._close_callbacks is not None:
             self._close_callbacks.attach(connection, waiter, spawn, self._world)
 
-    def _finish(self, code: int, reason: str) -> None:
+    def _finish(self, code: int, reason: str, *, is_half: bool = False) -> None:
         """
         Does what remains to be done when the view has ended.
 
         Its permit stays until the functions beside it have ended, too: the process waits for it.
+
+        Args:
+            code: The close code.
+            reason: The reason beside it.
+            is_half: Others may still send, until this is closed once more.
         """
-        if self._close_soon(code, reason):
+        if is_half and self._connection is not None:
+            began = self._connection.half_close(code, reason)
+        else:
+            began = self._close_soon(code, reason)
+        if began:
             self._is_deliberate = True
         self._leave()
         self._is_finished = True

@@ -169,6 +169,11 @@ class Helpers:
         self._tickers.add(ticker)
         return ticker
 
+    @property
+    def are_running(self) -> bool:
+        """Whether one of them has not ended; a thread of ``every`` does not count."""
+        return bool(self._helpers or self._tasks)
+
     def join(self) -> None:
         """Waits a moment for all helpers to end. To be called when the connection has ended."""
         self._stop_tickers()

@@ -72,6 +72,10 @@ class NeverOpened:
         """Gives False: it is closed already."""
         return False
 
+    def half_close(self, code: int, reason: str) -> bool:
+        """Gives False: it is closed already."""
+        return False
+
     def waiting(self) -> tuple[int, bool]:
         """Gives no messages, and the end."""
         return 0, True

@@ -261,7 +261,11 @@ def end_beside(websocket: WebSocket) -> None:
     websocket._view_request = None
     if (view := websocket._view) is not None:
         websocket._view = None
-        view.helpers.join()
+        try:
+            view.helpers.join()
+        finally:
+            # Behind their last words.
+            websocket._close_soon(_NORMAL, "")
     if (callbacks := websocket._close_callbacks) is not None:
         websocket._waiter.wait_until(callbacks.done(), _moment())
     _release(websocket)
@@ -272,7 +276,10 @@ async def aend_beside(websocket: WebSocket) -> None:
     websocket._view_request = None
     if (view := websocket._view) is not None:
         websocket._view = None
-        await view.helpers.ajoin()
+        try:
+            await view.helpers.ajoin()
+        finally:
+            websocket._close_soon(_NORMAL, "")
     if (callbacks := websocket._close_callbacks) is not None:
         done = LoopEvent()
         callbacks.done().add_done_callback(lambda _: done.set())
@@ -474,7 +481,9 @@ def _end(
         path = printable(request.path)
         _log.exception("An error of a WebSocket view could not be reported: %s", path)
     finally:
-        websocket._finish(code, reason)
+        view = websocket._view
+        has_last_words = error is None and view is not None and view.helpers.are_running
+        websocket._finish(code, reason, is_half=has_last_words)
         if (unwanted := websocket._unwanted_end()) is not None:
             report_end(request, *unwanted)
         own_websocket.set(None)

@@ -118,8 +118,9 @@ struct Life {
     ended_at: Option<Instant>,
     /// The close frames of both sides are exchanged, or can no longer be.
     handshake_done: bool,
-    /// The frame that [`Connection::close`] sends in place of its caller's.
-    failure: Option<CloseFrame>,
+    /// The frame that [`Connection::close`] sends in place of its caller's: the connection fails
+    /// and waits for answers, or it is half-closed.
+    awaited: Option<CloseFrame>,
     /// Notified when the connection begins to end.
     watches: Vec<Watch>,
 }
@@ -284,18 +285,36 @@ impl Connection {
         if self.is_foreign() {
             return false;
         }
-        let failure = self.life.lock().failure.take();
-        let frame = failure.as_ref().unwrap_or(frame);
-        let began = self.begin_end(End {
-            code: frame.code.unwrap_or(close::NO_STATUS),
-            reason: frame.reason.clone(),
-            by: Initiator::Local,
-        });
-        if began {
+        let awaited = self.life.lock().awaited.take();
+        let frame = awaited.as_ref().unwrap_or(frame);
+        let began = self.begin_end(ended_by(frame));
+        if began || awaited.is_some() {
             self.outbox.seal(frame);
         }
         // Also when the connection was ending already: a peer that is lost may have left unread
         // bytes in the socket, and the view that closes needs no messages from them.
+        self.inbox.end();
+        self.wake.notify_one();
+        began
+    }
+
+    /// As [`Connection::close`], but `frame` waits until that is called: messages can be sent until
+    /// then.
+    pub fn half_close(&self, frame: &CloseFrame) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let mut life = self.life.lock();
+        if life.end.is_none() {
+            if life.awaited.is_some() {
+                // It fails, and has waited for the view alone.
+                drop(life);
+                return self.close(frame);
+            }
+            life.awaited = Some(frame.clone());
+        }
+        drop(life);
+        let began = self.begin_end(ended_by(frame));
         self.inbox.end();
         self.wake.notify_one();
         began
@@ -381,7 +400,9 @@ impl Connection {
         // All frames that the peer sends from now on are ignored, a close frame, too.
         life.handshake_done = true;
         let is_ending = life.end.is_some();
-        life.failure = (!is_ending).then(|| frame.clone());
+        if !is_ending {
+            life.awaited = Some(frame.clone());
+        }
         drop(life);
         let waits = !is_ending && self.inbox.await_answers();
         if !waits {
@@ -392,8 +413,8 @@ impl Connection {
 
     /// Closes with the frame of [`Connection::fail`], unless that was sent meanwhile.
     pub(crate) fn finish_failing(&self) {
-        let failure = self.life.lock().failure.take();
-        if let Some(frame) = failure {
+        let awaited = self.life.lock().awaited.take();
+        if let Some(frame) = awaited {
             self.close(&frame);
         }
     }
@@ -437,6 +458,21 @@ impl Connection {
 
     pub(crate) fn is_ending(&self) -> bool {
         self.life.lock().end.is_some()
+    }
+
+    /// Whether [`Connection::close`] has not been called, nor has the peer ended the connection.
+    pub(crate) fn needs_close(&self) -> bool {
+        let life = self.life.lock();
+        life.end.is_none() || life.awaited.is_some()
+    }
+}
+
+/// The end by a close frame of ours.
+fn ended_by(frame: &CloseFrame) -> End {
+    End {
+        code: frame.code.unwrap_or(close::NO_STATUS),
+        reason: frame.reason.clone(),
+        by: Initiator::Local,
     }
 }
 
@@ -559,6 +595,32 @@ mod tests {
         assert!(connection.close(&frame(close::NORMAL)));
         let failure = end(close::PROTOCOL_ERROR, Initiator::Local);
         assert_eq!(connection.end(), Some(failure));
+    }
+
+    #[test]
+    fn a_half_closed_connection_sends_until_it_is_closed() {
+        let failing = |connection: &Connection| {
+            connection.fail(frame(close::PROTOCOL_ERROR));
+        };
+        let closing = |connection: &Connection| {
+            assert!(!connection.close(&frame(close::GOING_AWAY)));
+        };
+        for finish in [failing, closing] {
+            let (connection, mut peer) = connection("");
+            assert!(connection.half_close(&frame(close::NORMAL)));
+            assert!(!connection.half_close(&frame(close::GOING_AWAY)) && connection.needs_close());
+            let normal = end(close::NORMAL, Initiator::Local);
+            assert_eq!(connection.end(), Some(normal));
+            assert!(matches!(connection.take(None), Taken::End));
+            assert!(connection.send(Kind::Text, b"bye", None).unwrap());
+            finish(&connection);
+            assert!(!connection.send(Kind::Text, b"late", None).unwrap());
+            assert!(!connection.needs_close());
+            connection.outbox.cut();
+            let mut came = Vec::new();
+            peer.read_to_end(&mut came).unwrap();
+            assert_eq!(came, b"\x81\x03bye\x88\x02\x03\xe8");
+        }
     }
 
     #[test]

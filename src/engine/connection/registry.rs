@@ -63,7 +63,7 @@ impl State {
         self.connections
             .values()
             .filter_map(Weak::upgrade)
-            .filter(|connection| !connection.is_ending())
+            .filter(|connection| connection.needs_close())
             .collect()
     }
 }

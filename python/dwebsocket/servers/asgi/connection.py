@@ -250,6 +250,22 @@ class AsgiConnection:
         Raises:
             ValueError: A code that must not be sent, or a reason that does not fit.
         """
+        began = self.half_close(code, reason)
+        with self._room:
+            # A close that was begun before goes out as it was begun.
+            if not self._sealed:
+                self._put(self._close_event(), 0)
+                self._sealed = True
+            self._announce_room()
+        return began
+
+    def half_close(self, code: int, reason: str) -> bool:
+        """
+        As :meth:`dwebsocket.connection.Connection.half_close`.
+
+        Raises:
+            ValueError: A code that must not be sent, or a reason that does not fit.
+        """
         if not _core.may_send_close_code(code):
             raise refused_code(code)
         if (length := len(reason.encode())) > _MAX_REASON_BYTES:
@@ -260,12 +276,14 @@ class AsgiConnection:
             began = self._end is None
             if began:
                 self._end, self._ended_at = (code, reason, "local"), clock.now()
-                self._put({"type": "websocket.close", "code": code, "reason": reason}, 0)
-                self._sealed = True
             self._end_inbox()
-            self._announce_room()
             self._announce_end()
         return began
+
+    def _close_event(self) -> Event:
+        assert self._end is not None
+        code, reason, _ = self._end
+        return {"type": "websocket.close", "code": code, "reason": reason}
 
     def discard(self) -> None:
         """As :meth:`dwebsocket.connection.Connection.discard`."""
@@ -292,9 +310,10 @@ class AsgiConnection:
                 self._outbox.append(being_sent)
                 self._outbox_bytes = being_sent[1]
             if self._end is None:
-                code, reason = _TRY_AGAIN_LATER, _NO_MEMORY
-                self._end, self._ended_at = (code, reason, "local"), clock.now()
-                close = {"type": "websocket.close", "code": code, "reason": reason}
+                self._end = (_TRY_AGAIN_LATER, _NO_MEMORY, "local")
+                self._ended_at = clock.now()
+            if not self._sealed:
+                close = self._close_event()
             if (
                 close is not None
                 and not is_stuck
