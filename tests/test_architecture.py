@@ -26,7 +26,7 @@ LINE: list[set[str]] = [
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
     {"worlds"},
     {"callbacks", "checks", "database", "durations", "records"}
-    | {"request_copy", "signals", "tally", "tracing"},
+    | {"preloading", "request_copy", "signals", "tally", "tracing"},
     {"protocol", "waiting"},
     {"api"},
     {"groups"},

@@ -7,10 +7,13 @@ import inspect
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import dwebsocket
 from support.fresh import failures
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 # Imports of existing code (of the original, and of the tutorials written for it).
@@ -117,6 +120,113 @@ def documented() -> dict[str, Any]:
 def test_old_imports() -> None:
     """Each works in a process that has imported nothing else of the package."""
     assert failures(OLD_IMPORTS) == {}
+
+
+def test_names_are_imported_when_they_are_used() -> None:
+    """By a command of a project, by the app, and by a model that publishes."""
+    count = "assert len([name for name in sys.modules if name.startswith('dwebsocket')])"
+    pieces = [
+        f"import dwebsocket, sys; {count} == 1",
+        f"import dwebsocket, sys; dwebsocket.WebSocketError; {count} == 2",
+        f"import dwebsocket.apps, dwebsocket.exceptions, sys; {count} < 30",
+        f"from dwebsocket import group; import sys; {count} < 60",
+    ]
+    assert failures(pieces) == {}
+
+
+_URLS = """
+from django.urls import path
+from dwebsocket import accept_websocket
+
+@accept_websocket(text_type=str)
+def echo(request):
+    for message in request.websocket:
+        request.websocket.send(message)
+
+urlpatterns = [path("echo/", echo)]
+"""
+_PROJECT = """
+import contextlib, io, sys
+sys.path.insert(0, {folder!r})
+from django.conf import settings
+settings.configure(
+    ALLOWED_HOSTS=["testserver"],
+    INSTALLED_APPS=["dwebsocket"],
+    ROOT_URLCONF="decorated_urls",
+    SECRET_KEY="x",
+)
+
+def ours():
+    return {{name for name in sys.modules if name.startswith("dwebsocket")}}
+
+"""
+_COMMAND = """
+from django.core.management import execute_from_command_line
+with contextlib.redirect_stdout(io.StringIO()):
+    execute_from_command_line(["manage.py", "check"])
+assert "decorated_urls" in sys.modules
+assert len(ours()) < 40, ours()
+# One that serves, as `runserver`, gets its first request.
+from django.core.signals import request_started
+request_started.send(None)
+"""
+_SETUP = "import django; django.setup(); import decorated_urls\n"
+_CONVERSATION = """
+from dwebsocket.testing import WebSocketClient
+before = ours()
+with WebSocketClient().websocket("/echo/") as ws:
+    ws.send("hello")
+    assert ws.receive() == "hello"
+new = ours() - before
+assert not new, new
+"""
+
+
+def test_a_command_imports_little_and_a_handshake_nothing(tmp_path: Path) -> None:
+    """A command imports decorated views; a process that serves has all, whoever imports them."""
+    (tmp_path / "decorated_urls.py").write_text(_URLS)
+    project = _PROJECT.format(folder=str(tmp_path))
+    assert failures([project + begin + _CONVERSATION for begin in (_COMMAND, _SETUP)]) == {}
+
+
+def test_decorator_hides_its_module_in_any_order() -> None:
+    """A module and a decorator have one name."""
+    used = "assert dwebsocket.websocket(lambda request: None).accept_websocket is True"
+    pieces = [
+        f"import dwebsocket; {used}",
+        f"import dwebsocket.websocket; {used}",
+        f"import dwebsocket.decorators; import dwebsocket.websocket; {used}",
+        f"from dwebsocket.websocket import WebSocket; import dwebsocket; {used}",
+        "from dwebsocket import WebSocket, websocket; assert websocket.WebSocket is WebSocket",
+        "import dwebsocket; assert dwebsocket.decorators.websocket is dwebsocket.websocket",
+        "import dwebsocket; assert dwebsocket.signals.websocket_opened",
+    ]
+    assert failures(pieces) == {}
+
+
+def test_what_needs_no_import_of_its_own() -> None:
+    """A process that serves is asked for its numbers; one that publishes hears of sign-outs."""
+    settings = "from django.conf import settings; settings.configure(); import django, sys"
+    pieces = [
+        f"{settings}; django.setup(); from dwebsocket import accept_websocket, tally; "
+        "tally.refused(403, 'origin'); assert 'dwebsocket.operations.survey' in sys.modules",
+        f"{settings}; django.setup(); from dwebsocket import group; "
+        "from django.core.signals import request_started; request_started.send(None); "
+        "request_started.send(None); from dwebsocket import sign_out; "
+        "assert sign_out.listen.cache_info().misses == 1",
+        f"{settings}; from dwebsocket import signals; told = []; "
+        "signals.member_left.connect(lambda sender, **_: told.append(sender), weak=False); "
+        "signals.send(signals.member_left, None, None); "
+        "from dwebsocket import WebSocket; assert told == [WebSocket]",
+    ]
+    assert failures(pieces) == {}
+
+
+def test_names_that_are_not_there() -> None:
+    """The error is that of every module, also where a part of the package cannot be imported."""
+    with pytest.raises(AttributeError, match="module 'dwebsocket' has no attribute 'nope'"):
+        dwebsocket.nope  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(dwebsocket, "__wrapped__")
 
 
 def test_public_names() -> None:

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from dwebsocket.asgi_views import asgi_websocket
-from dwebsocket.client import ClientConnection, aconnect, connect
-from dwebsocket.decorators import accept_websocket, require_websocket, websocket
-from dwebsocket.exceptions import (
-    ConnectionClosed,
-    ConnectionFailed,
-    ConnectionTimeout,
-    GroupUnavailable,
-    HandshakeRefused,
-    InternalError,
-    InvalidMessage,
-    PingTimeout,
-    ReceiveTimeout,
-    SendTimeout,
-    ShuttingDown,
-    UnsupportedServer,
-    UsageError,
-    WebSocketError,
-)
-from dwebsocket.groups import Group, group, group_statistics, user
-from dwebsocket.handler import WebSocketHandler
-from dwebsocket.operations import metrics, site_statistics, statistics
-from dwebsocket.records import event_counts
-from dwebsocket.shutdown import drain
-from dwebsocket.sign_out import close_user
-from dwebsocket.typing import WebSocketRequest
-from dwebsocket.websocket import WebSocket
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-# The decorator hides the module of the same name: `dwebsocket.websocket.WebSocket` is found so.
-websocket.__dict__["WebSocket"] = WebSocket
+if TYPE_CHECKING:
+    from dwebsocket.asgi_views import asgi_websocket
+    from dwebsocket.client import ClientConnection, aconnect, connect
+    from dwebsocket.decorators import accept_websocket, require_websocket, websocket
+    from dwebsocket.exceptions import (
+        ConnectionClosed,
+        ConnectionFailed,
+        ConnectionTimeout,
+        GroupUnavailable,
+        HandshakeRefused,
+        InternalError,
+        InvalidMessage,
+        PingTimeout,
+        ReceiveTimeout,
+        SendTimeout,
+        ShuttingDown,
+        UnsupportedServer,
+        UsageError,
+        WebSocketError,
+    )
+    from dwebsocket.groups import Group, group, group_statistics, user
+    from dwebsocket.handler import WebSocketHandler
+    from dwebsocket.operations import metrics, site_statistics, statistics
+    from dwebsocket.records import event_counts
+    from dwebsocket.shutdown import drain
+    from dwebsocket.sign_out import close_user
+    from dwebsocket.typing import WebSocketRequest
+    from dwebsocket.websocket import WebSocket
 
 __all__ = [
     "ClientConnection",
@@ -69,3 +72,61 @@ __all__ = [
     "user",
     "websocket",
 ]
+
+# Where each name is found, on first use: most processes of a project need few of them, and a
+# command none.
+_HOMES = {
+    "asgi_views": ("asgi_websocket",),
+    "client": ("ClientConnection", "aconnect", "connect"),
+    "decorators": ("accept_websocket", "require_websocket"),
+    "exceptions": (
+        *("ConnectionClosed", "ConnectionFailed", "ConnectionTimeout", "GroupUnavailable"),
+        *("HandshakeRefused", "InternalError", "InvalidMessage", "PingTimeout", "ReceiveTimeout"),
+        *("SendTimeout", "ShuttingDown", "UnsupportedServer", "UsageError", "WebSocketError"),
+    ),
+    "groups": ("Group", "group", "group_statistics", "user"),
+    "handler": ("WebSocketHandler",),
+    "operations": ("metrics", "site_statistics", "statistics"),
+    "records": ("event_counts",),
+    "shutdown": ("drain",),
+    "sign_out": ("close_user",),
+    "typing": ("WebSocketRequest",),
+    "websocket": ("WebSocket",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = f"{__name__}.{_HOME_OF.get(name, name)}"
+    try:
+        found: Any = import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name != home:
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    if name in _HOME_OF:
+        # Next time it is simply there.
+        found = globals()[name] = getattr(found, name)
+    return found
+
+
+class _Package(ModuleType):
+    """This module: its decorator hides the module of the same name, whichever comes first."""
+
+    @property
+    def websocket(self) -> Any:
+        """The decorator, which has the class :class:`WebSocket`, as that module has."""
+        from dwebsocket.decorators import websocket
+        from dwebsocket.websocket import WebSocket
+
+        websocket.__dict__["WebSocket"] = WebSocket
+        return websocket
+
+    @websocket.setter
+    def websocket(self, module: ModuleType) -> None:
+        """Where Python puts that module when it is imported."""
+
+
+sys.modules[__name__].__class__ = _Package

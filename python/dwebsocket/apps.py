@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import AppConfig
 
-from dwebsocket import checks, sign_out
+from dwebsocket import checks, preloading, sign_out
 from dwebsocket.compat.django import extend_asgi_handler
 
 
@@ -23,6 +23,7 @@ class DwebsocketConfig(AppConfig):
         checks.register()
         sign_out.listen_in_all()
         extend_asgi_handler(_asgi, _serve)
+        preloading.begin()
 
 
 def _asgi() -> Any:

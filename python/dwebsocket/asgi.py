@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import django
 from asgiref.sync import sync_to_async
 
-from dwebsocket import _core, shutdown
+from dwebsocket import _core, preloading, shutdown
 from dwebsocket.compat import granian
 from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.django import HANDLER_CLOSES
@@ -461,3 +461,6 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return
+
+
+preloading.begin()

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -22,6 +22,7 @@ from dwebsocket.group_settings import DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_OF_GROUPS = "dwebsocket.groups.checks"
 _MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 _WORKERS = re.compile(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)")
 # Schemes that are no page's, and those of the pages that mean them.
@@ -37,6 +38,8 @@ def register() -> None:
     """Registers the checks with Django. May be repeated; needs no settings."""
     checks.register(check)
     checks.register(check_deployment, deploy=True)
+    checks.register(check_groups)
+    checks.register(check_groups_of_deployment, deploy=True)
 
 
 def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -59,6 +62,21 @@ def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.Chec
     """Runs the checks of ``manage.py check --deploy``."""
     # Elsewhere the number of workers may be in the server's own configuration.
     return [] if _has_several_workers() else list(_layers_in_memory())
+
+
+def check_groups(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Runs the checks of ``WEBSOCKET_GROUPS``."""
+    if not hasattr(settings, "WEBSOCKET_GROUPS"):
+        # The default has no problems. Each command would import all that groups need.
+        return []
+    found: list[checks.CheckMessage] = import_module(_OF_GROUPS).check()
+    return found
+
+
+def check_groups_of_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Runs those of ``manage.py check --deploy``."""
+    found: list[checks.CheckMessage] = import_module(_OF_GROUPS).check_deployment()
+    return found
 
 
 def _engine() -> Iterator[checks.CheckMessage]:
@@ -187,6 +205,9 @@ def _has_process_view(path: str) -> bool:
 
 
 def _old_distribution() -> Iterator[checks.CheckMessage]:
+    # Here: it costs as much as the rest of this module.
+    from importlib import metadata
+
     try:
         old = metadata.version("dwebsocket")
     except metadata.PackageNotFoundError:

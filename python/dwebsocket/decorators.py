@@ -10,15 +10,8 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.views import View
 
-from dwebsocket import checks, conf, sign_out
-from dwebsocket.groups.of_view import ViewGroups
-from dwebsocket.handshake import fallback, inline
-from dwebsocket.handshake.attributes import has_websocket, prepare
-from dwebsocket.handshake.judge import Asked
-from dwebsocket.handshake.refusal import refuse
-from dwebsocket.handshake.upgrade import aupgrade, upgrade
-from dwebsocket.runners.quiet import class_based, class_of
-from dwebsocket.runners.view import Detached, name_of
+from dwebsocket import checks, conf, preloading, sign_out
+from dwebsocket.compat.django_views import class_based, class_of, is_async, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,7 +21,9 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
     from typing_extensions import Unpack
 
-    from dwebsocket.groups.of_view import Wanted
+    from dwebsocket.groups.of_view import ViewGroups, Wanted
+    from dwebsocket.handshake.judge import Asked
+    from dwebsocket.runners.view import Detached
     from dwebsocket.typing import ViewDecorator, ViewOptions
 
     WEBSOCKET_MIDDLEWARE_INSTALLED: bool
@@ -203,6 +198,8 @@ def _decorate(
         raise TypeError(f"{mode}(presence=…) needs groups=[…], whose users are told")
     view_groups = None
     if groups is not None:
+        from dwebsocket.groups.of_view import ViewGroups
+
         view_groups = ViewGroups(mode, groups, resume=resume, presence=presence)
     if view is None:
         return functools.partial(_wrap, mode, accept, view_groups, overrides)
@@ -252,39 +249,60 @@ def _wrap(
     overrides: dict[str, Any],
     view: Callable[..., Any],
 ) -> Callable[..., Any]:
+    # What answers requests is imported before the first one: see `preloading`.
+    known: list[Detached] = []
+
+    def detached() -> Detached:
+        if not known:
+            from dwebsocket.runners.view import Detached
+
+            known.append(Detached(view))
+        return known[0]
+
     def asked_of(request: HttpRequest, args: Any, kwargs: Any) -> Asked | None:
         """Gives the handshake in a request, None when the view is to answer the request."""
+        from dwebsocket.handshake.attributes import has_websocket, prepare
+        from dwebsocket.handshake.judge import Asked
+
         if has_websocket(request):
             # Another decorator or middleware has given it the WebSocket.
             return None
         factory = prepare(request)
         if factory is None:
             return None
-        return Asked(request, factory, detached, args, kwargs, overrides, groups)
+        return Asked(request, factory, detached(), args, kwargs, overrides, groups)
 
     def refusal(request: HttpRequest) -> HttpResponse | None:
         if mode == "require_websocket" and getattr(request, "websocket", None) is None:
+            from dwebsocket.handshake.refusal import refuse
+
             return refuse(request, 400, "This address is for WebSockets only.")
         return None
 
+    is_coroutine = is_async(view)
     if groups is not None and accept:
         _refuse_groups_above_guards(mode, view)
-    detached = Detached(view)
 
     @functools.wraps(view)
     def blocking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        from dwebsocket.handshake import fallback, inline
+        from dwebsocket.handshake.upgrade import upgrade
+
         if fallback.asks(request, overrides):
             if (response := fallback.answer(request, overrides)) is not None:
                 return response
         if (asked := asked_of(request, args, kwargs)) is not None:
             return upgrade(asked, accept=accept)
         if (response := refusal(request)) is None:
-            plain = async_to_sync(view) if detached.is_async else view
+            plain = async_to_sync(view) if is_coroutine else view
             response = plain(request, *args, **kwargs)
         return inline.with_response(request, response)
 
     @functools.wraps(view)
     async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        from dwebsocket.handshake import fallback, inline
+        from dwebsocket.handshake.upgrade import aupgrade
+
         if fallback.asks(request, overrides):
             if (response := await fallback.aanswer(request, overrides)) is not None:
                 return response
@@ -295,7 +313,7 @@ def _wrap(
         return inline.with_response(request, response)
 
     wrapper: Callable[..., Any] = blocking
-    if detached.is_async:
+    if is_coroutine:
         wrapper = awaited
         # Without the event loop in which Django under WSGI awaits a view.
         awaited.__dict__["blocking"] = blocking
@@ -304,3 +322,6 @@ def _wrap(
     setattr(wrapper, mode, True)
     wrapper.__dict__["handles_websocket"] = True
     return wrapper
+
+
+preloading.begin()

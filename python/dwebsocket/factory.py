@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from dwebsocket import preloading
 from dwebsocket.request import http_request, transport_of
 from dwebsocket.websocket import WebSocket
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 logger = logging.getLogger(__name__)
+
+# Where a project's own middleware makes WebSockets.
+preloading.begin_with_a_request()
 
 # Headers that only a WebSocket client sends; a proxy may have dropped Upgrade and Connection.
 _MARKS = ("HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_KEY1", "HTTP_SEC_WEBSOCKET_VERSION")

@@ -11,13 +11,13 @@ from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.utils.module_loading import import_string
 
-from dwebsocket import checks, conf
+from dwebsocket import checks, conf, preloading
+from dwebsocket.compat.django_views import class_based
 from dwebsocket.handshake import fallback
 from dwebsocket.handshake.attributes import create_websocket, has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import upgrade
-from dwebsocket.runners.quiet import class_based
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -164,3 +164,6 @@ def _handles_websocket(view: Callable[..., Any]) -> bool:
     dispatches = [vars(each).get("dispatch") for each in getattr(cls, "__mro__", ())]
     methods = [getattr(cls, name, None), *dispatches]
     return any(getattr(method, "handles_websocket", False) for method in methods)
+
+
+preloading.begin()

@@ -24,9 +24,7 @@ from django.conf import settings
 from django.core.signals import request_started
 from django.db import connections
 
-from dwebsocket import announcements, authentication, recheck, user_changes, worlds
-from dwebsocket.announcements import Hint
-from dwebsocket.api.arguments import check_close
+from dwebsocket import authentication, user_changes, worlds
 from dwebsocket.compat.django_auth import is_in_test_case
 from dwebsocket.compat.django_commits import after_commit
 from dwebsocket.registry import SIGNED_OUT, close_here, digest
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from dwebsocket.announcements import Hint
     from dwebsocket.registry import Who
 
     Act = Callable[[], object]
@@ -117,6 +116,14 @@ def _after_commit(act: Act, using: str) -> None:
         after_commit(act, using, robust=True)
 
 
+def _ask(hint: Hint) -> None:
+    """Asks for users and sessions: see :func:`dwebsocket.recheck.ask`."""
+    # Here: most commands of a project sign nobody out, and need no group.
+    from dwebsocket import recheck
+
+    recheck.ask(hint)
+
+
 def close_user(
     user: object, *, code: int = SIGNED_OUT, reason: str = "signed out", realm: str | None = None
 ) -> int:
@@ -144,6 +151,9 @@ def close_user(
         TypeError, ValueError, UsageError, ImproperlyConfigured: The realm, as for
             :func:`dwebsocket.user`.
     """
+    from dwebsocket import announcements
+    from dwebsocket.api.arguments import check_close
+
     check_close(code, reason)
     pk = getattr(user, "pk", user)
     key = worlds.user_key(pk, worlds.chosen_realm(realm, "close_user()"))
@@ -165,7 +175,7 @@ def _on_logged_out(request: HttpRequest | None, user: Any, **_: Any) -> None:
     pk = getattr(user, "pk", None)
     # The session may have got another key since a handshake, so ask for all of the user's.
     hint = _hint_of(pk, (digest(key),) if key else (), request)
-    act = functools.partial(recheck.ask, hint)
+    act = functools.partial(_ask, hint)
     if key and hasattr(session, "flush"):
         _after_flush(session, act)
     else:
@@ -207,18 +217,20 @@ def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
         return
     # If another user was signed in before, `login()` has flushed that session without a signal.
     if authentication.login_in(store, cookie) != str(user.pk):
-        recheck.ask(Hint(sessions=(digest(cookie),)))
+        _ask(_hint_of(None, (digest(cookie),)))
 
 
 def _on_session_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> None:
     # Those of anonymous visitors are deleted at each login, those that are over by `clearsessions`.
     if authentication.is_login(store, instance):
-        hint = Hint(sessions=(digest(instance.session_key),))
-        _after_commit(functools.partial(recheck.ask, hint), using)
+        hint = _hint_of(None, (digest(instance.session_key),))
+        _after_commit(functools.partial(_ask, hint), using)
 
 
 def _hint_of(pk: Any, sessions: tuple[str, ...] = (), request: HttpRequest | None = None) -> Hint:
     """Gives a hint about a user of a request's realm, or the present one; of all if not known."""
+    from dwebsocket.announcements import Hint
+
     if pk is None:
         return Hint(sessions=sessions)
     try:
@@ -246,11 +258,11 @@ def _on_saved(
 
     def act() -> None:
         note()
-        recheck.ask(hint)
+        _ask(hint)
 
     _after_commit(act, using)
 
 
 def _on_deleted(instance: Any, using: str, **_: Any) -> None:
     # Read the key now: by the commit the deleted object has none.
-    _after_commit(functools.partial(recheck.ask, _hint_of(instance.pk)), using)
+    _after_commit(functools.partial(_ask, _hint_of(instance.pk)), using)

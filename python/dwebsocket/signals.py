@@ -14,6 +14,7 @@ import contextvars
 import functools
 import logging
 from collections import deque
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -83,6 +84,13 @@ def set_sender(cls: type[Any]) -> None:
     _sender = cls
 
 
+def _class_that_sends() -> type[Any] | None:
+    if _sender is None:
+        # A process without WebSockets has not imported it.
+        import_module("dwebsocket.websocket")
+    return _sender
+
+
 def send(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
     """
     Sends ``signal`` and returns when all receivers have.
@@ -107,7 +115,7 @@ def _send(
     if not signal.receivers:
         return
     call: Callable[[], object] = functools.partial(
-        signal.send_robust, _sender, websocket=websocket, request=request, **facts
+        signal.send_robust, _class_that_sends(), websocket=websocket, request=request, **facts
     )
     if (world := getattr(websocket, "_world", None)) is not None:
         call = functools.partial(_send_within, world, call)
@@ -140,9 +148,9 @@ def _send_in_loop(
     arguments = {"websocket": websocket, "request": request, **facts}
     # Django 4.2 has no `asend_robust`, and no async receivers.
     if (asend_robust := getattr(signal, "asend_robust", None)) is not None:
-        found: Coroutine[Any, Any, object] = asend_robust(_sender, **arguments)
+        found: Coroutine[Any, Any, object] = asend_robust(_class_that_sends(), **arguments)
         return found
-    return sync_to_async(signal.send_robust)(_sender, **arguments)
+    return sync_to_async(signal.send_robust)(_class_that_sends(), **arguments)
 
 
 def _call_on_thread(call: Callable[[], object]) -> None:

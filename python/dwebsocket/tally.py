@@ -8,6 +8,7 @@ ASGI server keeps.
 from __future__ import annotations
 
 from collections import deque
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import unpatched
@@ -46,7 +47,16 @@ _ends: deque[tuple[int, str, Traffic | None]] = deque()
 # that ends just now is in neither of the two parts of the sum for a moment.
 _kept_before = [0] * _GROWING
 _highest = [0] * _GROWING
-_on_event: Callable[[], object] = bool
+
+
+def _tell_first() -> None:
+    # Imported with the first event: it tells of itself by `tell_of_events`.
+    import_module("dwebsocket.operations.survey")
+    if _on_event is not _tell_first:
+        _on_event()
+
+
+_on_event: Callable[[], object] = _tell_first
 
 
 def tell_of_events(call: Callable[[], object]) -> None:

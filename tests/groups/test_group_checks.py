@@ -178,10 +178,12 @@ def test_every_alias_is_checked(override: Override) -> None:
 
 def test_registered_by_importing() -> None:
     """Once, and the one that asks servers for deployments only."""
-    checks.register()
-    assert [c for c in registry.get_checks() if c is checks.check] == [checks.check]
-    assert checks.check_deployment not in registry.get_checks()
-    assert checks.check_deployment in registry.get_checks(include_deployment_checks=True)
+    all_settings.register()
+    ours, of_deployment = all_settings.check_groups, all_settings.check_groups_of_deployment
+    assert [c for c in registry.get_checks() if c is ours] == [ours]
+    assert of_deployment not in registry.get_checks()
+    assert of_deployment in registry.get_checks(include_deployment_checks=True)
+    assert (ours(), of_deployment()) == (checks.check(), checks.check_deployment())
 
 
 def test_in_tests_the_replacement_is_checked(override: Override) -> None:

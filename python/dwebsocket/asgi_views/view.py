@@ -14,9 +14,9 @@ from dwebsocket.asgi_views.either_way import EitherWay
 from dwebsocket.asgi_views.events import Events
 from dwebsocket.asgi_views.scope import scope_of
 from dwebsocket.compat.consumers import sync_consumer_of
+from dwebsocket.compat.django_views import name_of
 from dwebsocket.decorators import require_websocket
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UnsupportedServer, UsageError
-from dwebsocket.runners.view import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,6 +17,7 @@ from django.utils.functional import SimpleLazyObject, empty
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
@@ -29,12 +30,31 @@ HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
 
 _AUTH_MIDDLEWARE = "django.contrib.auth.middleware"
 _TEST_CLIENT = "django.test.client"
+_OF_COMMANDS = ("django.core.management", "django.core.management.base")
 _HIDES = "sensitive_variables_wrapper"
 # The attributes of a match that depend on its route alone. `_func_path`: since 1.9.
 _OF_ROUTE = (
     *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
     "_func_path",
 )
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def is_in_command() -> bool:
+    """
+    Whether a command of ``manage.py`` runs on this thread's stack.
+
+    ``runserver`` serves on a thread that is none. By the names of Django's modules, in every
+    version so far. Where they are others: False.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _OF_COMMANDS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 # --- settings ------------------------------------------------------------------------------------

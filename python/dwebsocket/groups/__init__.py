@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
+from django.core.signals import request_started
+
 from dwebsocket._core import Member
-from dwebsocket.groups import checks, reports
+from dwebsocket.checks import register as _register_checks
+from dwebsocket.groups import reports
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.exchanging import PresenceBackend
@@ -26,5 +32,13 @@ __all__ = [
     "user",
 ]
 
-checks.register()
+
+def _listen_for_sign_outs(**_: Any) -> None:
+    # A process that only publishes may sign out users of others.
+    request_started.disconnect(dispatch_uid="dwebsocket.sign_out")
+    import_module("dwebsocket.sign_out").listen_in_all()
+
+
+_register_checks()
+request_started.connect(_listen_for_sign_outs, dispatch_uid="dwebsocket.sign_out")
 reports.register()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
@@ -22,13 +22,7 @@ _OURS = [f"dwebsocket.groups.{name}" for name in ("local", "process", "redis", "
 _IN_ONE_PROCESS = _OURS[:2]
 
 
-def register() -> None:
-    """Registers the checks with Django. May be repeated; needs no settings."""
-    checks.register(check)
-    checks.register(check_deployment, deploy=True)
-
-
-def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+def check() -> list[checks.CheckMessage]:
     """Finds backends that cannot be used with these settings. Connects to no server."""
     found = [message for alias, own in _entries() for message in _check(alias, own, deploy=False)]
     if NO_ENGINE:
@@ -36,7 +30,7 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     return found
 
 
-def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+def check_deployment() -> list[checks.CheckMessage]:
     """Finds backends that cannot be reached now, or after a reboot: for ``check --deploy``."""
     return [
         message

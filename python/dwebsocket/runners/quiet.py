@@ -15,6 +15,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.compat.django_views import class_based
 from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.records import Record
 
@@ -52,19 +53,6 @@ def is_quiet_end(
     if is_about_none:
         _report_use_of_none(error, request, websocket)
     return is_about_none
-
-
-def class_based(view: Callable[..., Any]) -> Any:
-    """Gives the class behind what ``as_view()`` gives, or behind a decorated ``dispatch``."""
-    # Django's name, and that of Django REST framework.
-    return getattr(view, "view_class", None) or getattr(view, "cls", None) or class_of(view)
-
-
-def class_of(view: Callable[..., Any]) -> type | None:
-    """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
-    # `method_decorator` wraps the bound method into a partial.
-    instance = getattr(getattr(view, "func", view), "__self__", None)
-    return type(instance) if hasattr(instance, "dispatch") else None
 
 
 def _own_code(view: Callable[..., Any]) -> CodeType | None:

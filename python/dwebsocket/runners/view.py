@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -29,10 +29,11 @@ from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.helpers import Helpers
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.compat.asgiref import leave_request
+from dwebsocket.compat.django_views import is_async, name_of
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.records import Record, printable, report_end
 from dwebsocket.runners.async_view_threads import OwnThread
-from dwebsocket.runners.quiet import class_of, is_quiet_end
+from dwebsocket.runners.quiet import is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.waiting.loop_hub import LoopEvent
 from dwebsocket.waiting.waiter import THREAD
@@ -59,8 +60,6 @@ _MAX_REASON_BYTES = 123
 _MOMENT_S, _TESTS_MOMENT_S = 1.0, 10.0
 # Exceptions that end the process and not just a helper: green threads share the main thread.
 _EXITS = (KeyboardInterrupt, SystemExit)
-# Names of views that are kept for the next ones.
-_NAMES = 256
 
 
 class TickingHandler(Protocol):
@@ -109,27 +108,6 @@ def watch_others(find: Callable[[], Witness | None]) -> Callable[[], None]:
         _find_witness = before
 
     return undo
-
-
-def name_of(view: View) -> str:
-    """Gives a view's name for its thread and for messages: module and qualified name."""
-    named = getattr(view, "view_class", None) or class_of(view) or inspect.unwrap(view)
-    named = getattr(named, "func", named)
-    name = getattr(named, "__qualname__", type(named).__name__)
-    # Each connection holds it, as the name of its thread or task.
-    return _one_name(f"{getattr(named, '__module__', '')}.{name}")
-
-
-@functools.lru_cache(_NAMES)
-def _one_name(name: str) -> str:
-    return name
-
-
-def is_async(view: View) -> bool:
-    """Whether calling ``view`` gives a coroutine, also when it is a method of an async class."""
-    if iscoroutinefunction(view):
-        return True
-    return bool(getattr(class_of(view), "view_is_async", False))
 
 
 @final

@@ -1,0 +1,49 @@
+"""What Django's decorators and classes make of a view, undocumented, versions 4.2 to 6.1."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Names of views that are kept for the next ones.
+_NAMES = 256
+
+
+def class_based(view: Callable[..., Any]) -> Any:
+    """Gives the class behind what ``as_view()`` gives, or behind a decorated ``dispatch``."""
+    # Django's name, and that of Django REST framework.
+    return getattr(view, "view_class", None) or getattr(view, "cls", None) or class_of(view)
+
+
+def class_of(view: Callable[..., Any]) -> type | None:
+    """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
+    # `method_decorator` wraps the bound method into a partial.
+    instance = getattr(getattr(view, "func", view), "__self__", None)
+    return type(instance) if hasattr(instance, "dispatch") else None
+
+
+def name_of(view: Callable[..., Any]) -> str:
+    """Gives a view's name for its thread and for messages: module and qualified name."""
+    named = getattr(view, "view_class", None) or class_of(view) or inspect.unwrap(view)
+    named = getattr(named, "func", named)
+    name = getattr(named, "__qualname__", type(named).__name__)
+    # Each connection holds it, as the name of its thread or task.
+    return _one_name(f"{getattr(named, '__module__', '')}.{name}")
+
+
+@functools.lru_cache(_NAMES)
+def _one_name(name: str) -> str:
+    return name
+
+
+def is_async(view: Callable[..., Any]) -> bool:
+    """Whether calling ``view`` gives a coroutine, also when it is a method of an async class."""
+    if iscoroutinefunction(view):
+        return True
+    return bool(getattr(class_of(view), "view_is_async", False))
