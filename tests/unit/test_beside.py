@@ -453,6 +453,27 @@ class TestStart:
         made.client.close()
         eventually(lambda: sorted(seen) == ["cancelled", "told"])
 
+    def test_a_task_has_the_names_of_a_helper(self, visit: Serve) -> None:
+        """It is an `asyncio.Task` all the same; `stop` may come from any thread."""
+        seen: list[Any] = []
+
+        async def helper() -> None:
+            await asyncio.sleep(60)
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            task = await request.websocket.astart(helper)
+            seen.extend([isinstance(task, asyncio.Task), task.is_running])
+            with pytest.raises(UsageError, match="block the event loop"):
+                task.join()
+            seen.append(await asyncio.to_thread(task.join, 0))
+            await asyncio.to_thread(task.stop)
+            seen.extend([await asyncio.to_thread(task.join, 60), task.is_running, task.cancelled()])
+            await request.websocket.asend_json(task.get_name().endswith("helper"))
+
+        assert visit(view).serve().client.receive() == "true"
+        assert seen == [True, True, False, True, False, True]
+
     def test_the_exception_of_a_task_is_the_views(self, visit: Serve, request_log: Any) -> None:
         """As that of a thread."""
 

@@ -13,13 +13,12 @@ from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
 
     from django.http import HttpRequest
     from typing_extensions import TypeVarTuple, Unpack
 
-    from dwebsocket.api.helpers import Helper, Ticker, View
+    from dwebsocket.api.helpers import Helper, Task, Ticker, View
 
     Ts = TypeVarTuple("Ts")
 
@@ -61,14 +60,15 @@ class Beside(Base):
 
     async def astart(
         self, function: Callable[P, Coroutine[Any, Any, object]], *args: P.args, **kwargs: P.kwargs
-    ) -> asyncio.Task[None]:
+    ) -> Task:
         """
         Runs a coroutine function beside an async view, as a task. As :meth:`start`.
 
         A task that has not ended a second after the view is cancelled.
 
         Returns:
-            The task.
+            The task, an ``asyncio.Task`` that has the names of a helper and of a ticker, too:
+            ``is_running``, ``join`` and ``stop``. Those any thread may use.
 
         Raises:
             TypeError: No coroutine function (use :meth:`start`).

@@ -99,7 +99,7 @@ class Helpers:
 
     def __init__(self) -> None:
         self._helpers: set[Helper] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[Task] = set()
         self._tickers: set[Ticker] = set()
 
     def start(
@@ -142,12 +142,11 @@ class Helpers:
         function: Callable[..., Coroutine[Any, Any, Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> asyncio.Task[None]:
+    ) -> Task:
         """Starts the coroutine function as a task of the running loop."""
-        own = contextvars.copy_context()
-        arun = _arun(view, lambda: function(*args, **kwargs))
-        task = own.run(asyncio.get_running_loop().create_task, arun)
-        task.set_name(f"{view.name} {_name_of(function)}")
+        name = f"{view.name} {_name_of(function)}"
+        # Not by the loop's factory, whose tasks have other names.
+        task = Task(_arun(view, lambda: function(*args, **kwargs)), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -165,7 +164,7 @@ class Helpers:
         self, view: View, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]
     ) -> Ticker:
         """Awaits ``call`` every ``seconds`` in the running loop."""
-        ticker = TaskTicker(self.start_task(view, _tick_in_loop, (view, seconds, call), {}))
+        ticker = self.start_task(view, _tick_in_loop, (view, seconds, call), {})
         self._tickers.add(ticker)
         return ticker
 
@@ -205,7 +204,8 @@ class Ticker(ABC):
     """
     The result of :meth:`dwebsocket.WebSocket.every`. Any thread may use it.
 
-    It has the names of a :class:`Helper`, and ``stop``: a function cannot be stopped from outside.
+    It has the names of a :class:`Helper`, and ``stop``: a function that :meth:`WebSocket.start` has
+    started cannot be stopped from outside.
     """
 
     def __init__(self, waiter: Waiter) -> None:
@@ -344,19 +344,19 @@ class ThreadTicker(Ticker):
         return True
 
 
-class TaskTicker(Ticker):
-    """Awaits a coroutine function periodically, as a task of one loop."""
+class Task(Ticker, asyncio.Task[None]):
+    """The result of :meth:`dwebsocket.WebSocket.astart`, and of ``every`` with a coroutine."""
 
-    def __init__(self, task: asyncio.Task[None]) -> None:
-        super().__init__(THREAD)
-        self._task = task
-        task.add_done_callback(lambda _: _settle(self._ended))
+    def __init__(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> None:
+        Ticker.__init__(self, THREAD)
+        asyncio.Task.__init__(self, coroutine, loop=asyncio.get_running_loop(), name=name)
+        self.add_done_callback(lambda _: _settle(self._ended))
 
     def stop(self) -> None:
         """As :meth:`Ticker.stop`: cancels the task, and with it a call that is under way."""
         # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
-            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            self.get_loop().call_soon_threadsafe(self.cancel)
 
 
 def _settle(future: Future[None]) -> None:
