@@ -26,8 +26,8 @@ class WebSocketRequest(HttpRequest):
     handlers, with two more attributes.
 
     Attributes:
-        websocket: The connection. None for a plain HTTP request: a view of ``@accept_websocket``
-            calls :meth:`is_websocket` first.
+        websocket: The connection. None for a plain HTTP request, which its type leaves out: a view
+            of ``@accept_websocket`` calls :meth:`is_websocket` first, and any other has one.
     """
 
     websocket: WebSocket
