@@ -193,6 +193,22 @@ def test_doctor_knows_private_folders(start: Start, tmp_path: Path) -> None:
     assert ask(tmp_path, SENDS)[0] == [[], 2]
 
 
+@pytest.mark.skipif(not can_unshare(), reason="no right to make a namespace of processes")
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_doctor_knows_containers(start: Start, tmp_path: Path, *, is_shared: bool) -> None:
+    """A process in one is told as such, unless both mount the folder and meet there."""
+    mount = "true" if is_shared else f"mount -t tmpfs none {tmp_path}"
+    container = ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
+    start([*container, "sh", "-c", f'{mount} && exec "$0" "$@"'])
+    found, _ = ask(tmp_path, DOCTOR)
+    if is_shared:
+        assert found == []
+        return
+    ((_, what, fix),) = found
+    assert "another container" in what
+    assert "both containers mount" in fix
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")
 def test_doctor_knows_other_users(start: Start, tmp_path: Path) -> None:
     """They never share groups."""
