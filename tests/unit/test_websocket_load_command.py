@@ -227,6 +227,9 @@ def test_a_system_without_the_engine(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Is told so in a sentence, once for all clients."""
+    # What earlier tests have left is logged now.
+    gc.collect()
+    caplog.clear()
     monkeypatch.setattr(_core, "Dialer", unavailable("dwebsocket.connect()"))
     with pytest.raises(CommandError, match=r"dwebsocket\.connect\(\) is not possible on this"):
         load("ws://localhost:1/", clients=5, ramp=0)
