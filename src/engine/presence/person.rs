@@ -16,8 +16,8 @@ pub(super) enum Leaver {
     Here,
     /// That one.
     There(Source),
-    /// One that has ended itself.
-    Gone,
+    /// One that has ended itself, or several at once, none of which knows that it was the last.
+    Unknown,
 }
 
 /// A user, as long as there is a connection, and for the grace after that.
@@ -54,13 +54,15 @@ impl Person {
 
     /// The number of its connections in all processes.
     pub(super) fn connections(&self) -> u32 {
-        let there: u32 = self.shares.iter().map(|(_, count, _)| *count).sum();
-        self.here().saturating_add(there)
+        // Other processes tell the numbers.
+        let there = self.shares.iter().map(|(_, count, _)| *count);
+        there.fold(self.here(), u32::saturating_add)
     }
 
     /// Another connection here, or something else that a known one says about the user.
     pub(super) fn enter(&mut self, place: u32, info: Option<Info>) {
         self.until = None;
+        self.leaver = Leaver::Unknown;
         let info = match self.tabs.iter().position(|(known, _)| *known == place) {
             // The latest to say something counts, so it goes to the end.
             Some(at) if info.is_some() => {
@@ -78,7 +80,13 @@ impl Person {
     pub(super) fn leave(&mut self, place: u32) {
         self.tabs.retain(|(known, _)| *known != place);
         self.choose_info();
-        self.leaver = Leaver::Here;
+        // Else it is left to those that have a connection. They may be leaving it to this process
+        // at this moment.
+        self.leaver = if self.connections() == 0 {
+            Leaver::Here
+        } else {
+            Leaver::Unknown
+        };
     }
 
     /// What the process `source` tells of its connections.
@@ -86,6 +94,7 @@ impl Person {
         let before = self.shares.len();
         self.shares.retain(|(known, ..)| *known != source);
         let had_some = self.shares.len() < before;
+        let is_news = had_some || self.until.is_none();
         if record.facts.since < self.facts.since {
             Arc::make_mut(&mut self.facts)
                 .since
@@ -93,10 +102,12 @@ impl Person {
         }
         if record.connections > 0 {
             self.until = None;
+            self.leaver = Leaver::Unknown;
             self.shares
                 .push((source, record.connections, record.info()));
-        } else if had_some || self.until.is_none() {
-            // Else it repeats what another process has told, or this one knows by itself.
+        } else if is_news && !record.away.is_zero() {
+            // Else it repeats what another process has told, or this one knows by itself; or the
+            // source knows of a connection elsewhere.
             self.leaver = Leaver::There(source);
         }
         self.choose_info();
@@ -108,9 +119,9 @@ impl Person {
     /// The process `source` has ended. True when that took the last connection.
     pub(super) fn forget(&mut self, source: Source) -> bool {
         if self.leaver == Leaver::There(source) {
-            self.leaver = Leaver::Gone;
+            self.leaver = Leaver::Unknown;
         }
-        self.take_share(source, Leaver::Gone)
+        self.take_share(source, Leaver::Unknown)
     }
 
     /// The process `source` has no connection any more. True when that took the last one.

@@ -18,7 +18,8 @@ pub struct Record {
     pub stamp: u64,
     /// The number of connections.
     pub connections: u32,
-    /// How long ago the user's last connection in any process has ended; zero while there is one.
+    /// How long ago the user's last connection in any process has ended; zero while the sender knows
+    /// one. So of several processes whose last connections end at once each tells zero.
     pub away: Duration,
     /// How long a user without connections stays in this group.
     pub grace: Duration,

@@ -338,7 +338,7 @@ impl Presence {
             .filter(|(_, leaver)| match leaver {
                 Leaver::Here => true,
                 Leaver::There(_) => false,
-                Leaver::Gone => acts_for_others(),
+                Leaver::Unknown => acts_for_others(),
             })
             .map(|(facts, _)| Departed {
                 name: Arc::clone(&room.name),

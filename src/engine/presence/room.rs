@@ -22,6 +22,8 @@ use crate::engine::groups::{Member, MemberId, Membership};
 /// some more for each of them.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_FOR_EACH: Duration = Duration::from_micros(20);
+/// Zero would say that there is a connection.
+const SHORTEST_AWAY: Duration = Duration::from_millis(1);
 
 /// The registry, as its rooms know it.
 pub(super) trait Tabs: std::fmt::Debug + Send + Sync {
@@ -247,7 +249,7 @@ impl State {
     /// Whether a user has a connection here, or this process may have to report that it has left.
     pub(super) fn is_used_here(&self) -> bool {
         let may_be_reported = |person: &Person| {
-            person.until.is_some() && matches!(person.leaver, Leaver::Here | Leaver::Gone)
+            person.until.is_some() && matches!(person.leaver, Leaver::Here | Leaver::Unknown)
         };
         !self.tabs.is_empty() || self.people.values().any(may_be_reported)
     }
@@ -359,7 +361,9 @@ impl State {
                 person.stamp
             },
             connections: person.here(),
-            away: left.map_or(Duration::ZERO, |left| self.grace.saturating_sub(left)),
+            away: left.map_or(Duration::ZERO, |left| {
+                self.grace.saturating_sub(left).max(SHORTEST_AWAY)
+            }),
             grace: self.grace,
         }
     }
@@ -385,5 +389,150 @@ fn renewed(people: &HashMap<String, Person>, event: Event) -> Event {
             ..event
         },
         _ => event,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(1);
+    const USER: &str = "user:7";
+
+    fn facts() -> Facts {
+        Facts {
+            since: "s".to_owned(),
+            key: USER.to_owned(),
+            user: None,
+            info: "{}".to_owned(),
+        }
+    }
+
+    /// Processes that tell each other of one user. What they have told is on its way until it is
+    /// handed over.
+    struct Processes {
+        rooms: Vec<State>,
+        /// From a process to another one.
+        told: Vec<(usize, usize, Record)>,
+        now: Instant,
+    }
+
+    impl Processes {
+        /// Each has a connection of the user, and knows those of the others.
+        fn with_a_tab_each(count: usize) -> (Self, Vec<u32>) {
+            let mut all = Self {
+                rooms: (0..count).map(|_| State::default()).collect(),
+                told: Vec::new(),
+                now: Instant::now(),
+            };
+            let tabs = (0..count).map(|number| all.enter(number)).collect();
+            all.hand_over(|_, _| true);
+            (all, tabs)
+        }
+
+        fn enter(&mut self, number: usize) -> u32 {
+            let id = [u8::try_from(number).unwrap(); 16];
+            let (place, _) = self.rooms[number].enter(id, facts(), None, GRACE);
+            self.tell(number);
+            place
+        }
+
+        fn leave(&mut self, number: usize, place: u32) {
+            self.rooms[number].leave(place, self.now);
+            self.tell(number);
+        }
+
+        fn tell(&mut self, from: usize) {
+            let record = self.rooms[from].record(USER, self.now).unwrap();
+            let record = Record::decode(record.encode().into()).unwrap();
+            for to in (0..self.rooms.len()).filter(|to| *to != from) {
+                self.told.push((from, to, record.clone()));
+            }
+        }
+
+        /// Hands over what `is_due` says, by sender and receiver.
+        fn hand_over(&mut self, is_due: impl Fn(usize, usize) -> bool) {
+            for (from, to, record) in std::mem::take(&mut self.told) {
+                if is_due(from, to) {
+                    self.rooms[to].note(from as Source, &record, self.now);
+                } else {
+                    self.told.push((from, to, record));
+                }
+            }
+        }
+
+        /// The processes that report the departure; the first acts for others.
+        fn reporters(mut self) -> Vec<usize> {
+            self.hand_over(|_, _| true);
+            let end = self.now + GRACE * 2;
+            let leavers = self
+                .rooms
+                .iter_mut()
+                .map(|room| match &room.expire(end)[..] {
+                    [(_, leaver)] => *leaver,
+                    other => unreachable!("{other:?}"),
+                });
+            let reports = |(number, leaver)| match leaver {
+                Leaver::Here => Some(number),
+                Leaver::Unknown if number == 0 => Some(number),
+                _ => None,
+            };
+            leavers.enumerate().filter_map(reports).collect()
+        }
+    }
+
+    #[test]
+    fn one_process_reports_a_departure_whatever_they_knew_when_their_connections_ended() {
+        for count in 1..=3 {
+            // Of three processes two may have connections, and so on.
+            for leaving in 1..=count {
+                // Whether what one has told reaches the other before that one's connection ends.
+                for heard in 0..1_u32 << (count * count) {
+                    let (mut all, tabs) = Processes::with_a_tab_each(count);
+                    for (number, place) in tabs.iter().enumerate().rev() {
+                        all.leave(number, *place);
+                        if number >= leaving {
+                            all.hand_over(|_, _| true);
+                        }
+                        all.hand_over(|from, to| heard & (1 << (from * count + to)) != 0);
+                    }
+                    let reporters = all.reporters();
+                    assert_eq!(
+                        reporters.len(),
+                        1,
+                        "{count} {leaving} {heard:b}: {reporters:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_back_and_leaves_again_is_reported_once() {
+        let (mut all, tabs) = Processes::with_a_tab_each(2);
+        all.leave(1, tabs[1]);
+        all.hand_over(|_, _| true);
+        all.leave(0, tabs[0]);
+        all.hand_over(|_, _| true);
+        let again = all.enter(1);
+        all.hand_over(|_, _| true);
+        all.leave(1, again);
+        assert_eq!(all.reporters(), [1]);
+    }
+
+    #[test]
+    fn numbers_that_another_process_tells_cannot_be_too_large() {
+        let (mut all, _) = Processes::with_a_tab_each(1);
+        let record = |connections| Record {
+            facts: Arc::new(facts()),
+            stamp: u64::MAX,
+            connections,
+            away: Duration::ZERO,
+            grace: Duration::from_millis(u64::MAX),
+        };
+        for source in 1..3 {
+            all.rooms[0].note(source, &record(u32::MAX), all.now);
+        }
+        assert_eq!(all.rooms[0].members(all.now)[0].1, u32::MAX);
     }
 }
