@@ -1425,6 +1425,9 @@ def on_terminate(start: Callable[[], object]) -> None:
     """
     Calls `start` when SIGTERM comes, in addition to the existing handler.
 
+    Again while it raises, because there is no thread; once that is written to `sys.unraisablehook`.
+    After two seconds all connections are closed, and a process without another handler ends.
+
     Where there was no handler, SIGTERM no longer ends the process: `start` has to do that. A forked
     child inherits this and has to restore the default.
 

@@ -1,6 +1,13 @@
 //! The whole process: the number of its connections, their adoption, fork and exit.
 
-use std::{os::fd::RawFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::RawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
@@ -254,13 +261,20 @@ pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> 
 pub(crate) fn on_terminate(py: Python<'_>, start: Py<PyAny>) -> PyResult<()> {
     py.detach(|| {
         let engine = Engine::current()?;
+        let has_failed = AtomicBool::new(false);
         signal::on_terminate(&engine, move || {
-            // The interpreter may be gone already; then there is nothing left to call.
-            Python::try_attach(|py| {
-                if let Err(error) = start.call0(py) {
-                    error.write_unraisable(py, None);
+            let started = Python::try_attach(|py| match start.call0(py) {
+                Ok(_) => true,
+                Err(error) => {
+                    // Once: the next attempt comes soon.
+                    if !has_failed.swap(true, Ordering::Relaxed) {
+                        error.write_unraisable(py, None);
+                    }
+                    false
                 }
             });
+            // The interpreter may be gone already; then there is nothing left to call.
+            started.unwrap_or(true)
         })
     })?;
     Ok(())

@@ -122,6 +122,25 @@ print(count)
 """
 
 
+# SIGTERM when the thread that is to handle it cannot be started so many times.
+REFUSED = """
+import _thread, os, signal, sys, threading
+from dwebsocket import _core
+
+left = int(sys.argv[1])
+
+def start():
+    global left
+    left -= 1
+    if left >= 0:
+        raise RuntimeError("can't start new thread")
+    _thread.start_new_thread(_core.die_of_sigterm, ())
+
+_core.on_terminate(start)
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait()
+"""
+
 # A server in C whose handlers of signals exit. The kernel sends the signal when bytes reach the
 # client: it interrupts the main thread while that writes them, with the connection's lock held.
 ABRUPT = (
@@ -304,6 +323,17 @@ def test_engine_has_as_many_threads_as_the_setting_says() -> None:
     ours.close()
     theirs.close()
     assert (done.stdout, done.stderr) == (b"3\n", b"")
+
+
+@pytest.mark.parametrize(
+    "refusals", [2, pytest.param(10**9, marks=pytest.mark.every("it waits for seconds"), id="all")]
+)
+def test_sigterm_while_the_system_gives_no_thread(refusals: int) -> None:
+    """It is handled as soon as there is one; where there is none for long, the process ends."""
+    command = [sys.executable, "-c", REFUSED, str(refusals)]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
+    assert done.stderr.count(b"can't start new thread") == 1
 
 
 def test_interpreter_that_ends_during_the_closing() -> None:

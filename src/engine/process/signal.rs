@@ -5,23 +5,30 @@ use std::{
     mem::MaybeUninit,
     process, ptr,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicI32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
 };
 
-use crate::engine::{base::error::Error, runtime::Engine};
+use crate::{
+    engine::{base::error::Error, runtime::Engine},
+    protocol::close::{self, CloseFrame},
+};
 
-/// How long to wait for a thread when the system gives none.
+/// How long to wait for a thread when the system gives none: between two attempts, and at most.
 const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_secs(2);
+/// How long clients may take their close frames where no thread could be had.
+const GRACE: Duration = Duration::from_secs(1);
+/// Whether SIGTERM had its default action before this.
+static WAS_DEFAULT: OnceLock<bool> = OnceLock::new();
 /// SIGTERM once it has come, else 0.
 static TERMINATED: AtomicI32 = AtomicI32::new(0);
 
@@ -36,7 +43,7 @@ pub(crate) fn after_fork_in_child() {
     TERMINATED.store(0, Ordering::SeqCst);
 }
 
-/// Calls `heard` when SIGTERM comes.
+/// Calls `heard` when SIGTERM comes; again while it gives false, because it got no thread.
 ///
 /// A handler that was there before goes on being called, so a server that handles the signal itself
 /// notices nothing. Where the signal had its default action, it no longer kills the process:
@@ -44,25 +51,76 @@ pub(crate) fn after_fork_in_child() {
 /// that is installed later takes the place of this one. A forked child inherits it, and has to
 /// restore the default where that was in force.
 ///
+/// Where the system gives no thread for two seconds, all connections are closed, and a process that
+/// the signal would have killed by default ends.
+///
 /// # Errors
 /// [`Error::Io`] when the system refuses the handler.
-pub fn on_terminate(engine: &Engine, heard: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+pub fn on_terminate(
+    engine: &Arc<Engine>,
+    heard: impl Fn() -> bool + Send + Sync + 'static,
+) -> Result<(), Error> {
+    let is_handled = is_handled(libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
+    WAS_DEFAULT.get_or_init(|| !is_handled);
     note_in(&TERMINATED, libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
     let _context = engine.handle().enter();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Error::io("cannot watch for SIGTERM"))?;
+    let dying = Arc::downgrade(engine);
     engine.handle().spawn(async move {
         if terminate.recv().await.is_none() {
             return;
         }
-        // Waiting here would keep the engine from closing its connections. Shared, since a closure
-        // is dropped with the thread that could not be started for it.
-        let heard = Arc::new(Mutex::new(Some(heard)));
-        while !starts(&heard) {
+        let end = Instant::now() + LONGEST;
+        let heard = Arc::new(heard);
+        while !starts(&heard, end, &dying) {
+            if Instant::now() >= end {
+                close_all(&dying);
+                sleep(GRACE).await;
+                die_by_default();
+                return;
+            }
             sleep(PAUSE).await;
         }
     });
     Ok(())
+}
+
+/// Has `heard` called on a thread of its own; false when the system gives none now. Waiting for it
+/// in a task would keep the engine from closing its connections.
+fn starts(
+    heard: &Arc<impl Fn() -> bool + Send + Sync + 'static>,
+    end: Instant,
+    engine: &Weak<Engine>,
+) -> bool {
+    let (heard, engine) = (Arc::clone(heard), Weak::clone(engine));
+    let call = move || {
+        while !heard() {
+            if Instant::now() >= end {
+                close_all(&engine);
+                thread::sleep(GRACE);
+                die_by_default();
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+    };
+    thread::Builder::new().spawn(call).is_ok()
+}
+
+fn close_all(engine: &Weak<Engine>) {
+    if let (Some(engine), Ok(frame)) = (
+        engine.upgrade(),
+        CloseFrame::new(Some(close::GOING_AWAY), ""),
+    ) {
+        engine.close_all(&frame);
+    }
+}
+
+fn die_by_default() {
+    if WAS_DEFAULT.get() == Some(&true) {
+        die();
+    }
 }
 
 /// Has `number` written to `last` as soon as that signal comes. Handlers that were there before go
@@ -75,18 +133,6 @@ pub(super) fn note_in(last: &'static AtomicI32, number: libc::c_int) -> io::Resu
     #[expect(unsafe_code, reason = "`note` runs in the signal handler")]
     // SAFETY: it only stores into an atomic, which a handler may do at any time.
     unsafe { signal_hook_registry::register(number, note) }.map(drop)
-}
-
-/// Calls `heard` on a thread of its own; false when the system gives none now.
-fn starts(heard: &Arc<Mutex<Option<impl FnOnce() + Send + 'static>>>) -> bool {
-    let heard = Arc::clone(heard);
-    let call = move || {
-        let heard = heard.lock().take();
-        if let Some(heard) = heard {
-            heard();
-        }
-    };
-    thread::Builder::new().spawn(call).is_ok()
 }
 
 /// Whether the signal `number` has a handler, whichever language it is written in.
