@@ -358,6 +358,9 @@ class Groups:
     def leave(self, name: str, object: Connection | Mailbox) -> bool | None:
         """Ends a membership; true when it was the group's last one here, None without one."""
 
+    def is_member(self, name: str, object: Connection | Mailbox) -> bool:
+        """Whether it is a member of a group, however many groups it is in."""
+
     def names_of(self, object: Connection | Mailbox) -> list[str]:
         """Gives the names of a member's groups."""
 

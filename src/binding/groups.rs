@@ -91,6 +91,13 @@ impl Groups {
         })
     }
 
+    fn is_member(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(match member(object)? {
+            Member::Connection(connection) => self.0.is_member(name, connection.get().0.as_ref()),
+            Member::Mailbox(mailbox) => self.0.is_member(name, mailbox.get().0.as_ref()),
+        })
+    }
+
     fn names_of(&self, object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import time
+import tracemalloc
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -458,6 +459,27 @@ class TestGroups:
         about = [name for name, _ in told if name not in ("websocket_message", "websocket_closed")]
         assert about == ["websocket_opened", "group_joined", "group_left"]
         assert dict(told)["group_left"]["group"] == group("a")
+
+    def test_a_join_does_not_list_the_groups_before(
+        self, visit: Serve, connected: Callable[..., None]
+    ) -> None:
+        """Else to join a thousand, one after the other, would take a million steps."""
+        connected("group_joined", lambda **_: None)
+        peaks: list[int] = []
+
+        @require_websocket
+        def view(request: Any) -> None:
+            for number in range(1000):
+                request.websocket.join(f"group-{number}")
+            tracemalloc.start()
+            try:
+                request.websocket.join("last")
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+
+        visit(view).serve().client.closing()
+        assert peaks[0] < 30_000
 
     @pytest.mark.parametrize("how", ["close", "vanish", "raise", "kick"])
     def test_the_end_of_the_connection_leaves(self, how: str, visit: Serve, told: Told) -> None:

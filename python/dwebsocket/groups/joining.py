@@ -212,9 +212,11 @@ class Joining(Base):
         """Gives those of ``wanted`` that this connection is in already."""
         if (member := member_of(self)) is None:
             return set()
-        aliases = {each.using for each in wanted}
-        found = {alias: set(backends.backend(alias).groups.names_of(member)) for alias in aliases}
-        return {each for each in wanted if each.name in found[each.using]}
+        return {
+            each
+            for each in wanted
+            if backends.backend(each.using).groups.is_member(each.name, member)
+        }
 
     def _leave_all(self, groups: Iterable[Group], without: set[Group]) -> None:
         for each in groups:

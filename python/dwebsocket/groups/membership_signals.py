@@ -36,7 +36,7 @@ def is_new(group: Named, member: Member) -> bool:
     """Whether joining ``group`` is to be announced: it is no group of ours, and no repetition."""
     if not _has_receivers() or group.name.startswith(names.OWN):
         return False
-    return group.name not in backends.backend(group.using).groups.names_of(member)
+    return not backends.backend(group.using).groups.is_member(group.name, member)
 
 
 def note_joined(group: Named, websocket: Base) -> None:

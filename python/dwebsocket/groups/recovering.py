@@ -244,7 +244,7 @@ async def aadd(websocket: Any, group: Named, member: Member) -> bool:
 
 def _from_now_on(group: Named, member: Member) -> Recovering | None:
     """Gives the steps for a new member; None for one that is a member already."""
-    if group.name in backends.backend(group.using).groups.names_of(member):
+    if backends.backend(group.using).groups.is_member(group.name, member):
         return None
     return Recovering(group, since=None, partial=False, numbered=False, former=None)
 

@@ -87,6 +87,10 @@ class Groups(_InOneProcess):
             del self._members[name]
         return not members
 
+    def is_member(self, name: str, member: Mailbox) -> bool:
+        """Whether it is a member of a group."""
+        return member in self._members.get(name, ())
+
     def names_of(self, member: Mailbox) -> list[str]:
         """Gives the names of a member's groups."""
         with self._lock:

@@ -168,6 +168,14 @@ impl Memberships {
         }
     }
 
+    /// Whether the member is in `group`.
+    pub(super) fn has<G: Membership>(&self, group: &Arc<G>) -> bool {
+        match &*self.0.lock() {
+            State::Open(open) => open.held.has(key_of(group)),
+            State::Unused | State::Over => false,
+        }
+    }
+
     /// Calls `leave` with the member's place in `group`, and gives what that gives; `None` when it
     /// is not in it.
     pub(super) fn leave<G: Membership>(

@@ -124,6 +124,15 @@ impl Groups {
         Some(departure.was_last)
     }
 
+    /// Whether `member` is in the group `name`.
+    pub fn is_member(&self, name: &str, member: &dyn Member) -> bool {
+        if self.is_foreign() || member.is_foreign() {
+            return false;
+        }
+        let group = self.find(name);
+        group.is_some_and(|group| member.memberships().has(&group))
+    }
+
     /// The names of the groups of `member` here.
     pub fn names_of(self: &Arc<Self>, member: &dyn Member) -> Vec<String> {
         if self.is_foreign() || member.is_foreign() {
