@@ -130,7 +130,12 @@ async def asend(signal: Signal, websocket: object, request: object, **facts: Any
     if signal.receivers:
         send = functools.partial(_send_in_loop, signal, websocket, request, facts)
         world = getattr(websocket, "_world", None)
-        await (send() if world is None else world.arun(send))
+        try:
+            await (send() if world is None else world.arun(send))
+        except Exception:
+            # Not of a receiver: the world cannot be entered, or the system gives no thread for
+            # those that are not async. The connection goes on.
+            _log.exception("A signal about a WebSocket could not be sent.")
 
 
 def _send_within(world: World, call: Callable[[], object]) -> None:

@@ -17,7 +17,14 @@ from django.http import Http404, HttpResponse
 from django.test import override_settings
 from visit import handshake
 
-from dwebsocket import WebSocket, accept_websocket, group, require_websocket, signals
+from dwebsocket import (
+    WebSocket,
+    accept_websocket,
+    group,
+    require_websocket,
+    signals,
+    unpatched,
+)
 from dwebsocket.api import close_callbacks
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.groups import membership_signals
@@ -438,6 +445,34 @@ class TestGroups:
         made.client.closing()
         eventually(lambda: len(order) == 2)
         assert order == ["joined", "left"]
+
+    def test_receivers_for_which_there_is_no_thread(
+        self,
+        visit: Serve,
+        connected: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+        request_log: Callable[..., list[Any]],
+    ) -> None:
+        """They miss the message of an async view, which is logged; the connection goes on."""
+        connected("websocket_message", lambda **_: None)
+        closed = threading.Event()
+
+        def refuse(*_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        @require_websocket
+        async def view(request: Any) -> None:
+            request.websocket.on_close(closed.set)
+            with monkeypatch.context() as patch:
+                patch.setattr(unpatched, "start_thread", refuse)
+                await request.websocket.asend(await request.websocket.areceive())
+
+        made = visit(view).serve()
+        made.client.send("hello")
+        assert made.client.receive() == "hello"
+        assert made.client.closing()[0] == 1000
+        assert closed.wait(10)
+        assert "could not be sent" in request_log("dwebsocket")[0].getMessage()
 
     @pytest.mark.parametrize("is_async", [False, True])
     def test_groups_of_the_decorator(self, is_async: bool, visit: Serve, told: Told) -> None:
