@@ -175,7 +175,11 @@ class _Queue:
             while self._calls:
                 self._calls.popleft()()
             # This thread will not need its connections to a database soon.
-            database.release_idle()
+            try:
+                database.release_idle()
+            except Exception:
+                # Those that are put later rely on the release of the lock.
+                _log.exception("Connections to a database could not be closed")
             with self._lock:
                 if not self._calls:
                     self._working.release()

@@ -145,21 +145,20 @@ class CallbackThread:
         self._sweep_at = max(_FEW, 2 * len(self._timers))
 
     def _work(self, hub: _core.Hub, gone: threading.Lock) -> None:
-        try:
-            with unpatched.selector() as selector:
-                selector.register(hub.fileno(), 1)
-                while True:
-                    time_left = self._time_left()
-                    is_idle = not selector.select(time_left) and time_left == _LINGER_S
-                    self._make_calls(hub)
-                    if (is_idle or not self._may_linger) and self._retire():
-                        return
-        finally:
-            with self._lock:
-                if self._hub is hub:
-                    # An error of the system: the next call starts another thread.
-                    self._hub = None
-            gone.release()
+        # Those who wait for calls cannot know that the thread has failed.
+        unpatched.lasting("dwebsocket-callbacks", lambda: self._serve(hub))()
+        gone.release()
+
+    def _serve(self, hub: _core.Hub) -> None:
+        """Makes calls until there are none to make any more."""
+        with unpatched.selector() as selector:
+            selector.register(hub.fileno(), 1)
+            while True:
+                time_left = self._time_left()
+                is_idle = not selector.select(time_left) and time_left == _LINGER_S
+                self._make_calls(hub)
+                if (is_idle or not self._may_linger) and self._retire():
+                    return
 
     def _make_calls(self, hub: _core.Hub) -> None:
         ends = [self._at_end.pop(token, None) for token in hub.drain()]

@@ -174,14 +174,19 @@ class Schedule:
 
     def _look_at_all(self) -> None:
         databases = self._databases
-        database.borrow(databases)
         try:
-            while visitors := self._take_wanted():
-                _look_or_refuse(visitors)
+            database.borrow(databases)
+            try:
+                while visitors := self._take_wanted():
+                    _look_or_refuse(visitors)
+            finally:
+                database.forget(databases)
+                # This thread will not need its database connections soon.
+                database.release_idle()
         finally:
-            database.forget(databases)
-            # This thread will not need its database connections soon.
-            database.release_idle()
+            # After a failure: the next call starts another thread, and nobody is forgotten.
+            while visitors := self._take_wanted():
+                _refuse(visitors)
 
     def _take_wanted(self) -> list[Visitor]:
         with self._lock:

@@ -8,6 +8,7 @@ original parts.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import sys
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger("dwebsocket")
+
 # Seconds between two looks of a green thread whether a lock of the system is free.
 _LOOK_S = 0.01
+# Seconds before a thread that has failed goes on: what has failed may do so at once again.
+_PAUSE_S = 0.1
+
 _GEVENT, _EVENTLET = "gevent.monkey", "eventlet.patcher"
 
 
@@ -83,6 +89,25 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
         original("threading", "Thread")(name=name, target=target, daemon=True).start()
     else:
         original("_thread", "start_new_thread")(_run, ([target],))
+
+
+def lasting(name: str, work: Callable[[], None]) -> Callable[[], None]:
+    """
+    Gives a function for a thread that many connections need: it calls ``work`` until it returns.
+
+    An exception of ``work`` is logged, and ``work`` is called again a moment later.
+    """
+
+    def keep_up() -> None:
+        while True:
+            try:
+                return work()
+            except BaseException:
+                # All of them: without the thread, nobody would do the work any more.
+                _log.exception("The thread %s failed, and begins anew", name)
+            pause(_PAUSE_S)
+
+    return keep_up
 
 
 def start_code(name: str, target: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -101,6 +101,24 @@ def test_backend_that_fails(
     announce(Hint(users=("8",)))
     eventually(lambda: switchboard.names("publish") == [GROUP, GROUP], what="it is sent")
     eventually(lambda: not threads(), what="the thread has ended")
+
+
+def test_database_that_cannot_be_left(
+    silent: Silent, monkeypatch: pytest.MonkeyPatch, request_log: Callable[..., list[Any]]
+) -> None:
+    """Is logged, and later sign-outs are announced."""
+
+    def fail() -> None:
+        raise OSError("broken")
+
+    silent.answers.set()
+    with monkeypatch.context() as patch:
+        patch.setattr(announcements.database, "release_idle", fail)
+        announce(Hint(users=("7",)))
+        eventually(lambda: request_log("dwebsocket"), what="it is logged")
+        eventually(lambda: not threads(), what="the thread has ended")
+    announce(Hint(users=("8",)))
+    eventually(lambda: silent.users == ["7", "8"], what="both are sent")
 
 
 def test_no_thread(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from django.test import override_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket import _core, group
-from dwebsocket.groups import backends, process, reports
+from dwebsocket.group_settings import BackendSettings
+from dwebsocket.groups import backends, process, recorded, reports
+from dwebsocket.groups.recorded import HistoryBackend
 from support.redis import Redis, settings
 from support.waiting import eventually
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Override = Callable[..., None]
+    Log = pytest.LogCaptureFixture
 
 KINDS = [
     "process",
@@ -116,6 +119,34 @@ def test_the_thread_goes_on_after_an_event_that_fails(
         eventually(lambda: reported == [["one"], ["two"]])
         del members
     assert "An event of groups could not be reported" in caplog.text
+
+
+def test_a_task_that_has_failed_is_logged(override: Override, caplog: Log) -> None:
+    """As an error of ours."""
+    override(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}})
+    reports.report(backends.backend("default"), "restarted", ["handing out"])
+    (record,) = caplog.records
+    assert record.getMessage() == "Groups of 'default': handing out failed, and began anew"
+    assert (record.levelname, vars(record)["event"]) == ("ERROR", "groups.restarted")
+
+
+def test_a_history_that_cannot_be_read_is_read_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: Log
+) -> None:
+    """Whatever the error was: nobody else would hand out what was missed. It is logged once."""
+    backend = HistoryBackend("default", BackendSettings())
+    read: list[str] = []
+
+    def catch_up(name: str) -> None:
+        read.append(name)
+        if len(read) < 4:
+            raise ValueError("broken")
+
+    monkeypatch.setattr(backend, "catch_up", catch_up)
+    monkeypatch.setattr(recorded, "_RETRY_S", 0.001)
+    backend.catch_up_soon("room")
+    eventually(lambda: not backend._is_catching_up, what="it is read")
+    assert (read, len(caplog.records)) == (["room"] * 4, 1)
 
 
 def test_overridden_settings_keep_few_backends(override: Override) -> None:

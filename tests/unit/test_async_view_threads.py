@@ -250,6 +250,25 @@ def test_system_that_gives_no_thread(threads: Threads, monkeypatch: pytest.Monke
     assert run(view) == [async_view_threads._NAME]
 
 
+def test_thread_that_fails(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls get another one, and its place is free: the fixture counts."""
+
+    failed = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: failed.set())
+
+    def fail() -> None:
+        raise OSError("broken")
+
+    async def view() -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "give_back_idle", fail)
+            first = await sync_to_async(thread_name)()
+            assert await asyncio.to_thread(failed.wait, 10)
+        return [first, await sync_to_async(thread_name)()]
+
+    assert run(view) == [[async_view_threads._NAME] * 2]
+
+
 def test_nothing_is_left() -> None:
     """The context of a view that has ended is gone: asgiref knows it weakly."""
     contexts: list[weakref.ref[Any]] = []

@@ -134,17 +134,28 @@ def test_goes_on_after_any_exception(
     assert [record.exc_info[0] for record in request_log("dwebsocket")] == [error]
 
 
-def test_thread_that_an_error_has_ended_is_replaced(
+@pytest.mark.parametrize("fails", ["the call of the system", "its own code"])
+def test_thread_that_fails_goes_on(
     thread: callbacks.CallbackThread,
     called: queue.SimpleQueue[Any],
     monkeypatch: pytest.MonkeyPatch,
+    request_log: Callable[..., list[Any]],
+    open_websocket: Callable[..., LiveWebSocket],
+    fails: str,
 ) -> None:
-    """By the next call, whose thread makes those that are due, too."""
-    ended = threading.Event()
-    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
-    monkeypatch.setattr(thread, "_make_calls", lambda _: 1 / 0)
-    thread.call_later(0, lambda: called.put(1))
-    assert ended.wait(10)
-    monkeypatch.undo()
-    thread.call_later(0, lambda: called.put(2))
-    assert [called.get(timeout=10), called.get(timeout=10)] == [1, 2]
+    """By itself: those who wait for the ends of connections cannot know it. The log does."""
+
+    def fail(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    live = open_websocket()
+    with monkeypatch.context() as failing:
+        if fails == "its own code":
+            failing.setattr(thread, "_make_calls", fail)
+        else:
+            failing.setattr(callbacks.unpatched, "selector", fail)
+        thread.at_end(live.connection, lambda: called.put(1))
+        live.client.close()
+        eventually(lambda: request_log("dwebsocket"), what="it is logged")
+    assert called.get(timeout=10) == 1
+    assert {record.exc_info[0] for record in request_log("dwebsocket")} == {OSError}

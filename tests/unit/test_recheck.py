@@ -376,6 +376,25 @@ def test_no_thread(
     assert made.client.closing() == (4401, "deactivated")
 
 
+def test_thread_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that it was to check are closed, to come back; later ones are checked as ever."""
+    schedule, checked = recheck.Schedule(), []
+    schedule.use(lambda _, look: look(), {})
+    for name in ("_refuse", "_look_or_refuse"):
+        monkeypatch.setattr(recheck, name, lambda found, name=name: checked.append((name, found)))
+
+    def fail(*_: object) -> None:
+        raise OSError("broken")
+
+    first, second = (Visitor(Who(), [], WebSocket()) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(recheck.database, "borrow", fail)
+        with pytest.raises(OSError, match="broken"):
+            schedule._look_beside([first])
+    schedule._look_beside([second])
+    assert checked == [("_refuse", [first]), ("_look_or_refuse", [second])]
+
+
 def test_clock_of_tests(visit: Serve, override: Override, anna: User) -> None:
     """Can be stepped to the look; the default is five minutes."""
     # This client answers none.

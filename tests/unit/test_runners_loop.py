@@ -15,9 +15,12 @@ import pytest
 from django.test import RequestFactory
 from peer import LiveWebSocket
 
+from dwebsocket import unpatched
 from dwebsocket.runners import loop
 from dwebsocket.runners import view as runner
+from dwebsocket.runners.executor import SystemExecutor
 from dwebsocket.runners.loop import BackgroundLoop
+from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]
 
@@ -245,6 +248,45 @@ def test_system_that_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     background.run("a view", note, contextvars.copy_context())
     assert done.wait(10)
     assert background.join(10)
+
+
+def test_executor_that_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tries again each time; the threads that it has make the calls meanwhile."""
+    executor = SystemExecutor(2)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpatched, "start_thread", refuse)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                executor.submit(bool)
+    assert executor.submit(lambda: 1).result(10) == 1
+    monkeypatch.setattr(unpatched, "start_thread", refuse)
+    assert executor.submit(lambda: 2).result(10) == 2
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_task_that_asks_for_the_end_of_the_process(
+    error: type[BaseException], request_log: Callable[..., list[Any]]
+) -> None:
+    """It ends alone, as a view on a thread does, and is logged: others are tasks of the loop."""
+    background, goes_on, done = BackgroundLoop(), threading.Event(), threading.Event()
+
+    async def other() -> None:
+        await asyncio.to_thread(goes_on.wait, 10)
+        done.set()
+
+    async def leave() -> None:
+        raise error
+
+    background.run("another", other, contextvars.copy_context())
+    background.run("leaves", leave, contextvars.copy_context())
+    eventually(lambda: request_log("dwebsocket"), what="it is logged")
+    goes_on.set()
+    assert done.wait(10)
+    assert background.dismiss(10)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -8,7 +8,7 @@ import os
 import select
 import ssl
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -136,6 +136,27 @@ def test_bytes_go_both_ways(make: Callable[[], Line]) -> None:
     assert read_all(line.client) == b"last words"
     eventually(lambda: line.is_closed, 60)
     assert line.cipher.close_notify_sent
+
+
+def test_thread_that_fails_goes_on(
+    make: Callable[[], Line],
+    carrier: tls_pump.Pump,
+    monkeypatch: pytest.MonkeyPatch,
+    request_log: Callable[..., list[Any]],
+) -> None:
+    """It carries all connections, so a failure that concerns none of them must not end it."""
+
+    def fail() -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    line = make().open()
+    with monkeypatch.context() as failing:
+        failing.setattr(carrier, "_tell_of_quiet", fail)
+        line.client.sendall(b"question")
+        assert line.engine.recv(100) == b"question"
+        eventually(lambda: request_log("dwebsocket"), what="it is logged")
+    line.engine.sendall(b"answer")
+    assert line.client.recv(100) == b"answer"
 
 
 def test_engine_ends_first(make: Callable[[], Line]) -> None:

@@ -53,8 +53,9 @@ class Arrivals:
         """Has the thread call ``take`` whenever the token that this gives is announced."""
         with self._lock:
             if self._hub is None:
-                self._hub = _core.Hub(for_threads=True)
-                self._start(self._hub)
+                hub = _core.Hub(for_threads=True)
+                self._start(hub)
+                self._hub = hub
             token = next(self._tokens)
             self._takers[token] = take
             return self._hub, token
@@ -76,7 +77,9 @@ class Arrivals:
 
     def _start(self, hub: _core.Hub) -> None:
         # The thread does not keep this object alive; it ends with it.
-        unpatched.start_thread(f"dwebsocket-{self.about}", _worker(hub, ref(self), self._ends))
+        name = f"dwebsocket-{self.about}"
+        work = unpatched.lasting(name, _worker(hub, ref(self), self._ends))
+        unpatched.start_thread(name, work)
         finalize(self, _close, hub, os.getpid()).atexit = False
 
 

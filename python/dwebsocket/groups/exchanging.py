@@ -306,7 +306,7 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
         if (backend := weak()) is not None:
             _publish(backend, exchange, exchange.stop())
 
-    unpatched.start_thread("dwebsocket-presence", work)
+    unpatched.start_thread("dwebsocket-presence", unpatched.lasting("dwebsocket-presence", work))
     contract.at_exit(stop)
 
 

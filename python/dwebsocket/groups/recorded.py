@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from dwebsocket import clock, unpatched
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.backend import Joined, Member
     from dwebsocket.groups.history import Log, Position
+
+_log = logging.getLogger("dwebsocket")
 
 # All that is kept.
 _ALL = (2**53, 1e9)
@@ -146,6 +149,7 @@ class HistoryBackend(Backend):
             raise
 
     def _catch_up_all(self) -> None:
+        failed: set[str] = set()
         while True:
             with self._behind_lock:
                 if not self._behind:
@@ -155,15 +159,15 @@ class HistoryBackend(Backend):
                 del self._behind[name]
             try:
                 self.catch_up(name)
-            except GroupUnavailable:
+            except Exception as error:
+                if not isinstance(error, GroupUnavailable) and name not in failed:
+                    failed.add(name)
+                    _log.exception("Members of %r may miss messages; they are read again", name)
                 # Behind the others.
                 with self._behind_lock:
                     self._behind[name] = None
                 # A server that is away tells nobody that it is back.
                 unpatched.pause(_RETRY_S)
-            except BaseException:
-                self._is_catching_up = False
-                raise
 
     # -- for the rest of the package -------------------------------------------------------------
 

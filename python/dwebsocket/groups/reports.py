@@ -70,6 +70,8 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     elif kind == "slow":
         text = "%s: a member of %r is slow and misses messages"
         _log.warning(text, where, texts[0], extra=extra)
+    elif kind == "restarted":
+        _log.error("%s: %s failed, and began anew", where, texts[0], extra=extra)
     elif kind == "interrupted":
         backend.presence_interrupted(*texts)
         try:

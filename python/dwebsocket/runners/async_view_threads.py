@@ -289,13 +289,16 @@ class Worker:
                 call.fail(error)
 
     def _work(self) -> None:
-        database.watch_thread()
-        while not self._may_go(self._call_next()):
-            pass
         try:
-            self._leave()
+            database.watch_thread()
+            while not self._may_go(self._call_next()):
+                pass
         finally:
-            self._give_thread_back()
+            # After a failure, too: the calls that wait need a thread.
+            try:
+                self._leave()
+            finally:
+                self._give_thread_back()
 
     def _call_next(self) -> bool:
         """Makes a call. False when none came for long, or another worker needs the thread."""

@@ -25,7 +25,7 @@ class SystemExecutor(ThreadPoolExecutor):
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self._calls: SimpleQueue[Call] = SimpleQueue()
-        self._to_start = threads
+        self._most = self._to_start = threads
         self._lock = unpatched.lock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -44,11 +44,17 @@ class SystemExecutor(ThreadPoolExecutor):
                 except BaseException as error:
                     future.set_exception(error)
 
-        self._calls.put(call)
         with self._lock:
             if self._to_start:
-                self._to_start -= 1
-                unpatched.start_thread("dwebsocket-executor", self._work)
+                try:
+                    unpatched.start_thread("dwebsocket-executor", self._work)
+                except RuntimeError:
+                    if self._to_start == self._most:
+                        raise
+                    # The threads that there are make the call. The next one tries again.
+                else:
+                    self._to_start -= 1
+        self._calls.put(call)
         return future
 
     def _work(self) -> None:

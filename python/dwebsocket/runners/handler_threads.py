@@ -30,6 +30,8 @@ T = TypeVar("T")
 _log = logging.getLogger("dwebsocket")
 
 _NAME = "dwebsocket-handler"
+# Seconds before a thread that has failed goes on.
+_PAUSE_S = 0.1
 # The bits of a token below its lane, as the engine knows them.
 _NUMBER_BITS = 40
 _LANES = 1 << 22
@@ -244,6 +246,11 @@ def _next_of(hub: _core.Hub, turn: int | None) -> tuple[int, int, bool] | None:
             return hub.next(turn, database.give_back_idle())
         except TimeoutError:
             turn = None
+        except Exception:
+            # Handlers wait for this thread.
+            _log.exception("A thread of WebSocket handlers failed, and goes on")
+            turn = None
+            unpatched.sleep(_PAUSE_S)
 
 
 _threads = HandlerThreads()

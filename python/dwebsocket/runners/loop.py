@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -22,6 +23,8 @@ from dwebsocket.compat.system import at_fork
 from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
 from dwebsocket.runners.executor import SystemExecutor
+
+_log = logging.getLogger("dwebsocket")
 
 # The largest number of threads in asyncio's own default executor.
 _EXECUTOR_THREADS = 32
@@ -91,12 +94,25 @@ class BackgroundLoop:
         return loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.run_forever()
         # Only `dismiss` stops it.
+        while not self._runs_until_stopped(loop):
+            pass
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
         self._gone.release()
+
+    def _runs_until_stopped(self, loop: asyncio.AbstractEventLoop) -> bool:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt):
+            if self._is_green:
+                # On the main thread it ends the process.
+                raise
+            # asyncio lets those of a task end the loop. It has the tasks of all other views.
+            _log.exception("A task has asked for the end of the process; others go on")
+            return False
+        return True
 
     def _begin(self, name: str, start: Start) -> None:
         # The task copies the context that this call runs in.

@@ -281,7 +281,7 @@ class Pump:
         Raises:
             RuntimeError: The system gives no thread.
         """
-        unpatched.start_thread("dwebsocket-tls", self._run)
+        unpatched.start_thread("dwebsocket-tls", unpatched.lasting("dwebsocket-tls", self._run))
 
     def add(self, pipe: Pipe) -> None:
         """Serves ``pipe`` until both of its sides have ended, and closes it then."""

@@ -196,7 +196,8 @@ class Listener:
         """Starts the thread. To be called under the lock."""
         if self._hub is None:
             hub = _core.Hub()
-            unpatched.start_code("dwebsocket-groups", lambda: self._run(hub))
+            work = unpatched.lasting("dwebsocket-groups", lambda: self._run(hub))
+            unpatched.start_code("dwebsocket-groups", work)
             self._hub, self._may_run = hub, True
 
     # -- the thread ------------------------------------------------------------------------------
