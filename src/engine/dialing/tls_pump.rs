@@ -28,8 +28,11 @@ pub(super) fn pump(
         NotInherited::enter(tls.get_ref().0.as_raw_fd()),
         NotInherited::enter(theirs.as_raw_fd()),
     ];
+    // In this order they are dropped, also by a runtime that has ended: a number that is free may
+    // belong to another socket at once.
+    let held = (kept, tls, theirs);
     let task = async move {
-        let _kept = kept;
+        let (kept, tls, theirs) = held;
         let (mut from_server, mut to_server) = split(tls);
         let (mut from_driver, mut to_driver) = theirs.into_split();
         let outgoing = async {
@@ -38,6 +41,8 @@ pub(super) fn pump(
             let _ = to_server.shutdown().await;
             sleep(linger).await;
         };
+        // The last of the variables is dropped first.
+        let _kept = kept;
         tokio::select! {
             _ = copy(&mut from_server, &mut to_driver) => {}
             () = outgoing => {}
