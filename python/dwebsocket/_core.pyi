@@ -455,7 +455,7 @@ class Groups:
 
     def note(self, event: str) -> None:
         """
-        Counts an event: `published`, `failed`, `unreadable`, `lost` or `regained`.
+        Counts an event: `published`, `failed`, `unreadable`, `lost`, `regained` or `restarted`.
 
         Raises:
             ValueError: Another event.

@@ -265,6 +265,7 @@ impl Groups {
             "unreadable" => Event::Unreadable,
             "lost" => Event::Lost,
             "regained" => Event::Regained,
+            "restarted" => Event::Restarted,
             other => return Err(PyValueError::new_err(format!("no event {other:?}"))),
         };
         self.0.statistics().count(event);
@@ -286,6 +287,7 @@ impl Groups {
             Notice::Regained { what } => ("regained", vec![what]),
             Notice::Interrupted { groups } => ("interrupted", groups),
             Notice::MembersLeft => ("members_left", Vec::new()),
+            Notice::Restarted { what } => ("restarted", vec![what]),
         }))
     }
 

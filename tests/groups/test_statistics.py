@@ -39,6 +39,7 @@ NOTHING = {
     "closed": 0,
     "lost": 0,
     "regained": 0,
+    "restarted": 0,
     "apart": 0,
     "lag": None,
     "history": None,

@@ -37,6 +37,7 @@ class GroupStatistics(TypedDict):
     closed: int
     lost: int
     regained: int
+    restarted: int
     apart: int
     lag: float | None
     history: HistoryStatistics | None
@@ -53,7 +54,8 @@ def group_statistics() -> dict[str, GroupStatistics]:
         For each alias of ``WEBSOCKET_GROUPS``: the messages ``published``, of which ``failed`` with
         ``GroupUnavailable``; those ``delivered`` to members of this process, and ``dropped`` by the
         reason; the members ``closed`` because they were slow; how often the server was ``lost`` and
-        ``regained``; the messages that processes of the site on this machine did not hear because
+        ``regained``; how often a part that serves the groups failed and was ``restarted``; the
+        messages that processes of the site on this machine did not hear because
         they are ``apart``, in another folder of the local backend; the ``lag`` in seconds, None
         where there is none; and of the ``history`` the ``bytes`` that are kept, and how many
         messages were ``evicted`` because these were too many: None where a server keeps it, or
@@ -86,6 +88,7 @@ def _of(backend: Backend | None) -> GroupStatistics:
         "closed": count("closed"),
         "lost": count("lost"),
         "regained": count("regained"),
+        "restarted": count("restarted"),
         "apart": 0 if backend is None else backend.apart,
         "lag": None if backend is None else backend.lag,
         "history": None if usage is None else {"bytes": usage[0], "evicted": usage[1]},

@@ -51,6 +51,7 @@ _METRICS: tuple[tuple[Any, str, str, tuple[str, ...]], ...] = (
     (CounterMetricFamily, "group_closed", "Members closed as slow.", ("backend",)),
     (CounterMetricFamily, "group_apart", "Messages that other processes miss.", ("backend",)),
     (CounterMetricFamily, "group_lost", "How often its server was lost.", ("backend",)),
+    (CounterMetricFamily, "group_restarted", "Parts that failed and began anew.", ("backend",)),
 )
 # Likewise for durations, with their key among the statistics.
 _DURATIONS: tuple[tuple[Any, str, str, Literal["pings", "handlers"]], ...] = (

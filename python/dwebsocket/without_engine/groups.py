@@ -19,7 +19,7 @@ _POLICIES = {
     "drop_oldest": "dropped_oldest",
     "latest": "dropped_for_latest",
 }
-_EVENTS = ("published", "failed", "unreadable", "lost", "regained")
+_EVENTS = ("published", "failed", "unreadable", "lost", "regained", "restarted")
 _MAX_REASON_BYTES = 123
 
 

@@ -1,14 +1,135 @@
 //! Outside a connection's own task, a panic ends only the unit of work in which it happens.
 //!
 //! A task that panics ends with its connection. But some of the engine's work is for many
-//! connections in turn, and goes on after one of them has failed. By then Rust's panic hook has
-//! written what happened to the process's error output.
+//! connections in turn, and goes on after one of them has failed; a task that serves many is begun
+//! anew ([`keep_up`], [`Task`]). By then Rust's panic hook has written what happened to the process's
+//! error output.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::AbortHandle, time::sleep};
+
+use super::fork;
+
+/// The pause before a task that has panicked begins anew, which may fail at once again.
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Does one unit of work. `None` when it has panicked.
 ///
 /// The object of the work may be half changed: the caller ends it or makes it anew.
 pub(crate) fn contain<T>(unit: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(unit)).ok()
+}
+
+/// As [`contain`], for work that waits.
+///
+/// # Cancel safety
+/// That of `unit`.
+pub(crate) async fn contain_task<F: Future>(unit: F) -> Option<F::Output> {
+    let mut unit = pin!(unit);
+    poll_fn(|context| match contain(|| unit.as_mut().poll(context)) {
+        Some(Poll::Pending) => Poll::Pending,
+        Some(Poll::Ready(output)) => Poll::Ready(Some(output)),
+        None => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Does the work that `begin` makes, until it returns. After a panic it calls `on_panic`, and begins
+/// the work anew.
+pub(crate) async fn keep_up<F: Future<Output = ()>>(
+    mut begin: impl FnMut() -> F,
+    on_panic: impl Fn(),
+) {
+    while contain_task(begin()).await.is_none() {
+        contain(&on_panic);
+        sleep(PAUSE).await;
+    }
+}
+
+/// A task as of [`keep_up`], which ends with this.
+#[derive(Debug)]
+pub(crate) struct Task {
+    generation: u64,
+    handle: AbortHandle,
+}
+
+impl Task {
+    /// Starts it on `runtime`.
+    pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
+        runtime: &Handle,
+        begin: impl FnMut() -> F + Send + 'static,
+        on_panic: impl Fn() + Send + 'static,
+    ) -> Self {
+        Self {
+            generation: fork::generation(),
+            handle: runtime.spawn(keep_up(begin, on_panic)).abort_handle(),
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // Of a parent's runtime the locks may be held for ever.
+        if self.generation == fork::generation() {
+            self.handle.abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_begins_anew_and_that_is_told_each_time() {
+        let (begun, told) = (AtomicU32::new(0), AtomicU32::new(0));
+        let work = || async {
+            let before = begun.fetch_add(1, Ordering::Relaxed);
+            sleep(PAUSE).await;
+            assert_eq!(before, 3, "not yet");
+        };
+        let on_panic = || {
+            assert_eq!(
+                told.fetch_add(1, Ordering::Relaxed),
+                0,
+                "this is contained, too"
+            );
+        };
+        keep_up(work, on_panic).await;
+        assert_eq!((begun.into_inner(), told.into_inner()), (4, 3));
+    }
+
+    #[tokio::test]
+    async fn a_task_ends_with_its_handle() {
+        let held = Arc::new(());
+        let its = Arc::clone(&held);
+        let task = Task::start(
+            &Handle::current(),
+            move || {
+                let its = Arc::clone(&its);
+                async move {
+                    let _its = its;
+                    std::future::pending::<()>().await;
+                }
+            },
+            || {},
+        );
+        tokio::task::yield_now().await;
+        drop(task);
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
 }

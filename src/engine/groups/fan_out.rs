@@ -11,7 +11,7 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::{
     runtime::Handle,
     task::{spawn_blocking, yield_now},
+    time::sleep,
 };
 
 use super::{
@@ -28,10 +29,14 @@ use super::{
     memberships::Membership,
     notices::{Notice, Notices},
     parcel::{Message, Parcel},
+    recorded::gap,
     room::Room,
-    statistics::Statistics,
+    statistics::{Event, Statistics},
 };
-use crate::{engine::base::panics::contain, protocol::deflate::Deflater};
+use crate::{
+    engine::base::panics::{PAUSE, contain, contain_task},
+    protocol::deflate::Deflater,
+};
 
 /// Bytes of the messages that are handed to a member at once.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -50,6 +55,8 @@ pub struct FanOutThread {
     pub(crate) runtime: Handle,
     /// To be called between two turns: lets the views run that have waited for long.
     pub(crate) hurry_views: Arc<dyn Fn() + Send + Sync>,
+    /// Whether it has ended by a failure.
+    pub(crate) has_failed: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for FanOutThread {
@@ -87,8 +94,13 @@ impl FanOut {
         u32::try_from(hash % count).unwrap_or_default()
     }
 
-    /// Whether `more` bytes may be put into the queues.
+    /// Whether `more` bytes may be put into the queues. Never once a thread has failed: its groups
+    /// are served no more.
     pub(super) fn has_room(&self, more: usize) -> bool {
+        let has_failed = |thread: &FanOutThread| thread.has_failed.load(Ordering::Relaxed);
+        if self.threads.iter().any(has_failed) {
+            return false;
+        }
         let waiting = self.waiting_bytes.load(Ordering::Relaxed);
         waiting == 0 || waiting.saturating_add(more) <= MAX_WAITING_BYTES
     }
@@ -117,6 +129,29 @@ impl FanOut {
             let turn = Turn::begin(Arc::clone(&thread.hurry_views));
             (thread.runtime).spawn(run(Arc::clone(self), Arc::clone(group), turn));
         }
+    }
+
+    /// Counts and reports that a task, which does `what`, has failed and begins anew.
+    pub(super) fn note_restart(&self, what: &str) {
+        self.statistics.count(Event::Restarted);
+        let what = what.to_owned();
+        self.notices.add(Notice::Restarted { what });
+    }
+
+    /// A pass over the members of `group` has failed: some of them miss a batch.
+    fn on_failed_pass(&self, group: &Group) {
+        self.note_restart("handing out messages of a group");
+        let name = group.name().to_owned();
+        {
+            let mut state = group.state.lock();
+            let recorded = state.recorded.as_deref();
+            let numbered = recorded.filter(|recorded| !recorded.numbered.is_empty());
+            if let Some(at) = numbered.map(|recorded| recorded.position) {
+                self.push(&mut state, gap(&name, at));
+            }
+        }
+        let groups = vec![name];
+        self.notices.add(Notice::Interrupted { groups });
     }
 
     /// Runs `task` on a thread.
@@ -164,12 +199,19 @@ impl FanOut {
 
 /// Hands out what waits in the queue of `group`, until it is empty.
 async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
-    let mut parcels = Parcels {
+    let begin = || Parcels {
         group: group.name().to_owned(),
         ..Parcels::default()
     };
+    let mut parcels = begin();
     loop {
-        fan_out.pass(&group, &mut parcels, &mut turn).await;
+        let pass = fan_out.pass(&group, &mut parcels, &mut turn);
+        if contain_task(pass).await.is_none() {
+            // The queue is as it was, behind the batch that has failed.
+            parcels = begin();
+            fan_out.on_failed_pass(&group);
+            sleep(PAUSE).await;
+        }
         let passed = group.state.lock().end_pass();
         (fan_out.waiting_bytes).fetch_sub(passed.bytes, Ordering::Relaxed);
         fan_out.room.tell(|bytes| fan_out.has_room(bytes));

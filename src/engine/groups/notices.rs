@@ -32,6 +32,11 @@ pub enum Notice {
     },
     /// Users that were present have left.
     MembersLeft,
+    /// A task that serves the groups has failed, and began anew.
+    Restarted {
+        /// What it does.
+        what: String,
+    },
 }
 
 /// A queue of notices.

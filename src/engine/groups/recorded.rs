@@ -57,7 +57,7 @@ impl Groups {
             None => {}
             Some(recorded) if recorded.position.epoch != at.epoch => return Some(Offer::Behind),
             Some(recorded) if at.offset <= recorded.position.offset => return Some(Offer::Taken),
-            Some(recorded) if at.offset > recorded.position.offset + 1 => {
+            Some(recorded) if at.offset > recorded.position.offset.saturating_add(1) => {
                 return Some(Offer::Behind);
             }
             Some(recorded) => recorded.position = at,
@@ -124,7 +124,7 @@ impl Groups {
         let tells = !recorded.numbered.is_empty();
         let first = (page.entries.iter()).find(|kept| kept.offset > after);
         let mut starts = false;
-        if !is_same_epoch || first.is_none_or(|kept| kept.offset > after + 1) {
+        if !is_same_epoch || first.is_none_or(|kept| kept.offset > after.saturating_add(1)) {
             self.notices().add(Notice::Interrupted {
                 groups: vec![name.to_owned()],
             });
@@ -133,9 +133,7 @@ impl Groups {
                     epoch: reached.epoch,
                     offset: first.map_or(reached.offset, |kept| kept.offset.saturating_sub(1)),
                 };
-                let text = numbered::gap(name, from);
-                let told = Message::new(Kind::Text, text.as_bytes(), &[]);
-                starts |= self.fan_out.push(state, Entry::Gap(told));
+                starts |= self.fan_out.push(state, gap(name, from));
             }
         }
         for kept in page.entries.iter().filter(|kept| kept.offset > after) {
@@ -218,6 +216,12 @@ impl Groups {
         self.catch_up(name, history)?;
         Ok(joined)
     }
+}
+
+/// What tells members that get numbers that messages up to `from` are missing.
+pub(super) fn gap(name: &str, from: Position) -> Entry {
+    let text = numbered::gap(name, from);
+    Entry::Gap(Message::new(Kind::Text, text.as_bytes(), &[]))
 }
 
 fn with_position(entry: Entry, at: Position) -> Entry {

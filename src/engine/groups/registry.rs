@@ -83,6 +83,11 @@ impl Groups {
         &self.fan_out.notices
     }
 
+    /// Counts and reports that a task, which does `what`, has failed and begins anew.
+    pub(crate) fn note_restart(&self, what: &str) {
+        self.fan_out.note_restart(what);
+    }
+
     /// Whether it belongs to a parent process, whose locks may be held for ever.
     pub(super) fn is_foreign(&self) -> bool {
         self.generation != fork::generation()
@@ -263,6 +268,11 @@ impl Groups {
             }
             None => false,
         }
+    }
+
+    /// Whether the group `name` exists here: a member may get what is published.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        !self.is_foreign() && self.find(name).is_some()
     }
 
     /// The message of an envelope; `None` for bytes that are none, or have a wrong seal.

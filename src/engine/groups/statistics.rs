@@ -17,6 +17,7 @@ pub struct Statistics {
     unreadable: AtomicU64,
     lost: AtomicU64,
     regained: AtomicU64,
+    restarted: AtomicU64,
 }
 
 /// An event that is counted one by one.
@@ -32,6 +33,8 @@ pub enum Event {
     Lost,
     /// It can be reached again.
     Regained,
+    /// A task or thread that serves the groups failed, and began anew.
+    Restarted,
 }
 
 impl Statistics {
@@ -43,6 +46,7 @@ impl Statistics {
             Event::Unreadable => &self.unreadable,
             Event::Lost => &self.lost,
             Event::Regained => &self.regained,
+            Event::Restarted => &self.restarted,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -67,7 +71,7 @@ impl Statistics {
     }
 
     /// The counters with their names.
-    pub fn read(&self) -> [(&'static str, u64); 10] {
+    pub fn read(&self) -> [(&'static str, u64); 11] {
         [
             ("published", &self.published),
             ("delivered", &self.delivered),
@@ -79,6 +83,7 @@ impl Statistics {
             ("unreadable", &self.unreadable),
             ("lost", &self.lost),
             ("regained", &self.regained),
+            ("restarted", &self.restarted),
         ]
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
     }

@@ -1,6 +1,14 @@
 //! Groups with connections that have no driver, and mailboxes.
 
-use std::{io::Read, os::unix::net::UnixStream, sync::Arc, time::Duration};
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{runtime::Handle, task::yield_now};
 
@@ -11,6 +19,7 @@ use super::*;
 use crate::{
     engine::{
         connection::{Connection, settings::Settings},
+        history::Position,
         wakeup::hub::Hub,
     },
     protocol::{close::CloseFrame, message::Kind},
@@ -23,6 +32,7 @@ fn groups(when_full: WhenFull) -> Arc<Groups> {
     let thread = FanOutThread {
         runtime: Handle::current(),
         hurry_views: Arc::new(|| {}),
+        has_failed: Arc::default(),
     };
     Groups::new(vec![thread], when_full, None)
 }
@@ -365,4 +375,75 @@ async fn a_mailbox_that_is_not_closable_drops_what_has_no_room_and_stays() {
     settle(&groups).await;
     assert_eq!(payloads(), [b"dd"]);
     assert!(mailbox.close_frame().is_none());
+}
+
+/// A member that panics where the fan-out does not expect it.
+#[derive(Debug, Default)]
+struct Broken(Memberships);
+
+impl Member for Broken {
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    fn memberships(&self) -> &Memberships {
+        &self.0
+    }
+
+    fn deflater(&self) -> Option<&crate::protocol::deflate::Deflater> {
+        unreachable!("it is broken")
+    }
+
+    fn take(&self, _: &Parcel, _: WhenFull) -> Handed {
+        Handed::default()
+    }
+
+    fn close(&self, _: &CloseFrame) {}
+}
+
+#[tokio::test]
+async fn a_panic_in_the_middle_of_a_group_costs_a_batch_which_is_told() {
+    let groups = groups(WhenFull::Close);
+    let at = |offset| Position { epoch: 1, offset };
+    let (before, mut before_peer) = member(1);
+    let (behind, mut behind_peer) = member(2);
+    let broken = Arc::new(Broken::default());
+    groups.enter_at("room", &before, ID, at(5), true);
+    groups.enter_at("room", &broken, OTHER_ID, at(5), false);
+    groups.enter_at("room", &behind, ID, at(5), true);
+    let envelope = envelope::of_message(&text("x"));
+    groups.offer("room", at(6), &envelope);
+    settle(&groups).await;
+    assert_eq!(groups.statistics().read()[10], ("restarted", 1));
+    groups.leave("room", broken.as_ref());
+    groups.offer("room", at(7), &envelope);
+    settle(&groups).await;
+    let numbered = |offset| numbered_text("room", at(offset), Kind::Text, b"x");
+    let gap = numbered::gap("room", at(6));
+    assert_eq!(
+        (got(&mut before_peer), got(&mut behind_peer)),
+        (
+            frames(&[&numbered(6), &gap, &numbered(7)]),
+            frames(&[&gap, &numbered(7)]),
+        )
+    );
+    let notices = std::iter::from_fn(|| groups.notices().take(Some(std::time::Instant::now())));
+    let interrupted = Notice::Interrupted {
+        groups: vec!["room".to_owned()],
+    };
+    assert!(notices.collect::<Vec<_>>().contains(&interrupted));
+}
+
+#[tokio::test]
+async fn groups_whose_thread_has_failed_take_no_messages() {
+    let failed = Arc::new(AtomicBool::new(false));
+    let thread = FanOutThread {
+        runtime: Handle::current(),
+        hurry_views: Arc::new(|| {}),
+        has_failed: Arc::clone(&failed),
+    };
+    let groups = Groups::new(vec![thread], WhenFull::Close, None);
+    assert!(groups.has_room(1));
+    failed.store(true, Ordering::Relaxed);
+    assert!(!groups.has_room(0));
 }

@@ -18,7 +18,7 @@ use super::{
     room::{Next, Room, State, Tabs, Watcher},
 };
 use crate::engine::{
-    base::{clock, fork},
+    base::{clock, fork, panics::keep_up},
     groups::{Groups, Joined, Member, MemberId, Message, Notice},
 };
 
@@ -306,7 +306,14 @@ impl Presence {
         let changed = change(&room, &mut room.state.lock());
         drop(rooms);
         if is_new {
-            let task = serve(Arc::downgrade(self), Arc::clone(&room));
+            let (registry, served) = (Arc::downgrade(self), Arc::clone(&room));
+            let groups = Arc::downgrade(&self.groups);
+            let begin = move || serve(Weak::clone(&registry), Arc::clone(&served));
+            let task = keep_up(begin, move || {
+                if let Some(groups) = groups.upgrade() {
+                    groups.note_restart("telling of the users of a group");
+                }
+            });
             self.groups.spawn_beside(name, task);
         }
         room.changed.notify_one();

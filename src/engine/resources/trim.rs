@@ -12,6 +12,7 @@ use std::{cell::Cell, fs, time::Duration};
 use tokio::{runtime::Handle, time::sleep};
 
 use super::read_buffer;
+use crate::engine::base::panics::contain_task;
 
 /// Time without a further occasion before memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
@@ -40,7 +41,11 @@ enum Duty {
 /// Notes an occasion; to be called on a thread of the engine.
 pub(crate) fn expect_trim() {
     if DUTY.replace(Duty::Disturbed) == Duty::Off {
-        Handle::current().spawn(walk());
+        Handle::current().spawn(async {
+            contain_task(walk()).await;
+            // After a panic, too: the next occasion begins anew.
+            DUTY.set(Duty::Off);
+        });
     }
 }
 
@@ -71,7 +76,6 @@ async fn walk() {
         trim();
         sleep(PAUSE).await;
     }
-    DUTY.set(Duty::Off);
 }
 
 /// Larger blocks are the system's again as soon as they are freed, and no more than this stays at

@@ -160,6 +160,7 @@ impl Engine {
             Ok(FanOutThread {
                 runtime: worker.handle.clone(),
                 hurry_views: Arc::new(move || turns.hurry()),
+                has_failed: worker.failure(),
             })
         });
         threads.collect()

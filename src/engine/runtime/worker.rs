@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     pub(crate) codecs: Codecs,
     stop: Arc<Notify>,
     has_failed: Arc<AtomicBool>,
+    /// Whether it has a thread for work that blocks.
+    has_blocking_thread: AtomicBool,
 }
 
 impl Worker {
@@ -77,12 +79,18 @@ impl Worker {
             handle,
             stop,
             has_failed,
+            has_blocking_thread: AtomicBool::new(false),
         })
     }
 
     /// Whether it drives the connections that it is given: false after a failure that ended it.
     pub(crate) fn is_running(&self) -> bool {
         !self.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// Set once it does not any more.
+    pub(crate) fn failure(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.has_failed)
     }
 
     /// Starts a thread for work that blocks, if there is none. It stays as long as this one.
@@ -94,12 +102,17 @@ impl Worker {
     /// # Errors
     /// [`Error::Io`] when the system gives no thread.
     pub(crate) fn keep_blocking_thread(&self) -> Result<(), Error> {
+        if self.has_blocking_thread.load(Ordering::Acquire) {
+            return Ok(());
+        }
         // As with the engine's own thread.
         let _signals = Blocked::here();
         let start = AssertUnwindSafe(|| drop(self.handle.spawn_blocking(|| ())));
         catch_unwind(start)
             .map_err(|panic| io::Error::other(text_of(panic.as_ref())))
-            .map_err(Error::io("cannot start a thread for work that blocks"))
+            .map_err(Error::io("cannot start a thread for work that blocks"))?;
+        self.has_blocking_thread.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Makes it one that has failed.

@@ -44,6 +44,6 @@ impl Counts {
         }
         let hash = hash(name);
         let found = self.0.values().filter_map(|known| known.get(&hash));
-        found.map(|count| *count as usize).sum()
+        found.fold(0, |sum, count| sum.saturating_add(*count as usize))
     }
 }

@@ -32,7 +32,10 @@ use super::{
 };
 use crate::{
     engine::{
-        base::fork,
+        base::{
+            fork,
+            panics::{self, Task, contain_task},
+        },
         groups::{Event, Groups, Message, Notice, Observer, Offer},
         history::{History, Limits, Position},
         presence::{Announcer, Note, Presence, Record, Source},
@@ -82,16 +85,23 @@ pub struct Node {
     changed: Condvar,
     /// Groups whose number of members has changed since it was sent.
     dirty: Mutex<HashSet<String>>,
-    has_dirty: Notify,
+    has_dirty: Arc<Notify>,
     /// Whether there was ever another node. Without one no numbers are sent.
     has_met: AtomicBool,
     /// The history that the nodes share.
     history: OnceLock<Arc<History>>,
+    /// What is to panic next.
+    #[cfg(test)]
+    breaks: Mutex<Option<&'static str>>,
 }
 
 #[derive(Debug)]
 struct State {
     folder: Option<RuntimeDir>,
+    /// The task that lets other nodes connect, and those that run until the node is stopped. Tasks
+    /// hold the node only while they have something to do: without other owners it ends.
+    acceptor: Option<Task>,
+    tasks: Vec<Task>,
     /// Whether the folder was deleted, or replaced by a foreign one, and could not be made anew.
     is_lost: bool,
     peers: HashMap<NodeId, Arc<Peer>>,
@@ -134,6 +144,8 @@ impl Node {
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
                 folder: None,
+                acceptor: None,
+                tasks: Vec::new(),
                 is_lost: false,
                 peers: HashMap::new(),
                 still: HashSet::new(),
@@ -144,9 +156,11 @@ impl Node {
             }),
             changed: Condvar::new(),
             dirty: Mutex::default(),
-            has_dirty: Notify::new(),
+            has_dirty: Arc::default(),
             has_met: AtomicBool::new(false),
             history: OnceLock::new(),
+            #[cfg(test)]
+            breaks: Mutex::default(),
         });
         node.groups
             .observe(Arc::downgrade(&node) as Weak<dyn Observer>);
@@ -164,10 +178,45 @@ impl Node {
                 break;
             }
         }
+        let has_dirty = Arc::clone(&node.has_dirty);
+        state.tasks = vec![
+            node.keep_up("telling the numbers of members", move |node| {
+                Self::send_counts(node, Arc::clone(&has_dirty))
+            }),
+            node.keep_up("watching the folder", Self::watch_folder),
+        ];
         drop(state);
-        node.runtime.spawn(Arc::clone(&node).send_counts());
-        node.runtime.spawn(Arc::clone(&node).watch_folder());
         Ok(node)
+    }
+
+    /// Starts a task, which does `what`. After a panic it begins anew.
+    fn keep_up<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        mut begin: impl FnMut(Weak<Self>) -> F + Send + 'static,
+    ) -> Task {
+        let (node, failed) = (Arc::downgrade(self), Arc::downgrade(self));
+        let begin = move || begin(Weak::clone(&node));
+        Task::start(&self.runtime, begin, move || {
+            if let Some(node) = failed.upgrade() {
+                node.groups.note_restart(what);
+                // Some may not have been told.
+                node.groups
+                    .counts()
+                    .iter()
+                    .for_each(|(name, _)| node.on_members(name));
+            }
+        })
+    }
+
+    /// Panics where a test has asked for that.
+    fn break_at(&self, what: &'static str) {
+        #[cfg(test)]
+        assert_ne!(
+            self.breaks.lock().take_if(|wanted| *wanted == what),
+            Some(what)
+        );
+        let _ = what;
     }
 
     fn is_foreign(&self) -> bool {
@@ -207,6 +256,9 @@ impl Node {
         message: Message,
         limits: Limits,
     ) -> Result<Position, Refused> {
+        if self.is_foreign() {
+            return Err(Refused::Foreign);
+        }
         let envelope = self.groups.envelope_of(name, &message);
         // Before it is kept: a message that is refused must not come to members later.
         self.check_room(&mut self.state.lock(), envelope.len(), message.frame_len())?;
@@ -261,9 +313,6 @@ impl Node {
         length: usize,
         own_bytes: usize,
     ) -> Result<(), Refused> {
-        if self.is_foreign() {
-            return Err(Refused::Foreign);
-        }
         if !frames::fits(length) {
             return Err(Refused::TooLarge);
         }
@@ -332,6 +381,8 @@ impl Node {
             folder.remove(self.id);
         }
         let peers: Vec<_> = state.peers.values().cloned().collect();
+        state.acceptor = None;
+        state.tasks.clear();
         drop(state);
         for peer in peers {
             peer.flush(deadline);
@@ -346,7 +397,10 @@ impl Node {
             let _context = self.runtime.enter();
             UnixListener::from_std(listener)?
         };
-        self.runtime.spawn(Arc::clone(self).accept(listener));
+        let listener = Arc::new(listener);
+        let accept = move |node| Self::accept(node, Arc::clone(&listener));
+        // It takes the place of that of a folder before.
+        state.acceptor = Some(self.keep_up("letting other processes connect", accept));
         state.folder = Some(folder);
         Ok(())
     }
@@ -411,66 +465,112 @@ impl Node {
         }
         peer.send(&frames::ready());
         state.peers.insert(id, Arc::clone(&peer));
-        let node = Arc::clone(self);
+        let (node, groups) = (Arc::downgrade(self), Arc::clone(&self.groups));
         self.runtime.spawn(async move {
-            peer.write_on(node.groups.room()).await;
-            node.drop_peer(&peer);
-            node.groups.room().tell(|_| true);
+            let written = contain_task(peer.write_on(groups.room())).await;
+            if written.is_none() {
+                // The other node connects again.
+                peer.end();
+            }
+            if let Some(node) = node.upgrade() {
+                if written.is_none() {
+                    node.groups.note_restart("sending to another process");
+                }
+                node.drop_peer(&peer);
+            }
+            groups.room().tell(|_| true);
         });
         true
     }
 
-    async fn accept(self: Arc<Self>, listener: UnixListener) {
+    async fn accept(node: Weak<Self>, listener: Arc<UnixListener>) {
         let _not_inherited = NotInherited::enter(listener.as_raw_fd());
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) if is_same_user(&stream, self.user) => {
-                    self.runtime.spawn(Arc::clone(&self).read(stream));
+            let accepted = listener.accept().await;
+            let Some(node) = node.upgrade() else {
+                return;
+            };
+            node.break_at("accept");
+            match accepted {
+                Ok((stream, _)) if is_same_user(&stream, node.user) => {
+                    node.runtime
+                        .spawn(Self::read(Arc::downgrade(&node), stream));
                 }
                 Ok(_) => {}
                 // No descriptor is left for now.
-                Err(_) => sleep(Duration::from_millis(50)).await,
+                Err(_) => {
+                    drop(node);
+                    sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
 
     /// Reads what another node sends, until it ends.
-    async fn read(self: Arc<Self>, mut stream: UnixStream) {
+    async fn read(node: Weak<Self>, stream: UnixStream) {
+        let Some(source) =
+            (node.upgrade()).map(|node| node.sources.fetch_add(1, Ordering::Relaxed))
+        else {
+            return;
+        };
+        let mut sender = None;
+        let taken = contain_task(Self::take_all(&node, stream, source, &mut sender)).await;
+        if taken.is_none() {
+            // The other node connects again, and may send the same again.
+            sleep(panics::PAUSE).await;
+        }
+        let Some(node) = node.upgrade() else {
+            return;
+        };
+        if taken.is_none() {
+            node.groups
+                .note_restart("reading what another process sends");
+        }
+        if let Some(id) = sender {
+            node.lose(id, source);
+            node.presence.forget(source);
+        }
+    }
+
+    /// Acts on what another node sends, and notes which one it is.
+    async fn take_all(
+        node: &Weak<Self>,
+        mut stream: UnixStream,
+        source: Source,
+        sender: &mut Option<NodeId>,
+    ) {
         let _not_inherited = NotInherited::enter(stream.as_raw_fd());
         let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let mut reader = Reader::default();
-        let mut sender = None;
-        let source = self.sources.fetch_add(1, Ordering::Relaxed);
-        'connection: loop {
+        loop {
             reader.buffer.reserve(READ_BYTES);
             match stream.read_buf(&mut reader.buffer).await {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
+            let Some(node) = node.upgrade() else {
+                return;
+            };
             loop {
                 match reader.next_frame() {
                     Ok(Some(frame)) => {
                         let is_first = sender.is_none();
-                        if !self.take(&mut sender, source, frame).await {
-                            break 'connection;
+                        if !node.take(sender, source, frame).await {
+                            return;
                         }
-                        if let (true, Some(id), Some(process)) = (is_first, sender, process) {
-                            self.state.lock().processes.insert(id, process);
+                        if let (true, Some(id), Some(process)) = (is_first, *sender, process) {
+                            node.state.lock().processes.insert(id, process);
                         }
                     }
                     Ok(None) => break,
                     // A broken node: what it sends is ignored from here on.
-                    Err(frames::Malformed) => break 'connection,
+                    Err(frames::Malformed) => return,
                 }
             }
             if reader.buffer.is_empty() {
                 // An idle connection holds no buffer.
                 reader = Reader::default();
             }
-        }
-        if let Some(id) = sender {
-            self.lose(id, source);
-            self.presence.forget(source);
         }
     }
 
@@ -501,7 +601,10 @@ impl Node {
                 let Ok(name) = std::str::from_utf8(&name) else {
                     return false;
                 };
-                self.await_room(envelope.len()).await;
+                self.break_at("take");
+                if !self.await_room(name, envelope.len()).await {
+                    return true;
+                }
                 let is_message = self.groups.deliver(name, &envelope);
                 if !is_message {
                     self.groups.statistics().count(Event::Unreadable);
@@ -519,7 +622,9 @@ impl Node {
                 let Ok(name) = std::str::from_utf8(&name) else {
                     return false;
                 };
-                self.await_room(envelope.len()).await;
+                if !self.await_room(name, envelope.len()).await {
+                    return true;
+                }
                 match self.groups.offer(name, position, &envelope) {
                     Some(Offer::Taken) => {}
                     Some(Offer::Behind) => self.catch_up(name).await,
@@ -545,6 +650,18 @@ impl Node {
             }
             _ => false,
         }
+    }
+
+    /// Waits until the members here can take so many bytes. False when there are none: a message
+    /// for them has to be neither copied nor checked.
+    async fn await_room(&self, name: &str, bytes: usize) -> bool {
+        while self.groups.has(name) {
+            let Some(wait) = self.groups.wait_for_room(bytes) else {
+                return true;
+            };
+            wait.done().await;
+        }
+        false
     }
 
     /// Hands the members here what they miss of the group `name`.
@@ -573,13 +690,6 @@ impl Node {
         groups.sort();
         if !groups.is_empty() {
             self.groups.notices().add(Notice::Interrupted { groups });
-        }
-    }
-
-    /// Sleeps until the engine has room for so many bytes.
-    async fn await_room(&self, bytes: usize) {
-        while let Some(wait) = self.groups.wait_for_room(bytes) {
-            wait.done().await;
         }
     }
 
@@ -613,19 +723,23 @@ impl Node {
         self.changed.notify_all();
     }
 
-    async fn send_counts(self: Arc<Self>) {
+    async fn send_counts(node: Weak<Self>, has_dirty: Arc<Notify>) {
         loop {
-            self.has_dirty.notified().await;
+            has_dirty.notified().await;
             sleep(COUNTS_PERIOD).await;
-            let dirty = std::mem::take(&mut *self.dirty.lock());
+            let Some(node) = node.upgrade() else {
+                return;
+            };
+            let dirty = std::mem::take(&mut *node.dirty.lock());
+            node.break_at("counts");
             let counts: Vec<_> = dirty
                 .iter()
                 .map(|name| {
-                    let count = u32::try_from(self.groups.count(name)).unwrap_or(u32::MAX);
+                    let count = u32::try_from(node.groups.count(name)).unwrap_or(u32::MAX);
                     (counts::hash(name), count)
                 })
                 .collect();
-            let state = self.state.lock();
+            let state = node.state.lock();
             for part in counts.chunks(COUNTS_A_FRAME) {
                 let frame = frames::counts(part);
                 state.peers.values().for_each(|peer| peer.send(&frame));
@@ -653,21 +767,38 @@ impl Node {
 
     /// Makes the folder and the socket anew when they were deleted, and meets nodes that have been
     /// missed.
-    async fn watch_folder(self: Arc<Self>) {
+    async fn watch_folder(node: Weak<Self>) {
         loop {
             sleep(FOLDER_PERIOD).await;
-            let mut state = self.state.lock();
+            let Some(node) = node.upgrade() else {
+                return;
+            };
+            node.break_at("folder");
+            let mut state = node.state.lock();
             let Some(folder) = &state.folder else {
                 // The node was stopped.
                 return;
             };
-            if !folder.has(self.id) {
+            if !folder.has(node.id) {
                 // Where it cannot be made anew now, the next look tries again. The nodes that are
                 // connected stay so.
-                let opened = self.open(&mut state);
-                self.note(&mut state, opened);
+                let opened = node.open(&mut state);
+                node.note(&mut state, opened);
             }
-            self.meet_all(&mut state);
+            node.meet_all(&mut state);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !self.is_foreign() {
+            // The others end their connections then.
+            self.state
+                .get_mut()
+                .peers
+                .values()
+                .for_each(|peer| peer.end());
         }
     }
 }
@@ -704,5 +835,167 @@ impl Announcer for Node {
 
     fn acts_for_others(&self, _name: &str) -> bool {
         !self.is_foreign() && self.state.lock().ready.iter().all(|id| self.id < *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Read, os::unix::fs::MetadataExt, path::PathBuf, process::Command, thread};
+
+    use super::*;
+    use crate::{
+        engine::{
+            after_fork_in_child,
+            connection::{Connection, settings::Settings},
+            groups::WhenFull,
+        },
+        protocol::message::Kind,
+    };
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// The user of this process: that of a file that it makes.
+    fn user() -> u32 {
+        let name = format!("{}-{:?}", std::process::id(), thread::current().id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, "").unwrap();
+        let user = fs::metadata(&path).unwrap().uid();
+        fs::remove_file(path).unwrap();
+        user
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("node-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    fn start(path: &Path) -> Arc<Node> {
+        start_with(path, None)
+    }
+
+    fn start_with(path: &Path, key: Option<&[u8]>) -> Arc<Node> {
+        let engine = Engine::current().unwrap();
+        let groups = Groups::new(engine.fan_out_threads().unwrap(), WhenFull::Close, key);
+        let presence = Presence::new(Arc::clone(&groups));
+        Node::start(path, user(), groups, presence).unwrap()
+    }
+
+    fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn text(payload: &str) -> Message {
+        Message::new(Kind::Text, payload.as_bytes(), &[])
+    }
+
+    fn counted(node: &Node, name: &str) -> u64 {
+        let counters = node.groups.statistics().read();
+        counters.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    fn join(node: &Node, name: &str) -> (Arc<Connection>, std::os::unix::net::UnixStream) {
+        let (connection, peer) = Connection::for_test(1, &Settings::FOR_TESTS, "");
+        peer.set_read_timeout(Some(LIMIT)).unwrap();
+        node.groups.join(name, &connection, [1; 16]);
+        (connection, peer)
+    }
+
+    #[test]
+    fn tasks_that_panic_begin_anew_and_that_is_counted_and_told() {
+        let path = folder("panics");
+        let (first, second) = (start(&path), start(&path));
+        let (member, _peer) = join(&second, "room");
+        for (number, what) in ["take", "accept", "counts", "folder"]
+            .into_iter()
+            .enumerate()
+        {
+            *second.breaks.lock() = Some(what);
+            let stranger = (what == "accept").then(|| start(&path));
+            let more = (what == "counts").then(|| join(&second, "hall"));
+            if what == "take" {
+                first.publish("room", text("xx")).unwrap();
+            }
+            eventually(what, || counted(&second, "restarted") == number as u64 + 1);
+            drop((stranger, more));
+        }
+        let is_interrupted = |notice| matches!(notice, Some(Notice::Interrupted { .. }));
+        let mut notices = std::iter::from_fn(|| second.groups.notices().take(Some(Instant::now())));
+        assert!(notices.any(|notice| is_interrupted(Some(notice))));
+        // All of them work as before: those that read and accept, and that tells the numbers.
+        let third = start(&path);
+        eventually("they are connected", || {
+            let is_ready = second.state.lock().ready.len() == 2;
+            is_ready && third.count("room") == 1 && first.peers() == 2
+        });
+        second.groups.leave("room", member.as_ref());
+        eventually("the number is told", || third.count("room") == 0);
+        let (_member, mut again) = join(&second, "room");
+        first.publish("room", text("ok")).unwrap();
+        let mut bytes = [0; 4];
+        again.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"\x81\x02ok");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_nobody_uses_any_more_is_freed() {
+        let path = folder("freed");
+        let (stays, goes) = (start(&path), start(&path));
+        let met = || stays.peers() == 1 && goes.peers() == 1;
+        eventually("they have met", met);
+        let weak = Arc::downgrade(&goes);
+        goes.stop(Instant::now());
+        drop(goes);
+        eventually("it is freed", || weak.upgrade().is_none());
+        eventually("the other has lost it", || stays.peers() == 0);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_no_member_here_waits_for_is_not_looked_at() {
+        let path = folder("absent");
+        let key = b"0123456789abcdef0123456789abcdef";
+        let (stranger, node) = (start(&path), start_with(&path, Some(key)));
+        stranger.publish("room", text("not sealed")).unwrap();
+        // On the same connection, behind it.
+        let _guest = join(&stranger, "other");
+        eventually("it has come", || node.count("other") == 1);
+        assert_eq!(counted(&node, "unreadable"), 0);
+        let _member = join(&node, "room");
+        stranger.publish("room", text("not sealed")).unwrap();
+        eventually("it is refused", || counted(&node, "unreadable") == 1);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_forked_child_keeps_nothing_and_waits_for_no_lock() {
+        const MARK: &str = "DWEBSOCKET_TEST_ALONE";
+        if std::env::var_os(MARK).is_none() {
+            let name = "engine::backends::local::node::tests::\
+                        a_forked_child_keeps_nothing_and_waits_for_no_lock";
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            let output = alone
+                .args(["--exact", name])
+                .env(MARK, "1")
+                .output()
+                .unwrap();
+            let summary = String::from_utf8_lossy(&output.stdout);
+            assert!(summary.contains("1 passed"), "{summary}");
+            return;
+        }
+        let path = folder("forked");
+        let node = start(&path);
+        let history = node.history(1 << 20, LIMIT).unwrap();
+        // Another thread holds it at the moment of the fork.
+        std::mem::forget(node.state.lock());
+        after_fork_in_child();
+        let recorded = node.record(&history, "room", text("x"), Limits::ALL);
+        assert_eq!(recorded, Err(Refused::Foreign));
+        fs::remove_dir_all(path).unwrap();
     }
 }
