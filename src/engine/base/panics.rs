@@ -120,8 +120,8 @@ mod tests {
             move || {
                 let its = Arc::clone(&its);
                 async move {
-                    let _its = its;
                     std::future::pending::<()>().await;
+                    drop(its);
                 }
             },
             || {},

@@ -216,7 +216,7 @@ impl Node {
             self.breaks.lock().take_if(|wanted| *wanted == what),
             Some(what)
         );
-        let _ = what;
+        let _ = (self, what);
     }
 
     fn is_foreign(&self) -> bool {
@@ -992,10 +992,11 @@ mod tests {
         let node = start(&path);
         let history = node.history(1 << 20, LIMIT).unwrap();
         // Another thread holds it at the moment of the fork.
-        std::mem::forget(node.state.lock());
+        let held = node.state.lock();
         after_fork_in_child();
         let recorded = node.record(&history, "room", text("x"), Limits::ALL);
         assert_eq!(recorded, Err(Refused::Foreign));
+        drop(held);
         fs::remove_dir_all(path).unwrap();
     }
 }
