@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import redis, reports
 from support.redis import Cluster, Redis, Service
@@ -42,6 +44,40 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr(reports, "note_interrupted", lambda alias, names: found.extend(names))
     return found
+
+
+@contextlib.contextmanager
+def no_right(server: Redis, own: redis.Backend) -> Iterator[str]:
+    """Take the right to load scripts away, before the first connection."""
+    del own
+    server.ask("ACL", "SETUSER", "web", "-script|load")
+    yield "NOPERM"
+    server.ask("ACL", "SETUSER", "web", "+script|load")
+
+
+@contextlib.contextmanager
+def no_right_any_more(server: Redis, own: redis.Backend) -> Iterator[str]:
+    """Make the server forget its scripts later."""
+    send(own, "room", "before")
+    server.ask("SCRIPT", "FLUSH")
+    with no_right(server, own) as why:
+        yield why
+
+
+@contextlib.contextmanager
+def busy(server: Redis, own: redis.Backend) -> Iterator[str]:
+    """Have it run a script of another client that does not end."""
+    del own
+    server.ask("CONFIG", "SET", "busy-reply-threshold", "1")
+    thread = threading.Thread(target=server.ask, args=("EVAL", "while true do end", "0"))
+    thread.start()
+    eventually(lambda: "BUSY" in server.ask("PING"), what="it is busy")
+    yield "BUSY"
+    server.ask("SCRIPT", "KILL")
+    thread.join()
+
+
+REFUSALS = {"right": no_right, "flushed": no_right_any_more, "busy": busy}
 
 
 def sequence(first: int, *messages: str) -> list[tuple[int, str]]:
@@ -228,6 +264,41 @@ class TestKept:
         member = Member(own, "hall")
         send(own, "hall", "x")
         assert member.receive() == "x"
+
+    @pytest.mark.parametrize("how", REFUSALS)
+    def test_scripts_that_were_refused(self, server: Redis, how: str) -> None:
+        """Are given to the server again on the same connection, which others go on using."""
+        server.ask("ACL", "SETUSER", "web", "on", ">pw", "&*", "~*", "+@all")
+        own = made(f"redis://web:pw@127.0.0.1:{server.port}/0")
+        with REFUSALS[how](server, own) as why:
+            with pytest.raises(GroupUnavailable, match=f"takes no scripts: {why}"):
+                send(own, "room", "x")
+            losses = own.core.status()[0][1]
+        # Less than what makes a PING under way one without an answer.
+        _core.step_clock(4)
+        until_it_works(lambda: send(own, "room", "x"))
+        assert own.core.status()[0][1] == losses
+
+    def test_a_server_that_loads_its_data(self) -> None:
+        """Takes no scripts until it has: then the history is back, without another connection."""
+        slow = ("--key-load-delay", "50000", "--loading-process-events-interval-bytes", "1024")
+        with Redis(*slow) as server:
+            own = made(server.url)
+            send(own, "room", "kept")
+            for number in range(40):
+                server.ask("SET", f"key-{number}", "x" * 2000)
+            server.ask("SAVE")
+            server.kill()
+            thread = threading.Thread(target=server.start)
+            thread.start()
+            until_it_works(lambda: send(own, "hall", "x"))
+            with pytest.raises(GroupUnavailable, match="takes no scripts: LOADING"):
+                send(own, "room", "x")
+            losses = own.core.status()[0][1]
+            server.ask("CONFIG", "SET", "key-load-delay", "0")
+            thread.join()
+            until_it_works(lambda: send(own, "room", "x"))
+            assert own.core.status()[0][1] == losses
 
     def test_scripts_that_were_flushed(self, server: Redis) -> None:
         """Are given to the server anew."""

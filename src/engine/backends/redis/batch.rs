@@ -28,7 +28,7 @@ impl Batch {
     /// With `may_repeat` the commands stay with the calls, so that they can be sent again.
     pub(super) fn of(
         waiting: Vec<Publish>,
-        scripts: &Result<Scripts, Reason>,
+        scripts: &Result<Arc<Scripts>, Reason>,
         may_repeat: bool,
     ) -> Self {
         let mut commands = Pipeline::with_capacity(waiting.len());
@@ -72,7 +72,7 @@ fn together(waiting: Vec<Publish>) -> Vec<Vec<Publish>> {
 /// The command for calls that go together.
 fn command(
     publishes: &mut [Publish],
-    scripts: &Result<Scripts, Reason>,
+    scripts: &Result<Arc<Scripts>, Reason>,
     may_repeat: bool,
 ) -> Result<Cmd, Reason> {
     let Some((first, more)) = publishes.split_first_mut() else {

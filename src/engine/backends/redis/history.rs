@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, ServerError, Value};
 
 use super::connection::{Connection, within};
 use crate::engine::{
@@ -44,21 +44,29 @@ pub(super) async fn load(connection: &mut Connection, limit: Duration) -> Result
     let Ok([append, read, info]) = <[Value; 3]>::try_from(replies) else {
         return Err("the reply to SCRIPT LOAD makes no sense".into());
     };
-    Ok(Scripts {
-        append: name_of(append)?,
-        read: name_of(read)?,
+    let (append, read) = (name_of(append)?, name_of(read)?);
+    match &info {
         // Some services do not tell.
-        run: text_in(&info).map(run_in).unwrap_or_default(),
-    })
+        Value::ServerError(error) if !matches!(error.code(), "ERR" | "NOPERM") => {
+            Err(refusal(error))
+        }
+        info => Ok(Scripts {
+            append,
+            read,
+            run: text_in(info).map(run_in).unwrap_or_default(),
+        }),
+    }
+}
+
+fn refusal(error: &ServerError) -> Reason {
+    let details = error.details().unwrap_or_default();
+    format!("it takes no scripts: {} {details}", error.code()).into()
 }
 
 /// The name of a script that was loaded.
 fn name_of(reply: Value) -> Result<String, Reason> {
     match &reply {
-        Value::ServerError(error) => {
-            let details = error.details().unwrap_or_default();
-            Err(format!("it takes no scripts: {} {details}", error.code()).into())
-        }
+        Value::ServerError(error) => Err(refusal(error)),
         reply => text_in(reply)
             .map(str::to_owned)
             .ok_or_else(|| "the reply to SCRIPT LOAD makes no sense".into()),

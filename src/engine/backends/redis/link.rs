@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
+use parking_lot::Mutex;
 use redis::{Pipeline, PushInfo, PushKind, ServerError, Value};
 use tokio::{
     select,
@@ -76,14 +77,15 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         Err(reason) => return reason,
     };
     let mut loader = publisher.clone();
-    let scripts = if shard.keeps_history {
-        history::load(&mut loader, shard.timeout.min(CONNECT_LIMIT)).await
+    let limit = shard.timeout.min(CONNECT_LIMIT);
+    let scripts = Mutex::new(if shard.keeps_history {
+        history::load(&mut loader, limit).await.map(Arc::new)
     } else {
         Err("it has no history".into())
-    };
+    });
     shard.on_connected(place);
     select! {
-        reason = publish(shard, place, wakeups, publisher.clone(), scripts) => reason,
+        reason = publish(shard, place, wakeups, publisher.clone(), &scripts) => reason,
         reason = subscribe(shard, place, wakeups, subscriber.clone(), &unsubscribing) => reason,
         reason = check(publisher.clone(), || false, |_| {}) => reason,
         reason = check(
@@ -93,6 +95,7 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         ) => reason,
         reason = check_master(shard, place) => reason,
         () = ask_again(shard, place) => CLOSED.into(),
+        () = load_again(loader, limit, &scripts), if shard.keeps_history => CLOSED.into(),
         () = publisher.end() => CLOSED.into(),
         () = subscriber.end() => CLOSED.into(),
         () = misled.notified() => "it has given a part of the cluster away".into(),
@@ -161,8 +164,8 @@ fn on_push(incoming: &Incoming, misled: &Arc<Notify>, unsubscribing: &Arc<Atomic
     })
 }
 
-/// The scripts of the history on a connection, or the reason why there are none.
-type Loaded = Result<Scripts, Reason>;
+/// The scripts of the history on a connection, or the reason why there are none now.
+type Loaded = Mutex<Result<Arc<Scripts>, Reason>>;
 
 /// Publishes what waits, many messages in one piece.
 async fn publish(
@@ -170,9 +173,8 @@ async fn publish(
     place: usize,
     wakeups: &Wakeups,
     connection: Connection,
-    scripts: Loaded,
+    scripts: &Loaded,
 ) -> Reason {
-    let scripts = &scripts;
     let mut in_flight = FuturesOrdered::new();
     loop {
         select! {
@@ -201,7 +203,8 @@ async fn send(
     scripts: &Loaded,
 ) -> Result<(), Reason> {
     // Only a node of a cluster may refuse one because it is another's.
-    let Batch { commands, calls } = Batch::of(waiting, scripts, shard.is_cluster());
+    let known = scripts.lock().clone();
+    let Batch { commands, calls } = Batch::of(waiting, &known, shard.is_cluster());
     if calls.is_empty() {
         return Ok(());
     }
@@ -226,8 +229,15 @@ async fn send(
             }
             if !unknown.is_empty() {
                 // The server has forgotten its scripts. They have the same names as before.
-                history::load(&mut connection, CONNECT_LIMIT).await?;
-                shard.send_again(unknown);
+                match history::load(&mut connection, CONNECT_LIMIT).await {
+                    Ok(_) => shard.send_again(unknown),
+                    Err(reason) => {
+                        *scripts.lock() = Err(Arc::clone(&reason));
+                        for publish in unknown {
+                            publish.finish(Err(Arc::clone(&reason)));
+                        }
+                    }
+                }
             }
             Ok(())
         }
@@ -402,6 +412,22 @@ async fn ask_again(shard: &Shard, place: usize) {
     loop {
         clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
         shard.ask_again(place);
+    }
+}
+
+/// Gives the server the scripts once more while it refuses them: it may have loaded its data, or have
+/// ended a long script, and a user may have got a right meanwhile.
+async fn load_again(mut connection: Connection, limit: Duration, scripts: &Loaded) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        clock::sleep_until(clock::task_now() + pause).await;
+        if scripts.lock().is_err() {
+            let loaded = history::load(&mut connection, limit).await;
+            *scripts.lock() = loaded.map(Arc::new);
+            pause = CHECK_EVERY.min(2 * pause);
+        } else {
+            pause = CHECK_EVERY;
+        }
     }
 }
 
