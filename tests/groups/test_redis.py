@@ -405,6 +405,29 @@ def test_a_child_keeps_no_connection_of_its_parent(server: Redis) -> None:
         os.close(write)
 
 
+def test_calls_after_the_engine_has_ended(server: Redis) -> None:
+    """Fail at once: nobody is there any more who would send them."""
+    pid = os.fork()
+    if pid == 0:
+        at_once = 0
+        try:
+            made = backend(server.url, TIMEOUT=3.0)
+            send(made, "room", "x")
+            _core.shut_down(1001, "", 0.0)
+            for call in (
+                lambda: send(made, "room", "x"),
+                lambda: made.count("room"),
+                lambda: Member(made, "room"),
+            ):
+                try:
+                    call()
+                except GroupUnavailable as error:
+                    at_once += "no reply within" not in str(error)
+        finally:
+            os._exit(at_once)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
 def test_a_frozen_process_is_not_waited_for(server: Redis) -> None:
     """One that answers no question is not counted."""
     pid = os.fork()

@@ -61,6 +61,16 @@ impl Asked {
     }
 }
 
+/// A count whose task runs, and that ends with it, also when the engine drops it.
+#[derive(Debug)]
+struct Running(Arc<Census>, u64);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.end(self.1, Some("the engine has ended".into()));
+    }
+}
+
 impl Census {
     pub(super) fn new(runtime: Handle) -> Self {
         Self {
@@ -93,10 +103,10 @@ impl Census {
             members: 0,
         };
         self.asked.lock().insert(number, asked);
-        let (census, groups) = (Arc::clone(self), Arc::clone(groups));
+        let (running, groups) = (Running(Arc::clone(self), number), Arc::clone(groups));
         let (shard, name) = (Arc::clone(shard), name.to_owned());
         self.runtime.spawn(async move {
-            census.ask(&groups, &shard, &name, number).await;
+            running.0.ask(&groups, &shard, &name, number).await;
         });
         call
     }

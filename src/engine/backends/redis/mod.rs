@@ -137,7 +137,7 @@ impl Redis {
         runtime.spawn(incoming::run(weak.clone(), arrivals, gate));
         for (number, shard) in backend.shards.iter().enumerate() {
             let incoming = backend.incoming.of_shard(number);
-            runtime.spawn(routes::run(Arc::clone(shard), incoming));
+            runtime.spawn(routes::run(routes::Running(Arc::clone(shard)), incoming));
             runtime.spawn(catch_up::run(Arc::clone(shard)));
         }
         groups.observe(weak);

@@ -18,24 +18,35 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a node may take to give the map.
 const LIMIT: Duration = Duration::from_secs(1);
 
+/// A shard whose task runs. With the task it ends: the engine's end drops it without a word, and no
+/// call is to wait for what nobody sends any more.
+#[derive(Debug)]
+pub(super) struct Running(pub(super) Arc<Shard>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 /// Runs until the shard is stopped.
-pub(super) async fn run(shard: Arc<Shard>, incoming: Incoming) {
-    let mut running = HashSet::new();
+pub(super) async fn run(running: Running, incoming: Incoming) {
+    let shard = &running.0;
+    let mut started = HashSet::new();
     let mut links = FuturesUnordered::new();
     let mut map: BoxFuture<'_, Result<Map, Reason>> = std::future::pending().boxed();
     let (mut is_asking, mut failures) = (false, 0);
     let mut next_look = clock::task_now();
     while !shard.is_stopped() {
         for place in shard.needed_routes() {
-            if running.insert(place) {
-                let (shard, incoming) = (&*shard, &incoming);
+            if started.insert(place) {
+                let incoming = &incoming;
                 links.push(async move { (place, link::run(shard, place, incoming).await) });
             }
         }
         let is_due = shard.is_map_doubtful() || clock::task_now() >= next_look;
         if shard.is_cluster() && shard.is_used() && is_due && !is_asking {
             is_asking = true;
-            let shard = &*shard;
             map = async move {
                 sleep(link::pause_after(failures)).await;
                 let limit = shard.timeout.min(LIMIT);
@@ -46,7 +57,7 @@ pub(super) async fn run(shard: Arc<Shard>, incoming: Incoming) {
         select! {
             () = shard.look.notified() => {}
             Some((place, reason)) = links.next() => {
-                running.remove(&place);
+                started.remove(&place);
                 shard.on_lost(place, &reason);
             }
             found = &mut map, if is_asking => {

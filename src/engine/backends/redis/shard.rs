@@ -245,15 +245,20 @@ impl Shard {
         connected.filter_map(|route| route.lag.read(now)).max()
     }
 
-    /// Ends the tasks. Calls that are under way fail.
+    /// Ends the tasks. Calls that are under way fail, and so do all later ones.
     pub(super) fn stop(&self) {
         let mut state = self.state.lock();
         state.is_stopped = true;
-        state.moved.clear();
+        let mut lost = std::mem::take(&mut state.moved);
         for route in &mut state.routes {
-            route.publishes.clear();
+            lost.extend(route.publishes.drain(..));
+        }
+        let mut waiting = Vec::new();
+        for wanted in state.wanted.values_mut() {
+            waiting.append(&mut wanted.waiters);
         }
         drop(state);
+        drop((lost, waiting));
         self.look.notify_one();
         self.behind.wake();
     }
