@@ -30,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// A question: the number of the count, and the process that asks.
 const QUESTION: &str = "\u{1}count";
+/// More bytes than a question has, with its seal.
+const LONGEST_QUESTION: usize = 256;
 /// The beginning of the names of channels for answers; no group's name begins so.
 const ANSWERS: &str = "\u{1}answers";
 
@@ -83,7 +85,7 @@ impl Census {
     }
 
     /// The name under which this process gets answers.
-    fn own_name(&self) -> String {
+    pub(super) fn own_name(&self) -> String {
         format!("{ANSWERS}{:016x}", self.process)
     }
 
@@ -181,6 +183,9 @@ impl Census {
                 }
             });
             return true;
+        }
+        if bytes.len() > LONGEST_QUESTION {
+            return false;
         }
         let question = groups.open(&domain(QUESTION, name), bytes);
         let Some((number, asker)) = question.and_then(two_numbers) else {

@@ -275,6 +275,11 @@ impl Receiver for Backend {
 impl Backend {
     /// Takes what came on the channel of a group, or of answers to a count. False for anything else.
     fn take(&self, shard: &Shard, name: &str, payload: &[u8]) -> bool {
+        if self.groups.count(name) == 0 {
+            // Messages are for nobody here: so they are not looked at.
+            return self.census.on_message(&self.groups, shard, name, payload)
+                || name != self.census.own_name();
+        }
         let offered = history::announced(payload)
             .and_then(|(at, envelope)| self.groups.offer(name, at, envelope));
         if offered == Some(Offer::Behind) {
