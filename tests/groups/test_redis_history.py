@@ -503,3 +503,34 @@ def test_service() -> None:
     """The same by sentinels."""
     with Service() as service:
         check(service.url)
+
+
+@pytest.mark.parametrize("keys", ["some", "none"])
+def test_a_slot_that_is_moving(keys: str) -> None:
+    """Nothing fails or comes late while the keys of a group are at a node that has no slot yet."""
+    with Cluster() as cluster:
+        own, other = made(cluster.url), made(cluster.url)
+        member = Member(own)
+        assert member.come_back("room", head(own, "room")) == []
+        if keys == "some":
+            send(other, "room", "before")
+            assert member.receive_numbered() == (1, "before")
+        old = cluster.node_with("room")
+        (channel,) = old.ask("PUBSUB", "SHARDCHANNELS", "*:room").splitlines()
+        slot = old.ask("CLUSTER", "KEYSLOT", channel)
+        masters = [node for node in cluster.nodes if node.ask("ROLE").startswith("master")]
+        new = next(node for node in masters if node is not old)
+        ids = {node: node.ask("CLUSTER", "MYID") for node in masters}
+        new.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[old])
+        old.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[new])
+        moving = old.ask("CLUSTER", "GETKEYSINSLOT", slot, "10").splitlines()
+        old.ask("MIGRATE", "127.0.0.1", f"{new.port}", "", "0", "60000", "KEYS", *moving)
+        first = 2 if keys == "some" else 1
+        for number in range(first, first + 3):
+            send(other, "room", f"{number}")
+            assert member.receive_numbered() == (number, f"{number}")
+        for node in (new, old, *masters):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[new])
+        eventually(lambda: "room" in new.channels(), what="the subscription has moved")
+        send(other, "room", "after")
+        assert member.receive_numbered() == (first + 3, "after")

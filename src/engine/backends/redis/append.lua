@@ -1,4 +1,5 @@
--- Keeps messages, and publishes each with its position. Gives the offset of the last one.
+-- Keeps messages, and publishes each with its position. Gives the offset of the last one. Without a
+-- command that publishes it gives what would be published last: the subscriptions are at another node.
 --
 -- Further ARGV: the messages that are kept at most; their age in milliseconds; the command that
 -- publishes; the channel; the envelopes, one or more.
@@ -50,8 +51,13 @@ if is_due then
     redis.call('PEXPIRE', MESSAGES, string.format('%.0f', 2 * age))
     redis.call('PEXPIRE', NUMBERING, string.format('%.0f', math.max(DAY_MS, age) + age))
 end
+local function announced(i)
+    return string.format('\1history %s-%.0f ', epoch, before + i) .. ARGV[ENVELOPES + i - 1]
+end
+if ARGV[5] == '' then
+    return announced(count)
+end
 for i = 1, count do
-    local position = string.format('\1history %s-%.0f ', epoch, before + i)
-    redis.call(ARGV[5], ARGV[6], position .. ARGV[ENVELOPES + i - 1])
+    redis.call(ARGV[5], ARGV[6], announced(i))
 end
 return offset

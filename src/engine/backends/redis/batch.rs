@@ -36,6 +36,10 @@ impl Batch {
         for mut publishes in together(waiting) {
             match command(&mut publishes, scripts, may_repeat) {
                 Ok(command) => {
+                    if publishes.first().is_some_and(|it| it.asks.is_some()) {
+                        commands.cmd("ASKING");
+                        calls.push(Vec::new());
+                    }
                     commands.add_command(command);
                     calls.push(publishes);
                 }
@@ -53,15 +57,16 @@ impl Batch {
 /// Puts together the messages that one group keeps. Each group's order stays.
 fn together(waiting: Vec<Publish>) -> Vec<Vec<Publish>> {
     let mut calls: Vec<Vec<Publish>> = Vec::with_capacity(waiting.len());
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut places: HashMap<(Vec<u8>, bool), usize> = HashMap::new();
     for publish in waiting {
         if matches!(publish.command, Command::Script(ScriptCall::Append { .. })) {
-            match places.get(&publish.channel) {
+            let key = (publish.channel.clone(), publish.asks.is_some());
+            match places.get(&key) {
                 Some(&place) if calls[place].len() < TOGETHER => {
                     calls[place].push(publish);
                     continue;
                 }
-                _ => places.insert(publish.channel.clone(), calls.len()),
+                _ => places.insert(key, calls.len()),
             };
         }
         calls.push(vec![publish]);
@@ -87,7 +92,7 @@ fn command(
                 Command::Script(script) => Some(script),
                 Command::Plain(_) => None,
             });
-            Ok(script.command(&first.channel, scripts, more))
+            Ok(script.command(&first.channel, scripts, first.asks.as_deref(), more))
         }
     }
 }

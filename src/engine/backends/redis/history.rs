@@ -5,7 +5,7 @@
 //! channel. In a cluster the keys and the channel lie in one hash slot: the keys have the channel
 //! as their hash tag, and no channel has a brace in it.
 
-use std::time::Duration;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, ServerError, Value};
@@ -31,7 +31,7 @@ pub(super) struct Scripts {
     append: String,
     read: String,
     /// The name of this run of the server. Another run may have lost messages.
-    run: Vec<u8>,
+    pub(super) run: Arc<[u8]>,
 }
 
 /// Gives the server the scripts.
@@ -53,7 +53,7 @@ pub(super) async fn load(connection: &mut Connection, limit: Duration) -> Result
         info => Ok(Scripts {
             append,
             read,
-            run: text_in(info).map(run_in).unwrap_or_default(),
+            run: text_in(info).map(run_in).unwrap_or_default().into(),
         }),
     }
 }
@@ -108,11 +108,13 @@ const ARGUMENTS_BYTES: usize = 256;
 
 impl ScriptCall {
     /// The command for the group with this channel. It also keeps the messages of `more`, calls for
-    /// the same group.
+    /// the same group. With `asks` it is for a node that is getting the group's slot from the
+    /// one with this run.
     pub(super) fn command<'a>(
         &self,
         channel: &[u8],
         scripts: &Scripts,
+        asks: Option<&[u8]>,
         more: impl Iterator<Item = &'a Self> + Clone,
     ) -> Cmd {
         let bytes = self.len() + more.clone().map(Self::len).sum::<usize>();
@@ -122,11 +124,20 @@ impl ScriptCall {
             Self::Read { .. } => &scripts.read,
         });
         let keys = keys_of(channel);
+        let keys = if asks.is_some() {
+            &keys[..1]
+        } else {
+            &keys[..]
+        };
         command.arg(keys.len());
-        for key in &keys {
+        for key in keys {
             command.arg(&key[..]);
         }
-        command.arg(epoch_text(new_epoch())).arg(&scripts.run[..]);
+        let run = match asks {
+            Some(former) => Cow::Owned([&scripts.run[..], b",", former].concat()),
+            None => Cow::Borrowed(&scripts.run[..]),
+        };
+        command.arg(epoch_text(new_epoch())).arg(&run[..]);
         match self {
             Self::Append {
                 envelope,
@@ -135,7 +146,8 @@ impl ScriptCall {
             } => {
                 command.arg(number(limits.size as u64));
                 command.arg(milliseconds(limits.age));
-                command.arg(publish).arg(channel).arg(&envelope[..]);
+                command.arg(if asks.is_some() { "" } else { publish });
+                command.arg(channel).arg(&envelope[..]);
                 for call in more {
                     if let Self::Append { envelope, .. } = call {
                         command.arg(&envelope[..]);

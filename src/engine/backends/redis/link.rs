@@ -188,7 +188,7 @@ async fn publish(
             () = wakeups.publish.notified(), if in_flight.len() < IN_FLIGHT => {
                 let batch = shard.take_publishes(place, BATCH, BATCH_BYTES);
                 if !batch.is_empty() {
-                    in_flight.push_back(send(shard, connection.clone(), batch, scripts));
+                    in_flight.push_back(send(shard, place, connection.clone(), batch, scripts));
                 }
             }
         }
@@ -198,6 +198,7 @@ async fn publish(
 /// Sends a batch, and gives each message its outcome.
 async fn send(
     shard: &Shard,
+    place: usize,
     mut connection: Connection,
     waiting: Vec<Publish>,
     scripts: &Loaded,
@@ -213,17 +214,29 @@ async fn send(
     let under_way = UnderWay { shard, calls };
     match timeout_at(deadline.into(), connection.send_all(&commands)).await {
         Ok(Ok(replies)) => {
-            let mut unknown = Vec::new();
+            let (mut unknown, mut later) = (Vec::new(), Vec::new());
             for (publishes, reply) in under_way.over().into_iter().zip(replies) {
                 match reply {
-                    Value::ServerError(error) if shard.is_cluster() && has_moved(&error) => {
+                    Value::ServerError(error) if shard.is_cluster() && error.code() == "MOVED" => {
                         for publish in publishes {
                             shard.on_moved(publish);
                         }
                     }
+                    Value::ServerError(error) if shard.is_cluster() && error.code() == "ASK" => {
+                        let run = known.as_ref().map(|scripts| Arc::clone(&scripts.run));
+                        let to = error.details().unwrap_or_default();
+                        shard.on_sent_on(place, publishes, to, &run.unwrap_or_default());
+                    }
+                    // A part of its keys is here, and a part is there.
+                    Value::ServerError(error)
+                        if shard.is_cluster() && error.code() == "TRYAGAIN" =>
+                    {
+                        later.extend(publishes);
+                    }
                     Value::ServerError(error) if error.code() == "NOSCRIPT" => {
                         unknown.extend(publishes);
                     }
+                    Value::BulkString(announcement) => announce(shard, publishes, &announcement),
                     reply => finish(publishes, reply),
                 }
             }
@@ -238,6 +251,10 @@ async fn send(
                         }
                     }
                 }
+            }
+            if !later.is_empty() {
+                sleep(FIRST_PAUSE).await;
+                shard.send_again(later);
             }
             Ok(())
         }
@@ -292,6 +309,18 @@ impl Drop for UnderWay<'_> {
             self.shard.send_again(reads);
         }
     }
+}
+
+/// Tells the subscriptions of messages that a node has kept which is getting the group's slot: they are
+/// at the other node until it has the slot.
+fn announce(shard: &Shard, publishes: Vec<Publish>, announcement: &[u8]) {
+    let at = history::announced(announcement).map(|(at, _)| at);
+    let name = publishes.first().and_then(|it| shard.name_of(&it.channel));
+    if let (Some(_), Some(name)) = (at, name) {
+        shard.send(&name, announcement);
+    }
+    let offset = at.and_then(|at| i64::try_from(at.offset).ok());
+    finish(publishes, offset.map_or(Value::Nil, Value::Int));
 }
 
 /// Gives the calls of one command their outcome.

@@ -1,10 +1,14 @@
 -- The numbering of a group, which begins anew on a server that may have lost its newest messages,
 -- and where another user of the server has spoilt the keys: else the group would be of no use any more.
 --
--- KEYS: the numbering, a hash; the messages, a stream.
--- ARGV: the epoch of a new numbering; the name of this run of the server, empty if it is not known.
+-- KEYS: the numbering, a hash; the messages, a stream. A node of a cluster that is getting a slot runs no
+-- script for several keys unless it has all of them: there the second one is left out.
+-- ARGV: the epoch of a new numbering; the name of this run of the server, empty if it is not known. Behind a
+-- comma that of the node from which the keys may have come as they were, since this one is getting the slot.
 
-local NUMBERING, MESSAGES = KEYS[1], KEYS[2]
+local NUMBERING = KEYS[1]
+local MESSAGES = KEYS[2] or string.gsub(NUMBERING, 'numbering$', 'messages')
+local run, former = string.match(ARGV[2], '^([^,]*),?(.*)$')
 -- For so long, at least, a group that is not used keeps its numbering.
 local DAY_MS = 24 * 60 * 60 * 1000
 -- Numbers up to it are exact.
@@ -16,8 +20,9 @@ local epoch, offset, mark, marked_at
 
 local function begin()
     epoch, offset, mark, marked_at = ARGV[1], 0, 0, now
-    redis.call('DEL', NUMBERING, MESSAGES)
-    redis.call('HSET', NUMBERING, 'epoch', epoch, 'run', ARGV[2], 'offset', 0, 'marked_at', now)
+    redis.call('DEL', NUMBERING)
+    redis.call('DEL', MESSAGES)
+    redis.call('HSET', NUMBERING, 'epoch', epoch, 'run', run, 'offset', 0, 'marked_at', now)
 end
 
 -- The number that a text is; nil for any other text.
@@ -45,8 +50,10 @@ else
     if
         not (epoch and offset and mark and marked_at)
         or not string.match(epoch, '^%x+$') or #epoch ~= 16 or mark > offset
-        or (ARGV[2] ~= '' and found[2] ~= ARGV[2])
+        or (run ~= '' and found[2] ~= run and (former == '' or found[2] ~= former))
     then
         begin()
+    elseif former ~= '' and found[2] == former then
+        redis.call('HSET', NUMBERING, 'run', run)
     end
 end

@@ -60,6 +60,8 @@ pub(super) struct Route {
     pub(super) status: Status,
     /// Whether anything leads to it.
     pub(super) is_current: bool,
+    /// Another node has sent a command here since the last map.
+    pub(super) is_asked: bool,
     pub(super) failures: u32,
     /// That of the connection that has the subscriptions.
     pub(super) lag: Lag,
@@ -138,6 +140,8 @@ pub(super) struct Publish {
     pub(super) deadline: Instant,
     /// The connection has ended before the first reply.
     pub(super) is_repeated: bool,
+    /// The name of the run of the node that has sent it to this one, which is getting the slot.
+    pub(super) asks: Option<Arc<[u8]>>,
 }
 
 impl Publish {
@@ -155,6 +159,7 @@ impl Publish {
             ticket,
             deadline,
             is_repeated: false,
+            asks: None,
         }
     }
 
@@ -188,6 +193,7 @@ impl Route {
             address,
             status: Status::Idle,
             is_current: true,
+            is_asked: false,
             failures: 0,
             lag: Lag::default(),
             publishes: VecDeque::new(),
@@ -277,8 +283,14 @@ impl State {
 
     /// Puts a message into the queue of its route; gives it back with the reason if that is not
     /// possible.
-    pub(super) fn dispatch(&mut self, publish: Publish) -> Option<(Publish, Reason)> {
+    pub(super) fn dispatch(&mut self, mut publish: Publish) -> Option<(Publish, Reason)> {
+        publish.asks = None;
         let place = self.route_of(&publish.channel);
+        self.queue(place, publish)
+    }
+
+    /// As [`State::dispatch`], for a message that belongs to the route at `place`.
+    pub(super) fn queue(&mut self, place: usize, publish: Publish) -> Option<(Publish, Reason)> {
         if let Some(reason) = self.reason_against(place) {
             return Some((publish, reason));
         }

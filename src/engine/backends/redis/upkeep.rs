@@ -82,7 +82,8 @@ impl Shard {
         };
         // First, so that no route is used for another node that the map has further down.
         for route in &mut state.routes {
-            route.is_current = is_in_map(route);
+            // A node that is getting its first slots is not in the map.
+            route.is_current = std::mem::take(&mut route.is_asked) || is_in_map(route);
         }
         state.slots.fill(0);
         for (address, ranges) in map {
@@ -335,6 +336,47 @@ impl Shard {
         state.is_map_doubtful = true;
         drop(state);
         self.look.notify_one();
+    }
+
+    /// Sends messages to the node that is getting their slot from the one at `place`. The map stays:
+    /// `to` has no say in other messages of the slot. The node at `place` has the run `run`.
+    pub(super) fn on_sent_on(
+        &self,
+        place: usize,
+        publishes: Vec<Publish>,
+        to: &str,
+        run: &Arc<[u8]>,
+    ) {
+        let mut state = self.state.lock();
+        let (_, address) = to.rsplit_once(' ').unwrap_or_default();
+        let found = match (address.rsplit_once(':'), &state.routes[place].address) {
+            // A node without a host is where the other one is.
+            (Some(("", port)), Some(Address::Tcp(host, _))) => Some((host.clone(), port)),
+            (Some((host, port)), _) => Some((host.to_owned(), port)),
+            (None, _) => None,
+        };
+        let node = found.and_then(|(host, port)| Some(Address::Tcp(host, port.parse().ok()?)));
+        let mut refused = Vec::new();
+        match node {
+            Some(node) => {
+                let place = state.place_of(&node);
+                state.routes[place].is_asked = true;
+                state.routes[place].is_current = true;
+                for mut publish in publishes {
+                    publish.asks = Some(Arc::clone(run));
+                    refused.extend(state.queue(place, publish));
+                }
+            }
+            None => {
+                let reason: Reason = format!("a node has sent it to {to:?}").into();
+                refused.extend(publishes.into_iter().map(|it| (it, Arc::clone(&reason))));
+            }
+        }
+        drop(state);
+        self.look.notify_one();
+        for (publish, reason) in refused {
+            publish.finish(Err(reason));
+        }
     }
 
     /// Takes changes of the subscriptions, at most `count`.
