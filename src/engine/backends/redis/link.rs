@@ -94,7 +94,7 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
             |note| shard.note_lag(place, note),
         ) => reason,
         reason = check_master(shard, place) => reason,
-        () = ask_again(shard, place) => CLOSED.into(),
+        () = ask_again(shard) => CLOSED.into(),
         () = load_again(loader, limit, &scripts), if shard.keeps_history => CLOSED.into(),
         () = publisher.end() => CLOSED.into(),
         () = subscriber.end() => CLOSED.into(),
@@ -437,10 +437,10 @@ async fn check(
 }
 
 /// Asks now and then for what the server has refused: a user may have got a right meanwhile.
-async fn ask_again(shard: &Shard, place: usize) {
+async fn ask_again(shard: &Shard) {
     loop {
         clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
-        shard.ask_again(place);
+        shard.ask_again();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{select, time::sleep};
+use tokio::{select, task::yield_now, time::sleep};
 
 use super::{
     cluster::{self, Map},
@@ -56,6 +56,8 @@ pub(super) async fn run(running: Running, incoming: Incoming) {
         }
         select! {
             () = shard.look.notified() => {}
+            // In turns with all else that this thread does.
+            () = yield_now(), if shard.is_sweeping() => shard.sweep(),
             Some((place, reason)) = links.next() => {
                 started.remove(&place);
                 shard.on_lost(place, &reason);

@@ -167,22 +167,15 @@ impl Shard {
     }
 
     fn want(&self, state: &mut State, name: &str) -> Option<Arc<Call>> {
-        if let Some(wanted) = state.wanted.get_mut(name) {
-            if wanted.is_confirmed {
-                wanted.holds += 1;
-                return None;
-            }
+        state.hold(name, || self.channel_of(name));
+        if state.swept.is_some() {
+            self.tend(state, name);
         }
-        let route = state.route_of(&self.channel_of(name));
-        let mut is_new = false;
-        let wanted = state.wanted.entry(name.into()).or_insert_with(|| {
-            is_new = true;
-            Wanted::new(route)
-        });
-        wanted.holds += 1;
-        if is_new {
-            state.unconfirmed += 1;
+        let wanted = state.wanted.get(name)?;
+        if state.is_confirmed(wanted) {
+            return None;
         }
+        let route = wanted.route;
         if let Some(reason) = state.reason_against(route) {
             return Some(Call::finished(Err(reason)));
         }

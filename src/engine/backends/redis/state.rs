@@ -5,7 +5,8 @@
 //! known yet where they belong.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
     sync::Arc,
     time::Instant,
 };
@@ -34,22 +35,24 @@ pub(super) struct State {
     pub(super) routes: Vec<Route>,
     /// The route of each hash slot; empty where there are none.
     pub(super) slots: Vec<u16>,
-    pub(super) wanted: HashMap<Arc<str>, Wanted>,
-    /// How many of them are not confirmed.
-    pub(super) unconfirmed: usize,
+    /// In the order of their names, so that a sweep goes on where it was.
+    pub(super) wanted: BTreeMap<Arc<str>, Wanted>,
+    /// Subscriptions up to this name are in line with the routes; `None` when all are. There may be
+    /// so many of them that they are looked through in parts.
+    pub(super) swept: Option<Arc<str>>,
+    /// A node has refused a subscription since the last sweep.
+    pub(super) has_refused: bool,
+    /// How many connections with subscriptions there were.
+    pub(super) connections: u64,
     pub(super) serial: u64,
     /// What a node has refused because it belongs to another one.
     pub(super) moved: Vec<Publish>,
     pub(super) is_map_doubtful: bool,
-    pub(super) outage: Option<Outage>,
+    /// A loss was reported, and its end was not.
+    pub(super) has_outage: bool,
+    /// The groups whose members may have missed messages, until that is reported.
+    pub(super) interrupted: BTreeSet<String>,
     pub(super) losses: u64,
-}
-
-/// The time in which a node is away.
-#[derive(Debug, Default)]
-pub(super) struct Outage {
-    /// The groups whose messages may have been missed.
-    pub(super) interrupted: HashSet<Arc<str>>,
 }
 
 /// The way to one node.
@@ -63,6 +66,10 @@ pub(super) struct Route {
     /// Another node has sent a command here since the last map.
     pub(super) is_asked: bool,
     pub(super) failures: u32,
+    /// The number of the connection that has the subscriptions, zero while there is none.
+    pub(super) connection: u64,
+    /// How many subscriptions it has confirmed.
+    pub(super) confirmed: usize,
     /// That of the connection that has the subscriptions.
     pub(super) lag: Lag,
     pub(super) publishes: VecDeque<Publish>,
@@ -93,12 +100,13 @@ pub(super) enum Status {
 /// A subscription that groups need.
 #[derive(Debug)]
 pub(super) struct Wanted {
+    pub(super) slot: u16,
     pub(super) route: usize,
-    pub(super) is_confirmed: bool,
+    pub(super) standing: Standing,
+    /// The connection with which it stands so. With another one it is new.
+    pub(super) connection: u64,
     /// Tells the latest attempt to subscribe from earlier ones.
     pub(super) serial: u64,
-    /// An attempt is queued or under way.
-    pub(super) is_asked: bool,
     /// Joins that are under way, and other reasons to keep it without members.
     pub(super) holds: usize,
     /// It was lost: messages may have been missed.
@@ -106,14 +114,25 @@ pub(super) struct Wanted {
     pub(super) waiters: Vec<Ticket>,
 }
 
+/// How far a subscription is with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    New,
+    /// An attempt is queued or under way.
+    Asked,
+    Refused,
+    Confirmed,
+}
+
 impl Wanted {
-    pub(super) fn new(route: usize) -> Self {
+    fn new(slot: u16, route: usize) -> Self {
         Self {
+            slot,
             route,
-            is_confirmed: false,
+            standing: Standing::New,
+            connection: 0,
             serial: 0,
-            is_asked: false,
-            holds: 0,
+            holds: 1,
             was_lost: false,
             waiters: Vec::new(),
         }
@@ -195,12 +214,21 @@ impl Route {
             is_current: true,
             is_asked: false,
             failures: 0,
+            connection: 0,
+            confirmed: 0,
             lag: Lag::default(),
             publishes: VecDeque::new(),
             publish_bytes: 0,
             changes: VecDeque::new(),
             wakeups: Arc::default(),
         }
+    }
+
+    /// Notes that the connection with the subscriptions has gone.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = 0;
+        self.confirmed = 0;
+        self.changes.clear();
     }
 }
 
@@ -210,21 +238,56 @@ impl State {
             is_stopped: false,
             routes: vec![Route::new(address)],
             slots: vec![0; if is_cluster { SLOTS } else { 0 }],
-            wanted: HashMap::new(),
-            unconfirmed: 0,
+            wanted: BTreeMap::new(),
+            swept: None,
+            has_refused: false,
+            connections: 0,
             serial: 0,
             moved: Vec::new(),
             is_map_doubtful: is_cluster,
-            outage: None,
+            has_outage: false,
+            interrupted: BTreeSet::new(),
             losses: 0,
         }
     }
 
-    pub(super) fn route_of(&self, channel: &[u8]) -> usize {
-        match self.slots.get(slot_of(channel)) {
-            Some(&route) => usize::from(route),
-            None => 0,
+    /// The hash slot of a channel; zero where there are none.
+    fn slot_of(&self, channel: &[u8]) -> u16 {
+        if self.slots.is_empty() {
+            return 0;
         }
+        u16::try_from(slot_of(channel)).unwrap_or_default()
+    }
+
+    fn route_of(&self, slot: u16) -> usize {
+        self.slots
+            .get(usize::from(slot))
+            .map_or(0, |&route| usize::from(route))
+    }
+
+    /// How many subscriptions no node has confirmed.
+    pub(super) fn unconfirmed(&self) -> usize {
+        let confirmed: usize = self.routes.iter().map(|route| route.confirmed).sum();
+        self.wanted.len().saturating_sub(confirmed)
+    }
+
+    /// Whether the connection with which a subscription stands as it does is there.
+    fn is_live(&self, wanted: &Wanted) -> bool {
+        wanted.connection != 0 && wanted.connection == self.routes[wanted.route].connection
+    }
+
+    /// The subscription to `name`, if the attempt `serial` is the latest one and had no outcome yet.
+    pub(super) fn asked(&mut self, name: &str, serial: u64) -> Option<&mut Wanted> {
+        let is_it = |wanted: &Wanted| wanted.serial == serial && self.is_live(wanted);
+        if !self.wanted.get(name).is_some_and(is_it) {
+            return None;
+        }
+        let wanted = self.wanted.get_mut(name)?;
+        (wanted.standing == Standing::Asked).then_some(wanted)
+    }
+
+    pub(super) fn is_confirmed(&self, wanted: &Wanted) -> bool {
+        wanted.standing == Standing::Confirmed && self.is_live(wanted)
     }
 
     /// The place of the route to a node, which is made if need be.
@@ -285,7 +348,7 @@ impl State {
     /// possible.
     pub(super) fn dispatch(&mut self, mut publish: Publish) -> Option<(Publish, Reason)> {
         publish.asks = None;
-        let place = self.route_of(&publish.channel);
+        let place = self.route_of(self.slot_of(&publish.channel));
         self.queue(place, publish)
     }
 
@@ -308,23 +371,97 @@ impl State {
         None
     }
 
+    /// Notes that the subscription to `channel`, that of `name`, is held once more.
+    pub(super) fn hold(&mut self, name: &str, channel: impl FnOnce() -> Vec<u8>) {
+        if let Some(wanted) = self.wanted.get_mut(name) {
+            wanted.holds += 1;
+            return;
+        }
+        let slot = self.slot_of(&channel());
+        let wanted = Wanted::new(slot, self.route_of(slot));
+        self.wanted.insert(name.into(), wanted);
+    }
+
     /// Asks the node of a wanted subscription for it, unless that was done, or is not possible now.
     pub(super) fn ask(&mut self, name: &str) {
         let Some((name, wanted)) = self.wanted.get_key_value(name) else {
             return;
         };
-        let (name, place) = (Arc::clone(name), wanted.route);
-        let is_up = self.routes[place].status == Status::Up;
-        if wanted.is_confirmed || wanted.is_asked || !is_up {
+        let place = wanted.route;
+        let is_done = self.is_live(wanted)
+            && matches!(wanted.standing, Standing::Asked | Standing::Confirmed);
+        if is_done || self.routes[place].status != Status::Up {
             return;
         }
+        let name = Arc::clone(name);
         self.serial += 1;
-        let serial = self.serial;
+        let (serial, connection) = (self.serial, self.routes[place].connection);
         if let Some(wanted) = self.wanted.get_mut(&name) {
-            wanted.is_asked = true;
+            wanted.standing = Standing::Asked;
+            wanted.connection = connection;
             wanted.serial = serial;
         }
         self.change(place, Change::Subscribe(name, serial));
+    }
+
+    /// Has all subscriptions brought in line with the routes, as these are now.
+    pub(super) fn begin_sweep(&mut self) {
+        self.has_refused = false;
+        self.swept = Some("".into());
+    }
+
+    /// The subscriptions among the next `count` that are not in line with the routes.
+    pub(super) fn sweep(&mut self, count: usize) -> Vec<Arc<str>> {
+        let Some(swept) = &self.swept else {
+            return Vec::new();
+        };
+        let rest = (Bound::Excluded(&**swept), Bound::Unbounded);
+        let mut part = self.wanted.range::<str, _>(rest).take(count).peekable();
+        let (mut found, mut last) = (Vec::new(), None);
+        while let Some((name, wanted)) = part.next() {
+            if part.peek().is_none() {
+                last = Some(name);
+            }
+            let is_in_line = self.route_of(wanted.slot) == wanted.route
+                && self.is_live(wanted)
+                && matches!(wanted.standing, Standing::Asked | Standing::Confirmed);
+            if !is_in_line {
+                found.push(Arc::clone(name));
+            }
+        }
+        self.swept = last.map(Arc::clone);
+        found
+    }
+
+    /// Brings a subscription in line with the routes. Gives those that wait for it in vain, with the
+    /// reason, and whether messages may have been missed.
+    pub(super) fn tend(&mut self, name: &str) -> (Option<(Vec<Ticket>, Reason)>, bool) {
+        let Some((key, wanted)) = self.wanted.get_key_value(name) else {
+            return (None, false);
+        };
+        let (key, before, is_live) = (Arc::clone(key), wanted.route, self.is_live(wanted));
+        let place = self.route_of(wanted.slot);
+        let reason = self.reason_against(place);
+        let Some(wanted) = self.wanted.get_mut(name) else {
+            return (None, false);
+        };
+        let is_new = !is_live || before != place;
+        let was_lost = is_new && wanted.standing == Standing::Confirmed;
+        if is_new {
+            wanted.route = place;
+            wanted.standing = Standing::New;
+            wanted.was_lost |= was_lost;
+            // The former node may still confirm it.
+            wanted.serial = 0;
+        }
+        let failed = reason.map(|reason| (std::mem::take(&mut wanted.waiters), reason));
+        if is_new && is_live {
+            self.routes[before].confirmed -= usize::from(was_lost);
+            self.change(before, Change::Unsubscribe(key));
+        }
+        self.need(place);
+        self.ask(name);
+        (failed, was_lost)
     }
 
     pub(super) fn change(&mut self, place: usize, change: Change) {
@@ -340,10 +477,10 @@ impl State {
         let Some((name, wanted)) = self.wanted.remove_entry(name) else {
             return;
         };
-        if !wanted.is_confirmed {
-            self.unconfirmed -= 1;
-        }
-        if self.routes[wanted.route].status == Status::Up {
+        self.interrupted.remove(&*name);
+        if self.is_live(&wanted) {
+            let is_confirmed = wanted.standing == Standing::Confirmed;
+            self.routes[wanted.route].confirmed -= usize::from(is_confirmed);
             self.change(wanted.route, Change::Unsubscribe(name));
         }
     }

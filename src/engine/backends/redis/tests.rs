@@ -13,6 +13,7 @@ use super::{
     config::{Address, Kind, Login, Server},
     shard::Shard,
     state::Change,
+    upkeep::PART,
 };
 use crate::engine::{
     backends::call::{Call, Reply},
@@ -51,6 +52,8 @@ enum Event {
     /// The slots begin anew at these of the nodes.
     Map(Vec<usize>),
     NoMap,
+    /// Another part of the subscriptions is brought in line with the routes.
+    Sweep,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -67,6 +70,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => place.prop_map(Event::TakePublishes),
         2 => prop::collection::vec(0..NODES, 1..5).prop_map(Event::Map),
         1 => Just(Event::NoMap),
+        3 => Just(Event::Sweep),
     ];
     prop::collection::vec(event, 0..80)
 }
@@ -132,6 +136,7 @@ impl World {
             Event::NoMap if self.shard.is_cluster() => {
                 self.shard.on_no_map(&"no map".into());
             }
+            Event::Sweep => self.shard.sweep(),
             _ => {}
         }
     }
@@ -184,7 +189,10 @@ impl World {
             }
             for place in 0..10 {
                 self.happen(Event::Connect(place));
-                self.shard.ask_again(place);
+                self.shard.ask_again();
+                while self.shard.is_sweeping() {
+                    self.shard.sweep();
+                }
                 self.happen(Event::Confirm(place));
                 self.happen(Event::TakePublishes(place));
             }
@@ -197,8 +205,8 @@ fn lives_up_to_it(kind: Kind, events: Vec<Event>) {
     for event in events {
         world.happen(event);
         let state = world.shard.state.lock();
-        let unconfirmed = state.wanted.values().filter(|it| !it.is_confirmed).count();
-        assert_eq!(state.unconfirmed, unconfirmed);
+        let unconfirmed = state.wanted.values().filter(|it| !state.is_confirmed(it));
+        assert_eq!(state.unconfirmed(), unconfirmed.count());
     }
     world.settle();
     for call in &world.calls {
@@ -216,7 +224,7 @@ fn lives_up_to_it(kind: Kind, events: Vec<Event>) {
     assert_eq!(subscribed.into_iter().collect::<HashSet<_>>(), wanted);
     assert_eq!(world.shard.status(), Ok(()));
     let state = world.shard.state.lock();
-    assert!(state.outage.is_none());
+    assert!(!state.has_outage);
     drop(state);
     let mut is_lost = false;
     while let Some(notice) = world
@@ -263,4 +271,49 @@ proptest! {
     fn the_nodes_of_a_cluster_get_what_is_wanted(events in events()) {
         lives_up_to_it(Kind::Cluster, events);
     }
+}
+
+/// Subscriptions to many groups, half of them at each of two nodes.
+fn many_subscriptions(count: usize) -> World {
+    let mut world = World::new(Kind::Cluster);
+    let names: Vec<_> = (0..count).map(|number| format!("room-{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    world.calls.extend(world.shard.subscribe_all(&names));
+    world.map(&[0, 1]);
+    while world.shard.is_sweeping() {
+        world.shard.sweep();
+    }
+    for place in 1..=2 {
+        world.happen(Event::Connect(place));
+    }
+    for place in [1, 2].repeat(count) {
+        world.shard.sweep();
+        world.happen(Event::Confirm(place));
+    }
+    assert_eq!(world.shard.state.lock().unconfirmed(), 0);
+    world
+}
+
+fn queued(world: &World) -> usize {
+    let changes = |place| world.shard.take_changes(place, usize::MAX).len();
+    (1..=2).map(changes).sum()
+}
+
+#[test]
+fn many_subscriptions_move_in_parts_and_a_map_that_is_the_same_moves_none() {
+    let mut world = many_subscriptions(500);
+    world.map(&[0, 1]);
+    assert!(!world.shard.is_sweeping());
+    world.map(&[1, 0]);
+    let (mut parts, mut moved) = (0, queued(&world));
+    assert_eq!(moved, 0, "under the lock of the map");
+    while world.shard.is_sweeping() {
+        world.shard.sweep();
+        parts += 1;
+        let more = queued(&world);
+        assert!(more <= 2 * PART);
+        moved += more;
+    }
+    assert!(parts >= 500 / PART);
+    assert!(moved >= 500, "{moved}");
 }

@@ -11,13 +11,16 @@ use super::{
     config::Address,
     lag::Lag,
     shard::Shard,
-    state::{Change, Outage, Publish, Route, State, Status, UNKNOWN, Wakeups, Wanted},
+    state::{Change, Publish, Route, Standing, State, Status, UNKNOWN, Wakeups},
 };
 use crate::engine::{
     backends::call::{Reason, Reply},
     base::clock,
     groups::{Event, Notice},
 };
+
+/// Subscriptions that are looked at under one lock: others need it, and the engine's thread.
+pub(super) const PART: usize = if cfg!(test) { 2 } else { 1000 };
 
 impl Shard {
     // -- for the task that looks after the routes ------------------------------------------------
@@ -69,6 +72,8 @@ impl Shard {
         let mut state = self.state.lock();
         if state.routes.iter().all(|route| route.status != Status::Up) {
             self.note_loss(&mut state, UNKNOWN, reason, true);
+            drop(state);
+            self.look.notify_one();
         }
     }
 
@@ -85,7 +90,7 @@ impl Shard {
             // A node that is getting its first slots is not in the map.
             route.is_current = std::mem::take(&mut route.is_asked) || is_in_map(route);
         }
-        state.slots.fill(0);
+        let mut slots = vec![0; state.slots.len()];
         for (address, ranges) in map {
             let place = state.place_of(address);
             let Ok(number) = u16::try_from(place) else {
@@ -94,20 +99,26 @@ impl Shard {
             state.routes[place].is_current = true;
             for &(first, last) in ranges {
                 let range = usize::from(first)..=usize::from(last);
-                if let Some(slots) = state.slots.get_mut(range) {
+                if let Some(slots) = slots.get_mut(range) {
                     slots.fill(number);
                 }
             }
         }
         // Slots that no node serves.
-        let has_gaps = state.slots.contains(&0);
-        state.routes[UNKNOWN].is_current = has_gaps;
-        state.routes[UNKNOWN].status = if has_gaps {
+        let has_gaps = slots.contains(&0);
+        let unknown = &mut state.routes[UNKNOWN];
+        unknown.is_current = has_gaps;
+        let status = if has_gaps {
             Status::Away("no node of the cluster serves this part of it".into())
         } else {
             Status::Idle
         };
-        self.reroute(&mut state);
+        let is_other = std::mem::replace(&mut unknown.status, status.clone()) != status;
+        let has_moved = std::mem::replace(&mut state.slots, slots) != state.slots;
+        if has_moved || is_other || state.has_refused {
+            state.begin_sweep();
+        }
+        let refused = Self::dispatch_anew(&mut state);
         for route in &state.routes {
             if !route.is_current {
                 route.wakeups.end.notify_one();
@@ -116,45 +127,13 @@ impl Shard {
         self.end_outage_if_over(&mut state);
         drop(state);
         self.look.notify_one();
+        for (publish, reason) in refused {
+            publish.finish(Err(reason));
+        }
     }
 
-    /// Moves subscriptions and messages to the routes that lead to their nodes now.
-    fn reroute(&self, state: &mut State) {
-        let names: Vec<_> = state.wanted.keys().cloned().collect();
-        let mut moved = Vec::new();
-        for name in names {
-            let route = state.route_of(&self.channel_of(&name));
-            let Some(wanted) = state.wanted.get_mut(&name) else {
-                continue;
-            };
-            let before = std::mem::replace(&mut wanted.route, route);
-            if before != route {
-                wanted.is_asked = false;
-                // The former node may still confirm it.
-                wanted.serial = 0;
-                let was_confirmed = std::mem::replace(&mut wanted.is_confirmed, false);
-                if let Status::Away(reason) = &state.routes[route].status {
-                    for ticket in wanted.waiters.drain(..) {
-                        ticket.finish(Err(Arc::clone(reason)));
-                    }
-                }
-                if was_confirmed {
-                    state.unconfirmed += 1;
-                    wanted.was_lost = true;
-                    moved.push(Arc::clone(&name));
-                }
-                if state.routes[before].status == Status::Up {
-                    state.change(before, Change::Unsubscribe(Arc::clone(&name)));
-                }
-            }
-            state.need(route);
-            state.ask(&name);
-        }
-        if let Some(outage) = &mut state.outage {
-            outage.interrupted.extend(moved);
-        } else {
-            self.report_interrupted(&moved.into_iter().collect());
-        }
+    /// Moves messages to the routes that lead to their nodes now. Gives those that have none.
+    fn dispatch_anew(state: &mut State) -> Vec<(Publish, Reason)> {
         let mut publishes = std::mem::take(&mut state.moved);
         for route in &mut state.routes {
             if route.status != Status::Up {
@@ -162,10 +141,38 @@ impl Shard {
                 route.publish_bytes = 0;
             }
         }
-        for publish in publishes {
-            if let Some((publish, reason)) = state.dispatch(publish) {
-                publish.finish(Err(reason));
+        let all = publishes.into_iter();
+        all.filter_map(|publish| state.dispatch(publish)).collect()
+    }
+
+    /// Whether subscriptions are left to be brought in line with the routes.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.state.lock().swept.is_some()
+    }
+
+    /// Brings some more subscriptions in line with the routes.
+    pub(super) fn sweep(&self) {
+        self.sweep_some(&mut self.state.lock());
+    }
+
+    fn sweep_some(&self, state: &mut State) {
+        for name in state.sweep(PART) {
+            self.tend(state, &name);
+        }
+        self.end_outage_if_over(state);
+    }
+
+    /// Brings one subscription in line with the routes.
+    pub(super) fn tend(&self, state: &mut State, name: &str) {
+        let (failed, was_lost) = state.tend(name);
+        if let Some((waiters, reason)) = failed {
+            for ticket in waiters {
+                ticket.finish(Err(Arc::clone(&reason)));
             }
+        }
+        // Members of groups with a history get what they have missed.
+        if was_lost && self.groups.count(name) > 0 && self.groups.position_of(name).is_none() {
+            state.interrupted.insert(name.to_owned());
         }
     }
 
@@ -195,23 +202,20 @@ impl Shard {
     /// Notes that a node is connected, and asks it for all subscriptions that belong to it.
     pub(super) fn on_connected(&self, place: usize) {
         let mut state = self.state.lock();
+        state.connections += 1;
+        let connection = state.connections;
         let route = &mut state.routes[place];
         route.status = Status::Up;
         route.failures = 0;
+        route.connection = connection;
+        route.confirmed = 0;
         route.lag = Lag::default();
         route.changes.clear();
-        let mut names = Vec::new();
-        for (name, wanted) in &mut state.wanted {
-            if wanted.route == place {
-                wanted.is_asked = false;
-                names.push(Arc::clone(name));
-            }
-        }
-        for name in names {
-            state.ask(&name);
-        }
-        state.routes[place].wakeups.publish.notify_one();
-        self.end_outage_if_over(&mut state);
+        route.wakeups.publish.notify_one();
+        state.begin_sweep();
+        self.sweep_some(&mut state);
+        drop(state);
+        self.look.notify_one();
     }
 
     /// Notes that the task of a route has ended.
@@ -222,6 +226,8 @@ impl Shard {
             // The cluster has given its part to other nodes.
             route.status = Status::Idle;
             route.failures = 0;
+            route.disconnect();
+            state.begin_sweep();
             return;
         }
         let was_up = route.status == Status::Up;
@@ -233,7 +239,8 @@ impl Shard {
     /// Notes that a node cannot be reached; `is_away` when it will not be back at once.
     fn note_loss(&self, state: &mut State, place: usize, reason: &Reason, is_away: bool) {
         let route = &mut state.routes[place];
-        route.changes.clear();
+        route.disconnect();
+        let was_away = matches!(route.status, Status::Away(_));
         route.status = if is_away {
             Status::Away(Arc::clone(reason))
         } else {
@@ -245,30 +252,13 @@ impl Shard {
         } else {
             VecDeque::new()
         };
+        if !was_away {
+            // What it has confirmed is lost, and those that wait for it fail, or go on waiting.
+            state.begin_sweep();
+        }
         self.begin_outage(state, place, reason);
-        let (mut failed, mut missed) = (Vec::new(), Vec::new());
-        for (name, wanted) in &mut state.wanted {
-            if wanted.route != place {
-                continue;
-            }
-            wanted.is_asked = false;
-            if std::mem::replace(&mut wanted.is_confirmed, false) {
-                state.unconfirmed += 1;
-                wanted.was_lost = true;
-                missed.push(Arc::clone(name));
-            }
-            if is_away && !wanted.waiters.is_empty() {
-                failed.append(&mut wanted.waiters);
-            }
-        }
-        if let Some(outage) = &mut state.outage {
-            outage.interrupted.extend(missed);
-        }
         for publish in publishes {
             publish.finish(Err(Arc::clone(reason)));
-        }
-        for ticket in failed {
-            ticket.finish(Err(Arc::clone(reason)));
         }
     }
 
@@ -396,19 +386,16 @@ impl Shard {
     /// Notes that the server has confirmed a subscription.
     pub(super) fn on_subscribed(&self, name: &str, serial: u64) {
         let mut state = self.state.lock();
-        let Some(wanted) = state.wanted.get_mut(name) else {
+        let Some(wanted) = state.asked(name, serial) else {
             return;
         };
-        if wanted.serial != serial || wanted.is_confirmed {
-            return;
-        }
-        wanted.is_confirmed = true;
-        wanted.is_asked = false;
+        wanted.standing = Standing::Confirmed;
         if std::mem::replace(&mut wanted.was_lost, false) {
             self.behind.add(name);
         }
         let waiters = std::mem::take(&mut wanted.waiters);
-        state.unconfirmed -= 1;
+        let place = wanted.route;
+        state.routes[place].confirmed += 1;
         self.end_outage_if_over(&mut state);
         drop(state);
         for ticket in waiters {
@@ -420,14 +407,12 @@ impl Shard {
     /// others need it, too, it is asked for again later.
     pub(super) fn on_refused(&self, name: &str, serial: u64, has_moved: bool, why: &Reason) {
         let mut state = self.state.lock();
-        let Some(wanted) = state.wanted.get_mut(name) else {
+        let Some(wanted) = state.asked(name, serial) else {
             return;
         };
-        if wanted.serial != serial {
-            return;
-        }
-        wanted.is_asked = false;
+        wanted.standing = Standing::Refused;
         if has_moved {
+            state.has_refused = true;
             state.is_map_doubtful = true;
             drop(state);
             self.look.notify_one();
@@ -436,6 +421,7 @@ impl Shard {
         let waiters = std::mem::take(&mut wanted.waiters);
         let waiting = waiters.iter().filter(|it| it.is_awaited()).count();
         let (place, holds) = (wanted.route, wanted.holds);
+        state.has_refused = true;
         if holds > waiting || self.groups.count(name) > 0 {
             self.begin_outage(&mut state, place, why);
         }
@@ -445,25 +431,23 @@ impl Shard {
         }
     }
 
-    /// Asks the node of a route once more for what it has refused.
-    pub(super) fn ask_again(&self, place: usize) {
+    /// Asks nodes once more for what they have refused.
+    pub(super) fn ask_again(&self) {
         let mut state = self.state.lock();
-        let is_refused =
-            |wanted: &Wanted| wanted.route == place && !wanted.is_confirmed && !wanted.is_asked;
-        let refused = state.wanted.iter().filter(|(_, wanted)| is_refused(wanted));
-        let names: Vec<_> = refused.map(|(name, _)| Arc::clone(name)).collect();
-        for name in names {
-            state.ask(&name);
+        if state.has_refused {
+            state.begin_sweep();
+            drop(state);
+            self.look.notify_one();
         }
     }
 
     /// Reports that something is lost, unless that was reported.
     fn begin_outage(&self, state: &mut State, place: usize, reason: &Reason) {
-        if state.outage.is_some() {
+        if state.has_outage {
             return;
         }
         state.losses += 1;
-        state.outage = Some(Outage::default());
+        state.has_outage = true;
         let reason = match &state.routes[place].address {
             Some(address) => format!("{address}: {reason}"),
             None => reason.to_string(),
@@ -472,29 +456,24 @@ impl Shard {
         self.groups.notices().add(Notice::Lost { reason });
     }
 
+    /// Reports the end of an outage, and the groups whose members may have missed something.
     pub(super) fn end_outage_if_over(&self, state: &mut State) {
-        let is_up = |route: &Route| matches!(route.status, Status::Up | Status::Idle);
-        let all_are_up = (state.routes.iter()).all(|route| !route.is_current || is_up(route));
-        if state.unconfirmed > 0 || !all_are_up {
+        if state.swept.is_some() || !(state.has_outage || !state.interrupted.is_empty()) {
             return;
         }
-        let Some(outage) = state.outage.take() else {
-            return;
-        };
-        let what = state.routes.iter().find_map(|it| it.address.as_ref());
-        let what = what.map(Address::to_string).unwrap_or_default();
-        self.groups.statistics().count(Event::Regained);
-        self.groups.notices().add(Notice::Regained { what });
-        self.report_interrupted(&outage.interrupted);
-    }
-
-    fn report_interrupted(&self, names: &HashSet<Arc<str>>) {
-        let mut groups: Vec<String> = (names.iter())
-            // Members of groups with a history get what they have missed.
-            .filter(|name| self.groups.count(name) > 0 && self.groups.position_of(name).is_none())
-            .map(ToString::to_string)
-            .collect();
-        groups.sort();
+        if state.has_outage {
+            let is_up = |route: &Route| matches!(route.status, Status::Up | Status::Idle);
+            let all_are_up = (state.routes.iter()).all(|route| !route.is_current || is_up(route));
+            if state.unconfirmed() > 0 || !all_are_up {
+                return;
+            }
+            state.has_outage = false;
+            let what = state.routes.iter().find_map(|it| it.address.as_ref());
+            let what = what.map(Address::to_string).unwrap_or_default();
+            self.groups.statistics().count(Event::Regained);
+            self.groups.notices().add(Notice::Regained { what });
+        }
+        let groups: Vec<_> = std::mem::take(&mut state.interrupted).into_iter().collect();
         if !groups.is_empty() {
             (self.groups.notices()).add(Notice::Interrupted { groups });
         }
