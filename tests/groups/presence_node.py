@@ -110,6 +110,12 @@ class Tabs:
         live = self.live.pop(tab)
         live.client.vanish()
 
+    def close_many(self, first: int, count: int) -> str:
+        """End the clients of many users."""
+        for number in range(first, first + count):
+            self.close(str(number))
+        return "gone"
+
     def members(self, name: str = ROOM) -> list[list[Any]]:
         """Give keys, infos and connections."""
         from dwebsocket import group

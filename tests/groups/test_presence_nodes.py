@@ -229,3 +229,39 @@ def test_many_users_at_once(start: Nodes) -> None:
         assert sorted(key for _, key in told) == sorted(users)
         everyone = {"user:watcher": 3, **dict.fromkeys(users, 1)}
         eventually(lambda node=node, everyone=everyone: members(node) == everyone)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param("redis", marks=pytest.mark.needs("redis")),
+        *(
+            pytest.param(name, marks=[*marks, pytest.mark.every("tells it as redis does")])
+            for name, marks in (("local", []), ("postgres", [pytest.mark.needs("postgresql")]))
+        ),
+    ],
+    indirect=True,
+)
+def test_last_tabs_that_end_together(start: Nodes) -> None:
+    """In two processes: each departure is told once, by one of them or by a third."""
+    start.grace = 0.5
+    nodes = [start() for _ in range(3)]
+    nodes[2]("come", "watcher", "watcher", None, True)
+    users = {f"user:{number}" for number in range(40)}
+    for node in nodes[:2]:
+        node("come_many", 0, len(users))
+    both = {"user:watcher": 1, **dict.fromkeys(users, 2)}
+    for node in nodes:
+        eventually(lambda node=node: members(node) == both)
+    for node in nodes[:2]:
+        node.begin("close_many", 0, len(users))
+    for node in nodes[:2]:
+        assert node.answer() == "gone"
+    told = nodes[2]("told", "watcher", 2 * len(users))
+    assert sorted(key for event, key in told if event == "left") == sorted(users)
+
+    def left() -> list[str]:
+        return sorted(key for node in nodes for event, key in node("signals") if event == "left")
+
+    eventually(lambda: set(left()) == users, what="all departures are told")
+    assert left() == sorted(users)
