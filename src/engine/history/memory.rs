@@ -9,7 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::page::{
-    Kept, Limits, NUMBERING, Page, Position, age_ms, new_epoch, offset_after, oldest_ms,
+    Kept, Limits, NUMBERING, Page, Position, age_ms, first_epoch, new_epoch, offset_after,
+    oldest_ms,
 };
 use crate::engine::base::clock::wall_ms;
 
@@ -32,6 +33,11 @@ pub struct MemoryHistory {
 #[derive(Debug, Default)]
 struct State {
     groups: HashMap<Arc<str>, Recorded>,
+    /// Random, for epochs.
+    seed: u64,
+    /// Random, too: another one each time that a numbering is dropped. All groups of one bucket share
+    /// it, so that the numberings that were dropped take nothing.
+    seeds: HashMap<u8, u64>,
     /// When the oldest messages of groups are too old: one entry for each group that has messages.
     due: BTreeSet<Due>,
     bytes: usize,
@@ -64,7 +70,10 @@ impl MemoryHistory {
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                seed: new_epoch(),
+                ..State::default()
+            }),
         }
     }
 
@@ -75,6 +84,7 @@ impl MemoryHistory {
         let group = state.group(name, now);
         group.last += 1;
         group.age = age_ms(limits);
+        let was_ahead = group.clamp(now);
         let position = Position {
             epoch: group.epoch,
             offset: group.last,
@@ -86,6 +96,9 @@ impl MemoryHistory {
         });
         let freed = group.trim(limits.size, now);
         let due = group.next_due();
+        if let Some(due) = was_ahead {
+            state.due.remove(&due);
+        }
         state.due.extend(due);
         state.bytes = state.bytes + OVERHEAD + envelope.len() - freed;
         state.make_room(self.most, now);
@@ -96,7 +109,13 @@ impl MemoryHistory {
         let now = wall_ms();
         let mut state = self.state.lock();
         state.expire(now, EXPIRED_AT_ONCE);
-        let group = state.group(name, now);
+        let Some(group) = state.used(name, now) else {
+            let epoch = state.first_epoch(name);
+            return Page {
+                head: Position { epoch, offset: 0 },
+                entries: Vec::new(),
+            };
+        };
         let head = Position {
             epoch: group.epoch,
             offset: group.last,
@@ -125,15 +144,33 @@ impl MemoryHistory {
 }
 
 impl State {
+    /// The epoch with which the numbering of a group begins that is not in [`State::groups`].
+    fn first_epoch(&self, name: &str) -> u64 {
+        let seed = self.seeds.get(&bucket(name)).copied().unwrap_or_default();
+        first_epoch([self.seed, seed], name)
+    }
+
+    /// The group `name`, used now; `None` for one that has no numbering yet.
+    fn used(&mut self, name: &str, now: u64) -> Option<&mut Recorded> {
+        let group = self.groups.get_mut(name)?;
+        self.uses += 1;
+        group.last_use = self.uses;
+        group.used_at = now;
+        Some(group)
+    }
+
     /// The group `name`, made if need be.
     fn group(&mut self, name: &str, now: u64) -> &mut Recorded {
+        let mut epoch = 0;
         if !self.groups.contains_key(name) {
             self.bytes += GROUP_OVERHEAD + name.len();
+            epoch = self.first_epoch(name);
         }
+        self.uses += 1;
         let name = Arc::<str>::from(name);
         let group = (self.groups.entry(Arc::clone(&name))).or_insert_with(|| Recorded {
             name,
-            epoch: new_epoch(),
+            epoch,
             last: 0,
             entries: VecDeque::new(),
             age: 0,
@@ -141,7 +178,6 @@ impl State {
             used_at: now,
             last_use: 0,
         });
-        self.uses += 1;
         group.last_use = self.uses;
         group.used_at = now;
         group
@@ -196,13 +232,32 @@ impl State {
                     self.due.remove(&(due, Arc::clone(&name)));
                 }
                 self.groups.remove(&name);
+                self.seeds.insert(bucket(&name), new_epoch());
                 self.bytes -= GROUP_OVERHEAD + name.len();
             }
         }
     }
 }
 
+/// Groups whose epochs change together when the numbering of one is dropped.
+fn bucket(name: &str) -> u8 {
+    first_epoch([0, 0], name).to_le_bytes()[0]
+}
+
 impl Recorded {
+    /// Makes no message newer than `now`, as behind a clock that was set back: each is at most as old
+    /// as those before it. Gives the entry for [`State::due`] that is void by that.
+    fn clamp(&mut self, now: u64) -> Option<Due> {
+        let ahead = (self.entries.iter_mut().rev()).take_while(|kept| kept.sent_at > now);
+        let mut is_changed = false;
+        for kept in ahead {
+            kept.sent_at = now;
+            is_changed = true;
+        }
+        let due = self.due.take_if(|_| is_changed)?;
+        Some((due, Arc::clone(&self.name)))
+    }
+
     /// Drops what is more than `size` or too old; gives the number of bytes.
     fn trim(&mut self, size: usize, now: u64) -> usize {
         let oldest = now.saturating_sub(self.age);
@@ -262,6 +317,60 @@ mod tests {
             assert_eq!(page(after).entries[0].offset, first, "{after:?}");
         }
         assert_eq!(page(at(5)).entries, []);
+    }
+
+    #[test]
+    fn groups_that_are_only_read_take_nothing() {
+        let history = MemoryHistory::new(1);
+        let before = history.bytes();
+        for number in 0..1000 {
+            let name = number.to_string();
+            let page = history.read(&name, None, LIMITS);
+            assert_eq!((page.head.offset, page.entries), (0, Vec::new()));
+            assert_eq!(history.read(&name, None, LIMITS).head, page.head);
+        }
+        assert_eq!(history.bytes(), before);
+    }
+
+    #[test]
+    fn the_numbering_of_a_group_begins_at_the_position_that_was_read() {
+        let history = MemoryHistory::new(100_000);
+        let mut before = history.read("room", None, LIMITS).head;
+        for _ in 0..3 {
+            let first = history.append("room", b"", LIMITS);
+            assert_eq!((first.epoch, first.offset), (before.epoch, 1));
+            // Others make room with the numbering.
+            for number in 0..1000 {
+                history.append(&number.to_string(), &[0; 1000], LIMITS);
+            }
+            let after = history.read("room", None, LIMITS).head;
+            assert_ne!(after.epoch, before.epoch);
+            before = after;
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_out_behind_a_clock_that_was_set_back() {
+        let history = MemoryHistory::new(usize::MAX);
+        let brief = Limits {
+            age: Duration::from_millis(100),
+            ..LIMITS
+        };
+        let before = history.read("room", None, LIMITS).head;
+        for number in 0..3 {
+            history.append("room", &[number], brief);
+            let mut state = history.state.lock();
+            let group = state.groups.get_mut("room").unwrap();
+            if number == 0 {
+                // It was sent while the clock was an hour ahead.
+                group.entries[0].sent_at += 3_600_000;
+            }
+        }
+        thread::sleep(Duration::from_millis(120));
+        history.append("room", &[3], brief);
+        let page = history.read("room", Some(before), brief);
+        let offsets: Vec<_> = page.entries.iter().map(|kept| kept.offset).collect();
+        assert_eq!(offsets, [4]);
     }
 
     #[test]

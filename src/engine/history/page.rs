@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 /// How long a group that is not used keeps its numbering, at least.
 pub(super) const NUMBERING: Duration = Duration::from_secs(24 * 60 * 60);
@@ -93,6 +94,17 @@ pub(super) fn oldest_ms(now: u64, limits: Limits) -> u64 {
 pub(crate) fn new_epoch() -> u64 {
     // Random, with the time: a forked child inherits the keys of the hash.
     RandomState::new().hash_one((std::process::id(), SystemTime::now()))
+}
+
+/// The epoch with which the numbering of the group `name` begins: while the seeds stay, the same one
+/// each time, so that nothing has to be stored for a group before it has a message.
+pub(super) fn first_epoch(seeds: [u64; 2], name: &str) -> u64 {
+    let mut digest = Sha256::new();
+    for seed in seeds {
+        digest.update(seed.to_le_bytes());
+    }
+    let digest = digest.chain_update(name).finalize();
+    (digest.first_chunk()).map_or(0, |part| u64::from_le_bytes(*part))
 }
 
 /// The offset behind which messages are asked for; 0 for a position that was never reached.
