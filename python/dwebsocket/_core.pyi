@@ -582,6 +582,7 @@ class History:
         name: str,
         after: tuple[int, int] | None,
         limits: tuple[int, float],
+        patience: float | None,
         /,
     ) -> tuple[tuple[int, int], list[tuple[int, int, str | bytes, list[bytes]]]]:
         """
@@ -591,28 +592,21 @@ class History:
         did not get it. All that are kept when `after` is None, of another epoch, or
         beyond the newest.
 
+        Waits `patience` seconds at most for another process that holds the history, those of
+        :meth:`LocalNode.history` when it is None.
+
         Raises:
+            TimeoutError: Another process holds the history.
             OSError: They cannot be read.
         """
 
-    def join(
-        self,
-        groups: Groups,
-        name: str,
-        member: Connection | Mailbox,
-        id: bytes,
-        at: tuple[int, int],
-        /,
-        *,
-        is_numbered: bool,
-    ) -> Literal["joined", "behind", "over"]:
+    def catch_up(self, groups: Groups, name: str, patience: float | None, /) -> None:
         """
-        As :meth:`Groups.join`, for a member that has got all messages up to `at`.
-
-        "behind" when there are later ones, which it has to get first; "over" when it has ended.
+        Hands the members in this process what they miss of a group. Waits as :meth:`read`.
 
         Raises:
-            OSError: The messages cannot be read.
+            TimeoutError: As :meth:`read`.
+            OSError: As :meth:`read`.
         """
 
     def bytes(self) -> int:
@@ -888,7 +882,7 @@ class LocalNode:
     def history(self, most: int, timeout: float) -> History:
         """
         Gives the history in files beside the sockets, all together about `most` bytes, and has
-        messages that are missing here read from it. No call waits longer than `timeout` seconds for
+        messages that are missing here read from it. Calls wait `timeout` seconds at most for
         another process.
 
         Raises:
@@ -902,6 +896,7 @@ class LocalNode:
         message: str | bytes,
         exclude: list[bytes],
         limits: tuple[int, float],
+        patience: float | None,
         /,
     ) -> Wait | None:
         """
@@ -909,6 +904,7 @@ class LocalNode:
 
         Raises:
             ValueError: As :meth:`publish`.
+            TimeoutError: As :meth:`History.read`, which waits as long.
             OSError: As :meth:`publish`, or it cannot be kept; then no member gets it.
         """
 

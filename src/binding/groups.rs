@@ -285,6 +285,7 @@ impl Groups {
             Notice::Slow { group } => ("slow", vec![group]),
             Notice::Lost { reason } => ("lost", vec![reason]),
             Notice::Regained { what } => ("regained", vec![what]),
+            Notice::Damaged { file } => ("damaged", vec![file]),
             Notice::Interrupted { groups } => ("interrupted", groups),
             Notice::MembersLeft => ("members_left", Vec::new()),
             Notice::Restarted { what } => ("restarted", vec![what]),

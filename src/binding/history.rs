@@ -7,12 +7,12 @@ use pyo3::prelude::*;
 use super::{
     call::Wait,
     convert::duration,
-    groups::{Groups, Member, member},
+    groups::Groups,
     log::{Row, position, row},
     publication::{content, to_message},
 };
 use crate::engine::{
-    groups::{Event, Joined, MemberId, Offer, RecordedJoin, numbered_text},
+    groups::{Event, MemberId, Offer, numbered_text},
     history::{self, Limits},
 };
 
@@ -53,16 +53,16 @@ impl History {
         }
         py.detach(|| {
             let envelope = groups.envelope_of(name, &message);
-            let position = self.0.append(name, &envelope, limits)?;
+            let position = self.0.append(name, &envelope, limits, None)?;
             groups.statistics().count(Event::Published);
             if groups.offer(name, position, &envelope) == Some(Offer::Behind) {
-                groups.catch_up(name, &self.0)?;
+                groups.catch_up(name, &self.0, None)?;
             }
             Ok(None)
         })
     }
 
-    #[pyo3(signature = (groups, name, after, limits, /))]
+    #[pyo3(signature = (groups, name, after, limits, patience, /))]
     fn read(
         &self,
         py: Python<'_>,
@@ -70,9 +70,10 @@ impl History {
         name: &str,
         after: Option<(u64, u64)>,
         limits: (usize, f64),
+        patience: Option<f64>,
     ) -> PyResult<((u64, u64), Vec<Row>)> {
-        let limits = limits_of(limits)?;
-        let page = py.detach(|| self.0.read(name, after.map(position), limits))?;
+        let (limits, patience) = (limits_of(limits)?, duration(patience)?);
+        let page = py.detach(|| self.0.read(name, after.map(position), limits, patience))?;
         let rows = page.entries.iter().filter_map(|kept| {
             let kept = (kept.offset, kept.sent_at, &kept.envelope[..]);
             row(py, &groups.0, name, kept)
@@ -80,34 +81,16 @@ impl History {
         Ok(((page.head.epoch, page.head.offset), rows.collect()))
     }
 
-    #[pyo3(signature = (groups, name, object, id, at, /, *, is_numbered))]
-    #[expect(clippy::too_many_arguments, reason = "a call from Python")]
-    fn join(
+    #[pyo3(signature = (groups, name, patience, /))]
+    fn catch_up(
         &self,
         py: Python<'_>,
         groups: &Groups,
         name: &str,
-        object: &Bound<'_, PyAny>,
-        id: MemberId,
-        at: (u64, u64),
-        is_numbered: bool,
-    ) -> PyResult<&'static str> {
-        let (groups, history, at) = (&groups.0, &self.0, position(at));
-        let joined = match member(object)? {
-            Member::Connection(connection) => {
-                let connection = &connection.get().0;
-                py.detach(|| groups.join_at(name, connection, id, at, is_numbered, history))
-            }
-            Member::Mailbox(mailbox) => {
-                let mailbox = &mailbox.get().0;
-                py.detach(|| groups.join_at(name, mailbox, id, at, is_numbered, history))
-            }
-        };
-        Ok(match joined? {
-            RecordedJoin::Behind | RecordedJoin::Early => "behind",
-            RecordedJoin::Done(Joined::Over | Joined::Refused) => "over",
-            RecordedJoin::Done(_) => "joined",
-        })
+        patience: Option<f64>,
+    ) -> PyResult<()> {
+        let patience = duration(patience)?;
+        Ok(py.detach(|| groups.0.catch_up(name, &self.0, patience))?)
     }
 
     fn bytes(&self, py: Python<'_>) -> u64 {

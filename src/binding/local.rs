@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use pyo3::{
-    exceptions::{PyOSError, PyValueError},
+    exceptions::{PyOSError, PyTimeoutError, PyValueError},
     prelude::*,
 };
 
@@ -30,6 +30,7 @@ fn answered<T>(published: Result<T, Refused>) -> PyResult<Option<Wait>> {
         Err(Refused::Full(wait)) => Ok(Some(Wait(wait))),
         Err(Refused::Foreign) => Err(PyOSError::new_err("it is that of a parent process")),
         Err(Refused::NotKept(reason)) => Err(PyOSError::new_err(reason)),
+        Err(Refused::Held(reason)) => Err(PyTimeoutError::new_err(reason)),
         Err(Refused::TooLarge) => Err(PyValueError::new_err(
             "the message is too large: a group takes at most 512 MiB",
         )),
@@ -69,7 +70,8 @@ impl LocalNode {
         Ok(History(py.detach(|| self.0.history(most, timeout))?))
     }
 
-    #[pyo3(signature = (history, name, message, exclude, limits, /))]
+    #[pyo3(signature = (history, name, message, exclude, limits, patience, /))]
+    #[expect(clippy::too_many_arguments, reason = "a call from Python")]
     fn record(
         &self,
         py: Python<'_>,
@@ -78,10 +80,11 @@ impl LocalNode {
         message: &Bound<'_, PyAny>,
         exclude: Vec<[u8; 16]>,
         limits: (usize, f64),
+        patience: Option<f64>,
     ) -> PyResult<Option<Wait>> {
         let message = to_message(message, &exclude)?;
-        let limits = limits_of(limits)?;
-        answered(py.detach(|| self.0.record(&history.0, name, message, limits)))
+        let (limits, patience) = (limits_of(limits)?, duration(patience)?);
+        answered(py.detach(|| self.0.record(&history.0, name, message, limits, patience)))
     }
 
     fn close(&self, py: Python<'_>, name: &str, code: u16, reason: &str) -> PyResult<Option<Wait>> {

@@ -16,6 +16,7 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from node_process import Node
 
@@ -41,6 +42,13 @@ def start(
 
 
 of_files = pytest.mark.parametrize("start", ["local"], indirect=True)
+
+
+def file_of_group(nodes: Nodes) -> Path:
+    """Give the file of the only group that has a message."""
+    folder = nodes.sockets_folder() / "history"
+    [path] = (path for path in folder.iterdir() if path.name != "epochs")
+    return path
 
 
 def numbered(start: int, *messages: str) -> list[str]:
@@ -137,8 +145,8 @@ def test_files_that_are_broken(start: Callable[[], Node], nodes: Nodes, content:
     """Are begun anew."""
     one = start()
     one("send", "room", "before")
-    [path] = (nodes.sockets_folder() / "history").iterdir()
-    path.write_bytes(content)
+    for path in (nodes.sockets_folder() / "history").iterdir():
+        path.write_bytes(content)
     one("send", "room", "after")
     assert one("history", "room") == ["after"]
 
@@ -150,7 +158,7 @@ def test_a_group_that_is_quiet_for_two_days(nodes: Nodes, seconds: int, *, is_ke
     one = nodes(**settings)
     one("send", "room", "said")
     before = one("position", "room")
-    [path] = (nodes.sockets_folder() / "history").iterdir()
+    path = file_of_group(nodes)
     os.utime(path, (time.time() - 2 * DAY_S,) * 2)
     # A process looks for such groups with its first message.
     two = nodes(**settings)
@@ -172,9 +180,21 @@ def test_bytes_of_a_process_that_only_reads(nodes: Nodes) -> None:
 
 
 @of_files
+def test_groups_that_are_only_read_make_no_file(start: Callable[[], Node], nodes: Nodes) -> None:
+    """Their position is the same in all processes, and their numbering begins there."""
+    one, two = start(), start()
+    begin = one("position", "room")
+    assert begin == two("position", "room")
+    folder = nodes.sockets_folder() / "history"
+    assert [path.name for path in folder.iterdir()] == ["epochs"]
+    two("send", "room", "said")
+    assert one("come_back", "room", begin) == numbered(1, "said")
+
+
+@of_files
 def test_only_its_user_can_read_it(start: Callable[[], Node], nodes: Nodes) -> None:
     """As the sockets beside it."""
     start()("send", "room", "secret")
     folder = nodes.sockets_folder() / "history"
-    [path] = folder.iterdir()
-    assert (folder.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600] * 2

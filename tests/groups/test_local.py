@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import threading
-from contextlib import contextmanager, suppress
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from node_process import Node
 
+from dwebsocket import _core
+from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, local
 from support.server import descriptors, thread_count
 from support.waiting import eventually, pause
@@ -399,3 +403,57 @@ def test_event_loop_goes_on_while_the_process_meets_the_others(
 
     with backends.replaced(backends.make):
         asyncio.run(main())
+
+
+@pytest.fixture
+def held(override: Callable[..., None], tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Hold the history of the group `room`, as a stopped process may; the call gives it back."""
+    entry = {"BACKEND": "dwebsocket.groups.local", "RUNTIME_DIR": str(tmp_path), "TIMEOUT": 20}
+    override(WEBSOCKET_GROUPS={"default": entry | {"HISTORY": {"room": {}}}})
+    with backends.replaced(backends.make), ExitStack() as files:
+        backend = backends.backend("default")
+        assert isinstance(backend, local.Backend)
+        backend.send("room", "before", [])
+        for path in (backend.folder / "history").iterdir():
+            fcntl.flock(files.enter_context(path.open("rb")), fcntl.LOCK_EX)
+        yield files.close
+        backend.stop()
+
+
+async def join_room(backend: local.Backend) -> object:
+    """Make a mailbox a member behind the first message."""
+    mailbox = _core.Mailbox(1024, _core.Hub(), 1)
+    epoch, _ = (await backend.aread_history("room", None, (0, 0.0))).head
+    return await backend.ajoin_at("room", mailbox, b"k" * 16, (epoch, 1), numbered=False)
+
+
+@pytest.mark.parametrize("call", [CALLS["send"], CALLS["history"], join_room])
+def test_event_loop_goes_on_while_another_process_holds_the_history(
+    held: Callable[[], None], call: Callable[[local.Backend], Awaitable[object]]
+) -> None:
+    """The call is made when that gives it back."""
+
+    async def main() -> None:
+        backend = backends.backend("default")
+        assert isinstance(backend, local.Backend)
+        waiting = asyncio.ensure_future(call(backend))
+        await asyncio.sleep(0.05)
+        held()
+        await waiting
+
+    asyncio.run(main())
+
+
+def test_sync_calls_in_an_event_loop_do_not_wait_for_a_history_that_is_held(
+    held: Callable[[], None],
+) -> None:
+    """They fail."""
+
+    async def main() -> None:
+        backend = backends.backend("default")
+        with pytest.raises(GroupUnavailable, match="another process holds"):
+            backend.send("room", "message", [])
+
+    began = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - began < 10

@@ -108,7 +108,7 @@ def test_folder_that_is_replaced_while_it_is_used(
     forged.rename(folder)
     replaced(folder)
     before = changes(folder)
-    assert len(before) == 2
+    assert len(before) == 3
 
     for attempt in attempts(one):
         with pytest.raises(GroupUnavailable, match=str(folder)):
@@ -167,11 +167,24 @@ def test_file_that_is_not_only_this_users(
     """It is refused with its name."""
     one, late = make(tmp_path), make(tmp_path)
     one.send("room", "before", [])
-    [path] = (one.folder / "history").iterdir()
+    [path] = (path for path in (one.folder / "history").iterdir() if path.name != "epochs")
     replaced(path)
     for attempt in attempts(late):
         with pytest.raises(GroupUnavailable, match=f"{path.parent}: {path.name}"):
             attempt()
+
+
+def test_file_that_is_damaged(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its group's numbering begins anew, and the log names the file."""
+    one = make(tmp_path)
+    one.send("room", "before", [])
+    epoch, _ = one.read_history("room", None, (0, 0.0)).head
+    [path] = (path for path in (one.folder / "history").iterdir() if path.name != "epochs")
+    path.write_bytes(path.read_bytes()[:-1])
+    one.send("room", "after", [])
+    page = one.read_history("room", None, (100, 300.0))
+    assert ([row[2] for row in page.rows], page.head[0] == epoch) == (["after"], False)
+    eventually(lambda: said(caplog, f"{path} was damaged: the numbering of its group begins anew"))
 
 
 def test_socket_of_another_user(make: Make, tmp_path: Path) -> None:

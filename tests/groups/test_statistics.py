@@ -132,14 +132,15 @@ class TestInOneProcess:
             found = statistics()["history"]
             assert (found["bytes"] > 0, found["evicted"]) == (True, 0)
             for number in range(10):
-                group(f"room-{number}").send("x" * 65536)
+                # Fifteen blocks of the disk, with what is beside it.
+                group(f"room-{number}").send("x" * 60_000)
                 assert statistics()["history"]["bytes"] <= limit
             assert 0 < statistics()["history"]["evicted"] < 5
 
     @pytest.mark.parametrize("call", ["send", "asend"])
     def test_more_than_the_engine_takes(self, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
         """Counts as published and failed."""
-        monkeypatch.setattr(process.Backend, "_publish", lambda *_: False)
+        monkeypatch.setattr(process.Backend, "_publish", lambda *_, **__: False)
         monkeypatch.setattr(process.clock, "now", iter(range(100)).__next__)
 
         async def main() -> None:

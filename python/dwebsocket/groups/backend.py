@@ -222,6 +222,24 @@ class Backend:
         """
         raise NotImplementedError
 
+    def catch_up(self, name: str) -> None:
+        """
+        Hands the members in this process what they have missed of a group.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_history`.
+        """
+        raise NotImplementedError
+
+    async def acatch_up(self, name: str) -> None:
+        """
+        As :meth:`catch_up`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_history`.
+        """
+        raise NotImplementedError
+
     def join_at(
         self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
     ) -> Joined:
@@ -234,7 +252,18 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`read_history`.
         """
-        raise NotImplementedError
+        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "early":
+            self.catch_up(name)
+            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "first":
+            try:
+                # What came while no member here waited for it.
+                self.catch_up(name)
+            except BaseException:
+                self.discard(name, member)
+                raise
+        return _told(joined)
 
     async def ajoin_at(
         self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
@@ -245,7 +274,17 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`read_history`.
         """
-        raise NotImplementedError
+        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "early":
+            await self.acatch_up(name)
+            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "first":
+            try:
+                await self.acatch_up(name)
+            except BaseException:
+                self.discard(name, member)
+                raise
+        return _told(joined)
 
     # -- presence, where users are known ---------------------------------------------------------
 
@@ -641,3 +680,10 @@ class Backend:
             self._most_subscribed = 2 * used + _FEW_SUBSCRIPTIONS
         for each in unused:
             self.unsubscribe_if_unused(each)
+
+
+def _told(joined: str) -> Joined:
+    if joined == "over":
+        return "over"
+    # One that is early has read what the log does not have any more.
+    return "joined" if joined in ("first", "joined") else "behind"

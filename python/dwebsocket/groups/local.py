@@ -108,7 +108,11 @@ def _is_open(folder: Path) -> bool:
 
 
 class Backend(process.Backend):
-    """Publishes to the other processes, too. Nothing here waits for another process."""
+    """
+    Publishes to the other processes, too.
+
+    Nothing here waits for another process, but for one that holds the history of a group.
+    """
 
     medium = "folder"
 
@@ -224,18 +228,25 @@ class Backend(process.Backend):
         if self._node is not None:
             self._node.stop(self.settings.timeout)
 
-    def _publish(self, name: str, message: Message, exclude: Exclude) -> _core.Wait | None:
+    def _publish(
+        self, name: str, message: Message, exclude: Exclude, *, awaits: bool = False
+    ) -> _core.Wait | None:
         if self.settings.kept(name) is not None:
-            return super()._publish(name, message, exclude)
+            return super()._publish(name, message, exclude, awaits=awaits)
         self._note_if_apart()
         with self._reporting():
             return self.node.publish(name, message, exclude)
 
     def _record(
-        self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
+        self,
+        name: str,
+        message: Message,
+        exclude: Exclude,
+        limits: tuple[int, float],
+        patience: float | None,
     ) -> _core.Wait | None:
         self._note_if_apart()
-        return self.node.record(self.history, name, message, exclude, limits)
+        return self.node.record(self.history, name, message, exclude, limits, patience)
 
     def _new_history(self, most: int) -> _core.History:
         return self.node.history(most, self.settings.timeout)

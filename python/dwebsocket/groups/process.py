@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import _core, clock, conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dwebsocket.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Entered, Exclude, Joined, Member, Message, Visit
+    from dwebsocket.groups.backend import Entered, Exclude, Member, Message, Visit
     from dwebsocket.groups.history import Position
+
+T = TypeVar("T")
+
+# Seconds between two looks whether another process has let the history go.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
+# Seconds for which a sync call in an event loop waits for another process that holds the history:
+# long enough for one that writes, not for one that was stopped.
+_IN_LOOP_S = 0.02
 
 
 class Backend(backend.Backend):
@@ -60,7 +69,7 @@ class Backend(backend.Backend):
             GroupUnavailable: As :meth:`send`.
         """
         try:
-            await self._ainsist(lambda: self._publish(name, message, exclude))
+            await self._ainsist(lambda: self._publish(name, message, exclude, awaits=True))
         except GroupUnavailable:
             self._note_failure()
             raise
@@ -81,15 +90,30 @@ class Backend(backend.Backend):
         """As :meth:`count`."""
         return self.count(name)
 
-    def _publish(self, name: str, message: Message, exclude: Exclude) -> _core.Wait | None:
-        """Publishes if there is room; else gives a wait for it."""
+    def _publish(
+        self, name: str, message: Message, exclude: Exclude, *, awaits: bool = False
+    ) -> _core.Wait | None:
+        """
+        Publishes if there is room; else gives a wait for it.
+
+        Waits for no other process if the caller ``awaits``.
+
+        Raises:
+            TimeoutError: As :meth:`_reporting`.
+        """
         if (kept := self.settings.kept(name)) is None:
             return self.groups.publish(name, message, exclude)
+        patience = 0.0 if awaits else self._patience()
         with self._reporting():
-            return self._record(name, message, exclude, kept.limits)
+            return self._record(name, message, exclude, kept.limits, patience)
 
     def _record(
-        self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
+        self,
+        name: str,
+        message: Message,
+        exclude: Exclude,
+        limits: tuple[int, float],
+        patience: float | None,
     ) -> _core.Wait | None:
         return self.history.record(self.groups, name, message, exclude, limits)
 
@@ -121,39 +145,54 @@ class Backend(backend.Backend):
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
+        """
+        Turns what the system refuses into an exception of groups.
+
+        Raises:
+            TimeoutError: Another process holds the history. Later it may not.
+            GroupUnavailable: Any other reason.
+        """
         try:
             yield
         except OSError as error:
-            if isinstance(error, GroupUnavailable):
+            if isinstance(error, (GroupUnavailable, TimeoutError)):
                 raise
             raise self.unavailable(error.strerror or str(error)) from error
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
         """As :meth:`dwebsocket.groups.backend.Backend.read_history`."""
-        history = self.history
-        with self._reporting():
-            head, rows = history.read(self.groups, name, after, limits)
-            return Page(head, rows, head)
+        return self._insist(lambda: self._read(name, after, limits, self._patience()))
 
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
         """As :meth:`read_history`."""
-        return self.read_history(name, after, limits)
+        return await self._ainsist(lambda: self._read(name, after, limits, 0.0))
 
-    def join_at(
-        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
-    ) -> Joined:
-        """As :meth:`dwebsocket.groups.backend.Backend.join_at`."""
+    def _read(
+        self,
+        name: str,
+        after: Position | None,
+        limits: tuple[int, float],
+        patience: float | None,
+    ) -> Page:
         history = self.history
         with self._reporting():
-            return history.join(self.groups, name, member, key, at, is_numbered=numbered)
+            head, rows = history.read(self.groups, name, after, limits, patience)
+            return Page(head, rows, head)
 
-    async def ajoin_at(
-        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
-    ) -> Joined:
-        """As :meth:`join_at`."""
-        return self.join_at(name, member, key, at, numbered=numbered)
+    def catch_up(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.catch_up`."""
+        self._insist(lambda: self._catch_up(name, self._patience()))
+
+    async def acatch_up(self, name: str) -> None:
+        """As :meth:`catch_up`."""
+        await self._ainsist(lambda: self._catch_up(name, 0.0))
+
+    def _catch_up(self, name: str, patience: float | None) -> None:
+        history = self.history
+        with self._reporting():
+            history.catch_up(self.groups, name, patience)
 
     # -- presence ----------------------------------------------------------------------------------
 
@@ -183,21 +222,41 @@ class Backend(backend.Backend):
         self.groups.note("published")
         self.groups.note("failed")
 
-    def _insist(self, attempt: Callable[[], _core.Wait | None]) -> None:
-        if (room := attempt()) is None:
-            return
-        deadline = clock.now() + (0 if running_loop() is not None else self.settings.timeout)
-        while room is not None:
-            engine_calls.wait(room, self._time_left(deadline))
-            room = attempt()
+    def _patience(self) -> float | None:
+        """Gives how long a call may wait for another process; None for ``TIMEOUT``."""
+        return None if running_loop() is None else _IN_LOOP_S
 
-    async def _ainsist(self, attempt: Callable[[], _core.Wait | None]) -> None:
-        if (room := attempt()) is None:
-            return
-        deadline = clock.now() + self.settings.timeout
-        while room is not None:
-            await engine_calls.await_call(room, self._time_left(deadline))
-            room = attempt()
+    def _insist(self, attempt: Callable[[], T | _core.Wait]) -> T:
+        """Repeats an attempt while it gives a wait for room."""
+        deadline: float | None = None
+        while True:
+            try:
+                found = attempt()
+            except TimeoutError as error:
+                raise self.unavailable(str(error)) from error
+            if not isinstance(found, _core.Wait):
+                return found
+            if deadline is None:
+                patience = 0 if running_loop() is not None else self.settings.timeout
+                deadline = clock.now() + patience
+            engine_calls.wait(found, self._time_left(deadline))
+
+    async def _ainsist(self, attempt: Callable[[], T | _core.Wait]) -> T:
+        """As :meth:`_insist`; repeats also an attempt that another process does not allow yet."""
+        deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
+        while True:
+            try:
+                found = attempt()
+            except TimeoutError as error:
+                if clock.now() >= deadline:
+                    raise self.unavailable(str(error)) from error
+                # A process that lets the history go tells nobody.
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                continue
+            if not isinstance(found, _core.Wait):
+                return found
+            await engine_calls.await_call(found, self._time_left(deadline))
 
 
 def _sharing() -> int:

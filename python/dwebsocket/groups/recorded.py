@@ -13,7 +13,6 @@ from dwebsocket.waiting import engine_calls
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Joined, Member
     from dwebsocket.groups.history import Log, Position
 
 _log = logging.getLogger("dwebsocket")
@@ -225,43 +224,3 @@ class HistoryBackend(Backend):
 
     def _page(self, name: str, log: Log) -> Page:
         return Page(log.head, self.groups.read_rows(name, log.rows), log.reached)
-
-    def join_at(
-        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
-    ) -> Joined:
-        """As :meth:`dwebsocket.groups.Backend.join_at`."""
-        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
-        if joined == "early":
-            self.catch_up(name)
-            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
-        if joined == "first":
-            try:
-                # What came while no member here waited for it.
-                self.catch_up(name)
-            except BaseException:
-                self.discard(name, member)
-                raise
-        return _told(joined)
-
-    async def ajoin_at(
-        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
-    ) -> Joined:
-        """As :meth:`join_at`, without blocking the event loop."""
-        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
-        if joined == "early":
-            await self.acatch_up(name)
-            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
-        if joined == "first":
-            try:
-                await self.acatch_up(name)
-            except BaseException:
-                self.discard(name, member)
-                raise
-        return _told(joined)
-
-
-def _told(joined: str) -> Joined:
-    if joined == "over":
-        return "over"
-    # One that is early has read what the log does not have any more.
-    return "joined" if joined in ("first", "joined") else "behind"

@@ -72,6 +72,9 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         _log.warning(text, where, texts[0], extra=extra)
     elif kind == "restarted":
         _log.error("%s: %s failed, and began anew", where, texts[0], extra=extra)
+    elif kind == "damaged":
+        text = "%s: %s was damaged: the numbering of its group begins anew"
+        _log.warning(text, where, texts[0], extra=extra)
     elif kind == "interrupted":
         backend.presence_interrupted(*texts)
         try:

@@ -106,7 +106,7 @@ class BackgroundLoop:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            if self._is_green:
+            if unpatched.is_code_green():
                 # On the main thread it ends the process.
                 raise
             # asyncio lets those of a task end the loop. It has the tasks of all other views.

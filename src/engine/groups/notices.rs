@@ -25,6 +25,11 @@ pub enum Notice {
         /// What is reached again.
         what: String,
     },
+    /// A file of the history was damaged: the numbering of its group began anew.
+    Damaged {
+        /// Its path.
+        file: String,
+    },
     /// Members of these groups may have missed messages.
     Interrupted {
         /// The groups with members here.

@@ -4,7 +4,7 @@
 //! another order than that of the numbers. So a group here knows its position, and a message that is
 //! not the next one is not put into the queue: the missing ones are read from the history.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use super::{
     envelope,
@@ -17,7 +17,7 @@ use super::{
     registry::Groups,
 };
 use crate::{
-    engine::history::{History, Limits, Page, Position},
+    engine::history::{History, Limits, Page, Position, Watcher},
     protocol::message::Kind,
 };
 
@@ -98,13 +98,19 @@ impl Groups {
         self.fan_out.start_if(starts, &group);
     }
 
-    /// Hands the members here what they miss of the group `name`. May wait for files.
+    /// Hands the members here what they miss of the group `name`. Waits as [`History::read`].
     ///
     /// # Errors
     /// As [`History::read`].
-    pub fn catch_up(self: &Arc<Self>, name: &str, history: &History) -> io::Result<()> {
+    pub fn catch_up(
+        self: &Arc<Self>,
+        name: &str,
+        history: &History,
+        patience: Option<Duration>,
+    ) -> io::Result<()> {
         if let Some(position) = self.position_of(name) {
-            self.take_page(name, &history.read(name, Some(position), Limits::ALL)?);
+            let page = history.read(name, Some(position), Limits::ALL, patience)?;
+            self.take_page(name, &page);
         }
         Ok(())
     }
@@ -197,24 +203,11 @@ impl Groups {
         }
         RecordedJoin::Done(joined)
     }
+}
 
-    /// As [`Groups::enter_at`], and reads what is missing. May wait for files.
-    ///
-    /// # Errors
-    /// As [`History::read`].
-    pub fn join_at<M: Member + 'static>(
-        self: &Arc<Self>,
-        name: &str,
-        member: &Arc<M>,
-        id: MemberId,
-        at: Position,
-        is_numbered: bool,
-        history: &History,
-    ) -> io::Result<RecordedJoin> {
-        self.catch_up(name, history)?;
-        let joined = self.enter_at(name, member, id, at, is_numbered);
-        self.catch_up(name, history)?;
-        Ok(joined)
+impl Watcher for Groups {
+    fn on_damage(&self, file: String) {
+        self.notices().add(Notice::Damaged { file });
     }
 }
 

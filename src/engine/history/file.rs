@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     fs::File,
     io::{self, ErrorKind},
     sync::Arc,
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::{
-    log::{Found, Locked, boot, held_for_too_long},
+    epochs::Epochs,
+    log::{Content, Found, Locked, boot, held_for_too_long, is_about_content, read_beside},
     page::{Limits, Page, Position},
     quota::{NAME_LENGTH, Quota},
 };
@@ -22,6 +24,14 @@ use crate::engine::resources::folder::{Folder, Place};
 const NAME: &str = "history";
 /// Files that are kept open.
 const MOST_OPEN: usize = 64;
+/// How often a file is read beside processes that write to it, before it is locked.
+const READS: usize = 3;
+
+/// What is told of a history in files.
+pub trait Watcher: Debug + Send + Sync {
+    /// A file was damaged, so the numbering of its group began anew. The text names the file.
+    fn on_damage(&self, file: String);
+}
 
 /// See [`History::in_files`](super::History::in_files).
 #[derive(Debug)]
@@ -31,6 +41,7 @@ pub struct FileHistory {
     boot: u64,
     open: Mutex<Opened>,
     quota: Quota,
+    watcher: Arc<dyn Watcher>,
 }
 
 /// What is open.
@@ -38,6 +49,7 @@ pub struct FileHistory {
 struct Opened {
     parent: Arc<Folder>,
     folder: Arc<Folder>,
+    epochs: Arc<Epochs>,
     /// Files by their names.
     files: HashMap<String, Arc<Shared>>,
 }
@@ -52,30 +64,38 @@ struct Shared {
 }
 
 impl Opened {
-    fn within(parent: Arc<Folder>) -> io::Result<Self> {
+    fn within(parent: Arc<Folder>, boot: u64) -> io::Result<Self> {
+        let folder = parent.child(NAME)?;
+        let epochs = Epochs::open(&folder, boot).map_err(|error| folder.named(error))?;
         Ok(Self {
-            folder: Arc::new(parent.child(NAME)?),
+            folder: Arc::new(folder),
+            epochs: Arc::new(epochs),
             parent,
             files: HashMap::new(),
         })
     }
 
-    /// Goes to the folder in `parent`, and gives the file with that name there.
-    fn go_to(&mut self, parent: Arc<Folder>, name: &str) -> io::Result<Arc<Shared>> {
-        *self = Self::within(parent)?;
-        self.file(name)
-    }
-
-    /// The file with that name.
-    fn file(&mut self, name: &str) -> io::Result<Arc<Shared>> {
+    /// The epochs, and the file with that name, made if it is missing and `creates`.
+    ///
+    /// # Errors
+    /// `NotFound`: the folder was deleted, or the file of the epochs.
+    fn file(
+        &mut self,
+        name: &str,
+        creates: bool,
+    ) -> io::Result<(Arc<Epochs>, Option<Arc<Shared>>)> {
+        let epochs = Arc::clone(&self.epochs);
         if let Some(shared) = self.files.get(name) {
-            return Ok(Arc::clone(shared));
+            return Ok((epochs, Some(Arc::clone(shared))));
         }
+        let file = match self.folder.file(name, creates) {
+            Err(error) if !creates && error.kind() == ErrorKind::NotFound => {
+                return Ok((epochs, None));
+            }
+            file => file.map_err(|error| self.folder.named(error))?,
+        };
         let shared = Arc::new(Shared {
-            file: self
-                .folder
-                .file(name, true)
-                .map_err(|error| self.folder.named(error))?,
+            file,
             folder: Arc::clone(&self.folder),
             found: Mutex::default(),
         });
@@ -86,19 +106,25 @@ impl Opened {
             }
         }
         self.files.insert(name.to_owned(), Arc::clone(&shared));
-        Ok(shared)
+        Ok((epochs, Some(shared)))
     }
 }
 
 impl FileHistory {
-    pub(super) fn open(place: Arc<Place>, most: u64, timeout: Duration) -> io::Result<Self> {
+    pub(super) fn open(
+        place: Arc<Place>,
+        most: u64,
+        timeout: Duration,
+        watcher: Arc<dyn Watcher>,
+    ) -> io::Result<Self> {
         let boot = boot();
         Ok(Self {
-            open: Mutex::new(Opened::within(place.folder())?),
+            open: Mutex::new(Opened::within(place.folder(), boot)?),
             place,
             timeout,
             boot,
             quota: Quota::new(most, boot),
+            watcher,
         })
     }
 
@@ -107,21 +133,29 @@ impl FileHistory {
         name: &str,
         envelope: &[u8],
         limits: Limits,
+        patience: Option<Duration>,
     ) -> io::Result<Position> {
         let name = file_name(name);
-        let append = || self.with(&name, |locked, _| locked.append(envelope, limits));
+        let patience = patience.unwrap_or(self.timeout);
+        let append = || {
+            self.with(&name, true, patience, |locked, _| {
+                locked.append(envelope, limits)
+            })
+        };
         let position = append().or_else(|error| {
             if error.kind() != ErrorKind::StorageFull {
                 return Err(error);
             }
             // Older groups make room for newer ones.
-            self.quota.make_room(&self.folder(), &name);
+            let (folder, epochs) = self.opened();
+            self.quota.make_room(&folder, &epochs, &name, patience);
             append()
         })?;
         if self.quota.is_due() {
-            self.quota.enforce(&self.folder(), &name);
+            let (folder, epochs) = self.opened();
+            self.quota.enforce(&folder, &epochs, &name, patience);
         }
-        Ok(position)
+        position.ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     pub(super) fn read(
@@ -129,29 +163,61 @@ impl FileHistory {
         name: &str,
         after: Option<Position>,
         limits: Limits,
+        patience: Option<Duration>,
     ) -> io::Result<Page> {
-        self.with(&file_name(name), |locked, found| {
+        let name = file_name(name);
+        for _ in 0..READS {
+            let (_, Some(shared)) = self.shared(&name, false)? else {
+                break;
+            };
+            // Another thread may hold it, which waits for another process.
+            let mut unknown = Found::default();
+            let mut known = shared.found.try_lock();
+            let found = known.as_deref_mut().unwrap_or(&mut unknown);
+            let page = read_beside(&shared.file, self.boot, found, after, limits)
+                .map_err(|error| shared.folder.named(error))?;
+            if let Some(page) = page {
+                return Ok(page);
+            }
+        }
+        let patience = patience.unwrap_or(self.timeout);
+        let page = self.with(&name, false, patience, |locked, found| {
             locked.read(found, after, limits)
+        })?;
+        if let Some(page) = page {
+            return Ok(page);
+        }
+        Ok(Page {
+            head: Position {
+                epoch: self.first_epoch(&name)?,
+                offset: 0,
+            },
+            entries: Vec::new(),
         })
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        Quota::bytes(&self.folder())
+        Quota::bytes(&self.opened().0)
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.quota.evicted()
     }
 
-    /// Calls `act` with the file that has this name, locked. Makes it if need be.
+    /// Calls `act` with the file that has this name, locked. `None` when it is missing, unless
+    /// `creates`: then it is made.
     fn with<T>(
         &self,
         name: &str,
-        act: impl FnOnce(&mut Locked<'_>, &mut Found) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let deadline = Instant::now() + self.timeout;
+        creates: bool,
+        patience: Duration,
+        mut act: impl FnMut(&mut Locked<'_>, &mut Found) -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        let deadline = Instant::now() + patience;
         loop {
-            let shared = self.shared(name)?;
+            let (epochs, Some(shared)) = self.shared(name, creates)? else {
+                return Ok(None);
+            };
             let named = |error| shared.folder.named(error);
             let Some(mut found) = shared.found.try_lock_until(deadline) else {
                 return Err(named(held_for_too_long()));
@@ -159,33 +225,74 @@ impl FileHistory {
             let mut locked = Locked::new(&shared.file, self.boot, deadline).map_err(named)?;
             if locked.is_removed() {
                 drop(locked);
+                // Perhaps not by one of these processes.
+                epochs.forget(name).map_err(named)?;
                 self.forget(name, &shared);
                 continue;
             }
-            let mut before = locked.end();
-            if locked.is_new() {
-                locked.begin().map_err(named)?;
-                before = 0;
+            let before = match locked.content() {
+                Content::Nothing if !creates => return Ok(None),
+                Content::Nothing | Content::OfOtherBoot | Content::Broken => 0,
+                Content::Sound(_) => locked.end(),
+            };
+            let mut result = match locked.content() {
+                Content::Sound(_) => act(&mut locked, &mut found),
+                Content::Broken => Err(ErrorKind::InvalidData.into()),
+                Content::OfOtherBoot => {
+                    epochs.forget(name).map_err(named)?;
+                    self.begin(name, &mut locked)?;
+                    act(&mut locked, &mut found)
+                }
+                Content::Nothing => {
+                    self.begin(name, &mut locked)?;
+                    act(&mut locked, &mut found)
+                }
+            };
+            if result.as_ref().is_err_and(is_about_content) {
+                let path = shared.folder.path().join(name);
+                self.watcher.on_damage(path.display().to_string());
+                epochs.forget(name).map_err(named)?;
+                self.begin(name, &mut locked)?;
+                result = act(&mut locked, &mut found);
             }
-            let result = act(&mut locked, &mut found);
             self.quota.note(before, locked.end());
-            return result.map_err(named);
+            return result.map(Some).map_err(named);
         }
     }
 
-    /// The open file with that name.
-    fn shared(&self, name: &str) -> io::Result<Arc<Shared>> {
+    /// Begins the numbering of the group with the file `name`.
+    fn begin(&self, name: &str, locked: &mut Locked<'_>) -> io::Result<()> {
+        let epoch = self.first_epoch(name)?;
+        let begun = locked.begin(epoch);
+        begun.map_err(|error| self.opened().0.named(error))
+    }
+
+    /// The epoch with which the numbering of the group with the file `name` begins.
+    fn first_epoch(&self, name: &str) -> io::Result<u64> {
+        let epochs = self.opened().1;
+        epochs.of(name).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                // The file was deleted, perhaps with the folder.
+                let mut open = self.open.lock();
+                *open = Opened::within(self.place.renew()?, self.boot)?;
+                open.epochs.of(name)
+            }
+            _ => Err(error),
+        })
+    }
+
+    /// The epochs, and the open file with that name.
+    fn shared(&self, name: &str, creates: bool) -> io::Result<(Arc<Epochs>, Option<Arc<Shared>>)> {
         let mut open = self.open.lock();
         let parent = self.place.folder();
-        let found = if Arc::ptr_eq(&open.parent, &parent) {
-            open.file(name)
-        } else {
-            open.go_to(parent, name)
-        };
-        match found {
+        if !Arc::ptr_eq(&open.parent, &parent) {
+            *open = Opened::within(parent, self.boot)?;
+        }
+        match open.file(name, creates) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // The folder was deleted.
-                open.go_to(self.place.renew()?, name)
+                *open = Opened::within(self.place.renew()?, self.boot)?;
+                open.file(name, creates)
             }
             found => found,
         }
@@ -198,8 +305,10 @@ impl FileHistory {
         }
     }
 
-    fn folder(&self) -> Arc<Folder> {
-        Arc::clone(&self.open.lock().folder)
+    /// The folder and the epochs.
+    fn opened(&self) -> (Arc<Folder>, Arc<Epochs>) {
+        let open = self.open.lock();
+        (Arc::clone(&open.folder), Arc::clone(&open.epochs))
     }
 }
 
@@ -220,7 +329,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::engine::history::page::NUMBERING;
+    use crate::engine::history::{log::HEAD_BYTES, page::NUMBERING};
 
     const LIMITS: Limits = Limits {
         size: 3,
@@ -233,13 +342,30 @@ mod tests {
         DirBuilder::new().mode(0o700).create(&path).unwrap();
         let user = fs::metadata(&path).unwrap().uid();
         let place = Arc::new(Place::open(&path, user).unwrap());
-        FileHistory::open(place, most, Duration::from_millis(20)).unwrap()
+        let watcher = Arc::new(Watched::default());
+        FileHistory::open(place, most, Duration::from_millis(20), watcher).unwrap()
+    }
+
+    /// The files that were damaged.
+    #[derive(Debug, Default)]
+    struct Watched(Mutex<Vec<String>>);
+
+    impl Watcher for Watched {
+        fn on_damage(&self, file: String) {
+            self.0.lock().push(file);
+        }
     }
 
     impl FileHistory {
         /// The path of the file of the group `name`.
         fn path_of(&self, name: &str) -> PathBuf {
-            self.folder().path().join(file_name(name))
+            self.opened().0.path().join(file_name(name))
+        }
+
+        /// That of another process.
+        fn other(&self, most: u64) -> Self {
+            let (place, watcher) = (Arc::clone(&self.place), Arc::clone(&self.watcher));
+            Self::open(place, most, self.timeout, watcher).unwrap()
         }
 
         fn remove(self) {
@@ -256,9 +382,9 @@ mod tests {
         let history = history("moved", u64::MAX);
         let envelope = [7; 10_000];
         for number in 1..=50 {
-            let position = history.append("room", &envelope, LIMITS).unwrap();
+            let position = history.append("room", &envelope, LIMITS, None).unwrap();
             assert_eq!(position.offset, number);
-            let page = history.read("room", None, LIMITS).unwrap();
+            let page = history.read("room", None, LIMITS, None).unwrap();
             assert_eq!(page.head, position);
             assert_eq!(
                 offsets(&page),
@@ -278,14 +404,14 @@ mod tests {
     #[test]
     fn a_file_that_another_process_holds_is_not_waited_for_longer_than_that() {
         let history = history("held", u64::MAX);
-        history.append("room", b"", LIMITS).unwrap();
+        history.append("room", b"", LIMITS, None).unwrap();
         let other = File::open(history.path_of("room")).unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         let locked = Locked::new(&other, history.boot, deadline).unwrap();
-        let error = history.append("room", b"", LIMITS).unwrap_err();
+        let error = history.append("room", b"", LIMITS, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         drop(locked);
-        assert_eq!(history.append("room", b"", LIMITS).unwrap().offset, 2);
+        assert_eq!(history.append("room", b"", LIMITS, None).unwrap().offset, 2);
         history.remove();
     }
 
@@ -294,12 +420,21 @@ mod tests {
         let history = history("limit", 1024 * 1024);
         for number in 0..100 {
             let name = format!("room-{number}");
-            history.append(&name, &vec![0; 64 * 1024], LIMITS).unwrap();
+            history
+                .append(&name, &vec![0; 64 * 1024], LIMITS, None)
+                .unwrap();
             assert!(history.bytes() <= 1024 * 1024, "{number}");
-            assert_eq!(history.read(&name, None, LIMITS).unwrap().entries.len(), 1);
+            assert_eq!(
+                history
+                    .read(&name, None, LIMITS, None)
+                    .unwrap()
+                    .entries
+                    .len(),
+                1
+            );
         }
         let kept = (0..100)
-            .map(|number| history.read(&format!("room-{number}"), None, LIMITS))
+            .map(|number| history.read(&format!("room-{number}"), None, LIMITS, None))
             .map(|page| page.unwrap().entries.len() as u64)
             .sum::<u64>();
         assert!(kept >= 13, "{kept}");
@@ -310,11 +445,13 @@ mod tests {
     #[test]
     fn two_processes_exceed_the_limit_by_a_sixteenth_each_at_most() {
         let one = history("both", 1024 * 1024);
-        let two = FileHistory::open(Arc::clone(&one.place), 1024 * 1024, one.timeout).unwrap();
+        let two = one.other(1024 * 1024);
         for number in 0..100 {
             let history = if number % 3 == 0 { &one } else { &two };
             let name = format!("room-{number}");
-            history.append(&name, &[0; 10 * 1024], LIMITS).unwrap();
+            history
+                .append(&name, &[0; 10 * 1024], LIMITS, None)
+                .unwrap();
             assert!(two.bytes() <= (1024 + 2 * 64) * 1024, "{number}");
             assert_eq!(one.bytes(), two.bytes());
         }
@@ -323,19 +460,21 @@ mod tests {
 
     #[test]
     fn older_groups_make_room_and_keep_their_numbering() {
-        let history = history("room", 25_000);
-        let first = history.append("first", &[0; 10_000], LIMITS).unwrap();
-        let open = history.shared(&file_name("first")).unwrap();
+        let history = history("room", 1_000_000);
+        let first = history
+            .append("first", &[0; 400_000], LIMITS, None)
+            .unwrap();
+        let open = history.shared(&file_name("first"), false).unwrap();
         for number in 0..9 {
             history
-                .append(&number.to_string(), &[0; 10_000], LIMITS)
+                .append(&number.to_string(), &[0; 400_000], LIMITS, None)
                 .unwrap();
         }
-        assert!(history.bytes() <= 25_000);
+        assert!(history.bytes() <= 1_000_000);
         assert_eq!(history.evicted(), 8);
-        let page = history.read("first", Some(first), LIMITS).unwrap();
+        let page = history.read("first", Some(first), LIMITS, None).unwrap();
         assert_eq!((page.head, page.entries), (first, Vec::new()));
-        let next = history.append("first", b"", LIMITS).unwrap();
+        let next = history.append("first", b"", LIMITS, None).unwrap();
         assert_eq!((next.epoch, next.offset), (first.epoch, 2));
         drop(open);
         history.remove();
@@ -348,11 +487,11 @@ mod tests {
             ..LIMITS
         };
         let history = history("large", 100_000);
-        let first = history.append("room", &[0; 1000], limits).unwrap();
+        let first = history.append("room", &[0; 1000], limits, None).unwrap();
         for _ in 0..300 {
-            let position = history.append("room", &[0; 1000], limits).unwrap();
+            let position = history.append("room", &[0; 1000], limits, None).unwrap();
             assert!(history.bytes() <= 100_000);
-            let page = history.read("room", None, limits).unwrap();
+            let page = history.read("room", None, limits, None).unwrap();
             assert_eq!(page.head, position);
             assert_eq!(page.head.epoch, first.epoch);
             let kept = offsets(&page);
@@ -366,14 +505,15 @@ mod tests {
 
     #[test]
     fn numberings_of_groups_without_messages_take_little_of_a_full_folder() {
-        let history = history("empty", 100_000);
+        let history = history("empty", 400_000);
         for number in 0..2000 {
             history
-                .append(&number.to_string(), &[0; 1000], LIMITS)
+                .append(&number.to_string(), &[0; 1000], LIMITS, None)
                 .unwrap();
-            assert!(history.bytes() <= 100_000);
+            assert!(history.bytes() <= 400_000);
         }
-        let newest = (1930..2000).map(|number| history.read(&number.to_string(), None, LIMITS));
+        let newest =
+            (1930..2000).map(|number| history.read(&number.to_string(), None, LIMITS, None));
         assert!(
             newest
                 .into_iter()
@@ -390,7 +530,7 @@ mod tests {
             age: 7 * NUMBERING,
         };
         for (name, limits) in [("week", week), ("minute", LIMITS)] {
-            history.append(name, b"", limits).unwrap();
+            history.append(name, b"", limits, None).unwrap();
         }
         for (days, is_kept) in [(0, [true, true]), (2, [true, false]), (9, [false, false])] {
             for name in ["week", "minute"] {
@@ -399,7 +539,8 @@ mod tests {
                         .unwrap();
                 }
             }
-            history.quota.enforce_later(&history.folder(), "other");
+            let (folder, epochs) = history.opened();
+            history.quota.enforce_later(&folder, &epochs, "other");
             let is_there = ["week", "minute"].map(|name| history.path_of(name).exists());
             assert_eq!(is_there, is_kept, "{days} days");
         }
@@ -409,17 +550,17 @@ mod tests {
 
     #[test]
     fn messages_that_were_too_old_are_not_evicted() {
-        let history = history("old", 25_000);
+        let history = history("old", 400_000);
         let brief = Limits {
             size: 100,
             age: Duration::from_millis(1),
         };
-        history.append("room", &[0; 10_000], brief).unwrap();
+        history.append("room", &[0; 160_000], brief, None).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         for name in ["one", "two", "three"] {
-            history.append(name, &[0; 10_000], LIMITS).unwrap();
+            history.append(name, &[0; 160_000], LIMITS, None).unwrap();
         }
-        assert!(history.bytes() <= 25_000);
+        assert!(history.bytes() <= 400_000);
         assert_eq!(history.evicted(), 1);
         history.remove();
     }
@@ -429,15 +570,15 @@ mod tests {
         // The numbers of the form and of the boot in the head.
         for at in [0, 8 * 8] {
             let history = history("boot", u64::MAX);
-            let before = history.append("room", &[0; 10_000], LIMITS).unwrap();
+            let before = history.append("room", &[0; 10_000], LIMITS, None).unwrap();
             let path = history.path_of("room");
             let file = File::options().write(true).open(&path).unwrap();
             file.write_all_at(b"dwshist1", at).unwrap();
-            let page = history.read("room", Some(before), LIMITS).unwrap();
+            let page = history.read("room", Some(before), LIMITS, None).unwrap();
             assert_ne!(page.head.epoch, before.epoch);
             assert_eq!((page.head.offset, page.entries), (0, Vec::new()));
             assert!(fs::metadata(&path).unwrap().len() < 1000);
-            assert_eq!(history.append("room", b"", LIMITS).unwrap().offset, 1);
+            assert_eq!(history.append("room", b"", LIMITS, None).unwrap().offset, 1);
             history.remove();
         }
     }
@@ -445,15 +586,15 @@ mod tests {
     #[test]
     fn a_file_that_is_removed_while_it_is_open_is_begun_anew() {
         let history = history("gone", u64::MAX);
-        let before = history.append("room", b"", LIMITS).unwrap();
+        let before = history.append("room", b"", LIMITS, None).unwrap();
         let path = history.path_of("room");
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let mut locked = Locked::new(&file, history.boot, Instant::now()).unwrap();
         locked
-            .remove(&history.folder(), &file_name("room"))
+            .remove(&history.opened().0, &file_name("room"))
             .unwrap();
         drop(locked);
-        let after = history.append("room", b"", LIMITS).unwrap();
+        let after = history.append("room", b"", LIMITS, None).unwrap();
         assert_ne!(after.epoch, before.epoch);
         assert_eq!(after.offset, 1);
         history.remove();
@@ -462,12 +603,195 @@ mod tests {
     #[test]
     fn bytes_are_those_of_all_processes() {
         let history = history("bytes", u64::MAX);
-        assert_eq!(history.bytes(), 0);
-        history.append("room", &[0; 1000], LIMITS).unwrap();
-        let reader =
-            FileHistory::open(Arc::clone(&history.place), u64::MAX, history.timeout).unwrap();
+        let before = history.bytes();
+        history.append("room", &[0; 1000], LIMITS, None).unwrap();
+        let reader = history.other(u64::MAX);
         assert_eq!(reader.bytes(), history.bytes());
-        assert!(reader.bytes() > 1000);
+        assert!(reader.bytes() > before + 1000);
+        history.remove();
+    }
+
+    #[test]
+    fn groups_that_are_only_read_make_no_file() {
+        let history = history("read", u64::MAX);
+        let before = history.bytes();
+        let other = history.other(u64::MAX);
+        for number in 0..100 {
+            let name = number.to_string();
+            let page = history.read(&name, None, LIMITS, None).unwrap();
+            assert_eq!((page.head.offset, page.entries), (0, Vec::new()));
+            assert_eq!(
+                other.read(&name, None, LIMITS, None).unwrap().head,
+                page.head
+            );
+            let first = other.append(&name, b"", LIMITS, None).unwrap();
+            assert_eq!((first.epoch, first.offset), (page.head.epoch, 1));
+            fs::remove_file(history.path_of(&name)).unwrap();
+        }
+        assert_eq!(history.bytes(), before);
+        history.remove();
+    }
+
+    #[test]
+    fn a_numbering_that_was_dropped_does_not_come_again() {
+        let history = history("again", 100_000);
+        let mut known = Vec::new();
+        for _ in 0..5 {
+            let epoch = history.append("room", b"", LIMITS, None).unwrap().epoch;
+            assert!(!known.contains(&epoch));
+            known.push(epoch);
+            for number in 0..100 {
+                history
+                    .append(&number.to_string(), &[0; 1000], LIMITS, None)
+                    .unwrap();
+            }
+            assert!(!history.path_of("room").exists());
+        }
+        history.remove();
+    }
+
+    #[test]
+    fn the_blocks_of_the_disk_count() {
+        let history = history("blocks", 1024 * 1024);
+        for number in 0..1000 {
+            history
+                .append(&number.to_string(), b"x", LIMITS, None)
+                .unwrap();
+            let folder = history.opened().0;
+            let taken = folder.names().into_iter().map(|name| {
+                let found = fs::metadata(folder.path().join(name)).unwrap();
+                found.blocks() * 512
+            });
+            let taken: u64 = taken.sum();
+            assert!(taken <= 1024 * 1024, "{number}: {taken}");
+        }
+        history.remove();
+    }
+
+    #[test]
+    fn nothing_is_left_out_behind_a_clock_that_was_set_back() {
+        let history = history("back", u64::MAX);
+        let brief = Limits {
+            size: 10,
+            age: Duration::from_millis(100),
+        };
+        let before = history.read("room", None, brief, None).unwrap().head;
+        for _ in 0..3 {
+            history.append("room", b"", brief, None).unwrap();
+        }
+        // The first one was sent while the clock was far ahead.
+        let file = File::options().write(true).open(history.path_of("room"));
+        let ahead = u64::MAX.to_le_bytes();
+        file.unwrap().write_all_at(&ahead, HEAD_BYTES + 12).unwrap();
+        std::thread::sleep(Duration::from_millis(120));
+        history.append("room", b"", brief, None).unwrap();
+        let page = history.read("room", Some(before), brief, None).unwrap();
+        assert_eq!(offsets(&page), [4]);
+        history.remove();
+    }
+
+    #[test]
+    fn a_damaged_file_is_begun_anew_and_that_is_told() {
+        let limits = Limits { size: 2, ..LIMITS };
+        let damages: [(&[u8], u64); 4] = [
+            // A record's length, and its offset; the head's number of its form, and its end.
+            (&[255; 4], HEAD_BYTES),
+            (&[255; 8], HEAD_BYTES + 4),
+            (&[0; 8], 0),
+            (&[255; 8], 8 * 5),
+        ];
+        for (bytes, at) in damages {
+            let watcher = Arc::new(Watched::default());
+            let made = history("damaged", u64::MAX);
+            let (place, told) = (Arc::clone(&made.place), Arc::clone(&watcher));
+            let history = FileHistory::open(place, u64::MAX, made.timeout, watcher).unwrap();
+            for act in ["append", "read"] {
+                let before = history.append(act, &[1; 30], limits, None).unwrap();
+                history.append(act, &[2; 30], limits, None).unwrap();
+                let file = File::options().write(true).open(history.path_of(act));
+                file.unwrap().write_all_at(bytes, at).unwrap();
+                let after = match act {
+                    "append" => history.append(act, b"", limits, None).unwrap(),
+                    _ => {
+                        // As by another process, which reads from the beginning.
+                        let other = made.other(u64::MAX);
+                        other.read(act, None, limits, None).unwrap().head
+                    }
+                };
+                assert_ne!(after.epoch, before.epoch, "{act} {at}");
+                assert_eq!(after.offset, u64::from(act == "append"), "{act} {at}");
+            }
+            let told = told.0.lock();
+            assert!(told[0].ends_with(&file_name("append")), "{told:?}");
+            made.remove();
+        }
+    }
+
+    #[test]
+    fn an_empty_file_that_had_messages_is_damaged() {
+        let history = history("empty-file", u64::MAX);
+        let before = history.append("room", b"", LIMITS, None).unwrap();
+        let file = File::options().write(true).open(history.path_of("room"));
+        file.unwrap().set_len(0).unwrap();
+        let after = history.append("room", b"", LIMITS, None).unwrap();
+        assert_ne!(after.epoch, before.epoch);
+        history.remove();
+    }
+
+    #[test]
+    fn readers_do_not_wait_for_a_process_that_writes() {
+        let history = history("beside", u64::MAX);
+        let last = history.append("room", b"x", LIMITS, None).unwrap();
+        let other = File::open(history.path_of("room")).unwrap();
+        let locked = Locked::new(&other, history.boot, Instant::now()).unwrap();
+        let none = Some(Duration::ZERO);
+        let page = history.read("room", None, LIMITS, none).unwrap();
+        assert_eq!((page.head, page.entries.len()), (last, 1));
+        drop(locked);
+        history.remove();
+    }
+
+    #[test]
+    fn what_is_read_while_others_write_is_whole() {
+        let history = history("whole", u64::MAX);
+        let limits = Limits { size: 20, ..LIMITS };
+        let writers: Vec<_> = (0..2).map(|_| history.other(u64::MAX)).collect();
+        history.append("room", b"", limits, None).unwrap();
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (writers.iter())
+                .map(|writer| {
+                    scope.spawn(|| {
+                        for number in 0..2000_u32 {
+                            let envelope = number.to_le_bytes().repeat(500);
+                            let patience = Some(Duration::from_secs(60));
+                            writer.append("room", &envelope, limits, patience).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let mut at = None;
+            while !running
+                .iter()
+                .all(std::thread::ScopedJoinHandle::is_finished)
+            {
+                let patience = Some(Duration::from_secs(60));
+                let page = history.read("room", at, limits, patience).unwrap();
+                let found = offsets(&page);
+                let expected: Vec<_> =
+                    (page.head.offset + 1 - found.len() as u64..=page.head.offset).collect();
+                assert_eq!(found, expected);
+                for kept in &page.entries {
+                    let mut parts = kept.envelope.chunks(4);
+                    let first = parts.next();
+                    assert!(parts.all(|part| Some(part) == first));
+                }
+                // By turns from the beginning, and behind what is known.
+                at = match at {
+                    None => Some(page.head),
+                    Some(_) => None,
+                };
+            }
+        });
         history.remove();
     }
 }

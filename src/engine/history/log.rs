@@ -24,7 +24,7 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
-use super::page::{Kept, Limits, Page, Position, age_ms, new_epoch, offset_after, oldest_ms};
+use super::page::{Kept, Limits, Page, Position, age_ms, offset_after, oldest_ms};
 use crate::engine::{base::clock::wall_ms, resources::folder::Folder};
 
 /// Another one for each form of the file: one of another form is begun anew.
@@ -62,9 +62,18 @@ pub(super) struct Found {
     at: u64,
 }
 
+/// What a file has in the place of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Nothing,
+    OfOtherBoot,
+    Broken,
+    Sound(Head),
+}
+
 /// The head of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
+pub(super) struct Head {
     epoch: u64,
     /// The offset of the newest record.
     last: u64,
@@ -85,9 +94,9 @@ struct Head {
 }
 
 impl Head {
-    fn new(boot: u64) -> Self {
+    fn new(boot: u64, epoch: u64) -> Self {
         Self {
-            epoch: new_epoch(),
+            epoch,
             last: 0,
             count: 0,
             start: HEAD_BYTES,
@@ -106,12 +115,14 @@ impl Head {
         }
     }
 
-    /// The head of a file of `length` bytes; `None` for one that has none yet, is broken, or of
-    /// another boot.
-    fn read(file: &File, length: u64, boot: u64) -> io::Result<Option<Self>> {
+    /// The head of a file of `length` bytes.
+    fn read(file: &File, length: u64, boot: u64) -> io::Result<Content> {
+        if length == 0 {
+            return Ok(Content::Nothing);
+        }
         let mut bytes = [0; HEAD];
         match file.read_exact_at(&mut bytes, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Content::Broken),
             other => other?,
         }
         let number = |at: usize| {
@@ -130,12 +141,15 @@ impl Head {
             age: number(9),
         };
         let is_sound = number(0) == MAGIC
-            && head.boot == boot
             && head.start >= HEAD_BYTES
             && head.start <= head.end
             && head.count <= head.last
             && head.end <= length;
-        Ok(is_sound.then_some(head))
+        Ok(match (is_sound, head.boot == boot) {
+            (true, true) => Content::Sound(head),
+            (true, false) => Content::OfOtherBoot,
+            (false, _) => Content::Broken,
+        })
     }
 
     fn write(&self, file: &File) -> io::Result<()> {
@@ -200,41 +214,59 @@ impl RecordHead {
     }
 }
 
-/// A file that this process has alone.
-pub(super) struct Locked<'a> {
-    file: &'a File,
-    metadata: Metadata,
-    /// `None` for a file that has to be begun.
-    found: Option<Head>,
-    head: Head,
-}
+/// The lock of a file, which keeps others from it that lock it, too. Locks do not keep the users of
+/// one open file apart.
+pub(super) struct Lock<'a>(&'a File);
 
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        unlock(self.file);
+impl<'a> Lock<'a> {
+    pub(super) fn new(file: &'a File, deadline: Instant) -> io::Result<Self> {
+        lock(file, deadline)?;
+        Ok(Self(file))
     }
 }
 
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // A lock that cannot be given back ends with the file.
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+/// A file that this process has alone.
+pub(super) struct Locked<'a> {
+    _lock: Lock<'a>,
+    file: &'a File,
+    boot: u64,
+    metadata: Metadata,
+    content: Content,
+    head: Head,
+}
+
 impl<'a> Locked<'a> {
-    /// Locks a file for this process alone. Locks do not keep the users of one open file apart.
+    /// Locks a file for this process alone.
     pub(super) fn new(file: &'a File, boot: u64, deadline: Instant) -> io::Result<Self> {
-        lock(file, deadline)?;
-        let looked_at = file.metadata().and_then(|metadata| {
-            let found = Head::read(file, metadata.len(), boot)?;
-            Ok((metadata, found))
-        });
-        match looked_at {
-            Ok((metadata, found)) => Ok(Self {
-                file,
-                metadata,
-                found,
-                head: found.unwrap_or_else(|| Head::new(boot)),
-            }),
-            Err(error) => {
-                unlock(file);
-                Err(error)
-            }
-        }
+        let lock = Lock::new(file, deadline)?;
+        let metadata = file.metadata()?;
+        let content = match Head::read(file, metadata.len(), boot)? {
+            Content::Nothing if was_written(&metadata) => Content::Broken,
+            content => content,
+        };
+        Ok(Self {
+            _lock: lock,
+            file,
+            boot,
+            metadata,
+            content,
+            head: match content {
+                Content::Sound(head) => head,
+                _ => Head::new(boot, 0),
+            },
+        })
+    }
+
+    /// What was found in the file.
+    pub(super) fn content(&self) -> Content {
+        self.content
     }
 
     /// The metadata of the file when it was locked.
@@ -247,17 +279,12 @@ impl<'a> Locked<'a> {
         self.metadata.nlink() == 0 || self.head.is_removed
     }
 
-    /// Whether the file is new, or of no use: broken, or of another form or boot.
-    pub(super) fn is_new(&self) -> bool {
-        self.found.is_none()
-    }
-
-    /// Writes the head of a file that is new.
-    pub(super) fn begin(&mut self) -> io::Result<()> {
-        if self.metadata.len() > 0 {
+    /// Begins the file anew, with a numbering of this epoch.
+    pub(super) fn begin(&mut self, epoch: u64) -> io::Result<()> {
+        if self.content != Content::Nothing {
             self.file.set_len(0)?;
         }
-        self.head.write(self.file)
+        self.put(Head::new(self.boot, epoch))
     }
 
     /// Where the last record ends.
@@ -288,7 +315,8 @@ impl<'a> Locked<'a> {
             head.count > limits.size as u64 || first.sent_at < oldest
         })?;
         self.put(head)?;
-        self.compact()?;
+        // The message is kept, whatever becomes of this.
+        let _ = self.compact();
         Ok(self.head.position())
     }
 
@@ -334,11 +362,13 @@ impl<'a> Locked<'a> {
     ) -> io::Result<()> {
         while head.count > 0 {
             let first = RecordHead::read(self.file, head.start)?;
+            let is_sound =
+                first.offset == head.last - head.count + 1 && first.size() <= head.end - head.start;
+            if !is_sound {
+                return Err(is_broken());
+            }
             if !is_dropped(head, &first) {
                 break;
-            }
-            if first.size() > head.end - head.start {
-                return Err(is_broken());
             }
             head.start += first.size();
             head.count -= 1;
@@ -372,10 +402,7 @@ impl<'a> Locked<'a> {
     }
 
     fn bytes(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(length).map_err(|_| ErrorKind::FileTooLarge)?;
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, at)?;
-        Ok(bytes)
+        bytes(self.file, at, length)
     }
 
     /// Reads what is behind `after`. `found` is what this process knows of the file.
@@ -385,30 +412,91 @@ impl<'a> Locked<'a> {
         after: Option<Position>,
         limits: Limits,
     ) -> io::Result<Page> {
-        let head = self.head;
-        let first = offset_after(after, head.position());
+        self.head.page(self.file, found, after, limits, Ok)
+    }
+}
+
+/// As [`Locked::read`], beside a process that may have locked the file. `None` when the file was
+/// changed meanwhile so that something else may have been read, or is of no use.
+pub(super) fn read_beside(
+    file: &File,
+    boot: u64,
+    found: &mut Found,
+    after: Option<Position>,
+    limits: Limits,
+) -> io::Result<Option<Page>> {
+    let sound = || {
+        let metadata = file.metadata()?;
+        match Head::read(file, metadata.len(), boot)? {
+            Content::Sound(head) if metadata.nlink() > 0 && !head.is_removed => Ok(head),
+            _ => Err(is_broken()),
+        }
+    };
+    let page = sound().and_then(|head| {
+        head.page(file, found, after, limits, |before| {
+            let now = sound()?;
+            let is_same = (now.epoch, now.moves) == (before.epoch, before.moves);
+            if is_same { Ok(now) } else { Err(is_broken()) }
+        })
+    });
+    match page {
+        Ok(page) => Ok(Some(page)),
+        Err(error) if is_about_content(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Head {
+    /// Reads what is behind `after` from the file with this head. `check` gives the head that the file
+    /// has afterwards: records before its first one may have been written over.
+    fn page(
+        self,
+        file: &File,
+        found: &mut Found,
+        after: Option<Position>,
+        limits: Limits,
+        check: impl FnOnce(Self) -> io::Result<Self>,
+    ) -> io::Result<Page> {
+        let first = offset_after(after, self.position());
         let mut page = Page {
-            head: head.position(),
+            head: self.position(),
             entries: Vec::new(),
         };
-        if first >= head.last || limits.size == 0 {
+        if first >= self.last || limits.size == 0 {
             return Ok(page);
         }
         // The one that reads on begins where it has ended.
-        let goes_on = (found.epoch, found.moves) == (head.epoch, head.moves)
+        let goes_on = (found.epoch, found.moves) == (self.epoch, self.moves)
             && found.offset <= first
-            && (head.start..=head.end).contains(&found.at);
-        let begin = if goes_on { found.at } else { head.start };
-        let mut rest = Bytes::from(self.bytes(begin, head.end - begin)?);
+            && (self.start..=self.end).contains(&found.at);
+        let (begin, mut last) = if goes_on {
+            (found.at, found.offset)
+        } else {
+            (self.start, self.last - self.count)
+        };
+        let mut rest = Bytes::from(bytes(file, begin, self.end - begin)?);
+        let now = check(self)?;
+        if now.start > begin {
+            let dropped = usize::try_from(now.start - begin).unwrap_or(usize::MAX);
+            if dropped > rest.len() {
+                return Err(is_broken());
+            }
+            rest = rest.slice(dropped..);
+            last = now.last - now.count;
+        }
         let oldest = oldest_ms(wall_ms(), limits);
         while let Some(bytes) = rest.first_chunk() {
             let record = RecordHead::parse(bytes);
             let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
-            if size > rest.len() {
+            if size > rest.len() || record.offset != last + 1 {
                 return Err(is_broken());
             }
+            last = record.offset;
             let whole = rest.split_to(size);
-            if record.offset > first && record.sent_at >= oldest {
+            if record.sent_at < oldest {
+                // With what is before it, which may seem newer behind a clock that was set back.
+                page.entries.clear();
+            } else if record.offset > first {
                 page.entries.push(Kept {
                     offset: record.offset,
                     sent_at: record.sent_at,
@@ -416,17 +504,32 @@ impl<'a> Locked<'a> {
                 });
             }
         }
+        if last != self.last || !rest.is_empty() {
+            return Err(is_broken());
+        }
         *found = Found {
-            epoch: head.epoch,
-            moves: head.moves,
-            offset: head.last,
-            at: head.end,
+            epoch: self.epoch,
+            moves: self.moves,
+            offset: self.last,
+            at: self.end,
         };
         // Those beyond the size that was asked for, when another process keeps more.
         let surplus = page.entries.len().saturating_sub(limits.size);
         page.entries.drain(..surplus);
         Ok(page)
     }
+}
+
+/// Whether there was something in an empty file, where the system can tell.
+fn was_written(metadata: &Metadata) -> bool {
+    matches!((metadata.created(), metadata.modified()), (Ok(made), Ok(last)) if last > made)
+}
+
+fn bytes(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(length).map_err(|_| ErrorKind::FileTooLarge)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes)
 }
 
 /// Locks a file for this process alone.
@@ -446,13 +549,16 @@ fn lock(file: &File, deadline: Instant) -> io::Result<()> {
     }
 }
 
-fn unlock(file: &File) {
-    // A lock that cannot be given back ends with the file.
-    let _ = flock(file, FlockOperation::Unlock);
-}
-
 fn is_broken() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "a record is broken")
+}
+
+/// Whether an error says that a file has not got what it should have.
+pub(super) fn is_about_content(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+    )
 }
 
 pub(super) fn held_for_too_long() -> io::Error {

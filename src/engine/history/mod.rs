@@ -7,6 +7,7 @@
 //!
 //! Messages are the envelopes of [`groups`](super::groups): what they hold is not known here.
 
+mod epochs;
 mod file;
 mod log;
 mod memory;
@@ -15,6 +16,7 @@ mod quota;
 
 use std::{io, sync::Arc, time::Duration};
 
+pub use self::file::Watcher;
 pub(crate) use self::page::new_epoch;
 pub use self::page::{Kept, Limits, Page, Position};
 use self::{file::FileHistory, memory::MemoryHistory};
@@ -35,35 +37,53 @@ impl History {
         Self::Memory(MemoryHistory::new(most))
     }
 
-    /// A history in a folder at `place`, of `most` bytes at most. No call waits longer than
-    /// `timeout` for other processes.
+    /// A history in a folder at `place`, of `most` bytes at most. Calls that name no
+    /// patience wait for `timeout` at most for other processes.
     ///
     /// # Errors
     /// The folder cannot be used. The text names it.
-    pub(crate) fn in_files(place: Arc<Place>, most: u64, timeout: Duration) -> io::Result<Self> {
-        FileHistory::open(place, most, timeout).map(Self::Files)
+    pub(crate) fn in_files(
+        place: Arc<Place>,
+        most: u64,
+        timeout: Duration,
+        watcher: Arc<dyn Watcher>,
+    ) -> io::Result<Self> {
+        FileHistory::open(place, most, timeout, watcher).map(Self::Files)
     }
 
-    /// Keeps a message, and gives its number.
+    /// Keeps a message, and gives its number. Waits for other processes for `patience` at most;
+    /// `None` is the time that the history was made with.
     ///
     /// # Errors
-    /// The files cannot be written, or another process has held one for too long.
-    pub fn append(&self, name: &str, envelope: &[u8], limits: Limits) -> io::Result<Position> {
+    /// The files cannot be written, or another process holds one (`TimedOut`). The message is not kept.
+    pub fn append(
+        &self,
+        name: &str,
+        envelope: &[u8],
+        limits: Limits,
+        patience: Option<Duration>,
+    ) -> io::Result<Position> {
         match self {
             Self::Memory(memory) => Ok(memory.append(name, envelope, limits)),
-            Self::Files(files) => files.append(name, envelope, limits),
+            Self::Files(files) => files.append(name, envelope, limits, patience),
         }
     }
 
     /// The messages behind `after` that are not too old; all of them when that is of another epoch,
-    /// or beyond the newest.
+    /// or beyond the newest. Waits as [`History::append`].
     ///
     /// # Errors
     /// As [`History::append`].
-    pub fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> io::Result<Page> {
+    pub fn read(
+        &self,
+        name: &str,
+        after: Option<Position>,
+        limits: Limits,
+        patience: Option<Duration>,
+    ) -> io::Result<Page> {
         match self {
             Self::Memory(memory) => Ok(memory.read(name, after, limits)),
-            Self::Files(files) => files.read(name, after, limits),
+            Self::Files(files) => files.read(name, after, limits, patience),
         }
     }
 

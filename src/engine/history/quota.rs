@@ -7,6 +7,7 @@
 //! the system for nothing more.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
@@ -16,7 +17,8 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 
 use super::{
-    log::{HEAD_BYTES, Locked},
+    epochs::{self, Epochs},
+    log::{Content, HEAD_BYTES, Locked},
     page::NUMBERING,
 };
 use crate::engine::resources::folder::{Folder, Item};
@@ -28,6 +30,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 const SLICE: u64 = 16;
 /// How long a file that another process holds is waited for.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// Bytes of a block of the disk, which a file takes whole.
+const BLOCK: u64 = 4096;
 /// Characters of a file's name.
 pub(super) const NAME_LENGTH: usize = 32;
 
@@ -57,6 +61,8 @@ struct Usage {
 struct Stored {
     name: String,
     length: u64,
+    /// Bytes of its blocks.
+    taken: u64,
     modified: SystemTime,
 }
 
@@ -80,6 +86,7 @@ impl Quota {
 
     /// Notes that a file which ended at `before` now ends at `after`.
     pub(super) fn note(&self, before: u64, after: u64) {
+        let (before, after) = (in_blocks(before), in_blocks(after));
         let more = i64::try_from(after.abs_diff(before)).unwrap_or(i64::MAX);
         let mut usage = self.usage.lock();
         usage.added = if after < before {
@@ -100,30 +107,54 @@ impl Quota {
     /// Looks at the files, if that is due: removes those of groups that are not used any more, and
     /// drops the oldest messages while all together are too large, first of the groups to which
     /// nothing was published for longest. `newest` is the file that was written last.
-    pub(super) fn enforce(&self, folder: &Folder, newest: &str) {
-        let _alone = self.alone.lock();
-        // Another thread may have done it.
-        if self.is_due() {
-            self.look(folder, newest, false);
+    pub(super) fn enforce(
+        &self,
+        folder: &Folder,
+        epochs: &Epochs,
+        newest: &str,
+        patience: Duration,
+    ) {
+        if let Some(_alone) = self.alone.try_lock_for(patience) {
+            // Another thread may have done it.
+            if self.is_due() {
+                self.look(folder, epochs, newest, false, patience);
+            }
         }
     }
 
     /// Makes room where the disk has none: removes files, the oldest first.
-    pub(super) fn make_room(&self, folder: &Folder, newest: &str) {
-        let _alone = self.alone.lock();
-        self.look(folder, newest, true);
+    pub(super) fn make_room(
+        &self,
+        folder: &Folder,
+        epochs: &Epochs,
+        newest: &str,
+        patience: Duration,
+    ) {
+        if let Some(_alone) = self.alone.try_lock_for(patience) {
+            self.look(folder, epochs, newest, true, patience);
+        }
     }
 
     /// The bytes that the files take now.
     pub(super) fn bytes(folder: &Folder) -> u64 {
-        files(folder).iter().map(|file| file.length).sum()
+        let epochs = folder.item(epochs::NAME).map_or(0, |item| item.taken);
+        files(folder)
+            .iter()
+            .fold(epochs, |sum, file| sum + file.taken)
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn look(&self, folder: &Folder, newest: &str, is_full: bool) {
+    fn look(
+        &self,
+        folder: &Folder,
+        epochs: &Epochs,
+        newest: &str,
+        is_full: bool,
+        patience: Duration,
+    ) {
         let is_aging = {
             let mut usage = self.usage.lock();
             usage.added = 0;
@@ -136,27 +167,45 @@ impl Quota {
         let mut files = files(folder);
         // Times of files are only as exact as the system's ticks.
         files.sort_by_key(|file| (file.name == newest, file.modified));
-        let total: u64 = files.iter().map(|file| file.length).sum();
+        let others = folder.item(epochs::NAME).map_or(0, |item| item.taken);
+        let total = files.iter().fold(others, |sum, file| sum + file.taken);
         let goal = match (is_full, total > self.most) {
             (true, _) => self.most.min(total / 2),
             (false, true) => self.most - self.most / SLICE,
             (false, false) => self.most,
         };
-        let empty = files.iter().filter(|file| file.is_empty()).count() as u64;
-        let mut surplus_empty = empty.saturating_sub(self.most / SLICE / HEAD_BYTES);
+        // Files without messages keep the numbering of their groups: so many of them, the newest.
+        let most_empty = usize::try_from(self.most / SLICE / BLOCK).unwrap_or(usize::MAX);
+        let numbered = files.iter().enumerate();
+        let mut empty: BTreeSet<_> = (numbered.clone())
+            .filter_map(|(at, file)| file.is_empty().then_some(at))
+            .collect();
         let mut left = total;
-        for file in &files {
+        let reduce = |file: &Stored, surplus: u64, is_kept: bool| {
+            let deadline = Instant::now() + patience.min(PATIENCE);
+            self.reduce(folder, epochs, &file.name, surplus, is_kept, deadline)
+        };
+        for (at, file) in numbered {
             let surplus = left.saturating_sub(goal);
             let is_old = is_aging && age_of(file.modified) >= NUMBERING;
-            let is_useless = file.is_empty() && (is_full || surplus_empty > 0);
-            if !is_old && (surplus == 0 || (file.is_empty() && !is_useless)) {
+            if !is_old && (surplus == 0 || (file.is_empty() && !is_full)) {
                 continue;
             }
-            let is_kept = file.name == newest || !(is_full || file.is_empty());
-            if let Ok(length) = self.reduce(folder, &file.name, surplus, is_kept) {
-                left = left.saturating_sub(file.length.saturating_sub(length));
-                if is_useless {
-                    surplus_empty = surplus_empty.saturating_sub(1);
+            let is_newest = file.name == newest;
+            let Ok(length) = reduce(file, surplus, is_newest || !is_full) else {
+                continue;
+            };
+            left = left.saturating_sub(file.taken.saturating_sub(in_blocks(length)));
+            empty.remove(&at);
+            if length > 0 && length <= HEAD_BYTES && !is_newest {
+                empty.insert(at);
+            }
+            while surplus > 0 && empty.len() > most_empty {
+                let Some(file) = empty.pop_first().and_then(|at| files.get(at)) else {
+                    break;
+                };
+                if reduce(file, surplus, false).is_ok() {
+                    left = left.saturating_sub(in_blocks(HEAD_BYTES));
                 }
             }
         }
@@ -165,31 +214,41 @@ impl Quota {
 
     /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
     /// Without messages it stays if `is_kept`. Gives the length that is left.
-    fn reduce(&self, folder: &Folder, name: &str, surplus: u64, is_kept: bool) -> io::Result<u64> {
+    fn reduce(
+        &self,
+        folder: &Folder,
+        epochs: &Epochs,
+        name: &str,
+        surplus: u64,
+        is_kept: bool,
+        deadline: Instant,
+    ) -> io::Result<u64> {
         let file = folder.file(name, false)?;
-        let mut locked = Locked::new(&file, self.boot, Instant::now() + PATIENCE)?;
+        let mut locked = Locked::new(&file, self.boot, deadline)?;
         if locked.is_removed() {
             return Ok(0);
         }
         let modified = locked.metadata().modified()?;
         let length = locked.metadata().len();
         let is_old = age_of(modified) >= locked.age().saturating_add(NUMBERING);
-        if is_old || locked.is_new() {
+        let remove = |locked: &mut Locked<'_>| {
+            epochs.forget(name)?;
             locked.remove(folder, name)?;
-            return Ok(0);
+            Ok(0)
+        };
+        if is_old || !matches!(locked.content(), Content::Sound(_)) {
+            return remove(&mut locked);
         }
         if surplus == 0 {
             return Ok(length);
         }
         let Ok(dropped) = locked.shrink(length.saturating_sub(surplus)) else {
             // It is broken.
-            locked.remove(folder, name)?;
-            return Ok(0);
+            return remove(&mut locked);
         };
         self.evicted.fetch_add(dropped, Ordering::Relaxed);
         if locked.end() <= HEAD_BYTES && !is_kept {
-            locked.remove(folder, name)?;
-            return Ok(0);
+            return remove(&mut locked);
         }
         // It is as old as before.
         file.set_modified(modified)?;
@@ -198,9 +257,9 @@ impl Quota {
 
     /// Looks at the files as if the period were over.
     #[cfg(test)]
-    pub(super) fn enforce_later(&self, folder: &Folder, newest: &str) {
+    pub(super) fn enforce_later(&self, folder: &Folder, epochs: &Epochs, newest: &str) {
         self.usage.lock().aged_at = None;
-        self.enforce(folder, newest);
+        self.enforce(folder, epochs, newest, PATIENCE);
     }
 }
 
@@ -213,15 +272,21 @@ fn files(folder: &Folder) -> Vec<Stored> {
             let Item {
                 kind,
                 length,
+                taken,
                 modified,
             } = folder.item(&name)?;
             (kind == FileType::RegularFile).then_some(Stored {
                 name,
                 length,
+                taken,
                 modified,
             })
         });
     stored.collect()
+}
+
+fn in_blocks(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK)
 }
 
 fn age_of(modified: SystemTime) -> Duration {

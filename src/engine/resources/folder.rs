@@ -38,6 +38,8 @@ pub(crate) struct Folder {
 pub(crate) struct Item {
     pub(crate) kind: FileType,
     pub(crate) length: u64,
+    /// Bytes of its blocks, or its length where that is more.
+    pub(crate) taken: u64,
     pub(crate) modified: SystemTime,
 }
 
@@ -172,9 +174,12 @@ impl Folder {
             u64::try_from(found.st_mtime).unwrap_or_default(),
             u32::try_from(found.st_mtime_nsec).unwrap_or_default(),
         );
+        let length = u64::try_from(found.st_size).unwrap_or_default();
+        let blocks = u64::try_from(found.st_blocks).unwrap_or_default();
         (found.st_uid == self.user).then_some(Item {
             kind: FileType::from_raw_mode(found.st_mode),
-            length: u64::try_from(found.st_size).unwrap_or_default(),
+            length,
+            taken: length.max(blocks.saturating_mul(512)),
             modified: SystemTime::UNIX_EPOCH + since,
         })
     }

@@ -37,7 +37,7 @@ use crate::{
             panics::{self, Task, contain_task},
         },
         groups::{Event, Groups, Message, Notice, Observer, Offer},
-        history::{History, Limits, Position},
+        history::{History, Limits, Position, Watcher},
         presence::{Announcer, Note, Presence, Record, Source},
         resources::{folder::Place, inherited::NotInherited},
         runtime::Engine,
@@ -67,6 +67,8 @@ pub enum Refused {
     Foreign,
     /// The history cannot keep it. The text says why.
     NotKept(String),
+    /// Another process holds the group's history. The text says so.
+    Held(String),
 }
 
 /// A node. Any thread may use it.
@@ -240,21 +242,23 @@ impl Node {
     /// # Errors
     /// Its folder cannot be used.
     pub fn history(&self, most: u64, timeout: Duration) -> io::Result<Arc<History>> {
-        let made = History::in_files(Arc::clone(&self.place), most, timeout)?;
+        let watcher = Arc::clone(&self.groups) as Arc<dyn Watcher>;
+        let made = History::in_files(Arc::clone(&self.place), most, timeout, watcher)?;
         Ok(Arc::clone(self.history.get_or_init(|| Arc::new(made))))
     }
 
     /// Keeps `message` in `history`, and sends it to the members of the group `name` in all
-    /// processes. Waits for files.
+    /// processes. Waits as [`History::append`].
     ///
     /// # Errors
     /// As [`Node::publish`].
     pub fn record(
-        &self,
+        self: &Arc<Self>,
         history: &History,
         name: &str,
         message: Message,
         limits: Limits,
+        patience: Option<Duration>,
     ) -> Result<Position, Refused> {
         if self.is_foreign() {
             return Err(Refused::Foreign);
@@ -263,17 +267,23 @@ impl Node {
         // Before it is kept: a message that is refused must not come to members later.
         self.check_room(&mut self.state.lock(), envelope.len(), message.frame_len())?;
         let position = history
-            .append(name, &envelope, limits)
-            .map_err(|error| Refused::NotKept(error.to_string()))?;
+            .append(name, &envelope, limits, patience)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => Refused::Held(error.to_string()),
+                _ => Refused::NotKept(error.to_string()),
+            })?;
         let frame = frames::recorded(name, position, &envelope);
         for peer in self.state.lock().peers.values() {
             peer.send(&frame);
         }
         self.groups.statistics().count(Event::Published);
-        if self.groups.offer(name, position, &envelope) == Some(Offer::Behind) {
-            self.groups
-                .catch_up(name, history)
-                .map_err(|error| Refused::NotKept(error.to_string()))?;
+        let offered = self.groups.offer(name, position, &envelope);
+        // It is kept: an error here would have it published again.
+        if offered == Some(Offer::Behind) && self.groups.catch_up(name, history, patience).is_err()
+        {
+            let (node, name) = (Arc::clone(self), name.to_owned());
+            self.runtime
+                .spawn(async move { node.catch_up(&name).await });
         }
         Ok(position)
     }
@@ -676,7 +686,7 @@ impl Node {
         );
         // Files may have to be waited for. Where they cannot be read now, the group's next message
         // tries again.
-        let _ = spawn_blocking(move || groups.catch_up(&name, &history)).await;
+        let _ = spawn_blocking(move || groups.catch_up(&name, &history, None)).await;
     }
 
     /// Sees to what the members here may have missed between two connections of a node.
