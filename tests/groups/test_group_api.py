@@ -11,6 +11,7 @@ import pickle
 import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,7 @@ from django.db import connections, transaction
 from django.utils.functional import SimpleLazyObject
 from peer import LiveWebSocket
 
-from dwebsocket import Group, GroupUnavailable, UsageError, WebSocket, group, user
+from dwebsocket import Group, GroupUnavailable, UsageError, WebSocket, _core, group, user
 from dwebsocket.groups import backends
 from support.waiting import eventually
 
@@ -1004,3 +1005,43 @@ def test_class_is_another_way_to_write_the_call() -> None:
     for name, error in (("", ValueError), ("a\n", ValueError), (1, TypeError)):
         with pytest.raises(error, match=r"a group's name|control characters"):
             Group(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("as_async", [False, True])
+def test_a_publisher_without_room_sleeps(
+    as_async: bool, override: Override, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine wakes it, and it tries again; it fails when there is none within `TIMEOUT`."""
+    tries: list[_core.Wait | None] = []
+
+    def attempt(*_: object) -> _core.Wait | None:
+        tries.append(_core.wait_for_none_open())
+        return tries[-1]
+
+    def fill(timeout: float) -> None:
+        backend = {"BACKEND": "dwebsocket.groups.process", "TIMEOUT": timeout}
+        override(WEBSOCKET_GROUPS={"default": backend})
+        monkeypatch.setattr(backends.backend("default"), "_publish", attempt)
+        tries.clear()
+
+    permit = _core.Permit.claim(None)
+    assert permit is not None
+    fill(0.2)
+    with pytest.raises(GroupUnavailable, match="more is published than can be delivered"):
+        send(as_async)
+    assert len(tries) == 2
+    fill(60)
+    with ThreadPoolExecutor(1) as executor:
+        sent = executor.submit(send, as_async)
+        eventually(lambda: tries, what="it has tried")
+        permit.release()
+        sent.result(60)
+    assert len(tries) == 2
+
+
+def send(as_async: bool) -> None:
+    """Send to a group, in a loop of its own or on this thread."""
+    if as_async:
+        asyncio.run(group("a").asend("hello"))
+    else:
+        group("a").send("hello")
