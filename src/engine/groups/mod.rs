@@ -10,7 +10,8 @@
 //! connection that an ASGI server drives.
 //!
 //! Locks, in the order in which they are taken: a member's memberships, the registry's names, a
-//! group. None of them is held while a message is handed to a member.
+//! group. None of them is held while a message is handed to a member. Publishers that wait for
+//! [`room`] are woken without any of them.
 
 pub mod envelope;
 mod fan_out;
