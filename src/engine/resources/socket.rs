@@ -107,6 +107,11 @@ impl Socket {
         // It fails only when the connection is gone already, which is as good.
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
+
+    /// Ends the connection both ways. What has come before can still be read.
+    pub(crate) fn hang_up(&self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
 }
 
 impl AsRawFd for Socket {

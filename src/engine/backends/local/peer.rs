@@ -95,8 +95,10 @@ impl Peer {
                 Ok(length) => written = length,
                 Err(error) if is_transient(&error) => {}
                 Err(_) => {
-                    // `write_on` sees that, too.
                     waiting.is_over = true;
+                    drop(waiting);
+                    // Nothing else wakes `write_on` where the other end has not gone.
+                    self.has_more.notify_one();
                     return;
                 }
             }

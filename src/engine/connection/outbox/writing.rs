@@ -134,8 +134,12 @@ impl Outbox {
     }
 
     /// Drops everything after an error: the peer takes nothing any more. The reading side finds
-    /// out how the connection ended.
+    /// out how the connection ended. Where the system has failed and not the peer, it finds so as
+    /// well: without anything to read the connection would stay.
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
+        if let Some(socket) = &state.socket {
+            socket.hang_up();
+        }
         state.cut();
         self.room.notify_all();
         mem::take(&mut state.watches)
