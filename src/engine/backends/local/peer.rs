@@ -218,3 +218,30 @@ fn is_transient(error: &io::Error) -> bool {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Shutdown;
+
+    use socket2::{Domain, Type};
+    use tokio::{task::yield_now, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_on_which_nothing_can_be_sent_ends() {
+        let (ours, theirs) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let peer = Peer::new(1, ours, 0).unwrap();
+        let of_task = Arc::clone(&peer);
+        let writing = tokio::spawn(async move { of_task.write_on().await });
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        // Of this alone nothing is to be read.
+        theirs.shutdown(Shutdown::Read).unwrap();
+        peer.send(&Bytes::from_static(b"frame"));
+        let ended = timeout(Duration::from_secs(20), writing).await;
+        ended.unwrap().unwrap();
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read},
+    net::Shutdown,
     os::{fd::IntoRawFd, unix::net::UnixStream},
     thread,
 };
@@ -39,6 +40,19 @@ fn narrow(capacity: usize) -> (Arc<Outbox>, UnixStream) {
         )),
         theirs,
     )
+}
+
+#[test]
+fn a_connection_whose_socket_takes_nothing_any_more_ends_for_its_reader() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
+    let of_reader = Arc::clone(&socket);
+    let outbox = Outbox::new(socket, CAPACITY, Bytes::new(), Framing::WebSocket);
+    theirs.shutdown(Shutdown::Read).unwrap();
+    theirs.set_read_timeout(Some(TIMEOUT)).unwrap();
+    assert_eq!(outbox.write(Opcode::Text, b"text"), Sent::Closed);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    drop(of_reader);
 }
 
 /// Sends until no more is taken without waiting; returns the bytes that were taken.
