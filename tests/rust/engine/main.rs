@@ -9,6 +9,8 @@
 mod burst;
 mod closing;
 mod compression;
+mod exchange;
+mod exchange_judge;
 mod hang_up;
 mod keepalive;
 mod local_frames;

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use crate::judge::{judge_deflate, judge_frames, judge_handshake, judge_messages, judge_post};
+use crate::judge::{
+    judge_deflate, judge_frames, judge_handshake, judge_messages, judge_post, judge_response,
+};
 
 fn feed(target: &str, judge: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -39,4 +41,9 @@ fn handshake() {
 #[test]
 fn posts() {
     feed("posts", judge_post);
+}
+
+#[test]
+fn responses() {
+    feed("responses", judge_response);
 }

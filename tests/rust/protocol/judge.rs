@@ -9,6 +9,7 @@ use std::{
 };
 
 use _core::protocol::{
+    client_handshake,
     close::CloseFrame,
     deflate::{Agreement, Codecs, Deflater, Inflater, Options, offer},
     error::Violation,
@@ -17,7 +18,9 @@ use _core::protocol::{
     limits::Limits,
     mask::unmask,
     message::{Event, Kind, Message, Receiver},
-    post, subprotocol,
+    post,
+    response::{Head, unchunk},
+    subprotocol,
 };
 use miniz_oxide::{
     DataFormat, MZFlush, MZStatus,
@@ -445,6 +448,44 @@ fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(payload);
     unmask(&mut bytes[start..], key, 0);
     bytes
+}
+
+/// The key of the handshakes whose answers are judged: that of RFC 6455 section 1.3.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// The handshake whose answers are judged.
+static ASKED: LazyLock<client_handshake::Request> = LazyLock::new(|| {
+    let subprotocols = vec!["chat".to_owned()];
+    let options = Options {
+        threshold_bytes: 0,
+        level: 1,
+        server_no_context_takeover: false,
+        client_no_context_takeover: false,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+    client_handshake::Request::new("/", subprotocols, Some(options), &[]).unwrap()
+});
+
+/// What a server answers to a client's handshake: the head ends where it ends without what follows,
+/// no start of it is one, only what was offered is agreed on, and a body in chunks only grows.
+pub(crate) fn judge_response(answer: &[u8]) {
+    let Ok(Some((head, length))) = Head::parse(answer) else {
+        return;
+    };
+    let found = Ok(Some((head.clone(), length)));
+    assert_eq!(Head::parse(&answer[..length]), found);
+    assert_eq!(Head::parse(&answer[..length - 1]), Ok(None));
+    if let Ok(agreed) = ASKED.judge(KEY, &head) {
+        assert!(agreed.subprotocol.is_none_or(|name| name == "chat"));
+    }
+    let body = &answer[length..];
+    let (whole, is_whole) = unchunk(body);
+    for cut in [body.len() / 3, body.len() / 2] {
+        let (part, is_all) = unchunk(&body[..cut]);
+        assert!(whole.starts_with(&part));
+        assert!(!is_all || is_whole && part == whole);
+    }
 }
 
 /// A part of a post: a message, or a close.
