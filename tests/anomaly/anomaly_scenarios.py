@@ -98,14 +98,16 @@ class Chat:
         for path in guests:
             with contextlib.suppress(*UNABLE):
                 came.append(self._guest(self._subject, path))
-        # Before that they may be no members yet.
-        eventually(lambda: all(map(_is_in, came)), WELL_S, "the guests are in")
         whole = len(came) == len(guests)
         members = members + came
-        sent = [(each, self._say(each, rest)) for rest in ("", LARGE) for each in members]
-        self._wait_for(sent, members)
-        for guest in came:
-            guest.close()
+        try:
+            # Before that they may be no members yet.
+            eventually(lambda: all(map(_is_in, came)), WELL_S, "the guests are in")
+            sent = [(each, self._say(each, rest)) for rest in ("", LARGE) for each in members]
+            self._wait_for(sent, members)
+        finally:
+            for guest in came:
+                guest.close()
         assert not self._far.is_over, "a member in another process was closed"
         accepted = [number for sender, number in sent if f"ok {number}" in sender.seen]
         kept = self._far.server.get("/anomaly/kept/").json()["kept"]
@@ -119,15 +121,15 @@ class Chat:
     def _all_hear(self) -> bool:
         try:
             self._restore()
-            return self._speak([self._far, *self._near], [ASYNC])
-        except OSError:
+        except UNABLE:
             return False
+        return self._speak([self._far, *self._near], [ASYNC])
 
     def _restore(self) -> None:
         """Let members come back whose connections have ended."""
         for member in self._near:
             member.look()
-        if self._near and not any(member.is_over for member in self._near):
+        if len(self._near) == 2 and not any(member.is_over for member in self._near):
             return
         for member in self._near:
             member.close()
@@ -253,9 +255,13 @@ class Page:
 
 def _enter(server: Server, path: str, kind: Callable[[Server, str], Member] = Member) -> Member:
     member = kind(server, path)
-    eventually(lambda: _is_in(member), WELL_S, "it is a member")
-    if member.is_over:
-        raise ConnectionError("it was closed")
+    try:
+        eventually(lambda: _is_in(member), WELL_S, "it is a member")
+        if member.is_over:
+            raise ConnectionError("it was closed")
+    except BaseException:
+        member.close()
+        raise
     return member
 
 
