@@ -1004,8 +1004,8 @@ mod tests {
         // Another thread holds it at the moment of the fork.
         let held = node.state.lock();
         after_fork_in_child();
-        let recorded = node.record(&history, "room", text("x"), Limits::ALL);
-        assert_eq!(recorded, Err(Refused::Foreign));
+        let recorded = node.record(&history, "room", text("x"), Limits::ALL, None);
+        assert!(matches!(recorded, Err(Refused::Foreign)), "{recorded:?}");
         drop(held);
         fs::remove_dir_all(path).unwrap();
     }

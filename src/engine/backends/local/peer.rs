@@ -234,7 +234,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let peer = Peer::new(1, ours, 0).unwrap();
         let of_task = Arc::clone(&peer);
-        let writing = tokio::spawn(async move { of_task.write_on().await });
+        let writing = tokio::spawn(async move { of_task.write_on(&Room::default()).await });
         for _ in 0..3 {
             yield_now().await;
         }
