@@ -277,16 +277,20 @@ POLLING = {
     "groups/node.py: _next_of": "green threads cannot wait for a thread of the system here",
     "groups/postgres/limit.py: _look": "a timer, which moves with what the database does",
     "groups/postgres/listener.py: _run": "the pause before a server is tried again",
+    "groups/process.py: _ainsist": "a process that lets a history go tells nobody",
     "groups/recorded.py: _catch_up_all": "the pause before a server is tried again",
     "management/commands/websocket_stats.py: _watch": "prints every so many seconds",
     "runners/green.py: join": "the hub of another thread tells this one nothing",
+    "operations/survey.py: _take_samples": "counts once in so many seconds",
+    "runners/handler_threads.py: _next_of": "the pause after a failure",
     "runners/handler.py: _aturn": "lets other tasks run, and does not wait",
-    "runners/loop.py: _acquire": "green threads cannot wait for a lock of the system",
     "servers/asgi/connection.py: _look_at_beat": "a timer, which moves with what was sent",
     "servers/asgi/connection.py: _look_at_transport": "servers do not tell what a client has read",
     "servers/budget.py: _look": "a timer: how long a connection may take to end",
     "shutdown.py: drain": "its time is that of a clock that a test may step",
     "terminal/load.py: run": "prints every so many seconds",
+    "unpatched.py: acquire": "green threads cannot wait for a lock of the system",
+    "unpatched.py: keep_up": "the pause after a failure",
     "uvicorn.py: accept": "event loops do not tell when a transport has sent what it had",
 }
 _WAITS = {"acquire", "await_call", "get", "join", "poll", "select"}
@@ -309,7 +313,7 @@ def polling_in(tree: ast.Module) -> set[str]:
             called = ast.unparse(node.func).split(".")[-1]
             words = re.findall(r"\w+", ast.unparse(node)[len(ast.unparse(node.func)) :])
             is_fixed = any(re.fullmatch(r"_[A-Z_]+_S", word) for word in words)
-            if is_looped and (called == "sleep" or (called in _WAITS and is_fixed)):
+            if is_looped and (called in ("sleep", "pause") or (called in _WAITS and is_fixed)):
                 found.add(name)
             if called == "call_later" and name in words:
                 found.add(name)

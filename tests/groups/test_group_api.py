@@ -1014,7 +1014,7 @@ def test_a_publisher_without_room_sleeps(
     """The engine wakes it, and it tries again; it fails when there is none within `TIMEOUT`."""
     tries: list[_core.Wait | None] = []
 
-    def attempt(*_: object) -> _core.Wait | None:
+    def attempt(*_: object, **__: object) -> _core.Wait | None:
         tries.append(_core.wait_for_none_open())
         return tries[-1]
 

@@ -140,7 +140,11 @@ class TestInOneProcess:
     @pytest.mark.parametrize("call", ["send", "asend"])
     def test_more_than_the_engine_takes(self, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
         """Counts as published and failed."""
-        monkeypatch.setattr(process.Backend, "_publish", lambda *_, **__: False)
+        permit = _core.Permit.claim(None)
+        assert permit is not None
+        monkeypatch.setattr(
+            process.Backend, "_publish", lambda *_, **__: _core.wait_for_none_open()
+        )
         monkeypatch.setattr(process.clock, "now", iter(range(100)).__next__)
 
         async def main() -> None:
@@ -150,6 +154,7 @@ class TestInOneProcess:
 
         with pytest.raises(GroupUnavailable):
             asyncio.run(main())
+        permit.release()
         assert statistics() == counted(published=1, failed=1)
 
     def test_a_child_begins_anew(self) -> None:

@@ -55,6 +55,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "terminal/conversation.py": "how long a server has been silent for one who types",
     "terminal/load.py": "what is measured",
     "terminal/recording.py": "when a message came",
+    "unpatched.py": "how long a green thread waits for one of the system",
     "without_engine/process.py": "how long a process that ends waits",
     "waiting/green.py": "turns of green threads, and coarse sleeps until databases are given back",
 }

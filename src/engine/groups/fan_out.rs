@@ -28,14 +28,17 @@ use super::{
     member::{Handed, Member, WhenFull},
     memberships::Membership,
     notices::{Notice, Notices},
+    numbered,
     parcel::{Message, Parcel},
-    recorded::gap,
     room::Room,
     statistics::{Event, Statistics},
 };
 use crate::{
-    engine::base::panics::{PAUSE, contain, contain_task},
-    protocol::deflate::Deflater,
+    engine::{
+        base::panics::{PAUSE, contain, contain_task},
+        history::Position,
+    },
+    protocol::{deflate::Deflater, message::Kind},
 };
 
 /// Bytes of the messages that are handed to a member at once.
@@ -195,6 +198,12 @@ impl FanOut {
             }
         }
     }
+}
+
+/// What tells members that get numbers that messages up to `from` are missing.
+pub(super) fn gap(name: &str, from: Position) -> Entry {
+    let text = numbered::gap(name, from);
+    Entry::Gap(Message::new(Kind::Text, text.as_bytes(), &[]))
 }
 
 /// Hands out what waits in the queue of `group`, until it is empty.

@@ -8,18 +8,14 @@ use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use super::{
     envelope,
+    fan_out::gap,
     group::{Entry, Recorded, State},
     member::Member,
     memberships::{Joined, MemberId},
     notices::Notice,
-    numbered,
-    parcel::Message,
     registry::Groups,
 };
-use crate::{
-    engine::history::{History, Limits, Page, Position, Watcher},
-    protocol::message::Kind,
-};
+use crate::engine::history::{History, Limits, Page, Position, Watcher};
 
 /// What has become of a message that was offered to the members here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,12 +205,6 @@ impl Watcher for Groups {
     fn on_damage(&self, file: String) {
         self.notices().add(Notice::Damaged { file });
     }
-}
-
-/// What tells members that get numbers that messages up to `from` are missing.
-pub(super) fn gap(name: &str, from: Position) -> Entry {
-    let text = numbered::gap(name, from);
-    Entry::Gap(Message::new(Kind::Text, text.as_bytes(), &[]))
 }
 
 fn with_position(entry: Entry, at: Position) -> Entry {
