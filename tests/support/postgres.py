@@ -91,6 +91,8 @@ def database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         connections[alias].close()
+        # Else a later database of that alias would be looked for at this one's address.
+        del connections[alias]
         connections.settings.pop(alias)
 
 
