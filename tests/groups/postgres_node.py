@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -68,8 +69,9 @@ def main() -> None:
 def commands() -> Iterator[bytes]:
     """Yield each line of the input, however the reads cut it."""
     # Not by iteration over the file, which reads ahead; and not by a patched file.
+    # Patched libraries run their other green threads while `select` waits.
     rest = b""
-    while read := os.read(0, 1 << 16):
+    while select.select([0], [], []) and (read := os.read(0, 1 << 16)):
         *lines, rest = (rest + read).split(b"\n")
         yield from lines
 
