@@ -461,13 +461,12 @@ mod tests {
     #[test]
     fn older_groups_make_room_and_keep_their_numbering() {
         let history = history("room", 1_000_000);
-        let first = history
-            .append("first", &[0; 400_000], LIMITS, None)
-            .unwrap();
+        let large = vec![0; 400_000];
+        let first = history.append("first", &large, LIMITS, None).unwrap();
         let open = history.shared(&file_name("first"), false).unwrap();
         for number in 0..9 {
             history
-                .append(&number.to_string(), &[0; 400_000], LIMITS, None)
+                .append(&number.to_string(), &large, LIMITS, None)
                 .unwrap();
         }
         assert!(history.bytes() <= 1_000_000);
@@ -555,10 +554,11 @@ mod tests {
             size: 100,
             age: Duration::from_millis(1),
         };
-        history.append("room", &[0; 160_000], brief, None).unwrap();
+        let large = vec![0; 160_000];
+        history.append("room", &large, brief, None).unwrap();
         std::thread::sleep(Duration::from_millis(5));
         for name in ["one", "two", "three"] {
-            history.append(name, &[0; 160_000], LIMITS, None).unwrap();
+            history.append(name, &large, LIMITS, None).unwrap();
         }
         assert!(history.bytes() <= 400_000);
         assert_eq!(history.evicted(), 1);

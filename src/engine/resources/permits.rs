@@ -53,7 +53,9 @@ pub fn when_none(call: impl FnOnce() + Send + 'static) {
 fn tell_that_there_is_none() {
     if let Some(calls) = WHEN_NONE.load_full() {
         let due = mem::take(&mut *calls.lock());
-        due.into_iter().for_each(|call| call());
+        for call in due {
+            call();
+        }
     }
 }
 
@@ -61,7 +63,7 @@ fn tell_that_there_is_none() {
 pub(crate) fn reset() {
     OPEN.store(0, Ordering::Relaxed);
     // Dropping the calls would tell those of the parent that wait.
-    mem::forget(WHEN_NONE.swap(None));
+    let _ = mem::ManuallyDrop::new(WHEN_NONE.swap(None));
 }
 
 /// A place among the process's connections, which a connection shares with its view. Dropping it

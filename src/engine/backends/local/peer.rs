@@ -233,15 +233,17 @@ mod tests {
         let (ours, theirs) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         ours.set_nonblocking(true).unwrap();
         let peer = Peer::new(1, ours, 0).unwrap();
-        let of_task = Arc::clone(&peer);
-        let writing = tokio::spawn(async move { of_task.write_on(&Room::default()).await });
-        for _ in 0..3 {
-            yield_now().await;
-        }
-        // Of this alone nothing is to be read.
-        theirs.shutdown(Shutdown::Read).unwrap();
-        peer.send(&Bytes::from_static(b"frame"));
-        let ended = timeout(Duration::from_secs(20), writing).await;
-        ended.unwrap().unwrap();
+        let room = Room::default();
+        let breaking = async {
+            for _ in 0..3 {
+                yield_now().await;
+            }
+            // Of this alone nothing is to be read.
+            theirs.shutdown(Shutdown::Read).unwrap();
+            peer.send(&Bytes::from_static(b"frame"));
+        };
+        let writing = timeout(Duration::from_secs(20), peer.write_on(&room));
+        let (ended, ()) = tokio::join!(writing, breaking);
+        ended.unwrap();
     }
 }

@@ -30,6 +30,7 @@ pub(super) const CHANGES: usize = 1000;
 pub(super) const UNKNOWN: usize = 0;
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct State {
     pub(super) is_stopped: bool,
     pub(super) routes: Vec<Route>,

@@ -458,7 +458,8 @@ impl Shard {
 
     /// Reports the end of an outage, and the groups whose members may have missed something.
     pub(super) fn end_outage_if_over(&self, state: &mut State) {
-        if state.swept.is_some() || !(state.has_outage || !state.interrupted.is_empty()) {
+        let has_news = state.has_outage || !state.interrupted.is_empty();
+        if state.swept.is_some() || !has_news {
             return;
         }
         if state.has_outage {
