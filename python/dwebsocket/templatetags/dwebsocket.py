@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.urls import reverse
 
-from dwebsocket.groups import Group, History, group
-
 if TYPE_CHECKING:
     from django.template.context import Context
+
+    from dwebsocket.groups import Group, History
 
 register = template.Library()
 
@@ -67,6 +68,11 @@ def position(value: Group | History | str) -> str:
         GroupUnavailable: Its backend cannot be reached.
         TypeError, ValueError: It is nothing of these, such as a variable that does not exist.
     """
-    if isinstance(value, History):
-        return value.position
-    return (value if isinstance(value, Group) else group(value)).position()
+    # Some versions of Django import this module in each command.
+    groups = import_module("dwebsocket.groups")
+    text: str
+    if isinstance(value, groups.History):
+        text = value.position
+    else:
+        text = (value if isinstance(value, groups.Group) else groups.group(value)).position()
+    return text
