@@ -230,7 +230,7 @@ describe("a request", () => {
     const seen = watch(socket);
     const answer = socket.request("now?");
     const [id] = sentIds();
-    const own = [0, 1, `${id}`, [id], null, id + 0.5, -id].map((each) => ({ id: each, data: "mine" }));
+    const own = [0, 1, `${id}`, [id], null, id / 2, -id].map((each) => ({ id: each, data: "mine" }));
     for (const message of own) last().says(message);
     last().says([{ id, data: "mine" }]);
     last().says({ data: { id, data: "mine" } });
