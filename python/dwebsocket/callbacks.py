@@ -145,7 +145,7 @@ class CallbackThread:
         self._sweep_at = max(_FEW, 2 * len(self._timers))
 
     def _work(self, hub: _core.Hub, gone: threading.Lock) -> None:
-        # Those who wait for calls cannot know that the thread has failed.
+        # Code that waits for a call cannot know that the thread has failed.
         unpatched.lasting("dwebsocket-callbacks", lambda: self._serve(hub))()
         gone.release()
 

@@ -249,7 +249,7 @@ def _wrap(
     overrides: dict[str, Any],
     view: Callable[..., Any],
 ) -> Callable[..., Any]:
-    # What answers requests is imported before the first one: see `preloading`.
+    # `preloading` imports the modules that answer requests before the first request.
     known: list[Detached] = []
 
     def detached() -> Detached:

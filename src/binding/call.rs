@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::{
-    convert::duration,
+    convert::deadline,
     hub::Hub,
     log::{Log, log},
     sleep,
@@ -13,7 +13,6 @@ use super::{
 use crate::engine::{
     self,
     backends::call::{self, Reply},
-    clock,
 };
 
 /// A call to other processes or their server that is under way. See `_core.pyi`.
@@ -32,8 +31,7 @@ pub(crate) enum Outcome<'py> {
 impl Call {
     #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let time = duration(timeout)?;
-        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        let deadline = deadline(timeout)?;
         let outcome = sleep::until(py, deadline, |deadline| py.detach(|| self.0.wait(deadline)))?;
         Ok(outcome.is_some())
     }
@@ -63,8 +61,7 @@ pub(crate) struct Wait(pub(super) Arc<engine::Wait>);
 impl Wait {
     #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let time = duration(timeout)?;
-        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        let deadline = deadline(timeout)?;
         let outcome = sleep::until(py, deadline, |deadline| py.detach(|| self.0.wait(deadline)))?;
         Ok(outcome.is_some())
     }

@@ -13,7 +13,7 @@ use pyo3::{
 };
 
 use super::{
-    convert::{self, Counts, duration},
+    convert::{self, Counts, deadline, duration},
     hub::Hub,
     next_message::{NextMessage, make_way},
     publication::to_message,
@@ -288,8 +288,7 @@ impl PyConnection {
 
     #[pyo3(signature = (timeout))]
     fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let time = duration(timeout)?;
-        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        let deadline = deadline(timeout)?;
         let end = sleep::until(py, deadline, |deadline| {
             without_gil(py, &self.0, || self.0.await_end(deadline));
             self.0.end()

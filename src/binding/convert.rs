@@ -1,6 +1,6 @@
 //! Conversion of values between Python and Rust.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -11,7 +11,7 @@ use simdutf8::compat::Utf8Error;
 
 use super::copy;
 use crate::{
-    engine::Traffic,
+    engine::{Traffic, clock},
     protocol::message::{Kind, Message},
 };
 
@@ -41,6 +41,12 @@ pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
         // A time that is too long for a Duration means for ever, too.
         Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
     }
+}
+
+/// The end of a number of seconds from now, as [`duration`] reads it; `None` is never.
+pub(super) fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
+    let time = duration(seconds)?;
+    Ok(time.and_then(|time| clock::now().checked_add(time)))
 }
 
 /// A message as `str` or `bytes`; text becomes `bytes` too if asked.

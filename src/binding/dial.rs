@@ -5,13 +5,15 @@ use std::{os::fd::IntoRawFd, sync::Arc};
 use pyo3::prelude::*;
 
 use super::{
-    connection::PyConnection, convert::duration, hub::Hub, process::PySettings, redis::Files, sleep,
+    connection::PyConnection,
+    convert::{deadline, duration},
+    hub::Hub,
+    process::PySettings,
+    redis::Files,
+    sleep,
 };
 use crate::{
-    engine::{
-        clock,
-        dialing::{Dial, Failure, Plan, Proxy, Step, Success, Want, dial, tls::Tls},
-    },
+    engine::dialing::{Dial, Failure, Plan, Proxy, Step, Success, Want, dial, tls::Tls},
     protocol::{client_handshake::Request, deflate::Options, response::Head},
 };
 
@@ -118,8 +120,7 @@ pub(crate) enum Outcome {
 impl PyDial {
     #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let time = duration(timeout)?;
-        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        let deadline = deadline(timeout)?;
         let opened = sleep::until(py, deadline, |deadline| {
             py.detach(|| self.0.wait(deadline)).then_some(())
         })?;

@@ -1,6 +1,6 @@
 //! `_core.Groups` and `_core.Mailbox`: groups for Python.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pyo3::{
@@ -13,14 +13,14 @@ use pyo3::{
 use super::{
     call::Wait,
     connection::PyConnection,
-    convert::duration,
+    convert::deadline,
     hub::Hub,
     log::{Row, position, row},
     publication::to_message,
 };
 use crate::{
     engine::{
-        Engine, clock,
+        Engine,
         groups::{self, Event, Joined, MemberId, Notice, Offer, RecordedJoin, WhenFull},
         history::{Kept, Page},
     },
@@ -278,8 +278,7 @@ impl Groups {
         py: Python<'_>,
         timeout: Option<f64>,
     ) -> PyResult<Option<(&'static str, Vec<String>)>> {
-        let time = duration(timeout)?;
-        let deadline = time.and_then(|time: Duration| clock::now().checked_add(time));
+        let deadline = deadline(timeout)?;
         let notice = py.detach(|| self.0.notices().take(deadline));
         Ok(notice.map(|notice| match notice {
             Notice::Slow { group } => ("slow", vec![group]),

@@ -12,7 +12,7 @@ from support.raw_peer import CLOSE, PING, PONG, TEXT, Frame, RawPeer
 if TYPE_CHECKING:
     from support.server import Server
 
-# What a client sees of a server that cannot.
+# The errors that a client gets from a server in which calls fail.
 UNABLE = (OSError, AssertionError)
 # The digits of a message's number, with which it begins.
 DIGITS = 6

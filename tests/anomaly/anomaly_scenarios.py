@@ -1,4 +1,4 @@
-"""What happens while a call of the system fails, and what must have come of it."""
+"""Actions during which a call of the system fails, and the outcomes that are right."""
 
 from __future__ import annotations
 

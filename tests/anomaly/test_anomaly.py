@@ -63,7 +63,7 @@ SCENARIOS: dict[str, tuple[set[Kind], tuple[pytest.MarkDecorator, ...]]] = {
     "fork": ({Kind.FORK, Kind.THREAD}, ()),
     "reload": (NETWORK | {Kind.WAIT, Kind.FORK}, ()),
 }
-# What a scenario is known to break, and why: left out of the sample.
+# Faults that a scenario is known not to stand, with the reason. The sample leaves them out.
 _UNMET = "a node that cannot connect to another one at its start tells nobody what that one misses"
 KNOWN: dict[tuple[str, str], str] = {
     ("start", str(fault)): _UNMET
@@ -282,7 +282,7 @@ def test_every_call(
     if (name, str(fault)) in KNOWN:
         request.applymarker(pytest.mark.xfail(reason=KNOWN[name, str(fault)], strict=False))
     here = stage(name)
-    # What goes on in the background is without end.
+    # Background work makes calls without end.
     most = here.calls(fault)
     tried, found = 0, []
     for nth in range(1, most + 1):

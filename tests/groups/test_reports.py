@@ -133,7 +133,7 @@ def test_a_task_that_has_failed_is_logged(override: Override, caplog: Log) -> No
 def test_a_history_that_cannot_be_read_is_read_again(
     monkeypatch: pytest.MonkeyPatch, caplog: Log
 ) -> None:
-    """Whatever the error was: nobody else would hand out what was missed. It is logged once."""
+    """After any error: no other thread hands out the missed messages. It is logged once."""
     backend = HistoryBackend("default", BackendSettings())
     read: list[str] = []
 

@@ -8,7 +8,6 @@ backoff and a new process take, no old process is left, and the log has no trace
 from __future__ import annotations
 
 import dataclasses
-import functools
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from support.returning import crowd
+from support.selection import later
 from support.server import (
     ASGI,
     GUNICORN_GEVENT,
@@ -89,7 +89,6 @@ class Case:
         return "-".join([self.kind.name, *how])
 
 
-_every = functools.partial(pytest.param, marks=pytest.mark.every("much like another case"))
 TWO = ("--workers", "2")
 TOUCHED_FILE = "{folder}/" + TOUCHED
 # Neither a worker nor its application learns whether its end is a reload.
@@ -98,14 +97,14 @@ BOTH = ("/echo/", "/async-echo/")
 # As uWSGI says it of a worker.
 LOADED = "pid: {} (default app)"
 CASES = [
-    _every(Case(GUNICORN_SYNC, TWO, clients=300, window=2)),
+    *later(Case(GUNICORN_SYNC, TWO, clients=300, window=2)),
     Case(GUNICORN_GTHREAD, TWO, clients=300, window=2),
     Case(GUNICORN_GEVENT, TWO, window=2),
-    _every(Case(UWSGI_HTTP_SOCKET, ("--processes", "2"))),
-    _every(Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED)),
-    _every(Case(UWSGI_BEHIND_NGINX)),
-    _every(Case(UWSGI_GEVENT)),
-    _every(
+    *later(Case(UWSGI_HTTP_SOCKET, ("--processes", "2"))),
+    *later(Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED)),
+    *later(Case(UWSGI_BEHIND_NGINX)),
+    *later(Case(UWSGI_GEVENT)),
+    *later(
         Case(
             UWSGI_LAZY,
             ("--processes", "2", "--touch-chain-reload", TOUCHED_FILE),
@@ -115,10 +114,10 @@ CASES = [
             serves=LOADED,
         )
     ),
-    _every(Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH)),
-    _every(Case(GUNICORN_UVICORN, TWO, codes=ENDS, paths=BOTH)),
-    _every(Case(UVICORN_WATCHED, TWO, clients=300, codes=ENDS, paths=BOTH)),
-    _every(
+    *later(Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH)),
+    *later(Case(GUNICORN_UVICORN, TWO, codes=ENDS, paths=BOTH)),
+    *later(Case(UVICORN_WATCHED, TWO, clients=300, codes=ENDS, paths=BOTH)),
+    *later(
         Case(
             UVICORN_WATCHED, ("--reload", "--reload-dir", "{folder}"), touch, codes=ENDS, paths=BOTH
         )

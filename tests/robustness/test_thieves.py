@@ -30,7 +30,6 @@ pytestmark = pytest.mark.extended("tries many times")
 
 Own = Callable[..., Server]
 
-ALIKE = pytest.mark.every("much like another case")
 TRIALS = 6
 THIEVES = 4
 # How many each of them opens at most.
@@ -96,11 +95,11 @@ def settings(*, atomic: bool, **more: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("path", "atomic"),
     [
-        pytest.param("/log-out/", False, marks=ALIKE),
-        pytest.param("/account/audited_log_out/", False, marks=ALIKE),
+        *later(("/log-out/", False)),
+        *later(("/account/audited_log_out/", False)),
         ("/account/audited_log_out/", True),
         ("/account/changes_password/", True),
-        pytest.param("/log-in/somebody-else/", True, marks=ALIKE),
+        *later(("/log-in/somebody-else/", True)),
     ],
     ids=["logout", "slow logout", "logout in a transaction", "password", "other login"],
 )

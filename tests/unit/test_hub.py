@@ -346,7 +346,7 @@ class Watcher(HubWatcher[Any]):
 
 
 def test_an_error_in_a_hub_of_green_threads_takes_no_wake_up_along() -> None:
-    """What had come together with it comes again."""
+    """The wake-ups that had come together with it come again."""
     watcher, called = Watcher(object()), list[str]()
     # A token that nobody waits for any more, and one with a call.
     watcher.core.announce(7_000)

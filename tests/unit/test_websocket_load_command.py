@@ -227,7 +227,7 @@ def test_a_system_without_the_engine(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Is told so in a sentence, once for all clients."""
-    # What earlier tests have left is logged now.
+    # Objects of earlier tests log now, when they are collected.
     gc.collect()
     caplog.clear()
     monkeypatch.setattr(_core, "Dialer", unavailable("dwebsocket.connect()"))

@@ -258,7 +258,7 @@ class Backend:
             joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
         if joined == "first":
             try:
-                # What came while no member here waited for it.
+                # Messages may have come while this process had no member.
                 self.catch_up(name)
             except BaseException:
                 self.discard(name, member)

@@ -200,7 +200,7 @@ impl FanOut {
     }
 }
 
-/// What tells members that get numbers that messages up to `from` are missing.
+/// The entry that tells members with numbers: messages up to `from` are missing.
 pub(super) fn gap(name: &str, from: Position) -> Entry {
     let text = numbered::gap(name, from);
     Entry::Gap(Message::new(Kind::Text, text.as_bytes(), &[]))

@@ -72,7 +72,7 @@ impl Epochs {
         (self.file).write_all_at(&new_epoch().to_le_bytes(), at as u64)
     }
 
-    /// What is random for all groups, and for those of a part; `None` where the file has to be begun.
+    /// The random number of all groups, and that of a part; `None` where the file has to be begun.
     fn seeds(&self, part: usize) -> io::Result<Option<[u64; 2]>> {
         let mut bytes = [0; (HEAD + PARTS) * NUMBER];
         match self.file.read_exact_at(&mut bytes, 0) {

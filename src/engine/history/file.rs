@@ -27,7 +27,7 @@ const MOST_OPEN: usize = 64;
 /// How often a file is read beside processes that write to it, before it is locked.
 const READS: usize = 3;
 
-/// What is told of a history in files.
+/// Is told of events of a history in files.
 pub trait Watcher: Debug + Send + Sync {
     /// A file was damaged, so the numbering of its group began anew. The text names the file.
     fn on_damage(&self, file: String);

@@ -62,7 +62,7 @@ pub(super) struct Found {
     at: u64,
 }
 
-/// What a file has in the place of a head.
+/// The state of the place in a file where its head is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Nothing,
@@ -264,7 +264,7 @@ impl<'a> Locked<'a> {
         })
     }
 
-    /// What was found in the file.
+    /// The state of the file's head.
     pub(super) fn content(&self) -> Content {
         self.content
     }

@@ -408,8 +408,7 @@ mod tests {
         }
     }
 
-    /// Processes that tell each other of one user. What they have told is on its way until it is
-    /// handed over.
+    /// Processes that tell each other of one user. A record is on its way until it is handed over.
     struct Processes {
         rooms: Vec<State>,
         /// From a process to another one.

@@ -16,8 +16,8 @@ use crate::engine::base::{fork, sync::Mutex};
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// What is called when no permit is out any more. Another one in a forked child: there the lock of
-/// its parent's may be held for ever.
+/// The functions to call when no permit is out any more. A forked child has its own list: the lock
+/// of its parent's list may be held for ever.
 static WHEN_NONE: ArcSwapOption<Calls> = ArcSwapOption::const_empty();
 
 type Calls = Mutex<Vec<Box<dyn FnOnce() + Send>>>;
@@ -31,7 +31,7 @@ pub fn open() -> usize {
 pub(crate) fn wait_until_none(timeout: Duration) {
     let (tell, told) = mpsc::channel();
     when_none(move || {
-        // Nobody waits any more when it fails.
+        // It fails when the receiver has stopped waiting.
         let _ = tell.send(());
     });
     if open() != 0 {

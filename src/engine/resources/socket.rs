@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use socket2::SockRef;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::socket_option;
@@ -108,7 +107,7 @@ impl Socket {
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Ends the connection both ways. What has come before can still be read.
+    /// Ends the connection both ways. Bytes that have come before can still be read.
     pub(crate) fn hang_up(&self) {
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
@@ -124,7 +123,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // A forked child may hold a copy of the descriptor: closing ours alone would leave the
         // peer connected, and no process would serve it.
-        let _ = SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
+        self.hang_up();
     }
 }
 

@@ -467,7 +467,7 @@ static ASKED: LazyLock<client_handshake::Request> = LazyLock::new(|| {
     client_handshake::Request::new("/", subprotocols, Some(options), &[]).unwrap()
 });
 
-/// What a server answers to a client's handshake: the head ends where it ends without what follows,
+/// Checks a server's answer to a client's handshake: the head ends where it ends without what follows,
 /// no start of it is one, only what was offered is agreed on, and a body in chunks only grows.
 pub(crate) fn judge_response(answer: &[u8]) {
     let Ok(Some((head, length))) = Head::parse(answer) else {

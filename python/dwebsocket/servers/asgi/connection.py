@@ -128,7 +128,7 @@ class AsgiConnection:
         self._inbox_watches: Watches = []
         # Set while the reader waits for room in the inbox.
         self._paused: asyncio.Future[None] | None = None
-        # What the reader waits for while the process is at the limit of its memory.
+        # The reader waits for this event while the process is at the limit of its memory.
         self._memory: loop_hub.LoopEvent | None = None
 
         # The first event stays, and its bytes count, until the server's `send` returns.

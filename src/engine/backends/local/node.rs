@@ -92,7 +92,7 @@ pub struct Node {
     has_met: AtomicBool,
     /// The history that the nodes share.
     history: OnceLock<Arc<History>>,
-    /// What is to panic next.
+    /// The name of the place that panics next.
     #[cfg(test)]
     breaks: Mutex<Option<&'static str>>,
 }

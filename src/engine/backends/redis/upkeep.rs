@@ -253,7 +253,7 @@ impl Shard {
             VecDeque::new()
         };
         if !was_away {
-            // What it has confirmed is lost, and those that wait for it fail, or go on waiting.
+            // Its confirmed subscriptions are lost; calls that wait for one fail, or go on waiting.
             state.begin_sweep();
         }
         self.begin_outage(state, place, reason);
