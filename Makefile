@@ -42,7 +42,7 @@ test-python: $(VENV)/installed-tests
 # pytest rewrites the assertions of each file, and keeps the result: once, not in each of its processes.
 .cache/collected: $(VENV)/installed-tests $(shell find tests -name '*.py' -not -path '*/node_modules/*')
 	$(BIN)/python -m pytest --collect-only -qq >/dev/null
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 compiled-tests:
 	cargo test --quiet --no-run --no-default-features
