@@ -166,6 +166,8 @@ with contextlib.redirect_stdout(io.StringIO()):
     execute_from_command_line(["manage.py", "check"])
 assert "decorated_urls" in sys.modules
 assert len(ours()) < 40, ours()
+# It would cost as much again.
+assert "importlib.metadata" not in sys.modules
 # One that serves, as `runserver`, gets its first request.
 from django.core.signals import request_started
 request_started.send(None)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _OF_GROUPS = "dwebsocket.groups.checks"
 _MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 _WORKERS = re.compile(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)")
+_OLD_DISTRIBUTION = re.compile(r"dwebsocket-(.+?)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 # Schemes that are no page's, and those of the pages that mean them.
 _OF_WEBSOCKETS = {"ws": "http", "wss": "https"}
 _NEEDLESS_FACTORIES = (
@@ -205,18 +206,15 @@ def _has_process_view(path: str) -> bool:
 
 
 def _old_distribution() -> Iterator[checks.CheckMessage]:
-    # Here: it costs as much as the rest of this module.
-    from importlib import metadata
-
-    try:
-        old = metadata.version("dwebsocket")
-    except metadata.PackageNotFoundError:
-        return
-    yield checks.Error(
-        f"dwebsocket {old} is installed beside dwebsocket2, and both own the same folder.",
-        hint="Run: pip uninstall dwebsocket; pip install --force-reinstall dwebsocket2",
-        id="dwebsocket.E004",
-    )
+    # The import of importlib.metadata, which knows it too, takes as long as all of these checks.
+    for name in os.listdir(os.path.dirname(os.path.dirname(__file__))):
+        if found := _OLD_DISTRIBUTION.fullmatch(name):
+            yield checks.Error(
+                f"dwebsocket {found[1]} is installed beside dwebsocket2, and both own the same "
+                "folder.",
+                hint="Run: pip uninstall dwebsocket; pip install --force-reinstall dwebsocket2",
+                id="dwebsocket.E004",
+            )
 
 
 def _channel_layers() -> Iterator[checks.CheckMessage]:

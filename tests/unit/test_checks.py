@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +17,8 @@ from dwebsocket import checks, conf
 from dwebsocket.channels import ChannelLayer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from django.core.checks import CheckMessage
 
 Override = Callable[..., None]
@@ -36,23 +37,6 @@ class Silent:
     """A middleware without `process_view`."""
 
     def __init__(self, get_response: Any) -> None: ...
-
-
-@pytest.fixture(autouse=True)
-def old_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Version of the old distribution, none by default."""
-    versions: list[str] = []
-    real = metadata.version
-
-    def version(name: str) -> str:
-        if name != "dwebsocket":
-            return real(name)
-        if versions:
-            return versions[0]
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", version)
-    return versions
 
 
 @pytest.fixture(autouse=True)
@@ -236,9 +220,20 @@ def test_middleware_above_one_that_has_a_say_in_views(override: Override) -> Non
     assert message.hint == f'Move "{OURS}" to the end of MIDDLEWARE.'
 
 
-def test_old_distribution(old_version: list[str]) -> None:
+@pytest.fixture
+def old_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs the package where other distributions are, too."""
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "dwebsocket" / "checks.py"))
+    (tmp_path / "dwebsocket2-0.2.0.dist-info").mkdir()
+    return lambda name: (tmp_path / name).mkdir()
+
+
+@pytest.mark.parametrize(
+    "trace", ["dwebsocket-0.5.12.dist-info", "dwebsocket-0.5.12-py3.11.egg-info"]
+)
+def test_old_distribution(trace: str, old_distribution: Callable[[str], None]) -> None:
     """Both own the same folder: the message says how to get out of it."""
-    old_version.append("0.5.12")
+    old_distribution(trace)
     message = only()
     assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E004")
     assert message.msg.startswith("dwebsocket 0.5.12 is installed beside dwebsocket2")
@@ -420,9 +415,11 @@ def test_every_problem_of_a_channel_layer(override: Override) -> None:
         assert part in text
 
 
-def test_several_problems_are_all_told(override: Override, old_version: list[str]) -> None:
+def test_several_problems_are_all_told(
+    override: Override, old_distribution: Callable[[str], None]
+) -> None:
     """One does not hide the other."""
-    old_version.append("0.5.12")
+    old_distribution("dwebsocket-0.5.12.dist-info")
     override(WEBSOCKET_PING_TIMEOUTS=1, WEBSOCKET_SEND_BUFFER=0)
     assert {message.id for message in checks.check()} == {
         "dwebsocket.E001",

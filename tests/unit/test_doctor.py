@@ -93,11 +93,11 @@ class TestLocal:
         assert "tls.header" not in by_id(local.examine(60))
 
     def test_old_distribution_and_order_of_middleware(
-        self, override: Override, monkeypatch: pytest.MonkeyPatch
+        self, override: Override, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The system checks are among the findings."""
-        version = "importlib.metadata.version"
-        monkeypatch.setattr(version, lambda name: "0.5.12")
+        (tmp_path / "dwebsocket-0.5.12.dist-info").mkdir()
+        monkeypatch.setattr(checks, "__file__", str(tmp_path / "dwebsocket" / "checks.py"))
         ours = "dwebsocket.middleware.WebSocketMiddleware"
         override(MIDDLEWARE=[ours, "django.middleware.csrf.CsrfViewMiddleware"])
         findings = by_id(local.examine(60))
