@@ -52,6 +52,8 @@ class Step:
 
     name: str
     seconds: int
+    # Of the processors, by the step and what it has waited for.
+    worked: int
     status: int
     passed: int = 0
     skipped: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -70,8 +72,8 @@ def read(folder: Path) -> list[Step]:
     """Return the steps of a run, in the order of their ends."""
     steps = []
     for line in (folder / "steps").read_text().splitlines():
-        name, seconds, status = line.split("\t")
-        step = Step(name, int(seconds), int(status))
+        name, *numbers = line.split("\t")
+        step = Step(name, *map(int, numbers))
         log = (folder / f"{name}.log").read_text(errors="replace")
         _add_cargo(step, log)
         step.skipped.update(_LEFT_OUT.findall(log))
@@ -201,13 +203,13 @@ def _run_again(
 
 def table(steps: list[Step]) -> Iterable[str]:
     """Give the lines of the table: each step, then what was left out and why, then the sum."""
-    row = "{:<16} {:>6} {:>7} {:>9} {:>9}  {}".format
-    yield "\n" + row("step", "time", "tests", "failures", "unstable", "")
+    row = "{:<16} {:>6} {:>9} {:>7} {:>9} {:>9}  {}".format
+    yield "\n" + row("step", "time", "processor", "tests", "failures", "unstable", "")
     for step in steps:
-        time = f"{step.seconds // 60}:{step.seconds % 60:02}"
+        times = (f"{time // 60}:{time % 60:02}" for time in (step.seconds, step.worked))
         end = "broken" if step.broken else ""
         counts = [step.tests, len(step.failures), len(step.unstable)]
-        yield row(step.name, time, *(f"{count:,}" for count in counts), end).rstrip()
+        yield row(step.name, *times, *(f"{count:,}" for count in counts), end).rstrip()
     for step in steps:
         for reason, count in step.skipped.most_common():
             if count:

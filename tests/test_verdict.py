@@ -64,7 +64,7 @@ class Run:
         failed = int(any(each["outcome"] == "failed" for each in reports))
         status = failed if status is None else status
         with (self.folder / "steps").open("a") as steps:
-            steps.write(f"{name}\t75\t{status}\n")
+            steps.write(f"{name}\t75\t130\t{status}\n")
         (self.folder / f"{name}.log").write_text(log)
         if reports:
             finish = {"$report_type": "SessionFinish", "exitstatus": failed if end is None else end}
@@ -101,9 +101,9 @@ def test_steps_that_pass_are_green_and_counted(run: Run) -> None:
     assert run.is_green()
     assert run.again == []
     assert [line.split() for line in run.said[-6:-3]] == [
-        ["basic", "1:15", "1", "0", "0"],
-        ["extended", "1:15", "0", "0", "0"],
-        ["lint", "1:15", "0", "0", "0"],
+        ["basic", "1:15", "2:10", "1", "0", "0"],
+        ["extended", "1:15", "2:10", "0", "0", "0"],
+        ["lint", "1:15", "2:10", "0", "0", "0"],
     ]
     assert run.said[-3:] == [
         "left out in basic: 1 x Skipped: no Redis",
