@@ -12,6 +12,9 @@ import pytest
 
 from support.imports import circles
 
+# In one process: it reads the code once.
+pytestmark = pytest.mark.xdist_group("the code")
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "dwebsocket"
 CRATE = ROOT / "src"

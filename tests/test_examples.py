@@ -100,6 +100,7 @@ def sign_in(server: Server, browser: Chrome, name: str) -> None:
     browser.find_element("name", "password").send_keys("x\n")
 
 
+@pytest.mark.every("the parts of it are tested one by one")
 def test_dashboard_follows_the_model(start: Start, browser: Chrome) -> None:
     """Whichever process changes an order; after a rollback nothing is shown."""
     server = start("dashboard", RUNSERVER)
@@ -240,6 +241,7 @@ def test_fastapi_beside_django(start: Start, browser: Chrome) -> None:
     take_picture(browser, "fastapi")
 
 
+@pytest.mark.every("the parts of it are tested one by one")
 def test_consumer_that_moved_over(start: Start, browser: Chrome) -> None:
     """Two pages of one room, under runserver."""
     server = start("moved", RUNSERVER)

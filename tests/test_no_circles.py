@@ -10,6 +10,9 @@ import pytest
 
 from support.imports import circles
 
+# In one process: it reads the code once.
+pytestmark = pytest.mark.xdist_group("the code")
+
 ROOT = Path(__file__).resolve().parent.parent
 # Folders whose files import each other by names that begin below them, and what does not count.
 HOUSES = {

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+# In one process: it reads the code once.
+pytestmark = pytest.mark.xdist_group("the code")
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "dwebsocket"
 COMPAT = PACKAGE / "compat"

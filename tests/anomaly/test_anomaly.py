@@ -46,7 +46,7 @@ pytestmark = [
 HISTORY = {"HISTORY": {"anomaly": {"size": 100, "seconds": 600}}}
 LASTING_MS = 2000
 # Of each scenario in the sample: so many once, and so many for two seconds.
-ONCE, LASTING = 10, 2
+ONCE, LASTING = 4, 1
 FORKED = ("--preload", "--threads", "4")
 NETWORK = {Kind.THREAD, Kind.DESCRIPTOR, Kind.WATCH, Kind.CONNECT, Kind.SEND, Kind.RECEIVE}
 ALL = set(Kind) - {Kind.FORK}

@@ -12,6 +12,7 @@ import pytest
 from support.blocking_proxy import BlockingProxy
 from support.browser import chromium
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import GUNICORN_SYNC, Server
 from support.waiting import eventually
 
@@ -42,7 +43,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield driver
 
 
-@pytest.fixture(params=["sse", "polling"])
+@pytest.fixture(params=["sse", *later("polling")])
 def transport(request: pytest.FixtureRequest) -> str:
     """What is left where `Upgrade` is dropped, and where responses are buffered as well."""
     return request.param

@@ -21,9 +21,16 @@ __all__ = ["PRESENCE_BACKENDS", "PresenceEntry", "folder", "presence_entry", "re
 #: Gives the entry of WEBSOCKET_GROUPS for a backend, without PRESENCE, and DATABASES.
 PresenceEntry = Callable[[str], tuple[dict[str, Any], dict[str, Any]]]
 
+# What is told between processes is one protocol; who notices the end of one is the backend's.
+CORE = pytest.mark.core(
+    "test_every_process_knows_all_users",
+    "test_many_users_at_once",
+    "test_coming_back_within_the_grace",
+    "test_a_killed_process",
+)
 PRESENCE_BACKENDS = [
     "local",
-    pytest.param("redis", marks=pytest.mark.needs("redis")),
+    pytest.param("redis", marks=[pytest.mark.needs("redis"), CORE]),
     pytest.param("postgres", marks=pytest.mark.needs("postgresql")),
 ]
 

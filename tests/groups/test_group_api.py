@@ -300,6 +300,7 @@ class TestMembership:
         websocket.leave("a")
         assert websocket.groups == frozenset()
 
+    @pytest.mark.every("takes seconds of the processor")
     @pytest.mark.slow
     def test_a_hundred_thousand_memberships_of_one(self, open_websocket: Open) -> None:
         """Are all ended when it ends."""

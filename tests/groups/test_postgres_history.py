@@ -171,6 +171,7 @@ class TestTransactions:
         assert one("send", "room", "again") == "sent"
         assert one("history", "room") in (["one", "again"], ["one", "two", "again"])
 
+    @pytest.mark.every("as serializable statements")
     def test_repeatable_read(self, start: Start) -> None:
         """A transaction that others have overtaken fails, as with any row that both change."""
         one, two = start(), start()
@@ -431,6 +432,7 @@ class TestSetUps:
             assert node("take_numbered", 3) == numbered(1, "a", "b", "c")
             node.end()
 
+    @pytest.mark.every("as other backends")
     def test_event_loops(self, start: Start) -> None:
         """The async calls do the same."""
         one, two = start(), start()

@@ -46,6 +46,7 @@ class TestPsycopg2:
         assert node("send_in_transaction", "room", "commit", "same", "same") == []
         assert node("take_all", 2) == ["same", "same"]
 
+    @pytest.mark.every("as the newer library")
     def test_listens_again(self, nodes: Nodes) -> None:
         """When the server has ended the connection."""
         node, admin = nodes(psycopg2=str(psycopg2())), nodes()
@@ -141,8 +142,7 @@ def test_pool_of_django(nodes: Nodes) -> None:
     "options",
     [
         {"server_side_binding": True, "prepare_threshold": 1},
-        {"isolation_level": 4},
-        {"assume_role": "postgres"},
+        *later({"isolation_level": 4}, {"assume_role": "postgres"}),
     ],
     ids=str,
 )

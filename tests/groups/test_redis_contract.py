@@ -23,7 +23,6 @@ core = pytest.mark.core(
     "test_order_of_several_publishers",
     "test_a_member_of_many_groups",
     "test_sixteen_mib",
-    "test_presence_in_several_processes",
     "test_members_of_another_process",
     "test_count_of_all_processes",
 )

@@ -140,6 +140,7 @@ def busiest_first(server: Server) -> list[int]:
     return sorted(server.workers(), key=lambda pid: -len(os.listdir(f"/proc/{pid}/fd")))
 
 
+@pytest.mark.every("as test_reloads.py, through a consumer")
 @pytest.mark.parametrize("kind", RELOADED, ids=str)
 def test_three_reloads_under_load(kind: Kind, own_server: Own) -> None:
     """Each client gets 1012 or 1001, comes back, and is served by a new worker."""

@@ -98,7 +98,7 @@ BOTH = ("/echo/", "/async-echo/")
 LOADED = "pid: {} (default app)"
 CASES = [
     *later(Case(GUNICORN_SYNC, TWO, clients=300, window=2)),
-    Case(GUNICORN_GTHREAD, TWO, clients=300, window=2),
+    *later(Case(GUNICORN_GTHREAD, TWO, clients=300, window=2)),
     Case(GUNICORN_GEVENT, TWO, window=2),
     *later(Case(UWSGI_HTTP_SOCKET, ("--processes", "2"))),
     *later(Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED)),

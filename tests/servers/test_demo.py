@@ -307,6 +307,7 @@ class TestBrowsers:
         for browser in browsers:
             assert browser.get_log("browser") == []
 
+    @pytest.mark.every("a reload that loses nothing shows it, too")
     def test_history_is_there_after_a_reload(
         self, demo: Server, browsers: tuple[Chrome, Chrome]
     ) -> None:
@@ -368,6 +369,7 @@ class TestBrowsers:
         ada.get(demo.url(f"/room/{slug}/?websocket=on", "http"))
         assert said(ada) == heard
 
+    @pytest.mark.every("the parts of it are tested one by one")
     def test_taking_another_name(self, demo: Server, browsers: tuple[Chrome, Chrome]) -> None:
         """The former one leaves; other tabs of the browser have to be loaded again."""
         ada, bert = browsers

@@ -12,6 +12,7 @@ import pytest
 
 from support.clients import websocket
 from support.raw_peer import RawPeer, handshake_request
+from support.selection import later
 from support.server import (
     EVENTLET_PATCHED,
     EVENTLET_PLAIN,
@@ -130,7 +131,7 @@ class TestPatched:
 
 
 @pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GEVENT_PATCHED], ids=str)
-@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.parametrize("threads", [*later(1), 16])
 def test_consumers_run_on_the_hub_of_the_server(
     kind: Kind, threads: int, own_server: Callable[..., Server]
 ) -> None:
@@ -205,7 +206,7 @@ def test_clients_that_take_nothing_hold_up_no_consumer(
 
 
 @pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GREEN[1], GUNICORN_EVENTLET], ids=str)
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [*later("1"), "2"])
 def test_preload(kind: Kind, workers: str, own_server: Callable[..., Server]) -> None:
     """Modules that were imported before the worker patched everything work as well."""
     server = own_server(kind, options=("--preload", "--workers", workers))

@@ -60,7 +60,6 @@ CORE = {
         "test_headers_and_cookies_of_middleware_are_in_it",
         "test_by_the_client",
         "test_by_the_view",
-        "test_session_is_saved",
         "test_process_stops",
     },
     "test_async_views.py": set(),
