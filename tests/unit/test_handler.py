@@ -770,6 +770,28 @@ class TestTick:
         assert len(together) >= 100
         made.client.close()
 
+    def test_one_of_two_threads_has_the_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A tick and a message may be announced at the same moment; the other turn follows."""
+        handler = Echo()
+        handler._is_at_work = handler._again = False
+        claims: list[bool] = []
+
+        class Lock:
+            """The other thread comes as soon as the first one has let go of the lock."""
+
+            def __enter__(self) -> None:
+                """Nobody else has it."""
+
+            def __exit__(self, *_: object) -> None:
+                monkeypatch.undo()
+                claims.append(handler._claim())
+
+        monkeypatch.setattr(life, "_lock", Lock())
+        claims.append(handler._claim())
+        assert sorted(claims) == [False, True]
+        assert handler._is_at_work
+        assert handler._again
+
     @pytest.mark.parametrize("every", [0, -1, "often", True])
     def test_wrong_value(self, every: Any) -> None:
         """Is found when the view is made."""

@@ -297,9 +297,10 @@ class Handled:
     def _claim(self) -> bool:
         """Whether no other turn is under way. If one is, another one follows it."""
         with _lock:
-            self._again = self._is_at_work
+            # As a local variable: behind the lock another thread may note its turn in `_again`.
+            is_under_way = self._again = self._is_at_work
             self._is_at_work = True
-        return not self._again
+        return not is_under_way
 
     def _turn(self) -> None:
         set_own_websocket(self.websocket)
