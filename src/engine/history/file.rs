@@ -658,7 +658,7 @@ mod tests {
                 .append(&number.to_string(), b"x", LIMITS, None)
                 .unwrap();
             let folder = history.opened().0;
-            let taken = folder.names().into_iter().map(|name| {
+            let taken = folder.names().unwrap().into_iter().map(|name| {
                 let found = fs::metadata(folder.path().join(name)).unwrap();
                 found.blocks() * 512
             });

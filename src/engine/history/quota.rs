@@ -139,7 +139,8 @@ impl Quota {
     pub(super) fn bytes(folder: &Folder) -> u64 {
         let epochs = folder.item(epochs::NAME).map_or(0, |item| item.taken);
         files(folder)
-            .iter()
+            .into_iter()
+            .flatten()
             .fold(epochs, |sum, file| sum + file.taken)
     }
 
@@ -155,16 +156,20 @@ impl Quota {
         is_full: bool,
         patience: Duration,
     ) {
-        let is_aging = {
+        let (added, is_aging) = {
             let mut usage = self.usage.lock();
-            usage.added = 0;
             let is_aging = is_period_over(usage.aged_at);
-            if is_aging {
-                usage.aged_at = Some(Instant::now());
-            }
-            is_aging
+            (std::mem::take(&mut usage.added), is_aging)
         };
-        let mut files = files(folder);
+        let Ok(mut files) = files(folder) else {
+            // No descriptor is left for now: the next message tries again.
+            let mut usage = self.usage.lock();
+            usage.added = usage.added.saturating_add(added);
+            return;
+        };
+        if is_aging {
+            self.usage.lock().aged_at = Some(Instant::now());
+        }
         // Times of files are only as exact as the system's ticks.
         files.sort_by_key(|file| (file.name == newest, file.modified));
         let others = folder.item(epochs::NAME).map_or(0, |item| item.taken);
@@ -264,8 +269,8 @@ impl Quota {
 }
 
 /// The files of groups.
-fn files(folder: &Folder) -> Vec<Stored> {
-    let names = folder.names().into_iter();
+fn files(folder: &Folder) -> io::Result<Vec<Stored>> {
+    let names = folder.names()?.into_iter();
     let stored = names
         .filter(|name| name.len() == NAME_LENGTH)
         .filter_map(|name| {
@@ -282,7 +287,7 @@ fn files(folder: &Folder) -> Vec<Stored> {
                 modified,
             })
         });
-    stored.collect()
+    Ok(stored.collect())
 }
 
 fn in_blocks(length: u64) -> u64 {

@@ -17,8 +17,13 @@ pub(super) type NodeId = u64;
 /// One frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The first frame: the node that sends here.
-    Hello(u64),
+    /// The first frame.
+    Hello {
+        /// The node that sends here.
+        id: u64,
+        /// Whether it has just begun, so it has published nothing before.
+        is_new: bool,
+    },
     /// A message, or a close, for the members of a group.
     Message {
         /// The group's name.
@@ -98,9 +103,10 @@ pub(super) fn present(name: &str, record: &[u8]) -> Bytes {
 }
 
 /// The bytes of the first frame of a node.
-pub(super) fn hello(id: NodeId) -> Bytes {
-    let mut bytes = head(HELLO, 8).to_vec();
+pub(super) fn hello(id: NodeId, is_new: bool) -> Bytes {
+    let mut bytes = head(HELLO, 9).to_vec();
     bytes.extend_from_slice(&id.to_be_bytes());
+    bytes.push(is_new.into());
     bytes.into()
 }
 
@@ -155,10 +161,11 @@ impl Reader {
 
 fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
     match kind {
-        HELLO => content
-            .try_get_u64()
-            .map(Frame::Hello)
-            .map_err(|_| Malformed),
+        HELLO => Ok(Frame::Hello {
+            id: content.try_get_u64().map_err(|_| Malformed)?,
+            // Version 0.2.0 does not send this byte.
+            is_new: content.first() == Some(&1),
+        }),
         MESSAGE => {
             let name = take_name(&mut content)?;
             Ok(Frame::Message {
@@ -220,7 +227,8 @@ mod tests {
     fn frames_are_the_same_however_they_are_cut() {
         let large = vec![7; 70_000];
         let bytes: Vec<u8> = [
-            hello(3),
+            hello(3, true),
+            hello(3, false),
             counts(&[(1, 2), (u64::MAX, 0)]),
             ready(),
             message("räum", b"envelope"),
@@ -243,7 +251,14 @@ mod tests {
                 envelope: Bytes::copy_from_slice(envelope),
             };
             let expected = [
-                Frame::Hello(3),
+                Frame::Hello {
+                    id: 3,
+                    is_new: true,
+                },
+                Frame::Hello {
+                    id: 3,
+                    is_new: false,
+                },
                 Frame::Counts(vec![(1, 2), (u64::MAX, 0)]),
                 Frame::Ready,
                 message("räum", b"envelope"),

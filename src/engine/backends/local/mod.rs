@@ -5,6 +5,7 @@
 //! sends. Of two nodes, each connects to the other one. A node that starts connects to all whose
 //! sockets lie in the folder; each of these connects back, and sends how many members its groups
 //! have. The node is ready when all have done so: from then on it gets what any of them publishes.
+//! One that connects later says so, and the other one sees to what its members may have missed.
 //!
 //! Every node gets every message, and drops those for groups without members here. So joining a
 //! group needs no other process.

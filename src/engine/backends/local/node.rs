@@ -48,6 +48,8 @@ use crate::{
 
 /// How long a start waits for nodes that do not answer: one may be stopped by a debugger.
 const MAX_START: Duration = Duration::from_millis(500);
+/// How soon a start tries again to connect.
+const START_PERIOD: Duration = Duration::from_millis(20);
 /// How often changed numbers of members are sent.
 const COUNTS_PERIOD: Duration = Duration::from_millis(250);
 /// How often the folder is looked at: it may have been deleted, or a new node may have been missed.
@@ -99,6 +101,8 @@ pub struct Node {
 
 #[derive(Debug)]
 struct State {
+    /// Whether it starts: it has no members, and has published nothing.
+    is_new: bool,
     folder: Option<RuntimeDir>,
     /// The task that lets other nodes connect, and those that run until the node is stopped. Tasks
     /// hold the node only while they have something to do: without other owners it ends.
@@ -126,7 +130,8 @@ impl Node {
     /// Sleeps until it is connected with all other nodes, half a second at most.
     ///
     /// # Errors
-    /// The folder cannot be used, the system has no descriptors left, or there is no engine.
+    /// The folder cannot be used, the system has no descriptors left, a node lives that it cannot
+    /// connect to, or there is no engine.
     pub fn start(
         path: &Path,
         user: u32,
@@ -145,6 +150,7 @@ impl Node {
             sources: AtomicU64::new(0),
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
+                is_new: true,
                 folder: None,
                 acceptor: None,
                 tasks: Vec::new(),
@@ -170,16 +176,22 @@ impl Node {
             .announce_by(Arc::downgrade(&node) as Weak<dyn Announcer>);
         let mut state = node.state.lock();
         node.open(&mut state)?;
-        let others = node.meet_all(&mut state);
         let deadline = Instant::now() + MAX_START;
-        while !others
-            .iter()
-            .all(|id| state.ready.contains(id) || !state.peers.contains_key(id))
-        {
-            if node.changed.wait_until(&mut state, deadline).timed_out() {
-                break;
+        loop {
+            let met = node.meet_all(&mut state);
+            let is_over = Instant::now() >= deadline;
+            match met {
+                Ok(others) if is_over || others.is_subset(&state.ready) => break,
+                Err(error) if is_over => {
+                    drop(state);
+                    node.stop(deadline);
+                    return Err(error);
+                }
+                _ => {}
             }
+            node.changed.wait_for(&mut state, START_PERIOD);
         }
+        state.is_new = false;
         let has_dirty = Arc::clone(&node.has_dirty);
         state.tasks = vec![
             node.keep_up("telling the numbers of members", move |node| {
@@ -416,44 +428,59 @@ impl Node {
     }
 
     /// Connects to all nodes in the folder. Gives those that it is connected with now.
-    fn meet_all(self: &Arc<Self>, state: &mut State) -> Vec<NodeId> {
+    ///
+    /// # Errors
+    /// The last one: the nodes cannot be found, or one of them cannot be connected to.
+    fn meet_all(self: &Arc<Self>, state: &mut State) -> io::Result<HashSet<NodeId>> {
         let nodes = state
             .folder
             .as_ref()
-            .map_or_else(Vec::new, RuntimeDir::nodes);
-        nodes
-            .into_iter()
-            .filter(|id| self.meet(state, *id))
-            .collect()
+            .map_or(Ok(Vec::new()), RuntimeDir::nodes)?;
+        let (mut met, mut failed) = (HashSet::new(), None);
+        for id in nodes {
+            match self.meet(state, id) {
+                Ok(true) => _ = met.insert(id),
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(met), Err)
     }
 
-    /// Connects to a node, if it is not connected yet; false when it has ended.
-    fn meet(self: &Arc<Self>, state: &mut State, id: NodeId) -> bool {
+    /// Connects to a node, if it is not connected yet; false when it has ended, or takes nothing.
+    ///
+    /// # Errors
+    /// That is not possible now.
+    fn meet(self: &Arc<Self>, state: &mut State, id: NodeId) -> io::Result<bool> {
         if id == self.id || state.still.contains(&id) {
-            return false;
+            return Ok(false);
         }
         if state.peers.contains_key(&id) {
-            return true;
+            return Ok(true);
         }
         let Some(folder) = &state.folder else {
-            return false;
+            return Ok(false);
         };
         let connection = match folder.connect(id) {
-            Ok(connection) => connection,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                folder.remove(id);
-                return false;
-            }
-            // Too many connections wait there, or it has ended meanwhile: the next look at the
-            // folder tries again.
-            Err(_) => return false,
+            Err(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    folder.remove(id);
+                    return Ok(false);
+                }
+                // It has ended meanwhile, or too many connections wait there.
+                io::ErrorKind::NotFound | io::ErrorKind::WouldBlock => return Ok(false),
+                _ => return Err(error),
+            },
+            connection => connection?,
         };
         // Under the lock of the state: a note is either among these records, or is sent later.
         let (notes_from, records) = self.presence.records();
-        let Ok(peer) = Peer::new(id, connection, notes_from) else {
-            return false;
+        let peer = Peer::new(id, connection, notes_from)?;
+        let watched = {
+            let _context = self.runtime.enter();
+            peer.watch()?
         };
-        peer.send(&frames::hello(self.id));
+        peer.send(&frames::hello(self.id, state.is_new));
         for (name, record) in records {
             peer.send(&frames::present(&name, &record.encode()));
         }
@@ -477,7 +504,7 @@ impl Node {
         state.peers.insert(id, Arc::clone(&peer));
         let (node, groups) = (Arc::downgrade(self), Arc::clone(&self.groups));
         self.runtime.spawn(async move {
-            let written = contain_task(peer.write_on(groups.room())).await;
+            let written = contain_task(peer.write_on(watched, groups.room())).await;
             if written.is_none() {
                 // The other node connects again.
                 peer.end();
@@ -490,7 +517,7 @@ impl Node {
             }
             groups.room().tell(|_| true);
         });
-        true
+        Ok(true)
     }
 
     async fn accept(node: Weak<Self>, listener: Arc<UnixListener>) {
@@ -592,17 +619,18 @@ impl Node {
         frame: Frame,
     ) -> bool {
         match (frame, *sender) {
-            (Frame::Hello(id), None) => {
+            (Frame::Hello { id, is_new }, None) => {
                 *sender = Some(id);
-                let was_known = {
+                {
                     let mut state = self.state.lock();
                     state.still.remove(&id);
                     state.counts.forget(id);
                     // Where that fails, the next look at the folder tries again.
-                    self.meet(&mut state, id);
-                    state.sources.insert(id, source).is_some()
-                };
-                if was_known {
+                    let _ = self.meet(&mut state, id);
+                    state.sources.insert(id, source);
+                }
+                // What it has published before did not come here.
+                if !is_new {
                     self.note_gap().await;
                 }
                 true
@@ -726,9 +754,9 @@ impl Node {
         if let Some(peer) = state.peers.remove(&id) {
             peer.end();
         }
-        if !self.meet(&mut state, id) {
-            state.sources.remove(&id);
-        }
+        state.sources.remove(&id);
+        // Where that fails, the next look at the folder tries again.
+        let _ = self.meet(&mut state, id);
         drop(state);
         self.changed.notify_all();
     }
@@ -795,7 +823,8 @@ impl Node {
                 let opened = node.open(&mut state);
                 node.note(&mut state, opened);
             }
-            node.meet_all(&mut state);
+            // Where that fails, the next look tries again.
+            let _ = node.meet_all(&mut state);
         }
     }
 }
@@ -949,6 +978,53 @@ mod tests {
         let mut bytes = [0; 4];
         again.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"\x81\x02ok");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn nodes_that_meet_late_tell_what_may_be_missed() {
+        let path = folder("late");
+        let first = start(&path);
+        let socket = path.join(format!("{:016x}", first.id));
+        // It is not found: as if a connection to it were not possible.
+        fs::rename(&socket, path.join("away")).unwrap();
+        let second = start(&path);
+        fs::rename(path.join("away"), &socket).unwrap();
+        let nodes = [&first, &second];
+        let members = nodes.map(|node| join(node, "room"));
+        for node in nodes {
+            node.publish("room", text("xx")).unwrap();
+        }
+        for node in nodes {
+            let notice = node.groups.notices().take(Some(Instant::now() + LIMIT));
+            assert!(
+                matches!(&notice, Some(Notice::Interrupted { groups }) if groups == &["room"]),
+                "{notice:?}"
+            );
+        }
+        // What is published now comes.
+        for (node, (_, peer)) in nodes.into_iter().zip(members.iter().rev()) {
+            node.publish("room", text("ok")).unwrap();
+            let mut bytes = [0; 8];
+            (&*peer).read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"\x81\x02xx\x81\x02ok");
+        }
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_start_fails_where_others_cannot_be_connected_to() {
+        let path = folder("closed");
+        let (_first, engine) = (start(&path), Engine::current().unwrap());
+        // The address of no socket, which a node that starts cannot tell from one that lives.
+        let groups = Groups::new(engine.fan_out_threads().unwrap(), WhenFull::Close, None);
+        let presence = Presence::new(Arc::clone(&groups));
+        let datagram = std::os::unix::net::UnixDatagram::bind(path.join("0".repeat(16))).unwrap();
+        let started = Node::start(&path, user(), groups, presence);
+        assert!(started.is_err());
+        let left = fs::read_dir(&path).unwrap().count();
+        assert_eq!(left, 2, "its socket is removed");
+        drop(datagram);
         fs::remove_dir_all(path).unwrap();
     }
 

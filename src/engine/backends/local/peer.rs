@@ -149,13 +149,13 @@ impl Peer {
         Ok(true)
     }
 
-    /// Writes what waits whenever the socket takes it, until the connection ends. To be called in
-    /// the engine's runtime.
-    pub(super) async fn write_on(self: &Arc<Self>, room: &Room) {
-        let Ok(watched) = self.socket.watch() else {
-            self.end();
-            return;
-        };
+    /// The socket, watched by the runtime in whose context this is called.
+    pub(super) fn watch(&self) -> io::Result<AsyncFd<Arc<Socket>>> {
+        self.socket.watch()
+    }
+
+    /// Writes what waits whenever the socket takes it, until the connection ends.
+    pub(super) async fn write_on(&self, watched: AsyncFd<Arc<Socket>>, room: &Room) {
         while self.write_once(&watched, room).await.is_ok() {}
     }
 
@@ -242,7 +242,10 @@ mod tests {
             theirs.shutdown(Shutdown::Read).unwrap();
             peer.send(&Bytes::from_static(b"frame"));
         };
-        let writing = timeout(Duration::from_secs(20), peer.write_on(&room));
+        let writing = timeout(
+            Duration::from_secs(20),
+            peer.write_on(peer.watch().unwrap(), &room),
+        );
         let (ended, ()) = tokio::join!(writing, breaking);
         ended.unwrap();
     }

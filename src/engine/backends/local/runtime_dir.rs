@@ -87,9 +87,12 @@ impl RuntimeDir {
     /// The nodes whose sockets lie in the folder.
     ///
     /// Removes what nodes have left behind that ended as they started.
-    pub(super) fn nodes(&self) -> Vec<NodeId> {
+    ///
+    /// # Errors
+    /// The system does not give their names.
+    pub(super) fn nodes(&self) -> io::Result<Vec<NodeId>> {
         let mut nodes = Vec::new();
-        for name in self.0.names() {
+        for name in self.0.names()? {
             if name.ends_with(UNNAMED) {
                 let age = (self.0.item(&name)).and_then(|item| item.modified.elapsed().ok());
                 if age.is_some_and(|age| age > LONGEST_START) {
@@ -99,7 +102,7 @@ impl RuntimeDir {
                 nodes.push(id);
             }
         }
-        nodes
+        Ok(nodes)
     }
 }
 
