@@ -54,20 +54,25 @@ impl Batch {
     }
 }
 
-/// Puts together the messages that one group keeps. Each group's order stays.
+/// Puts together the messages that one group keeps. The order of what each group publishes stays.
 fn together(waiting: Vec<Publish>) -> Vec<Vec<Publish>> {
     let mut calls: Vec<Vec<Publish>> = Vec::with_capacity(waiting.len());
     let mut places: HashMap<(Vec<u8>, bool), usize> = HashMap::new();
     for publish in waiting {
-        if matches!(publish.command, Command::Script(ScriptCall::Append { .. })) {
-            let key = (publish.channel.clone(), publish.asks.is_some());
-            match places.get(&key) {
-                Some(&place) if calls[place].len() < TOGETHER => {
-                    calls[place].push(publish);
-                    continue;
-                }
-                _ => places.insert(key, calls.len()),
-            };
+        match publish.command {
+            Command::Script(ScriptCall::Append { .. }) => {
+                let key = (publish.channel.clone(), publish.asks.is_some());
+                match places.get(&key) {
+                    Some(&place) if calls[place].len() < TOGETHER => {
+                        calls[place].push(publish);
+                        continue;
+                    }
+                    _ => places.insert(key, calls.len()),
+                };
+            }
+            // What is kept later does not overtake it: it may be a close.
+            Command::Plain(_) => places.retain(|(channel, _), _| *channel != publish.channel),
+            Command::Script(ScriptCall::Read { .. }) => {}
         }
         calls.push(vec![publish]);
     }
@@ -115,6 +120,15 @@ mod tests {
             publish: "PUBLISH",
         };
         publish(Command::Script(call), channel)
+    }
+
+    #[test]
+    fn messages_behind_a_close_stay_behind_it() {
+        let close = || publish(Command::Plain(redis::cmd("PUBLISH")), "a");
+        let waiting = vec![append("a"), append("b"), close(), append("a"), append("b")];
+        let calls = together(waiting);
+        let lengths: Vec<_> = calls.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [1, 2, 1, 1]);
     }
 
     #[test]
