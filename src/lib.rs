@@ -19,7 +19,7 @@ mod _core {
         connection::{PyConnection, PyPing},
         dial::{Dialer, PyDial, PyTls},
         exchange::Exchange,
-        groups::{Groups, Mailbox},
+        groups::{Groups, Losses, Mailbox, Seat, ended, in_room},
         handshake::{
             Compression, choose_subprotocol, event_stream_head, fallback_opened, is_token,
             judge_handshake, may_send_close_code, response_head,

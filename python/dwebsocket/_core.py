@@ -102,6 +102,9 @@ class Hold(Missing, what=_FALLBACK): ...
 class Member(Missing, what="Presence in groups"): ...
 
 
+class Losses(Missing, what="Rooms"): ...
+
+
 class MessageFuture(Missing, what=_TAKEOVER): ...
 
 
@@ -115,6 +118,9 @@ class Post(Missing, what=_FALLBACK, makers=("max_size",)): ...
 
 
 class Redis(Missing, what="A backend of groups in Redis"): ...
+
+
+class Seat(Missing, what="Rooms", makers=("take",)): ...
 
 
 class Settings(Missing, what=_CLIENT): ...
@@ -154,6 +160,7 @@ def _nothing(*_: Any) -> None:
 after_fork_in_child = limit_buffered = want_threads = _nothing
 
 client_frame = numbered = unavailable(_KIT)
+ended = in_room = unavailable("Rooms")
 event_stream_head = fallback_opened = open_polled = poll = polling_head = post = unavailable(
     _FALLBACK
 )

@@ -352,16 +352,16 @@ class Groups:
             OSError: The system gives no thread or no descriptor.
         """
 
-    def join(self, name: str, object: Connection | Mailbox, id: bytes) -> bool | None:
+    def join(self, name: str, object: Connection | Mailbox | Seat, id: bytes) -> bool | None:
         """Makes a member; true for the group's first one here, None when the member is over."""
 
-    def leave(self, name: str, object: Connection | Mailbox) -> bool | None:
+    def leave(self, name: str, object: Connection | Mailbox | Seat) -> bool | None:
         """Ends a membership; true when it was the group's last one here, None without one."""
 
-    def is_member(self, name: str, object: Connection | Mailbox) -> bool:
+    def is_member(self, name: str, object: Connection | Mailbox | Seat) -> bool:
         """Whether it is a member of a group, however many groups it is in."""
 
-    def names_of(self, object: Connection | Mailbox) -> list[str]:
+    def names_of(self, object: Connection | Mailbox | Seat) -> list[str]:
         """Gives the names of a member's groups."""
 
     def count(self, name: str) -> int:
@@ -390,6 +390,12 @@ class Groups:
 
     def encode_close(self, name: str, code: int, reason: str) -> bytes:
         """Gives the envelope that closes the members; raises as :meth:`close`."""
+
+    def encode_event(self, name: str, rest: str, exclude: list[bytes], /) -> bytes:
+        """Gives the envelope of a text for members of rooms, from behind the room's name on."""
+
+    def encode_eviction(self, name: str, whom: bytes | str, reason: str, /) -> bytes:
+        """Gives the envelope that takes a member, by its key, or a user out of a group."""
 
     def deliver(self, name: str, envelope: bytes) -> bool:
         """Hands an envelope to the members here; false when it is none, or its seal is wrong."""
@@ -435,7 +441,7 @@ class Groups:
     def enter_at(
         self,
         name: str,
-        member: Connection | Mailbox,
+        member: Connection | Mailbox | Seat,
         id: bytes,
         at: tuple[int, int],
         /,
@@ -620,7 +626,12 @@ class Member:
     """A user that is present in a group. Its attributes are made when they are read."""
 
     def __new__(
-        cls, user: str | None, key: str, since: datetime, info: Any, connections: int
+        cls,
+        user: str | None,
+        key: str,
+        since: datetime,
+        info: Any,
+        connections: list[dict[str, Any]],
     ) -> Member: ...
     @property
     def user(self) -> str | None:
@@ -639,8 +650,16 @@ class Member:
         """What the user's latest connection that says something has said; None for nothing."""
 
     @property
-    def connections(self) -> int:
-        """The number of connections in all processes; 0 within the grace."""
+    def connections(self) -> list[dict[str, Any]]:
+        """
+        The connections in all processes: the `id` of each WebSocket and what it says, its `info`.
+
+        Empty within the grace. Of a user with very many connections in one other process some are
+        left out.
+        """
+
+    def as_json(self) -> str:
+        """Gives the text that other members get of this user."""
 
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
@@ -688,7 +707,7 @@ class Presence:
     def enter(
         self,
         name: str,
-        object: Connection | Mailbox,
+        object: Connection | Mailbox | Seat,
         id: bytes,
         key: str,
         user: str | None,
@@ -696,6 +715,8 @@ class Presence:
         info: str | None,
         watches: bool,
         grace: float,
+        connection: str,
+        is_present: bool,
         /,
     ) -> list[Member] | None:
         """
@@ -711,12 +732,14 @@ class Presence:
             info: What it says about the user, as JSON; None for nothing.
             watches: Whether it is told which users join and leave.
             grace: Seconds for which a user without connections stays.
+            connection: The name by which others know the connection.
+            is_present: Whether its user is present by it. If not, it is only told of others.
 
         Returns:
             The user if it has joined by this, else an empty list; None when the connection is over.
         """
 
-    def leave(self, name: str, object: Connection | Mailbox) -> None:
+    def leave(self, name: str, object: Connection | Mailbox | Seat) -> None:
         """Ends the presence of a connection."""
 
     def members(self, name: str) -> list[Member]:
@@ -957,6 +980,58 @@ class Mailbox:
 
     def end(self) -> None:
         """Leaves all groups, for good."""
+
+@final
+class Losses:
+    """How often messages for the seats of one connection were dropped because it is slow."""
+
+    def __new__(cls) -> Losses:
+        """Makes one for a new connection."""
+
+@final
+class Seat:
+    """
+    A connection in one room: a member of the room's group, under the room's name.
+
+    Messages that come while it is held wait. It ends with its connection, when it is left, and when
+    its user is evicted; then it is in no group. Any thread may use it; no call waits.
+    """
+
+    @staticmethod
+    def take(
+        object: Connection | Mailbox,
+        room: str,
+        id: bytes,
+        user: str | None,
+        number: int,
+        losses: Losses,
+        /,
+    ) -> Seat | None:
+        """
+        Takes a held seat; None when the connection is over.
+
+        Args:
+            object: The connection.
+            room: The room's name, as the client knows it.
+            id: The member's key, by which it is evicted.
+            user: The user's name, by which all seats of the user are evicted.
+            number: That of notices about its end.
+            losses: Those of the connection.
+        """
+
+    def open(self, at: tuple[int, int] | None, /) -> bool:
+        """Hands on what has come to a client that is at a position; false when it is over."""
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """How far its client is, in a group with a history."""
+
+    def leave(self) -> None:
+        """Ends it. Nothing of the room comes behind this call."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
 
 @final
 class MessageFuture:
@@ -1404,6 +1479,12 @@ def judge_handshake(
 
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
+
+def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:
+    """Gives the text for a message of a room; without a position in one without a history."""
+
+def ended(room: str, code: str, reason: str, /) -> str:
+    """Gives the text for a connection whose membership of a room has ended."""
 
 def numbered(name: str, at: tuple[int, int], message: str | bytes, /) -> str:
     """Gives the text that a member of the group `name` gets which asked for numbers."""

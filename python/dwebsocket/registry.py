@@ -23,9 +23,10 @@ from dwebsocket import conf, unpatched, worlds
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
 from dwebsocket.compat.system import at_fork
+from dwebsocket.groups import evicting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from django.contrib.sessions.backends.base import SessionBase
     from django.http import HttpRequest
@@ -334,6 +335,16 @@ def tell_of_leaving(call: Callable[[], object]) -> None:
     """Calls ``call`` whenever visitors have left, on any thread. It must not sleep."""
     global _on_leave
     _on_leave = call
+
+
+def _connections_of(user: str) -> Iterator[WebSocket]:
+    """Gives the open connections of a user in this process."""
+    for visitor in present("user", user):
+        if visitor.is_open:
+            yield visitor._websocket
+
+
+evicting.connections_of = _connections_of
 
 
 def close_here(user: Any, code: int, reason: str) -> int:

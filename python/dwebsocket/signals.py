@@ -36,6 +36,7 @@ __all__ = [
     "group_left",
     "member_joined",
     "member_left",
+    "member_updated",
     "websocket_closed",
     "websocket_message",
     "websocket_opened",
@@ -62,6 +63,7 @@ member_joined: Signal = Signal()
 #: The user ``member`` has left ``group``: no connection in any process, and the grace is over. One
 #: process sends it. ``websocket`` and ``request`` are None.
 member_left: Signal = Signal()
+member_updated: Signal = Signal()
 #: A member of ``group`` in this process may have missed messages: the backend was away.
 group_interrupted: Signal = Signal()
 

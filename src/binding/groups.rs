@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
@@ -16,12 +17,15 @@ use super::{
     convert::deadline,
     hub::Hub,
     log::{Row, position, row},
-    publication::to_message,
+    publication::{content, to_message},
 };
 use crate::{
     engine::{
         Engine,
-        groups::{self, Event, Joined, MemberId, Notice, Offer, RecordedJoin, WhenFull},
+        groups::{
+            self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin,
+            WhenFull, Whom, room_ended, room_text,
+        },
         history::{Kept, Page},
     },
     protocol::{close::CloseFrame, message::Kind},
@@ -35,16 +39,20 @@ pub(crate) struct Groups(pub(super) Arc<groups::Groups>);
 pub(super) enum Member<'a, 'py> {
     Connection(&'a Bound<'py, PyConnection>),
     Mailbox(&'a Bound<'py, Mailbox>),
+    Seat(&'a Bound<'py, Seat>),
 }
 
 pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<'a, 'py>> {
     if let Ok(connection) = object.cast::<PyConnection>() {
         return Ok(Member::Connection(connection));
     }
-    match object.cast::<Mailbox>() {
-        Ok(mailbox) => Ok(Member::Mailbox(mailbox)),
+    if let Ok(mailbox) = object.cast::<Mailbox>() {
+        return Ok(Member::Mailbox(mailbox));
+    }
+    match object.cast::<Seat>() {
+        Ok(seat) => Ok(Member::Seat(seat)),
         Err(_) => Err(PyTypeError::new_err(format!(
-            "a member is a Connection or a Mailbox, not {}",
+            "a member is a Connection, a Mailbox or a Seat, not {}",
             object.get_type().name()?
         ))),
     }
@@ -76,6 +84,7 @@ impl Groups {
         let joined = match member(object)? {
             Member::Connection(connection) => self.0.join(name, &connection.get().0, id),
             Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
+            Member::Seat(seat) => self.0.join(name, &seat.get().0, id),
         };
         Ok(match joined {
             Joined::Over | Joined::Refused => None,
@@ -88,6 +97,7 @@ impl Groups {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.leave(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.leave(name, mailbox.get().0.as_ref()),
+            Member::Seat(seat) => self.0.leave(name, seat.get().0.as_ref()),
         })
     }
 
@@ -95,6 +105,7 @@ impl Groups {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.is_member(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.is_member(name, mailbox.get().0.as_ref()),
+            Member::Seat(seat) => self.0.is_member(name, seat.get().0.as_ref()),
         })
     }
 
@@ -102,6 +113,7 @@ impl Groups {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.names_of(mailbox.get().0.as_ref()),
+            Member::Seat(seat) => self.0.names_of(seat.get().0.as_ref()),
         })
     }
 
@@ -154,6 +166,37 @@ impl Groups {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let frame = CloseFrame::new(Some(code), reason)?;
         Ok(PyBytes::new(py, &self.0.envelope_of_close(name, &frame)))
+    }
+
+    #[pyo3(signature = (name, rest, exclude, /))]
+    fn encode_event<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        rest: &str,
+        exclude: Vec<MemberId>,
+    ) -> Bound<'py, PyBytes> {
+        let message = Message::event(rest.as_bytes(), &exclude);
+        PyBytes::new(py, &self.0.envelope_of(name, &message))
+    }
+
+    #[pyo3(signature = (name, whom, reason, /))]
+    fn encode_eviction<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        whom: &Bound<'py, PyAny>,
+        reason: String,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let whom = match whom.cast::<PyString>() {
+            Ok(user) => Whom::User(user.to_str()?.to_owned()),
+            Err(_) => Whom::Member(whom.extract()?),
+        };
+        let eviction = Eviction { whom, reason };
+        Ok(PyBytes::new(
+            py,
+            &self.0.envelope_of_eviction(name, &eviction),
+        ))
     }
 
     fn deliver(&self, py: Python<'_>, name: &str, envelope: &[u8]) -> bool {
@@ -240,6 +283,7 @@ impl Groups {
             Member::Mailbox(mailbox) => {
                 groups.enter_at(name, &mailbox.get().0, id, at, is_numbered)
             }
+            Member::Seat(seat) => groups.enter_at(name, &seat.get().0, id, at, is_numbered),
         };
         Ok(match joined {
             RecordedJoin::Behind => "behind",
@@ -288,6 +332,14 @@ impl Groups {
             Notice::Interrupted { groups } => ("interrupted", groups),
             Notice::MembersLeft => ("members_left", Vec::new()),
             Notice::Restarted { what } => ("restarted", vec![what]),
+            Notice::SeatEnded { seat } => ("seat_ended", vec![seat.to_string()]),
+            Notice::Evicted { group, eviction } => match eviction.whom {
+                Whom::Member(id) => (
+                    "evicted",
+                    vec![group, "member".to_owned(), HEXLOWER.encode(&id)],
+                ),
+                Whom::User(user) => ("evicted", vec![group, "user".to_owned(), user]),
+            },
         }))
     }
 
@@ -329,4 +381,85 @@ impl Mailbox {
     fn end(&self) {
         self.0.end();
     }
+}
+
+/// How often messages were dropped for one connection. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Losses(Arc<groups::Losses>);
+
+#[pymethods]
+impl Losses {
+    #[new]
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// A connection in one room. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Seat(pub(super) Arc<groups::Seat>);
+
+#[pymethods]
+impl Seat {
+    #[staticmethod]
+    #[pyo3(signature = (object, room, id, user, number, losses, /))]
+    fn take(
+        object: &Bound<'_, PyAny>,
+        room: &str,
+        id: MemberId,
+        user: Option<&str>,
+        number: u64,
+        losses: &Losses,
+    ) -> PyResult<Option<Self>> {
+        let losses = Arc::clone(&losses.0);
+        let seat = match member(object)? {
+            Member::Connection(connection) => {
+                groups::Seat::new(&connection.get().0, room, id, user, number, losses)
+            }
+            Member::Mailbox(mailbox) => {
+                groups::Seat::new(&mailbox.get().0, room, id, user, number, losses)
+            }
+            Member::Seat(_) => return Err(PyTypeError::new_err("a seat has no seats")),
+        };
+        Ok(seat.map(Self))
+    }
+
+    #[pyo3(signature = (at, /))]
+    fn open(&self, py: Python<'_>, at: Option<(u64, u64)>) -> bool {
+        py.detach(|| self.0.open(at.map(position)))
+    }
+
+    #[getter]
+    fn position(&self) -> Option<(u64, u64)> {
+        let at = self.0.position()?;
+        Some((at.epoch, at.offset))
+    }
+
+    fn leave(&self, py: Python<'_>) {
+        py.detach(|| self.0.leave());
+    }
+
+    #[getter]
+    fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (room, at, message, /))]
+pub(crate) fn in_room(
+    room: &str,
+    at: Option<(u64, u64)>,
+    message: &Bound<'_, PyAny>,
+) -> PyResult<String> {
+    let (kind, payload) = content(message)?;
+    Ok(room_text(room, at.map(position), kind, payload))
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (room, code, reason, /))]
+pub(crate) fn ended(room: &str, code: &str, reason: &str) -> String {
+    room_ended(room, code, reason)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::{
     prelude::*,
     sync::PyOnceLock,
-    types::{PyString, PyTuple, PyType},
+    types::{PyDict, PyString, PyTuple, PyType},
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::engine::{
     groups::MemberId,
-    presence::{self, Entered, Facts, Visit},
+    presence::{self, Contact, Entered, Facts, Visit, user_text},
 };
 
 /// The users that are present in the groups of one backend. See `_core.pyi`.
@@ -27,16 +27,13 @@ pub(crate) struct Presence(pub(super) Arc<presence::Presence>);
 #[pyclass(frozen, module = "dwebsocket.groups")]
 pub(crate) struct Member {
     facts: Arc<Facts>,
-    connections: u32,
 }
 
 impl Member {
-    /// Users for Python, each with the number of its connections.
+    /// Users for Python.
     pub(super) fn all(found: Vec<(Arc<Facts>, u32)>) -> Vec<Self> {
         let found = found.into_iter();
-        found
-            .map(|(facts, connections)| Self { facts, connections })
-            .collect()
+        found.map(|(facts, _)| Self { facts }).collect()
     }
 }
 
@@ -74,7 +71,9 @@ impl Presence {
         Self(presence::Presence::new(Arc::clone(&groups.0)))
     }
 
-    #[pyo3(signature = (name, object, id, key, user, now, info, watches, grace, /))]
+    #[pyo3(signature = (
+        name, object, id, key, user, now, info, watches, grace, connection, is_present, /
+    ))]
     #[expect(clippy::too_many_arguments, reason = "Python's arguments")]
     fn enter(
         &self,
@@ -88,6 +87,8 @@ impl Presence {
         info: Option<String>,
         watches: bool,
         grace: f64,
+        connection: &str,
+        is_present: bool,
     ) -> PyResult<Option<Vec<Member>>> {
         let visit = Visit {
             facts: Facts {
@@ -95,8 +96,11 @@ impl Presence {
                 key,
                 user,
                 info: "null".to_owned(),
+                connections: Vec::new(),
             },
             info,
+            is_present,
+            name: connection.into(),
             watches,
             grace: duration(Some(grace))?.unwrap_or_default(),
         };
@@ -109,14 +113,15 @@ impl Presence {
                 let mailbox = &mailbox.get().0;
                 py.detach(|| self.0.enter(name, mailbox, id, visit))
             }
+            groups::Member::Seat(seat) => {
+                let seat = &seat.get().0;
+                py.detach(|| self.0.enter(name, seat, id, visit))
+            }
         };
         Ok(match entered {
             Entered::Over => None,
             Entered::Present => Some(Vec::new()),
-            Entered::Joined(facts) => Some(vec![Member {
-                facts,
-                connections: 1,
-            }]),
+            Entered::Joined(facts) => Some(vec![Member { facts }]),
         })
     }
 
@@ -129,6 +134,10 @@ impl Presence {
             groups::Member::Mailbox(mailbox) => {
                 let mailbox = &mailbox.get().0;
                 py.detach(|| self.0.leave(name, mailbox.as_ref()));
+            }
+            groups::Member::Seat(seat) => {
+                let seat = &seat.get().0;
+                py.detach(|| self.0.leave(name, seat.as_ref()));
             }
         }
         Ok(())
@@ -145,7 +154,6 @@ impl Presence {
             .map(|departed| {
                 let member = Member {
                     facts: departed.facts,
-                    connections: 0,
                 };
                 (departed.name.to_string(), member)
             })
@@ -162,18 +170,26 @@ impl Member {
         key: String,
         since: &Bound<'_, PyAny>,
         info: &Bound<'_, PyAny>,
-        connections: u32,
+        connections: Vec<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let dumps = function(py, &ONCE, "json", &["dumps"])?;
+        let connections = connections.iter().map(|each| {
+            let id: String = each.as_any().get_item("id")?.extract()?;
+            let info: String = dumps.call1((each.as_any().get_item("info")?,))?.extract()?;
+            Ok(Contact {
+                id: id.into(),
+                info: info.into(),
+            })
+        });
         Ok(Self {
             facts: Arc::new(Facts {
                 since: since.call_method0("isoformat")?.extract()?,
                 key,
                 user,
                 info: dumps.call1((info,))?.extract()?,
+                connections: connections.collect::<PyResult<_>>()?,
             }),
-            connections,
         })
     }
 
@@ -198,17 +214,29 @@ impl Member {
     }
 
     #[getter]
-    fn connections(&self) -> u32 {
-        self.connections
+    fn connections<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let loads = loads(py)?;
+        let connections = self.facts.connections.iter();
+        let found = connections.map(|contact| {
+            let each = PyDict::new(py);
+            each.set_item("id", &*contact.id)?;
+            each.set_item("info", loads.call1((&*contact.info,))?)?;
+            Ok(each)
+        });
+        found.collect()
+    }
+
+    fn as_json(&self) -> String {
+        user_text(&self.facts)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> Option<bool> {
         let other = other.cast::<Self>().ok()?.get();
-        Some(self.facts == other.facts && self.connections == other.connections)
+        Some(self.facts == other.facts)
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        (&self.facts.key, &self.facts.since, self.connections)
+        (&self.facts.key, &self.facts.since)
             .into_pyobject(py)?
             .hash()
     }
@@ -224,7 +252,8 @@ impl Member {
             quoted(&self.facts.key)?,
             self.since(py)?.repr()?,
             self.info(py)?.repr()?,
-            self.connections
+            // Not their names, which a log need not have.
+            self.facts.connections.len(),
         ))
     }
 
@@ -237,7 +266,7 @@ impl Member {
             self.key(),
             self.since(py)?,
             self.info(py)?,
-            self.connections,
+            self.connections(py)?,
         );
         Ok((py.get_type::<Self>(), arguments.into_pyobject(py)?))
     }

@@ -120,7 +120,7 @@ class Tabs:
         """Give keys, infos and connections."""
         from dwebsocket import group
 
-        return [[m.key, m.info, m.connections] for m in group(name).members()]
+        return [[m.key, m.info, len(m.connections)] for m in group(name).members()]
 
     def since(self, name: str = ROOM) -> list[str]:
         """Give when the users have joined."""

@@ -63,6 +63,8 @@ class Base:
     # Joins the groups that have a history, before the view's first line; set by
     # `dwebsocket.groups.of_view`. In a thread, and in a task.
     _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
+    # Its rooms by their names: the group of each, the seat, and how it is present there.
+    _seats: dict[str, tuple[Any, Any, Any]] | None = None
     # The context around all code that runs for it, and the realm of its user; while it lives.
     _world: World | None = None
     _realm: str = ""

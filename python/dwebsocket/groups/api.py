@@ -261,6 +261,37 @@ class Group:
         check_close(code, reason)
         await backends.backend(self.using).aclose(self.name, code, reason)
 
+    def evict(self, whom: Any, reason: str = "") -> None:
+        """
+        Makes members leave, in every process, without closing their connections.
+
+        Those that are in a room are told: it has ended for them. Nothing keeps them from joining
+        again but the room's ``allow``, or the view that lets them join. What this thread or task
+        publishes afterwards does not reach them in rooms, nor one that is named by its ``id``;
+        other connections of a user may get what is published at the same time.
+
+        Args:
+            whom: A user, or a user's primary key: all connections of that user. A ``str`` is the
+                ``id`` of a WebSocket.
+            reason: What those in rooms are told.
+
+        Raises:
+            TypeError, ValueError: An anonymous user, no user at all, or a reason that is no text.
+            GroupUnavailable, UsageError: As :meth:`send`.
+        """
+        named = _evicted(whom, reason)
+        self._backend("aevict").evict(self.name, named, reason)
+
+    async def aevict(self, whom: Any, reason: str = "") -> None:
+        """
+        As :meth:`evict`, without blocking the event loop.
+
+        Raises:
+            TypeError, ValueError, GroupUnavailable: As :meth:`evict`.
+        """
+        named = _evicted(whom, reason)
+        await backends.backend(self.using).aevict(self.name, named, reason)
+
     def count(self) -> int:
         """
         Gives the number of members in all processes, at most a second old.
@@ -281,33 +312,59 @@ class Group:
         """
         return await backends.backend(self.using).acount(self.name)
 
-    def members(self) -> list[_core.Member]:
+    def members(self, limit: int | None = None) -> list[_core.Member]:
         """
         Gives the users that are present, those first that have joined first.
 
         There is one for each user, however many connections that has; for each session of anonymous
         ones, and for each connection without a session. Who has none left stays for the grace, with
-        ``connections`` 0.
+        no ``connections``.
+
+        Args:
+            limit: The first so many; None for all.
 
         Raises:
+            TypeError, ValueError: The limit is no number, or is negative.
             UsageError: The group has no presence; or in an event loop, with a backend that waits
                 for a server: use :meth:`amembers`.
             GroupUnavailable: The backend cannot be reached.
         """
         backend = self._backend("amembers")
         presence.needs(backend.settings, self.name, "members()")
-        return backend.members(self.name)
+        return backend.members(self.name)[: history.checked_limit(limit)]
 
-    async def amembers(self) -> list[_core.Member]:
+    async def amembers(self, limit: int | None = None) -> list[_core.Member]:
         """
         As :meth:`members`, without blocking the event loop.
+
+        Raises:
+            UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`members`.
+        """
+        backend = backends.backend(self.using)
+        presence.needs(backend.settings, self.name, "members()")
+        return (await backend.amembers(self.name))[: history.checked_limit(limit)]
+
+    def count_members(self) -> int:
+        """
+        Gives the number of users that are present, those within their grace among them.
+
+        Raises:
+            UsageError, GroupUnavailable: As :meth:`members`.
+        """
+        backend = self._backend("acount_members")
+        presence.needs(backend.settings, self.name, "count_members()")
+        return len(backend.members(self.name))
+
+    async def acount_members(self) -> int:
+        """
+        As :meth:`count_members`, without blocking the event loop.
 
         Raises:
             UsageError, GroupUnavailable: As :meth:`members`.
         """
         backend = backends.backend(self.using)
-        presence.needs(backend.settings, self.name, "members()")
-        return await backend.amembers(self.name)
+        presence.needs(backend.settings, self.name, "count_members()")
+        return len(await backend.amembers(self.name))
 
     # -- history ---------------------------------------------------------------------------------
 
@@ -444,6 +501,17 @@ def _alias(on_commit: object) -> str:
             f"on_commit must be True, False or a database's alias, not {type(on_commit).__name__}"
         )
     return on_commit
+
+
+def _evicted(whom: Any, reason: object) -> bytes | str:
+    """Gives the key of the member, or the name of the user, that is to leave."""
+    if not isinstance(reason, str):
+        raise TypeError(f"evict(reason=…) takes a text, not {type(reason).__name__}")
+    if isinstance(whom, str):
+        return key_of(whom)
+    if isinstance(whom, Base):
+        return key_of(whom.id)
+    return names.user_name(whom, worlds.chosen_realm(None, "evict()"))
 
 
 def _message(message: Sendable) -> Message:

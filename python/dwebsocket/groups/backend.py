@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 
     Joined = Literal["joined", "behind", "over"]
     #: For `_core.Presence.enter`: the connection's key, the user's key and primary key, the present
-    #: moment, what it says, whether it watches, and the grace.
-    Visit = tuple[bytes, str, str | None, str, str | None, bool, float]
+    #: moment, what it says, whether it watches, the grace, the connection's name, and whether its
+    #: user is present by it.
+    Visit = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool]
     #: Empty, or the user that has joined; None when the connection is over.
     Entered = list[_core.Member] | None
 
     Message = str | bytes
     Exclude = list[bytes]
-    Member = _core.Connection | _core.Mailbox
+    Member = _core.Connection | _core.Mailbox | _core.Seat
 
 
 _log = logging.getLogger("dwebsocket")
@@ -491,6 +492,22 @@ class Backend:
     async def aclose(self, name: str, code: int, reason: str) -> None:
         """Closes the members, without blocking the event loop."""
         await self.apublish(name, self.groups.encode_close(name, code, reason))
+
+    def evict(self, name: str, whom: bytes | str, reason: str) -> None:
+        """Takes members out of a group: one by its key, or all of a user by the user's name."""
+        self.publish(name, self.groups.encode_eviction(name, whom, reason))
+
+    async def aevict(self, name: str, whom: bytes | str, reason: str) -> None:
+        """As :meth:`evict`, without blocking the event loop."""
+        await self.apublish(name, self.groups.encode_eviction(name, whom, reason))
+
+    def pass_event(self, name: str, rest: str, exclude: Exclude) -> None:
+        """Passes a text on to members of rooms, as it stands behind the room's name."""
+        self.publish(name, self.groups.encode_event(name, rest, exclude))
+
+    async def apass_event(self, name: str, rest: str, exclude: Exclude) -> None:
+        """As :meth:`pass_event`, without blocking the event loop."""
+        await self.apublish(name, self.groups.encode_event(name, rest, exclude))
 
     def add(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member; false when it is over."""

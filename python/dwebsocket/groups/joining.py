@@ -11,7 +11,7 @@ from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery
 from dwebsocket.groups.members import joinable, member_of
-from dwebsocket.groups.presence import Wish, aenter, enter, needs
+from dwebsocket.groups.presence import Wish, aenter, aupdate, enter, needs, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,7 @@ class Joining(Base):
         numbered: bool = False,
         former: str | None = None,
         info: Any = None,
-        presence: bool = False,
+        presence: bool | str = False,
     ) -> bool | Recovery | None:
         """
         Makes this connection a member of groups, given by name or as ``group(…)``.
@@ -56,8 +56,9 @@ class Joining(Base):
             info: For groups with ``PRESENCE``: what other members may see of the user, such as a
                 name. What JSON can represent, up to 4,096 bytes; that of the user's latest
                 connection counts.
-            presence: For groups with ``PRESENCE``: tell this connection which users join and leave,
-                as text of JSON.
+            presence: For groups with ``PRESENCE``: tell this connection which users join, leave and
+                change what they say, as text of JSON. With ``"watch"`` its own user is not present
+                by it.
 
         Returns:
             None, for one group with a history a :class:`~dwebsocket.groups.Recovery`; False when
@@ -111,7 +112,7 @@ class Joining(Base):
         numbered: bool = False,
         former: str | None = None,
         info: Any = None,
-        presence: bool = False,
+        presence: bool | str = False,
     ) -> bool | Recovery | None:
         """
         As :meth:`join`, without blocking the event loop.
@@ -148,6 +149,47 @@ class Joining(Base):
         if not is_open:
             return False
         return found[0] if found and len(wanted) == 1 else None
+
+    def update(self, group: str | Group, *, info: Any) -> None:
+        """
+        Changes what other members see of this connection, and tells those that watch.
+
+        Args:
+            group: A group with presence that it has joined, or the name of a room.
+            info: As for :meth:`join`, in place of what it was.
+
+        Raises:
+            UsageError: It is not in the group, or the group has no presence.
+            GroupUnavailable, TypeError, ValueError: As :meth:`join`.
+        """
+        for wanted, member, present in self._present_in(group):
+            update(wanted, self, member, _said(info), present)
+
+    async def aupdate(self, group: str | Group, *, info: Any) -> None:
+        """
+        As :meth:`update`, without blocking the event loop.
+
+        Raises:
+            UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`update`.
+        """
+        for wanted, member, present in self._present_in(group):
+            await aupdate(wanted, self, member, _said(info), present)
+
+    def _present_in(self, group: str | Group) -> list[tuple[Group, Member, Any]]:
+        """Gives the memberships by which this connection is present in a group."""
+        seats = self._seats or {}
+        if isinstance(group, str) and group in seats:
+            return [seats[group]]
+        wanted = _groups((group,))[0]
+        if found := [seat for seat in seats.values() if seat[0] == wanted]:
+            return found
+        needs(backends.backend(wanted.using).settings, wanted.name, "update(info=…)")
+        member = joinable(self)
+        if member is None:
+            return []
+        if not self._memberships([wanted]):
+            raise UsageError(f"this connection is not in {wanted!r}: join it first")
+        return [(wanted, member, None)]
 
     def leave(self, *groups: str | Group) -> None:
         """
@@ -261,6 +303,11 @@ def _options(*, partial: object, numbered: object, former: object) -> dict[str, 
         given = type(former).__name__
         raise TypeError(f"join(former=…) takes the id of a WebSocket, not {given}")
     return options
+
+
+def _said(info: Any) -> Wish:
+    """Gives what a connection says anew, which may be nothing."""
+    return Wish("null") if info is None else Wish.of(info, presence=False)
 
 
 def _wish(wanted: list[Group], info: Any, presence: object) -> Wish:

@@ -43,10 +43,20 @@ def of_user(user: Any, realm: str = "") -> str:
     Raises:
         ValueError: The user is anonymous, or not saved.
     """
+    return of_user_key(user_name(user, realm))
+
+
+def user_name(user: Any, realm: str = "") -> str:
+    """
+    Gives a user's name among those of all realms. Arguments as for :func:`of_user`.
+
+    Raises:
+        ValueError: As :func:`of_user`.
+    """
     key = user.pk if hasattr(user, "pk") else user
     if key is None or getattr(user, "is_authenticated", True) is False or key == "":
         raise ValueError("an anonymous user has no group: user() takes one that is signed in")
-    return of_user_key(user_key(key, realm))
+    return user_key(key, realm)
 
 
 def of_user_key(key: str) -> str:

@@ -80,10 +80,16 @@ def filled(template: str, args: Any, kwargs: Any, user: Any) -> str:
 class ViewGroups:
     """The ``groups`` argument of a decorator."""
 
-    __slots__ = ("_decorator", "_presence", "_wanted", "resume")
+    __slots__ = ("_decorator", "_presence", "_wanted", "of_user", "resume")
 
     def __init__(
-        self, decorator: str, wanted: Any, *, resume: bool = False, presence: Any = False
+        self,
+        decorator: str,
+        wanted: Any,
+        *,
+        resume: bool = False,
+        presence: Any = False,
+        of_user: bool = True,
     ) -> None:
         """
         Checks the argument.
@@ -95,6 +101,7 @@ class ViewGroups:
             resume: Whether connections join numbered, from the positions in their URLs.
             presence: Whether connections are told which users join and leave; or a function that is
                 called with the view's arguments and gives the ``info`` of such a connection.
+            of_user: Whether connections join the group of their user, too.
 
         Raises:
             TypeError: Anything else.
@@ -106,6 +113,7 @@ class ViewGroups:
                 f"{decorator}(resume=…) takes True or False, not {type(resume).__name__}"
             )
         self.resume = resume
+        self.of_user = of_user
         if not (isinstance(presence, bool) or callable(presence)):
             raise TypeError(
                 f"{decorator}(presence=…) takes True, False or a function that gives the info, "

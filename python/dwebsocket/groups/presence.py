@@ -34,10 +34,12 @@ class Wish:
     Attributes:
         info: What others may see of its user, as JSON; None for nothing.
         watches: Whether it is told which users join and leave.
+        is_present: Whether its user is present by it.
     """
 
     info: str | None = None
     watches: bool = False
+    is_present: bool = True
 
     @classmethod
     def of(cls, info: Any, presence: object) -> Wish:
@@ -45,20 +47,24 @@ class Wish:
         Gives the wish for the arguments of ``join``.
 
         Raises:
-            TypeError: ``presence`` is no bool, or JSON cannot represent ``info``.
-            ValueError: ``info`` is too large.
+            TypeError: ``presence`` is no bool and not "watch", or JSON cannot represent ``info``.
+            ValueError: ``info`` is too large, or comes with ``"watch"``.
         """
-        if not isinstance(presence, bool):
-            raise TypeError(f"presence must be True or False, not {type(presence).__name__}")
+        if not (isinstance(presence, bool) or presence == "watch"):
+            given = type(presence).__name__
+            raise TypeError(f'presence must be True or False, not {given}; or it is "watch"')
+        watches, is_present = bool(presence), presence != "watch"
         if info is None:
-            return cls(None, presence)
+            return cls(None, watches, is_present)
+        if not is_present:
+            raise ValueError('with presence="watch" others see nothing of it: info has no use')
         text = as_json(info, {"allow_nan": False, "separators": (",", ":")})[0]
         if len(text) > LARGEST_INFO:
             raise ValueError(
                 f"info has {len(text)} bytes as JSON, more than {LARGEST_INFO}: every member "
                 "gets it, so tell what others see of a user, such as a name"
             )
-        return cls(str(text), presence)
+        return cls(str(text), watches)
 
     @property
     def what(self) -> str:
@@ -87,15 +93,23 @@ def needs(settings: BackendSettings, name: str, what: str) -> Present:
     return present
 
 
-def enter(group: Named, websocket: Base, member: Member, wish: Wish = NOTHING) -> bool:
+def enter(
+    group: Named,
+    websocket: Base,
+    member: Member,
+    wish: Wish = NOTHING,
+    present: Present | None = None,
+) -> bool:
     """
     Makes the user of a connection present in a group that has presence; false when it is over.
+
+    ``present`` is how it is present where the group has no entry in the settings.
 
     Raises:
         GroupUnavailable: The backend cannot be reached.
     """
     backend = backends.backend(group.using)
-    if (present := backend.settings.present(group.name)) is None:
+    if (present := backend.settings.present(group.name) or present) is None:
         return True
     entered = backend.enter(group.name, member, _visit(backend, websocket, present, wish))
     if entered is None:
@@ -106,7 +120,13 @@ def enter(group: Named, websocket: Base, member: Member, wish: Wish = NOTHING) -
     return True
 
 
-async def aenter(group: Named, websocket: Base, member: Member, wish: Wish = NOTHING) -> bool:
+async def aenter(
+    group: Named,
+    websocket: Base,
+    member: Member,
+    wish: Wish = NOTHING,
+    present: Present | None = None,
+) -> bool:
     """
     As :func:`enter`, without blocking the event loop.
 
@@ -114,7 +134,7 @@ async def aenter(group: Named, websocket: Base, member: Member, wish: Wish = NOT
         GroupUnavailable: As :func:`enter`.
     """
     backend = backends.backend(group.using)
-    if (present := backend.settings.present(group.name)) is None:
+    if (present := backend.settings.present(group.name) or present) is None:
         return True
     entered = await backend.aenter(group.name, member, _visit(backend, websocket, present, wish))
     if entered is None:
@@ -126,6 +146,49 @@ async def aenter(group: Named, websocket: Base, member: Member, wish: Wish = NOT
     return True
 
 
+def update(
+    group: Named, websocket: Base, member: Member, wish: Wish, present: Present | None = None
+) -> None:
+    """
+    Changes what a present connection says about its user. Arguments as for :func:`enter`.
+
+    Raises:
+        GroupUnavailable: As :func:`enter`.
+    """
+    backend = backends.backend(group.using)
+    if (present := backend.settings.present(group.name) or present) is None:
+        return
+    visit = _visit(backend, websocket, present, wish)
+    backend.enter(group.name, member, visit)
+    if signals.member_updated.receivers:
+        for each in backend.members(group.name):
+            if each.key == visit[1]:
+                facts = {"group": group, "member": each}
+                signals.send(signals.member_updated, websocket, websocket._view_request, **facts)
+
+
+async def aupdate(
+    group: Named, websocket: Base, member: Member, wish: Wish, present: Present | None = None
+) -> None:
+    """
+    As :func:`update`, without blocking the event loop.
+
+    Raises:
+        GroupUnavailable: As :func:`enter`.
+    """
+    backend = backends.backend(group.using)
+    if (present := backend.settings.present(group.name) or present) is None:
+        return
+    visit = _visit(backend, websocket, present, wish)
+    await backend.aenter(group.name, member, visit)
+    if signals.member_updated.receivers:
+        for each in await backend.amembers(group.name):
+            if each.key == visit[1]:
+                facts = {"group": group, "member": each}
+                request = websocket._view_request
+                await signals.asend(signals.member_updated, websocket, request, **facts)
+
+
 def leave(group: Named, member: Member) -> None:
     """Ends the presence of a connection. Never waits."""
     backend = backends.backend(group.using)
@@ -134,15 +197,21 @@ def leave(group: Named, member: Member) -> None:
 
 
 def _visit(backend: Backend, websocket: Base, present: Present, wish: Wish) -> Visit:
+    user = websocket._visitor_names[0]
+    key = key_of_user(backend, websocket)
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+    own = key_of(websocket.id), key, user or None, now, wish.info, wish.watches, present.grace
+    return (*own, websocket.id, wish.is_present)
+
+
+def key_of_user(backend: Backend, websocket: Base) -> str:
+    """Gives what tells the user of a connection apart from others."""
     user, session = websocket._visitor_names
     if user:
-        key = f"user:{user_key(user, websocket._realm)}"
-    elif session:
-        key = f"session:{_hidden(backend, session)}"
-    else:
-        key = f"connection:{_hidden(backend, websocket.id)}"
-    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
-    return (key_of(websocket.id), key, user or None, now, wish.info, wish.watches, present.grace)
+        return f"user:{user_key(user, websocket._realm)}"
+    if session:
+        return f"session:{_hidden(backend, session)}"
+    return f"connection:{_hidden(backend, websocket.id)}"
 
 
 def _hidden(backend: Backend, secret: str) -> str:

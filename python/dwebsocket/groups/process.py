@@ -82,6 +82,14 @@ class Backend(backend.Backend):
         """As :meth:`close`."""
         await self._ainsist(lambda: self._close(name, code, reason))
 
+    def publish(self, name: str, envelope: bytes) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.publish`, for what is no message."""
+        self.groups.deliver(name, envelope)
+
+    async def apublish(self, name: str, envelope: bytes) -> None:
+        """As :meth:`publish`."""
+        self.groups.deliver(name, envelope)
+
     def count(self, name: str) -> int:
         """As :meth:`dwebsocket.groups.backend.Backend.count`, exact."""
         return self.groups.count(name)

@@ -13,7 +13,7 @@ from dwebsocket.groups.history import Recovery
 from dwebsocket.groups.members import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from django.http import HttpRequest
 
@@ -157,7 +157,7 @@ def join(
     try:
         page = backend.read_history(name, steps.since, steps.limits)
         try:
-            _send_all(websocket, member, steps.first(page))
+            send_all(websocket, member, steps.first(page))
             for _ in range(_MOST_ROUNDS):
                 joined = "behind"
                 if page.is_last:
@@ -165,7 +165,7 @@ def join(
                 if joined != "behind":
                     break
                 page = backend.read_history(name, steps.at, steps.kept.limits)
-                _send_all(websocket, member, steps.more(page))
+                send_all(websocket, member, steps.more(page))
             else:
                 websocket.close(1013, "too slow")
                 joined = "over"
@@ -195,7 +195,7 @@ async def ajoin(
     try:
         page = await backend.aread_history(name, steps.since, steps.limits)
         try:
-            await _asend_all(websocket, member, steps.first(page))
+            await asend_all(websocket, member, steps.first(page))
             for _ in range(_MOST_ROUNDS):
                 joined = "behind"
                 if page.is_last:
@@ -203,7 +203,7 @@ async def ajoin(
                 if joined != "behind":
                     break
                 page = await backend.aread_history(name, steps.at, steps.kept.limits)
-                await _asend_all(websocket, member, steps.more(page))
+                await asend_all(websocket, member, steps.more(page))
             else:
                 websocket.close(1013, "too slow")
                 joined = "over"
@@ -249,14 +249,16 @@ def _from_now_on(group: Named, member: Member) -> Recovering | None:
     return Recovering(group, since=None, partial=False, numbered=False, former=None)
 
 
-def _send_all(websocket: Any, member: Member, messages: Iterator[str | bytes]) -> None:
+def send_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> None:
+    """Sends messages to a member, many in one write."""
     left = list(messages)
     while left := _send_together(member, left):
         message = left.pop(0)
         websocket._send(message, isinstance(message, bytes) or None, strict=True)
 
 
-async def _asend_all(websocket: Any, member: Member, messages: Iterator[str | bytes]) -> None:
+async def asend_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> None:
+    """As :func:`send_all`, without blocking the event loop."""
     left = list(messages)
     while left := _send_together(member, left):
         message = left.pop(0)

@@ -11,6 +11,7 @@ from weakref import finalize, ref
 from django.db import connections
 
 from dwebsocket import signals, unpatched
+from dwebsocket.groups import evicting, seats
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.membership_signals import note_interrupted
@@ -82,6 +83,10 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         finally:
             # Those that receivers of the signal have used on this thread.
             connections.close_all()
+    elif kind == "seat_ended":
+        seats.note_end(int(texts[0]))
+    elif kind == "evicted":
+        evicting.leave(backend, *texts)
     elif kind == "members_left":
         try:
             for name, member in backend.presence.take_departed():

@@ -175,7 +175,10 @@ def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
         wish = wanted.wish_of(asked.request, asked.args, asked.kwargs)
         if wanted.resume:
             resumption = Resumption.of(asked.request)
-    joins = Joins(groups, "" if visitor is None else visitor.who.user_key, resumption, wish)
+    user = "" if visitor is None else visitor.who.user_key
+    if wanted is not None and not wanted.of_user:
+        user = ""
+    joins = Joins(groups, user, resumption, wish)
     try:
         joins.prepare()
     except BaseException:

@@ -444,7 +444,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         room = self.present()
         self.assertEqual(room.members(), [])
         opened = [self.member(room.name, view=view)[0] for view in ("member", "async-member")]
-        self.assertEqual([each.connections for each in room.members()], [1, 1])
+        self.assertEqual([len(each.connections) for each in room.members()], [1, 1])
         self.assertEqual(asyncio.run(room.amembers()), room.members())
         opened[0].close()
         opened[1].send("leave")

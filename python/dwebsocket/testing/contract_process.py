@@ -160,7 +160,7 @@ class _Process:
         """Gives the users that are present, each with the number of connections."""
         from dwebsocket.groups import Group
 
-        return [[each.key, each.connections] for each in Group(name, "default").members()]
+        return [[each.key, len(each.connections)] for each in Group(name, "default").members()]
 
     def open(self, path: str) -> tuple[int, str]:
         """Opens a member; gives its number and its id."""

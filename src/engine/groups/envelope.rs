@@ -2,15 +2,25 @@
 //!
 //! One byte for the version of this format, one for the kind, two for the number of excluded
 //! members (big endian), 16 for each of them; the rest is the payload of a message, or that of a
-//! close frame (RFC 6455 section 5.5.1).
+//! close frame (RFC 6455 section 5.5.1). That of an eviction is one byte for what is named, two for the
+//! length of the name, the name, and the reason.
 
-use super::{group::Entry, memberships::MemberId, parcel::Message};
+use super::{
+    group::Entry,
+    member::{Eviction, Whom},
+    memberships::MemberId,
+    parcel::Message,
+};
 use crate::protocol::{close::CloseFrame, message::Kind};
 
 const VERSION: u8 = 1;
 const TEXT: u8 = 0;
 const BINARY: u8 = 1;
 const CLOSE: u8 = 2;
+const EVENT: u8 = 3;
+const EVICTION: u8 = 4;
+const OF_MEMBER: u8 = 0;
+const OF_USER: u8 = 1;
 const ID_BYTES: usize = size_of::<MemberId>();
 
 /// The bytes of the part before the payload, for so many excluded members.
@@ -38,6 +48,7 @@ pub const MAX_EXCLUDED: usize = u16::MAX as usize;
 /// The envelope of a message.
 pub fn of_message(message: &Message) -> Vec<u8> {
     let kind = match message.kind() {
+        _ if message.is_event() => EVENT,
         Kind::Text => TEXT,
         Kind::Binary => BINARY,
     };
@@ -48,6 +59,32 @@ pub fn of_message(message: &Message) -> Vec<u8> {
 pub fn of_close(frame: &CloseFrame) -> Vec<u8> {
     // Behind the two bytes of a control frame's head.
     envelope(CLOSE, &[], frame.encode().get(2..).unwrap_or_default())
+}
+
+/// The envelope that takes members out of a group.
+pub fn of_eviction(eviction: &Eviction) -> Vec<u8> {
+    let (what, whom) = match &eviction.whom {
+        Whom::Member(id) => (OF_MEMBER, &id[..]),
+        Whom::User(user) => (OF_USER, user.as_bytes()),
+    };
+    let length = u16::try_from(whom.len()).unwrap_or(u16::MAX);
+    let mut payload = vec![what];
+    payload.extend_from_slice(&length.to_be_bytes());
+    payload.extend_from_slice(&whom[..usize::from(length)]);
+    payload.extend_from_slice(eviction.reason.as_bytes());
+    envelope(EVICTION, &[], &payload)
+}
+
+fn read_eviction(payload: &[u8]) -> Option<Eviction> {
+    let (&[what, high, low], rest) = payload.split_first_chunk()?;
+    let (whom, reason) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+    let whom = match what {
+        OF_MEMBER => Whom::Member(whom.try_into().ok()?),
+        OF_USER => Whom::User(std::str::from_utf8(whom).ok()?.to_owned()),
+        _ => return None,
+    };
+    let reason = std::str::from_utf8(reason).ok()?.to_owned();
+    Some(Eviction { whom, reason })
 }
 
 /// Reads an envelope; `None` when it is none, or one of another version.
@@ -68,6 +105,11 @@ pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
             Some(Entry::Message(Message::new(Kind::Text, payload, &ids)))
         }
         BINARY => Some(Entry::Message(Message::new(Kind::Binary, payload, &ids))),
+        EVENT => {
+            simdutf8::basic::from_utf8(payload).ok()?;
+            Some(Entry::Message(Message::event(payload, &ids)))
+        }
+        EVICTION => read_eviction(payload).map(Entry::Eviction),
         CLOSE => CloseFrame::parse(payload).ok().map(Entry::Close),
         _ => None,
     }

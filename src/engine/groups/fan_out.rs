@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     group::{Batch, Entry, Group, Next, Recipient, STRETCH, State},
-    member::{Handed, Member, WhenFull},
+    member::{Eviction, Handed, Member, WhenFull},
     memberships::Membership,
     notices::{Notice, Notices},
     numbered,
@@ -210,6 +210,7 @@ pub(super) fn gap(name: &str, from: Position) -> Entry {
 async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
     let begin = || Parcels {
         group: group.name().to_owned(),
+        registry: group.registry(),
         ..Parcels::default()
     };
     let mut parcels = begin();
@@ -260,7 +261,7 @@ impl Batch {
     fn messages(&self) -> impl Iterator<Item = &Message> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Message(message) => Some(message),
-            Entry::Close(_) | Entry::Gap(_) => None,
+            Entry::Close(_) | Entry::Gap(_) | Entry::Eviction(_) => None,
         })
     }
 }
@@ -300,13 +301,43 @@ impl FanOut {
                 }
                 return;
             }
-            [Entry::Gap(told)] => (was_here && recipient.is_numbered)
-                .then(|| Arc::new(Parcel::new(vec![told.clone()], vec![told.frame()]))),
+            [Entry::Eviction(eviction)] => {
+                if was_here {
+                    self.evict(member, eviction, parcels);
+                }
+                return;
+            }
+            [Entry::Gap(told)] => (was_here && recipient.is_numbered).then(|| {
+                let told = match member.room() {
+                    None => told.clone(),
+                    Some(room) => {
+                        let text = numbered::room_gap(room);
+                        Message::new(Kind::Text, text.as_bytes(), &[])
+                    }
+                };
+                let frame = told.frame();
+                Arc::new(Parcel::new(vec![told], vec![frame]))
+            }),
             _ => parcels.find(member, recipient).await,
         };
         if let Some(parcel) = parcel {
             let handed = contain(|| member.take(&parcel, self.when_full));
             self.note(&parcels.group, member, handed.unwrap_or_default());
+        }
+    }
+
+    /// Takes a member out of its group if `eviction` names it. Members of rooms are told; that
+    /// others belong to a user is not known here.
+    fn evict(&self, member: &dyn Member, eviction: &Eviction, parcels: &Parcels) {
+        if member.room().is_some() {
+            if let Some(seat) = contain(|| member.evict(eviction)).flatten() {
+                self.notices.add(Notice::SeatEnded { seat });
+            }
+            return;
+        }
+        let memberships = member.memberships();
+        if (memberships.id()).is_some_and(|id| eviction.names(id, None)) {
+            contain(|| memberships.end_named(&parcels.group, parcels.registry));
         }
     }
 
@@ -326,16 +357,18 @@ impl FanOut {
 #[derive(Default)]
 struct Parcels {
     group: String,
+    registry: usize,
     batch: Batch,
     has_exclusions: bool,
-    /// One for each kind of compression, with numbers and without.
+    /// One for each kind of compression and each style.
     packers: Vec<Packer>,
 }
 
 impl Parcels {
     /// To be called when the batch is another one, or has grown.
     fn on_new_batch(&mut self) {
-        self.has_exclusions = self.batch.messages().any(Message::has_exclusions);
+        self.has_exclusions =
+            (self.batch.messages()).any(|message| message.has_exclusions() || message.is_event());
         for packer in &mut self.packers {
             packer.whole = None;
         }
@@ -355,7 +388,15 @@ impl Parcels {
         let first = self.batch.first;
         let numbered = (first..).zip(self.batch.messages());
         let gets_all = since <= first && !self.has_exclusions;
-        let packer = Packer::find(&mut self.packers, member.deflater(), recipient.is_numbered);
+        let carrier = member.carrier();
+        let deflater = carrier.as_deref().unwrap_or(member).deflater();
+        let style = match member.room() {
+            Some(room) => Style::InRoom(Arc::clone(room)),
+            None if recipient.is_numbered => Style::Numbered,
+            None => Style::Plain,
+        };
+        let is_in_room = member.room().is_some();
+        let packer = Packer::find(&mut self.packers, deflater, style);
         if gets_all {
             if packer.whole.is_none() {
                 let parcel = packer.pack(&self.group, numbered.collect()).await;
@@ -366,6 +407,7 @@ impl Parcels {
         let id = member.memberships().id();
         let its: Vec<_> = numbered
             .filter(|(number, message)| *number >= since && message.is_for(id))
+            .filter(|(_, message)| is_in_room || !message.is_event())
             .collect();
         if its.is_empty() {
             return None;
@@ -374,12 +416,22 @@ impl Parcels {
     }
 }
 
+/// How members get messages.
+#[derive(PartialEq, Eq)]
+enum Style {
+    /// As they are.
+    Plain,
+    /// With their positions.
+    Numbered,
+    /// As those of a room of this name.
+    InRoom(Arc<str>),
+}
+
 /// Makes parcels with one kind of compression. It compresses each message once.
 struct Packer {
     deflater: Option<Deflater>,
-    /// Whether messages have their positions.
-    is_numbered: bool,
-    /// The messages with their positions, by their numbers.
+    style: Style,
+    /// The messages in this style, by their numbers.
     numbered: BTreeMap<u64, Message>,
     /// Frames by the numbers of their messages.
     compressed: BTreeMap<u64, Bytes>,
@@ -392,10 +444,10 @@ impl Packer {
     fn find<'a>(
         packers: &'a mut Vec<Self>,
         deflater: Option<&Deflater>,
-        is_numbered: bool,
+        style: Style,
     ) -> &'a mut Self {
         let is_same = |packer: &Self| {
-            packer.is_numbered == is_numbered
+            packer.style == style
                 && match (&packer.deflater, deflater) {
                     (None, None) => true,
                     (Some(its), Some(deflater)) => its.is_alike(deflater),
@@ -405,7 +457,7 @@ impl Packer {
         let found = packers.iter().position(is_same).unwrap_or_else(|| {
             packers.push(Self {
                 deflater: deflater.map(Deflater::without_context),
-                is_numbered,
+                style,
                 numbered: BTreeMap::new(),
                 compressed: BTreeMap::new(),
                 whole: None,
@@ -432,11 +484,15 @@ impl Packer {
 
     /// The message as members get it.
     fn form(&mut self, group: &str, number: u64, message: &Message) -> Message {
-        if !self.is_numbered {
-            return message.clone();
+        let form = || match &self.style {
+            Style::Plain => message.clone(),
+            Style::Numbered => message.numbered(group),
+            Style::InRoom(room) => message.in_room(room),
+        };
+        if self.style == Style::Plain {
+            return form();
         }
-        let made = self.numbered.entry(number);
-        made.or_insert_with(|| message.numbered(group)).clone()
+        self.numbered.entry(number).or_insert_with(form).clone()
     }
 
     async fn compress(&mut self, numbered: &[(u64, Message)]) {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
-    member::Member,
+    member::{Eviction, Member},
     memberships::{Departure, Membership},
     parcel::Message,
 };
@@ -99,6 +99,8 @@ pub(crate) enum Entry {
     Message(Message),
     /// All members are closed.
     Close(CloseFrame),
+    /// Those that are named are members no more.
+    Eviction(Eviction),
     /// Messages are missing here, which members that get numbers are told by this text.
     Gap(Message),
 }
@@ -109,6 +111,7 @@ impl Entry {
         match self {
             Self::Message(message) | Self::Gap(message) => message.frame_len(),
             Self::Close(_) => 0,
+            Self::Eviction(eviction) => eviction.reason.len(),
         }
     }
 }
@@ -167,6 +170,11 @@ impl Group {
         self.state.lock().members
     }
 
+    /// The address of its registry.
+    pub(super) fn registry(&self) -> usize {
+        self.registry.as_ptr().cast::<()>().addr()
+    }
+
     /// The fan-out is over.
     pub(super) fn on_idle(&self) {
         if let Some(registry) = self.registry.upgrade().filter(|_| self.members() == 0) {
@@ -183,6 +191,10 @@ impl Membership for Group {
 
     fn is_of(&self, registry: usize) -> bool {
         self.registry.as_ptr().cast::<()>().addr() == registry
+    }
+
+    fn is_group(&self) -> bool {
+        true
     }
 
     fn end(&self, place: u32) {

@@ -1,8 +1,11 @@
 //! A member of groups, as the fan-out knows it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use super::{memberships::Memberships, parcel::Parcel};
+use super::{
+    memberships::{MemberId, Memberships},
+    parcel::Parcel,
+};
 use crate::protocol::{close::CloseFrame, deflate::Deflater};
 
 /// The fate of a message for a member that does not keep up: its outbox is full.
@@ -30,6 +33,34 @@ pub struct Handed {
     pub is_closed: bool,
 }
 
+/// Who is taken out of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// The member, or the user.
+    pub whom: Whom,
+    /// What those are told that are evicted.
+    pub reason: String,
+}
+
+/// The one that an eviction names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// One member.
+    Member(MemberId),
+    /// All members of a user, by the user's name among those of all realms.
+    User(String),
+}
+
+impl Eviction {
+    /// Whether it is about the member `id` of the user `user`.
+    pub fn names(&self, id: MemberId, user: Option<&str>) -> bool {
+        match &self.whom {
+            Whom::Member(whom) => *whom == id,
+            Whom::User(whom) => user == Some(whom),
+        }
+    }
+}
+
 /// What belongs to groups.
 pub trait Member: fmt::Debug + Send + Sync {
     /// Whether it belongs to a parent process, whose locks may be held for ever.
@@ -40,6 +71,21 @@ pub trait Member: fmt::Debug + Send + Sync {
 
     /// The compression that its messages may have; `None` for none.
     fn deflater(&self) -> Option<&Deflater>;
+
+    /// The connection that takes its messages, for a member that is none itself.
+    fn carrier(&self) -> Option<Arc<dyn Member>> {
+        None
+    }
+
+    /// The name by which its client knows the group, for the member of a room.
+    fn room(&self) -> Option<&Arc<str>> {
+        None
+    }
+
+    /// Ends its membership if `eviction` names it, and tells its client. Gives its number then.
+    fn evict(&self, _eviction: &Eviction) -> Option<u64> {
+        None
+    }
 
     /// Takes messages. Never sleeps.
     fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed;

@@ -19,6 +19,11 @@ pub(crate) trait Membership: fmt::Debug + Send + Sync {
     /// Whether it is a group of the registry at this address.
     fn is_of(&self, registry: usize) -> bool;
 
+    /// Whether it is a group, and not what belongs to one.
+    fn is_group(&self) -> bool {
+        false
+    }
+
     /// Ends the membership of the member at `place`.
     fn end(&self, place: u32);
 }
@@ -206,6 +211,26 @@ impl Memberships {
         let held = open.held.remove(key_of(other));
         // Under the lock: as in `leave`.
         held.map(|(_, place)| leave(place)).is_some()
+    }
+
+    /// Takes the member out of the group `name` of the registry at this address, and out of what
+    /// else has that name. It may join again.
+    pub(super) fn end_named(&self, name: &str, registry: usize) {
+        let mut ended: SmallVec<[Held; 2]> = SmallVec::new();
+        let mut state = self.0.lock();
+        if let State::Open(open) = &mut *state {
+            let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
+            open.held.for_each(|(group, _)| {
+                if group.name() == name && (group.is_of(registry) || !group.is_group()) {
+                    keys.push(key_of(group));
+                }
+            });
+            ended.extend(keys.into_iter().filter_map(|key| open.held.remove(key)));
+        }
+        drop(state);
+        for (group, place) in ended {
+            group.end(place);
+        }
     }
 
     /// Takes the member out of all its groups. It can join none from now on.

@@ -6,8 +6,8 @@
 //! compression ([`parcel`]), and hands it to one member after the other, in turns, so that other
 //! connections do not wait for it.
 //!
-//! A member is known by the trait [`Member`]: a connection of the engine, or the mailbox of a
-//! connection that an ASGI server drives.
+//! A member is known by the trait [`Member`]: a connection of the engine, the mailbox of a
+//! connection that an ASGI server drives, or the [`Seat`] of either in a room.
 //!
 //! Locks, in the order in which they are taken: a member's memberships, the registry's names, a
 //! group. None of them is held while a message is handed to a member. Publishers that wait for
@@ -26,6 +26,7 @@ mod recorded;
 mod registry;
 mod room;
 mod seal;
+mod seat;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -33,13 +34,14 @@ mod tests;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
-    member::{Handed, Member, WhenFull},
+    member::{Eviction, Handed, Member, WhenFull, Whom},
     memberships::{Joined, MemberId, Memberships},
     notices::{Notice, Notices},
-    numbered::text as numbered_text,
+    numbered::{room_ended, room_text, text as numbered_text},
     parcel::{Message, Parcel},
     recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},
+    seat::{Losses, Seat},
     statistics::{Event, Statistics},
 };
 pub(crate) use self::{memberships::Membership, room::Room};

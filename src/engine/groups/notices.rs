@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
+use super::member::Eviction;
 use crate::engine::base::sync::{Condvar, Mutex};
 
 /// Notices that wait at most. When no thread takes them, the oldest are dropped.
@@ -41,6 +42,18 @@ pub enum Notice {
     Restarted {
         /// What it does.
         what: String,
+    },
+    /// A seat has ended because its user was evicted.
+    SeatEnded {
+        /// Its number.
+        seat: u64,
+    },
+    /// Members have to leave a group. Those of rooms do so by themselves.
+    Evicted {
+        /// The group.
+        group: String,
+        /// Who has to leave.
+        eviction: Eviction,
     },
 }
 

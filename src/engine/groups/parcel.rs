@@ -26,6 +26,18 @@ pub struct Message {
     exclude: Option<Arc<[MemberId]>>,
     /// Its number, in a group that has a history.
     position: Option<Position>,
+    form: Form,
+}
+
+/// What members of rooms get of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The message as the data of a text.
+    Data,
+    /// The text, which begins with the group's name: with the room's in place of so many bytes.
+    About(usize),
+    /// The text behind the room's name. Other members do not get it.
+    Event,
 }
 
 impl Message {
@@ -37,7 +49,51 @@ impl Message {
             payload_len: payload.len(),
             exclude: (!exclude.is_empty()).then(|| Arc::from(exclude)),
             position: None,
+            form: Form::Data,
         }
+    }
+
+    /// A text about a group, not from it: it begins with the group's name, which has `head` bytes
+    /// with all that is before it.
+    pub(crate) fn about(text: &str, head: usize) -> Self {
+        Self {
+            form: Form::About(head),
+            ..Self::new(Kind::Text, text.as_bytes(), &[])
+        }
+    }
+
+    /// A text for members of rooms, as it stands behind the room's name.
+    pub fn event(rest: &[u8], exclude: &[MemberId]) -> Self {
+        Self {
+            form: Form::Event,
+            ..Self::new(Kind::Text, rest, exclude)
+        }
+    }
+
+    /// Whether it is for members of rooms only.
+    pub(super) fn is_event(&self) -> bool {
+        self.form == Form::Event
+    }
+
+    /// The message as members get it that know its group by the name `room`.
+    #[must_use]
+    pub fn in_room(&self, room: &str) -> Self {
+        let payload = self.payload();
+        let text = match self.form {
+            Form::Data => numbered::room_text(room, self.position, self.kind, &payload),
+            Form::About(head) => numbered::behind_room(room, payload.get(head..)),
+            Form::Event => numbered::behind_room(room, Some(&payload)),
+        };
+        Self {
+            exclude: self.exclude.clone(),
+            position: self.position,
+            ..Self::new(Kind::Text, text.as_bytes(), &[])
+        }
+    }
+
+    /// Its number, in a group that has a history.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position
     }
 
     /// The same message with its number.

@@ -210,6 +210,6 @@ impl Watcher for Groups {
 fn with_position(entry: Entry, at: Position) -> Entry {
     match entry {
         Entry::Message(message) => Entry::Message(message.at(at)),
-        other @ (Entry::Close(_) | Entry::Gap(_)) => other,
+        other @ (Entry::Close(_) | Entry::Gap(_) | Entry::Eviction(_)) => other,
     }
 }

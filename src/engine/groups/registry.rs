@@ -13,9 +13,9 @@ use super::{
     envelope,
     fan_out::{FanOut, FanOutThread},
     group::{ByName, Entry, Group, Registry, State},
-    member::{Member, WhenFull},
+    member::{Eviction, Member, WhenFull},
     memberships::{Joined, MemberId, Membership},
-    notices::Notices,
+    notices::{Notice, Notices},
     parcel::Message,
     room::Room,
     seal::Key,
@@ -238,6 +238,11 @@ impl Groups {
         self.sealed(name, envelope::of_close(frame))
     }
 
+    /// The envelope that takes members of the group `name` out of it, in all processes.
+    pub fn envelope_of_eviction(&self, name: &str, eviction: &Eviction) -> Vec<u8> {
+        self.sealed(name, envelope::of_eviction(eviction))
+    }
+
     fn sealed(&self, name: &str, envelope: Vec<u8>) -> Vec<u8> {
         match &self.key {
             Some(key) => key.seal(name, &envelope),
@@ -279,7 +284,7 @@ impl Groups {
     pub fn message_of(&self, name: &str, envelope: &[u8]) -> Option<Message> {
         match self.open(name, envelope).and_then(envelope::read)? {
             Entry::Message(message) => Some(message),
-            Entry::Close(_) | Entry::Gap(_) => None,
+            Entry::Close(_) | Entry::Gap(_) | Entry::Eviction(_) => None,
         }
     }
 
@@ -290,6 +295,12 @@ impl Groups {
         let Some(group) = self.find(name) else {
             return;
         };
+        if let Entry::Eviction(eviction) = &entry {
+            self.notices().add(Notice::Evicted {
+                group: name.to_owned(),
+                eviction: eviction.clone(),
+            });
+        }
         self.fan_out.put(&group, entry);
     }
 

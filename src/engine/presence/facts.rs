@@ -1,5 +1,7 @@
 //! What is known of a user.
 
+use std::sync::Arc;
+
 /// What others may know of a user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Facts {
@@ -11,6 +13,17 @@ pub struct Facts {
     pub user: Option<String>,
     /// What the latest connection says about the user, as JSON.
     pub info: String,
+    /// The user's connections, as far as they are known: here and in other processes.
+    pub connections: Vec<Contact>,
+}
+
+/// One connection of a user.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Contact {
+    /// Its name.
+    pub id: Arc<str>,
+    /// What it says about the user, as JSON.
+    pub info: Arc<str>,
 }
 
 /// What a connection says about its user.

@@ -27,7 +27,8 @@ mod registry;
 mod room;
 
 pub use self::{
-    facts::Facts,
+    event::text as user_text,
+    facts::{Contact, Facts},
     gathering::Gathering,
     outgoing::{Announcer, Note},
     record::{Malformed, Record, Source},

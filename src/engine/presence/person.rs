@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use smallvec::SmallVec;
 
 use super::{
-    facts::{Facts, Info},
+    facts::{Contact, Facts, Info},
     record::{Record, Source},
 };
 
@@ -26,14 +26,34 @@ pub(super) struct Person {
     pub(super) facts: Arc<Facts>,
     /// When the present info was given.
     pub(super) stamp: u64,
-    /// The places of its connections here, the oldest first, with what each says about the user.
-    tabs: SmallVec<[(u32, Option<Info>); 1]>,
+    /// Its connections here, the one that has said something latest comes last.
+    tabs: SmallVec<[Tab; 1]>,
     /// Its connections in other processes.
-    shares: SmallVec<[(Source, u32, Info); 1]>,
+    shares: SmallVec<[Share; 1]>,
     /// When it is removed; only without connections.
     pub(super) until: Option<Instant>,
     pub(super) leaver: Leaver,
 }
+
+/// A connection here.
+#[derive(Debug)]
+struct Tab {
+    place: u32,
+    id: Arc<str>,
+    info: Option<Info>,
+}
+
+/// The connections in another process.
+#[derive(Debug)]
+struct Share {
+    source: Source,
+    count: u32,
+    info: Info,
+    connections: Vec<Contact>,
+}
+
+/// Bytes of the connections that one process tells others of: their number is told always.
+const MAX_TOLD_BYTES: usize = 7000;
 
 impl Person {
     pub(super) fn new(facts: Facts) -> Self {
@@ -55,30 +75,30 @@ impl Person {
     /// The number of its connections in all processes.
     pub(super) fn connections(&self) -> u32 {
         // Other processes tell the numbers.
-        let there = self.shares.iter().map(|(_, count, _)| *count);
+        let there = self.shares.iter().map(|share| share.count);
         there.fold(self.here(), u32::saturating_add)
     }
 
     /// Another connection here, or something else that a known one says about the user.
-    pub(super) fn enter(&mut self, place: u32, info: Option<Info>) {
+    pub(super) fn enter(&mut self, place: u32, id: &Arc<str>, info: Option<Info>) {
         self.until = None;
         self.leaver = Leaver::Unknown;
-        let info = match self.tabs.iter().position(|(known, _)| *known == place) {
+        match self.tabs.iter().position(|tab| tab.place == place) {
             // The latest to say something counts, so it goes to the end.
             Some(at) if info.is_some() => {
                 self.tabs.remove(at);
-                info
             }
             Some(_) => return,
-            None => info,
-        };
-        self.tabs.push((place, info));
+            None => {}
+        }
+        let id = Arc::clone(id);
+        self.tabs.push(Tab { place, id, info });
         self.choose_info();
     }
 
     /// A connection here has ended.
     pub(super) fn leave(&mut self, place: u32) {
-        self.tabs.retain(|(known, _)| *known != place);
+        self.tabs.retain(|tab| tab.place != place);
         self.choose_info();
         // Else it is left to those that have a connection. They may be leaving it to this process
         // at this moment.
@@ -92,7 +112,7 @@ impl Person {
     /// What the process `source` tells of its connections.
     pub(super) fn note(&mut self, source: Source, record: &Record) {
         let before = self.shares.len();
-        self.shares.retain(|(known, ..)| *known != source);
+        self.shares.retain(|share| share.source != source);
         let had_some = self.shares.len() < before;
         let is_news = had_some || self.until.is_none();
         if record.facts.since < self.facts.since {
@@ -103,8 +123,12 @@ impl Person {
         if record.connections > 0 {
             self.until = None;
             self.leaver = Leaver::Unknown;
-            self.shares
-                .push((source, record.connections, record.info()));
+            self.shares.push(Share {
+                source,
+                count: record.connections,
+                info: record.info(),
+                connections: record.facts.connections.clone(),
+            });
         } else if is_news && !record.away.is_zero() {
             // Else it repeats what another process has told, or this one knows by itself; or the
             // source knows of a connection elsewhere.
@@ -127,7 +151,7 @@ impl Person {
     /// The process `source` has no connection any more. True when that took the last one.
     pub(super) fn take_share(&mut self, source: Source, leaver: Leaver) -> bool {
         let before = self.shares.len();
-        self.shares.retain(|(known, ..)| *known != source);
+        self.shares.retain(|share| share.source != source);
         if self.shares.len() == before {
             return false;
         }
@@ -146,24 +170,50 @@ impl Person {
 
     /// What the newest connection here says about the user; without connections, what was known last.
     pub(super) fn facts_here(&self) -> Arc<Facts> {
-        match self.info_here() {
-            Some(info) if info.json != self.facts.info => Arc::new(Facts {
-                info: info.json.clone(),
-                ..(*self.facts).clone()
-            }),
-            _ => Arc::clone(&self.facts),
+        let info = self.info_here().map(|info| &info.json);
+        let mut bytes = 0;
+        let connections = self.contacts_here().take_while(|contact| {
+            bytes += contact.id.len() + contact.info.len() + 8;
+            bytes <= MAX_TOLD_BYTES
+        });
+        Arc::new(Facts {
+            since: self.facts.since.clone(),
+            key: self.facts.key.clone(),
+            user: self.facts.user.clone(),
+            info: info.unwrap_or(&self.facts.info).clone(),
+            connections: connections.collect(),
+        })
+    }
+
+    fn contacts_here(&self) -> impl Iterator<Item = Contact> {
+        self.tabs.iter().map(|tab| Contact {
+            id: Arc::clone(&tab.id),
+            info: (tab.info.as_ref())
+                .map_or_else(|| "null".into(), |info| info.json.as_str().into()),
+        })
+    }
+
+    /// Notes which connections there are.
+    fn list(&mut self) {
+        let there = self.shares.iter().flat_map(|share| &share.connections);
+        let mut all: Vec<Contact> = self.contacts_here().chain(there.cloned()).collect();
+        all.sort_unstable();
+        // One connection may be in the group under two names.
+        all.dedup_by(|one, other| one.id == other.id);
+        if all != self.facts.connections {
+            Arc::make_mut(&mut self.facts).connections = all;
         }
     }
 
     fn info_here(&self) -> Option<&Info> {
-        let said = self.tabs.iter().filter_map(|(_, info)| info.as_ref());
+        let said = self.tabs.iter().filter_map(|tab| tab.info.as_ref());
         said.max_by_key(|info| info.stamp)
     }
 
     /// The info of the latest connection counts. When that has ended, and others say nothing, its
     /// info stays.
     fn choose_info(&mut self) {
-        let there = self.shares.iter().map(|(.., info)| info);
+        let there = self.shares.iter().map(|share| &share.info);
         let latest = there
             .filter(|info| info.stamp > 0)
             .chain(self.info_here())
@@ -171,6 +221,7 @@ impl Person {
         if let Some(latest) = latest.cloned() {
             self.say(&latest);
         }
+        self.list();
     }
 
     fn say(&mut self, info: &Info) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 
-use super::facts::{Facts, Info};
+use super::facts::{Contact, Facts, Info};
 
 /// A process, as the others know it.
 pub type Source = u64;
@@ -37,7 +37,9 @@ impl Record {
     pub fn len(&self) -> usize {
         let facts = &*self.facts;
         let user = facts.user.as_ref().map_or(0, String::len);
-        64 + facts.key.len() + facts.since.len() + facts.info.len() + user
+        let all = facts.connections.iter();
+        let connections: usize = all.map(|each| each.id.len() + each.info.len() + 8).sum();
+        64 + facts.key.len() + facts.since.len() + facts.info.len() + user + connections
     }
 
     /// The record as bytes.
@@ -52,6 +54,10 @@ impl Record {
         put(&mut bytes, facts.user.as_deref());
         put(&mut bytes, Some(&facts.since));
         put(&mut bytes, Some(&facts.info));
+        for contact in &facts.connections {
+            put(&mut bytes, Some(&contact.id));
+            put(&mut bytes, Some(&contact.info));
+        }
         bytes
     }
 
@@ -64,12 +70,19 @@ impl Record {
         let connections = bytes.try_get_u32().map_err(|_| Malformed)?;
         let away = bytes.try_get_u64().map_err(|_| Malformed)?;
         let grace = bytes.try_get_u64().map_err(|_| Malformed)?;
-        let facts = Facts {
+        let mut facts = Facts {
             key: take(&mut bytes)?.ok_or(Malformed)?,
             user: take(&mut bytes)?,
             since: take(&mut bytes)?.ok_or(Malformed)?,
             info: take(&mut bytes)?.ok_or(Malformed)?,
+            connections: Vec::new(),
         };
+        while bytes.has_remaining() {
+            facts.connections.push(Contact {
+                id: take(&mut bytes)?.ok_or(Malformed)?.into(),
+                info: take(&mut bytes)?.ok_or(Malformed)?.into(),
+            });
+        }
         Ok(Self {
             facts: Arc::new(facts),
             stamp,
@@ -123,6 +136,10 @@ mod tests {
                     user,
                     since: "2026-01-02T03:04:05.678+00:00".to_owned(),
                     info: "{\"näme\":\"x\"}".to_owned(),
+                    connections: vec![Contact {
+                        id: "a".into(),
+                        info: "null".into(),
+                    }],
                 }),
                 stamp: 5,
                 connections: 2,
@@ -131,7 +148,9 @@ mod tests {
             };
             let bytes = Bytes::from(record.encode());
             assert_eq!(Record::decode(bytes.clone()), Ok(record));
-            for length in 0..bytes.len() {
+            // Connections stand at the end: without them it is a record, too.
+            let without = bytes.len() - 4 - 1 - 4 - 4;
+            for length in (0..bytes.len()).filter(|length| *length != without) {
                 assert_eq!(Record::decode(bytes.slice(..length)), Err(Malformed));
             }
         }

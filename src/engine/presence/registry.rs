@@ -51,6 +51,10 @@ pub struct Visit {
     pub info: Option<String>,
     /// Whether it gets the users that join and leave.
     pub watches: bool,
+    /// Whether its user is present by it.
+    pub is_present: bool,
+    /// The connection's name, for others.
+    pub name: Arc<str>,
     /// How long a user without connections stays in this group.
     pub grace: Duration,
 }
@@ -111,8 +115,12 @@ impl Presence {
             || {
                 let facts = visit.facts.clone();
                 let (room, place) = self.change(name, |room, state| {
+                    if !visit.is_present {
+                        return state.only_watch(weak.clone(), visit.grace);
+                    }
                     let key = facts.key.clone();
-                    let (place, is_new) = state.enter(id, facts, info.clone(), visit.grace);
+                    let tab = Arc::clone(&visit.name);
+                    let (place, is_new) = state.enter(id, facts, tab, info.clone(), visit.grace);
                     if visit.watches {
                         // At once: it misses none that join when this one is seen to be present.
                         state.watch(id, weak.clone());
@@ -419,11 +427,18 @@ impl Presence {
             .collect();
         let mut all = Vec::new();
         let mut some: Vec<Told> = Vec::new();
+        let is_for_all = |event: &event::Event| {
+            !matches!(event.change, event::Change::Updated { is_said: false })
+        };
+        let are_for_all = events.iter().all(is_for_all);
         for watcher in watching {
-            if watcher.gets_all(first, &keys) {
+            let is_in_room = (watcher.member.upgrade()).is_some_and(|it| it.room().is_some());
+            if watcher.gets_all(first, &keys) && (is_in_room || are_for_all) {
                 all.push(watcher.member);
-            } else if events.iter().any(|event| watcher.gets(event)) {
-                let its = events.iter().filter(|event| watcher.gets(event));
+            } else if events.iter().any(|event| watcher.gets(event, is_in_room)) {
+                let its = events
+                    .iter()
+                    .filter(|event| watcher.gets(event, is_in_room));
                 some.push((event::messages(name, its), vec![watcher.member]));
             }
         }

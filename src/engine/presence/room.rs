@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    event::Event,
+    event::{Change, Event},
     facts::{Facts, Info},
     person::{Leaver, Person},
     record::{Record, Source},
@@ -54,6 +54,8 @@ pub(super) struct State {
     events: VecDeque<Event>,
     /// How many events there ever were.
     count: u64,
+    /// How many there were when the latest connection began to watch.
+    watched_at: u64,
     /// When they were told last.
     told_at: Option<Instant>,
     /// Users whose grace ends then, unless they have come back.
@@ -65,6 +67,7 @@ pub(super) struct State {
 struct Tab {
     id: MemberId,
     key: String,
+    name: Arc<str>,
 }
 
 /// A connection that gets the users that join and leave.
@@ -122,8 +125,9 @@ impl Watcher {
     }
 
     /// Whether it is to get `event`. A user gets no events about the own joining and leaving.
-    pub(super) fn gets(&self, event: &Event) -> bool {
-        event.number >= self.since && event.facts.key != self.key
+    pub(super) fn gets(&self, event: &Event, is_in_room: bool) -> bool {
+        let is_for_it = is_in_room || event.change != Change::Updated { is_said: false };
+        is_for_it && event.number >= self.since && event.facts.key != self.key
     }
 }
 
@@ -133,39 +137,71 @@ impl State {
         &mut self,
         id: MemberId,
         facts: Facts,
+        name: Arc<str>,
         info: Option<Info>,
         grace: Duration,
     ) -> (u32, bool) {
         self.grace = grace;
-        while self.tabs.contains_key(&self.next_place) {
-            self.next_place = self.next_place.wrapping_add(1);
-        }
-        let place = self.next_place;
-        self.next_place = place.wrapping_add(1);
+        let place = self.new_place();
         let key = facts.key.clone();
         self.tabs.insert(
             place,
             Tab {
                 id,
                 key: key.clone(),
+                name: Arc::clone(&name),
             },
         );
         self.places.insert(id, place);
         let is_new = !self.people.contains_key(&key);
-        let person = self.people.entry(key).or_insert_with(|| Person::new(facts));
-        person.enter(place, info);
+        let person = (self.people.entry(key.clone())).or_insert_with(|| Person::new(facts));
+        let before = Arc::clone(&person.facts);
+        person.enter(place, &name, info);
         if is_new {
             let facts = Arc::clone(&person.facts);
-            self.note_event(true, facts);
+            self.note_event(Change::Joined, facts);
+        } else {
+            self.note_update(&key, &before);
         }
         (place, is_new)
+    }
+
+    fn new_place(&mut self) -> u32 {
+        while self.tabs.contains_key(&self.next_place)
+            || self.watching.contains_key(&self.next_place)
+        {
+            self.next_place = self.next_place.wrapping_add(1);
+        }
+        let place = self.next_place;
+        self.next_place = place.wrapping_add(1);
+        place
+    }
+
+    /// A connection here that is told of the users, and is none of them. Gives its place.
+    pub(super) fn only_watch(&mut self, member: Weak<dyn Member>, grace: Duration) -> u32 {
+        self.grace = grace;
+        let place = self.new_place();
+        self.watched_at = self.count;
+        self.watching.insert(
+            place,
+            Watcher {
+                member,
+                key: String::new(),
+                since: self.count,
+            },
+        );
+        place
     }
 
     /// Changes what the connection `id` says about its user. Gives its key if it is here.
     pub(super) fn say(&mut self, id: MemberId, info: Info) -> Option<String> {
         let place = *self.places.get(&id)?;
-        let key = self.tabs.get(&place)?.key.clone();
-        self.people.get_mut(&key)?.enter(place, Some(info));
+        let tab = self.tabs.get(&place)?;
+        let (key, name) = (tab.key.clone(), Arc::clone(&tab.name));
+        let person = self.people.get_mut(&key)?;
+        let before = Arc::clone(&person.facts);
+        person.enter(place, &name, Some(info));
+        self.note_update(&key, &before);
         Some(key)
     }
 
@@ -178,6 +214,7 @@ impl State {
             return;
         };
         let since = self.count;
+        self.watched_at = since;
         self.watching.entry(*place).or_insert_with(|| Watcher {
             member,
             key: tab.key.clone(),
@@ -187,15 +224,22 @@ impl State {
 
     /// A connection has left, or ended. Gives the key of its user.
     pub(super) fn leave(&mut self, place: u32, now: Instant) -> Option<String> {
-        let tab = self.tabs.remove(&place)?;
-        self.places.remove(&tab.id);
         self.watching.remove(&place);
+        let tab = self.tabs.remove(&place)?;
+        if self.places.get(&tab.id) == Some(&place) {
+            self.places.remove(&tab.id);
+        }
         let person = self.people.get_mut(&tab.key)?;
+        let before = Arc::clone(&person.facts);
         person.leave(place);
+        let is_away = person.connections() == 0;
         if person.connections() == 0 {
             let until = now + self.grace;
             person.until = Some(until);
             self.leaving.push(Reverse((until, tab.key.clone())));
+        }
+        if !is_away {
+            self.note_update(&tab.key, &before);
         }
         Some(tab.key)
     }
@@ -210,15 +254,19 @@ impl State {
             }
             self.people
                 .insert(key.clone(), Person::new((*record.facts).clone()));
-            self.note_event(true, Arc::clone(&record.facts));
+            self.note_event(Change::Joined, Arc::clone(&record.facts));
         }
         let grace = self.grace;
         if let Some(person) = self.people.get_mut(key) {
+            let before = Arc::clone(&person.facts);
             person.note(source, record);
             if person.connections() == 0 && person.until.is_none() {
                 let until = now + grace.saturating_sub(record.away);
                 person.until = Some(until);
                 self.leaving.push(Reverse((until, key.clone())));
+            }
+            if person.connections() > 0 {
+                self.note_update(key, &before);
             }
         }
     }
@@ -238,11 +286,18 @@ impl State {
     /// Begins the grace of those users whose last connection is gone by `end`.
     fn end_shares(&mut self, now: Instant, mut end: impl FnMut(&str, &mut Person) -> bool) {
         let until = now + self.grace;
+        let mut changed = Vec::new();
         for (key, person) in &mut self.people {
+            let before = Arc::clone(&person.facts);
             if end(key, person) {
                 person.until = Some(until);
                 self.leaving.push(Reverse((until, key.clone())));
+            } else if !Arc::ptr_eq(&before, &person.facts) {
+                changed.push((key.clone(), before));
             }
+        }
+        for (key, before) in changed {
+            self.note_update(&key, &before);
         }
     }
 
@@ -251,12 +306,13 @@ impl State {
         let may_be_reported = |person: &Person| {
             person.until.is_some() && matches!(person.leaver, Leaver::Here | Leaver::Unknown)
         };
-        !self.tabs.is_empty() || self.people.values().any(may_be_reported)
+        let is_used = !self.tabs.is_empty() || !self.watching.is_empty();
+        is_used || self.people.values().any(may_be_reported)
     }
 
     /// Forgets all users; none of them has a connection here.
     pub(super) fn abandon(&mut self) {
-        if self.tabs.is_empty() {
+        if self.tabs.is_empty() && self.watching.is_empty() {
             self.people.clear();
             self.leaving.clear();
             self.events.clear();
@@ -278,7 +334,7 @@ impl State {
                 continue;
             }
             if let Some(person) = self.people.remove(&key) {
-                self.note_event(false, Arc::clone(&person.facts));
+                self.note_event(Change::Left, Arc::clone(&person.facts));
                 left.push((person.facts, person.leaver));
             }
         }
@@ -315,7 +371,7 @@ impl State {
 
     /// Whether no user is present, and no event is left to send.
     pub(super) fn is_unused(&self) -> bool {
-        self.people.is_empty() && self.events.is_empty()
+        self.people.is_empty() && self.events.is_empty() && self.watching.is_empty()
     }
 
     /// What is known of the user `key`.
@@ -368,23 +424,55 @@ impl State {
         }
     }
 
-    fn note_event(&mut self, has_joined: bool, facts: Arc<Facts>) {
+    /// Notes that what others see of the user `key` is not as `before` any more, if that is so.
+    fn note_update(&mut self, key: &str, before: &Facts) {
+        let Some(person) = self.people.get(key) else {
+            return;
+        };
+        let facts = Arc::clone(&person.facts);
+        if before.connections == facts.connections {
+            return;
+        }
+        let ids = |facts: &Facts| -> Vec<Arc<str>> {
+            (facts.connections.iter().map(|each| Arc::clone(&each.id))).collect()
+        };
+        let is_said = ids(before) == ids(&facts);
+        // Those that watch get what is known then: one event that waits suffices for all of them.
+        let waiting = self
+            .events
+            .iter_mut()
+            .rev()
+            .find(|event| event.facts.key == key);
+        if let Some(event) = waiting.filter(|event| event.number >= self.watched_at) {
+            match &mut event.change {
+                Change::Joined => return,
+                Change::Updated { is_said: was_said } => {
+                    *was_said |= is_said;
+                    return;
+                }
+                Change::Left => {}
+            }
+        }
+        self.note_event(Change::Updated { is_said }, facts);
+    }
+
+    fn note_event(&mut self, change: Change, facts: Arc<Facts>) {
         let number = self.count;
         self.count += 1;
         if !self.watching.is_empty() {
             self.events.push_back(Event {
                 number,
-                has_joined,
+                change,
                 facts,
             });
         }
     }
 }
 
-/// The event with what is known now of a user that has joined.
+/// The event with what is known now of a user that is there.
 fn renewed(people: &HashMap<String, Person>, event: Event) -> Event {
     match people.get(&event.facts.key) {
-        Some(person) if event.has_joined => Event {
+        Some(person) if event.change != Change::Left => Event {
             facts: Arc::clone(&person.facts),
             ..event
         },

@@ -232,6 +232,7 @@ mod tests {
                 key: "user:7".to_owned(),
                 user: None,
                 info: "null".to_owned(),
+                connections: Vec::new(),
             }),
             stamp: 1,
             connections: 2,

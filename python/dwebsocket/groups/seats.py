@@ -1,0 +1,52 @@
+"""The seats of rooms in this process: whom to tell when one has ended by itself."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from dwebsocket import unpatched
+from dwebsocket.compat.system import at_fork
+
+
+class Owner(Protocol):
+    """The part of a connection with rooms that is needed here."""
+
+    def look_again(self) -> None:
+        """Has it look at its seats soon. Never waits."""
+
+
+_owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()
+_lock = unpatched.lock()
+_numbers = itertools.count(1)
+
+
+def new_number(owner: Owner) -> int:
+    """Gives a seat's number, by which ``owner`` is found."""
+    number = next(_numbers)
+    with _lock:
+        _owners[number] = owner
+    return number
+
+
+def note_end(number: int) -> None:
+    """Tells a seat's owner that it has ended."""
+    with _lock:
+        owner = _owners.get(number)
+    if owner is not None:
+        owner.look_again()
+
+
+def forget(number: int) -> None:
+    """Forgets a seat."""
+    with _lock:
+        _owners.pop(number, None)
+
+
+def _forget_parents_seats() -> None:
+    global _owners, _lock
+    _owners, _lock = WeakValueDictionary(), unpatched.lock()
+
+
+at_fork(_forget_parents_seats)

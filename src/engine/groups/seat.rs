@@ -1,0 +1,257 @@
+//! A connection in one room: a member of the room's group under the name that its client knows.
+//!
+//! A connection has a seat in each room, so one connection may be in a group under two names. What
+//! comes while the seat is *held* waits: the client gets the answer to its join first. A seat ends
+//! with its connection, when it is left, and when its user is evicted.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    member::{Eviction, Handed, Member, WhenFull},
+    memberships::{Joined, MemberId, Membership, Memberships},
+    numbered,
+    parcel::{Message, Parcel},
+};
+use crate::{
+    engine::history::Position,
+    protocol::{close::CloseFrame, deflate::Deflater, message::Kind},
+};
+
+/// Bytes that wait for a held seat at most. It misses what comes beyond that, and is told so.
+const MAX_HELD_BYTES: usize = 1024 * 1024;
+
+/// How often messages for a connection were dropped because it is slow: it may be any room's.
+#[derive(Debug, Default)]
+pub struct Losses(AtomicU64);
+
+/// A connection in one room. Any thread may use it.
+#[derive(Debug)]
+pub struct Seat {
+    memberships: Memberships,
+    connection: Weak<dyn Member>,
+    room: Arc<str>,
+    id: MemberId,
+    user: Option<Box<str>>,
+    number: u64,
+    losses: Arc<Losses>,
+    is_over: AtomicBool,
+    /// Locked while messages are handed on, so that nothing comes behind a leave.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    held: Option<Held>,
+    /// The losses that the client knows of.
+    told: u64,
+    /// How far its client is, in a group that has a history.
+    at: Option<Position>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    parcels: Vec<(Parcel, WhenFull)>,
+    bytes: usize,
+    is_over_full: bool,
+    ended: Option<Message>,
+}
+
+impl Seat {
+    /// A held seat of `connection`, which is called `room` by its client.
+    ///
+    /// `id` and `user` are the names by which it is evicted, `number` the one by which this is
+    /// reported. `None` when the connection is over.
+    pub fn new<M: Member + 'static>(
+        connection: &Arc<M>,
+        room: &str,
+        id: MemberId,
+        user: Option<&str>,
+        number: u64,
+        losses: Arc<Losses>,
+    ) -> Option<Arc<Self>> {
+        if connection.is_foreign() {
+            return None;
+        }
+        let weak: Weak<M> = Arc::downgrade(connection);
+        let seat = Arc::new(Self {
+            memberships: Memberships::default(),
+            connection: weak,
+            room: room.into(),
+            id,
+            user: user.map(Box::from),
+            number,
+            is_over: AtomicBool::new(false),
+            state: Mutex::new(State {
+                held: Some(Held::default()),
+                told: losses.0.load(Ordering::Relaxed),
+                at: None,
+            }),
+            losses,
+        });
+        let entered =
+            (connection.memberships()).join(id, || None, || Some((Arc::clone(&seat), 0, false)));
+        (entered != Joined::Over).then_some(seat)
+    }
+
+    /// Hands on what has come so far, and from now on all at once, to a client that is at `at`. False
+    /// when the seat is over.
+    pub fn open(&self, at: Option<Position>) -> bool {
+        let mut state = self.state.lock();
+        state.at = at;
+        let held = state.held.take().unwrap_or_default();
+        if held.is_over_full {
+            self.losses.0.fetch_add(1, Ordering::Relaxed);
+        }
+        for (parcel, when_full) in &held.parcels {
+            self.hand_on(&mut state, parcel, *when_full);
+        }
+        if let Some(ended) = held.ended {
+            self.end_by(ended);
+        }
+        !self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Leaves all groups, for good: nothing comes behind this call.
+    pub fn leave(self: &Arc<Self>) {
+        let state = self.state.lock();
+        let was_over = self.is_over.swap(true, Ordering::AcqRel);
+        drop(state);
+        if !was_over {
+            self.memberships.end();
+        }
+        if let Some(connection) = self.connection.upgrade() {
+            connection.memberships().take_out(self, |_| ());
+        }
+    }
+
+    /// Whether it was left, or its user evicted, or its connection has ended.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// How far its client is, in a group that has a history.
+    pub fn position(&self) -> Option<Position> {
+        self.state.lock().at
+    }
+
+    fn hand_on(&self, state: &mut State, parcel: &Parcel, when_full: WhenFull) -> Handed {
+        let Some(connection) = self.connection.upgrade().filter(|_| !self.is_over()) else {
+            return Handed::default();
+        };
+        let losses = self.losses.0.load(Ordering::Relaxed);
+        if losses != state.told {
+            let told = Message::new(Kind::Text, numbered::room_gap(&self.room).as_bytes(), &[]);
+            let told = Parcel::of(vec![told], connection.deflater());
+            if connection.take(&told, when_full).dropped == 0 {
+                state.told = losses;
+            }
+        }
+        let handed = connection.take(parcel, when_full);
+        if handed.dropped > 0 {
+            self.losses.0.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(at) = parcel.messages().iter().rev().find_map(Message::position) {
+            state.at = Some(at);
+        }
+        handed
+    }
+
+    fn end_by(&self, ended: Message) {
+        if self.is_over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if let Some(connection) = self.connection.upgrade() {
+            let parcel = Parcel::of(vec![ended], connection.deflater());
+            connection.take(&parcel, WhenFull::Close);
+        }
+        self.memberships.end();
+    }
+}
+
+impl Membership for Seat {
+    fn name(&self) -> &str {
+        &self.room
+    }
+
+    fn is_of(&self, _registry: usize) -> bool {
+        // It is no group: those of its room are its own memberships.
+        false
+    }
+
+    fn end(&self, _place: u32) {
+        // The connection has ended. It may be closed while it takes a message, so without the lock.
+        if !self.is_over.swap(true, Ordering::AcqRel) {
+            self.memberships.end();
+        }
+    }
+}
+
+impl Member for Seat {
+    fn is_foreign(&self) -> bool {
+        (self.connection.upgrade()).is_none_or(|connection| connection.is_foreign())
+    }
+
+    fn memberships(&self) -> &Memberships {
+        &self.memberships
+    }
+
+    fn deflater(&self) -> Option<&Deflater> {
+        None
+    }
+
+    fn carrier(&self) -> Option<Arc<dyn Member>> {
+        self.connection.upgrade()
+    }
+
+    fn room(&self) -> Option<&Arc<str>> {
+        Some(&self.room)
+    }
+
+    fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed {
+        let mut state = self.state.lock();
+        let Some(held) = &mut state.held else {
+            return self.hand_on(&mut state, parcel, when_full);
+        };
+        held.bytes += parcel
+            .messages()
+            .iter()
+            .map(Message::frame_len)
+            .sum::<usize>();
+        if held.is_over_full || held.bytes > MAX_HELD_BYTES {
+            // What has come before is of no use behind a gap.
+            held.is_over_full = true;
+            held.parcels.clear();
+        } else {
+            held.parcels.push((parcel.clone(), when_full));
+        }
+        Handed {
+            delivered: parcel.messages().len() as u64,
+            ..Handed::default()
+        }
+    }
+
+    fn evict(&self, eviction: &Eviction) -> Option<u64> {
+        if !eviction.names(self.id, self.user.as_deref()) {
+            return None;
+        }
+        let text = numbered::room_ended(&self.room, "evicted", &eviction.reason);
+        let ended = Message::new(Kind::Text, text.as_bytes(), &[]);
+        let mut state = self.state.lock();
+        match &mut state.held {
+            Some(held) => held.ended = Some(ended),
+            None => self.end_by(ended),
+        }
+        Some(self.number)
+    }
+
+    fn close(&self, frame: &CloseFrame) {
+        if let Some(connection) = self.connection.upgrade().filter(|_| !self.is_over()) {
+            connection.close(frame);
+        }
+    }
+}
