@@ -57,7 +57,7 @@ LINE: list[set[str]] = [
         "models",
         "templatetags",
     },
-    {"admin_page", "asgi_views", "environment"},
+    {"admin_page", "asgi_views", "environment", "rooms"},
     {"admin"},
     {"uvicorn"},
     # `dwebsocket/__init__.py`: the names for users.

@@ -125,6 +125,17 @@ def _buffered(value: object) -> int | None:
         raise _expected(what, value) from None
 
 
+def _rate(value: object) -> float:
+    if value is None:
+        raise _expected("a number above 0", value)
+    try:
+        rate = _rate_or_none(value)
+    except ValueError:
+        raise _expected("a number above 0", value) from None
+    assert rate is not None
+    return rate
+
+
 def _rate_or_none(value: object) -> float | None:
     if value is None:
         return None
@@ -388,6 +399,18 @@ SETTINGS: dict[str, Setting] = {
     "GROUPS": Setting({}, group_settings.read),
     # Bytes that the history of all groups of a backend may take; the oldest groups go first.
     "MAX_HISTORY": Setting(64 * 1024 * 1024, _size),
+    # Rooms that one connection may be in.
+    "MAX_ROOMS": Setting(100, _count),
+    # Joins that one connection may make a second, and events that it may send.
+    "ROOMS_RATE": Setting(20, _rate),
+    # How many of them at once.
+    "ROOMS_BURST": Setting(60, _count),
+    # Bytes that a client may say about itself in a room.
+    "MAX_ROOM_INFO": Setting(1024, _size),
+    # Bytes of a client's event.
+    "MAX_ROOM_EVENT": Setting(64 * 1024, _size),
+    # Members that are named in the answer to a join.
+    "MAX_ROOM_MEMBERS": Setting(100, _count),
     # Whether the process answers the site's other processes when these ask for its statistics; None
     # for whether "dwebsocket" is in INSTALLED_APPS, without which there is no page and no command.
     "OPERATIONS": Setting(None, _boolean_or_none),

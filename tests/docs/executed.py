@@ -79,6 +79,10 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "json": {DATA: 1},
         "python": {GROUPS: 1, "tests/groups/test_recovery_page.py": 3},
     },
+    "docs/rooms.md": {
+        "json": {"tests/docs/test_rooms_page.py": 1},
+        "python": {"tests/docs/test_rooms_page.py": 9},
+    },
     "docs/scaling.md": {"": {SHELL: 2}},
     "docs/servers/asgi.md": {"console": {SHELL: 1}, "python": {SHORT: 3}},
     "docs/servers/uwsgi.md": {"": {SHELL: 1}, "nginx": {DATA: 1}},

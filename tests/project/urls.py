@@ -71,6 +71,7 @@ urlpatterns = [
     path("green/", include("project.green_views")),
     path("database/", include("project.database_views")),
     path("fallback/", include("project.fallback_views")),
+    path("live-rooms/", include("project.live_rooms")),
     path("places/", include("project.place_views")),
     path("by-method-decorator/", views.ByMethodDecorator.as_view()),
     path("around-as-view/", accept_websocket(views.AroundAsView.as_view())),

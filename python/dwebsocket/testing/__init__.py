@@ -20,18 +20,22 @@ from dwebsocket.testing.client import AsyncWebSocketClient, WebSocketClient
 from dwebsocket.testing.clock import Clock
 from dwebsocket.testing.databases import DatabaseBusy
 from dwebsocket.testing.live import LiveWebSocketClient
+from dwebsocket.testing.rooms import AsyncClientRooms, ClientRooms, RoomError
 from dwebsocket.testing.scope import WebSocketLeak, websockets_of_a_test
 from dwebsocket.testing.watch import ViewStillRuns
 from dwebsocket.testing.websocket import AsyncClientWebSocket, ClientWebSocket, WebSocketRefused
 from dwebsocket.testing.wire import WireError
 
 __all__ = [
+    "AsyncClientRooms",
     "AsyncClientWebSocket",
     "AsyncWebSocketClient",
+    "ClientRooms",
     "ClientWebSocket",
     "Clock",
     "DatabaseBusy",
     "LiveWebSocketClient",
+    "RoomError",
     "ViewStillRuns",
     "WebSocketClient",
     "WebSocketLeak",

@@ -28,6 +28,7 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.testing import asgi_server
 from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.host import name_host
+from dwebsocket.testing.rooms import SUBPROTOCOL, AsyncClientRooms, ClientRooms
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
 
@@ -251,6 +252,18 @@ class WebSocketClient(_OpensWebSockets[ClientWebSocket], Client):
     _handler_class = asgi_server.Handler if NO_ENGINE else _Handler
     _websocket_class = ClientWebSocket
 
+    def rooms(self, path: str, data: Any = None, **options: Any) -> ClientRooms:
+        """
+        Gives a WebSocket with rooms, which opens when it is entered: by ``with``.
+
+        Args:
+            path: As for :meth:`websocket`.
+            data: As for :meth:`websocket`.
+            **options: As for :meth:`websocket`.
+        """
+        options.setdefault("subprotocols", [SUBPROTOCOL])
+        return ClientRooms(self.websocket(path, data, **options))
+
     async def _get(self, request: Request, fields: dict[str, str]) -> Any:
         return self.get(request.path, request.data, headers=fields, **request.extra)
 
@@ -264,6 +277,18 @@ class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
 
     _handler_class = asgi_server.AsyncHandler if NO_ENGINE else _AsyncHandler
     _websocket_class = AsyncClientWebSocket
+
+    def rooms(self, path: str, data: Any = None, **options: Any) -> AsyncClientRooms:
+        """
+        Gives a WebSocket with rooms, which opens when it is entered: by ``async with``.
+
+        Args:
+            path: As for :meth:`websocket`.
+            data: As for :meth:`websocket`.
+            **options: As for :meth:`websocket`.
+        """
+        options.setdefault("subprotocols", [SUBPROTOCOL])
+        return AsyncClientRooms(self.websocket(path, data, **options))
 
     async def _get(self, request: Request, fields: dict[str, str]) -> Any:
         return await self.get(request.path, request.data, headers=fields, **request.extra)

@@ -1,0 +1,539 @@
+"""
+One connection's rooms: what becomes of each message of its client.
+
+Everything here is written as steps, which a thread runs and a task awaits (:mod:`.calls`). They run
+one at a time. A join takes a seat in the room's group, which is *held* at first: the engine keeps
+what comes, the client gets the answer and what it has missed, and then the seat is opened. So the
+answer comes first, and there is no gap and nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+
+from dwebsocket import _core, clock, conf
+from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable
+from dwebsocket.group_settings import Present
+from dwebsocket.groups import backends, history, membership_signals, presence, recovering, seats
+from dwebsocket.groups.members import joinable, key_of
+from dwebsocket.rooms import wire
+from dwebsocket.rooms.calls import Call, hook, twin
+from dwebsocket.rooms.rate import Bucket
+from dwebsocket.rooms.room import Room, group_of
+from dwebsocket.rooms.wire import Malformed, Refused, Request
+from dwebsocket.worlds import user_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dwebsocket.groups.history import Position
+    from dwebsocket.rooms.calls import Steps
+    from dwebsocket.rooms.names import Pattern
+    from dwebsocket.websocket import WebSocket
+
+_log = logging.getLogger("dwebsocket")
+
+_MALFORMED = 1007
+# While a member joins, messages are published, and have to be read. After so many rounds of that it
+# is too slow.
+_MOST_ROUNDS = 1000
+
+
+class Rooms:
+    """The rooms of one connection. ``classes`` are those that its view takes, with their names."""
+
+    def __init__(
+        self, websocket: WebSocket, request: Any, classes: Sequence[tuple[Pattern, type[Room]]]
+    ) -> None:
+        """Begins without rooms."""
+        self._websocket = websocket
+        self._request = request
+        self._classes = classes
+        self._joined: dict[str, Room] = {}
+        self._losses = _core.Losses()
+        rate, burst = conf.get("ROOMS_RATE"), conf.get("ROOMS_BURST")
+        self._joins = Bucket(rate, burst)
+        self._events = Bucket(rate, burst)
+        # Joins that wait for their turn, and what concerns their rooms behind them.
+        self._waiting: deque[Request] = deque()
+        self._checked_at = clock.now()
+        self._look_again: seats.Owner | None = None
+
+    def owned_by(self, owner: seats.Owner) -> None:
+        """Has ``owner`` told when a seat has ended by itself."""
+        self._look_again = owner
+
+    @property
+    def due(self) -> float | None:
+        """When :meth:`look` is to be called; None for never."""
+        times = []
+        if self._waiting:
+            times.append(self._joins.due)
+        if self._joined and (period := conf.get("AUTH_RECHECK")):
+            times.append(self._checked_at + period)
+        return min(times, default=None)
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def receive(self, message: str | bytes) -> Steps[None]:
+        """Takes one message of the client."""
+        try:
+            request = wire.read(message)
+        except Malformed as error:
+            # Behind the answers that it has got.
+            yield twin(self._websocket, "close", _MALFORMED, str(error))
+            return
+        if request.kind == "ping":
+            yield from self._send('{"pong":1}')
+        elif self._has_to_wait(request):
+            if len(self._waiting) < conf.get("MAX_ROOMS"):
+                self._waiting.append(request)
+            else:
+                refused = Refused("limit", "Too many joins are waiting.")
+                yield from self._answer_error(request, refused)
+        else:
+            yield from self._take(request)
+
+    def look(self) -> Steps[None]:
+        """Does what is due: joins that have waited, the end of rooms, and the recheck."""
+        for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
+            yield from self._leave(room)
+        while self._waiting:
+            if self._waiting[0].kind == "join" and not self._joins.take():
+                break
+            yield from self._take(self._waiting.popleft())
+        period = conf.get("AUTH_RECHECK")
+        if period and clock.now() >= self._checked_at + period:
+            self._checked_at = clock.now()
+            yield from self._recheck()
+
+    def end(self) -> Steps[None]:
+        """Leaves all rooms: the connection has ended."""
+        self._waiting.clear()
+        for room in list(self._joined.values()):
+            yield from self._leave(room)
+
+    def _has_to_wait(self, request: Request) -> bool:
+        if any(waiting.room == request.room for waiting in self._waiting):
+            return True
+        if request.kind != "join":
+            return False
+        return bool(self._waiting) or not self._joins.take()
+
+    def _take(self, request: Request) -> Steps[None]:
+        known = self._joined.get(request.room)
+        if known is not None and known._seat is not None and known._seat.is_over:
+            # Evicted, and the notice is still on its way.
+            yield from self._leave(known)
+        try:
+            if request.kind == "join":
+                # It answers by itself, before what it has missed.
+                yield from self._join(request)
+                return
+            steps = {"leave": self._leave_asked, "event": self._event, "update": self._update}
+            result = yield from steps[request.kind](request)
+            text = "" if request.id is None else wire.answer(request.id, result)
+        except (ConnectionClosed, Malformed):
+            raise
+        except Exception as error:
+            yield from self._answer_error(request, self._refused(error, request.room))
+            return
+        if text:
+            yield from self._send(text)
+
+    def _refused(self, error: Exception, name: str) -> Refused:
+        """Gives what a client is told of an exception, which is logged if it is no answer."""
+        if isinstance(error, Refused):
+            return error
+        if isinstance(error, PermissionDenied):
+            return Refused("denied")
+        if isinstance(error, Http404):
+            return Refused("unknown")
+        if isinstance(error, GroupUnavailable):
+            _log.warning("The room %r: %s", name, error)
+            return Refused("unavailable")
+        _log.error("The room %r has failed", name, exc_info=error)
+        return Refused("failed")
+
+    def _answer_error(self, request: Request, refused: Refused) -> Steps[None]:
+        if request.id is not None:
+            yield from self._send(wire.error(request.id, refused))
+
+    def _send(self, text: str) -> Steps[None]:
+        yield twin(self._websocket, "send", text)
+
+    # -- joining -----------------------------------------------------------------------------------
+
+    def _join(self, request: Request) -> Steps[None]:
+        found = self._find(request.room)
+        if found is None:
+            raise Refused("unknown")
+        info = _checked_info(request)
+        known = self._joined.get(request.room)
+        if known is None and len(self._joined) >= (most := conf.get("MAX_ROOMS")):
+            raise Refused("limit", f"A connection may be in {most} rooms.")
+        room = known or found
+        try:
+            yield from self._ask(room)
+            if known is not None:
+                yield from self._join_again(known, request, info)
+                return
+        except (Refused, PermissionDenied, Http404):
+            if known is not None:
+                yield from self._leave(known)
+            raise
+        room.group = group_of((yield hook(room.group_name)))
+        if room.presence is True:
+            server = (yield hook(room.info)) or {}
+            room._server_info = server
+            room._info = _merged(info, server)
+        try:
+            is_open = yield from self._sit_down(room, request)
+        except BaseException:
+            self._give_up(room)
+            raise
+        if not is_open:
+            self._give_up(room)
+            return
+        self._joined[room.name] = room
+        yield from self._call_quietly(room, room.joined)
+        if room._seat is not None and room._seat.is_over and room.name in self._joined:
+            # Evicted while it joined.
+            yield from self._leave(room)
+
+    def _find(self, name: str) -> Room | None:
+        for pattern, cls in self._classes:
+            if (kwargs := pattern.match(name)) is not None:
+                return cls(self._websocket, self._request, name, kwargs)
+        return None
+
+    def _ask(self, room: Room) -> Steps[None]:
+        if not (yield hook(room.allow)):
+            raise Refused("denied")
+
+    def _sit_down(self, room: Room, request: Request) -> Steps[bool]:
+        """Takes a seat, answers, and opens the seat; false when the connection is over."""
+        websocket, group = self._websocket, room.group
+        backend = backends.backend(group.using)
+        yield from self._refuse_above(room)
+        member = joinable(websocket)
+        if member is None or isinstance(member, _core.Seat):
+            return False
+        key = key_of(websocket.id)
+        assert self._look_again is not None
+        room._number = seats.new_number(self._look_again)
+        user = websocket._visitor_names[0]
+        name = user_key(user, websocket._realm) if user else None
+        seat = _core.Seat.take(member, room.name, key, name, room._number, self._losses)
+        if seat is None:
+            return False
+        room._seat = seat
+        rows: list[str] = []
+        at: Position | None = None
+        told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
+        is_new = membership_signals.is_new(group, seat)
+        yield twin(backend, "hold", group.name)
+        try:
+            if _has_history(room):
+                at = yield from self._recover(room, request, told, rows)
+                joined = at is not None
+            else:
+                joined = backend.join(group.name, seat, key)
+        finally:
+            backend.release(group.name)
+        if not joined:
+            return False
+        if is_new:
+            yield Call(
+                lambda: membership_signals.note_joined(group, websocket),
+                lambda: membership_signals.anote_joined(group, websocket),
+            )
+        if room.presence and not (yield from self._enter(room, told)):
+            return False
+        yield from self._send(wire.answer(request.id, told))
+        yield Call(
+            lambda: recovering.send_all(websocket, member, rows),
+            lambda: recovering.asend_all(websocket, member, rows),
+        )
+        seat.open(at)
+        return True
+
+    def _recover(
+        self, room: Room, request: Request, told: dict[str, Any], rows: list[str]
+    ) -> Steps[Position | None]:
+        """
+        Becomes a member of a group with a history; notes what was missed.
+
+        Gives the position; None when the connection is over.
+        """
+        group, seat = room.group, room._seat
+        backend = backends.backend(group.using)
+        kept = backend.settings.kept(group.name)
+        assert kept is not None
+        since = None if request.since is None else history.read_position(request.since)
+        is_whole = request.since is None
+        limits = kept.limits if request.since is not None else (0, 0.0)
+        page = yield twin(backend, "read_history", group.name, since, limits)
+        if request.since is not None:
+            is_whole = since is not None and history.is_whole(page, since)
+        if is_whole and request.since is not None:
+            rows += _in_room(room.name, page)
+            at = page.reached
+        else:
+            at = page.head
+        missed_from = since if is_whole and since is not None else None
+        for _ in range(_MOST_ROUNDS):
+            joined = "behind"
+            if at == page.head:
+                joined = yield twin(
+                    backend, "join_at", group.name, seat, key_of(self._websocket.id), at,
+                    numbered=True,
+                )  # fmt: skip
+            if joined != "behind":
+                break
+            page = yield twin(backend, "read_history", group.name, at, kept.limits)
+            if missed_from is None or not history.is_whole(page, at):
+                # What it has missed is lost, or is not asked for: the head is all that counts.
+                is_whole = is_whole and missed_from is None
+                missed_from = None
+                rows.clear()
+                at = page.head
+            else:
+                rows += _in_room(room.name, page)
+                at = page.reached
+        else:
+            yield twin(self._websocket, "close", 1013, "too slow")
+            return None
+        told["position"] = history.text_of(at)
+        told["recovered"] = is_whole
+        told["missed"] = 0 if missed_from is None else at[1] - missed_from[1]
+        return at if joined == "joined" else None
+
+    def _join_again(self, room: Room, request: Request, info: dict[str, Any]) -> Steps[None]:
+        """Answers the join of a room that is joined already."""
+        told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
+        if _has_history(room):
+            at = room._seat and room._seat.position
+            told["position"] = history.text_of(at) if at else None
+            told["recovered"] = True
+        if request.has_info and room.presence is True:
+            yield from self._say(room, info)
+        if room.presence:
+            yield from self._note_members(room, told)
+        yield from self._send(wire.answer(request.id, told))
+
+    def _refuse_above(self, room: Room) -> Steps[None]:
+        """
+        Refuses a join of a full room.
+
+        Raises:
+            Refused: It is full.
+        """
+
+        if (most := room.max_members) is None:
+            return
+        backend = backends.backend(room.group.using)
+        if room.presence is True:
+            members = yield twin(backend, "members", room.group.name)
+            own = presence.key_of_user(backend, self._websocket)
+            here = [each for each in members if each.connections]
+            is_full = len(here) >= most and all(each.key != own for each in here)
+        else:
+            is_full = (yield twin(backend, "count", room.group.name)) >= most
+        if is_full:
+            raise Refused("limit", "The room is full.")
+
+    # -- presence ----------------------------------------------------------------------------------
+
+    def _enter(self, room: Room, told: dict[str, Any]) -> Steps[bool]:
+        """Becomes present, and notes who else is; false when the connection is over."""
+        websocket, group, seat = self._websocket, room.group, room._seat
+        assert seat is not None
+        info = None if room._info is None else _info_text(room._info)
+        wish = presence.Wish(info, watches=True, is_present=room.presence is True)
+        own = backends.backend(group.using).settings
+        present = own.present(group.name) or Present(group.name)
+        is_open = yield Call(
+            lambda: presence.enter(group, websocket, seat, wish, present),
+            lambda: presence.aenter(group, websocket, seat, wish, present),
+        )
+        if room.presence is True:
+            if websocket._seats is None:
+                websocket._seats = {}
+            websocket._seats[room.name] = (group, seat, present)
+        yield from self._note_members(room, told)
+        return bool(is_open)
+
+    def _say(self, room: Room, info: dict[str, Any]) -> Steps[None]:
+        """Changes what others see of this connection."""
+        room._info = _merged(info, room._server_info)
+        wish = presence.Wish("null" if room._info is None else _info_text(room._info))
+        websocket = self._websocket
+        group, seat, present = (websocket._seats or {})[room.name]
+        yield Call(
+            lambda: presence.update(group, websocket, seat, wish, present),
+            lambda: presence.aupdate(group, websocket, seat, wish, present),
+        )
+
+    def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
+        backend = backends.backend(room.group.using)
+        members = yield twin(backend, "members", room.group.name)
+        own = presence.key_of_user(backend, self._websocket)
+        named = members[: conf.get("MAX_ROOM_MEMBERS")]
+        told["members"] = [json.loads(each.as_json()) for each in named]
+        told["count"] = len(members)
+        for each in members:
+            if each.key == own:
+                room._since = json.loads(each.as_json())["since"]
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    def _leave_asked(self, request: Request) -> Steps[dict[str, Any]]:
+        room = self._joined.get(request.room)
+        if room is not None:
+            yield from self._leave(room)
+        return {}
+
+    def _leave(self, room: Room) -> Steps[None]:
+        """Leaves a room, for whatever reason."""
+        self._joined.pop(room.name, None)
+        self._give_up(room)
+        group, websocket = room.group, self._websocket
+        yield Call(
+            lambda: membership_signals.note_left(group, websocket),
+            lambda: membership_signals.anote_left(group, websocket),
+        )
+        yield from self._call_quietly(room, room.left)
+
+    def _give_up(self, room: Room) -> None:
+        """Gives a seat up, if there is one. Nothing of the room comes behind this."""
+        seat = room._seat
+        if seat is None:
+            return
+        seats.forget(room._number)
+        (self._websocket._seats or {}).pop(room.name, None)
+        seat.leave()
+        backends.backend(room.group.using).unsubscribe_if_unused(room.group.name)
+
+    def _recheck(self) -> Steps[None]:
+        for room in list(self._joined.values()):
+            try:
+                yield from self._ask(room)
+            except (Refused, PermissionDenied, Http404):
+                refused = Refused("denied")
+            except Exception:
+                # Nobody is thrown out because a database is away.
+                _log.exception("Whether %r may be in the room is asked again later", room.name)
+                continue
+            else:
+                continue
+            self._give_up(room)
+            yield from self._send(_core.ended(room.name, refused.code, refused.text))
+            yield from self._leave(room)
+
+    def _call_quietly(self, room: Room, method: Any) -> Steps[None]:
+        """Calls ``joined`` or ``left``, which the client does not wait for."""
+        try:
+            yield hook(method)
+        except ConnectionClosed:
+            raise
+        except Exception:
+            _log.exception("%s of the room %r has failed", method.__name__, room.name)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _event(self, request: Request) -> Steps[Any]:
+        room = self._room_of(request)
+        most = conf.get("MAX_ROOM_EVENT")
+        if request.size > most:
+            raise Refused("limit", f"An event may have {most} bytes.")
+        if not self._events.take() or not (room._bucket is None or room._bucket.take()):
+            raise Refused("limit", "Too many events.")
+        if request.event not in room.events:
+            return (yield hook(room.receive, request.event, request.data))
+        sender = self._sender(room)
+        backend = backends.backend(room.group.using)
+        rest = wire.event(request.event, request.data, sender)
+        exclude = [key_of(self._websocket.id)]
+        yield twin(backend, "pass_event", room.group.name, rest, exclude)
+        return {}
+
+    def _sender(self, room: Room) -> dict[str, Any]:
+        backend = backends.backend(room.group.using)
+        user = self._websocket._visitor_names[0] or None
+        named = {"key": presence.key_of_user(backend, self._websocket), "user": user}
+        if room.presence is not True:
+            return named
+        connection = {"id": self._websocket.id, "info": room._info}
+        since = {"info": room._info, "since": room._since}
+        return {**named, **since, "connections": [connection]}
+
+    def _update(self, request: Request) -> Steps[dict[str, Any]]:
+        room = self._room_of(request)
+        info = _checked_info(request)
+        if not self._events.take():
+            raise Refused("limit", "Too many updates.")
+        if room.presence is True:
+            yield from self._say(room, info)
+        return {}
+
+    def _room_of(self, request: Request) -> Room:
+        room = self._joined.get(request.room)
+        if room is None:
+            raise Refused("invalid", "This room is not joined.")
+        return room
+
+
+def _has_history(room: Room) -> bool:
+    if room.history is False:
+        return False
+    own = backends.backend(room.group.using).settings
+    if room.history is True:
+        history.needs(own, room.group.name, f"{type(room).__name__}.history = True")
+    return own.kept(room.group.name) is not None
+
+
+def _merged(info: dict[str, Any], server: dict[str, Any]) -> dict[str, Any] | None:
+    """Gives what others see: what the page says, and above it what the server says."""
+    return {**info, **server} if info or server else None
+
+
+def _info_text(info: dict[str, Any]) -> str:
+    """
+    Gives what others see as JSON.
+
+    Raises:
+        Refused: It is too large.
+    """
+    text = wire.text(info)
+    if len(text) > presence.LARGEST_INFO:
+        raise Refused("limit", f"info may have {presence.LARGEST_INFO} bytes in all.")
+    return text
+
+
+def _in_room(name: str, page: history.Page) -> list[str]:
+    epoch = page.reached[0]
+    return [_core.in_room(name, (epoch, offset), message) for offset, _, message, _ in page.rows]
+
+
+def _checked_info(request: Request) -> dict[str, Any]:
+    """
+    Gives what a client says about itself.
+
+    Raises:
+        Refused: It is no object, or too large.
+    """
+    if request.info is None:
+        return {}
+    if not isinstance(request.info, dict):
+        raise Refused("invalid", "info must be an object.")
+    most = conf.get("MAX_ROOM_INFO")
+    if len(wire.text(request.info)) > most:
+        raise Refused("limit", f"info may have {most} bytes.")
+    return request.info

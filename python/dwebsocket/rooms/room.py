@@ -1,0 +1,192 @@
+"""``Room``: a class of rooms, as a project writes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from asgiref.sync import iscoroutinefunction
+
+from dwebsocket.groups.api import Group, group
+from dwebsocket.rooms.rate import Bucket
+from dwebsocket.rooms.wire import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dwebsocket import _core
+    from dwebsocket.typing import WebSocketRequest
+    from dwebsocket.websocket import WebSocket
+
+#: The methods that a project may write, each a function or a coroutine function.
+HOOKS = ("allow", "info", "receive", "joined", "left", "group_name")
+
+# A room's own rate has bursts of so many seconds, as the settings have by default.
+_BURST_S = 3
+
+
+class Room:
+    """
+    A class of rooms. There is one object for each room that a connection has joined.
+
+    Subclasses set :attr:`name` and write the methods that they need, each a function or a coroutine
+    function. The methods of one connection are called one at a time, in the order of its messages;
+    those of other connections go on meanwhile. ``allow`` is asked on an object of its own each time
+    a page wants to join.
+
+    Attributes:
+        name: Of the class: the names that a page may ask for, in the syntax of ``path()``. Of an
+            object: the room's name, as the page knows it.
+        presence: Whether the room's users are known, and told of each other; with ``"watch"`` its
+            connections are told of users that are present by other connections, and are not
+            themselves. A group without an entry in ``PRESENCE`` has a grace of 10 seconds.
+        history: Whether a page that comes back gets what it has missed; None if the group has an
+            entry in ``HISTORY``.
+        events: The names of events that are passed on to the other members as they are, without a
+            call of :meth:`receive`.
+        max_members: The most users with presence, else the most connections; None for no limit.
+        rate: The events a second of one connection to this room, with bursts of three times as
+            many; None for ``WEBSOCKET_ROOMS_RATE`` alone.
+        request: The connection's request.
+        websocket: The connection.
+        kwargs: The arguments in the room's name.
+        group: The group that the room is.
+    """
+
+    name: str = ""
+    presence: ClassVar[bool | str] = False
+    history: ClassVar[bool | None] = None
+    events: ClassVar[Collection[str]] = ()
+    max_members: ClassVar[int | None] = None
+    rate: ClassVar[float | None] = None
+
+    request: WebSocketRequest
+    websocket: WebSocket
+    kwargs: dict[str, Any]
+    group: Group
+
+    # Of the connection, for `dwebsocket.rooms.connection`.
+    _seat: _core.Seat | None = None
+    _number: int = 0
+    _info: dict[str, Any] | None = None
+    _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    _since: str = ""
+    _bucket: Bucket | None = None
+
+    def __init__(self, websocket: WebSocket, request: Any, name: str, kwargs: Any) -> None:
+        """Makes the object of one room. Not for projects."""
+        self.websocket = websocket
+        self.request = request
+        self.name = name
+        self.kwargs = kwargs
+        if self.rate is not None:
+            self._bucket = Bucket(self.rate, max(1.0, _BURST_S * self.rate))
+
+    @property
+    def user(self) -> Any:
+        """The request's user, as ``request.user``."""
+        return self.request.user
+
+    def allow(self) -> Any:
+        """
+        Says whether the connection may join: True here.
+
+        It is asked again each ``WEBSOCKET_AUTH_RECHECK`` seconds, and by a second join.
+
+        Returns:
+            True or False.
+
+        Raises:
+            PermissionDenied: As False.
+            Http404: There is no such room.
+        """
+        return True
+
+    def group_name(self) -> Any:
+        """
+        Gives the room's group: by its name, or as ``group(…)`` or ``user(…)``.
+
+        The room's own name here. Called once, behind :meth:`allow`.
+        """
+        return self.name
+
+    def info(self) -> Any:
+        """
+        Gives what others see of this connection: a dict of what JSON can represent, or None.
+
+        The page may add to it; the names here win. Nothing here. Called once, and in rooms with
+        presence only.
+        """
+        return None
+
+    def receive(self, event: str, data: Any) -> Any:
+        """
+        Takes an event of the client.
+
+        Args:
+            event: Its name.
+            data: What it brings, as JSON has it.
+
+        Returns:
+            The acknowledgement: what JSON can represent.
+
+        Raises:
+            PermissionDenied: Answered with ``denied``.
+            Http404: Answered with ``unknown``.
+        """
+        raise Refused("invalid", "This room takes no events.")
+
+    def joined(self) -> Any:
+        """Is called when the connection has joined and was told so. Does nothing here."""
+
+    def left(self) -> Any:
+        """Is called when the connection is in the room no more, however it left. Does nothing."""
+
+
+def is_async(cls: type[Room]) -> bool:
+    """Whether a method of a class is a coroutine function."""
+    return any(iscoroutinefunction(getattr(cls, name)) for name in HOOKS)
+
+
+def check(cls: object) -> None:
+    """
+    Checks a class of rooms.
+
+    Raises:
+        TypeError: It is none, or an attribute has another type.
+        ValueError: An attribute has a value that it cannot have.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Room)):
+        raise TypeError(f"rooms() takes subclasses of Room, not {cls!r}")
+    where = cls.__name__
+    if not isinstance(cls.name, str) or not cls.name:
+        raise TypeError(f"{where}.name must be a text such as 'room-<int:pk>', not {cls.name!r}")
+    if cls.presence not in (True, False, "watch"):
+        raise ValueError(f"{where}.presence must be True, False or 'watch', not {cls.presence!r}")
+    if cls.history not in (True, False, None):
+        raise ValueError(
+            f"{where}.history must be True, False or None, not {cls.history!r}: how much is kept "
+            "stands in HISTORY of WEBSOCKET_GROUPS, which every process reads"
+        )
+    if isinstance(cls.events, str) or not all(isinstance(each, str) for each in cls.events):
+        raise TypeError(f"{where}.events must be a list of names, not {cls.events!r}")
+    _check_number(f"{where}.max_members", cls.max_members, int)
+    _check_number(f"{where}.rate", cls.rate, (int, float))
+
+
+def _check_number(where: str, value: Any, kinds: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{where} must be a number or None, not {value!r}")
+    if value <= 0:
+        raise ValueError(f"{where} must be above 0 or None, not {value!r}")
+
+
+def group_of(named: Any) -> Group:
+    """
+    Gives the group that :meth:`Room.group_name` has named.
+
+    Raises:
+        TypeError, ValueError: As :func:`dwebsocket.group`.
+    """
+    return named if isinstance(named, Group) else group(named)

@@ -1,0 +1,117 @@
+"""``rooms()``: the view of a WebSocket with rooms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dwebsocket import callbacks, clock, conf
+from dwebsocket.groups.of_view import ViewGroups
+from dwebsocket.handler import WebSocketHandler
+from dwebsocket.rooms import calls, room, wire
+from dwebsocket.rooms.connection import Rooms
+from dwebsocket.rooms.names import Pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from django.http.response import HttpResponseBase
+
+    from dwebsocket.rooms.room import Room
+
+
+class _Handler(WebSocketHandler):
+    """The handler of a connection with rooms, whose rooms have sync methods only."""
+
+    # Not a period: has the connection wait in a way that others may end.
+    every = 1e8
+    classes: ClassVar[Sequence[tuple[Pattern, type[Room]]]]
+
+    _its: Rooms | None = None
+
+    @classmethod
+    def _plan_view(cls) -> None:
+        super()._plan_view()
+        # It is in the group of its user by rooms only.
+        cls._view_groups = ViewGroups("rooms", (), of_user=False)
+
+    @property
+    def its(self) -> Rooms:
+        """The connection's rooms."""
+        if self._its is None:
+            self._its = Rooms(self.websocket, self.request, self.classes)
+            self._its.owned_by(self)
+        return self._its
+
+    def look_again(self) -> None:
+        """Has what is due done soon. Any thread may call it."""
+        self._on_tick()
+
+    def _set_tick(self) -> None:
+        due = None if self._is_over else self.its.due
+        if self._cancel_tick is not None:
+            if due == self._due and due > clock.now():
+                return
+            self._cancel_tick()
+            self._cancel_tick = None
+        if due is not None:
+            self._due = due
+            self._cancel_tick = callbacks.call_later(max(0.0, due - clock.now()), self._on_tick)
+
+    def receive(self, message: str | bytes) -> Any:
+        """Takes a message of the client."""
+        calls.run(self.its.receive(message))
+        self._set_tick()
+
+    def tick(self) -> Any:
+        """Does what is due."""
+        calls.run(self.its.look())
+
+    def disconnect(self, code: int, reason: str) -> Any:
+        """Leaves all rooms."""
+        calls.run(self.its.end())
+
+
+class _AsyncHandler(_Handler):
+    """The same for rooms with coroutine functions."""
+
+    async def receive(self, message: str | bytes) -> Any:
+        """Takes a message of the client."""
+        await calls.arun(self.its.receive(message))
+        self._set_tick()
+
+    async def tick(self) -> Any:
+        """Does what is due."""
+        await calls.arun(self.its.look())
+
+    async def disconnect(self, code: int, reason: str) -> Any:
+        """Leaves all rooms."""
+        await calls.arun(self.its.end())
+
+
+def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBase]:
+    """
+    Gives a view for WebSockets whose pages join rooms: ``path("live/", rooms(Chat, Bell))``.
+
+    It is a handler: there is no thread, task or stack between two messages. Decorators of Django's
+    guard it as they guard a page. A plain request gets 400.
+
+    Args:
+        *classes: The rooms that a page may join. The first class whose names fit counts.
+        **options: As of :func:`dwebsocket.accept_websocket`, such as ``fallback=True``.
+
+    Raises:
+        TypeError: No class, what is no subclass of :class:`Room`, or an option that no view has.
+        ValueError: A value that an option or an attribute of a class cannot have.
+        ImproperlyConfigured: A name that ``path()`` does not take.
+    """
+    if not classes:
+        raise TypeError("rooms() takes the classes of rooms: none was given")
+    for each in classes:
+        room.check(each)
+    own = tuple(options.pop("subprotocols", ()))
+    conf.overrides("rooms", options)
+    base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
+    found = [(Pattern(each.name), each) for each in classes]
+    attributes = {"classes": found, "__module__": __name__, "__qualname__": "rooms"}
+    view: type[_Handler] = type("rooms", (base,), attributes)
+    return view.as_view(**options, subprotocols=(wire.SUBPROTOCOL, *own))

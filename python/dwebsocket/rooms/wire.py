@@ -1,0 +1,178 @@
+"""The messages of the subprotocol ``dwebsocket.rooms.1``: JSON texts, one object each."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+#: The subprotocol.
+SUBPROTOCOL = "dwebsocket.rooms.1"
+
+Code = Literal["denied", "unknown", "invalid", "limit", "unavailable", "failed"]
+Kind = Literal["join", "leave", "event", "update", "ping"]
+
+#: What a client is told with a code. Never more for one room than for another.
+TEXTS: dict[str, str] = {
+    "denied": "This is not allowed.",
+    "unknown": "There is no such room.",
+    "unavailable": "The server cannot do this now. Try it again later.",
+    "failed": "The server has failed.",
+}
+# Objects and lists may be within each other so often: more could overflow the stack of a thread.
+_MAX_DEPTH = 100
+_SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
+_COMPACT = (",", ":")
+
+
+class Malformed(Exception):
+    """What a client has sent is no message of the subprotocol: the reason."""
+
+
+class Refused(Exception):
+    """A request is answered by an error."""
+
+    def __init__(self, code: Code, text: str | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.text = TEXTS[code] if text is None else text
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    One message of a client.
+
+    Attributes:
+        kind: What is asked for.
+        id: The client's own name for it; None where no answer is wanted.
+        room: The name of the room.
+        event: The name of the event.
+        data: What the event brings.
+        since: The position from which the client joins.
+        info: What others are to see of the connection.
+        has_info: Whether the client says anything about it.
+        size: Bytes of the message.
+    """
+
+    kind: Kind
+    id: int | float | str | None = None
+    room: str = ""
+    event: str = ""
+    data: Any = None
+    since: str | None = None
+    info: Any = None
+    has_info: bool = False
+    size: int = 0
+
+
+def read(message: str | bytes) -> Request:
+    """
+    Reads a message of a client.
+
+    Raises:
+        Malformed: It is none.
+    """
+    if not isinstance(message, str):
+        raise Malformed("binary message")
+    _refuse_depth(message)
+    try:
+        found = json.loads(message, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise Malformed("no JSON") from None
+    if not isinstance(found, dict):
+        raise Malformed("no object")
+    answered = _id(found)
+    kinds: tuple[Kind, ...] = ("join", "leave", "update")
+    for kind in kinds:
+        if kind in found:
+            return _about_room(kind, found, answered)
+    if "to" in found or "event" in found:
+        room, event = found.get("to"), found.get("event")
+        if not isinstance(room, str) or not isinstance(event, str):
+            raise Malformed("an event needs a text as to and as event")
+        size = len(message.encode("utf-8", "surrogatepass"))
+        return Request("event", answered, room, event, found.get("data"), size=size)
+    if found.get("ping") == 1:
+        return Request("ping")
+    raise Malformed("no join, leave, event, update or ping")
+
+
+def _about_room(kind: Kind, found: dict[str, Any], answered: Any) -> Request:
+    room, since = found[kind], None
+    if not isinstance(room, str):
+        raise Malformed(f"{kind} needs the name of a room")
+    if answered is None:
+        raise Malformed(f"{kind} needs an id")
+    if kind == "join" and "since" in found:
+        since = found["since"]
+        if not isinstance(since, str):
+            raise Malformed("since must be a text")
+    return Request(
+        kind,
+        answered,
+        room,
+        since=since,
+        info=found.get("info"),
+        has_info=found.get("info") is not None,
+    )
+
+
+def _id(found: dict[str, Any]) -> Any:
+    if "id" not in found:
+        return None
+    answered = found["id"]
+    if isinstance(answered, bool) or not isinstance(answered, (int, float, str)):
+        raise Malformed("an id is a number or a text")
+    return answered
+
+
+def _no_number(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _refuse_depth(message: str) -> None:
+    if message.count("[") + message.count("{") <= _MAX_DEPTH:
+        return
+    depth = 0
+    for sign in _SIGNS.finditer(message):
+        if sign[1]:
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise Malformed("nested too deeply")
+        elif sign[2]:
+            depth -= 1
+
+
+def text(data: Any) -> str:
+    """
+    Gives data as JSON.
+
+    Raises:
+        TypeError, ValueError: JSON cannot represent it.
+    """
+    # With escapes: half a surrogate pair, which a client may send, is no text without them.
+    return json.dumps(data, cls=DjangoJSONEncoder, separators=_COMPACT, allow_nan=False)
+
+
+def answer(request_id: Any, value: Any) -> str:
+    """
+    Gives the answer to a request.
+
+    Raises:
+        TypeError, ValueError: JSON cannot represent the value.
+    """
+    return text({"id": request_id, "ok": value})
+
+
+def error(request_id: Any, refused: Refused) -> str:
+    """Gives the answer to a request that is refused."""
+    return text({"id": request_id, "error": {"code": refused.code, "text": refused.text}})
+
+
+def event(name: str, data: Any, member: Any) -> str:
+    """Gives an event as other members get it, from behind the room's name on."""
+    return f",{text({'event': name, 'data': data, 'from': member})[1:]}"

@@ -1,0 +1,239 @@
+"""A test's end of a WebSocket with rooms, for sync and for async tests."""
+
+# mypy: disable-error-code="no-any-return"
+# `_run` gives a value in the sync class and a coroutine in the async one: no type expresses that.
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dwebsocket.exceptions import UsageError, WebSocketError
+from dwebsocket.rooms.wire import SUBPROTOCOL
+
+if TYPE_CHECKING:
+    from dwebsocket.testing.websocket import AsyncClientWebSocket, ClientWebSocket
+
+# What every call does: it asks for calls of the WebSocket, whose results it gets.
+_Steps = Generator[Callable[[], Any], Any, Any]
+_Later = Coroutine[Any, Any, Any]
+DictT = TypeVar("DictT")
+AnyT = TypeVar("AnyT")
+NoneT = TypeVar("NoneT")
+ListT = TypeVar("ListT")
+
+
+class RoomError(WebSocketError):
+    """
+    The site has refused what a test has asked for in a room.
+
+    Attributes:
+        code: ``denied``, ``unknown``, ``invalid``, ``limit``, ``unavailable`` or ``failed``.
+        text: What the page is told beside it.
+    """
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
+    """
+    The common part for sync and async tests.
+
+    In sync tests every call gives its result; in async tests it has to be awaited. Calls raise as
+    those of the WebSocket, such as ``ReceiveTimeout`` and ``ConnectionClosed``.
+    """
+
+    def __init__(self, websocket: Any) -> None:
+        """Uses a WebSocket that is not open yet."""
+        #: The WebSocket, for what has no call here.
+        self.websocket = websocket
+        self._ids = itertools.count(1)
+        self._joined: list[str] = []
+        # What has come for each room, and answers, before it was asked for.
+        self._waiting: dict[str, deque[dict[str, Any]]] = {}
+
+    def join(self, name: str, *, since: str | None = None, info: Any = None) -> DictT:
+        """
+        Joins a room.
+
+        Args:
+            name: The room's name.
+            since: The position from which the page joins.
+            info: What others are to see.
+
+        Returns:
+            The answer: a dict with ``position``, ``recovered`` and ``missed``; in a room with
+            presence with ``members`` and ``count``, too.
+
+        Raises:
+            RoomError: The site refuses it.
+        """
+        return self._run(self._join(name, since, info))
+
+    def leave(self, name: str | None = None) -> NoneT:
+        """
+        Leaves a room: without a name the only one that is joined.
+
+        Raises:
+            RoomError: The site refuses it.
+            UsageError: No name, and not exactly one room.
+        """
+        return self._run(self._leave(name))
+
+    def emit(self, event: str, data: Any = None, *, to: str | None = None) -> AnyT:
+        """
+        Sends an event, and gives its acknowledgement.
+
+        Args:
+            event: The event's name.
+            data: What JSON can represent.
+            to: The room; None for the only one that is joined.
+
+        Raises:
+            RoomError: The site refuses it.
+            UsageError: No room, and not exactly one is joined.
+        """
+        return self._run(self._emit(event, data, to))
+
+    def update(self, info: Any, *, to: str | None = None) -> NoneT:
+        """
+        Changes what others see. Arguments as for :meth:`emit`.
+
+        Raises:
+            RoomError, UsageError: As :meth:`emit`.
+        """
+        return self._run(self._update(info, to))
+
+    def receive(self, name: str | None = None, timeout: float | None = None) -> DictT:
+        """
+        Gives the next message of a room, as a page gets it: a dict with ``data``, ``event``,
+        ``joined``, ``left``, ``updated``, ``recovered`` or ``ended``.
+
+        Args:
+            name: The room; None for the only one that is joined.
+            timeout: As of the WebSocket.
+        """
+        return self._run(self._receive(name, timeout))
+
+    def members(self, name: str | None = None) -> ListT:
+        """
+        Gives those that are present in a room now: joins it once more for that.
+
+        Raises:
+            RoomError, UsageError: As :meth:`emit`.
+        """
+        return self._run(self._members(name))
+
+    def _run(self, steps: _Steps) -> Any:
+        raise NotImplementedError
+
+    def _join(self, name: str, since: str | None, info: Any) -> _Steps:
+        request = {"join": name}
+        if since is not None:
+            request["since"] = since
+        if info is not None:
+            request["info"] = info
+        answer = yield from self._request(request)
+        if name not in self._joined:
+            self._joined.append(name)
+        return answer
+
+    def _leave(self, name: str | None) -> _Steps:
+        name = self._chosen(name)
+        yield from self._request({"leave": name})
+        if name in self._joined:
+            self._joined.remove(name)
+
+    def _emit(self, event: str, data: Any, to: str | None) -> _Steps:
+        return (yield from self._request({"to": self._chosen(to), "event": event, "data": data}))
+
+    def _update(self, info: Any, to: str | None) -> _Steps:
+        yield from self._request({"update": self._chosen(to), "info": info})
+
+    def _members(self, name: str | None) -> _Steps:
+        answer = yield from self._request({"join": self._chosen(name)})
+        return answer.get("members", [])
+
+    def _receive(self, name: str | None, timeout: float | None) -> _Steps:
+        name = self._chosen(name)
+        waiting = self._waiting.setdefault(name, deque())
+        while not waiting:
+            yield from self._take(timeout)
+        return waiting.popleft()
+
+    def _request(self, request: dict[str, Any]) -> _Steps:
+        number = next(self._ids)
+        text = json.dumps({"id": number, **request})
+        yield lambda: self.websocket.send(text)
+        answers = self._waiting.setdefault("", deque())
+        while True:
+            for answer in answers:
+                if answer["id"] == number:
+                    answers.remove(answer)
+                    if "error" in answer:
+                        raise RoomError(answer["error"]["code"], answer["error"]["text"])
+                    return answer["ok"]
+            yield from self._take(None)
+
+    def _take(self, timeout: float | None) -> _Steps:
+        message = json.loads((yield lambda: self.websocket.receive(timeout)))
+        # No room has the empty name.
+        self._waiting.setdefault(message.get("room", ""), deque()).append(message)
+
+    def _chosen(self, name: str | None) -> str:
+        if name is not None:
+            return name
+        if len(self._joined) != 1:
+            raise UsageError(f"which room? {len(self._joined)} are joined")
+        return self._joined[0]
+
+
+class ClientRooms(BaseRooms[None, "dict[str, Any]", "list[dict[str, Any]]", Any]):
+    """A WebSocket with rooms in a sync test: ``with client.rooms("/live/") as live``."""
+
+    websocket: ClientWebSocket
+
+    def __enter__(self) -> ClientRooms:  # noqa: PYI034
+        self.websocket.__enter__()
+        return self
+
+    def __exit__(self, *failure: Any) -> None:  # noqa: PYI036
+        self.websocket.__exit__(*failure)
+
+    def _run(self, steps: _Steps) -> Any:
+        result = None
+        try:
+            while True:
+                result = steps.send(result)()
+        except StopIteration as end:
+            return end.value
+
+
+class AsyncClientRooms(BaseRooms[_Later, _Later, _Later, _Later]):
+    """A WebSocket with rooms in an async test: ``async with client.rooms("/live/") as live``."""
+
+    websocket: AsyncClientWebSocket
+
+    async def __aenter__(self) -> AsyncClientRooms:  # noqa: PYI034
+        await self.websocket.__aenter__()
+        return self
+
+    async def __aexit__(self, *failure: Any) -> None:  # noqa: PYI036
+        await self.websocket.__aexit__(*failure)
+
+    async def _run(self, steps: _Steps) -> Any:
+        result = None
+        try:
+            while True:
+                result = await steps.send(result)()
+        except StopIteration as end:
+            return end.value
+
+
+__all__ = ["SUBPROTOCOL", "AsyncClientRooms", "ClientRooms", "RoomError"]

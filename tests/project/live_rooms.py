@@ -1,0 +1,33 @@
+"""A view with rooms."""
+
+from django.urls import path
+
+from dwebsocket.rooms import Room, rooms
+
+
+class Sync(Room):
+    """Says to all what it gets, and acknowledges."""
+
+    name = "sync-<slug:name>"
+    presence = True
+
+    def receive(self, event, data):
+        self.group.send_json(data)
+        return event
+
+
+class Async(Room):
+    """The same."""
+
+    name = "async-<slug:name>"
+    presence = True
+
+    async def receive(self, event, data):
+        await self.group.asend_json(data)
+        return event
+
+
+urlpatterns = [
+    path("sync/", rooms(Sync, fallback=True)),
+    path("async/", rooms(Async, fallback=True)),
+]

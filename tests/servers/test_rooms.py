@@ -1,0 +1,64 @@
+"""Rooms on servers: over WebSockets, and over the fallback for clients without them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.polling import Poller
+from support.raw_peer import RawPeer
+from support.server import GUNICORN_GTHREAD, UVICORN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.server import Server
+
+pytestmark = [
+    pytest.mark.parametrize("server", [GUNICORN_GTHREAD, UVICORN], indirect=True, ids=str),
+    pytest.mark.parametrize("kind", ["sync", "async"]),
+]
+
+
+def converse(name: str, send: Callable[[str], Any], receive: Callable[[], Any]) -> None:
+    """Join a room, say something, leave it, and ask for what there is not."""
+
+    def take() -> Any:
+        return json.loads(receive())
+
+    def ask(**request: Any) -> None:
+        send(json.dumps(request))
+
+    ask(id=1, join=name, info={"name": "me"})
+    answer = take()
+    assert answer["id"] == 1
+    assert answer["ok"]["count"] == 1
+    ask(id=2, to=name, event="say", data={"n": 1})
+    found = sorted((take(), take()), key=lambda message: "id" in message)
+    assert found == [
+        {"room": name, "position": None, "data": '{"n": 1}'},
+        {"id": 2, "ok": "say"},
+    ]
+    ask(id=3, leave=name)
+    assert take() == {"id": 3, "ok": {}}
+    ask(id=4, join="nothing")
+    assert take()["error"]["code"] == "unknown"
+    ask(ping=1)
+    assert take() == {"pong": 1}
+
+
+def test_a_conversation(server: Server, kind: str) -> None:
+    """Over a WebSocket of a client that offers no subprotocol."""
+    with RawPeer.open(server, f"/live-rooms/{kind}/") as peer:
+        converse(f"{kind}-{secrets.token_hex(4)}", peer.send_text, peer.read_message)
+
+
+def test_a_conversation_by_polling(server: Server, kind: str) -> None:
+    """With the same messages."""
+    query = [("subprotocol", "dwebsocket.rooms.1")]
+    poller = Poller.open(server, f"/live-rooms/{kind}/", query=query)
+    converse(f"{kind}-{secrets.token_hex(4)}", poller.send, poller.message)
+    poller.close(1000, "")

@@ -1,0 +1,540 @@
+"""`dwebsocket.rooms`: what a page asks for in rooms, and what it gets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from django.urls import path
+
+from dwebsocket import group, user
+from dwebsocket.groups import backends, process
+from dwebsocket.rooms import Room, rooms
+from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django.contrib.auth.models import User
+
+    from dwebsocket.testing import ClientRooms
+
+Override = "Callable[..., None]"
+KEPT = {
+    "default": {
+        "BACKEND": "dwebsocket.groups.process",
+        "HISTORY": {"kept-*": {"size": 5, "seconds": 300}},
+    }
+}
+CALLS: list[Any] = []
+
+
+class Chat(Room):
+    name = "room-<int:pk>"
+    events: ClassVar[list[str]] = ["typing"]
+
+    def allow(self) -> Any:
+        CALLS.append(("allow", self.name))
+        return ANSWERS.get(self.name, ANSWERS.get("*", lambda: True))()
+
+    def receive(self, event: str, data: Any) -> Any:
+        if event == "deny":
+            raise PermissionDenied("the secret reason")
+        if event == "miss":
+            raise Http404
+        if event == "break":
+            raise RuntimeError("broken")
+        if event == "say":
+            self.group.send_json(data)
+        return {"pk": self.kwargs["pk"], event: data}
+
+    def joined(self) -> None:
+        CALLS.append(("joined", self.name))
+
+    def left(self) -> None:
+        CALLS.append(("left", self.name))
+
+
+class AsyncChat(Chat):
+    async def allow(self) -> Any:
+        return super().allow()
+
+    async def receive(self, event: str, data: Any) -> Any:
+        if event == "say":
+            await self.group.asend_json(data)
+            event, data = "said", data
+        return super().receive(event, data)
+
+    async def joined(self) -> None:
+        super().joined()
+
+
+class Kept(Chat):
+    name = "kept-<int:pk>"
+
+
+class Alias(Room):
+    name = "alias-<int:pk>"
+
+    def group_name(self) -> str:
+        return f"room-{self.kwargs['pk']}"
+
+
+class Bell(Room):
+    name = "bell"
+
+    def group_name(self) -> Any:
+        return user(self.user)
+
+
+ANSWERS: dict[str, Callable[[], Any]] = {}
+urlpatterns = [
+    path("sync/", rooms(Chat, Kept, Alias, Bell)),
+    path("async/", rooms(AsyncChat, Kept, Alias, Bell)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _site(override: Callable[..., None]) -> Iterator[None]:
+    CALLS.clear()
+    ANSWERS.clear()
+    override(ROOT_URLCONF=__name__, WEBSOCKET_GROUPS=KEPT)
+    with backends.replaced(process.Backend), websockets_of_a_test():
+        yield
+
+
+@pytest.fixture(params=["sync", "async"])
+def live(request: pytest.FixtureRequest) -> Iterator[ClientRooms]:
+    """A connection with rooms whose methods are functions, or coroutine functions too."""
+    with WebSocketClient().rooms(f"/{request.param}/") as found:
+        yield found
+
+
+def code_of(call: Callable[[], Any]) -> tuple[str, str]:
+    with pytest.raises(RoomError) as raised:
+        call()
+    return raised.value.code, raised.value.text
+
+
+def test_the_subprotocol_is_agreed_on(live: ClientRooms) -> None:
+    """It is ours; a client that offers none is served, too."""
+    assert live.websocket.subprotocol == "dwebsocket.rooms.1"
+    with WebSocketClient().rooms("/sync/", subprotocols=[]) as other:
+        assert other.websocket.subprotocol is None
+        assert other.join("room-1")["missed"] == 0
+
+
+def test_a_member_gets_what_is_sent_under_the_name_of_the_room(live: ClientRooms) -> None:
+    """Text as it is, binary as base64; nothing after it has left."""
+    assert live.join("room-1") == {"position": None, "recovered": True, "missed": 0}
+    group("room-1").send("hi")
+    group("room-1").send(b"\x00\xff")
+    assert live.receive() == {"room": "room-1", "position": None, "data": "hi"}
+    assert live.receive() == {"room": "room-1", "position": None, "data": "AP8=", "binary": True}
+    live.leave("room-1")
+    group("room-1").send("late")
+    live.join("room-2")
+    group("room-2").send("there")
+    assert live.receive("room-2")["data"] == "there"
+    assert not live._waiting["room-1"]
+    expected = [
+        ("allow", "room-1"),
+        ("joined", "room-1"),
+        ("left", "room-1"),
+        ("allow", "room-2"),
+        ("joined", "room-2"),
+    ]
+    eventually(lambda: expected == CALLS)
+
+
+def test_all_rooms_are_left_at_the_end(live: ClientRooms) -> None:
+    """Each is told so, and no group has a member any more."""
+    live.join("room-1")
+    live.join("room-2")
+    live.websocket.close()
+    eventually(lambda: {("left", "room-1"), ("left", "room-2")} <= set(CALLS))
+    assert group("room-1").count() == 0
+
+
+def test_an_event_is_acknowledged_by_what_receive_returns(live: ClientRooms) -> None:
+    """Without an id there is no answer; the message to the group comes all the same."""
+    live.join("room-1")
+    assert live.emit("ask", [1, None]) == {"pk": 1, "ask": [1, None]}
+    live.websocket.send_json({"to": "room-1", "event": "say", "data": {"n": 1}})
+    assert json.loads(live.receive()["data"]) == {"n": 1}
+    assert live.emit("__proto__", {"constructor": 1}) == {
+        "pk": 1,
+        "__proto__": {"constructor": 1},
+    }
+
+
+def test_a_listed_event_goes_to_the_others(live: ClientRooms) -> None:
+    """As it is, with its sender; that one gets the acknowledgement only, other members nothing."""
+    live.join("room-1")
+    with WebSocketClient().rooms("/sync/") as other:
+        other.join("alias-1")
+        assert live.emit("typing", {"on": True}) == {}
+        got = other.receive()
+        assert got["from"].pop("key").startswith("connection:")
+        assert got == {
+            "room": "alias-1",
+            "event": "typing",
+            "data": {"on": True},
+            "from": {"user": None},
+        }
+        group("room-1").send("next")
+        assert live.receive()["data"] == "next"
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [("deny", "denied"), ("miss", "unknown"), ("break", "failed")],
+)
+def test_an_exception_of_receive_has_a_code(
+    live: ClientRooms, event: str, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No client sees its text; the log has the one that nobody expects, with its traceback."""
+    live.join("room-1")
+    found, text = code_of(lambda: live.emit(event))
+    assert (found, "secret" in text, "broken" in text) == (code, False, False)
+    assert [bool(each.exc_info) for each in caplog.records if each.levelno >= logging.ERROR] == (
+        [True] if code == "failed" else []
+    )
+    assert live.emit("ask") == {"pk": 1, "ask": None}
+
+
+def test_false_and_permission_denied_are_alike(live: ClientRooms) -> None:
+    """To the letter, so that nobody learns the reason."""
+
+    def deny() -> None:
+        raise PermissionDenied("not a member of the board")
+
+    ANSWERS.update({"room-1": lambda: False, "room-2": deny, "room-3": lambda: None})
+    found = {code_of(lambda name=f"room-{n}": live.join(name)) for n in (1, 2, 3)}
+    assert len(found) == 1
+    assert found.pop()[0] == "denied"
+
+
+def test_a_room_that_is_not_there_is_as_one_without_a_class(live: ClientRooms) -> None:
+    """`Http404` of `allow` tells nothing that a wrong name does not tell."""
+
+    def miss() -> None:
+        raise Http404("there was one")
+
+    ANSWERS["room-1"] = miss
+    assert code_of(lambda: live.join("room-1")) == code_of(lambda: live.join("nothing"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("room-007", "room--1", "room-", "room-1x", "xroom-1", "room-1\n", "room-1/", "", " "),
+        *("__proto__", "constructor", "room-\ud800", "dwebsocket.user:1", "x" * 300, "room-\u0661"),
+    ],
+)
+def test_only_canonical_names_are_known(live: ClientRooms, name: str) -> None:
+    """Each room has one name: that which its arguments give back."""
+    assert code_of(lambda: live.join(name))[0] == "unknown"
+    assert CALLS == []
+
+
+def test_what_is_not_joined_is_invalid(live: ClientRooms) -> None:
+    """An event and an update look the same for every name; a leave is done already."""
+    ANSWERS["room-1"] = lambda: False
+    names = ["room-1", "room-2", "no such", "__proto__"]
+    found = {code_of(lambda name=name: live.emit("say", to=name)) for name in names}
+    found |= {code_of(lambda name=name: live.update({}, to=name)) for name in names}
+    assert [code for code, _ in found] == ["invalid"]
+    for name in names:
+        live.leave(name)
+
+
+def test_an_exception_of_allow_refuses(live: ClientRooms, caplog: pytest.LogCaptureFixture) -> None:
+    """With `failed`, and a traceback in the log."""
+    ANSWERS["room-1"] = lambda: 1 / 0
+    assert code_of(lambda: live.join("room-1"))[0] == "failed"
+    assert any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *("", "hi", "[]", "1", "null", "{}", '{"id": 1}', "{", '{"id": NaN, "join": "room-1"}'),
+        *('{"join": "room-1"}', '{"leave": "room-1"}', '{"update": "room-1", "info": {}}'),
+        *('{"id": true, "join": "room-1"}', '{"id": {}, "join": "room-1"}'),
+        *('{"id": null, "join": "room-1"}', '{"id": 1, "join": 1}'),
+        *('{"id": 1, "join": "room-1", "since": 7}', '{"id": 1, "to": "room-1"}'),
+        *('{"id": 1, "event": "say"}', '{"id": 1, "to": "room-1", "event": 1}', '{"ping": 2}'),
+        *("[" * 100_000, '{"id": 1, "data": ' + '{"a":' * 5000, "1" * 10_000),
+    ],
+)
+def test_other_forms_close_with_1007(live: ClientRooms, message: str) -> None:
+    """With a reason; a message without any sense is a fault of the client's code."""
+    live.websocket.send(message)
+    assert live.websocket.wait_closed() == 1007
+    assert live.websocket.close_reason
+
+
+def test_binary_closes_with_1007(live: ClientRooms) -> None:
+    """All messages of the subprotocol are text."""
+    live.websocket.send(b"{}")
+    assert live.websocket.wait_closed() == 1007
+
+
+def test_unknown_keys_are_ignored_and_ids_are_given_back(live: ClientRooms) -> None:
+    """Numbers and texts of any kind, since they are the client's own."""
+    for number in (0, -1, 1.5, "", "__proto__", "é\ud800"):
+        live.websocket.send_json({"id": number, "join": "room-1", "x": {"y": 1}})
+        assert live.websocket.receive_json()["id"] == number
+    live.websocket.send('{"ping": 1, "x": 2}')
+    assert live.websocket.receive() == '{"pong":1}'
+
+
+def test_two_names_of_one_group_get_each_message(live: ClientRooms) -> None:
+    """Under their own names; leaving one of them leaves the other."""
+    live.join("room-1")
+    live.join("alias-1")
+    group("room-1").send("a")
+    assert [live.receive(name)["room"] for name in ("room-1", "alias-1")] == ["room-1", "alias-1"]
+    live.leave("room-1")
+    group("room-1").send("b")
+    assert live.receive("alias-1")["data"] == "b"
+    assert not live._waiting["room-1"]
+
+
+def test_a_second_join_is_answered_and_sends_nothing_twice(live: ClientRooms) -> None:
+    """Its position is where the client is."""
+    live.join("kept-1")
+    group("kept-1").send("a")
+    at = live.receive()["position"]
+    assert live.join("kept-1", since=at.rpartition("-")[0] + "-0") == {
+        "position": at,
+        "recovered": True,
+        "missed": 0,
+    }
+    group("kept-1").send("b")
+    assert live.receive()["data"] == "b"
+    assert CALLS.count(("joined", "kept-1")) == 1
+
+
+def test_a_client_that_comes_back_gets_what_it_has_missed(live: ClientRooms) -> None:
+    """Behind the answer, whose position is behind it; then what comes."""
+    position = live.join("kept-1")["position"]
+    live.leave("kept-1")
+    for text in ("a", "b"):
+        group("kept-1").send(text)
+    answer = live.join("kept-1", since=position)
+    assert (answer["recovered"], answer["missed"]) == (True, 2)
+    group("kept-1").send("c")
+    got = [live.receive("kept-1") for _ in "abc"]
+    assert [each["data"] for each in got] == ["a", "b", "c"]
+    assert answer["position"] == got[1]["position"]
+
+
+@pytest.mark.parametrize("since", ["", "x", "0-1", "ffffffffffffffff-1"])
+def test_a_wrong_position_recovers_nothing(live: ClientRooms, since: str) -> None:
+    """The answer's position is the head, and nothing old comes."""
+    group("kept-1").send("old")
+    head = group("kept-1").position()
+    answer = live.join("kept-1", since=since)
+    assert answer == {"position": head, "recovered": False, "missed": 0}
+    group("kept-1").send("new")
+    assert live.receive("kept-1")["data"] == "new"
+
+
+def test_what_is_too_old_recovers_nothing(live: ClientRooms) -> None:
+    """More was missed than is kept."""
+    position = live.join("kept-1")["position"]
+    live.leave("kept-1")
+    for number in range(6):
+        group("kept-1").send(str(number))
+    assert live.join("kept-1", since=position)["recovered"] is False
+
+
+def test_without_history_there_is_no_position(live: ClientRooms) -> None:
+    """So nothing is recovered."""
+    assert live.join("room-1", since="epoch-7") == {
+        "position": None,
+        "recovered": False,
+        "missed": 0,
+    }
+
+
+def test_the_group_of_the_user_is_joined_by_a_room_only(
+    live: ClientRooms, anna: User, override: Callable[..., None]
+) -> None:
+    """A socket with rooms gets `user(x).send()` under the name of a room, or not at all."""
+    override(
+        MIDDLEWARE=[
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+        ]
+    )
+    client = WebSocketClient()
+    client.force_login(anna)
+    with client.rooms("/sync/") as hers:
+        user(anna).send("not for it")
+        hers.join("bell")
+        user(anna).send("ring")
+        assert hers.receive()["data"] == "ring"
+
+
+def test_the_limit_of_rooms(live: ClientRooms, override: Callable[..., None]) -> None:
+    """One more is refused; a known one is not one more; one that is left makes room."""
+    override(WEBSOCKET_MAX_ROOMS=2)
+    live.join("room-1")
+    live.join("room-2")
+    live.join("room-2")
+    assert code_of(lambda: live.join("room-3"))[0] == "limit"
+    live.leave("room-1")
+    live.join("room-3")
+
+
+def test_joins_above_the_rate_wait_and_events_are_refused(override: Callable[..., None]) -> None:
+    """Joins come in order when their time has come."""
+    override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=2)
+    clock = Clock()
+    with WebSocketClient().rooms("/sync/") as live:
+        for number in range(4):
+            live.websocket.send_json({"id": number, "join": f"room-{number}"})
+        assert [live.websocket.receive_json()["id"] for _ in range(2)] == [0, 1]
+        live.websocket.send_json({"id": 9, "leave": "room-3"})
+        assert live.emit("ask", to="room-0")["pk"] == 0
+        assert live.emit("ask", to="room-0")["pk"] == 0
+        assert code_of(lambda: live.emit("ask", to="room-0"))[0] == "limit"
+        assert CALLS.count(("joined", "room-2")) == 0
+        clock.advance(1)
+        eventually(lambda: ("joined", "room-2") in CALLS)
+        assert ("joined", "room-3") not in CALLS
+        clock.advance(1)
+        eventually(lambda: ("left", "room-3") in CALLS)
+
+
+def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., None]) -> None:
+    """Each has its setting."""
+    override(WEBSOCKET_MAX_ROOM_EVENT=200, WEBSOCKET_MAX_ROOM_INFO=20)
+    live.join("room-1")
+    assert code_of(lambda: live.emit("ask", "x" * 300))[0] == "limit"
+    assert code_of(lambda: live.update({"x": "y" * 30}))[0] == "limit"
+    assert code_of(lambda: live.join("room-2", info={"x": "y" * 30}))[0] == "limit"
+    assert code_of(lambda: live.join("room-2", info=[1]))[0] == "invalid"
+    assert live.emit("ask", "x")["ask"] == "x"
+
+
+def test_a_hostile_client_harms_nobody(live: ClientRooms) -> None:
+    """10,000 joins: so many rooms as it may have, an answer to each, and others go on."""
+    with WebSocketClient().rooms("/sync/") as other:
+        for number in range(10_000):
+            name = f"room-{number}" if number % 2 else f"secret-{number}"
+            live.websocket._wire.send(json.dumps({"id": number, "join": name}))
+        live.websocket._look()
+        other.join("room-1")
+        assert other.emit("ask", 1) == {"pk": 1, "ask": 1}
+        codes = [live.websocket.receive_json() for _ in range(9_800)]
+        assert {each["error"]["code"] for each in codes if "error" in each} == {"limit", "unknown"}
+        assert sum("ok" in each for each in codes) <= 100
+
+
+def test_an_eviction_ends_the_room_alone(live: ClientRooms) -> None:
+    """By the id of the connection: it is told, gets nothing more, and may go on elsewhere."""
+    live.join("room-1")
+    live.join("room-2")
+    one = live.websocket
+    ids = [each.id for each in websockets()]
+    group("room-1").evict(ids[0], "bye")
+    group("room-1").send("late")
+    group("room-2").send("still")
+    assert live.receive("room-1") == {
+        "room": "room-1",
+        "ended": {"code": "evicted", "text": "bye"},
+    }
+    assert live.receive("room-2")["data"] == "still"
+    assert not live._waiting["room-1"]
+    eventually(lambda: ("left", "room-1") in CALLS)
+    assert code_of(lambda: live.emit("ask", to="room-1"))[0] == "invalid"
+    assert live.join("room-1")["missed"] == 0
+    assert not one.closed
+
+
+def websockets() -> list[Any]:
+    """The connections on the server's side."""
+    from dwebsocket.groups import seats
+
+    owners = {id(owner): owner for owner in seats._owners.values()}
+    return [owner.websocket for owner in owners.values()]  # type: ignore[attr-defined]
+
+
+def test_the_recheck_asks_allow_again(override: Callable[..., None]) -> None:
+    """Anonymous users, too. An exception keeps the room; a no ends it."""
+    override(WEBSOCKET_AUTH_RECHECK=60)
+    clock = Clock()
+    with WebSocketClient().rooms("/sync/") as live:
+        live.join("room-1")
+        live.join("room-2")
+        asked = len(CALLS)
+        ANSWERS.update({"room-1": lambda: False, "room-2": lambda: 1 / 0})
+        clock.advance(60)
+        eventually(lambda: len(CALLS) > asked + 2)
+        assert live.receive("room-1") == {
+            "room": "room-1",
+            "ended": {"code": "denied", "text": "This is not allowed."},
+        }
+        assert live.emit("ask", to="room-2")["pk"] == 2
+        assert ("left", "room-1") in CALLS
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error"),
+    [
+        ({"name": ""}, TypeError),
+        ({"presence": "yes"}, ValueError),
+        ({"events": "typing"}, TypeError),
+        ({"max_members": 0}, ValueError),
+        ({"rate": "x"}, TypeError),
+        ({"history": {"size": 3}}, ValueError),
+    ],
+)
+def test_a_wrong_class_is_an_error_at_once(
+    attributes: dict[str, Any], error: type[Exception]
+) -> None:
+    """And not in the first connection."""
+    with pytest.raises(error, match="Wrong"):
+        rooms(type("Wrong", (Room,), {"name": "x", **attributes}))
+
+
+def test_rooms_takes_rooms_and_options() -> None:
+    """Options are those of the decorators."""
+    with pytest.raises(TypeError, match="none was given"):
+        rooms()
+    with pytest.raises(TypeError, match="subclasses of Room"):
+        rooms(object)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no argument 'colour'"):
+        rooms(Chat, colour="red")
+    assert rooms(Chat, fallback=True, send_buffer=1000)
+
+
+class Small(Room):
+    name = "small"
+    max_members = 1
+    rate = 1
+
+
+def test_a_room_may_be_full(override: Callable[..., None]) -> None:
+    """It counts connections where users are not known. Its own rate limits its events."""
+    import sys
+    from types import SimpleNamespace
+
+    sys.modules["small_urls"] = SimpleNamespace(urlpatterns=[path("s/", rooms(Small))])  # type: ignore[assignment]
+    override(ROOT_URLCONF="small_urls")
+    with WebSocketClient().rooms("/s/") as one, WebSocketClient().rooms("/s/") as two:
+        one.join("small")
+        assert code_of(lambda: two.join("small"))[0] == "limit"
+        codes = [code_of(lambda: one.emit("x"))[0] for _ in range(4)]
+        assert codes == ["invalid", "invalid", "invalid", "limit"]
+        one.leave()
+        two.join("small")
