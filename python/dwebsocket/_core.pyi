@@ -239,6 +239,9 @@ class Connection:
         False when it cannot be queued.
         """
 
+    def answer_pings(self) -> None:
+        """Answers the client's `{"ping":1}` by `{"pong":1}`, from now on; nobody else gets it."""
+
     def begin_beat(self, seconds: float) -> None:
         """
         Sends an empty text message whenever nothing was sent for so long; the first call counts.

@@ -263,6 +263,10 @@ impl PyConnection {
         Ok(())
     }
 
+    fn answer_pings(&self) {
+        self.0.answer_pings();
+    }
+
     fn begin_ping(&self, py: Python<'_>) -> Option<PyPing> {
         py.detach(|| self.0.ping()).map(PyPing)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -11,8 +12,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django.urls import path
 
-from dwebsocket import group, user
-from dwebsocket.groups import backends, process
+from dwebsocket import UsageError, group, user
+from dwebsocket.groups import backends, process, seats
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
 from support.waiting import eventually
@@ -32,6 +33,7 @@ KEPT = {
     }
 }
 CALLS: list[Any] = []
+GO_ON = threading.Event()
 
 
 class Chat(Room):
@@ -47,6 +49,8 @@ class Chat(Room):
             raise PermissionDenied("the secret reason")
         if event == "miss":
             raise Http404
+        if event == "wait":
+            assert GO_ON.wait(60)
         if event == "break":
             raise RuntimeError("broken")
         if event == "say":
@@ -270,6 +274,7 @@ def test_an_exception_of_allow_refuses(live: ClientRooms, caplog: pytest.LogCapt
         *('{"id": null, "join": "room-1"}', '{"id": 1, "join": 1}'),
         *('{"id": 1, "join": "room-1", "since": 7}', '{"id": 1, "to": "room-1"}'),
         *('{"id": 1, "event": "say"}', '{"id": 1, "to": "room-1", "event": 1}', '{"ping": 2}'),
+        *('{"id": 1e999, "join": "room-1"}', '{"to": "room-1", "event": "x", "data": -1e999}'),
         *("[" * 100_000, '{"id": 1, "data": ' + '{"a":' * 5000, "1" * 10_000),
     ],
 )
@@ -293,6 +298,18 @@ def test_unknown_keys_are_ignored_and_ids_are_given_back(live: ClientRooms) -> N
         assert live.websocket.receive_json()["id"] == number
     live.websocket.send('{"ping": 1, "x": 2}')
     assert live.websocket.receive() == '{"pong":1}'
+
+
+def test_a_ping_is_answered_while_a_method_runs() -> None:
+    """By the engine: a page knows that the connection lives."""
+    GO_ON.clear()
+    with WebSocketClient().rooms("/sync/") as live:
+        live.join("room-1")
+        live.websocket.send_json({"id": 7, "to": "room-1", "event": "wait"})
+        live.websocket.send('{ "ping": 1 }')
+        assert live.websocket.receive() == '{"pong":1}'
+        GO_ON.set()
+        assert live.websocket.receive_json()["id"] == 7
 
 
 def test_two_names_of_one_group_get_each_message(live: ClientRooms) -> None:
@@ -463,8 +480,6 @@ def test_an_eviction_ends_the_room_alone(live: ClientRooms) -> None:
 
 def websockets() -> list[Any]:
     """The connections on the server's side."""
-    from dwebsocket.groups import seats
-
     owners = {id(owner): owner for owner in seats._owners.values()}
     return [owner.websocket for owner in owners.values()]  # type: ignore[attr-defined]
 
@@ -516,6 +531,34 @@ def test_rooms_takes_rooms_and_options() -> None:
     with pytest.raises(TypeError, match="no argument 'colour'"):
         rooms(Chat, colour="red")
     assert rooms(Chat, fallback=True, send_buffer=1000)
+
+
+class Seen(Room):
+    name = "seen"
+    presence = True
+
+    def joined(self) -> None:
+        CALLS.append(self.group.count_members())
+        self.websocket.update(self.name, info={"by": "the server"})
+
+
+def test_the_methods_of_a_room_know_its_members(override: Callable[..., None]) -> None:
+    """Without an entry in the settings; and they may change what others see."""
+    import sys
+    from types import SimpleNamespace
+
+    sys.modules["seen_urls"] = SimpleNamespace(urlpatterns=[path("s/", rooms(Seen))])  # type: ignore[assignment]
+    override(ROOT_URLCONF="seen_urls")
+    with WebSocketClient().rooms("/s/") as one, WebSocketClient().rooms("/s/") as two:
+        one.join("seen")
+        assert two.join("seen")["count"] == 2
+        eventually(lambda: CALLS == [1, 2])
+        while "updated" not in (told := one.receive()):
+            pass
+        assert told["updated"]["info"] == {"by": "the server"}
+    eventually(lambda: not seats._present)
+    with pytest.raises(UsageError):
+        group("seen").members()
 
 
 class Small(Room):

@@ -20,6 +20,7 @@ from dwebsocket.groups import (
     presence,
     publications,
     recovering,
+    seats,
 )
 from dwebsocket.groups.members import excluded, joinable, key_of, member_of
 
@@ -330,7 +331,7 @@ class Group:
             GroupUnavailable: The backend cannot be reached.
         """
         backend = self._backend("amembers")
-        presence.needs(backend.settings, self.name, "members()")
+        self._needs_presence(backend, "members()")
         return backend.members(self.name)[: history.checked_limit(limit)]
 
     async def amembers(self, limit: int | None = None) -> list[_core.Member]:
@@ -341,7 +342,7 @@ class Group:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`members`.
         """
         backend = backends.backend(self.using)
-        presence.needs(backend.settings, self.name, "members()")
+        self._needs_presence(backend, "members()")
         return (await backend.amembers(self.name))[: history.checked_limit(limit)]
 
     def count_members(self) -> int:
@@ -352,7 +353,7 @@ class Group:
             UsageError, GroupUnavailable: As :meth:`members`.
         """
         backend = self._backend("acount_members")
-        presence.needs(backend.settings, self.name, "count_members()")
+        self._needs_presence(backend, "count_members()")
         return len(backend.members(self.name))
 
     async def acount_members(self) -> int:
@@ -363,7 +364,7 @@ class Group:
             UsageError, GroupUnavailable: As :meth:`members`.
         """
         backend = backends.backend(self.using)
-        presence.needs(backend.settings, self.name, "count_members()")
+        self._needs_presence(backend, "count_members()")
         return len(await backend.amembers(self.name))
 
     # -- history ---------------------------------------------------------------------------------
@@ -437,6 +438,16 @@ class Group:
         after = None if since is None else history.read_position(since)
         most = history.checked_limit(limit)
         return after, (kept.size if most is None else min(most, kept.size), kept.seconds)
+
+    def _needs_presence(self, backend: Backend, what: str) -> None:
+        """
+        Raises for a group whose users are not known.
+
+        Raises:
+            UsageError: They are not.
+        """
+        if not seats.are_present(self.using, self.name):
+            presence.needs(backend.settings, self.name, what)
 
     # -- what the calls above share --------------------------------------------------------------
 

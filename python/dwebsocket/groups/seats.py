@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,8 @@ class Owner(Protocol):
 
 
 _owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()
+# How many of them are present, by the aliases and the names of groups.
+_present: Counter[tuple[str, str]] = Counter()
 _lock = unpatched.lock()
 _numbers = itertools.count(1)
 
@@ -44,9 +47,23 @@ def forget(number: int) -> None:
         _owners.pop(number, None)
 
 
+def note_presence(using: str, name: str, change: int) -> None:
+    """Counts the seats of a group that are present, or watch, in this process."""
+    with _lock:
+        _present[using, name] += change
+        if not _present[using, name]:
+            del _present[using, name]
+
+
+def are_present(using: str, name: str) -> bool:
+    """Whether a group has presence because a room of this process says so."""
+    return (using, name) in _present
+
+
 def _forget_parents_seats() -> None:
     global _owners, _lock
     _owners, _lock = WeakValueDictionary(), unpatched.lock()
+    _present.clear()
 
 
 at_fork(_forget_parents_seats)

@@ -18,7 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from dwebsocket import _core, clock, conf
-from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable
+from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.group_settings import Present
 from dwebsocket.groups import backends, history, membership_signals, presence, recovering, seats
 from dwebsocket.groups.members import joinable, key_of
@@ -139,7 +139,7 @@ class Rooms:
             steps = {"leave": self._leave_asked, "event": self._event, "update": self._update}
             result = yield from steps[request.kind](request)
             text = "" if request.id is None else wire.answer(request.id, result)
-        except (ConnectionClosed, Malformed):
+        except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
             yield from self._answer_error(request, self._refused(error, request.room))
@@ -181,13 +181,13 @@ class Rooms:
         room = known or found
         try:
             yield from self._ask(room)
-            if known is not None:
-                yield from self._join_again(known, request, info)
-                return
         except (Refused, PermissionDenied, Http404):
             if known is not None:
                 yield from self._leave(known)
             raise
+        if known is not None:
+            yield from self._join_again(known, request, info)
+            return
         room.group = group_of((yield hook(room.group_name)))
         if room.presence is True:
             server = (yield hook(room.info)) or {}
@@ -359,6 +359,8 @@ class Rooms:
         wish = presence.Wish(info, watches=True, is_present=room.presence is True)
         own = backends.backend(group.using).settings
         present = own.present(group.name) or Present(group.name)
+        seats.note_presence(group.using, group.name, 1)
+        room._is_present = True
         is_open = yield Call(
             lambda: presence.enter(group, websocket, seat, wish, present),
             lambda: presence.aenter(group, websocket, seat, wish, present),
@@ -418,6 +420,9 @@ class Rooms:
             return
         seats.forget(room._number)
         (self._websocket._seats or {}).pop(room.name, None)
+        if room._is_present:
+            room._is_present = False
+            seats.note_presence(room.group.using, room.group.name, -1)
         seat.leave()
         backends.backend(room.group.using).unsubscribe_if_unused(room.group.name)
 
@@ -441,7 +446,7 @@ class Rooms:
         """Calls ``joined`` or ``left``, which the client does not wait for."""
         try:
             yield hook(method)
-        except ConnectionClosed:
+        except (ConnectionClosed, SendTimeout):
             raise
         except Exception:
             _log.exception("%s of the room %r has failed", method.__name__, room.name)

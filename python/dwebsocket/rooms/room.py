@@ -67,6 +67,7 @@ class Room:
     # Of the connection, for `dwebsocket.rooms.connection`.
     _seat: _core.Seat | None = None
     _number: int = 0
+    _is_present: bool = False
     _info: dict[str, Any] | None = None
     _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
     _since: str = ""

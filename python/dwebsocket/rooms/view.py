@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dwebsocket import callbacks, clock, conf
+from dwebsocket import _core, callbacks, clock, conf
+from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.groups.of_view import ViewGroups
 from dwebsocket.handler import WebSocketHandler
+from dwebsocket.handshake.refusal import refuse
 from dwebsocket.rooms import calls, room, wire
 from dwebsocket.rooms.connection import Rooms
 from dwebsocket.rooms.names import Pattern
@@ -14,6 +16,7 @@ from dwebsocket.rooms.names import Pattern
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from dwebsocket.rooms.room import Room
@@ -40,6 +43,9 @@ class _Handler(WebSocketHandler):
         if self._its is None:
             self._its = Rooms(self.websocket, self.request, self.classes)
             self._its.owned_by(self)
+            connection = self.websocket._connection
+            if isinstance(connection, _core.Connection):
+                connection.answer_pings()
         return self._its
 
     def look_again(self) -> None:
@@ -88,6 +94,11 @@ class _AsyncHandler(_Handler):
         await calls.arun(self.its.end())
 
 
+def _unavailable(request: HttpRequest, *_: Any, **__: Any) -> HttpResponseBase:
+    """The view where there is no engine."""
+    return refuse(request, 501, needs_engine("A WebSocket with rooms"), "error")
+
+
 def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBase]:
     """
     Gives a view for WebSockets whose pages join rooms: ``path("live/", rooms(Chat, Bell))``.
@@ -113,5 +124,7 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
     found = [(Pattern(each.name), each) for each in classes]
     attributes = {"classes": found, "__module__": __name__, "__qualname__": "rooms"}
+    if NO_ENGINE:
+        return _unavailable
     view: type[_Handler] = type("rooms", (base,), attributes)
     return view.as_view(**options, subprotocols=(wire.SUBPROTOCOL, *own))

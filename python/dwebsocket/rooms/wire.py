@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -80,7 +81,7 @@ def read(message: str | bytes) -> Request:
         raise Malformed("binary message")
     _refuse_depth(message)
     try:
-        found = json.loads(message, parse_constant=_no_number)
+        found = json.loads(message, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Malformed("no JSON") from None
     if not isinstance(found, dict):
@@ -132,6 +133,14 @@ def _id(found: dict[str, Any]) -> Any:
 
 def _no_number(_: str) -> NoReturn:
     raise ValueError
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        # No answer could have it.
+        raise ValueError(text)
+    return number
 
 
 def _refuse_depth(message: str) -> None:

@@ -20,7 +20,7 @@ use std::os::{fd::IntoRawFd, unix::net::UnixStream};
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -106,6 +106,8 @@ pub struct Connection {
     time_slice: TimeSlice,
     /// For peers that asked for one.
     beat: OnceLock<Box<Beat>>,
+    /// Whether a page's pings are answered here.
+    answers_pings: AtomicBool,
     /// Messages that were written, queued or corked so far.
     sent: AtomicU64,
     /// Bytes that were read from the socket so far.
@@ -167,6 +169,7 @@ impl Connection {
             memberships: Memberships::default(),
             time_slice: TimeSlice::default(),
             beat: OnceLock::new(),
+            answers_pings: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
         }

@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::RawFd,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,15 +13,34 @@ use super::{
 };
 use crate::{
     engine::{base::clock, wakeup::hub::Watch},
-    protocol::message::Message,
+    protocol::message::{Kind, Message},
 };
 
 /// The longest coarse sleep: a moment so far ahead is still within the range of the clock.
 const LONGEST_COARSE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A page's ping, without blanks, and its answer.
+const PING: &[u8] = br#"{"ping":1}"#;
+const PONG: &[u8] = br#"{"pong":1}"#;
+/// A ping with more blanks is answered by the view.
+const LONGEST_PING: usize = 32;
+
+fn is_ping(message: &Message) -> bool {
+    let payload = &message.payload;
+    message.kind == Kind::Text
+        && payload.len() <= LONGEST_PING
+        && (payload.iter().filter(|byte| !byte.is_ascii_whitespace())).eq(PING)
+}
+
 impl Connection {
     /// Moves `messages` to the view's inbox, and sees to it that the view wakes.
     pub(crate) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
+        if self.answers_pings.load(Ordering::Relaxed) {
+            messages.retain(|message| !is_ping(message) || !self.write(Kind::Text, PONG));
+            if messages.is_empty() {
+                return;
+            }
+        }
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
         let waiting = self.inbox.push(messages);
         if waiting.sleeper {
@@ -30,6 +49,11 @@ impl Connection {
         for watch in waiting.watches {
             self.turns.notify(watch, bytes);
         }
+    }
+
+    /// From now on answers the pings of a page, which are messages, while there is room for that.
+    pub fn answer_pings(&self) {
+        self.answers_pings.store(true, Ordering::Relaxed);
     }
 
     /// Lets views run that have waited for long; to be called by the driver between any two reads.
