@@ -121,7 +121,9 @@ class Process:
             mailbox, number = _core.Mailbox(1024, self.hub, 0), next(self.numbers)
             now = f"2026-01-01T00:00:00.{number:06}+00:00"
             key = number.to_bytes(16, "big")
-            self.presence.enter(ROOM, mailbox, key, user, user, now, None, False, GRACE)
+            self.presence.enter(
+                ROOM, mailbox, key, user, user, now, None, False, GRACE, str(number), True
+            )
             self.tabs[mailbox] = user
         self.exchange.end(ROOM)
 
@@ -140,7 +142,7 @@ class Process:
             question = self.exchange.ask(ROOM)
             self.ask(question)
             found = self.exchange.gathered(question[0])
-        return {member.key: member.connections for member in found}
+        return {member.key: len(member.connections) for member in found}
 
 
 PROCESSES = st.integers(0, 2)

@@ -80,7 +80,7 @@ def test_the_page_and_its_stream(site: ModuleType) -> None:
             joined = anna.receive_json()
             assert joined["group"] == "room-42"
             assert joined["joined"].items() >= {**theirs, "user": "bert"}.items()
-        eventually(lambda: [m.connections for m in group("room-42").members()] == [1, 0])
+        eventually(lambda: [len(m.connections) for m in group("room-42").members()] == [1, 0])
 
 
 def test_a_member_cannot_speak_for_the_server(site: ModuleType) -> None:
