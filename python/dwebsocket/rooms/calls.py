@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Generator
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -30,8 +30,12 @@ Steps = Generator[Call, Any, T]
 
 def hook(method: Callable[..., Any], *args: Any) -> Call:
     """Calls a method of the project's, a function or a coroutine function."""
-    call = functools.partial(method, *args)
-    return Call(call, call if iscoroutinefunction(method) else sync_to_async(call))
+    return Call(functools.partial(method, *args), functools.partial(_await_hook, method, *args))
+
+
+async def _await_hook(method: Callable[..., Any], *args: Any) -> Any:
+    call = method if iscoroutinefunction(method) else sync_to_async(method)
+    return await call(*args)
 
 
 def twin(thing: Any, name: str, *args: Any, **kwargs: Any) -> Call:
@@ -60,7 +64,7 @@ def run(steps: Steps[T]) -> T:
 
 
 def _checked(result: Any) -> Any:
-    if inspect.iscoroutine(result):
+    if isinstance(result, CoroutineType):
         # It would count as a yes.
         result.close()
         raise UsageError(

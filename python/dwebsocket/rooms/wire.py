@@ -26,7 +26,8 @@ TEXTS: dict[str, str] = {
 # Objects and lists may be within each other so often: more could overflow the stack of a thread.
 _MAX_DEPTH = 100
 _SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
-_COMPACT = (",", ":")
+# With escapes: half a surrogate pair, which a client may send, is no text without them.
+_ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Malformed(Exception):
@@ -81,7 +82,7 @@ def read(message: str | bytes) -> Request:
         raise Malformed("binary message")
     _refuse_depth(message)
     try:
-        found = json.loads(message, parse_constant=_no_number, parse_float=_finite)
+        found = _DECODER.decode(message)
     except (ValueError, RecursionError):
         raise Malformed("no JSON") from None
     if not isinstance(found, dict):
@@ -143,6 +144,9 @@ def _finite(text: str) -> float:
     return number
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+
+
 def _refuse_depth(message: str) -> None:
     if message.count("[") + message.count("{") <= _MAX_DEPTH:
         return
@@ -163,8 +167,7 @@ def text(data: Any) -> str:
     Raises:
         TypeError, ValueError: JSON cannot represent it.
     """
-    # With escapes: half a surrogate pair, which a client may send, is no text without them.
-    return json.dumps(data, cls=DjangoJSONEncoder, separators=_COMPACT, allow_nan=False)
+    return _ENCODER.encode(data)
 
 
 def answer(request_id: Any, value: Any) -> str:
