@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django.urls import path
 
-from dwebsocket import UsageError, group, user
+from dwebsocket import UsageError, accept_websocket, group, user
 from dwebsocket.groups import backends, process, seats
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
@@ -96,8 +96,15 @@ class Bell(Room):
         return user(self.user)
 
 
+@accept_websocket(text_type=str, groups=["room-1"])
+def plain(request: Any) -> None:
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
 ANSWERS: dict[str, Callable[[], Any]] = {}
 urlpatterns = [
+    path("plain/", plain),
     path("sync/", rooms(Chat, Kept, Alias, Bell)),
     path("async/", rooms(AsyncChat, Kept, Alias, Bell)),
 ]
@@ -476,6 +483,33 @@ def test_an_eviction_ends_the_room_alone(live: ClientRooms) -> None:
     assert code_of(lambda: live.emit("ask", to="room-1"))[0] == "invalid"
     assert live.join("room-1")["missed"] == 0
     assert not one.closed
+
+
+def test_a_user_is_evicted_from_rooms_and_from_plain_groups(
+    anna: User, override: Callable[..., None]
+) -> None:
+    """All connections stay open; those in rooms are told."""
+    override(
+        MIDDLEWARE=[
+            "django.contrib.sessions.middleware.SessionMiddleware",
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+        ]
+    )
+    client = WebSocketClient()
+    client.force_login(anna)
+    with client.websocket("/plain/") as one, client.rooms("/sync/") as live:
+        live.join("room-1")
+        live.join("alias-1")
+        with WebSocketClient().websocket("/plain/") as other:
+            group("room-1").evict(anna.pk + 1)
+            group("room-1").evict(anna)
+            assert live.receive("room-1")["ended"] == {"code": "evicted", "text": ""}
+            assert live.receive("alias-1")["ended"] == {"code": "evicted", "text": ""}
+            eventually(lambda: group("room-1").count() == 1)
+            group("room-1").send("behind")
+            assert other.receive() == "behind"
+            one.send("echo")
+            assert one.receive() == "echo"
 
 
 def websockets() -> list[Any]:

@@ -201,6 +201,8 @@ class Rooms:
         if not is_open:
             self._give_up(room)
             return
+        if not self._joined:
+            self._checked_at = clock.now()
         self._joined[room.name] = room
         yield from self._call_quietly(room, room.joined)
         if room._seat is not None and room._seat.is_over and room.name in self._joined:
