@@ -105,6 +105,7 @@ def plain(request: Any) -> None:
 ANSWERS: dict[str, Callable[[], Any]] = {}
 urlpatterns = [
     path("plain/", plain),
+    path("slow/", rooms(Chat, send_buffer=10_000)),
     path("sync/", rooms(Chat, Kept, Alias, Bell)),
     path("async/", rooms(AsyncChat, Kept, Alias, Bell)),
 ]
@@ -387,6 +388,29 @@ def test_without_history_there_is_no_position(live: ClientRooms) -> None:
         "recovered": False,
         "missed": 0,
     }
+
+
+@pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest", "latest"])
+def test_a_loss_is_told_before_the_next_message(
+    policy: str, override: Callable[..., None]
+) -> None:
+    """Of a client that did not read for a while; what comes behind that comes whole."""
+    entry = {"BACKEND": "dwebsocket.groups.process", "SLOW": policy}
+    override(WEBSOCKET_GROUPS={"default": entry})
+    with backends.replaced(process.Backend), WebSocketClient().rooms("/slow/") as live:
+        live.join("room-1")
+        groups = backends.backend("default").groups
+        while not sum(n for name, n in groups.statistics().items() if "dropped" in name):
+            group("room-1").send("x" * 50_000)
+        assert group("room-1").count() == 1
+        group("room-1").send("y" * 50_000)
+        told: list[Any] = []
+        while {"room": "room-1", "recovered": False} not in told:
+            told.append(live.receive())
+            group("room-1").send("after")
+        # More may be lost meanwhile, which is told, too.
+        while live.receive().get("data") != "after":
+            pass
 
 
 def test_the_group_of_the_user_is_joined_by_a_room_only(
