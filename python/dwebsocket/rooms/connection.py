@@ -27,6 +27,7 @@ from dwebsocket.rooms.calls import Call, hook, twin
 from dwebsocket.rooms.rate import Bucket
 from dwebsocket.rooms.room import Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
+from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.worlds import user_key
 
 if TYPE_CHECKING:
@@ -426,6 +427,10 @@ class Rooms:
             room._is_present = False
             seats.note_presence(room.group.using, room.group.name, -1)
         seat.leave()
+        connection = self._websocket._connection
+        if isinstance(connection, AsgiConnection):
+            # What has come of the room goes out before the answer.
+            connection.flush_groups()
         backends.backend(room.group.using).unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:

@@ -717,6 +717,11 @@ class AsgiConnection:
                 self._paused = self._loop.create_future()
             return self._paused
 
+    def flush_groups(self) -> None:
+        """Puts what has come from groups before what is sent next. Any thread may call it."""
+        while not self._sealed and self._move_group_messages():
+            pass
+
     def _on_group_messages(self) -> None:
         """Moves messages of groups into the outbox, unless it still has some."""
         with self._room:
@@ -725,17 +730,21 @@ class AsgiConnection:
                 return
         self._move_group_messages()
 
-    def _move_group_messages(self) -> None:
+    def _move_group_messages(self) -> int:
+        """Moves some messages of groups; gives how many."""
         mailbox = self._mailbox
         if mailbox is None:
-            return
-        for message in mailbox.take():
-            event, size = to_event(message, binary=None if isinstance(message, str) else True)
-            with self._room:
+            return 0
+        with self._room:
+            # Of two threads one goes first, so that messages keep their order.
+            messages = mailbox.take()
+            for message in messages:
+                event, size = to_event(message, binary=None if isinstance(message, str) else True)
                 self._put(event, size)
         close = mailbox.member.close_frame()
         if close is not None:
             self.close(*close)
+        return len(messages)
 
     def _look_at_beat(self) -> None:
         """Sends a beat if nothing was sent for so long."""
