@@ -23,7 +23,6 @@ from dwebsocket import conf, unpatched, worlds
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
 from dwebsocket.compat.system import at_fork
-from dwebsocket.groups import evicting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -337,14 +336,11 @@ def tell_of_leaving(call: Callable[[], object]) -> None:
     _on_leave = call
 
 
-def _connections_of(user: str) -> Iterator[WebSocket]:
+def connections_of(user: str) -> Iterator[WebSocket]:
     """Gives the open connections of a user in this process."""
     for visitor in present("user", user):
         if visitor.is_open:
             yield visitor._websocket
-
-
-evicting.connections_of = _connections_of
 
 
 def close_here(user: Any, code: int, reason: str) -> int:
