@@ -391,9 +391,7 @@ def test_without_history_there_is_no_position(live: ClientRooms) -> None:
 
 
 @pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest", "latest"])
-def test_a_loss_is_told_before_the_next_message(
-    policy: str, override: Callable[..., None]
-) -> None:
+def test_a_loss_is_told_before_the_next_message(policy: str, override: Callable[..., None]) -> None:
     """Of a client that did not read for a while; what comes behind that comes whole."""
     entry = {"BACKEND": "dwebsocket.groups.process", "SLOW": policy}
     override(WEBSOCKET_GROUPS={"default": entry})

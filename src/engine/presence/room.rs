@@ -493,6 +493,7 @@ mod tests {
             key: USER.to_owned(),
             user: None,
             info: "{}".to_owned(),
+            connections: Vec::new(),
         }
     }
 
@@ -519,7 +520,7 @@ mod tests {
 
         fn enter(&mut self, number: usize) -> u32 {
             let id = [u8::try_from(number).unwrap(); 16];
-            let (place, _) = self.rooms[number].enter(id, facts(), None, GRACE);
+            let (place, _) = self.rooms[number].enter(id, facts(), "a".into(), None, GRACE);
             self.tell(number);
             place
         }
