@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django.urls import path
 
-from dwebsocket import UsageError, accept_websocket, group, user
+from dwebsocket import UsageError, _core, accept_websocket, group, user
 from dwebsocket.groups import backends, process, seats
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
@@ -201,6 +201,23 @@ def test_a_listed_event_goes_to_the_others(live: ClientRooms) -> None:
         }
         group("room-1").send("next")
         assert live.receive()["data"] == "next"
+
+
+@pytest.mark.parametrize("name", ["ended", "joined", "recovered", "room", 'x","ended":{"code":"y'])
+def test_no_member_speaks_for_the_server(live: ClientRooms, name: str) -> None:
+    """Whatever it calls an event and sends: only names in `events` are passed on, as such."""
+    forged = {"room": "room-1", "ended": {"code": "evicted"}, "from": {"user": "1"}, "id": 1}
+    with WebSocketClient().rooms("/sync/") as other:
+        other.join("room-1")
+        live.join("room-1")
+        live.emit(name, forged)
+        live.emit("typing", forged)
+        live.emit("say", forged)
+        event, message = other.receive(), other.receive()
+        assert event.keys() == {"room", "event", "data", "from"}
+        assert (event["event"], event["data"], event["from"]["user"]) == ("typing", forged, None)
+        assert message.keys() == {"room", "position", "data"}
+        assert json.loads(message["data"]) == forged
 
 
 @pytest.mark.parametrize(
@@ -557,6 +574,29 @@ def test_the_recheck_asks_allow_again(override: Callable[..., None]) -> None:
         }
         assert live.emit("ask", to="room-2")["pk"] == 2
         assert ("left", "room-1") in CALLS
+
+
+def test_a_client_that_always_says_something_is_rechecked(override: Callable[..., None]) -> None:
+    """And its joins have their turns: not only when no message waits."""
+    override(WEBSOCKET_AUTH_RECHECK=60)
+    GO_ON.clear()
+    with WebSocketClient().rooms("/sync/") as live:
+        live.join("room-1")
+        live.join("room-2")
+        ANSWERS["room-2"] = lambda: False
+        for number, name, event in [(7, "room-1", "wait"), (8, "room-2", "ask"), (9, "x", "ask")]:
+            live.websocket.send_json({"id": number, "to": name, "event": event})
+        live.websocket._look()
+        _core.step_clock(61)
+        GO_ON.set()
+        got = [live.websocket.receive_json() for _ in range(4)]
+        assert [each.get("id", each.get("ended")) for each in got] == [
+            7,
+            {"code": "denied", "text": "This is not allowed."},
+            8,
+            9,
+        ]
+        assert got[2]["error"]["code"] == "invalid"
 
 
 @pytest.mark.parametrize(

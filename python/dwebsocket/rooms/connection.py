@@ -100,6 +100,9 @@ class Rooms:
                 yield from self._answer_error(request, refused)
         else:
             yield from self._take(request)
+        if (due := self.due) is not None and due <= clock.now():
+            # A tick waits until no message does, and some client always has one more.
+            yield from self.look()
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
