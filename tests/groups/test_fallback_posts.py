@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,3 +87,45 @@ def test_by_postgres(own_server: Own, kind: Kind, folder: Path, atomic: bool) ->
         "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20}},
     }
     converse(own_server(kind, options=("--workers", "2"), settings=changed))
+
+
+def ask(page: Stream, **request: Any) -> Any:
+    """Ask for something in a room, and give the answer."""
+    page.send(json.dumps({"id": 1, **request}))
+    while "id" not in (answer := json.loads(page.message())):
+        pass
+    return answer["ok"]
+
+
+def test_the_process_of_a_page_in_rooms_dies(own_server: Own) -> None:
+    """Others see it leave, and it comes back to another process, with what it has missed."""
+    room = "sync-1"
+    kept = {"sync-*": {"size": 100, "seconds": 300}}
+    groups = {"default": {"HISTORY": kept, "PRESENCE": {"sync-*": {"grace": 0.1}}}}
+    settings = {"WEBSOCKET_GROUPS": groups}
+    server = own_server(GUNICORN_GTHREAD, options=("--workers", "2"), settings=settings)
+    with ExitStack() as stack:
+
+        def come(**more: Any) -> tuple[Stream, Any]:
+            page = stack.enter_context(Stream.open(server, "/live-rooms/sync/"))
+            return page, ask(page, join=room, **more)
+
+        def process_of(page: Stream) -> int:
+            return ask(page, to=room, event="pid")
+
+        page, answer = come()
+        process = process_of(page)
+        other = page
+        while process_of(other) == process:
+            other, _ = come()
+        os.kill(process, signal.SIGKILL)
+        with suppress(ConnectionResetError):
+            while page.event()[0] != "end":
+                pass
+        while "left" not in json.loads(other.message()):
+            pass
+        eventually(lambda: page.post("{}").status == 410)
+        ask(other, to=room, event="say", data="missed")
+        page, answer = come(since=answer["position"])
+        assert (answer["recovered"], answer["missed"], answer["count"]) == (True, 1, 2)
+        assert json.loads(page.message())["data"] == '"missed"'

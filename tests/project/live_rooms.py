@@ -1,17 +1,21 @@
 """A view with rooms."""
 
+import os
+
 from django.urls import path
 
 from dwebsocket.rooms import Room, rooms
 
 
 class Sync(Room):
-    """Says to all what it gets, and acknowledges."""
+    """Says to all what it gets, and acknowledges; or says which process it is in."""
 
     name = "sync-<slug:name>"
     presence = True
 
     def receive(self, event, data):
+        if event == "pid":
+            return os.getpid()
         self.group.send_json(data)
         return event
 

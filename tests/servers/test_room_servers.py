@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.event_stream import Stream
 from support.polling import Poller
 from support.raw_peer import RawPeer
 from support.server import GUNICORN_GTHREAD, UVICORN
@@ -62,3 +63,19 @@ def test_a_conversation_by_polling(server: Server, kind: str) -> None:
     poller = Poller.open(server, f"/live-rooms/{kind}/", query=query)
     converse(f"{kind}-{secrets.token_hex(4)}", poller.send, poller.message)
     poller.close(1000, "")
+
+
+@pytest.mark.parametrize("client", [Stream, Poller])
+def test_twenty_joins_in_one_post(server: Server, kind: str, client: type[Stream]) -> None:
+    """Each has its answer, in order; then what comes in any of the rooms."""
+    names = [f"{kind}-{secrets.token_hex(4)}" for _ in range(20)]
+    with client.open(server, f"/live-rooms/{kind}/") as page:
+        page.send(*(json.dumps({"id": number, "join": name}) for number, name in enumerate(names)))
+        answers = [json.loads(page.message()) for _ in names]
+        assert [(each["id"], each["ok"]["count"]) for each in answers] == [
+            (number, 1) for number in range(len(names))
+        ]
+        page.send(*(json.dumps({"to": name, "event": "say", "data": name}) for name in names))
+        assert [json.loads(page.message()) for _ in names] == [
+            {"room": name, "position": None, "data": json.dumps(name)} for name in names
+        ]
