@@ -19,6 +19,8 @@ mod opening;
 mod pressure;
 mod rate;
 mod room;
+mod rooms;
+mod rooms_judge;
 mod slow_download;
 mod stress;
 mod support;
