@@ -51,6 +51,10 @@ class Backends:
             raise ImproperlyConfigured(
                 f"WEBSOCKET_GROUPS has no backend {alias!r}; it has {known}."
             )
+        latest = self._latest.get(alias)
+        if latest is not None and latest.settings is settings:
+            # Without the hash of all settings: each call on a group comes here.
+            return latest
         backend = self._made.get((alias, settings))
         if backend is None or backend is not self._latest.get(alias):
             # Not under the lock: making one may import a library.
