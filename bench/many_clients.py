@@ -92,6 +92,15 @@ class Fleet:
         self._epoll.register(found, select.EPOLLIN | select.EPOLLOUT)
         return found
 
+    def send(self, texts: list[str]) -> None:
+        """Send short texts from each client, all together."""
+        data = b"".join(map(_frame, texts))
+        for client in self._sockets.values():
+            try:
+                client.sendall(data)
+            except BlockingIOError as error:
+                raise BenchError("the socket of a client is full") from error
+
     def read_until(self, tail: bytes) -> None:
         """Read until each client has got ``tail`` since the last :meth:`take`."""
         missing = {found for found, came in self._came.items() if tail not in came}
@@ -140,6 +149,15 @@ class Fleet:
         for came in self._came.values():
             came.clear()
         return found
+
+
+def _frame(text: str) -> bytes:
+    """Return a text of less than 64 KiB in a frame whose mask changes nothing."""
+    payload = text.encode()
+    size = bytes([0x80 | len(payload)])
+    if len(payload) > 125:
+        size = b"\xfe" + len(payload).to_bytes(2, "big")
+    return b"\x81" + size + bytes(4) + payload
 
 
 def messages(came: bytes) -> list[str]:
