@@ -29,6 +29,7 @@ use crate::{
 
 /// How many threads do work that blocks at once; further work waits.
 const MOST_BLOCKING_THREADS: usize = 8;
+const NO_BLOCKING_THREAD: &str = "cannot start a thread for work that blocks";
 
 /// A thread that drives connections until it is stopped.
 #[derive(Debug)]
@@ -107,10 +108,14 @@ impl Worker {
         }
         // As with the engine's own thread.
         let _signals = Blocked::here();
+        // The panic is written to the log, so see first whether the system gives one.
+        let spare = thread::Builder::new().spawn(|| ());
+        let spare = spare.map_err(Error::io(NO_BLOCKING_THREAD))?;
+        let _ = spare.join();
         let start = AssertUnwindSafe(|| drop(self.handle.spawn_blocking(|| ())));
         catch_unwind(start)
             .map_err(|panic| io::Error::other(text_of(panic.as_ref())))
-            .map_err(Error::io("cannot start a thread for work that blocks"))?;
+            .map_err(Error::io(NO_BLOCKING_THREAD))?;
         self.has_blocking_thread.store(true, Ordering::Release);
         Ok(())
     }
