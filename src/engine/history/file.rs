@@ -117,7 +117,7 @@ impl FileHistory {
         timeout: Duration,
         watcher: Arc<dyn Watcher>,
     ) -> io::Result<Self> {
-        let boot = boot();
+        let boot = boot()?;
         Ok(Self {
             open: Mutex::new(Opened::within(place.folder(), boot)?),
             place,

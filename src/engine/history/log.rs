@@ -45,11 +45,19 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A number for this boot of the machine; the same one for all boots where the system has none.
-pub(super) fn boot() -> u64 {
-    let digest = Sha256::digest(fs::read(BOOT_ID).unwrap_or_default());
-    digest
+///
+/// # Errors
+/// It cannot be read now, such as without a descriptor. With another number than that of the other
+/// processes this one would begin all of their files anew.
+pub(super) fn boot() -> io::Result<u64> {
+    let id = fs::read(BOOT_ID).or_else(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => Ok(Vec::new()),
+        _ => Err(error),
+    })?;
+    let digest = Sha256::digest(id);
+    Ok(digest
         .first_chunk()
-        .map_or(0, |part| u64::from_le_bytes(*part))
+        .map_or(0, |part| u64::from_le_bytes(*part)))
 }
 
 /// A record that this process has seen: where to go on reading.
