@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import struct
 import subprocess
 import time
@@ -45,6 +46,11 @@ class Fault:
     error: int
     of_engine: bool = False
     is_quiet: bool = False
+
+    def is_named(self, log: str) -> bool:
+        """Whether a log has the cause in words, the system's or Python's."""
+        of_python = self.kind is Kind.THREAD and "can't start new thread" in log
+        return of_python or os.strerror(self.error) in log
 
     def __str__(self) -> str:
         name = errno.errorcode.get(self.error, "short")

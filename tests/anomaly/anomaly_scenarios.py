@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from anomaly_members import UNABLE, Compressing, Member
 from anomaly_subject import WELL_S
 
-from support.server import is_running
+from support.server import descriptors, is_running
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 SYNC, ASYNC = "/anomaly/chat/", "/anomaly/async-chat/"
 # Beyond what the engine compresses on its own thread.
 LARGE = " " + "large" * 20_000
+# Messages that all of a chat send together: four members, each a small one and a large one.
+MESSAGES = 8
+# The history of another process outlives a server, and its scenario.
+_NUMBERS = (f"{number:06}" for number in itertools.count(1))
 
 
 class Scenario(Protocol):
@@ -56,9 +60,13 @@ class Chat:
         other: One of the same site in which none does.
         guest: The kind of member that comes while they fail.
         outage: What is done first.
+
+    Attributes:
+        has_full_disk: Whether messages that are kept may be dropped to make room.
     """
 
     stays = True
+    has_full_disk = False
 
     def __init__(
         self,
@@ -68,7 +76,6 @@ class Chat:
         outage: Callable[[], object] = lambda: None,
     ) -> None:
         self._subject, self._guest, self._outage = subject, guest, outage
-        self._numbers = (f"{number:06}" for number in itertools.count(1))
         self._far = _enter(other, SYNC)
         self._near: list[Member] = []
 
@@ -109,14 +116,20 @@ class Chat:
             for guest in came:
                 guest.close()
         assert not self._far.is_over, "a member in another process was closed"
-        accepted = [number for sender, number in sent if f"ok {number}" in sender.seen]
-        kept = self._far.server.get("/anomaly/kept/").json()["kept"]
-        assert set(accepted) <= set(kept), f"accepted {accepted}, kept {kept}"
         return (
             whole
-            and len(accepted) == len(sent)
+            and self._kept(sent) == len(sent)
             and not any(member.is_over or member.has_been_told for member in members)
         )
+
+    def _kept(self, sent: list[tuple[Member, str]]) -> int:
+        """Fail unless what was accepted is kept, once; give how many messages that are."""
+        accepted = [number for sender, number in sent if f"ok {number}" in sender.seen]
+        kept = self._far.server.get("/anomaly/kept/").json()["kept"]
+        are_kept = set(accepted) <= set(kept)
+        assert are_kept or self.has_full_disk, f"accepted {accepted}, kept {kept}"
+        assert len(kept) == len(set(kept)), f"kept twice: {kept}"
+        return len(accepted)
 
     def _all_hear(self) -> bool:
         try:
@@ -138,7 +151,7 @@ class Chat:
         self._near.append(_enter(self._subject, ASYNC))
 
     def _say(self, member: Member, rest: str) -> str:
-        number = next(self._numbers)
+        number = next(_NUMBERS)
         member.send(number + rest)
         return number
 
@@ -181,24 +194,45 @@ class Start(Chat):
         self._near = []
         old = self._subject.worker
         os.kill(old, signal.SIGKILL)
-        return eventually(lambda: next(iter(set(self._subject.workers()) - {old}), 0))
+
+        def begun() -> int:
+            new = next(iter(set(self._subject.workers()) - {old}), 0)
+            # Before it waits for connections its end is that of the server.
+            return new if new and "anon_inode:[eventpoll]" in descriptors(new) else 0
+
+        return eventually(begun)
 
     def act(self) -> bool:
         """Two guests come, and all speak."""
         return self._speak([self._far], [SYNC, ASYNC])
 
 
-class Reload(Chat):
-    """The worker is replaced in the ordinary way, and its connections are closed."""
+class End(Chat):
+    """
+    The server ends while all speak, or only its worker, which is replaced then.
+
+    Args:
+        subject: The server.
+        other: One of the same site that stays.
+        signal: What the server is sent.
+    """
 
     stays = False
-    signal = signal.SIGHUP
+
+    def __init__(self, subject: Server, other: Server, signal: int = signal.SIGTERM) -> None:
+        super().__init__(subject, other)
+        self._signal = signal
 
     def act(self) -> bool:
-        """Send the signal, and wait for the end."""
-        self._pid = self._subject.worker
-        self._subject.send_signal(self.signal)
-        eventually(self._has_ended, WELL_S, "the process has ended")
+        """All speak, and it gets the signal meanwhile."""
+        pid = self._subject.worker
+        members = [self._far, *self._near]
+        for member in members:
+            member.has_been_told = False
+        sent = [(each, self._say(each, "")) for each in members]
+        self._subject.send_signal(self._signal)
+        sent += [(each, self._say(each, LARGE)) for each in members]
+        eventually(lambda: not is_running(pid), WELL_S, "the process has ended")
 
         def all_know() -> bool:
             for member in self._near:
@@ -206,10 +240,9 @@ class Reload(Chat):
             return all(member.is_over for member in self._near)
 
         eventually(all_know, WELL_S, "all know that it has ended")
+        self._wait_for(sent, members)
+        self._kept(sent)
         return True
-
-    def _has_ended(self) -> bool:
-        return not is_running(self._pid)
 
 
 class Page:

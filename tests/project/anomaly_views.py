@@ -67,6 +67,11 @@ def kept(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"kept": [str(entry.message)[:6] for entry in group(ROOM).history()]})
 
 
+def _unable(error: Exception) -> HttpResponse:
+    log.warning("not done: %s", error)
+    return HttpResponse(repr(error), status=502)
+
+
 def dial(request: HttpRequest) -> HttpResponse:
     """Ask the echo of another server."""
     try:
@@ -74,7 +79,7 @@ def dial(request: HttpRequest) -> HttpResponse:
             websocket.send("echo")
             return HttpResponse(websocket.receive(timeout=20))
     except WebSocketError as error:
-        return HttpResponse(repr(error), status=502)
+        return _unable(error)
 
 
 async def async_dial(request: HttpRequest) -> HttpResponse:
@@ -84,7 +89,7 @@ async def async_dial(request: HttpRequest) -> HttpResponse:
             await websocket.asend("echo")
             return HttpResponse(await websocket.areceive(timeout=20))
     except WebSocketError as error:
-        return HttpResponse(repr(error), status=502)
+        return _unable(error)
 
 
 def fork(request: HttpRequest) -> HttpResponse:
@@ -92,7 +97,7 @@ def fork(request: HttpRequest) -> HttpResponse:
     try:
         child = os.fork()
     except OSError as error:
-        return HttpResponse(repr(error), status=502)
+        return _unable(error)
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
