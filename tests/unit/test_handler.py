@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -739,6 +740,24 @@ class TestTick:
             seen.append(made.client.receive())
         made.client.close()
         made.client.closing()
+
+    def test_the_first_comes_when_its_time_has_passed(self, kind: str, visit: Serve) -> None:
+        """Not as the connection opens."""
+
+        class Ticks(WebSocketHandler):
+            every = 0.1
+
+            def connect(self) -> None:
+                self.opened = time.monotonic()
+
+            def tick(self) -> None:
+                self.websocket.send_json(time.monotonic() - self.opened)
+
+        made = visit(of_kind(Ticks, kind).as_view())
+        made.serve()
+        # The engine's timers are those of the system, which count in milliseconds.
+        assert float(made.client.receive()) > 0.09
+        made.client.close()
 
     def test_one_call_at_a_time(self, kind: str, visit: Serve) -> None:
         """A tick waits for the message, and the message for the tick."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import database
+from dwebsocket import database, runners
 from dwebsocket.runners import thread
 from dwebsocket.runners.thread import ViewThreads
 from support.waiting import eventually
@@ -303,3 +303,12 @@ def test_forked_child_starts_anew() -> None:
     go.set()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert thread.join(10)
+
+
+def test_views_of_every_kind_are_waited_for() -> None:
+    """A view alone, while no handler and no callback runs."""
+    over = threading.Event()
+    runners.runner_of("thread").run("a view", over.wait)  # type: ignore[arg-type]
+    assert runners.join(0.01) is False
+    over.set()
+    assert runners.join(60) is True
