@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
 
+    __version__: str
+
 __all__ = [
     "ClientConnection",
     "ConnectionClosed",
@@ -97,6 +99,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = f"{__name__}.{_HOME_OF.get(name, name)}"
@@ -110,6 +114,15 @@ def __getattr__(name: str) -> Any:
         # Next time it is simply there.
         found = globals()[name] = getattr(found, name)
     return found
+
+
+def _version() -> str:
+    from importlib import metadata  # slow to import, and few ask
+
+    try:
+        return metadata.version("dwebsocket2")
+    except metadata.PackageNotFoundError:
+        raise AttributeError("dwebsocket2 is not installed: its version is not known") from None
 
 
 class _Package(ModuleType):
