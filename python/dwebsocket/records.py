@@ -81,6 +81,7 @@ class Record:
         path: The request's path.
         code: The close code, or the HTTP status of a refusal.
         reason: The reason beside it, or of the refusal.
+        user: The primary key of the user; empty without one, and in refusals.
     """
 
     event: str
@@ -89,10 +90,11 @@ class Record:
     path: str
     code: int
     reason: str
+    user: str = ""
 
     def __post_init__(self) -> None:
         # Text from a client must not forge a log line or control a terminal, whatever the event.
-        for name in ("peer", "path", "reason"):
+        for name in ("peer", "path", "reason", "user"):
             object.__setattr__(self, name, printable(getattr(self, name)))
 
     @classmethod
@@ -101,7 +103,10 @@ class Record:
     ) -> Record:
         """Gives the event of a request."""
         peer = request.META.get("REMOTE_ADDR") or ""
-        return cls(event, connection, peer, request.path, code, reason)
+        # Not `request.user`, which may query the database.
+        websocket = request.__dict__.get("websocket")
+        user, _ = getattr(websocket, "_visitor_names", ("", ""))
+        return cls(event, connection, peer, request.path, code, reason, user)
 
     def log(
         self,
