@@ -199,6 +199,20 @@ def test_board_is_one_for_all(start: Start, browser: Chrome) -> None:
         assert browser.execute_script(PAINTED) == 0
 
 
+def test_an_answer_comes_word_by_word_and_can_be_stopped(start: Start, browser: Chrome) -> None:
+    """Nothing of one that was stopped is in the next one."""
+    browser.get(start("answers", RUNSERVER).url("/", "http"))
+    ask, stop = (browser.find_element("id", name) for name in ("ask", "stop"))
+    ask.click()
+    eventually(lambda: "asked on a page" in text_of(browser, "answer"))
+    take_picture(browser, "answers")
+    stop.click()
+    assert not stop.is_enabled()
+    ask.click()
+    eventually(lambda: "there was" in text_of(browser, "answer"))
+    assert text_of(browser, "answer").startswith("Once upon a time there was")
+
+
 def test_page_of_a_task_gets_its_whole_log(start: Start, browser: Chrome) -> None:
     """Whenever it is opened."""
     server = start("task", RUNSERVER)

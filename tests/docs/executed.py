@@ -90,6 +90,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/settings.md": {"python": {"tests/docs/test_settings_page.py": 10}},
     "docs/signals.md": {"python": {SHORT: 1}},
     "docs/start.md": {"console": {SHELL: 5}, "html": {START: 1}, "python": {START: 4}},
+    "docs/streaming.md": {"python": {"tests/docs/test_streaming_page.py": 3}},
     "docs/tenants.md": {
         "python": {
             "tests/docs/test_tenants_page.py": 3,
@@ -110,6 +111,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/zh/migration.md": {"console": {CHINESE: 1}},
     "docs/zh/start.md": {"console": {CHINESE: 5}, "html": {CHINESE: 1}, "python": {CHINESE: 4}},
     "docs/zh/troubleshooting.md": {"console": {CHINESE: 1}},
+    "examples/answers/README.md": {"console": {SHELL: 1}},
     "examples/bell/README.md": {"console": {SHELL: 1}},
     "examples/board/README.md": {"console": {SHELL: 1}},
     "examples/chat/README.md": {"": {SHELL: 1}, "console": {SHELL: 1}, "python": {SHORT: 1}},

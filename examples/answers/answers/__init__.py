@@ -1,0 +1,1 @@
+"""An answer that comes in pieces, as those of language models do."""
