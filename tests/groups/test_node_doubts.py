@@ -159,3 +159,57 @@ def test_one_that_lives_and_does_not_answer_is_left_alone_for_a_while(
     later = clock.now() + nodes._PAUSE_S
     monkeypatch.setattr(clock, "now", lambda: later)
     assert asking.ask(other.number, QUESTION) is True
+
+
+class TestAllAreAsked:
+    """One of those that listen to a group hangs."""
+
+    GROUP = "asked"
+    SHORT_S, LONG_S = 1.0, 60.0
+
+    @pytest.fixture
+    def may_answer(self, asking: Node) -> Iterator[threading.Event]:
+        """Three nodes listen; of one the thread hangs until then."""
+        event = threading.Event()
+        acts = (lambda found: 1, lambda found: 2, lambda found: event.wait(60) and 3)
+        # Kept: a node that nobody has any more listens no longer.
+        others = [another(act) for act in acts]
+        for other in others:
+            other.listen(self.GROUP)
+        yield event
+        event.set()
+
+    def ask(self, node: Node, timeout: float = SHORT_S) -> tuple[list[Any], int]:
+        """Ask all of them; the answers in order."""
+        answers, asked = node.ask_all(self.GROUP, QUESTION, timeout)
+        return sorted(answers), asked
+
+    def test_it_costs_one_answer(self, asking: Node, may_answer: threading.Event) -> None:
+        """Then those of the others are enough. It is still among those that were asked."""
+        assert self.ask(asking) == ([1, 2], 3)
+        begun = clock.now()
+        for _ in range(6):
+            assert self.ask(asking) == ([1, 2], 3)
+        assert clock.now() - begun < 3 * self.SHORT_S
+
+    def test_who_asks_for_longer_waits(self, asking: Node, may_answer: threading.Event) -> None:
+        """What was too long for one question need not be so for another."""
+        assert self.ask(asking) == ([1, 2], 3)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(self.ask, asking, self.LONG_S)
+            may_answer.set()
+            assert asked.result() == ([1, 2, 3], 3)
+
+    def test_one_that_answers_again(self, asking: Node, may_answer: threading.Event) -> None:
+        """Is waited for again, also when it is slow."""
+        assert self.ask(asking) == ([1, 2], 3)
+        may_answer.set()
+        eventually(lambda: not asking._without)
+        assert self.ask(asking, self.LONG_S) == ([1, 2, 3], 3)
+
+    def test_one_that_comes_meanwhile(self, asking: Node, may_answer: threading.Event) -> None:
+        """Is waited for as the others are."""
+        assert self.ask(asking) == ([1, 2], 3)
+        other = another(lambda found: 4)
+        other.listen(self.GROUP)
+        assert self.ask(asking) == ([1, 2, 4], 4)

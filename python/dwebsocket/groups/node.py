@@ -14,7 +14,7 @@ import secrets
 import time
 from contextlib import suppress
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import close_old_connections, connections
 
@@ -55,6 +55,34 @@ class Doubtful(Exception):
     """The process has not answered another question yet, or did not do so in time just now."""
 
 
+class _Without(NamedTuple):
+    """
+    What a question to all was left without.
+
+    Attributes:
+        waited: Seconds that it took to find that out.
+        answered: The numbers of the nodes that have answered.
+        missing: How many have not.
+    """
+
+    waited: float
+    answered: frozenset[str]
+    missing: int
+
+    def allows(self, timeout: float, expected: int, found: list[dict[str, Any]]) -> bool:
+        """Whether only those that were silent before are missing among the answers ``found``."""
+        return (
+            timeout <= self.waited
+            and len(found) >= expected - self.missing
+            and self.answered <= _who(found)
+        )
+
+
+def _who(answers: list[dict[str, Any]]) -> frozenset[str]:
+    # A process of an older version does not say its number.
+    return frozenset(each.get("by", "") for each in answers)
+
+
 class Node:
     """
     This process, as others reach it. Any thread may use it, but no event loop.
@@ -82,6 +110,8 @@ class Node:
         # waits for an answer occupies a thread of the server, perhaps its only one.
         self._gone: dict[bytes, None] = {}
         self._doubtful: dict[bytes, float] = {}
+        # By the names of groups: what the last question to all was left without.
+        self._without: dict[str, _Without] = {}
 
     def start(self) -> None:
         """
@@ -139,7 +169,8 @@ class Node:
         """
         Gives the answers of all nodes that listen to the group ``name``, and how many these are.
 
-        Blocks until all have answered, ``timeout`` seconds at most.
+        Blocks until all have answered, ``timeout`` seconds at most. A process that hangs costs one
+        question that time: until it answers again, later ones wait for the others alone.
 
         Raises:
             GroupUnavailable: The backend cannot be reached.
@@ -147,20 +178,29 @@ class Node:
         self.start()
         mine = next(self._questions)
         answers = self._answers[mine] = SimpleQueue()
-        found: list[Any] = []
+        found: list[dict[str, Any]] = []
         try:
             expected = self._backend.count(name)
             self._tell(name, self._signed(question, mine))
             end = clock.now() + timeout
+            known = self._without.get(name)
             while len(found) < expected and (left := end - clock.now()) > 0:
+                if known is not None and known.allows(timeout, expected, found):
+                    break
                 with suppress(Empty):
                     found.append(_next_of(answers, left))
             while not answers.empty():
                 # Of processes that began after the count.
                 found.append(answers.get())
-            return found, max(expected, len(found))
         finally:
             del self._answers[mine]
+        expected = max(expected, len(found))
+        if len(found) == expected:
+            self._without.pop(name, None)
+        else:
+            waited = timeout if known is None else max(timeout, known.waited)
+            self._without[name] = _Without(waited, _who(found), expected - len(found))
+        return [each["answer"] for each in found], expected
 
     def _signed(self, question: dict[str, Any], mine: int) -> dict[str, Any]:
         sent_at = time.time()
@@ -195,7 +235,7 @@ class Node:
                 answer = _next_of(answers, min([timeout, *doubts[:1]]) - waited)
                 break
         self._doubtful.pop(number, None)
-        return answer
+        return answer["answer"]
 
     def _doubt(self, number: bytes, until: float) -> None:
         """Lets this question be the only one to a node."""
@@ -225,15 +265,18 @@ class Node:
     def take(self, found: dict[str, Any]) -> None:
         """Takes a question or an answer. On the thread of arrivals."""
         if (mine := found.get("answered")) is not None:
-            # Perhaps too late: then the asking thread has gone on.
             if (answers := self._answers.get(mine)) is not None:
-                answers.put(found["answer"])
+                answers.put(found)
+            else:
+                # Too late, the asking thread has gone on. But the process does answer.
+                self._without.clear()
             return
         if not self._backend.is_recent(found["sent_at"]):
             return
         try:
             answer = self._acts[found["act"]](found)
-            self.answer(found["from"], {"answered": found["question"], "answer": answer})
+            mine = {"answered": found["question"], "answer": answer, "by": self.number.hex()}
+            self.answer(found["from"], mine)
         finally:
             close_old_connections()
 
