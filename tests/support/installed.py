@@ -49,7 +49,7 @@ def is_here(part: str) -> bool:
             return has_program("apache2")
         case "autobahn":
             return SUITE.is_dir()
-        case "caddy" | "nginx" | "openssl":
+        case "caddy" | "nginx" | "openssl" | "promtool":
             return has_program(part)
         case "chromium":
             return has_program("chromium", "chromedriver")
