@@ -13,6 +13,8 @@ DATA = "tests/docs/test_data_blocks.py"
 #: The diagrams are drawn in a browser.
 SITE = "tests/docs/test_site.py"
 TRANSCRIPTS = "tests/docs/test_transcripts.py"
+#: And the files that lie beside the pages.
+DEPLOYMENT = "tests/docs/test_deployment_files.py"
 SHORT = "tests/docs/test_short_pages.py"
 GROUPS = "tests/docs/test_groups_snippets.py"
 START = "tests/test_start_page.py"
@@ -47,6 +49,9 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "nginx": {"tests/proxies/test_forwarded.py": 1},
         "python": {SHORT: 1},
     },
+    "docs/deployment/containers.md": {"python": {DEPLOYMENT: 1}},
+    "docs/deployment/routers.md": {"": {DEPLOYMENT: 1}},
+    "docs/deployment/systemd.md": {"": {DEPLOYMENT: 1}, "python": {DEPLOYMENT: 1}},
     "docs/fallback.md": {"js": {DATA: 1}, "json": {DATA: 2}, "python": {SHORT: 1}},
     "docs/fastapi.md": {
         "console": {"tests/servers/test_fastapi_page.py": 3},
