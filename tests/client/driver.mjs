@@ -27,7 +27,18 @@ for (const name of ["message", "state", "recovered", "joined", "left"]) {
   socket.on(name, (...values) => tell({ event: [name, ...values] }));
 }
 
+const rooms = {};
+const events = ["message", "state", "recovered", "joined", "left", "updated", "typing"];
+
 const calls = {
+  join: (name, options) => {
+    rooms[name] = socket.join(name, options);
+    for (const event of events) rooms[name].on(event, (...values) => tell({ event: [event, ...values] }));
+  },
+  emit: (name, ...values) => rooms[name].emit(...values),
+  update: (name, info) => rooms[name].update(info),
+  leave: (name) => rooms[name].leave(),
+  room: (name) => ({ state: rooms[name].state, members: rooms[name].members, position: rooms[name].position }),
   send: (data) => socket.send(data),
   sendBytes: (...bytes) => socket.send(new Uint8Array(bytes)),
   request: (...values) => socket.request(...values),
@@ -47,7 +58,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { id, call, with: values } = JSON.parse(line);
   (async () => calls[call](...values))().then(
     (value) => tell({ id, value: value ?? null }),
-    (error) => tell({ id, error: error.name }),
+    (error) => tell({ id, error: error.code }),
   );
 }
 process.exit(0);

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import uuid
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
+from websockets.sync.client import connect
 
+from support.blocking_proxy import BlockingProxy
 from support.browser import chromium
 from support.js_client import JsClient
+from support.pages import block, run
 from support.server import GUNICORN_GTHREAD, RUNSERVER, Server
 from support.waiting import eventually
 
@@ -17,12 +23,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 URLS = {"ROOT_URLCONF": "project.client_urls"}
+HISTORY = {
+    "WEBSOCKET_GROUPS": {"default": {"HISTORY": {"client-*": {"size": 100, "seconds": 300}}}}
+}
 
 
 @pytest.fixture(scope="module")
 def site(database: Path) -> Iterator[Server]:
     """The views, under gunicorn."""
-    with Server(GUNICORN_GTHREAD, database=database, settings=URLS) as server:
+    # Clients of the fallback in Node have no cookies, and so no CSRF token.
+    settings = {**URLS, **HISTORY, "MIDDLEWARE": ["dwebsocket.middleware.WebSocketMiddleware"]}
+    with Server(GUNICORN_GTHREAD, database=database, settings=settings) as server:
         yield server
 
 
@@ -88,6 +99,110 @@ class TestNode:
 
 
 @pytest.mark.needs("node")
+@pytest.mark.xdist_group("dwebsocket.js")
+class TestRooms:
+    """With the room of tests/project/client_views.py, in Node."""
+
+    @pytest.fixture(params=["websocket", "sse", pytest.param("polling", marks=pytest.mark.every)])
+    def url(self, request: pytest.FixtureRequest, site: Server) -> Iterator[str]:
+        """The view, also where no WebSocket gets through, and where responses are buffered."""
+        if request.param == "websocket":
+            yield site.url("/client/live/")
+        else:
+            with BlockingProxy(site, buffers=request.param == "polling") as proxy:
+                yield proxy.url("/client/live/")
+
+    def test_two_in_a_room(self, url: str) -> None:
+        """They know of each other, get what is said, and an end."""
+        name = f"client-{uuid.uuid4().hex}"
+        with (
+            JsClient(f"{url}?name=Anna", fallback=True) as anna,
+            JsClient(f"{url}?name=Ben", fallback=True) as ben,
+        ):
+            anna.call("join", name)
+            anna.is_told("state", "joined")
+            ben.call("join", name, {"info": {"mood": "good"}})
+            joined = {"mood": "good", "name": "Ben"}
+            eventually(lambda: [each["info"] for each in anna.of("joined")] == [joined], 60)
+            ben.is_told("state", "joined")
+            assert len(ben.call("room", name)["members"]) == 2
+            assert ben.call("emit", name, "say", {"text": "hi"}) == ["say", {"text": "hi"}]
+            anna.is_told("message", {"text": "hi"})
+            assert ben.call("emit", name, "typing", True) == {}
+            anna.is_told("typing", True)
+            assert ben.of("typing") == []
+            assert ben.call("update", name, {"mood": "bad"}) == {}
+            told = {"mood": "bad", "name": "Ben"}
+            eventually(lambda: told in [each["info"] for each in anna.of("updated")], 60)
+            # Away, and back.
+            anna.call("emit", name, "cut", None)
+            anna.is_told("state", "waiting")
+            ben.call("emit", name, "say", {"text": "meanwhile"})
+            anna.is_told("state", "joined", times=2)
+            anna.is_told("message", {"text": "meanwhile"})
+            assert anna.of("message") == [{"text": "hi"}, {"text": "meanwhile"}]
+            assert anna.of("recovered")[-1]["recovered"]
+            assert anna.of("left") == []
+            # Thrown out.
+            told_of = (each for each in anna.of("updated") if each["info"]["name"] == "Ben")
+            (connection,) = next(told_of)["connections"]
+            anna.call("emit", name, "evict", connection["id"])
+            ben.is_told("state", "ended")
+            assert ben.call("emit", name, "say", "late") == "error: evicted"
+            ben.call("join", "client-closed")
+            ben.is_told("state", "refused")
+            assert ben.call("emit", "client-closed", "say", "x") == "error: denied"
+            ben.call("join", name)
+            ben.is_told("state", "joined", times=2)
+            ben.call("leave", name)
+            ben.is_told("state", "left")
+
+
+def test_client_made_from_its_page(site: Server) -> None:
+    """The one on docs/write_a_client.md: it says something, comes back, and is thrown out."""
+    made = run("docs/write_a_client.md", "class Client:")
+    code = block("docs/write_a_client.md", "client.events()")
+    code = code.replace("ws://127.0.0.1:8000/live/", site.url("/client/live/"))
+    name = f"client-{uuid.uuid4().hex}"
+    code = code.replace("lobby-tea", name)
+    seen: list[dict[str, Any]] = []
+
+    class Enough(Exception):
+        pass
+
+    def see(room: str, message: dict[str, Any]) -> None:
+        assert room == name
+        seen.append(message)
+        client = made["client"]
+        if message.get("data") == '"missed"':
+            client.ask(to=name, event="evict")
+        elif "data" in message and len(seen) < 4:
+            # The connection ends, and what another process says meanwhile is missed.
+            client.ask(to=name, event="cut")
+            client.socket.recv = Mock(side_effect=missing)
+        if "ended" in message:
+            raise Enough
+
+    def missing(**_: Any) -> None:
+        with connect(site.url("/client/live/")) as other:
+            other.send(json.dumps({"id": 1, "join": name}))
+            other.send(json.dumps({"id": 2, "to": name, "event": "say", "data": "missed"}))
+            while json.loads(other.recv(60)).get("id") != 2:
+                pass
+        raise OSError("cut")
+
+    made["print"] = see
+    with pytest.raises(Enough):
+        exec(compile(code, "docs/write_a_client.md", "exec"), made)
+    data = [each["data"] for each in seen if "data" in each]
+    assert data[:2] == ['{"text": "hi"}', '"missed"']
+    joins = [each["ok"] for each in seen if "members" in str(each.get("ok"))]
+    assert [each["missed"] for each in joins] == [0, 1]
+    assert seen[-1]["ended"]["code"] == "evicted"
+    assert made["client"].rooms == {}
+
+
+@pytest.mark.needs("node")
 def test_reload(own_server: Callable[..., Server]) -> None:
     """gunicorn's reload: what is said during it arrives, in order and once."""
     server = own_server(GUNICORN_GTHREAD, settings=URLS)
@@ -109,8 +224,7 @@ def test_many_groups(own_server: Callable[..., Server]) -> None:
 
     It is told of the groups whose positions it has left out.
     """
-    history = {"default": {"HISTORY": {"client-*": {"size": 10, "seconds": 300}}}}
-    server = own_server(GUNICORN_GTHREAD, settings={**URLS, "WEBSOCKET_GROUPS": history})
+    server = own_server(GUNICORN_GTHREAD, settings={**URLS, **HISTORY})
     with JsClient(server.url("/client/many/"), resume=True) as client:
         eventually(lambda: len(client.of("recovered")) == 120)
         assert all(told["recovered"] for told in client.of("recovered"))
@@ -130,6 +244,7 @@ def browser(
     """Chromium at a page that imports the module by `{% static %}`; runs scripts there."""
     settings = {
         **URLS,
+        **HISTORY,
         "DEBUG": True,
         "STATIC_URL": "/static/",
         "INSTALLED_APPS": [
@@ -200,6 +315,25 @@ class TestChromium:
         eventually(lambda: page("return socket.state === 'waiting'"))
         page(event)
         eventually(lambda: page("return socket.state === 'open'"))
+
+    def test_rooms(self, page: Callable[[str], Any]) -> None:
+        """Two connections in a room; what is missed comes behind a break."""
+        script = """
+        return import("/static/dwebsocket/dwebsocket.js").then(({ connect }) => {
+          Math.random = () => 0.02;
+          window.said = [];
+          window.rooms = ["Anna", "Ben"].map((name) =>
+            connect(`/client/live/?name=${name}`).join("client-page"));
+          rooms[0].on("message", (data) => said.push(data));
+        });
+        """
+        page(script)
+        names = "return rooms.map((room) => room.members.map(({info}) => info.name).sort().join())"
+        eventually(lambda: page(names) == ["Anna,Ben"] * 2)
+        page("rooms[0].emit('cut').catch(() => {})")
+        eventually(lambda: page("return rooms[0].state") != "joined")
+        assert page("return rooms[1].emit('say', {a: 1})") == ["say", {"a": 1}]
+        eventually(lambda: page("return said") == [{"a": 1}])
 
     def test_handler_that_throws(self, page: Callable[[str], Any]) -> None:
         """Its error is reported, and the other handlers are called."""

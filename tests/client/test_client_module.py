@@ -40,12 +40,15 @@ def test_in_node(name: str) -> None:
     assert "fail 0" in done.stdout
 
 
-def test_size() -> None:
-    """Below 7,300 bytes by `gzip -c`, whose header has the file's name."""
+@pytest.mark.parametrize(
+    ("name", "most"), [("dwebsocket.js", 8192), ("react.js", 1024), ("vue.js", 1024)]
+)
+def test_size(name: str, most: int) -> None:
+    """The module below 8 KB, hooks below 1 KB, by `gzip -c`, whose header has the file's name."""
     compressed = io.BytesIO()
-    with gzip.GzipFile(MODULE.name, "wb", 6, compressed) as file:
-        file.write(MODULE.read_bytes())
-    assert compressed.tell() < 7300
+    with gzip.GzipFile(name, "wb", 6, compressed) as file:
+        file.write((FOLDER / name).read_bytes())
+    assert compressed.tell() < most
 
 
 def test_it_stands_alone() -> None:
@@ -80,7 +83,7 @@ def test_wheel_has_it() -> None:
 
 @pytest.mark.needs("typescript")
 def test_npm_packs_what_is_needed() -> None:
-    """The module, its types, and the description: nothing else."""
+    """The module, the hooks, their types, and the description: nothing else."""
     done = subprocess.run(
         ["npm", "pack", "--dry-run", "--json", "--offline"],
         cwd=FOLDER,
@@ -93,6 +96,10 @@ def test_npm_packs_what_is_needed() -> None:
         "dwebsocket.d.ts",
         "dwebsocket.js",
         "package.json",
+        "react.d.ts",
+        "react.js",
+        "vue.d.ts",
+        "vue.js",
     ]
 
 

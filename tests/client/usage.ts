@@ -1,4 +1,6 @@
-import { connect, type Failure, type Member, type Socket, type State } from "dwebsocket";
+import {
+  connect, type Failure, type Member, type Room, type RoomState, type Socket, type State,
+} from "dwebsocket";
 
 const socket: Socket = connect(new URL("https://site.example/ws/"), {
   protocols: ["chat.v2"],
@@ -42,6 +44,49 @@ console.log(facts, socket.bufferedAmount + 1);
 stop();
 socket.close();
 socket.close(4000, "done");
+
+// Rooms without types.
+const plain: Room = socket.join("room-42", { position: null, info: { name: "Mia" } });
+plain.on("message", (data, { position }) => console.log(data.text, position?.length));
+plain.on("typing", (data, member) => console.log(data, member.connections?.[0]?.id));
+const answer = await plain.emit("say", { text: "hi" }, { timeout: 5000 });
+console.log(answer.id, plain.members.length, plain.name);
+
+// And with them.
+type Rooms = {
+  [name: `room-${number}`]: {
+    message: { text: string };
+    events: { typing: boolean; say: (data: { text: string }) => number };
+    info: { name: string; typing: boolean };
+  };
+  bell: { message: { unread: number } };
+};
+const live = connect<Rooms>("/live/", { fallback: true });
+const room = live.join("room-42");
+const phases: RoomState[] = [room.state];
+room.on("message", (data) => console.log(data.text.length));
+room.on("typing", (data: boolean, member) => console.log(data, member.info.name.length));
+room.on("updated", (member) => console.log(member.info.typing));
+room.on("state", (state, why) => phases.push(state) && console.log(why?.code, why?.text?.length));
+room.on("recovered", ({ recovered, missed }) => recovered || console.log(missed + 1));
+const said: number = await room.emit("say", { text: "hi" });
+await room.emit("typing", true);
+await room.update({ typing: true });
+room.leave();
+console.log(said, live.join("bell").on("message", ({ unread }) => console.log(unread + 1)));
+
+// @ts-expect-error: no room has this name
+live.join("rooms");
+// @ts-expect-error: its data is a boolean
+room.emit("typing", 1);
+// @ts-expect-error: no event has this name
+room.emit("typed", true);
+// @ts-expect-error: others send no such event
+room.on("typed", () => {});
+// @ts-expect-error: nobody says this about himself
+room.update({ nickname: "Mia" });
+// @ts-expect-error: it can only be read
+room.position = "e-1";
 
 // @ts-expect-error: no event has this name
 socket.on("opened", () => {});

@@ -20,6 +20,7 @@ GROUPS = "tests/docs/test_groups_snippets.py"
 START = "tests/test_start_page.py"
 CHINESE = "tests/docs/test_chinese_pages.py"
 CLIENT = "tests/client/test_client_page.py"
+ROOMS = "tests/docs/test_rooms_in_chromium.py"
 
 # Pages, languages, and pairs of a test's file and the number of blocks that it executes.
 EXECUTED: dict[str, dict[str, dict[str, int]]] = {
@@ -85,8 +86,12 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "python": {GROUPS: 1, "tests/groups/test_recovery_page.py": 3},
     },
     "docs/rooms.md": {
+        "html": {ROOMS: 1},
+        "js": {ROOMS: 7},
         "json": {"tests/docs/test_rooms_page.py": 1},
-        "python": {"tests/docs/test_rooms_page.py": 9},
+        "python": {"tests/docs/test_rooms_page.py": 9, ROOMS: 2},
+        "tsx": {"tests/client/test_client_hooks.py": 1},
+        "vue": {"tests/client/test_client_hooks.py": 1},
     },
     "docs/scaling.md": {"": {SHELL: 2}},
     "docs/servers/asgi.md": {"console": {SHELL: 1}, "python": {SHORT: 3}},
@@ -106,6 +111,10 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/tokens.md": {"python": {"tests/docs/test_tokens_page.py": 7}},
     "docs/troubleshooting.md": {"console": {SHELL: 1}},
     "docs/views.md": {"python": {"tests/docs/test_views_page.py": 18}},
+    "docs/write_a_client.md": {
+        "mermaid": {SITE: 1},
+        "python": {"tests/client/test_client_live.py": 2},
+    },
     "docs/zh/deployment.md": {
         "": {CHINESE: 4},
         "apache": {CHINESE: 1},

@@ -85,7 +85,7 @@ def test_the_chat_and_its_test(
     own = ModuleType("chat.rooms")
     vars(own).update(run(PAGE, "class Chat(Room)"))
     monkeypatch.setitem(sys.modules, "chat.rooms", own)
-    (route,) = run(PAGE, "urlpatterns")["urlpatterns"]
+    (route,) = run(PAGE, "urlpatterns = [")["urlpatterns"]
     assert route.callback is vars(own)["live"]
     MEMBERSHIPS.create(room=1, user=anna.pk)
     run(PAGE, "def test_chat")["test_chat"](client, anna, None)

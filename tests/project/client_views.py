@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.template import engines
@@ -11,6 +12,7 @@ from django.urls import path
 
 import dwebsocket
 from dwebsocket import accept_websocket, group
+from dwebsocket.rooms import Room, rooms
 
 PAGE = """\
 {% load static %}<!doctype html>
@@ -26,6 +28,33 @@ PAGE = """\
   socket.on("message", (message) => messages.push(message));
 </script>
 """
+
+
+class Live(Room):
+    """A room in which all may say something."""
+
+    name = "client-<slug:name>"
+    presence = True
+    events = ("typing",)
+
+    def allow(self) -> bool:
+        """Nobody may be in one."""
+        return self.kwargs["name"] != "closed"
+
+    def info(self) -> dict[str, str]:
+        """What the URL says."""
+        return {"name": self.request.GET.get("name", "")}
+
+    def receive(self, event: str, data: Any) -> Any:
+        """Say it to all; or go away."""
+        if event == "evict":
+            self.group.evict(data or self.websocket.id, "Rude.")
+        elif event == "cut":
+            self.websocket.close(1012)
+        else:
+            self.group.send_json(data)
+        return [event, data]
+
 
 MODULE = Path(dwebsocket.__file__).parent / "static" / "dwebsocket" / "dwebsocket.js"
 ROOM_PAGE = """\
@@ -96,6 +125,7 @@ urlpatterns = [
     path("page/", page),
     path("room/<room>/", room),
     path("many/", many),
+    path("live/", rooms(Live, fallback=True)),
     path("room-page/<room>/", room_page),
     path("dwebsocket.js", module),
 ]

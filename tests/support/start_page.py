@@ -1,4 +1,4 @@
-"""The project of docs/start.md, as the page makes it."""
+"""The project of docs/start.md, as the page makes it, and what docs/rooms.md adds."""
 
 from __future__ import annotations
 
@@ -30,12 +30,24 @@ def make(folder: Path) -> list[str]:
             _run(folder, *arguments)
         if command.endswith(" startapp chat"):
             for _, text in blocks:
-                if (named := _FILE.match(text)) is not None and named[2] != ", below MIDDLEWARE":
-                    path = folder / named[1]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("a" if named[2] else "w") as file:
-                        file.write(text[named.end() :])
+                _write(folder, text)
     return commands
+
+
+def add_room(folder: Path) -> None:
+    """Add what docs/rooms.md has in five minutes more."""
+    text = (ROOT / "docs" / "rooms.md").read_text()
+    section = text.partition("\n## In five minutes\n")[2].partition("\n## ")[0]
+    for _, block in _BLOCK.findall(section):
+        _write(folder, block)
+
+
+def _write(folder: Path, text: str) -> None:
+    if (named := _FILE.match(text)) is not None and named[2] != ", below MIDDLEWARE":
+        path = folder / named[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a" if named[2] else "w") as file:
+            file.write(text[named.end() :])
 
 
 def _run(folder: Path, *arguments: str) -> None:

@@ -56,11 +56,13 @@ export interface Recovered {
   missed: number;
 }
 
-export interface Member {
+export interface Member<Info = Data> {
   key: string;
   user: string | null;
-  info: Data;
+  info: Info;
   since: string;
+  /** In rooms: each of the user's connections. */
+  connections?: { id: string; info: Info }[];
 }
 
 export interface Events {
@@ -74,9 +76,12 @@ export interface Events {
   left: (member: Member, group: string) => void;
 }
 
-/** What `send` and `request` reject with. */
+/** What `send`, `request`, and `emit` of a room reject with. */
 export interface Failure extends Error {
+  /** Of "RoomError": "denied", "unknown", "invalid", "limit", "unavailable", "failed", "evicted", "left" or "closed". */
+  code: string;
   name:
+    | "RoomError"
     | "ClosedError"
     | "QueueFullError"
     | "RefusedError"
@@ -92,7 +97,92 @@ export interface Answer<T = Data> {
 /** Text, bytes, or a value that becomes JSON. */
 export type Message = string | ArrayBuffer | ArrayBufferView | object | number | boolean | null;
 
-export interface Socket {
+/** "refused", "ended" and "left" are final: `join` gives a new room. */
+export type RoomState = "joining" | "joined" | "waiting" | "refused" | "ended" | "left";
+
+/** Why a room is in its state. */
+export interface RoomWhy {
+  /** For "waiting" that of the connection's close, or "unavailable"; else as of {@link Failure}. */
+  code: number | string;
+  /** What the server says beside it. */
+  text?: string;
+  /** For "waiting", as of {@link Why}. */
+  reason?: string;
+  delay?: number;
+}
+
+/**
+ * What a room is about: for `connect<{ bell: RoomType, [name: `room-${number}`]: RoomType }>()`.
+ *
+ * `events` has the data of each event; one that the server acknowledges is a function, from its data to the
+ * acknowledgement: `say: (data: { text: string }) => number`.
+ */
+export interface RoomType {
+  message?: unknown;
+  events?: object;
+  info?: unknown;
+}
+
+/** Rooms of which nothing more is known. */
+export type AnyRooms = { [name: string]: {} };
+
+type Of<Type, Key, Else = Data> = Key extends keyof Type ? NonNullable<Type[Key]> : Else;
+type Sent<Event> = Event extends (data: infer D) => unknown ? D : Event;
+type Acknowledged<Event> = Event extends (data: never) => infer A ? Awaited<A> : Data;
+type EventsOf<Type> = Of<Type, "events", Record<string, Data>>;
+/** What `message` handlers of a room get. */
+export type MessageOf<Type> = Of<Type, "message">;
+type NameOf<Events> = Extract<keyof Events, string>;
+
+export interface RoomEvents<Type = {}> {
+  message: (data: Of<Type, "message">, origin: { position: string | null }) => void;
+  state: (state: RoomState, why?: RoomWhy) => void;
+  /** Behind each join; false: messages are missing, and the page has to load its state anew. */
+  recovered: (recovered: { recovered: boolean; missed: number }) => void;
+  joined: (member: Member<Of<Type, "info">>) => void;
+  left: (member: Member<Of<Type, "info">>) => void;
+  updated: (member: Member<Of<Type, "info">>) => void;
+}
+
+export interface Room<Type = {}> {
+  readonly name: string;
+  readonly state: RoomState;
+  /** Those that are present; at most 100 of those that were there before, and all that came later. */
+  readonly members: Member<Of<Type, "info">>[];
+  /** The last position; null in a room without a history. */
+  readonly position: string | null;
+  /** Calls `handler` for each event; the result ends that. */
+  on<Name extends keyof RoomEvents<Type>>(name: Name, handler: RoomEvents<Type>[Name]): () => void;
+  /** An event of another page. */
+  on<Name extends Exclude<NameOf<EventsOf<Type>>, keyof RoomEvents>>(
+    name: Name,
+    handler: (data: Sent<EventsOf<Type>[Name]>, member: Member<Of<Type, "info">>) => void,
+  ): () => void;
+  /**
+   * Sends an event, and resolves with the acknowledgement.
+   *
+   * Rejects with RoomError and its code when the server refuses it or the room is "refused", "ended" or
+   * "left", else as `request` does.
+   */
+  emit<Name extends NameOf<EventsOf<Type>>>(
+    event: Name,
+    data?: Sent<EventsOf<Type>[Name]>,
+    options?: { timeout?: number },
+  ): Promise<Acknowledged<EventsOf<Type>[Name]>>;
+  /** Says what others see of this connection, in place of what was said before. Rejects as `emit` does. */
+  update(info: Partial<Of<Type, "info", object>>): Promise<object>;
+  /** Leaves it, if all that have joined it here have left. */
+  leave(): void;
+}
+
+export interface JoinOptions<Type = {}> {
+  /** The position from which on messages are missing here. */
+  position?: string | null;
+  /** What others see of this connection, beside what the server says. */
+  info?: Partial<Of<Type, "info", object>>;
+}
+
+export interface Socket<Rooms = AnyRooms> {
   /** Calls `handler` for each event; the result ends that. */
   on<Name extends keyof Events>(name: Name, handler: Events[Name]): () => void;
   /**
@@ -111,6 +201,14 @@ export interface Socket {
    * ConnectionLostError when the connection that was asked ends.
    */
   request<T = Data>(data: Data, options?: { timeout?: number }): Promise<Answer<T>>;
+  /**
+   * Joins a room, and joins it again after each break. Several joins of one name give one room, with the
+   * options of the first.
+   */
+  join<Name extends Extract<keyof Rooms, string>>(
+    name: Name,
+    options?: JoinOptions<Rooms[Name]>,
+  ): Room<Rooms[Name]>;
   /** Closes for good. What waits to be sent is rejected. */
   close(code?: number, reason?: string): void;
   readonly state: State;
@@ -129,4 +227,4 @@ export interface Socket {
  *
  * @param url Absolute, or relative to the page; its scheme may be http(s) or ws(s).
  */
-export function connect(url: Given<string | URL>, options?: Options): Socket;
+export function connect<Rooms = AnyRooms>(url: Given<string | URL>, options?: Options): Socket<Rooms>;

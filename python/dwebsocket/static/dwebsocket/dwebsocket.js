@@ -1,13 +1,15 @@
-// A WebSocket that comes back by itself: see docs/client.md.
-//
-// A link is one, or requests in its place. It takes messages from the queue, each once.
+// A WebSocket that comes back by itself: see docs/client.md. A link is one, or HTTP. It takes messages from the queue, each once.
 
 const MIB = 2 ** 20;
 
-const failure = (name, text) => Object.assign(new Error(text), { name });
+const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
-// An unhandled rejection would end a process of Node.
-const quiet = (promise) => (promise.catch(() => {}), promise);
+// One that nobody awaits ends no process of Node.
+const promise = (begin) => {
+  const made = new Promise(begin);
+  made.catch(() => {});
+  return made;
+};
 
 const parse = (text) => {
   try {
@@ -45,7 +47,7 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
     on.open(ws.protocol);
   };
   ws.onmessage = ({ data }) => on.message(typeof data === "string" ? data : new Uint8Array(data));
-  ws.onerror = () => isOpen || on.end(1006); // else onclose follows, also in Node 20 and 22
+  ws.onerror = () => isOpen || on.end(1006); // else onclose follows
   ws.onclose = ({ code, reason }) => on.end(code, reason);
   ws.end = (...why) => {
     ws.close();
@@ -56,7 +58,7 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
     while (queue.length && ws.readyState === 1) {
       if (ws.bufferedAmount >= MIB) {
         clearTimeout(drain);
-        drain = setTimeout(on.room, 50); // no event tells
+        drain = setTimeout(on.room, 50);
         return;
       }
       const { wire, resolve } = queue.shift();
@@ -181,7 +183,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
       } catch ({ status, wait, repeats, isRefused, message }) {
         const rest = batch.splice(0);
         if (status === 410 && !repeats) queue.unshift(...rest);
-        // Perhaps it has: they count as sent.
+        // They count as sent.
         else if (!isRefused || status === 410) rest.forEach((entry) => entry.resolve());
         else rest.forEach((entry) => entry.reject(failure("RefusedError", message)));
         end(status === 403 ? 1008 : 1006, message, wait, status === 403);
@@ -214,6 +216,28 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
   };
 };
 
+const emitter = () => {
+  const handlers = { __proto__: null };
+  return {
+    handlers,
+    on(name, handler) {
+      (handlers[name] ??= new Set()).add(handler);
+      return () => handlers[name].delete(handler);
+    },
+    emit(name, ...values) {
+      // A handler that throws stops nothing else.
+      handlers[name]?.forEach(async (handler) => {
+        try {
+          await handler(...values);
+        } catch (error) {
+          if (globalThis.document) throw error;
+          console.error(error);
+        }
+      });
+    },
+  };
+};
+
 export function connect(url, options = {}) {
   const { protocols = [], resume, former, fallback, csrfToken, positions = {}, text } = options;
   const { document: page, navigator, location } = globalThis;
@@ -221,62 +245,71 @@ export function connect(url, options = {}) {
   const beat = options.beat === 0 ? 0 : Math.min(300, Math.max(10, Math.round(options.beat) || 20));
   const known = new Map(Object.entries(resume ? positions : {})); // the newest last
   const ended = new AbortController();
-  const handlers = {};
+  const { handlers, on, emit } = emitter();
   const queue = [];
   const asked = new Map(); // by id
-  const dials = [-Infinity, -Infinity]; // when the last two attempts began
+  const dials = [-Infinity, -Infinity]; // of the last two attempts
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
-  let link, probe, held, timer, backTimer, doubtTimer;
+  let link, probe, held, timer, backTimer, doubtTimer, rooms;
   let ownId = "";
   let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
   let refusals = 0; // of handshakes, in a row
   let earliest = 0; // of the next attempt
-  let doubts = 0; // attempts left beside a silent connection; it gets nothing meanwhile
+  let doubts = 0; // attempts left beside a silent connection
   let beats; // whether the server has a heartbeat
   let silences = 0; // without any
   let hasWarned;
 
   const csrf = () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
 
-  const emit = (name, ...values) => {
-    // A handler that throws stops nothing else.
-    handlers[name]?.forEach(async (handler) => {
-      try {
-        await handler(...values);
-      } catch (error) {
-        if (page) throw error; // the browser reports it
-        console.error(error);
-      }
-    });
-  };
-
-  const become = (next, why) => {
-    state = next;
-    emit("state", next, why);
-  };
+  const become = (next, why) => emit("state", (state = next), why);
 
   const flush = () => {
-    // A message that is sent while a beat is late might get lost.
-    if (state === "open" && !held && !doubts && !link.isLate()) link.flush();
+    // A message might get lost while a beat is late.
+    if (state === "open" && !held && !doubts && !link.isLate()) link.inner.flush();
   };
 
   const put = (entry) => {
     if (state === "closed") return entry.reject(failure("ClosedError"));
     queue.push(entry);
     flush();
-    if (queue.includes(entry) && (queue.length > 1000 || sum(queue) > 16 * MIB)) {
+    if (!entry.ofLink && queue.includes(entry) && (queue.length > 1000 || sum(queue) > 16 * MIB)) {
       queue.splice(queue.indexOf(entry), 1);
       entry.reject(failure("QueueFullError"));
     }
+  };
+
+  // Without `reject` it ends with the connection.
+  const request = (body, timeout = 10000, resolve, reject) => {
+    const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
+    const settle = (how) => (value) => {
+      clearTimeout(clock);
+      asked.delete(id);
+      how?.(value);
+    };
+    const entry = {
+      wire: pack({ id, ...body }),
+      ofLink: !reject,
+      resolve() {},
+      reject: settle(reject),
+      answer: settle(resolve),
+    };
+    const clock = setTimeout(() => {
+      if (queue.includes(entry)) queue.splice(queue.indexOf(entry), 1);
+      entry.reject(failure("TimeoutError"));
+    }, Math.min(timeout, 2 ** 31 - 1));
+    asked.set(id, entry);
+    put(entry);
   };
 
   const dropQueue = () => queue.splice(0).forEach(put);
 
   // The next view does not know them.
   const loseRequests = () => {
+    queue.push(...queue.splice(0).filter((entry) => !entry.ofLink));
     for (const entry of asked.values()) {
       if (!queue.includes(entry)) entry.reject(failure("ConnectionLostError"));
     }
@@ -287,18 +320,107 @@ export function connect(url, options = {}) {
     known.set(group, position);
   };
 
+  const read = ({ data, binary }) => (binary ? toBytes(data) : text ? data : parse(data));
+
+  const makeRoom = (name, { position = null, info }) => {
+    const { on, emit } = emitter();
+    const members = new Map();
+    let phase = "joining";
+    let end, hasJoined;
+
+    const become = (next, why) => emit("state", (phase = next), why);
+
+    const say = (body, timeout) => promise((resolve, reject) => {
+      const fail = ({ text, code }) => reject(failure("RoomError", text, code));
+      if (end) return fail(end);
+      request(body, timeout, ({ ok, error }) => (error ? fail(error) : resolve(ok)), reject);
+    });
+
+    const note = (kind, member) => {
+      const isKnown = members.has(member.key);
+      if (kind === "left") members.delete(member.key);
+      else members.set(member.key, member);
+      if (hasJoined) emit(isKnown && kind === "joined" ? "updated" : kind, member);
+    };
+
+    const room = {
+      users: 0,
+      become,
+      end(next, why = { code: next }) {
+        if (end) return;
+        end = why;
+        rooms.delete(name);
+        become(next, why);
+      },
+      join() {
+        become("joining");
+        request({ join: name, since: position ?? (hasJoined && ""), info }, Infinity, ({ ok, error }) => {
+          if (end) return;
+          if (error?.code === "unavailable") {
+            setTimeout(() => phase === "waiting" && state === "open" && room.join(), Math.random() * 10000);
+            return become("waiting", error);
+          }
+          if (error) return room.end("refused", error);
+          const { recovered, missed, members: now = [] } = ok;
+          // Else the messages that come now move it there.
+          if (!recovered || !missed) position = ok.position;
+          members.forEach((member) => now.some(({ key }) => key === member.key) || note("left", member));
+          now.forEach((member) => note("joined", member));
+          hasJoined = true;
+          become("joined");
+          emit("recovered", { recovered, missed });
+        });
+      },
+      take(message) {
+        const { data, event, ended, recovered } = message;
+        if (phase !== "joined") return;
+        if (event) emit(event, data, message.from);
+        else if (ended) room.end("ended", ended);
+        else if (recovered === false) emit("recovered", { recovered, missed: 0 });
+        else if ("data" in message) {
+          position = message.position;
+          emit("message", read(message), { position });
+        }
+        for (const kind of ["joined", "left", "updated"]) {
+          for (const member of [message[kind] ?? []].flat()) note(kind, member);
+        }
+      },
+    };
+    room.own = {
+      name,
+      on,
+      emit: (event, data, { timeout } = {}) => say({ to: name, event, data }, timeout),
+      update(next) {
+        info = next;
+        return phase === "waiting" ? Promise.resolve({}) : say({ update: name, info });
+      },
+      leave() {
+        if (--room.users || end) return;
+        room.end("left");
+        if (state === "open") request({ leave: name }, Infinity);
+      },
+      get state() { return phase; },
+      get members() { return [...members.values()]; },
+      get position() { return position; },
+    };
+    return room;
+  };
+
+  const shut = (room) => setTimeout(() => room.end("ended", { code: "closed" }));
+
   const receive = (raw, mine) => {
     const message = typeof raw === "string" ? parse(raw) : raw;
     const plain = text ? raw : message;
     const { hasSpoken } = mine;
     mine.hasSpoken = true;
     if (message === raw) return emit("message", raw, {});
-    const { id, group, position, data, joined, left, missed } = message;
+    const { id, group, position, joined, left, missed } = message;
     let { recovered } = message;
-    if (asked.has(id) && "data" in message) return asked.get(id).answer(message);
+    if (asked.has(id) && ("data" in message || rooms)) return asked.get(id).answer(message);
+    if (rooms && message.room) return rooms.get(message.room)?.take(message);
     const [, epoch, offset] = split(position);
-    const [, lastEpoch, lastOffset] = split(known.get(group));
-    const isNew = epoch !== lastEpoch || +offset > +lastOffset;
+    const last = split(known.get(group));
+    const isNew = epoch !== last[1] || +offset > +last[2];
     const event = joined ? "joined" : left && "left";
     // What others say has a blank before it.
     if (!/^{"group": ?"/.test(raw) || !(resume || handlers[event]?.size)) emit("message", plain, {});
@@ -309,7 +431,7 @@ export function connect(url, options = {}) {
       mine.isTold = true;
       mine.groups.add(group);
       recovered &&= !mine.omitted.delete(group);
-      // A newer one may have come before, or the server be behind us.
+      // A newer one may have come before.
       const hasMoved = known.get(group) !== mine.dialled.get(group);
       if (hasMoved ? isNew : !recovered || (isNew && !missed)) know(group, position);
       emit("recovered", { group, recovered, missed });
@@ -318,12 +440,11 @@ export function connect(url, options = {}) {
       mine.groups.add(group);
       if (!isNew) return;
       know(group, position);
-      const own = message.binary ? toBytes(data) : text ? data : parse(data);
-      emit("message", own, { group, position });
+      emit("message", read(message), { group, position });
     }
   };
 
-  // The positions for the URL, and in `omitted` the groups of those that do not fit.
+  // For the URL. Groups that do not fit are put into `omitted`.
   const since = (length, omitted) => {
     const fitting = [];
     for (const pair of [...known].reverse()) {
@@ -345,13 +466,11 @@ export function connect(url, options = {}) {
   };
 
   const dial = (kind, isFirst) => {
-    let inner, isDropped, openedAt, heardAt, timeout, pulse, every;
+    let isDropped, openedAt, heardAt, timeout, pulse, every;
     const mine = {
       dialled: new Map(known),
       omitted: new Set(),
       groups: new Set(),
-      flush: () => inner?.flush(),
-      get bufferedAmount() { return inner?.bufferedAmount || 0; },
       silence: () => Date.now() - heardAt,
       isWatched: () => every && (beats || silences < 2),
       isLate: () => mine.isWatched() && mine.silence() > every * 1100,
@@ -360,16 +479,15 @@ export function connect(url, options = {}) {
         clearTimeout(pulse);
         if (mine !== link || !openedAt || !mine.isWatched()) return;
         const left = every * 1500 - mine.silence();
-        if (left > 0) {
-          pulse = setTimeout(mine.look, left);
-          return;
+        if (left > 0) pulse = setTimeout(mine.look, left);
+        else {
+          if (!beats) silences++;
+          mine.inner.end(1006, "silence");
         }
-        if (!beats) silences++;
-        inner.end(1006, "silence");
       },
       close(...how) {
         isDropped = true;
-        return inner?.close(...how);
+        return mine.inner?.close(...how);
       },
       drop() {
         clearTimeout(timeout);
@@ -400,6 +518,9 @@ export function connect(url, options = {}) {
         refusals = 0;
         if (kind !== "websocket") backTimer ??= setTimeout(back, 600000);
         mine.look();
+        const waiting = queue.splice(0);
+        rooms?.forEach((room) => room.join());
+        queue.push(...waiting);
         become("open");
         flush();
       },
@@ -447,15 +568,17 @@ export function connect(url, options = {}) {
         else if (kind === "sse" && reason === "timeout") transport = "polling"; // a proxy keeps events
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
         else if (fallback && navigator?.onLine !== false && ++failures > 1) transport = "sse";
-        tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0); // restart, too slow
+        tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
         wait ||= +/retry after ([\d.]+)/i.exec(reason)?.[1] || 0;
         wait = Math.min(wait, 86400) * 1000;
         earliest = Date.now() + wait;
         const delay = Math.max(pause(), wait + Math.random() * Math.min(30000, 500 * 2 ** tries++));
         timer = setTimeout(redial, delay);
         loseRequests();
-        become("waiting", { code, reason, delay });
-        if (inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
+        const why = { code, reason, delay };
+        rooms?.forEach((room) => room.become("waiting", why));
+        become("waiting", why);
+        if (mine.inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
       },
     };
     const begin = ([address, offered]) => {
@@ -474,7 +597,7 @@ export function connect(url, options = {}) {
       every = own ? +own : beat;
       if (every && !own) more.push("beat=" + every);
       const opening = [...since(at("ws", ...more).length, mine.omitted), ...more];
-      inner = (kind === "websocket" ? webSocketLink : httpLink)({
+      mine.inner = (kind === "websocket" ? webSocketLink : httpLink)({
         kind, at, csrf, queue, on, opening, protocols: offered,
       });
     };
@@ -485,7 +608,7 @@ export function connect(url, options = {}) {
       else begin(given);
     } catch (error) {
       if (isFirst && typeof url !== "function" && typeof protocols !== "function") throw error;
-      Promise.reject(error).catch(fail); // when the caller has the link
+      Promise.reject(error).catch(fail);
     }
     timeout = setTimeout(() => {
       on.end(1006, "timeout");
@@ -496,8 +619,10 @@ export function connect(url, options = {}) {
     return mine;
   };
 
-  // Until the next attempt may begin: at most two a second.
+  // At most two attempts a second.
   const pause = () => Math.min(1000, Math.max(0, dials[0] + 1000 - Date.now()));
+
+  const soon = (run) => (pause() ? setTimeout(run, pause()) : run());
 
   const redial = () => {
     clearTimeout(timer);
@@ -505,7 +630,7 @@ export function connect(url, options = {}) {
     become("connecting");
   };
 
-  // Whether the page is there at all. Browsers do not tell what refused a handshake.
+  // Browsers do not tell what refused a handshake.
   const ask = async (address) => {
     try {
       const { status, body } = await fetch(address, { cache: "no-store", signal: ended.signal });
@@ -524,7 +649,7 @@ export function connect(url, options = {}) {
     else [transport, failures] = ["websocket", 1];
   };
 
-  // Perhaps the network is another one now: tries a second WebSocket beside a silent one.
+  // Tries a second WebSocket beside a silent one.
   const doubt = () => {
     clearTimeout(doubtTimer);
     if (state !== "open" || transport !== "websocket" || probe || !doubts) return;
@@ -540,8 +665,7 @@ export function connect(url, options = {}) {
     if (isOnline) {
       tries = 0;
       clearTimeout(backTimer);
-      if (pause()) backTimer = setTimeout(back, pause());
-      else back();
+      backTimer = soon(back);
       if (beat && state === "open" && transport === "websocket") {
         doubts = 3;
         doubt();
@@ -549,16 +673,16 @@ export function connect(url, options = {}) {
     }
     if (state !== "waiting" || Date.now() < earliest) return;
     clearTimeout(timer);
-    if (pause()) timer = setTimeout(redial, pause());
-    else redial();
+    timer = soon(redial);
   };
 
   const finish = (code, reason, status) => {
-    for (const each of [timer, backTimer, doubtTimer]) clearTimeout(each);
+    [timer, backTimer, doubtTimer].forEach(clearTimeout);
     ended.abort();
     link?.drop();
     leave(probe);
     probe = link = undefined;
+    rooms?.forEach(shut);
     become("closed", { code, reason, ...(status && { status }) });
     dropQueue();
     loseRequests();
@@ -567,40 +691,24 @@ export function connect(url, options = {}) {
   link = dial(transport, true);
   globalThis.addEventListener?.("online", wake, ended);
   page?.addEventListener("visibilitychange", wake, ended);
-  // It may be kept for the Back button.
+  // The Back button may bring it back.
   globalThis.addEventListener?.("pagehide", () => link?.close(), ended);
 
   return {
-    on(name, handler) {
-      (handlers[name] ??= new Set()).add(handler);
-      return () => handlers[name].delete(handler);
+    on,
+    join(name, options = {}) {
+      rooms ??= new Map();
+      let room = rooms.get(name);
+      if (!room) {
+        rooms.set(name, (room = makeRoom(name, options)));
+        if (state === "open") room.join();
+        if (state === "closed") shut(room);
+      }
+      room.users++;
+      return room.own;
     },
-    send(data) {
-      return quiet((async () => {
-        const wire = pack(data);
-        return new Promise((resolve, reject) => put({ wire, resolve, reject }));
-      })());
-    },
-    request(data, { timeout = 10000 } = {}) {
-      return quiet((async () => {
-        const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
-        const wire = pack({ id, data });
-        return new Promise((resolve, reject) => {
-          const settle = (how) => (value) => {
-            clearTimeout(clock);
-            asked.delete(id);
-            how(value);
-          };
-          const entry = { wire, resolve() {}, reject: settle(reject), answer: settle(resolve) };
-          const clock = setTimeout(() => {
-            if (queue.includes(entry)) queue.splice(queue.indexOf(entry), 1);
-            entry.reject(failure("TimeoutError"));
-          }, Math.min(timeout, 2 ** 31 - 1));
-          asked.set(id, entry);
-          put(entry);
-        });
-      })());
-    },
+    send: (data) => promise((resolve, reject) => put({ wire: pack(data), resolve, reject })),
+    request: (data, { timeout } = {}) => promise((...how) => request({ data }, timeout, ...how)),
     close(code = 1000, reason = "") {
       if (state === "closed") return;
       const closed = link?.close(code, reason);
@@ -611,6 +719,6 @@ export function connect(url, options = {}) {
     get transport() { return transport; },
     get protocol() { return protocol; },
     get positions() { return Object.fromEntries(known); },
-    get bufferedAmount() { return sum(queue) + (link?.bufferedAmount ?? 0); },
+    get bufferedAmount() { return sum(queue) + (link?.inner?.bufferedAmount ?? 0); },
   };
 }

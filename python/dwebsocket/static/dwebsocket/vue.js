@@ -1,0 +1,42 @@
+// Rooms as a composable of Vue: see docs/rooms.md.
+import { shallowRef, toValue, watch } from "vue";
+
+export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
+  const messages = shallowRef([]);
+  const members = shallowRef([]);
+  const state = shallowRef(null);
+  const why = shallowRef();
+  const room = shallowRef(null);
+
+  const enter = (wanted, _, onCleanup) => {
+    [messages.value, members.value, state.value, why.value, room.value] = [[], [], null];
+    if (!live || !wanted) return;
+    const own = (room.value = live.join(wanted, { position, info }));
+    const draw = () => {
+      members.value = own.members;
+      state.value = own.state;
+    };
+    const stops = ["joined", "left", "updated"].map((event) => own.on(event, draw));
+    stops.push(
+      own.on("message", (data) => {
+        messages.value = [...messages.value, data].slice(-limit);
+      }),
+      own.on("state", (_, reason) => {
+        why.value = reason;
+        draw();
+      }),
+    );
+    draw();
+    onCleanup(() => {
+      for (const stop of stops) stop();
+      own.leave();
+    });
+  };
+  watch(() => toValue(name), enter, { immediate: true });
+
+  const emit = (...values) => {
+    const none = () => Promise.reject(Object.assign(new Error("no room"), { code: "left" }));
+    return room.value?.emit(...values) ?? none();
+  };
+  return { messages, members, state, why, room, emit };
+}
