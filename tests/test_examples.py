@@ -213,6 +213,70 @@ def test_an_answer_comes_word_by_word_and_can_be_stopped(start: Start, browser: 
     assert text_of(browser, "answer").startswith("Once upon a time there was")
 
 
+def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_path: Path) -> None:
+    """Cards, pointers, who changes what; a reload of the page or of the server loses nothing."""
+    from selenium.webdriver import ActionChains
+
+    server = start("kanban", RUNSERVER)
+
+    def titles(page: Chrome, lane: str) -> list[str]:
+        return page.execute_script(
+            f"return [...document.querySelectorAll('[data-column={lane}] .title')]"
+            ".map((title) => title.textContent)"
+        )
+
+    def is_live(page: Chrome) -> None:
+        eventually(lambda: text_of(page, "state") == "live", what="the board is live")
+
+    with chromium(tmp_path / "other") as other:
+        for page, name in ((browser, "Anna"), (other, "Ben")):
+            page.get(server.url(f"/boards/first/?name={name}", "http"))
+            is_live(page)
+        eventually(lambda: text_of(browser, "members") == "A\nB")
+        # What is written, and by whom.
+        other.find_element("css selector", "[data-column=doing] .add").click()
+        eventually(lambda: "New card" in titles(browser, "doing"))
+        title = other.find_elements("css selector", "[data-column=doing] .title")[-1]
+        title.click()
+        by = "return document.querySelector('[data-by]')?.dataset.by"
+        eventually(lambda: browser.execute_script(by) == "Ben", what="who writes")
+        title.send_keys(", written by Ben")
+        take_picture(browser, "kanban")
+        title.send_keys("\n")
+        eventually(lambda: "written by Ben" in titles(browser, "doing")[-1])
+        eventually(lambda: browser.execute_script(by) is None, what="Ben has written")
+        # Dragged to another column, with the pointer that does it.
+        card = browser.find_elements("css selector", "[data-column=ideas] .tools")[0]
+        actions = ActionChains(browser)
+        actions.move_to_element_with_offset(card, -20, 0).click_and_hold()
+        for _ in range(10):
+            actions.move_by_offset(30, 2).pause(0.05)
+        actions.perform()
+        pointer = "return document.querySelector('.pointer')?.textContent"
+        eventually(lambda: other.execute_script(pointer) == "Anna", what="the pointer")
+        ActionChains(browser).release().perform()
+        eventually(lambda: "Invite a friend to this board" in titles(other, "doing"))
+        # What happens while a page is away is there when it comes back.
+        browser.get("about:blank")
+        other.find_element("css selector", "[data-column=done] [data-delete]").click()
+        eventually(lambda: titles(other, "done") == [])
+        browser.back()
+        is_live(browser)
+        eventually(lambda: titles(browser, "done") == [])
+        for lane in ("ideas", "doing"):
+            eventually(lambda lane=lane: titles(browser, lane) == titles(other, lane))
+        # On a phone columns are beside the screen, and cards have arrows.
+        browser.set_window_size(390, 800)
+        browser.refresh()
+        is_live(browser)
+        wide = "return document.documentElement.scrollWidth <= innerWidth"
+        assert browser.execute_script(wide)
+        browser.find_element("css selector", "[data-column=ideas] [data-step='1']").click()
+        eventually(lambda: titles(other, "ideas") == [])
+        browser.set_window_size(900, 700)
+        browser.get("about:blank")
+
+
 def test_page_of_a_task_gets_its_whole_log(start: Start, browser: Chrome) -> None:
     """Whenever it is opened."""
     server = start("task", RUNSERVER)

@@ -131,6 +131,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "examples/chat/README.md": {"": {SHELL: 1}, "console": {SHELL: 1}, "python": {SHORT: 1}},
     "examples/dashboard/README.md": {"console": {SHELL: 1}},
     "examples/fastapi_beside/README.md": {"console": {SHELL: 1}},
+    "examples/kanban/README.md": {"console": {SHELL: 1}},
     "examples/moved/README.md": {"console": {SHELL: 1}},
     "examples/recipes/README.md": {"console": {SHELL: 1}},
     "examples/task/README.md": {"console": {SHELL: 1}},
