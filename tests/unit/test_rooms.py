@@ -605,6 +605,8 @@ def test_a_client_that_always_says_something_is_rechecked(override: Callable[...
         ({"name": ""}, TypeError),
         ({"presence": "yes"}, ValueError),
         ({"events": "typing"}, TypeError),
+        ({"events": ["typing", "joined"]}, ValueError),
+        ({"events": ["message"]}, ValueError),
         ({"max_members": 0}, ValueError),
         ({"rate": "x"}, TypeError),
         ({"history": {"size": 3}}, ValueError),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: The methods that a project may write, each a function or a coroutine function.
 HOOKS = ("allow", "info", "receive", "joined", "left", "group_name")
 
+# What a page is told by the server under the same names as events of other pages.
+_OF_THE_SERVER = frozenset({"joined", "left", "message", "recovered", "state", "updated"})
 # A room's own rate has bursts of so many seconds, as the settings have by default.
 _BURST_S = 3
 
@@ -42,7 +44,8 @@ class Room:
         history: Whether a page that comes back gets what it has missed; None if the group has an
             entry in ``HISTORY``.
         events: The names of events that are passed on to the other members as they are, without a
-            call of :meth:`receive`.
+            call of :meth:`receive`. None of ``message``, ``joined``, ``left``, ``updated``,
+            ``recovered`` and ``state``, which pages take for the server's.
         max_members: The most users with presence, else the most connections; None for no limit.
         rate: The events a second of one connection to this room, with bursts of three times as
             many; None for ``WEBSOCKET_ROOMS_RATE`` alone.
@@ -170,6 +173,10 @@ def check(cls: object) -> None:
         )
     if isinstance(cls.events, str) or not all(isinstance(each, str) for each in cls.events):
         raise TypeError(f"{where}.events must be a list of names, not {cls.events!r}")
+    for each in _OF_THE_SERVER.intersection(cls.events):
+        raise ValueError(
+            f"{where}.events has {each!r}, which pages take for the server's: rename it"
+        )
     _check_number(f"{where}.max_members", cls.max_members, int)
     _check_number(f"{where}.rate", cls.rate, (int, float))
 
