@@ -66,7 +66,7 @@ SCENARIOS: dict[str, tuple[set[Kind], tuple[pytest.MarkDecorator, ...]]] = {
     "dial": (NETWORK | {Kind.WAIT, Kind.MAP}, ()),
     "fork": ({Kind.FORK, Kind.THREAD}, ()),
     "reload": (ALL | {Kind.FORK}, ()),
-    "shutdown": (ALL, ()),
+    "shutdown": (ALL, (pytest.mark.every("starts a server for each call"),)),
 }
 # Faults that a scenario is known not to stand, with the reason. The sample leaves them out.
 KNOWN: dict[tuple[str, str], str] = {}
