@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
 
 from dwebsocket import checks, preloading, sign_out
 from dwebsocket.compat.django import extend_asgi_handler
@@ -15,7 +16,7 @@ class DwebsocketConfig(AppConfig):
     """The application."""
 
     name = "dwebsocket"
-    verbose_name = "WebSockets"
+    verbose_name = _("WebSockets")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

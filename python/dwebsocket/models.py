@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -38,8 +39,8 @@ class OpenWebSocket(models.Model):
             ("view_websockets", "Can view open WebSockets"),
             ("close_websockets", "Can close WebSockets"),
         )
-        verbose_name = "open WebSocket"
-        verbose_name_plural = "open WebSockets"
+        verbose_name = _("open WebSocket")
+        verbose_name_plural = _("open WebSockets")
 
     def __str__(self) -> str:
         return f"WebSocket {self.pk}"

@@ -72,6 +72,19 @@ def test_the_index_links_to_it_for_those_who_may(
     assert (f'href="{PAGE}"' in index) == is_there
 
 
+def test_it_speaks_the_language_of_its_reader(server: Server) -> None:
+    """That of Django's cookie; the script gets its texts with the data."""
+    reader = Person(server, "root")
+    reader.cookies["django_language"] = "zh-hans"
+    page = reader.get(PAGE).body.decode()
+    for text in ("<h2>打开的 WebSocket</h2>", "个进程已回答", "<dt>已登录</dt>", "视图和路径"):
+        assert text in page
+    data = re.search(r'<script id="ws-data"[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert data is not None
+    assert json.loads(data[1])["texts"]["now"] == "现在"
+    assert ">Search<" not in page
+
+
 def test_what_clients_choose_is_escaped(root: Person) -> None:
     """The path, the program's name, and users' names."""
     script = "<script>alert(1)</script>"

@@ -12,6 +12,7 @@ from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from dwebsocket import announcements, worlds
@@ -79,7 +80,7 @@ def show(request: HttpRequest, site: AdminSite) -> HttpResponse:
         problem = str(error)
     context = {
         **site.each_context(request),
-        "title": "WebSockets",
+        "title": _("WebSockets"),
         "opts": OpenWebSocket._meta,
         "problem": problem,
         "is_on": survey.is_on(),
@@ -115,7 +116,7 @@ def close(request: HttpRequest, site: AdminSite) -> HttpResponse:
             counts, missing = survey.ask("close", key=key, code=code, reason=reason, realm=realm)
             what = f"WebSocket {key}"
     except GroupUnavailable as error:
-        messages.error(request, f"Nothing was closed: {error}.")
+        messages.error(request, _("Nothing was closed: %(error)s.") % {"error": error})
         return _back(request, site)
     closed = sum(counts)
     LogEntry.objects.create(
@@ -127,11 +128,12 @@ def close(request: HttpRequest, site: AdminSite) -> HttpResponse:
         change_message=f"Closed {closed} WebSockets with {code}.",
     )
     if missing:
-        messages.warning(request, f"{closed} closed; {missing} processes did not answer.")
+        told = _("%(closed)d closed; %(missing)d processes did not answer.")
+        messages.warning(request, told % {"closed": closed, "missing": missing})
     elif closed:
-        messages.success(request, f"{closed} closed.")
+        messages.success(request, _("%(closed)d closed.") % {"closed": closed})
     else:
-        messages.info(request, "It was closed already.")
+        messages.info(request, _("It was closed already."))
     return _back(request, site)
 
 

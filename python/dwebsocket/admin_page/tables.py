@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.template.defaultfilters import filesizeformat
+from django.utils.translation import gettext_lazy as _
 
 from dwebsocket.durations import BOUNDS
 from dwebsocket.operations import listing, series, survey
@@ -28,9 +29,34 @@ _NONE = "\u2013"
 
 # The columns of the table: the name to sort by, and the head.
 _COLUMNS = (
-    *(("", "View and path"), ("", "User"), ("", "Address"), ("age", "Open for")),
-    *(("messages_in", "In"), ("messages_out", "Out"), ("queued", "Queued"), ("ping", "Ping")),
+    *(("", _("View and path")), ("", _("User")), ("", _("Address")), ("age", _("Open for"))),
+    *(("messages_in", _("In")), ("messages_out", _("Out"))),
+    *(("queued", _("Queued")), ("ping", _("Ping"))),
 )
+
+# What the script of the charts says: it asks for each text by the English one.
+_CHART_TEXTS = {
+    "Open": _("Open"),
+    "Handshakes and ends a second": _("Handshakes and ends a second"),
+    "Messages a second": _("Messages a second"),
+    "Bytes a second": _("Bytes a second"),
+    "open": _("open"),
+    "opened": _("opened"),
+    "refused": _("refused"),
+    "closed": _("closed"),
+    "in": _("in"),
+    "out": _("out"),
+    "dropped": _("dropped"),
+    "{} min ago": _("{} min ago"),
+    "now": _("now"),
+    "top {}": _("top {}"),
+    "Charts: {}": _("Charts: {}"),
+    "live": _("live"),
+    "live, {} processes missing": _("live, {} processes missing"),
+    "ended: {}": _("ended: {}"),
+    "reload the page": _("reload the page"),
+    "waiting for the server": _("waiting for the server"),
+}
 
 
 def page_number(text: str) -> int:
@@ -74,7 +100,7 @@ def context(
     leaders = {
         kind: _leaders([part["leaders"][kind] for part in parts]) for kind in ("users", "addresses")
     }
-    names = _names({row["user"] for row in rows} | {user for user, _ in leaders["users"]})
+    names = _names({row["user"] for row in rows} | {user for user, count in leaders["users"]})
     total = site["total"]
     pages = max(1, math.ceil(found["count"] / PER_PAGE))
     return {
@@ -98,8 +124,8 @@ def context(
         "events": _coded(total["events"]),
         "groups": total["groups"].items(),
         "durations": [
-            ("Pings", "None answered yet.", _buckets(total["pings"])),
-            ("Methods of handlers", "None has run.", _buckets(total["handlers"])),
+            (_("Pings"), _("None answered yet."), _buckets(total["pings"])),
+            (_("Methods of handlers"), _("None has run."), _buckets(total["handlers"])),
         ],
         "chart_data": {
             "slot_s": series.SLOT_S,
@@ -107,6 +133,7 @@ def context(
             "fields": series.FIELDS,
             "now": series.last_complete(),
             "samples": series.total(part["series"] for part in parts),
+            "texts": {text: str(translated) for text, translated in _CHART_TEXTS.items()},
         },
     }
 
@@ -119,7 +146,7 @@ def _with(asked: QueryDict, **changed: str) -> str:
     return f"?{parameters.urlencode()}"
 
 
-def _column(name: str, head: str, query: listing.Query, asked: QueryDict) -> dict[str, Any]:
+def _column(name: str, head: Any, query: listing.Query, asked: QueryDict) -> dict[str, Any]:
     is_sorted = bool(name) and query.sort.lstrip("-") == name
     is_up = query.sort.startswith("-")
     wanted = f"-{name}" if is_sorted and not is_up else name
@@ -154,19 +181,19 @@ def duration(seconds: float) -> str:
     return " ".join(found[:2]) or "0 s"
 
 
-def _cards(total: Any) -> list[tuple[str, str]]:
+def _cards(total: Any) -> list[tuple[Any, str]]:
     dropped = sum(sum(counts["dropped"].values()) for counts in total["groups"].values())
     queued = total["queued"]["inbox_bytes"] + total["queued"]["outbox_bytes"]
     return [
-        ("open", f"{total['open']['total']:,}"),
-        ("signed in", f"{total['open']['signed_in']:,}"),
-        ("opened", f"{sum(total['opened'].values()):,}"),
-        ("refused", f"{sum(sum(c.values()) for c in total['refused'].values()):,}"),
-        ("messages in", f"{total['messages']['in']:,}"),
-        ("messages out", f"{total['messages']['out']:,}"),
-        ("queued", filesizeformat(queued)),
-        ("dropped", f"{dropped:,}"),
-        ("median ping", _median(total["pings"])),
+        (_("open"), f"{total['open']['total']:,}"),
+        (_("signed in"), f"{total['open']['signed_in']:,}"),
+        (_("opened"), f"{sum(total['opened'].values()):,}"),
+        (_("refused"), f"{sum(sum(c.values()) for c in total['refused'].values()):,}"),
+        (_("messages in"), f"{total['messages']['in']:,}"),
+        (_("messages out"), f"{total['messages']['out']:,}"),
+        (_("queued"), filesizeformat(queued)),
+        (_("dropped"), f"{dropped:,}"),
+        (_("median ping"), _median(total["pings"])),
     ]
 
 

@@ -2,6 +2,8 @@
 
 const script = document.getElementById("ws-script");
 const data = JSON.parse(document.getElementById("ws-data").textContent);
+// A text in the language of the page, with `value` in its place.
+const told = (text, value) => (data.texts[text] ?? text).replace("{}", value);
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300, HEIGHT = 120, TOP = 14;
 
@@ -48,23 +50,23 @@ class Chart {
     this.isBytes = isBytes;
     const figure = element(parent, "figure");
     const caption = element(figure, "figcaption");
-    element(caption, "strong", {}, title);
+    element(caption, "strong", {}, told(title));
     const legend = element(caption, "span", { class: "ws-legend" });
     this.values = lines.map(([, name], index) => {
-      const entry = element(legend, "span", { class: `ws-name-${index}` }, `${name} `);
+      const entry = element(legend, "span", { class: `ws-name-${index}` }, `${told(name)} `);
       return element(entry, "b");
     });
     const svg = element(figure, "svg", {
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": title,
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": told(title),
     });
     for (const y of [TOP, HEIGHT - 1]) {
       element(svg, "line", { class: "ws-grid", x1: 0, x2: WIDTH, y1: y, y2: y });
     }
     this.paths = lines.map((_, index) => element(svg, "path", { class: `ws-line-${index}` }));
     const axis = element(figure, "div", { class: "ws-axis" });
-    element(axis, "span", {}, `${Math.round(data.kept * data.slot_s / 60)} min ago`);
+    element(axis, "span", {}, told("{} min ago", Math.round(data.kept * data.slot_s / 60)));
     this.top = element(axis, "span");
-    element(axis, "span", {}, "now");
+    element(axis, "span", {}, told("now"));
   }
 
   draw() {
@@ -78,7 +80,7 @@ class Chart {
       return values;
     });
     const highest = ceiling(Math.max(0, ...columns.flat()), this.isBytes);
-    this.top.textContent = `top ${short(highest, this.isBytes)}`;
+    this.top.textContent = told("top {}", short(highest, this.isBytes));
     columns.forEach((values, index) => {
       let path = "", isDown = false;
       values.forEach((value, place) => {
@@ -108,14 +110,14 @@ function take(message) {
   if (last !== undefined) {
     document.getElementById("ws-open").textContent = last[1].toLocaleString("en");
   }
-  show("open", message.missing ? `live, ${message.missing} processes missing` : "live");
+  show("open", message.missing ? told("live, {} processes missing", message.missing) : told("live"));
   draw();
 }
 
 const state = document.getElementById("ws-live");
 function show(name, text) {
   state.dataset.state = name;
-  state.textContent = `Charts: ${text}`;
+  state.textContent = told("Charts: {}", text);
 }
 
 for (const form of document.querySelectorAll("form[data-confirm]")) {
@@ -128,6 +130,6 @@ const { connect } = await import(script.dataset.client);
 const socket = connect(script.dataset.live);
 socket.on("message", take);
 socket.on("state", (name, why) => {
-  if (name === "closed") show("closed", `ended: ${(why && why.reason) || "reload the page"}`);
-  if (name === "waiting") show("waiting", "waiting for the server");
+  if (name === "closed") show("closed", told("ended: {}", (why && why.reason) || told("reload the page")));
+  if (name === "waiting") show("waiting", told("waiting for the server"));
 });
