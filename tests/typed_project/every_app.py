@@ -24,6 +24,7 @@ INSTALLED_APPS = [
     "board",
     "chat",
     "dashboard",
+    "kanban",
     "notes",
     "task",
 ]

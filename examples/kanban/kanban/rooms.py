@@ -1,5 +1,7 @@
 """The room of a board: who is here, where their pointers are, and what they do with cards."""
 
+from typing import Any
+
 from django.core.exceptions import PermissionDenied
 
 from dwebsocket.rooms import Room, rooms
@@ -13,7 +15,7 @@ class Board(Room):
     presence = True
     events = ("pointer",)
 
-    def receive(self, event: str, data: dict) -> None:
+    def receive(self, event: str, data: dict[str, Any]) -> None:
         """Change a card, and tell all of it."""
         cards = Card.objects.filter(board=self.kwargs["board"])
         if event == "delete":
