@@ -109,9 +109,9 @@ def enter(
         GroupUnavailable: The backend cannot be reached.
     """
     backend = backends.backend(group.using)
-    if (present := backend.settings.present(group.name) or present) is None:
+    if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return True
-    entered = backend.enter(group.name, member, _visit(backend, websocket, present, wish))
+    entered = backend.enter(group.name, member, visit)
     if entered is None:
         return False
     if entered:
@@ -134,9 +134,9 @@ async def aenter(
         GroupUnavailable: As :func:`enter`.
     """
     backend = backends.backend(group.using)
-    if (present := backend.settings.present(group.name) or present) is None:
+    if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return True
-    entered = await backend.aenter(group.name, member, _visit(backend, websocket, present, wish))
+    entered = await backend.aenter(group.name, member, visit)
     if entered is None:
         return False
     if entered:
@@ -156,9 +156,8 @@ def update(
         GroupUnavailable: As :func:`enter`.
     """
     backend = backends.backend(group.using)
-    if (present := backend.settings.present(group.name) or present) is None:
+    if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return
-    visit = _visit(backend, websocket, present, wish)
     backend.enter(group.name, member, visit)
     if signals.member_updated.receivers:
         for each in backend.members(group.name):
@@ -177,9 +176,8 @@ async def aupdate(
         GroupUnavailable: As :func:`enter`.
     """
     backend = backends.backend(group.using)
-    if (present := backend.settings.present(group.name) or present) is None:
+    if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return
-    visit = _visit(backend, websocket, present, wish)
     await backend.aenter(group.name, member, visit)
     if signals.member_updated.receivers:
         for each in await backend.amembers(group.name):
@@ -196,7 +194,12 @@ def leave(group: Named, member: Member) -> None:
         backend.presence.leave(group.name, member)
 
 
-def _visit(backend: Backend, websocket: Base, present: Present, wish: Wish) -> Visit:
+def _visit(
+    backend: Backend, group: Named, websocket: Base, wish: Wish, present: Present | None
+) -> Visit | None:
+    """Gives what a connection tells of its user; None in a group without presence."""
+    if (present := backend.settings.present(group.name) or present) is None:
+        return None
     user = websocket._visitor_names[0]
     key = key_of_user(backend, websocket)
     now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
