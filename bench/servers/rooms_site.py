@@ -16,7 +16,7 @@ from django.urls import path  # noqa: E402
 from dwebsocket import WebSocketHandler, group  # noqa: E402
 from dwebsocket.rooms import Room, rooms  # noqa: E402
 
-# What is measured is no limit.
+# The limits are above all that is measured.
 for name in ("ROOMS_RATE", "ROOMS_BURST", "MAX_ROOMS"):
     setattr(settings, f"WEBSOCKET_{name}", 1_000_000)
 # Clients here do not answer pings.

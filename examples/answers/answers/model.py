@@ -1,4 +1,4 @@
-"""What stands for a language model: it needs no network, and no key."""
+"""A stand-in for a language model: it needs no network, and no key."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""What is on the boards."""
+"""The cards of the boards."""
 
 from django.db import models
 
@@ -23,5 +23,5 @@ class Card(models.Model):
         return self.title
 
     def as_dict(self) -> dict[str, object]:
-        """What pages get."""
+        """Give the card as pages get it."""
         return {"id": self.pk, "column": self.column, "rank": self.rank, "title": self.title}
