@@ -66,16 +66,19 @@ class Presence(PresenceBackend):
             future.wait_in_thread(up, self.settings.timeout)
             self._result(up)
         texts = [(self._text(*each), each) for each in envelopes]
-        told = self._announce([text for text, _ in texts if len(text) <= payload.LONGEST])
-        future.wait_in_thread(told, self.settings.timeout)
-        self._result(told)
-        if long := [each for text, each in texts if len(text) > payload.LONGEST]:
-            try:
-                for name, envelope in long:
-                    self.publish(name, envelope)
-            finally:
-                # This thread does not use Django's connection otherwise.
-                connections[self.settings.database].close()
+        try:
+            # One way after the other: the parts of an answer must not overtake each other.
+            for is_long, some in itertools.groupby(texts, lambda it: len(it[0]) > payload.LONGEST):
+                if is_long:
+                    for _, (name, envelope) in some:
+                        self.publish(name, envelope)
+                else:
+                    told = self._announce([text for text, _ in some])
+                    future.wait_in_thread(told, self.settings.timeout)
+                    self._result(told)
+        finally:
+            # This thread does not use Django's connection otherwise.
+            connections[self.settings.database].close()
 
     def _text(self, name: str, envelope: bytes) -> str:
         # `NOTIFY` drops a text that equals an earlier one of the same transaction.
