@@ -7,6 +7,7 @@ handshake needs most of it, and should import nothing: the process may have no d
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -50,6 +51,8 @@ def _import_all(**_: Any) -> None:
     try:
         for name in _MODULES:
             import_module(f"dwebsocket.{name}")
+        if "uwsgi" in sys.modules:
+            import_module("ctypes")
     except BaseException:
         _is_done = False
         raise

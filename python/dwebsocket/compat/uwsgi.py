@@ -6,11 +6,11 @@ uWSGI has no function for applications that gives the bytes that it has read aft
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Callable
 
 
@@ -35,6 +35,8 @@ def request_of_thread() -> int | None:
     The C function ``threaded_current_wsgi_req``. None where it is missing, as
     :func:`request_of_greenlet`.
     """
+    import ctypes
+
     try:
         current = _exported().threaded_current_wsgi_req
     except AttributeError:
@@ -45,23 +47,34 @@ def request_of_thread() -> int | None:
     return address
 
 
-def body_reader() -> Callable[[int, object, int], int] | None:
+def body_reader() -> Callable[[int, int], bytes] | None:
     """
-    Gives the function that reads a request's body into a buffer, and tells the length.
+    Gives the function that reads at most so many bytes of the body of the request at an address.
 
     The C function ``uwsgi_proto_base_read_body``. None where it is missing, as
     :func:`request_of_greenlet`.
     """
+    import ctypes
+
     try:
         read_body = _exported().uwsgi_proto_base_read_body
     except AttributeError:
         return None
     read_body.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
     read_body.restype = ctypes.c_ssize_t
-    return read_body
+
+    def read(request: int, most: int) -> bytes:
+        buffer = ctypes.create_string_buffer(most)
+        length: int = read_body(request, buffer, most)
+        return buffer.raw[: max(0, length)]
+
+    return read
 
 
 def _exported() -> ctypes.CDLL:
+    # Other servers' processes do not need it, and `dwebsocket.preloading` imports it for uWSGI.
+    import ctypes
+
     # A build that is a Python module does not export to the whole process.
     module = sys.modules.get("pyuwsgi")
     return ctypes.CDLL(getattr(module, "__file__", None))

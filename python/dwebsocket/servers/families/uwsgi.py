@@ -10,7 +10,6 @@ reload from the end of the site; the master gives no other reason.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -208,7 +207,6 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     # After its buffered bytes, uWSGI reads from the placeholder, which is at the end of the stream.
     os.set_blocking(descriptor, False)
     early = b""
-    buffer = ctypes.create_string_buffer(_CHUNK)
-    while (length := read_body(request, buffer, _CHUNK)) > 0:
-        early += buffer.raw[:length]
+    while read := read_body(request, _CHUNK):
+        early += read
     return early
