@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Most tests wait for a server most of the time: more of them at once than there are cores.
-PYTEST_ARGS ?= -n 8 --dist loadgroup --durations 30 --durations-min 5
+PYTEST_ARGS ?= -n 6 --dist loadgroup --durations 30 --durations-min 5
 # What each test did, for tests/table.py and .ci/verdict.py. DURATIONS=1 prints the cost of each file.
 REPORTS ?= .cache/reports
 REPORT = $(if $(DURATIONS),--costs) --report-log-exclude-logs-on-passed-tests --report-log=$(REPORTS)
@@ -103,7 +103,7 @@ bench:
 	QUICK=$(QUICK) GOALS=$(GOALS) $(PYTHON) bench/run.py $(if $(QUICK)$(GOALS),,--record)
 
 wheel:
-	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(or $(DIST),dist) .
 
 # Those of a release, for each system that this machine can build for, and the source distribution.
 wheels:

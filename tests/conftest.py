@@ -40,6 +40,12 @@ FOREIGN = frozenset(
 )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a folder of thousands of tests, all of them basic, where the others are wanted."""
+    is_unit = collection_path == TESTS / "unit"
+    return True if is_unit and config.getoption("--tier") == "extended" else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that choose tests, and those that say more of them."""
     selection.add_options(parser)
