@@ -22,28 +22,35 @@ CRATE = ROOT / "src"
 # From the bottom to the top. A room may import those on the lines above it, and its own files;
 # never a room on the same line, never one below.
 LINE: list[set[str]] = [
+    {"telemetry", "users"},
     {"compat"},
     {"exceptions"},
-    {"without_engine"},
-    {"_core", "channel_settings", "context", "group_settings", "memory"},
-    {"clock", "conf", "connection", "request", "sessions", "unpatched"},
-    {"worlds"},
-    {"callbacks", "checks", "database", "durations", "records"}
-    | {"preloading", "request_copy", "signals", "tally", "tracing"},
-    {"protocol", "waiting"},
+    {"compat.without_engine"},
+    {"_core", "conf.channel_settings", "request.context", "conf.group_settings", "conf.memory"},
+    {"telemetry.clock", "conf", "api.connection", "request", "users.sessions", "compat.unpatched"},
+    {"request.worlds"},
+    {"api.callbacks", "conf.checks", "request.database", "telemetry.durations", "telemetry.records"}
+    | {
+        "handshake.preloading",
+        "request.request_copy",
+        "signals",
+        "telemetry.tally",
+        "telemetry.tracing",
+    },
+    {"api.protocol", "api.waiting"},
     {"api"},
     {"groups"},
     {"websocket"},
-    {"factory", "registry", "typing"},
-    {"authentication", "user_changes"},
-    {"announcements"},
-    {"recheck"},
-    {"sign_out", "tenants"},
+    {"factory", "users.registry", "typing"},
+    {"users.authentication", "users.user_changes"},
+    {"users.announcements"},
+    {"users.recheck"},
+    {"users.sign_out", "tenants"},
     {"servers"},
     {"runners"},
-    {"shutdown"},
+    {"runners.shutdown"},
     {"client", "handshake"},
-    {"doctor", "operations", "terminal"},
+    {"operations.doctor", "operations", "management.terminal"},
     {
         "apps",
         "asgi",
@@ -57,7 +64,7 @@ LINE: list[set[str]] = [
         "models",
         "templatetags",
     },
-    {"admin_page", "asgi_views", "environment", "rooms"},
+    {"operations.admin_page", "runners.asgi_apps", "conf.environment", "rooms"},
     {"admin"},
     {"uvicorn"},
     # `dwebsocket/__init__.py`: the names for users.
@@ -91,7 +98,7 @@ OPTIONAL = {
     "operations.prometheus": {"prometheus_client"},
     "testing.plugin": {"pytest"},
     "tenants": {"django_tenants"},
-    "tracing": {"opentelemetry"},
+    "telemetry.tracing": {"opentelemetry"},
 }
 
 
@@ -133,8 +140,10 @@ def is_module(name: str) -> bool:
 
 
 def room_of(module: str) -> str:
-    """Give the room that a module belongs to."""
-    return module.split(".")[0]
+    """Give the room that a module belongs to: a part of a folder may have a place of its own."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((name for name in names if name in HEIGHT), parts[0])
 
 
 def others_of_ours(path: Path) -> set[str]:
@@ -196,7 +205,7 @@ def test_needs_nothing_but_django() -> None:
 def not_allowed(path: Path) -> set[str]:
     """Give the packages that a file imports and may not."""
     allowed = REQUIRED | set(sys.stdlib_module_names) - SERVER_PACKAGES
-    if room_of(module_of(path)) in ("compat", "servers", "runners"):
+    if module_of(path).split(".")[0] in ("compat", "servers", "runners"):
         allowed |= {path.stem}
     allowed |= OPTIONAL.get(module_of(path), set())
     if not re.search(r"^(from|import) typing_extensions", path.read_text(), re.MULTILINE):
@@ -290,10 +299,10 @@ POLLING = {
     "servers/asgi/connection.py: _look_at_beat": "a timer, which moves with what was sent",
     "servers/asgi/connection.py: _look_at_transport": "servers do not tell what a client has read",
     "servers/budget.py: _look": "a timer: how long a connection may take to end",
-    "shutdown.py: drain": "its time is that of a clock that a test may step",
-    "terminal/load.py: run": "prints every so many seconds",
-    "unpatched.py: acquire": "green threads cannot wait for a lock of the system",
-    "unpatched.py: keep_up": "the pause after a failure",
+    "runners/shutdown.py: drain": "its time is that of a clock that a test may step",
+    "management/terminal/load.py: run": "prints every so many seconds",
+    "compat/unpatched.py: acquire": "green threads cannot wait for a lock of the system",
+    "compat/unpatched.py: keep_up": "the pause after a failure",
     "uvicorn.py: accept": "event loops do not tell when a transport has sent what it had",
 }
 _WAITS = {"acquire", "await_call", "get", "join", "poll", "select"}

@@ -9,6 +9,7 @@ import pytest
 
 import dwebsocket
 from dwebsocket import WebSocket, conf, exceptions
+from support.pages import pages
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
@@ -43,6 +44,17 @@ def test_architecture_has_a_place_for_every_module() -> None:
     folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     named = set(re.findall(r"`([\w.]+(?:/|\.pyi?))`", ARCHITECTURE))
     assert (files | folders) - named == {"__init__.py"}
+
+
+def test_architecture_begins_with_what_is_public() -> None:
+    """Each module that a page or an example imports, or names for a setting, is among them."""
+    public = set(re.findall(r"`(\w+)`", ARCHITECTURE.partition("\n## ")[0]))
+    used = set()
+    for name in pages():
+        text = "" if name.endswith("architecture.md") else (ROOT / name).read_text()
+        used |= set(re.findall(r"(?:from |import |[\"'])dwebsocket\.([a-z]+)", text))
+    assert len(used) > 10
+    assert used - public == set()
 
 
 def cells(page: str) -> dict[tuple[str, str], str]:

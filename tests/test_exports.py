@@ -80,7 +80,7 @@ DATABASES = {"dwebsocket.compat.psycopg", "dwebsocket.compat.psycopg2"}
 # They need apps that this process has not installed.
 APPS = {
     "dwebsocket.admin",
-    *(f"dwebsocket.admin_page.{name}" for name in ("live", "page", "tables")),
+    *(f"dwebsocket.operations.admin_page.{name}" for name in ("live", "page", "tables")),
     "dwebsocket.models",
 }
 
@@ -210,11 +210,12 @@ def test_what_needs_no_import_of_its_own() -> None:
     """A process that serves is asked for its numbers; one that publishes hears of sign-outs."""
     settings = "from django.conf import settings; settings.configure(); import django, sys"
     pieces = [
-        f"{settings}; django.setup(); from dwebsocket import accept_websocket, tally; "
+        f"{settings}; django.setup(); from dwebsocket import accept_websocket; "
+        "from dwebsocket.telemetry import tally; "
         "tally.refused(403, 'origin'); assert 'dwebsocket.operations.survey' in sys.modules",
         f"{settings}; django.setup(); from dwebsocket import group; "
         "from django.core.signals import request_started; request_started.send(None); "
-        "request_started.send(None); from dwebsocket import sign_out; "
+        "request_started.send(None); from dwebsocket.users import sign_out; "
         "assert sign_out.listen.cache_info().misses == 1",
         f"{settings}; from dwebsocket import signals; told = []; "
         "signals.member_left.connect(lambda sender, **_: told.append(sender), weak=False); "

@@ -12,7 +12,7 @@ MODULES = [
     "dwebsocket.websocket",
     "dwebsocket.factory",
     "dwebsocket.conf",
-    "dwebsocket.checks",
+    "dwebsocket.conf.checks",
     "dwebsocket.exceptions",
     "dwebsocket.backends.default.factory",
     "dwebsocket.backends.default.protocols",

@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dwebsocket.asgi_views import asgi_websocket
     from dwebsocket.client import ClientConnection, aconnect, connect
     from dwebsocket.decorators import accept_websocket, require_websocket, websocket
     from dwebsocket.exceptions import (
@@ -30,10 +29,11 @@ if TYPE_CHECKING:
     from dwebsocket.groups import Group, group, group_statistics, user
     from dwebsocket.handler import WebSocketHandler
     from dwebsocket.operations import metrics, site_statistics, statistics
-    from dwebsocket.records import event_counts
-    from dwebsocket.shutdown import drain
-    from dwebsocket.sign_out import close_user
+    from dwebsocket.runners.asgi_apps import asgi_websocket
+    from dwebsocket.runners.shutdown import drain
+    from dwebsocket.telemetry.records import event_counts
     from dwebsocket.typing import WebSocketRequest
+    from dwebsocket.users.sign_out import close_user
     from dwebsocket.websocket import WebSocket
 
     __version__: str
@@ -78,7 +78,7 @@ __all__ = [
 # Where each name is found, on first use: most processes of a project need few of them, and a
 # command none.
 _HOMES = {
-    "asgi_views": ("asgi_websocket",),
+    "runners.asgi_apps": ("asgi_websocket",),
     "client": ("ClientConnection", "aconnect", "connect"),
     "decorators": ("accept_websocket", "require_websocket"),
     "exceptions": (
@@ -89,9 +89,9 @@ _HOMES = {
     "groups": ("Group", "group", "group_statistics", "user"),
     "handler": ("WebSocketHandler",),
     "operations": ("metrics", "site_statistics", "statistics"),
-    "records": ("event_counts",),
-    "shutdown": ("drain",),
-    "sign_out": ("close_user",),
+    "telemetry.records": ("event_counts",),
+    "runners.shutdown": ("drain",),
+    "users.sign_out": ("close_user",),
     "typing": ("WebSocketRequest",),
     "websocket": ("WebSocket",),
 }

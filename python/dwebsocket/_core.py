@@ -2,8 +2,9 @@
 What stands in for the native engine on Windows, where there is none.
 
 Python prefers the native module of this name, where that is installed. This one has what a
-connection needs that an ASGI server keeps, from :mod:`dwebsocket.without_engine`; all else raises
-:class:`~dwebsocket.exceptions.UnsupportedServer` with a sentence. `_core.pyi` documents all names.
+connection needs that an ASGI server keeps, from :mod:`dwebsocket.compat.without_engine`; all else
+raises :class:`~dwebsocket.exceptions.UnsupportedServer` with a sentence. `_core.pyi` documents all
+names.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ from __future__ import annotations
 from typing import Any
 
 from dwebsocket.compat.system import NO_ENGINE
-from dwebsocket.without_engine.groups import Groups, LocalNode, Presence
-from dwebsocket.without_engine.handshake import (
+from dwebsocket.compat.without_engine.groups import Groups, LocalNode, Presence
+from dwebsocket.compat.without_engine.handshake import (
     choose_subprotocol,
     is_token,
     judge_handshake,
     may_send_close_code,
     response_head,
 )
-from dwebsocket.without_engine.hub import Hub
-from dwebsocket.without_engine.mailbox import Mailbox
-from dwebsocket.without_engine.missing import Missing, unavailable
-from dwebsocket.without_engine.permit import Permit, Wait, open_connections, wait_for_none_open
-from dwebsocket.without_engine.process import (
+from dwebsocket.compat.without_engine.hub import Hub
+from dwebsocket.compat.without_engine.mailbox import Mailbox
+from dwebsocket.compat.without_engine.missing import Missing, unavailable
+from dwebsocket.compat.without_engine.permit import (
+    Permit,
+    Wait,
+    open_connections,
+    wait_for_none_open,
+)
+from dwebsocket.compat.without_engine.process import (
     clock_ahead,
     close_all,
     drain,
@@ -32,7 +38,7 @@ from dwebsocket.without_engine.process import (
     shut_down,
     step_clock,
 )
-from dwebsocket.without_engine.threads import Threads
+from dwebsocket.compat.without_engine.threads import Threads
 
 __all__ = [
     "Groups",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 
-from dwebsocket.admin_page import page
 from dwebsocket.models import OpenWebSocket
+from dwebsocket.operations.admin_page import page
 
 if TYPE_CHECKING:
     from django.contrib.admin import AdminSite

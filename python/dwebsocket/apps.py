@@ -8,8 +8,10 @@ from typing import Any
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
-from dwebsocket import checks, preloading, sign_out
 from dwebsocket.compat.django import extend_asgi_handler
+from dwebsocket.conf import checks
+from dwebsocket.handshake import preloading
+from dwebsocket.users import sign_out
 
 
 class DwebsocketConfig(AppConfig):

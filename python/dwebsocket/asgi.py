@@ -28,19 +28,21 @@ from typing import TYPE_CHECKING, Any
 import django
 from asgiref.sync import sync_to_async
 
-from dwebsocket import _core, preloading, shutdown
+from dwebsocket import _core
+from dwebsocket.api.waiting import engine_calls
+from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat import granian
 from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
+from dwebsocket.handshake import preloading
 from dwebsocket.handshake.polling import HeldResponse
 from dwebsocket.handshake.response import UpgradeResponse
-from dwebsocket.records import Record
+from dwebsocket.runners import shutdown
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi, asking
 from dwebsocket.servers.asgi.fallback import Exchange
-from dwebsocket.waiting import engine_calls
-from dwebsocket.waiting.loop_hub import LoopEvent
+from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,11 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.views import View
 
-from dwebsocket import checks, conf, preloading, sign_out
+from dwebsocket import conf
 from dwebsocket.compat.django_views import class_based, class_of, is_async, name_of
+from dwebsocket.conf import checks
+from dwebsocket.handshake import preloading
+from dwebsocket.users import sign_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dwebsocket import preloading
+from dwebsocket.handshake import preloading
 from dwebsocket.request import http_request, transport_of
 from dwebsocket.websocket import WebSocket
 

@@ -10,7 +10,8 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.utils.decorators import classonlymethod
 from django.views import View
 
-from dwebsocket import checks, conf, sign_out
+from dwebsocket import conf
+from dwebsocket.conf import checks
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.of_view import ViewGroups, filled
 from dwebsocket.handshake import fallback
@@ -21,6 +22,7 @@ from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import aupgrade, upgrade
 from dwebsocket.runners.handler import Handled, Plan
 from dwebsocket.runners.view import Detached
+from dwebsocket.users import sign_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

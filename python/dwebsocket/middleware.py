@@ -11,9 +11,10 @@ from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.utils.module_loading import import_string
 
-from dwebsocket import checks, conf, preloading
+from dwebsocket import conf
 from dwebsocket.compat.django_views import class_based
-from dwebsocket.handshake import fallback
+from dwebsocket.conf import checks
+from dwebsocket.handshake import fallback, preloading
 from dwebsocket.handshake.attributes import create_websocket, has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse

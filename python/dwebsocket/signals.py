@@ -21,14 +21,14 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.dispatch import Signal
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dwebsocket.worlds import World
+    from dwebsocket.request.worlds import World
 
 __all__ = [
     "group_interrupted",

@@ -4,7 +4,7 @@ The engine as uvicorn's WebSocket protocol, for any ASGI application::
     uvicorn --ws dwebsocket.uvicorn:WebSocketProtocol site.asgi:application
 
 or ``uvicorn.run(application, ws=configured(ping_interval=5))``. Settings are those of the Django
-project, and without one environment variables (:mod:`dwebsocket.environment`). uvicorn's own
+project, and without one environment variables (:mod:`dwebsocket.conf.environment`). uvicorn's own
 options count above both, and the keywords of :func:`configured` above these.
 
 uvicorn reads the request; when the application accepts, the engine takes the connection over. Where
@@ -19,14 +19,16 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote
 
-from dwebsocket import _core, conf, environment, shutdown
+from dwebsocket import _core, conf
 from dwebsocket.api.base import current_websocket, set_own_websocket
-from dwebsocket.asgi_views import consumers
-from dwebsocket.asgi_views.events import Events, Stage
 from dwebsocket.compat import uvicorn
 from dwebsocket.compat.system import NO_ENGINE
+from dwebsocket.conf import environment
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
+from dwebsocket.runners import shutdown
+from dwebsocket.runners.asgi_apps import consumers
+from dwebsocket.runners.asgi_apps.events import Events, Stage
 from dwebsocket.servers import asgi
 from dwebsocket.servers.asgi import NativeHandshake
 from dwebsocket.servers.handshake import begin_beat
@@ -35,7 +37,7 @@ from dwebsocket.websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dwebsocket.connection import Message
+    from dwebsocket.api.connection import Message
 
 __all__ = ["WebSocketProtocol", "configured"]
 
@@ -90,7 +92,7 @@ class WebSocketProtocol(asyncio.Protocol):
     """
     One connection, from uvicorn's request on. Belongs to the server's loop.
 
-    It is the :class:`~dwebsocket.asgi_views.events.Peer` of its application.
+    It is the :class:`~dwebsocket.runners.asgi_apps.events.Peer` of its application.
     """
 
     _keywords: ClassVar[Mapping[str, Any]] = {}

@@ -13,16 +13,16 @@ from dwebsocket.api.base import own_websocket
 from dwebsocket.api.beside import Beside
 from dwebsocket.api.ending import Ending
 from dwebsocket.api.opening import Opening
+from dwebsocket.api.protocol import WebSocketProtocol13
 from dwebsocket.api.receiving import Messages, Receiving
 from dwebsocket.api.sending import Sending
+from dwebsocket.api.waiting import pings
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UnsupportedServer, UsageError
 from dwebsocket.groups.joining import Joining
-from dwebsocket.protocol import WebSocketProtocol13
-from dwebsocket.waiting import pings
 
 if TYPE_CHECKING:
-    from dwebsocket.connection import Connection
+    from dwebsocket.api.connection import Connection
     from dwebsocket.request import Transport
 
 __all__ = ["Messages", "WebSocket", "own_websocket"]

@@ -10,7 +10,7 @@ from dwebsocket.groups import PresenceBackend
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
 
 
 class Switchboard:

@@ -352,7 +352,7 @@ class Node(HistoryCommands, logging.Handler):
 
     def hold_soon(self, *names: str) -> list[str]:
         """Hold groups as a handshake of a user does. Give the threads that were started for it."""
-        from dwebsocket import unpatched
+        from dwebsocket.compat import unpatched
 
         started: list[str] = []
         start = unpatched.start_thread

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import announcements, close_user
-from dwebsocket.announcements import Hint, announce
+from dwebsocket import close_user
 from dwebsocket.groups import backends
+from dwebsocket.users import announcements
+from dwebsocket.users.announcements import Hint, announce
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ import sys, time
 sys.path[:0] = sys.argv[1:]
 from django.conf import settings
 settings.configure(SECRET_KEY="x", WEBSOCKET_GROUPS={"default": {"BACKEND": "slow_backend"}})
-from dwebsocket.announcements import Hint, announce
+from dwebsocket.users.announcements import Hint, announce
 announce(Hint(users=("7",)))
 announce(Hint(users=("8",)))
 """

@@ -44,7 +44,7 @@ group('a').send('x'); group('a').send('y')
 print(json.dumps([backends.backend('default').processes(), group_statistics()['default']['apart']]))
 """
 DOCTOR = """
-from dwebsocket.doctor import groups
+from dwebsocket.operations.doctor import groups
 found = [each for each in groups.examine() if each.id == "groups.apart"]
 print(json.dumps([[each.level.value, each.what, each.fix] for each in found]))
 """

@@ -11,7 +11,7 @@ from django.db import connections
 from django.test import modify_settings
 from memory_backend import MemoryBackend
 
-from dwebsocket import checks as all_settings
+from dwebsocket.conf import checks as all_settings
 from dwebsocket.groups import backends, checks, local
 from dwebsocket.testing.groups import groups_of_a_test
 

@@ -378,7 +378,7 @@ class TestLimits:
 )
 def test_wrong_settings(history: object, message: str) -> None:
     """Each error names the entry."""
-    from dwebsocket import group_settings
+    from dwebsocket.conf import group_settings
 
     with pytest.raises(ValueError, match=message):
         group_settings.read({"default": {"HISTORY": history}})

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dwebsocket import _core, group_settings
+from dwebsocket import _core
+from dwebsocket.conf import group_settings
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import local
 from support.waiting import eventually, pause

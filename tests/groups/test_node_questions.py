@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_backend import MemoryBackend, Switchboard
 
-from dwebsocket.group_settings import BackendSettings
+from dwebsocket.conf.group_settings import BackendSettings
 from dwebsocket.groups import backend as backend_module
 from dwebsocket.groups import node as nodes
 

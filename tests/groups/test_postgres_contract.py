@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from django.db import connections
 
-from dwebsocket import callbacks
+from dwebsocket.api import callbacks
 from dwebsocket.groups.postgres import Backend
 from dwebsocket.testing import contract
 from support import postgres as database_server

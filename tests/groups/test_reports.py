@@ -12,7 +12,7 @@ from django.test import override_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket import _core, group
-from dwebsocket.group_settings import BackendSettings
+from dwebsocket.conf.group_settings import BackendSettings
 from dwebsocket.groups import backends, process, recorded, reports
 from dwebsocket.groups.recorded import HistoryBackend
 from support.redis import Redis, settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.groups import backends
 from support.waiting import eventually
 

@@ -12,14 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 from visit import handshake
 
-from dwebsocket import (
-    UsageError,
-    accept_websocket,
-    group,
-    request_copy,
-    require_websocket,
-    user,
-)
+from dwebsocket import UsageError, accept_websocket, group, require_websocket, user
+from dwebsocket.request import request_copy
 from dwebsocket.testing import WebSocketClient
 from support.waiting import eventually
 

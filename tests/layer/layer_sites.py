@@ -12,7 +12,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from dwebsocket import callbacks
+from dwebsocket.api import callbacks
 from dwebsocket.testing.clock import Clock
 from support import postgres
 from support.redis import Cluster, Redis, Service

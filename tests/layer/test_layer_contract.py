@@ -14,9 +14,10 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 from layer_sites import EVERY, in_loop
 
-from dwebsocket import clock, event_counts
+from dwebsocket import event_counts
 from dwebsocket.channels import node, store
 from dwebsocket.exceptions import UsageError
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

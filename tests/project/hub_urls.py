@@ -17,7 +17,8 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 import dwebsocket
-from dwebsocket import accept_websocket, group, unpatched, user
+from dwebsocket import accept_websocket, group, user
+from dwebsocket.compat import unpatched
 from dwebsocket.groups import backends
 from dwebsocket.groups.backend import Backend
 from dwebsocket.operations import site_statistics

@@ -11,7 +11,8 @@ from channels.layers import get_channel_layer
 from django.http import JsonResponse
 from django.urls import path
 
-from dwebsocket import _core, asgi_websocket, registry
+from dwebsocket import _core, asgi_websocket
+from dwebsocket.users import registry
 from project import soak_consumers, urls
 
 # More than messages may wait in a channel: by then the layer has forgotten unused channels.

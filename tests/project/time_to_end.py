@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dwebsocket import shutdown
+from dwebsocket.runners import shutdown
 
 
 def allow() -> None:

@@ -21,9 +21,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, _core, accept_websocket, registry, require_websocket
+from dwebsocket import ConnectionClosed, _core, accept_websocket, require_websocket
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.servers import budget
-from dwebsocket.waiting import loop_hub
+from dwebsocket.users import registry
 
 # --- plain HTTP ----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dwebsocket.doctor import machine
+from dwebsocket.operations.doctor import machine
 from support.crowd import Crowd
 from support.server import GUNICORN_GTHREAD, UVICORN, Kind, Server, descriptors, thread_count
 from support.waiting import eventually

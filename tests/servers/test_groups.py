@@ -194,7 +194,7 @@ def test_a_sign_out_reaches_all_workers(own_users: Server, change: str) -> None:
             outside(
                 server,
                 "import project.urls\n"
-                "from dwebsocket import sign_out; sign_out.listen_in_all()\n"
+                "from dwebsocket.users import sign_out; sign_out.listen_in_all()\n"
                 "from django.contrib.auth.models import User\n"
                 f"mia = User.objects.get(username='mia')\n{statement}",
             )

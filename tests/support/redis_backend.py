@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.test import override_settings
 
-from dwebsocket import _core, group_settings
+from dwebsocket import _core
+from dwebsocket.conf import group_settings
 from dwebsocket.groups import redis
 from support.redis import settings
 from support.waiting import eventually

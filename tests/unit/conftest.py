@@ -53,10 +53,12 @@ from django.urls import clear_script_prefix, path
 from peer import LiveWebSocket, all_given_back
 from visit import Visit, handshake
 
-from dwebsocket import WebSocket, callbacks, conf, registry
+from dwebsocket import WebSocket, conf
+from dwebsocket.api import callbacks
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.django import settings_source
 from dwebsocket.runners import loop, thread
+from dwebsocket.users import registry
 from support.waiting import eventually
 
 if TYPE_CHECKING:

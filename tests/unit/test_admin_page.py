@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from dwebsocket.admin_page import tables
+from dwebsocket.operations.admin_page import tables
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_no_user_is_looked_up_by_a_nul_character() -> None:
         assert tables.users_named("an\0na") == []
 
 
-LOCALE = Path(tables.__file__).parents[1] / "locale"
+LOCALE = Path(tables.__file__).parents[2] / "locale"
 # Some texts stand in two languages alike.
 ALIKE = {"Ping"}
 
@@ -65,7 +65,11 @@ class TestTranslations:
             r"\{% blocktranslate.*?%\}(.*?)\{% (?:plural|endblocktranslate) %\}", page.read_text()
         )
         texts |= {re.sub(r"\{\{ (\w+) \}\}", r"%(\1)s", block) for block in blocks}
-        for path in (*package.glob("admin_page/*.py"), package / "models.py", package / "apps.py"):
+        for path in (
+            *package.glob("operations/admin_page/*.py"),
+            package / "models.py",
+            package / "apps.py",
+        ):
             texts |= set(re.findall(r'\b_\(\s*"(.+?)"\s*\)', path.read_text()))
         assert texts == self.entries().keys()
 

@@ -20,10 +20,11 @@ from django.test import RequestFactory, TestCase, override_settings
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, authentication, conf, recheck, registry
-from dwebsocket.announcements import Hint
+from dwebsocket import WebSocket, conf
 from dwebsocket.groups import backends
-from dwebsocket.registry import Visitor, Who, digest
+from dwebsocket.users import authentication, recheck, registry
+from dwebsocket.users.announcements import Hint
+from dwebsocket.users.registry import Visitor, Who, digest
 from support.waiting import eventually
 
 if TYPE_CHECKING:

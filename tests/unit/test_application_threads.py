@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.runners.application_threads import (
     ApplicationContext,
     ApplicationThreads,

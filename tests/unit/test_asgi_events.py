@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwebsocket import ConnectionClosed, UsageError
-from dwebsocket.asgi_views.events import Events, Stage
+from dwebsocket.runners.asgi_apps.events import Events, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

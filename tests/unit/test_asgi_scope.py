@@ -16,7 +16,7 @@ from django.urls import path
 from visit import Serve, handshake
 
 from dwebsocket import asgi_websocket
-from dwebsocket.asgi_views.scope import scope_of
+from dwebsocket.runners.asgi_apps.scope import scope_of
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
 

@@ -14,8 +14,9 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
 
-from dwebsocket import database, unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import current_context
+from dwebsocket.request import database
 from dwebsocket.runners import async_view_threads
 from dwebsocket.runners.async_view_threads import OwnThread, Threads
 from support.waiting import eventually

@@ -22,15 +22,10 @@ from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.utils import translation
 
-from dwebsocket import (
-    ConnectionClosed,
-    UsageError,
-    WebSocket,
-    accept_websocket,
-    database,
-)
+from dwebsocket import ConnectionClosed, UsageError, WebSocket, accept_websocket
 from dwebsocket.api import close_callbacks, helpers
 from dwebsocket.api.helpers import Helper
+from dwebsocket.request import database
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -591,7 +586,7 @@ class TestEvery:
         self, monkeypatch: pytest.MonkeyPatch, now: float, moment: float
     ) -> None:
         """A call that takes long does not delay later ones: some are left out."""
-        monkeypatch.setattr("dwebsocket.clock.now", lambda: now)
+        monkeypatch.setattr("dwebsocket.telemetry.clock.now", lambda: now)
         assert helpers._next(10.0, 0.5) == moment
 
     def test_ends_with_the_connection(self, visit: Serve) -> None:

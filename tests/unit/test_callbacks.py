@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import callbacks, clock
+from dwebsocket.api import callbacks
+from dwebsocket.telemetry import clock
 from support.waiting import eventually
 
 if TYPE_CHECKING:

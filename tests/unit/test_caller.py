@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dwebsocket.waiting.caller import Caller
+from dwebsocket.api.waiting.caller import Caller
 
 
 def test_calls_come_further_and_further_apart_up_to_a_second() -> None:

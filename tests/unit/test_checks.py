@@ -13,8 +13,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 
-from dwebsocket import checks, conf
+from dwebsocket import conf
 from dwebsocket.channels import ChannelLayer
+from dwebsocket.conf import checks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,7 +224,7 @@ def test_middleware_above_one_that_has_a_say_in_views(override: Override) -> Non
 @pytest.fixture
 def old_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Installs the package where other distributions are, too."""
-    monkeypatch.setattr(checks, "__file__", str(tmp_path / "dwebsocket" / "checks.py"))
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "dwebsocket" / "conf" / "checks.py"))
     (tmp_path / "dwebsocket2-0.2.0.dist-info").mkdir()
     return lambda name: (tmp_path / name).mkdir()
 

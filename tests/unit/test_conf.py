@@ -12,8 +12,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwebsocket import conf, memory, tenants
-from dwebsocket.group_settings import BackendSettings, Present
+from dwebsocket import conf, tenants
+from dwebsocket.conf import memory
+from dwebsocket.conf.group_settings import BackendSettings, Present
 
 Override = Callable[..., None]
 

@@ -26,7 +26,8 @@ from django.urls import path
 from django.utils import translation
 from peer import all_given_back
 
-from dwebsocket import asgi_websocket, database
+from dwebsocket import asgi_websocket
+from dwebsocket.request import database
 from dwebsocket.runners import application_threads, async_view_threads
 from dwebsocket.testing import WebSocketClient
 from support.waiting import eventually

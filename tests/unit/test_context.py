@@ -13,7 +13,7 @@ from asgiref.sync import sync_to_async
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone, translation
 
-from dwebsocket import context
+from dwebsocket.request import context
 
 if TYPE_CHECKING:
     from collections.abc import Callable

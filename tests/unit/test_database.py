@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import connection, connections, transaction
 
-from dwebsocket import database
+from dwebsocket.request import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import _core, shutdown
+from dwebsocket import _core
+from dwebsocket.runners import shutdown
 from dwebsocket.servers.contract import Departure
 from dwebsocket.servers.families import gunicorn
 

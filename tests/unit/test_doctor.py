@@ -19,11 +19,12 @@ from django.core import signing
 from django.core.management import CommandError, call_command
 from visit import handshake
 
-from dwebsocket import checks, conf, group_statistics
-from dwebsocket.doctor import Level, live, local, machine, process, proxy
+from dwebsocket import conf, group_statistics
+from dwebsocket.conf import checks
 from dwebsocket.handshake import site_report
 from dwebsocket.management.commands import websocket_doctor
-from dwebsocket.records import EVENTS
+from dwebsocket.operations.doctor import Level, live, local, machine, process, proxy
+from dwebsocket.telemetry.records import EVENTS
 from support.hostile import Hostile, accepting
 from support.waiting import eventually
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dwebsocket.doctor import Finding
+    from dwebsocket.operations.doctor import Finding
 
     Override = Callable[..., None]
 
@@ -97,7 +98,7 @@ class TestLocal:
     ) -> None:
         """The system checks are among the findings."""
         (tmp_path / "dwebsocket-0.5.12.dist-info").mkdir()
-        monkeypatch.setattr(checks, "__file__", str(tmp_path / "dwebsocket" / "checks.py"))
+        monkeypatch.setattr(checks, "__file__", str(tmp_path / "dwebsocket" / "conf" / "checks.py"))
         ours = "dwebsocket.middleware.WebSocketMiddleware"
         override(MIDDLEWARE=[ours, "django.middleware.csrf.CsrfViewMiddleware"])
         findings = by_id(local.examine(60))
@@ -517,7 +518,7 @@ class TestDiagnosis:
         assert ask(site_report.question("testserver", path)) is None
 
     @pytest.mark.parametrize(
-        ("salt", "key"), [("else", None), ("dwebsocket.doctor.question", "another")]
+        ("salt", "key"), [("else", None), ("dwebsocket.operations.doctor.question", "another")]
     )
     def test_signed_by_others(self, ask: Callable, salt: str, key: str | None) -> None:
         """Another purpose, another key."""

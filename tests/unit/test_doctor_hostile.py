@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dwebsocket.doctor import live
+from dwebsocket.operations.doctor import live
 from support.hostile import ESCAPES, Hostile, accepting
 from support.memory import PeakMemory
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from visit import handshake
 
-from dwebsocket import WebSocketHandler, durations, statistics
+from dwebsocket import WebSocketHandler, statistics
+from dwebsocket.telemetry import durations
 from support.waiting import eventually
 
 if TYPE_CHECKING:

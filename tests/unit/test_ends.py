@@ -19,7 +19,7 @@ from django.urls import path
 from threads import in_plain_thread
 
 from dwebsocket import ConnectionClosed
-from dwebsocket.waiting.waiter import Waiter
+from dwebsocket.api.waiting.waiter import Waiter
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class TestEachCallerIsToldOnce:
         own(live.websocket)
         live.client.close()
         assert live.websocket.wait() is None
-        monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.api.waiting.caller.GRACE_S", 0.0)
 
         def read() -> list[Any]:
             told = [live.websocket.has_messages(), live.websocket.wait()]
@@ -132,7 +132,7 @@ class TestEachCallerIsToldOnce:
         ended(live)
         assert live.websocket.send("x") is False
         assert in_plain_thread(live.websocket.wait).result(10) is None
-        monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.api.waiting.caller.GRACE_S", 0.0)
         with pytest.raises(ConnectionClosed):
             live.websocket.send("x")
 
@@ -172,8 +172,8 @@ class TestEachCallerIsToldOnce:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Of the view itself, or in a thread of this connection only."""
-        monkeypatch.setattr("dwebsocket.waiting.caller._SENDS_FREELY_S", 0.0)
-        monkeypatch.setattr("dwebsocket.waiting.caller._SENDS_RARELY_S", 0.01)
+        monkeypatch.setattr("dwebsocket.api.waiting.caller._SENDS_FREELY_S", 0.0)
+        monkeypatch.setattr("dwebsocket.api.waiting.caller._SENDS_RARELY_S", 0.01)
         live = open_websocket()
 
         def loop() -> int:
@@ -202,7 +202,7 @@ class TestEachCallerIsToldOnce:
         """A thread that does not look at the result of `send` only lets others run."""
         pauses: list[float] = []
         monkeypatch.setattr(Waiter, "sleep", lambda _, s: pauses.append(s))
-        monkeypatch.setattr("dwebsocket.waiting.caller._SENDS_FREELY_S", 1000.0)
+        monkeypatch.setattr("dwebsocket.api.waiting.caller._SENDS_FREELY_S", 1000.0)
         live = open_websocket()
 
         def push() -> None:
@@ -272,7 +272,7 @@ class TestIsClosed:
         answers: bool,
     ) -> None:
         """Also when the end was there before the loop began."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 60.0)
+        monkeypatch.setattr("dwebsocket.api.waiting.caller.GRACE_S", 60.0)
         live = open_websocket()
         if is_own:
             own(live.websocket)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import environment
+from dwebsocket.conf import environment
 from dwebsocket.uvicorn import WebSocketProtocol, configured
 
 
@@ -55,7 +55,8 @@ def test_a_service_of_kubernetes_stops_nothing() -> None:
     }
     code = """
 import dwebsocket.uvicorn as protocol
-from dwebsocket import conf, environment
+from dwebsocket import conf
+from dwebsocket.conf import environment
 environment.use()
 print(conf.Options.current({}).ping_interval)
 """

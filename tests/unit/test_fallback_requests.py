@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.test import RequestFactory
 
-from dwebsocket import _core, clock
+from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback, forwarding, posting
+from dwebsocket.telemetry import clock
 from dwebsocket.testing import websockets_of_a_test
 
 if TYPE_CHECKING:

@@ -18,14 +18,8 @@ from django.utils import translation
 from visit import handshake
 
 import dwebsocket
-from dwebsocket import (
-    ConnectionClosed,
-    UsageError,
-    WebSocketHandler,
-    database,
-    group,
-    runners,
-)
+from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, group, runners
+from dwebsocket.request import database
 from dwebsocket.runners import handler as life
 from dwebsocket.runners.handler_green import GreenHandlers
 from support.waiting import eventually

@@ -11,7 +11,7 @@ from weakref import ref
 import pytest
 from asgiref.local import Local
 
-from dwebsocket import context
+from dwebsocket.request import context
 from dwebsocket.runners import handler_context
 
 room: contextvars.ContextVar[Any] = contextvars.ContextVar("room")

@@ -17,8 +17,8 @@ from peer import LiveWebSocket
 from visit import descriptors
 
 from dwebsocket import ReceiveTimeout
-from dwebsocket.waiting import loop_hub
-from dwebsocket.waiting.green import HubWatcher
+from dwebsocket.api.waiting import loop_hub
+from dwebsocket.api.waiting.green import HubWatcher
 from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]

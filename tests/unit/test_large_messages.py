@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peer import LiveWebSocket
 
-from dwebsocket import WebSocket, unpatched
 from dwebsocket.api.base import own_websocket
-from dwebsocket.waiting import long_calls
-from dwebsocket.waiting.long_calls import LongCalls
+from dwebsocket.api.waiting import long_calls
+from dwebsocket.api.waiting.long_calls import LongCalls
+from dwebsocket.compat import unpatched
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from dwebsocket import WebSocket
 
 Open = Callable[..., LiveWebSocket]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from visit import Serve, handshake
 
 from dwebsocket import _core, accept_websocket, asgi
-from dwebsocket.records import Record
 from dwebsocket.runners import thread
+from dwebsocket.telemetry.records import Record
 
 Log = Callable[..., list[logging.LogRecord]]
 

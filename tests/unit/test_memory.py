@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dwebsocket import memory
+from dwebsocket.conf import memory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import asyncio, sys
 from django.conf import settings
 settings.configure()
 from dwebsocket import _core, conf
-from dwebsocket.waiting import loop_hub
+from dwebsocket.api.waiting import loop_hub
 
 connection = _core.adopt(
     int(sys.argv[1]), b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n",

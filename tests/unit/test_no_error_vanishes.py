@@ -27,14 +27,15 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 from peer import LiveWebSocket
 
-from dwebsocket import accept_websocket, database, event_counts, request_copy
+from dwebsocket import accept_websocket, event_counts
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.request import database, request_copy
 from dwebsocket.runners import view as runner
-from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     from visit import Serve
 
-    from dwebsocket.connection import Connection
+    from dwebsocket.api.connection import Connection
 
 Open = Callable[..., LiveWebSocket]
 Log = Callable[..., list[logging.LogRecord]]
@@ -382,7 +383,7 @@ class TestBetweenTheTakeoverAndTheView:
             case "attach":
                 monkeypatch.setattr("dwebsocket.websocket.WebSocket._attach", failing)
             case "context":
-                monkeypatch.setattr("dwebsocket.context.settle_in", failing)
+                monkeypatch.setattr("dwebsocket.request.context.settle_in", failing)
             case "databases":
                 monkeypatch.setattr(database, "close_old_connections", failing)
             case "witness":

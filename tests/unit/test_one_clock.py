@@ -30,7 +30,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "api/receiving.py": "whether a view polls without a pause",
     "channels/node.py": "what a process that ends has left",
     "client/reconnecting.py": "how long a connection to another server has lived",
-    "clock.py": "it is the clock",
+    "telemetry/clock.py": "it is the clock",
     "groups/postgres/backend.py": "how long the database may take",
     "groups/postgres/counting.py": "how old a number may be that the database gave",
     "groups/postgres/limit.py": "how long the database may take",
@@ -39,10 +39,10 @@ ON_THE_SYSTEMS_CLOCK = {
     "groups/postgres/problems.py": "how long the database may take",
     "groups/postgres/publishing.py": "how long the database may take",
     "groups/redis.py": "how long a server may take",
-    "waiting/engine_calls.py": "how long a server may take",
+    "api/waiting/engine_calls.py": "how long a server may take",
     "management/commands/websocket_stats.py": "how often it looks",
     "operations/survey.py": "how long other processes may take",
-    "shutdown.py": "what a process that ends has left",
+    "runners/shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
     "runners/application_threads.py": "how long one application has a thread",
     "runners/green.py": "what a process that ends has left",
@@ -52,12 +52,12 @@ ON_THE_SYSTEMS_CLOCK = {
     "runners/handler_threads.py": "how long a thread stays without work, and a process's end",
     "runners/view.py": "how long a view's end waits for callbacks",
     "servers/tls_pump.py": "how long the last bytes of TLS may take",
-    "terminal/conversation.py": "how long a server has been silent for one who types",
-    "terminal/load.py": "what is measured",
-    "terminal/recording.py": "when a message came",
-    "unpatched.py": "how long a green thread waits for one of the system",
-    "without_engine/process.py": "how long a process that ends waits",
-    "waiting/green.py": "turns of green threads, and coarse sleeps until databases are given back",
+    "management/terminal/conversation.py": "how long a server has been silent for one who types",
+    "management/terminal/load.py": "what is measured",
+    "management/terminal/recording.py": "when a message came",
+    "compat/unpatched.py": "how long a green thread waits for one of the system",
+    "compat/without_engine/process.py": "how long a process that ends waits",
+    "api/waiting/green.py": "turns of green threads, and until databases are given back",
 }
 
 
@@ -77,7 +77,7 @@ def test_system_clock_is_read_where_it_is_meant() -> None:
         for path in PACKAGE.rglob("*.py")
         if "monotonic()" in path.read_text()
         and not path.is_relative_to(PACKAGE / "testing")
-        and not path.is_relative_to(PACKAGE / "doctor")
+        and not path.is_relative_to(PACKAGE / "operations" / "doctor")
     }
     assert using <= ON_THE_SYSTEMS_CLOCK.keys()
 
@@ -154,7 +154,7 @@ async def test_time_since_the_end_under_asgi() -> None:
 
 def test_drain_that_takes_too_long(visit: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timeout of `drain()`, beside a view that does not end."""
-    monkeypatch.setattr("dwebsocket.shutdown._shutdown.leave", lambda *_: 0.0)
+    monkeypatch.setattr("dwebsocket.runners.shutdown._shutdown.leave", lambda *_: 0.0)
     leave = threading.Event()
     returned: list[bool] = []
 

@@ -15,12 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from visit import handshake
 
 import dwebsocket
-from dwebsocket import conf, require_websocket, statistics, tally
+from dwebsocket import conf, require_websocket, statistics
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, process
 from dwebsocket.management.commands import websocket_stats
 from dwebsocket.operations import listing, prometheus, series, snapshot, survey
 from dwebsocket.operations.scraping import metrics
+from dwebsocket.telemetry import tally
 from support.waiting import eventually
 
 if TYPE_CHECKING:

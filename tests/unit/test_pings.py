@@ -26,8 +26,8 @@ from dwebsocket import (
     accept_websocket,
 )
 from dwebsocket.api.never_opened import NeverOpened
-from dwebsocket.waiting import pings
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.api.waiting import pings
+from dwebsocket.api.waiting.waiter import THREAD
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -418,7 +418,9 @@ class TestWaitClosedElsewhere:
         """As it does in any call that waits long."""
         released: list[bool] = []
         monkeypatch.setattr("dwebsocket.api.ending.IDLE_AFTER_S", 0.01)
-        monkeypatch.setattr("dwebsocket.database.release_idle", lambda: released.append(True))
+        monkeypatch.setattr(
+            "dwebsocket.request.database.release_idle", lambda: released.append(True)
+        )
         live = open_websocket()
         own(live.websocket)
         assert live.websocket.wait_closed(0.05) is False

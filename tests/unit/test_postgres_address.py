@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dwebsocket import group_settings
+from dwebsocket.conf import group_settings
 from dwebsocket.groups import reports
 from dwebsocket.groups.postgres import Backend
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
-from dwebsocket import group_settings
+from dwebsocket.conf import group_settings
 from dwebsocket.groups.postgres import Backend, payload
 
 

@@ -15,8 +15,8 @@ import pytest
 from django.utils import autoreload
 from peer import HEAD, Client
 
-from dwebsocket import _core, shutdown
-from dwebsocket.runners import loop, thread
+from dwebsocket import _core
+from dwebsocket.runners import loop, shutdown, thread
 from dwebsocket.servers.contract import unknown_departure
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ PROGRAM = (
 import asyncio, contextvars, os, signal, socket, sys, threading
 from django.conf import settings
 settings.configure()
-from dwebsocket import WebSocket, _core, conf, shutdown
+from dwebsocket import WebSocket, _core, conf
+from dwebsocket.runners import shutdown
 from dwebsocket.runners import loop, thread
 
 # A machine with much to do.
@@ -80,7 +81,7 @@ BUSY = """
 import os, signal, threading
 from django.conf import settings
 settings.configure()
-from dwebsocket import shutdown
+from dwebsocket.runners import shutdown
 from dwebsocket.servers.contract import Departure
 
 signal.signal(signal.SIGTERM, lambda *_: None)
@@ -105,7 +106,8 @@ import sys, time
 from pathlib import Path
 from django.conf import settings
 settings.configure(WEBSOCKET_ENGINE_THREADS=3)
-from dwebsocket import _core, conf, shutdown
+from dwebsocket import _core, conf
+from dwebsocket.runners import shutdown
 
 shutdown.begin(dies_of_sigterm=False)
 connection = _core.adopt(
@@ -149,7 +151,8 @@ ABRUPT = (
 import ctypes, fcntl, os, signal, sys, threading
 from django.conf import settings
 settings.configure()
-from dwebsocket import _core, shutdown
+from dwebsocket import _core
+from dwebsocket.runners import shutdown
 from dwebsocket.servers.contract import Departure, Exit
 
 libc = ctypes.CDLL(None)

@@ -15,7 +15,7 @@ from peer import LiveWebSocket
 from websockets.frames import Opcode
 
 from dwebsocket import ConnectionClosed, UsageError, WebSocket
-from dwebsocket.protocol import WebSocketProtocol13
+from dwebsocket.api.protocol import WebSocketProtocol13
 from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]

@@ -22,13 +22,14 @@ import pytest
 from test_servers_asgi import Wire, in_loop, until
 from test_tls_pump import Line, carrier
 
-from dwebsocket import conf, registry
+from dwebsocket import conf
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Decision, Rejection
-from dwebsocket.registry import Visitor, Who
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.runners.loop import BackgroundLoop
 from dwebsocket.servers.asgi import connection
-from dwebsocket.waiting import loop_hub
+from dwebsocket.users import registry
+from dwebsocket.users.registry import Visitor, Who
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

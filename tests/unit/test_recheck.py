@@ -21,9 +21,10 @@ from django.utils import timezone
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, authentication, conf, recheck, registry
-from dwebsocket.registry import BUCKETS, Visitor, Who
+from dwebsocket import WebSocket, conf
 from dwebsocket.testing import Clock
+from dwebsocket.users import authentication, recheck, registry
+from dwebsocket.users.registry import BUCKETS, Visitor, Who
 from support.waiting import eventually
 
 Override = Callable[..., None]

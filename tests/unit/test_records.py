@@ -20,10 +20,11 @@ from django.test import RequestFactory
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import _core, accept_websocket, asgi, event_counts, records
-from dwebsocket.records import EVENTS, Record, printable
+from dwebsocket import _core, accept_websocket, asgi, event_counts
 from dwebsocket.runners import loop, thread
 from dwebsocket.servers.asgi import AsgiHandshake
+from dwebsocket.telemetry import records
+from dwebsocket.telemetry.records import EVENTS, Record, printable
 from dwebsocket.testing.clock import Clock
 from support.waiting import eventually
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import group_settings
+from dwebsocket.conf import group_settings
 from dwebsocket.groups import redis, redis_address
 
 

@@ -20,9 +20,10 @@ from django.utils.functional import SimpleLazyObject
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, accept_websocket, close_user, conf, registry
-from dwebsocket.registry import Visitor, Who
+from dwebsocket import WebSocket, accept_websocket, close_user, conf
 from dwebsocket.runners import loop, thread
+from dwebsocket.users import registry
+from dwebsocket.users.registry import Visitor, Who
 
 Override = Callable[..., None]
 Log = Callable[..., Any]

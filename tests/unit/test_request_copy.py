@@ -15,7 +15,7 @@ from django.urls.resolvers import RegexPattern
 from django.utils.safestring import SafeString, mark_safe
 from visit import handshake
 
-from dwebsocket import request_copy
+from dwebsocket.request import request_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

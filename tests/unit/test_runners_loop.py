@@ -15,7 +15,7 @@ import pytest
 from django.test import RequestFactory
 from peer import LiveWebSocket
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.runners import loop
 from dwebsocket.runners import view as runner
 from dwebsocket.runners.executor import SystemExecutor

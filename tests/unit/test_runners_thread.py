@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import database, runners
+from dwebsocket import runners
+from dwebsocket.request import database
 from dwebsocket.runners import thread
 from dwebsocket.runners.thread import ViewThreads
 from support.waiting import eventually

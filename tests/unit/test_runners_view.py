@@ -19,8 +19,9 @@ from django.utils.decorators import method_decorator
 from django.views import View
 from peer import LiveWebSocket
 
-from dwebsocket import ConnectionClosed, accept_websocket, database
+from dwebsocket import ConnectionClosed, accept_websocket
 from dwebsocket.api.base import own_websocket
+from dwebsocket.request import database
 from dwebsocket.runners import view as runner
 from dwebsocket.runners.green import GreenRunner
 

@@ -11,10 +11,10 @@ import pytest
 
 from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
 from dwebsocket.api.base import own_websocket
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.servers import asgi
 from dwebsocket.servers.asgi import closing
 from dwebsocket.servers.rate import Meter
-from dwebsocket.waiting import loop_hub
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dwebsocket.doctor import live
+from dwebsocket.operations.doctor import live
 from dwebsocket.servers import asgi
 
 SCOPE = {

@@ -15,8 +15,9 @@ from django.contrib.sessions.backends.base import UpdateError
 from django.db import connections, transaction
 from threads import in_plain_thread
 
-from dwebsocket import accept_websocket, sessions
+from dwebsocket import accept_websocket
 from dwebsocket.runners import loop, thread
+from dwebsocket.users import sessions
 
 if TYPE_CHECKING:
     from visit import Serve

@@ -21,8 +21,9 @@ from peer import TIMEOUT_S
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import accept_websocket, registry
+from dwebsocket import accept_websocket
 from dwebsocket.runners import loop, thread
+from dwebsocket.users import registry
 
 Override = Callable[..., None]
 
@@ -443,7 +444,7 @@ def test_user_cannot_be_looked_up(
     def fail(_: object) -> None:
         raise OSError("no database")
 
-    monkeypatch.setattr("dwebsocket.authentication.signed_out", fail)
+    monkeypatch.setattr("dwebsocket.users.authentication.signed_out", fail)
     made.serve()
     assert made.client.closing() == (1013, "try again later")
     (record,) = [each for each in request_log("dwebsocket") if each.levelname == "ERROR"]

@@ -17,16 +17,10 @@ from django.http import Http404, HttpResponse
 from django.test import override_settings
 from visit import handshake
 
-from dwebsocket import (
-    WebSocket,
-    accept_websocket,
-    group,
-    require_websocket,
-    signals,
-    unpatched,
-)
+from dwebsocket import WebSocket, accept_websocket, group, require_websocket, signals
 from dwebsocket.api import close_callbacks
 from dwebsocket.api.announcing import AnnouncingConnection
+from dwebsocket.compat import unpatched
 from dwebsocket.groups import membership_signals
 from support.waiting import eventually
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import _core, unpatched
-from dwebsocket.compat import system, transports
+from dwebsocket import _core
+from dwebsocket.compat import system, transports, unpatched
 from dwebsocket.groups import local
 from dwebsocket.servers.families import gevent
 

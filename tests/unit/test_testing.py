@@ -22,9 +22,10 @@ from dwebsocket import (
     WebSocketHandler,
     _core,
     accept_websocket,
-    callbacks,
     testing,
 )
+from dwebsocket.api import callbacks
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.groups import publications
 from dwebsocket.testing import (
     AsyncWebSocketClient,
@@ -41,7 +42,6 @@ from dwebsocket.testing import (
     websockets_of_a_test,
 )
 from dwebsocket.testing.wire import CLOSE, PONG, TEXT, Wire
-from dwebsocket.waiting import loop_hub
 from support.hostile import Hostile, accepting
 from support.waiting import eventually
 

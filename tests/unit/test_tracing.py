@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from visit import handshake
 
-from dwebsocket import WebSocketHandler, accept_websocket, require_websocket, tracing
+from dwebsocket import WebSocketHandler, accept_websocket, require_websocket
+from dwebsocket.telemetry import tracing
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from django.db import connections, transaction
 from django.test import RequestFactory
 from django.utils import timezone
 
-from dwebsocket import announcements, sign_out
-from dwebsocket.announcements import Hint
-from dwebsocket.registry import digest
+from dwebsocket.users import announcements, sign_out
+from dwebsocket.users.announcements import Hint
+from dwebsocket.users.registry import digest
 
 if TYPE_CHECKING:
     from pathlib import Path

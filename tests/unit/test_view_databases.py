@@ -10,9 +10,10 @@ import pytest
 from django.db import OperationalError, connection, connections, transaction
 from peer import LiveWebSocket
 
-from dwebsocket import clock, database
 from dwebsocket.api.base import own_websocket
-from dwebsocket.database import Held
+from dwebsocket.request import database
+from dwebsocket.request.database import Held
+from dwebsocket.telemetry import clock
 from dwebsocket.websocket import WebSocket
 
 Open = Callable[..., LiveWebSocket]

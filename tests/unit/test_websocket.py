@@ -26,8 +26,8 @@ from dwebsocket import (
     SendTimeout,
     UsageError,
     WebSocket,
-    database,
 )
+from dwebsocket.request import database
 from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]
@@ -62,12 +62,12 @@ def closed_here(open_websocket: Open, own: Own) -> LiveWebSocket:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine does not make a call come late."""
-    monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 60.0)
+    monkeypatch.setattr("dwebsocket.api.waiting.caller.GRACE_S", 60.0)
 
 
 def end_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on each call that comes after the report of an end raises."""
-    monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 0.0)
+    monkeypatch.setattr("dwebsocket.api.waiting.caller.GRACE_S", 0.0)
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:

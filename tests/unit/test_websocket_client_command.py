@@ -24,10 +24,10 @@ from django.db.models import UUIDField
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from dwebsocket import _core
+from dwebsocket.compat.without_engine.missing import unavailable
 from dwebsocket.management.commands.websocket_client import Command
-from dwebsocket.terminal import lines, recording, writing
-from dwebsocket.terminal.conversation import Conversation
-from dwebsocket.without_engine.missing import unavailable
+from dwebsocket.management.terminal import lines, recording, writing
+from dwebsocket.management.terminal.conversation import Conversation
 from support.far_server import far_server
 from support.hostile import Hostile, accepting
 from support.waiting import eventually

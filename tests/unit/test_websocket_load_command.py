@@ -21,9 +21,9 @@ from websockets.exceptions import ConnectionClosed
 
 from dwebsocket import _core
 from dwebsocket.compat import rich
+from dwebsocket.compat.without_engine.missing import unavailable
 from dwebsocket.management.commands.websocket_load import Command
-from dwebsocket.terminal.load import percentiles
-from dwebsocket.without_engine.missing import unavailable
+from dwebsocket.management.terminal.load import percentiles
 from support.far_server import far_server
 from support.hostile import Hostile, accepting
 from support.waiting import eventually
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _answers_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with much to do."""
-    monkeypatch.setattr("dwebsocket.terminal.load._LAST_S", 60.0)
+    monkeypatch.setattr("dwebsocket.management.terminal.load._LAST_S", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_bars_are_shown_on_a_terminal(echo: str, monkeypatch: pytest.MonkeyPatch
     err, out = io.StringIO(), io.StringIO()
     monkeypatch.setattr(err, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", err)
-    monkeypatch.setattr("dwebsocket.terminal.load._TELL_S", 0.01)
+    monkeypatch.setattr("dwebsocket.management.terminal.load._TELL_S", 0.01)
     options: dict[str, Any] = {"clients": 2, "rate": 10, "seconds": 1, "ramp": 0, "stdout": out}
     call_command(Command(stderr=err), echo, **options)
     if importlib.util.find_spec("rich") is not None:

@@ -14,8 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwebsocket import _core
+from dwebsocket.compat.without_engine import (
+    groups,
+    handshake,
+    hub,
+    mailbox,
+    missing,
+    permit,
+    threads,
+)
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.without_engine import groups, handshake, hub, mailbox, missing, permit, threads
 from support.waiting import eventually
 
 PLAIN = SimpleNamespace(

@@ -20,11 +20,13 @@ from django.test import RequestFactory, override_settings
 from worldly import SEEN
 
 import dwebsocket
-from dwebsocket import UsageError, WebSocket, authentication, registry, signals, worlds
+from dwebsocket import UsageError, WebSocket, signals
 from dwebsocket.groups import backends, names
 from dwebsocket.handshake import fallback, posting
 from dwebsocket.operations import listing
+from dwebsocket.request import worlds
 from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
+from dwebsocket.users import authentication, registry
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -419,7 +421,7 @@ class TestSignOut:
         """When it opens, and by the recheck: one question for each realm."""
         assert asked == [("acme", ["acme"]), ("globex", ["globex"])]
         del asked[:]
-        from dwebsocket import recheck
+        from dwebsocket.users import recheck
 
         visitors = [
             visitor
@@ -431,7 +433,7 @@ class TestSignOut:
 
     def test_one_question_for_all_users_of_a_realm(self, anna: User, asked: list[Any]) -> None:
         """However many there are."""
-        from dwebsocket import recheck
+        from dwebsocket.users import recheck
 
         cookie = sign_in(anna)
         client = WebSocketClient()

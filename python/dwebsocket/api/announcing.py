@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ref
 
 from dwebsocket import signals
-from dwebsocket.waiting.loop_hub import Again
+from dwebsocket.api.waiting.loop_hub import Again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from django.http import HttpRequest
 
-    from dwebsocket.connection import Connection, FindHub, Message
+    from dwebsocket.api.connection import Connection, FindHub, Message
 
 
 # The argument `text_as_bytes`: receivers get text as `str`.
@@ -48,19 +48,19 @@ class AnnouncingConnection:
         return getattr(self.announced, name)
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.pop`."""
+        """As :meth:`dwebsocket.api.connection.Connection.pop`."""
         return self._announce(self.announced.pop(_EXACT), text_as_bytes)
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.take`."""
+        """As :meth:`dwebsocket.api.connection.Connection.take`."""
         return self._announce(self.announced.take(timeout, _EXACT), text_as_bytes)
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.take_coarse`."""
+        """As :meth:`dwebsocket.api.connection.Connection.take_coarse`."""
         return self._announce(self.announced.take_coarse(time, _EXACT), text_as_bytes)
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """As :meth:`dwebsocket.connection.Connection.next`."""
+        """As :meth:`dwebsocket.api.connection.Connection.next`."""
         following = self.announced.next(find_hub)
 
         async def take() -> Message:
@@ -71,7 +71,7 @@ class AnnouncingConnection:
         return Again(take)
 
     async def next_now(self) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.next_now`."""
+        """As :meth:`dwebsocket.api.connection.Connection.next_now`."""
         message = await self.announced.next_now()
         if message is not None:
             await self._aannounce(message)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket import _core
-from dwebsocket.connection import refused_code
+from dwebsocket.api.connection import refused_code
 from dwebsocket.exceptions import InvalidMessage
 
 if TYPE_CHECKING:

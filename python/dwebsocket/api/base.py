@@ -10,12 +10,13 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import clock, tally, tracing, unpatched
 from dwebsocket.api.announcing import announced
 from dwebsocket.api.never_opened import NeverOpened
+from dwebsocket.api.waiting.caller import Caller, Callers
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import ConnectionClosed, UsageError
-from dwebsocket.waiting.caller import Caller, Callers
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.telemetry import clock, tally, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket import _core, database
+    from dwebsocket import _core
     from dwebsocket.api.close_callbacks import CloseCallbacks, Spawn
+    from dwebsocket.api.connection import By, Connection
     from dwebsocket.api.decision import Decision
+    from dwebsocket.api.protocol import WebSocketProtocol13
+    from dwebsocket.api.waiting.waiter import Waiter
     from dwebsocket.conf import Options
-    from dwebsocket.connection import By, Connection
-    from dwebsocket.protocol import WebSocketProtocol13
-    from dwebsocket.request import Transport
-    from dwebsocket.waiting.waiter import Waiter
-    from dwebsocket.worlds import World
+    from dwebsocket.request import Transport, database
+    from dwebsocket.request.worlds import World
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 
-from dwebsocket import context, database, unpatched, worlds
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.request import context, database, worlds
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.connection import Connection
-    from dwebsocket.waiting.waiter import Waiter
-    from dwebsocket.worlds import World
+    from dwebsocket.api.connection import Connection
+    from dwebsocket.api.waiting.waiter import Waiter
+    from dwebsocket.request.worlds import World
 
     Spawn = Callable[[str, Callable[[], None]], None]
     Make = Callable[[], Coroutine[Any, Any, Any]]

@@ -6,17 +6,19 @@ import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from dwebsocket import clock, database, signals
+from dwebsocket import signals
 from dwebsocket.api.arguments import as_bytes, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
+from dwebsocket.api.connection import refused_code
 from dwebsocket.api.helpers import told_by_exception
+from dwebsocket.api.waiting import caller as callers
+from dwebsocket.api.waiting import pings
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import GroupUnavailable, UsageError
-from dwebsocket.records import Record
-from dwebsocket.waiting import caller as callers
-from dwebsocket.waiting import pings
+from dwebsocket.request import database
+from dwebsocket.telemetry import clock
+from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

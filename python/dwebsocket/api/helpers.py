@@ -14,11 +14,13 @@ from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dwebsocket import clock, context, database, unpatched, worlds
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import UsageError
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.request import context, database, worlds
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from dwebsocket.api.close_callbacks import Spawn
-    from dwebsocket.waiting.waiter import Call, Event, Waiter
-    from dwebsocket.worlds import World
+    from dwebsocket.api.waiting.waiter import Call, Event, Waiter
+    from dwebsocket.request.worlds import World
 
 # Seconds that the end of a view waits for its helpers.
 _MOMENT_S = 1.0

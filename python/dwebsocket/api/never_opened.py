@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dwebsocket.waiting.loop_hub import Again
+from dwebsocket.api.waiting.loop_hub import Again
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from dwebsocket import _core
-    from dwebsocket.connection import By, FindHub, Message
+    from dwebsocket.api.connection import By, FindHub, Message
 
 
 class NeverOpened:

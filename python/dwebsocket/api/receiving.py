@@ -6,22 +6,23 @@ import asyncio
 import struct
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from dwebsocket import clock, database
 from dwebsocket.api.arguments import check_timeout, parsed
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.helpers import told_by_exception
+from dwebsocket.api.waiting import caller as callers
+from dwebsocket.api.waiting import loop_hub
+from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
-from dwebsocket.waiting import caller as callers
-from dwebsocket.waiting import loop_hub
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.request import database
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
 
-    from dwebsocket.connection import Connection
-    from dwebsocket.waiting.caller import Caller
+    from dwebsocket.api.connection import Connection
+    from dwebsocket.api.waiting.caller import Caller
 
     Message = str | bytes
 

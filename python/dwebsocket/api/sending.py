@@ -11,22 +11,22 @@ from weakref import ref
 
 from django.core.signals import request_started
 
-from dwebsocket import clock
 from dwebsocket.api.arguments import apart, as_binary, as_bytes, as_json, as_text
 from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket
 from dwebsocket.api.source import Source, whole_characters
+from dwebsocket.api.waiting import caller as callers
+from dwebsocket.api.waiting import loop_hub
+from dwebsocket.api.waiting.long_calls import FairLock, call_elsewhere
+from dwebsocket.api.waiting.waiter import THREAD, no_room
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.threading import does_one_work
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
-from dwebsocket.waiting import caller as callers
-from dwebsocket.waiting import loop_hub
-from dwebsocket.waiting.long_calls import FairLock, call_elsewhere
-from dwebsocket.waiting.waiter import THREAD, no_room
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from dwebsocket.api.arguments import Binary, Frame, Message, Sendable
+    from dwebsocket.api.connection import Connection
     from dwebsocket.api.source import Pumped
-    from dwebsocket.connection import Connection
 
 
 class _Many:

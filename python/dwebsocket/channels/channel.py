@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dwebsocket.waiting.loop_hub import settle
+from dwebsocket.api.waiting.loop_hub import settle
 
 if TYPE_CHECKING:
     import asyncio

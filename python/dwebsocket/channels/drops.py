@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dwebsocket import records
+from dwebsocket.telemetry import records
 
 if TYPE_CHECKING:
     from dwebsocket.channels.channel import Channel

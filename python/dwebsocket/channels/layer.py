@@ -11,16 +11,17 @@ from weakref import WeakSet
 from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import channel_settings, unpatched
 from dwebsocket.api.arguments import apart
 from dwebsocket.channels import names, node
 from dwebsocket.channels.node import Node
 from dwebsocket.channels.store import Store
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.channels import BaseChannelLayer
 from dwebsocket.compat.msgpack import pack, unpack
 from dwebsocket.compat.system import at_fork
+from dwebsocket.conf import channel_settings
+from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import UsageError
-from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups.names import checked
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable

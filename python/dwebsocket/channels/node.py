@@ -26,7 +26,7 @@ from weakref import WeakSet
 
 from django.db import close_old_connections
 
-from dwebsocket import clock
+from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.channels import frames, names
 from dwebsocket.channels.membership import Memberships
 from dwebsocket.channels.store import Put, Store
@@ -37,7 +37,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend as contract
 from dwebsocket.groups.arrivals import Arrivals, Subscription
 from dwebsocket.groups.members import key_of
-from dwebsocket.waiting.loop_hub import LoopEvent
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

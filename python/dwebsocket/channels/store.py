@@ -6,11 +6,12 @@ import asyncio
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from dwebsocket import clock, unpatched
+from dwebsocket.api.waiting.loop_hub import settle_later
 from dwebsocket.channels.channel import Channel, wake
 from dwebsocket.channels.drops import EXPIRED, FULL, Drops
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.waiting.loop_hub import settle_later
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

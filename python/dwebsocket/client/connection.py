@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import clock
 from dwebsocket.api.arguments import (
     as_binary,
     as_bytes,
@@ -15,6 +14,9 @@ from dwebsocket.api.arguments import (
     check_timeout,
     parsed,
 )
+from dwebsocket.api.waiting import loop_hub, pings
+from dwebsocket.api.waiting.long_calls import call_elsewhere
+from dwebsocket.api.waiting.waiter import THREAD, Waiter
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.missing import MissingPart
 from dwebsocket.exceptions import (
@@ -25,9 +27,7 @@ from dwebsocket.exceptions import (
     UsageError,
 )
 from dwebsocket.runners import runner_of
-from dwebsocket.waiting import loop_hub, pings
-from dwebsocket.waiting.long_calls import call_elsewhere
-from dwebsocket.waiting.waiter import THREAD, Waiter
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, conf, shutdown
+from dwebsocket import _core, conf
+from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.client.connection import ClientConnection
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import (
@@ -20,7 +21,7 @@ from dwebsocket.exceptions import (
     ShuttingDown,
     UsageError,
 )
-from dwebsocket.waiting.engine_calls import await_call, wait
+from dwebsocket.runners import shutdown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator

@@ -72,7 +72,8 @@ def body_reader() -> Callable[[int, int], bytes] | None:
 
 
 def _exported() -> ctypes.CDLL:
-    # Other servers' processes do not need it, and `dwebsocket.preloading` imports it for uWSGI.
+    # Other servers' processes do not need it, and `dwebsocket.handshake.preloading` imports it for
+    # uWSGI.
     import ctypes
 
     # A build that is a Python module does not export to the whole process.

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.signals import request_started
 
 from dwebsocket._core import Member
-from dwebsocket.checks import register as _register_checks
+from dwebsocket.conf.checks import register as _register_checks
 from dwebsocket.groups import reports
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
@@ -35,10 +35,10 @@ __all__ = [
 
 def _listen_for_sign_outs(**_: Any) -> None:
     # A process that only publishes may sign out users of others.
-    request_started.disconnect(dispatch_uid="dwebsocket.sign_out")
-    import_module("dwebsocket.sign_out").listen_in_all()
+    request_started.disconnect(dispatch_uid="dwebsocket.users.sign_out")
+    import_module("dwebsocket.users.sign_out").listen_in_all()
 
 
 _register_checks()
-request_started.connect(_listen_for_sign_outs, dispatch_uid="dwebsocket.sign_out")
+request_started.connect(_listen_for_sign_outs, dispatch_uid="dwebsocket.users.sign_out")
 reports.register()

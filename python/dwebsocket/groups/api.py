@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from dwebsocket import worlds
 from dwebsocket.api.arguments import apart, as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
-from dwebsocket.group_settings import DEFAULT
+from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import (
     backends,
     history,
@@ -23,6 +22,7 @@ from dwebsocket.groups import (
     seats,
 )
 from dwebsocket.groups.members import excluded, joinable, key_of, member_of
+from dwebsocket.request import worlds
 
 if TYPE_CHECKING:
     from dwebsocket import _core

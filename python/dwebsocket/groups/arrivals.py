@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core
+from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
-from dwebsocket import _core, clock, unpatched
+from dwebsocket import _core
+from dwebsocket.compat import unpatched
+from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.group_settings import DEFAULT
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar, Literal
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Page, Position
 
     Joined = Literal["joined", "behind", "over"]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from dwebsocket import conf, unpatched
+from dwebsocket import conf
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django import is_in_test_environment
 from dwebsocket.compat.system import at_fork
@@ -19,7 +20,7 @@ from dwebsocket.groups.backend import Backend
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
 
     Make = Callable[[str, BackendSettings], Backend]
 

@@ -15,7 +15,7 @@ from dwebsocket.groups import backends, local
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
 
 _OURS = [f"dwebsocket.groups.{name}" for name in ("local", "process", "redis", "postgres")]
 # Those that need no engine where there is none: there the first one is as the second.

@@ -21,7 +21,7 @@ def leave(backend: Backend, name: str, what: str, whom: str) -> None:
     if what != "user":
         return
     # It knows groups, not the other way round, and a process that serves has imported it.
-    for websocket in import_module("dwebsocket.registry").connections_of(whom):
+    for websocket in import_module("dwebsocket.users.registry").connections_of(whom):
         member = member_of(websocket)
         if member is not None and name in backend.groups.names_of(member):
             Group(name, backend.alias).discard(websocket)

@@ -9,15 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core
+from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend as contract
-from dwebsocket.waiting.engine_calls import await_call, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backend import Entered, Member, Visit
 
     #: What is to be published, by the names of its channels; None to release the name.

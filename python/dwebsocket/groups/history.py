@@ -12,7 +12,7 @@ from dwebsocket.exceptions import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dwebsocket.group_settings import BackendSettings, Kept
+    from dwebsocket.conf.group_settings import BackendSettings, Kept
 
     #: Epoch and offset.
     Position = tuple[int, int]

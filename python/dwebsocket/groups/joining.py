@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.base import Base
+from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable, UsageError
-from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery

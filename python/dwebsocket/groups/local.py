@@ -16,16 +16,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dwebsocket import _core, clock, unpatched
+from dwebsocket import _core
+from dwebsocket.api.waiting.long_calls import call_elsewhere, submit
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import user_id
 from dwebsocket.groups import backend, process
-from dwebsocket.waiting.long_calls import call_elsewhere, submit
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backend import Exclude, Message
     from dwebsocket.groups.history import Page, Position
 

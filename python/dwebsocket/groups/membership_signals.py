@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
-from dwebsocket import signals, unpatched
+from dwebsocket import signals
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork
 from dwebsocket.groups import backends, names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from dwebsocket.worlds import user_key
+from dwebsocket.request.worlds import user_key
 
 #: Names that begin so are those of this package.
 OWN = "dwebsocket."
@@ -63,7 +63,9 @@ def user_name(user: Any, realm: str = "") -> str:
 
 
 def of_user_key(key: str) -> str:
-    """As :func:`of_user`, by the name that :func:`dwebsocket.worlds.user_key` gives a user."""
+    """
+    As :func:`of_user`, by the name that :func:`dwebsocket.request.worlds.user_key` gives a user.
+    """
     return f"{_OF_USERS}{key}"
 
 

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import close_old_connections, connections
 
-from dwebsocket import clock, unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.django_commits import is_in_transaction
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.arrivals import Arrivals, Subscription
 from dwebsocket.groups.members import key_of
 from dwebsocket.groups.names import OWN
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -234,7 +234,7 @@ class Joins:
 
         Args:
             groups: Those of the view's decorator.
-            user: Its user, as :func:`dwebsocket.worlds.user_key` names it; empty for an
+            user: Its user, as :func:`dwebsocket.request.worlds.user_key` names it; empty for an
                 anonymous one.
             resumption: With ``resume``, where the client got to before.
             wish: What the connection wants of groups with presence.

@@ -12,11 +12,11 @@ from dwebsocket.api.arguments import as_json
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import backends
 from dwebsocket.groups.members import key_of
-from dwebsocket.worlds import user_key
+from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
     from dwebsocket.api.base import Base
-    from dwebsocket.group_settings import BackendSettings, Present
+    from dwebsocket.conf.group_settings import BackendSettings, Present
     from dwebsocket.groups.backend import Backend, Member, Visit
     from dwebsocket.groups.membership_signals import Named
 

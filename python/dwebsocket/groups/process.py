@@ -6,17 +6,19 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from dwebsocket import _core, clock, conf, unpatched
+from dwebsocket import _core, conf
+from dwebsocket.api.waiting import engine_calls
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend, backends
 from dwebsocket.groups.history import Page
-from dwebsocket.waiting import engine_calls
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backend import Entered, Exclude, Member, Message, Visit
     from dwebsocket.groups.history import Position
 

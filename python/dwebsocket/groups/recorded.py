@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dwebsocket import clock, unpatched
+from dwebsocket.api.waiting import engine_calls
+from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.history import Page
-from dwebsocket.waiting import engine_calls
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Log, Position
 
 _log = logging.getLogger("dwebsocket")

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core
+from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
 from dwebsocket.groups import redis_address
 from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.history import Log
 from dwebsocket.groups.recorded import HistoryBackend
-from dwebsocket.waiting.engine_calls import await_call, wait
 
 if TYPE_CHECKING:
+    from dwebsocket.api.waiting.engine_calls import Outcome
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.exceptions import GroupUnavailable
-    from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.backend import Member
     from dwebsocket.groups.history import Position
     from dwebsocket.groups.redis_address import Server
-    from dwebsocket.waiting.engine_calls import Outcome
 
 # Characters of the key in the names of channels.
 _KEY_LENGTH = 16

@@ -10,7 +10,8 @@ from weakref import finalize, ref
 
 from django.db import connections
 
-from dwebsocket import signals, unpatched
+from dwebsocket import signals
+from dwebsocket.compat import unpatched
 from dwebsocket.groups import evicting, seats
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.backend import Backend

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork
 
 

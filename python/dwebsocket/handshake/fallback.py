@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.middleware.csrf import get_token
 
-from dwebsocket import conf, worlds
+from dwebsocket import conf
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import forwarding, polling, posting
 from dwebsocket.handshake.attributes import has_websocket
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.request import ask_for, http_request
+from dwebsocket.request import ask_for, http_request, worlds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import close_old_connections
 
-from dwebsocket import _core, clock, conf
+from dwebsocket import _core, conf
+from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups import node as nodes
 from dwebsocket.groups.node import NODE_BYTES, Doubtful, Gone
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend

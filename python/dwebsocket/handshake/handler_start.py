@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
 
-from dwebsocket import context, database, worlds
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.never_opened import NeverOpened
+from dwebsocket.api.waiting.green import HubWaiter
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.handshake.start import Start
+from dwebsocket.request import context, database, worlds
 from dwebsocket.runners import handler_threads, loop
 from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import OwnThread
-from dwebsocket.waiting.green import HubWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

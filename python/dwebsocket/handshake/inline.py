@@ -20,10 +20,10 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.handshake.attributes import is_open
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.upgrade import upgrade_inline
-from dwebsocket.records import report_end
 from dwebsocket.request import http_request
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.runners.view import end_beside, witness
+from dwebsocket.telemetry.records import report_end
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:

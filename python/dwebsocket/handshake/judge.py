@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import _core, conf, registry, shutdown, worlds
+from dwebsocket import _core, conf
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
 from dwebsocket.groups import presence
 from dwebsocket.groups.of_view import ImpossibleName, Joins
@@ -20,11 +20,13 @@ from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
-from dwebsocket.request import http_request, transport_of
+from dwebsocket.request import http_request, transport_of, worlds
+from dwebsocket.runners import shutdown
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
 from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
 from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.users import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,11 +18,12 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.utils.crypto import salted_hmac
 
-from dwebsocket import _core, clock
+from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import forwarding, origin
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.registry import Who
+from dwebsocket.telemetry import clock
+from dwebsocket.users.registry import Who
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

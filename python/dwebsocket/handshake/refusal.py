@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http import HttpResponse
 
-from dwebsocket import signals, tally
+from dwebsocket import signals
 from dwebsocket.compat.django import mark_as_logged
-from dwebsocket.records import Record, count, unlogged_refusals
 from dwebsocket.request import http_request
+from dwebsocket.telemetry import tally
+from dwebsocket.telemetry.records import Record, count, unlogged_refusals
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

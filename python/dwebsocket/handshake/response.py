@@ -16,23 +16,26 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 
-from dwebsocket import _core, conf, recheck, request_copy, sessions, sign_out, tally
+from dwebsocket import _core, conf
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
 from dwebsocket.handshake.refusal import announce_refusal, refuse
-from dwebsocket.records import Record
+from dwebsocket.request import request_copy
 from dwebsocket.servers.handshake import begin_beat
+from dwebsocket.telemetry import tally
+from dwebsocket.telemetry.records import Record
+from dwebsocket.users import recheck, sessions, sign_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from django.http.response import HttpResponseBase
 
-    from dwebsocket import registry
     from dwebsocket.groups.of_view import Joins
     from dwebsocket.handshake.start import Start
     from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.users import registry
     from dwebsocket.websocket import WebSocket
 
 _log = logging.getLogger("dwebsocket")

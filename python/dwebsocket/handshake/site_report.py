@@ -27,9 +27,9 @@ from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import group_statistics
 from dwebsocket.handshake import origin
-from dwebsocket.records import event_counts
 from dwebsocket.servers import find_client
 from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake
+from dwebsocket.telemetry.records import event_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +122,7 @@ def _place(host: str, path: str) -> str:
 
 def _signer(purpose: str) -> signing.Signer:
     # Not at import: the key is a setting.
-    return signing.Signer(salt=f"dwebsocket.doctor.{purpose}")
+    return signing.Signer(salt=f"dwebsocket.operations.doctor.{purpose}")
 
 
 def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:

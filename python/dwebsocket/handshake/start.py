@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from dwebsocket import callbacks, database, tracing
+from dwebsocket.api import callbacks
 from dwebsocket.api.decision import Decision
+from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat.django import hidden_variables
+from dwebsocket.request import database
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
-from dwebsocket.waiting.loop_hub import LoopEvent
+from dwebsocket.telemetry import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.api.waiting.waiter import Call
     from dwebsocket.servers.handshake import Handshake
-    from dwebsocket.waiting.waiter import Call
     from dwebsocket.websocket import WebSocket
 
 _NO_ARGUMENTS: life.Arguments = ((), {})

@@ -8,7 +8,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from dwebsocket import registry, tally
+from dwebsocket.telemetry import tally
+from dwebsocket.users import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,6 +209,6 @@ def close_user(user: str, code: int, reason: str) -> int:
     Closes all WebSockets of a user in this process. Gives how many these were.
 
     Args:
-        user: As :func:`dwebsocket.worlds.user_key` names it.
+        user: As :func:`dwebsocket.request.worlds.user_key` names it.
     """
     return registry.close_here(user, code, reason)

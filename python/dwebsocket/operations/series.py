@@ -10,8 +10,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, tally, unpatched
+from dwebsocket import _core
+from dwebsocket.compat import unpatched
 from dwebsocket.groups import group_statistics
+from dwebsocket.telemetry import tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

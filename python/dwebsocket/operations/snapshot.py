@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, durations, tally
+from dwebsocket import _core
 from dwebsocket.groups import group_statistics
-from dwebsocket.records import event_counts
+from dwebsocket.telemetry import durations, tally
+from dwebsocket.telemetry.records import event_counts
 
 if TYPE_CHECKING:
-    from dwebsocket.durations import Durations
+    from dwebsocket.telemetry.durations import Durations
 
 _IN_AND_OUT = ("in", "out")
 _NO_SUMS = ("lag", "history")

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import conf, tally, unpatched
+from dwebsocket import conf
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, process
 from dwebsocket.groups.names import OWN
 from dwebsocket.groups.node import Node
 from dwebsocket.operations import listing, series
 from dwebsocket.operations.snapshot import Statistics, statistics, total
+from dwebsocket.telemetry import tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable

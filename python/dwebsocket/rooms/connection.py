@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
-from dwebsocket import _core, clock, conf
+from dwebsocket import _core, conf
+from dwebsocket.conf.group_settings import Present
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
-from dwebsocket.group_settings import Present
 from dwebsocket.groups import backends, history, membership_signals, presence, recovering, seats
 from dwebsocket.groups.members import joinable, key_of
+from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.calls import Call, hook, twin
 from dwebsocket.rooms.rate import Bucket
 from dwebsocket.rooms.room import Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.servers.asgi.connection import AsgiConnection
-from dwebsocket.worlds import user_key
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dwebsocket import clock
+from dwebsocket.telemetry import clock
 
 
 class Bucket:

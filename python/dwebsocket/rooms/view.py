@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dwebsocket import _core, callbacks, clock, conf
+from dwebsocket import _core, conf
+from dwebsocket.api import callbacks
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.groups.of_view import ViewGroups
 from dwebsocket.handler import WebSocketHandler
@@ -12,6 +13,7 @@ from dwebsocket.handshake.refusal import refuse
 from dwebsocket.rooms import calls, room, wire
 from dwebsocket.rooms.connection import Rooms
 from dwebsocket.rooms.names import Pattern
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

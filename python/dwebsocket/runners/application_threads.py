@@ -21,18 +21,19 @@ from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dwebsocket import conf, database, unpatched
-from dwebsocket.compat import asgiref
+from dwebsocket import conf
+from dwebsocket.api.waiting.long_calls import Call
+from dwebsocket.compat import asgiref, unpatched
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.request import database
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.handler_threads import HandlerThreads
-from dwebsocket.waiting.long_calls import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.connection import Connection, Message
+    from dwebsocket.api.connection import Connection, Message
 
 P = ParamSpec("P")
 T = TypeVar("T")

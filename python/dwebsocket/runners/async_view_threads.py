@@ -21,11 +21,12 @@ from weakref import ref
 
 from asgiref.sync import ThreadSensitiveContext
 
-from dwebsocket import database, unpatched
 from dwebsocket.api.base import own_websocket
+from dwebsocket.api.waiting.long_calls import Call
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import current_context, use_context
 from dwebsocket.compat.system import at_fork
-from dwebsocket.waiting.long_calls import Call
+from dwebsocket.request import database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

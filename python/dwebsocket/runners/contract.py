@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dwebsocket.api.close_callbacks import Spawn
-    from dwebsocket.waiting.waiter import Waiter
+    from dwebsocket.api.waiting.waiter import Waiter
 
 Job = Callable[[], None]
 

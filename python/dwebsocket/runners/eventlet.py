@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import eventlet
 import eventlet.event
 
+from dwebsocket.api.waiting.green import HubWatcher
 from dwebsocket.compat.eventlet import hub_getter
 from dwebsocket.runners.green import GreenRunner
-from dwebsocket.waiting.green import HubWatcher
 
 if TYPE_CHECKING:
+    from dwebsocket.api.waiting.waiter import Call
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting.waiter import Call
 
 Switch = Callable[[], object]
 
@@ -60,18 +60,18 @@ class EventletWatcher(HubWatcher[Switch]):
 
 
 class EventletEvent:
-    """See :class:`dwebsocket.waiting.waiter.Event`."""
+    """See :class:`dwebsocket.api.waiting.waiter.Event`."""
 
     def __init__(self) -> None:
         self._event = eventlet.event.Event()
 
     def set(self) -> None:
-        """As :meth:`dwebsocket.waiting.waiter.Event.set`. May be repeated."""
+        """As :meth:`dwebsocket.api.waiting.waiter.Event.set`. May be repeated."""
         if not self._event.ready():
             self._event.send()
 
     def wait(self, timeout: float | None = None) -> object:
-        """As :meth:`dwebsocket.waiting.waiter.Event.wait`, but yields to the hub."""
+        """As :meth:`dwebsocket.api.waiting.waiter.Event.wait`, but yields to the hub."""
         self._event.wait(timeout)
         return self._event.ready()
 

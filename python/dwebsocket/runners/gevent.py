@@ -8,13 +8,13 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Waiter
 
+from dwebsocket.api.waiting.green import HubWatcher
 from dwebsocket.compat.gevent import hub_getter, note_home
 from dwebsocket.runners.green import GreenRunner
-from dwebsocket.waiting.green import HubWatcher
 
 if TYPE_CHECKING:
+    from dwebsocket.api.waiting.waiter import Call
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting.waiter import Call
 
 
 class GeventWatcher(HubWatcher[Any]):

@@ -6,16 +6,17 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import database, unpatched
+from dwebsocket.api.waiting.green import GreenHub, GreenThread, HubWaiter, HubWatcher
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.request import database
 from dwebsocket.runners import thread
-from dwebsocket.waiting.green import GreenHub, GreenThread, HubWaiter, HubWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dwebsocket.api.waiting.waiter import Event
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting.waiter import Event
 
 # Seconds between two checks whether the views of another thread's hub have ended.
 _CHECK_S = 0.01

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.signals import request_started
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop, set_running_loop, swap_current_task
 from dwebsocket.compat.gevent import exit_of_greenlets, wait_for_reading
 from dwebsocket.compat.system import monotonic

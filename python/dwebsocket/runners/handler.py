@@ -21,17 +21,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
-from dwebsocket import callbacks, clock, context, database, durations, unpatched
+from dwebsocket.api import callbacks
 from dwebsocket.api.base import own_websocket, set_own_websocket
+from dwebsocket.api.waiting import loop_hub
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import ConnectionClosed, UsageError
-from dwebsocket.records import printable, report_end
-from dwebsocket.request import http_request
+from dwebsocket.request import context, database, http_request
 from dwebsocket.runners import handler_context, handler_threads, loop
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
-from dwebsocket.waiting import loop_hub
+from dwebsocket.telemetry import clock, durations
+from dwebsocket.telemetry.records import printable, report_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -40,11 +42,11 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
 
+    from dwebsocket.request.worlds import World
     from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import Home
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
-    from dwebsocket.worlds import World
 
 _log = logging.getLogger("dwebsocket")
 

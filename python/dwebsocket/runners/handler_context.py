@@ -2,7 +2,7 @@
 The contexts of handlers. Equal ones are one object, however many connections there are.
 
 Nothing changes such a context: each call of a handler's methods runs in a copy, which the thread
-owns (:func:`dwebsocket.context.settle_in`). For a shared one each thread makes that once.
+owns (:func:`dwebsocket.request.context.settle_in`). For a shared one each thread makes that once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from dwebsocket import context
+from dwebsocket.request import context
 from dwebsocket.runners.async_view_threads import SharedContext
 
 if TYPE_CHECKING:

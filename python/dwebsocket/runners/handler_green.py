@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import conf, database, unpatched
+from dwebsocket import conf
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork
+from dwebsocket.request import database
 
 if TYPE_CHECKING:
-    from dwebsocket.connection import Connection
+    from dwebsocket.api.connection import Connection
+    from dwebsocket.api.waiting.green import HubWaiter, HubWatcher
+    from dwebsocket.api.waiting.waiter import Event
     from dwebsocket.runners.contract import Runner
     from dwebsocket.runners.handler_threads import Job
-    from dwebsocket.waiting.green import HubWaiter, HubWatcher
-    from dwebsocket.waiting.waiter import Event
 
 _NAME = "dwebsocket-handler"
 

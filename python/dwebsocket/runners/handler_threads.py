@@ -14,16 +14,18 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dwebsocket import _core, conf, database, unpatched
+from dwebsocket import _core, conf
+from dwebsocket.api.waiting.long_calls import Call
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork
-from dwebsocket.waiting.long_calls import Call
-from dwebsocket.without_engine.hub import Hub as GreenHub
+from dwebsocket.compat.without_engine.hub import Hub as GreenHub
+from dwebsocket.request import database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dwebsocket.connection import Connection
+    from dwebsocket.api.connection import Connection
 
 T = TypeVar("T")
 

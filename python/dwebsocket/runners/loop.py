@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
 
-from dwebsocket import unpatched
 from dwebsocket.api.close_callbacks import CloseCallbacks
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.compat.system import at_fork
@@ -36,7 +36,7 @@ class BackgroundLoop:
     """
     Runs coroutines as tasks. Any thread may use it.
 
-    Under gevent that thread is a green one: see :func:`dwebsocket.unpatched.start_code`, and
+    Under gevent that thread is a green one: see :func:`dwebsocket.compat.unpatched.start_code`, and
     :mod:`~dwebsocket.runners.green_loops` for how the green threads beside it are no async code.
     """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat.django_views import class_based
 from dwebsocket.exceptions import ConnectionClosed
-from dwebsocket.records import Record
+from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,10 +14,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, conf, database, unpatched
+from dwebsocket import _core, conf
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import forget_current_thread
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.request import database
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http.response import HttpResponseBase
 
-from dwebsocket.records import Record
+from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

@@ -23,20 +23,22 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
 
-from dwebsocket import _core, context, database, tracing, worlds
+from dwebsocket import _core
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.helpers import Helpers
 from dwebsocket.api.never_opened import NeverOpened
+from dwebsocket.api.waiting.loop_hub import LoopEvent
+from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.django_views import is_async, name_of
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
-from dwebsocket.records import Record, printable, report_end
+from dwebsocket.request import context, database, worlds
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.quiet import is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
-from dwebsocket.waiting.loop_hub import LoopEvent
-from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.telemetry import tracing
+from dwebsocket.telemetry.records import Record, printable, report_end
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:

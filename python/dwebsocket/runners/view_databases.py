@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.signals import connection_created
 
 from dwebsocket.api.base import own_websocket
-from dwebsocket.database import Held
+from dwebsocket.request.database import Held
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -13,9 +13,9 @@ import weakref
 from contextlib import suppress
 from typing import Any, Protocol
 
-from dwebsocket import clock
+from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat.system import at_fork
-from dwebsocket.waiting.loop_hub import LoopEvent
+from dwebsocket.telemetry import clock
 
 #: Smaller changes are not passed on, so small messages cost nothing here.
 STEP_BYTES = 4096

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket import _core
+    from dwebsocket.api.connection import Connection
     from dwebsocket.conf import Options
-    from dwebsocket.connection import Connection
     from dwebsocket.servers.contract import Depart, Exit
 
     Headers = list[tuple[str, str]]

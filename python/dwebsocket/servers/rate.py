@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dwebsocket import clock
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from dwebsocket.conf import Options

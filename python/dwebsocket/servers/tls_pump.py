@@ -23,7 +23,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system as _socket
 from dwebsocket.compat.system import at_fork, monotonic
 

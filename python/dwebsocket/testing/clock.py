@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, callbacks
+from dwebsocket import _core
+from dwebsocket.api import callbacks
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat.system import monotonic
 from dwebsocket.testing.scope import open_websockets
-from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

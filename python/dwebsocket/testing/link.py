@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.waiting.loop_hub import settle, settle_later
+from dwebsocket.api.waiting.loop_hub import settle, settle_later
 
 if TYPE_CHECKING:
     from dwebsocket.servers.asgi.events import Event

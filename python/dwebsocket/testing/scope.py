@@ -6,13 +6,14 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dwebsocket import _core, callbacks
+from dwebsocket import _core
+from dwebsocket.api import callbacks
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat.system import monotonic
 from dwebsocket.runners import handler_threads, loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.groups import groups_of_a_test
 from dwebsocket.testing.watch import ViewWatch
-from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
+from dwebsocket.api.waiting.loop_hub import settle, settle_later
 from dwebsocket.compat.system import NO_ENGINE, monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
@@ -30,7 +31,6 @@ from dwebsocket.testing.databases import about_commits, begin_sharing, end_shari
 from dwebsocket.testing.event_wire import EventWire
 from dwebsocket.testing.link import Link
 from dwebsocket.testing.scope import open_websockets
-from dwebsocket.waiting.loop_hub import settle, settle_later
 
 if TYPE_CHECKING:
     import socket

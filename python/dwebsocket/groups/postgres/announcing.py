@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.groups.postgres import future
 
 if TYPE_CHECKING:

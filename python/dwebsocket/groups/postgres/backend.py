@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dwebsocket.compat.postgresql import Library
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Log, Position
 
 _log = logging.getLogger("dwebsocket")

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
 from dwebsocket.groups.postgres import future
 

@@ -6,9 +6,9 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import unpatched
+from dwebsocket.api.waiting.loop_hub import LoopEvent
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.waiting.loop_hub import LoopEvent
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

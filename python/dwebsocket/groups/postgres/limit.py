@@ -14,7 +14,8 @@ import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import callbacks, unpatched
+from dwebsocket.api import callbacks
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
 from dwebsocket.compat.system import at_fork, monotonic
 

@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.postgresql import Lost
 from dwebsocket.compat.system import monotonic
 

@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.postgresql import Lost, QueryFailed
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.groups.postgres import future, log, payload, table

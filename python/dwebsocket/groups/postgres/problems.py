@@ -17,7 +17,7 @@ from dwebsocket.groups.postgres.limit import Limit
 from dwebsocket.groups.postgres.link import Link
 
 if TYPE_CHECKING:
-    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.postgres.listener import Host
 
 _NO_POSTGRESQL = (

@@ -26,10 +26,10 @@ from dwebsocket.management.arguments import (
     options_of,
     text_of,
 )
-from dwebsocket.terminal import lines, recording, writing
-from dwebsocket.terminal.conversation import Conversation
-from dwebsocket.terminal.refusals import explained
-from dwebsocket.terminal.sign_in import session_of
+from dwebsocket.management.terminal import lines, recording, writing
+from dwebsocket.management.terminal.conversation import Conversation
+from dwebsocket.management.terminal.refusals import explained
+from dwebsocket.management.terminal.sign_in import session_of
 
 if TYPE_CHECKING:
     from dwebsocket.client import ClientConnection

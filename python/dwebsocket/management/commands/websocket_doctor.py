@@ -12,14 +12,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwebsocket import conf
 from dwebsocket.client.address import Address
-from dwebsocket.doctor import Level, live, local, proxy
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.management.arguments import check_number, text_of
+from dwebsocket.operations.doctor import Level, live, local, proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.doctor import Finding
+    from dwebsocket.operations.doctor import Finding
 
 _DESCRIPTION = """
 Looks at the settings and at the servers that run on this machine. With --url it also asks a running

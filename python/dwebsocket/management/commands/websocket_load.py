@@ -21,7 +21,7 @@ from dwebsocket.management.arguments import (
     options_of,
     text_of,
 )
-from dwebsocket.terminal import load, writing
+from dwebsocket.management.terminal import load, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

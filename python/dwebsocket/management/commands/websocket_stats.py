@@ -14,7 +14,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.management.arguments import MOST, check_number
 from dwebsocket.operations import site_statistics, survey
 from dwebsocket.operations.survey import PATIENCE_S
-from dwebsocket.records import printable
+from dwebsocket.telemetry.records import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -12,14 +12,14 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from dwebsocket import clock
+from dwebsocket.api.waiting import loop_hub, pings
 from dwebsocket.compat.system import at_fork
-from dwebsocket.waiting import loop_hub, pings
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     import asyncio
 
-    from dwebsocket.connection import Connection
+    from dwebsocket.api.connection import Connection
 
 # The number of connections up to which ended ones may stay in a list.
 _FEW = 64
@@ -33,7 +33,7 @@ class Closable(Protocol):
         """Done when nothing is left of it; belongs to the server's loop."""
 
     def close(self, code: int, reason: str) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.close`."""
+        """As :meth:`dwebsocket.api.connection.Connection.close`."""
 
 
 #: Those that accept or are accepted. A set's ``add`` and ``discard`` are atomic under the GIL.

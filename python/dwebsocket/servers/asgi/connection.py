@@ -20,23 +20,24 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import _core, clock
+from dwebsocket import _core
+from dwebsocket.api.connection import refused_code
+from dwebsocket.api.waiting import loop_hub, pings
+from dwebsocket.api.waiting.waiter import no_room
 from dwebsocket.compat import uvicorn
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.connection import refused_code
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget
 from dwebsocket.servers.asgi.closing import OPEN
 from dwebsocket.servers.asgi.events import size_of, to_event
 from dwebsocket.servers.asgi.mailbox import GroupMailbox
 from dwebsocket.servers.readiness import Readiness
-from dwebsocket.waiting import loop_hub, pings
-from dwebsocket.waiting.waiter import no_room
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dwebsocket.connection import By, FindHub, Message
+    from dwebsocket.api.connection import By, FindHub, Message
     from dwebsocket.servers.asgi.events import Event, Receive, Send
     from dwebsocket.servers.rate import Meter
 
@@ -78,9 +79,9 @@ class _Condition(threading.Condition):
 
 
 class AsgiConnection:
-    """See :class:`dwebsocket.connection.Connection`."""
+    """See :class:`dwebsocket.api.connection.Connection`."""
 
-    #: The engine knows nothing of it: see :func:`dwebsocket.tally.is_kept`.
+    #: The engine knows nothing of it: see :func:`dwebsocket.telemetry.tally.is_kept`.
     is_kept = True
 
     def __init__(
@@ -170,7 +171,7 @@ class AsgiConnection:
     # -- any thread -----------------------------------------------------------------------------
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.pop`."""
+        """As :meth:`dwebsocket.api.connection.Connection.pop`."""
         return self.take(0, text_as_bytes) if self._inbox else None
 
     def owes_a_pause(self) -> bool:
@@ -178,7 +179,7 @@ class AsgiConnection:
         return False
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.take`."""
+        """As :meth:`dwebsocket.api.connection.Connection.take`."""
         with self._arrived:
             if timeout != 0 and not self._has_news():
                 self._arrived.wait_for(self._has_news, _bounded(timeout))
@@ -205,7 +206,7 @@ class AsgiConnection:
         self, message: Message, *, binary: bool | None = None, timeout: float | None = None
     ) -> bool:
         """
-        As :meth:`dwebsocket.connection.Connection.send`, but the message is only queued here.
+        As :meth:`dwebsocket.api.connection.Connection.send`, but the message is only queued here.
 
         Raises:
             SendTimeout: There was no room within ``timeout`` seconds.
@@ -223,7 +224,7 @@ class AsgiConnection:
         return False
 
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
-        """As :meth:`dwebsocket.connection.Connection.try_send`."""
+        """As :meth:`dwebsocket.api.connection.Connection.try_send`."""
         event, size = to_event(message, binary=binary)
         with self._room:
             if not self._has_room(size):
@@ -231,7 +232,7 @@ class AsgiConnection:
             return not self._sealed and self._put(event, size)
 
     def send_beyond(self, message: Message, *, binary: bool | None = None) -> bool | None:
-        """As :meth:`dwebsocket.connection.Connection.send_beyond`."""
+        """As :meth:`dwebsocket.api.connection.Connection.send_beyond`."""
         event, size = to_event(message, binary=binary)
         with self._room:
             has_room = self._has_room(size)
@@ -239,13 +240,13 @@ class AsgiConnection:
         return is_sent if has_room else None
 
     def has_room(self) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.has_room`."""
+        """As :meth:`dwebsocket.api.connection.Connection.has_room`."""
         with self._room:
             return self._has_room(0)
 
     def close(self, code: int, reason: str) -> bool:
         """
-        As :meth:`dwebsocket.connection.Connection.close`.
+        As :meth:`dwebsocket.api.connection.Connection.close`.
 
         Raises:
             ValueError: A code that must not be sent, or a reason that does not fit.
@@ -261,7 +262,7 @@ class AsgiConnection:
 
     def half_close(self, code: int, reason: str) -> bool:
         """
-        As :meth:`dwebsocket.connection.Connection.half_close`.
+        As :meth:`dwebsocket.api.connection.Connection.half_close`.
 
         Raises:
             ValueError: A code that must not be sent, or a reason that does not fit.
@@ -286,7 +287,7 @@ class AsgiConnection:
         return {"type": "websocket.close", "code": code, "reason": reason}
 
     def discard(self) -> None:
-        """As :meth:`dwebsocket.connection.Connection.discard`."""
+        """As :meth:`dwebsocket.api.connection.Connection.discard`."""
         with self._arrived:
             self._drop_inbox()
             self._taken_cost = 0
@@ -328,25 +329,25 @@ class AsgiConnection:
         self._in_loop(self._give_up if is_stuck else self._give_up_soon)
 
     def waiting(self) -> tuple[int, bool]:
-        """As :meth:`dwebsocket.connection.Connection.waiting`."""
+        """As :meth:`dwebsocket.api.connection.Connection.waiting`."""
         with self._arrived:
             return len(self._inbox), self._inbox_ended
 
     def end(self) -> tuple[int, str, By] | None:
-        """As :meth:`dwebsocket.connection.Connection.end`."""
+        """As :meth:`dwebsocket.api.connection.Connection.end`."""
         return self._end
 
     def ended_for(self) -> float | None:
-        """As :meth:`dwebsocket.connection.Connection.ended_for`."""
+        """As :meth:`dwebsocket.api.connection.Connection.ended_for`."""
         return None if self._end is None else clock.now() - self._ended_at
 
     def messages(self) -> tuple[int, int]:
-        """As :meth:`dwebsocket.connection.Connection.messages`."""
+        """As :meth:`dwebsocket.api.connection.Connection.messages`."""
         return self._received, self._sent
 
     def traffic(self) -> tuple[int, int, int, int, int, int, int]:
         """
-        As :meth:`dwebsocket.connection.Connection.traffic`.
+        As :meth:`dwebsocket.api.connection.Connection.traffic`.
 
         Bytes are those of messages: only the server sees what is on the wire.
         """
@@ -361,7 +362,7 @@ class AsgiConnection:
             return bool(watches or self._arrived.sleepers or self._room.sleepers)
 
     def watch_end(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`dwebsocket.connection.Connection.watch_end`."""
+        """As :meth:`dwebsocket.api.connection.Connection.watch_end`."""
         with self._arrived:
             if self._end is None:
                 self._end_watches.append((hub, token))
@@ -369,13 +370,13 @@ class AsgiConnection:
         hub.announce(token)
 
     def await_news(self, time: float) -> None:
-        """As :meth:`dwebsocket.connection.Connection.await_news`."""
+        """As :meth:`dwebsocket.api.connection.Connection.await_news`."""
         with self._arrived:
             self._arrived.wait_for(self._has_news, _bounded(time))
 
     def descriptor(self) -> int | None:
         """
-        As :meth:`dwebsocket.connection.Connection.descriptor`.
+        As :meth:`dwebsocket.api.connection.Connection.descriptor`.
 
         Raises:
             OSError: The process has no descriptor left.
@@ -387,13 +388,13 @@ class AsgiConnection:
             return self._readiness.fileno()
 
     def mark_end_read(self) -> None:
-        """As :meth:`dwebsocket.connection.Connection.mark_end_read`."""
+        """As :meth:`dwebsocket.api.connection.Connection.mark_end_read`."""
         with self._arrived:
             self._is_end_read = True
             self._update_readiness()
 
     def close_descriptor(self) -> None:
-        """As :meth:`dwebsocket.connection.Connection.close_descriptor`."""
+        """As :meth:`dwebsocket.api.connection.Connection.close_descriptor`."""
         with self._arrived:
             readiness, self._readiness = self._readiness, None
         if readiness is not None:
@@ -411,7 +412,7 @@ class AsgiConnection:
     latency: float | None = None
 
     def begin_beat(self, seconds: float) -> None:
-        """As :meth:`dwebsocket.connection.Connection.begin_beat`."""
+        """As :meth:`dwebsocket.api.connection.Connection.begin_beat`."""
         with self._room:
             if self._beat_s is not None:
                 return
@@ -440,12 +441,14 @@ class AsgiConnection:
             self._end_watches.remove((hub, token))
 
     def await_end(self, timeout: float | None) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.await_end`."""
+        """As :meth:`dwebsocket.api.connection.Connection.await_end`."""
         with self._arrived:
             return self._arrived.wait_for(lambda: self._end is not None, _bounded(timeout))
 
     async def next_now(self) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.next_now`; the message is copied already."""
+        """
+        As :meth:`dwebsocket.api.connection.Connection.next_now`; the message is copied already.
+        """
         return self.pop(False)
 
     def is_slow_to_send(self, message: Message, /) -> bool:
@@ -453,7 +456,7 @@ class AsgiConnection:
         return False
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """As :meth:`dwebsocket.connection.Connection.next`, without ``find_hub``."""
+        """As :meth:`dwebsocket.api.connection.Connection.next`, without ``find_hub``."""
         return loop_hub.Again(self._next)
 
     async def _next(self) -> Message:
@@ -465,10 +468,10 @@ class AsgiConnection:
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """
-        As :meth:`dwebsocket.connection.Connection.watch_inbox`.
+        As :meth:`dwebsocket.api.connection.Connection.watch_inbox`.
 
         If ``hub`` is the running loop's it wakes the loop by :meth:`LoopHub.notify
-        <dwebsocket.waiting.loop_hub.LoopHub.notify>`, without the descriptor.
+        <dwebsocket.api.waiting.loop_hub.LoopHub.notify>`, without the descriptor.
         """
         with self._arrived:
             _watch(self._inbox_watches, hub, token, ready=self._has_news())
@@ -487,7 +490,7 @@ class AsgiConnection:
             _watch(self._outbox_watches, hub, token, ready=self._sealed or not self._outbox)
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop's hub."""
+        """As :meth:`dwebsocket.api.connection.Connection.unwatch`, for the running loop's hub."""
         # No loop runs when the garbage collector closes a coroutine that was never finished.
         with suppress(RuntimeError), self._room:
             watch = (_target(hub), token)
@@ -496,7 +499,7 @@ class AsgiConnection:
                     watches.remove(watch)
 
     def as_member(self) -> _core.Mailbox:
-        """As :meth:`dwebsocket.connection.Connection.as_member`."""
+        """As :meth:`dwebsocket.api.connection.Connection.as_member`."""
         with self._room:
             if self._mailbox is None:
                 self._mailbox = GroupMailbox(self._hub, self._capacity, self._on_group_messages)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from dwebsocket.connection import Message
+    from dwebsocket.api.connection import Message
 
     Event = Mapping[str, Any]
     Receive = Callable[[], Awaitable[Event]]

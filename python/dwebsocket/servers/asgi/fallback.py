@@ -15,11 +15,11 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY
 from dwebsocket.servers.contract import Client
 from dwebsocket.servers.fallback import FallbackHandshake, answer
-from dwebsocket.waiting.loop_hub import call_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

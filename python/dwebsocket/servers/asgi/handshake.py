@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
-from dwebsocket.waiting.loop_hub import call_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from dwebsocket import _core
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.waiting.loop_hub import LoopHub
+    from dwebsocket.api.waiting.loop_hub import LoopHub
 
     Message = str | bytes
 

@@ -13,12 +13,12 @@ import asyncio
 from http.client import responses as _PHRASES
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
 from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.servers.contract import Client, Departure
 from dwebsocket.servers.families import gunicorn
 from dwebsocket.servers.wsgi import WsgiHandshake
-from dwebsocket.waiting.loop_hub import call_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

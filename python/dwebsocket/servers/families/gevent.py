@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import Any
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.gevent import reader_of
 from dwebsocket.compat.socket import below_reader
 from dwebsocket.servers import tls

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-from dwebsocket import unpatched
+from dwebsocket.compat import unpatched
 from dwebsocket.servers.families import gevent
 
 if TYPE_CHECKING:

@@ -1,0 +1,372 @@
+"""
+How green threads of gevent and eventlet sleep: they yield to their hub.
+
+A hub (the event loop of a thread that runs green threads) watches one descriptor for all its
+connections, that of its :class:`HubWatcher`: the engine puts ready connections on a list and wakes
+the hub once. :mod:`dwebsocket.api.waiting.loop_hub` does the same for event loops.
+
+After a fork the child has copies of its parent's green threads. To them their connections are
+closed, and the child must not read the descriptor of the parent's hub: it would take the parent's
+wake-ups.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dwebsocket import _core
+from dwebsocket.api.waiting import long_calls
+from dwebsocket.api.waiting.pings import Pings
+from dwebsocket.api.waiting.waiter import THREAD, Waiter, no_room
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.telemetry import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from dwebsocket.api.connection import Connection
+    from dwebsocket.api.waiting.waiter import Call, Event, Look, Message, T, Watch, Watched
+
+GreenHub = Any
+GreenThread = Any
+Sleeper = TypeVar("Sleeper")
+
+# The longest timeout that is passed to a hub: hubs take no infinite ones.
+_LONGEST_S = 86_400.0
+# How long a view may send without letting others run.
+_TURN_S = 0.01
+
+
+class _WatchedFuture:
+    """A future that another thread settles, watched for that."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def watch(self, hub: _core.Hub, token: int) -> None:
+        """Puts ``token`` on the hub's list as soon as the future is done."""
+        self._future.add_done_callback(lambda _: hub.announce(token))
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """Does nothing: hubs ignore tokens that come late."""
+
+
+class HubWatcher(ABC, Generic[Sleeper]):
+    """The descriptor by which the engine wakes one hub. Belongs to the hub's thread."""
+
+    def __init__(self, hub: GreenHub) -> None:
+        self.hub = hub
+        self.is_parents = False
+        self._ready = _core.Hub()
+        self._sleepers: dict[int, Sleeper] = {}
+        self._tokens = itertools.count()
+        # Calls to make in the hub, by their tokens; all other tokens wake a green thread.
+        self._calls: dict[int, Call] = {}
+        # The same for tokens that come repeatedly.
+        self._lasting: dict[int, Call] = {}
+
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
+        """As :meth:`HubWaiter.wait`; may return early."""
+        token = next(self._tokens)
+        # Only the hub reads the descriptor, so no wake-up comes before the sleep has begun.
+        watch(self._ready, token)
+        try:
+            self._sleep(token, None if timeout is None else min(timeout, _LONGEST_S))
+        finally:
+            # Otherwise each wait that ends without a message would leave a watch behind.
+            connection.unwatch(self._ready, token)
+
+    def take_coarse(
+        self, connection: Connection, time_s: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`HubWaiter.take_coarse`."""
+        token = next(self._tokens)
+        if not connection.listen(self._ready, token):
+            return connection.pop(text_as_bytes)
+        message = None
+        try:
+            self._sleep(token, time_s)
+            message = connection.pop(text_as_bytes)
+        finally:
+            if message is None:
+                connection.unwatch(self._ready, token)
+        return message
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`Waiter.at_end`: the hub makes the call. To be called on its own thread."""
+        token = next(self._tokens)
+        self._calls[token] = call
+        connection.watch_end(self._ready, token)
+
+    @property
+    def core(self) -> _core.Hub:
+        """The engine's part of it."""
+        return self._ready
+
+    def call_on(self, call: Call) -> int:
+        """Gives a token: the hub makes ``call`` each time the engine announces it."""
+        token = next(self._tokens)
+        self._lasting[token] = call
+        return token
+
+    def forget(self, token: int) -> None:
+        """Ends the calls for a token of :meth:`call_on`."""
+        self._lasting.pop(token, None)
+
+    @abstractmethod
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Waiter.call_later`: the hub makes the call. To be called on its own thread."""
+
+    def on_wake(self, *_: object) -> None:
+        """Called by the hub when the engine has woken it."""
+        if self.is_parents:
+            self.close()
+            return
+        tokens = deque(self._ready.drain())
+        try:
+            while tokens:
+                token = tokens.popleft()
+                call = self._calls.pop(token, None) or self._lasting.get(token)
+                if call is not None:
+                    call()
+                else:
+                    self._wake(token)
+                if self.is_parents:
+                    # The call has forked, and this is the child: the other tokens are the parent's.
+                    tokens.clear()
+                    return
+        finally:
+            # The error of one call, or Ctrl-C in it, takes no wake-up of others along.
+            for token in tokens:
+                self._ready.announce(token)
+        self._ready.served()
+
+    @abstractmethod
+    def _sleep(self, token: int, timeout: float | None) -> None:
+        """Yields to the hub as a sleeper, ``timeout`` seconds at most."""
+
+    @abstractmethod
+    def _wake(self, token: int) -> None:
+        """Ends a sleep, unless it has ended already."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Makes the hub stop watching the descriptor."""
+
+
+class HubWaiter(Waiter):
+    """
+    Sleeps in the hub that the caller's thread has, or as a thread when it has none.
+
+    Any thread may use it.
+
+    Args:
+        hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
+        new_watcher: Opens a hub's :class:`HubWatcher`.
+        pause: Yields to the hub for some seconds; without an argument until all other green threads
+            have had a turn.
+        current: Gives the green thread that calls.
+        new_event: Makes an event between two green threads of one hub.
+    """
+
+    def __init__(
+        self,
+        hub: Callable[[], GreenHub | None],
+        new_watcher: Callable[[GreenHub], HubWatcher[Any]],
+        pause: Callable[..., object],
+        current: Callable[[], GreenThread],
+        new_event: Callable[[], Event],
+    ) -> None:
+        self._hub = hub
+        self._new_watcher = new_watcher
+        self._pause = pause
+        self._current = current
+        self._new_event = new_event
+        # A local of the system's threads: each of them has one hub at a time.
+        self._own: Any = unpatched.original("_thread", "_local")()
+        at_fork(self._forget_parents_watcher)
+
+    def take(
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take`, but yields to the hub."""
+        if self._hub() is None:
+            return THREAD.take(connection, timeout, text_as_bytes)
+        deadline = None if timeout is None else clock.now() + timeout
+        while True:
+            # Read the end first: it comes after all messages, so no message is missed.
+            ended = connection.waiting()[1]
+            message = connection.take(0, text_as_bytes)
+            left = None if deadline is None else deadline - clock.now()
+            if message is not None or ended:
+                return message
+            if left is not None and left <= 0:
+                return None
+            self.wait(connection, connection.watch_inbox, left)
+
+    def send(
+        self,
+        connection: Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        timeout: float | None,
+    ) -> bool:
+        """
+        As :meth:`Waiter.send`, but yields to the hub; a large message is sent on another thread.
+
+        Raises:
+            SendTimeout: There was no room within ``timeout`` seconds.
+        """
+        if self._hub() is None:
+            return THREAD.send(connection, message, binary=binary, timeout=timeout)
+        if timeout is None:
+            return connection.send(message, binary=binary)
+        sent = self._send_within(connection, message, binary, timeout)
+        self.yield_after_sending()
+        return sent
+
+    def _send_within(
+        self, connection: Connection, message: Message, binary: bool | None, timeout: float
+    ) -> bool:
+        deadline = clock.now() + timeout
+        try_send = functools.partial(connection.try_send, message, binary=binary)
+        is_slow = connection.is_slow_to_send(message)
+        while (sent := self._call_elsewhere(try_send) if is_slow else try_send()) is None:
+            left = deadline - clock.now()
+            if left <= 0:
+                raise no_room(timeout)
+            self.wait(connection, connection.watch_outbox, left)
+        return sent
+
+    def _call_elsewhere(self, function: Callable[[], T]) -> T:
+        """Calls ``function`` on a thread of the system, while the hub goes on."""
+        future = long_calls.submit(function)
+        self.wait_until(future, None)
+        return future.result()
+
+    def yield_after_sending(self) -> None:
+        """
+        As :meth:`Waiter.yield_after_sending`: yields to the hub after a while of sending.
+
+        Without this, a view that only sends blocks all other views while its client keeps up.
+        """
+        if monotonic() > getattr(self._own, "turn_ends", 0.0) and self._hub() is not None:
+            self._pause()
+            self._own.turn_ends = monotonic() + _TURN_S
+
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """As :meth:`Waiter.wait_for`, but yields to the hub."""
+        if self._hub() is None:
+            return THREAD.wait_for(connection, look, timeout)
+        deadline = None if timeout is None else clock.now() + timeout
+        while True:
+            # Read the end before the look: an answer that came before the end counts.
+            ended = connection.end() is not None
+            found = look(0)
+            left = None if deadline is None else deadline - clock.now()
+            if found is not None or ended or (left is not None and left <= 0):
+                return found
+            pings = Pings(connection, look)
+            self.wait(pings, pings.watch, left)
+
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
+        """
+        Yields to the hub until the engine signals ``watch``, ``timeout`` seconds at most.
+
+        Takes the watch back (``connection.unwatch``) when it was not signalled.
+        """
+        self._watcher(self._hub()).wait(connection, watch, timeout)
+
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take_coarse`, but yields to the hub."""
+        hub = self._hub()
+        if hub is None:
+            return THREAD.take_coarse(connection, time, text_as_bytes)
+        return self._watcher(hub).take_coarse(connection, time, text_as_bytes)
+
+    def let_others_run(self, connection: Connection, time: float) -> None:
+        """As :meth:`Waiter.let_others_run`, for the hub's green threads."""
+        if self._hub() is None:
+            THREAD.let_others_run(connection, time)
+        elif time:
+            self.wait(connection, connection.watch_inbox, time)
+        else:
+            self._pause()
+
+    def await_room(self, connection: Connection, timeout: float | None) -> None:
+        """As :meth:`Waiter.await_room`, but yields to the hub."""
+        if self._hub() is None:
+            THREAD.await_room(connection, timeout)
+        else:
+            self.wait(connection, connection.watch_outbox, timeout)
+
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`Waiter.sleep`, but yields to the hub."""
+        sleep = unpatched.sleep if self._hub() is None else self._pause
+        sleep(seconds)
+
+    def wait_until(self, future: Future[Any], timeout: float | None) -> bool:
+        """As :meth:`Waiter.wait_until`, but yields to the hub."""
+        if self._hub() is None:
+            return THREAD.wait_until(future, timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        watched = _WatchedFuture(future)
+        while not future.done():
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return False
+            self.wait(watched, watched.watch, left)
+        return True
+
+    def caller(self) -> object:
+        """As :meth:`Waiter.caller`: the green thread, where this thread has a hub."""
+        return THREAD.caller() if self._hub() is None else self._current()
+
+    def thread(self) -> object:
+        """As :meth:`Waiter.thread`: the green thread, where this thread has a hub."""
+        return THREAD.thread() if self._hub() is None else self._current()
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`Waiter.at_end`: the hub makes the call, where this thread has one."""
+        hub = self._hub()
+        at_end = THREAD.at_end if hub is None else self._watcher(hub).at_end
+        at_end(connection, call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Waiter.call_later`: the hub makes the call, where this thread has one."""
+        hub = self._hub()
+        call_later = THREAD.call_later if hub is None else self._watcher(hub).call_later
+        return call_later(delay, call)
+
+    def new_event(self) -> Event:
+        """Makes an event between two green threads of one hub."""
+        return self._new_event()
+
+    def watcher(self) -> HubWatcher[Any]:
+        """Gives the watcher of this thread's hub. Not for threads without one."""
+        return self._watcher(self._hub())
+
+    def _watcher(self, hub: GreenHub) -> HubWatcher[Any]:
+        watcher: HubWatcher[Any] | None = getattr(self._own, "watcher", None)
+        if watcher is None or watcher.hub is not hub or watcher.is_parents:
+            if watcher is not None:
+                watcher.close()
+            watcher = self._own.watcher = self._new_watcher(hub)
+        return watcher
+
+    def _forget_parents_watcher(self) -> None:
+        # Do not close it yet: until the child's hub has set itself up anew, both hubs share one
+        # poller, and closing here would stop the parent's wake-ups.
+        if (watcher := getattr(self._own, "watcher", None)) is not None:
+            watcher.is_parents = True

@@ -1,0 +1,118 @@
+"""
+Pings that a view sends, and waits for the end of a connection.
+
+The engine wakes both kinds of callers at each answer and at the end; then they check again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.api.waiting import loop_hub
+from dwebsocket.exceptions import ConnectionClosed, PingTimeout
+from dwebsocket.telemetry import clock
+
+if TYPE_CHECKING:
+    from dwebsocket import _core
+    from dwebsocket.api.connection import Connection
+    from dwebsocket.api.waiting.waiter import Look, T, Waiter
+
+
+class Pings:
+    """A connection, watched until ``look`` finds an answer to a ping, or the end."""
+
+    __slots__ = ("_connection", "_look", "unwatch")
+
+    def __init__(self, connection: Connection, look: Look[Any]) -> None:
+        self._connection = connection
+        self._look = look
+        self.unwatch = connection.unwatch_pings
+
+    def watch(self, hub: _core.Hub, token: int) -> None:
+        """
+        As :meth:`dwebsocket._core.Connection.watch_pings`.
+
+        It also signals when the answer has come before the watch.
+        """
+        self._connection.watch_pings(hub, token)
+        if self._look(0) is not None:
+            hub.announce(token)
+
+
+def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float:
+    """
+    Sends a ping and waits for its answer: the work of :meth:`dwebsocket.WebSocket.ping`.
+
+    Raises:
+        PingTimeout: No answer came in time.
+        ConnectionClosed: The connection has ended.
+        UnsupportedServer: The server sends no pings of applications.
+    """
+    deadline = None if timeout is None else clock.now() + timeout
+    while (sent := connection.begin_ping()) is None:
+        waiter.await_room(connection, _time_for_room(connection, deadline, timeout))
+    return _answer(connection, waiter.wait_for(connection, sent.wait, _left(deadline)), timeout)
+
+
+async def aping(connection: Connection, timeout: float | None) -> float:
+    """
+    As :func:`ping`, for async views: waits in the running loop.
+
+    Raises:
+        PingTimeout, ConnectionClosed, UnsupportedServer: As :func:`ping`.
+    """
+    deadline = None if timeout is None else clock.now() + timeout
+    while (sent := connection.begin_ping()) is None:
+        left = _time_for_room(connection, deadline, timeout)
+        await loop_hub.current().wait(connection, connection.watch_outbox, left)
+    return _answer(connection, await _wait_for(connection, sent.wait, deadline), timeout)
+
+
+def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -> bool:
+    """Waits for the end, and gives whether it has come, for ``WebSocket.wait_closed``."""
+    return waiter.wait_for(connection, _look_for_end(connection), timeout) is True
+
+
+async def await_closed(connection: Connection, timeout: float | None) -> bool:
+    """As :func:`wait_closed`, for async views: waits in the running loop."""
+    deadline = None if timeout is None else clock.now() + timeout
+    return await _wait_for(connection, _look_for_end(connection), deadline) is True
+
+
+def _look_for_end(connection: Connection) -> Look[bool]:
+    return lambda timeout: connection.await_end(timeout) or None
+
+
+async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
+    """As :meth:`dwebsocket.api.waiting.waiter.Waiter.wait_for`, in an event loop."""
+    while True:
+        # Read the end before the look: an answer that came before the end counts.
+        ended = connection.end() is not None
+        found = look(0)
+        left = _left(deadline)
+        if found is not None or ended or left == 0:
+            return found
+        pings = Pings(connection, look)
+        await loop_hub.current().wait(pings, pings.watch, left)
+
+
+def _time_for_room(
+    connection: Connection, deadline: float | None, timeout: float | None
+) -> float | None:
+    """Gives the seconds that may pass until there is room for a ping."""
+    left = _left(deadline)
+    if connection.end() is not None or left == 0:
+        _answer(connection, None, timeout)
+    return left
+
+
+def _answer(connection: Connection, took: float | None, timeout: float | None) -> float:
+    if took is not None:
+        return took
+    if (end := connection.end()) is not None:
+        raise ConnectionClosed(*end)
+    raise PingTimeout(f"the client answered no ping within {timeout} s")
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - clock.now())

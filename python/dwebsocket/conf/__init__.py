@@ -1,0 +1,717 @@
+"""
+Every setting of dwebsocket: its name, its default, and its valid values.
+
+Settings are read when they are first used, and again whenever they have changed, in whatever way:
+by ``override_settings``, by an assignment to ``settings``, or within a list. Times are seconds (int
+or float), sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, fields
+from ipaddress import IPv6Address
+from operator import is_, itemgetter
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from dwebsocket import _core
+from dwebsocket.compat.django import settings_source
+from dwebsocket.conf import group_settings, memory
+
+PREFIX = "WEBSOCKET_"
+
+_LEAST_TOKEN = 16
+
+#: Origins without a host, and what stands for every origin.
+SPECIAL_ORIGINS = ("*", "null", "file://")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
+# In host names: the characters that Django allows in Host, and the underscore, which DNS does not
+# allow.
+_SERIALISED = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(0|[1-9][0-9]{0,4}))?", re.ASCII
+)
+
+# Settings of Django's on which cached values depend, beside the settings here.
+_OTHERS = ("DEBUG", "USE_X_FORWARDED_HOST")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """
+    One setting.
+
+    Attributes:
+        default: Its value when the project sets none.
+        read: Gives the value in the form in which the code uses it, or raises ``ValueError``, whose
+            message names the valid values.
+    """
+
+    default: Any
+    read: Callable[[Any], Any]
+
+
+def _expected(what: str, value: object) -> ValueError:
+    return ValueError(f"must be {what}, not {value!r}")
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _expected("True or False", value)
+    return value
+
+
+def _boolean_or_none(value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise _expected("True, False or None", value)
+    return value
+
+
+def _token(value: object) -> str:
+    # A short one could be guessed. The message must not show it.
+    if not isinstance(value, str) or not (value == "" or len(value) >= _LEAST_TOKEN):
+        raise ValueError(f"must be a str of {_LEAST_TOKEN} characters or more, or empty")
+    return value
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**62:
+        raise _expected("a number of bytes, 1 or more", value)
+    return value
+
+
+def _size_or_none(value: object) -> int | None:
+    if value is None:
+        return None
+    try:
+        return _size(value)
+    except ValueError:
+        raise _expected("a number of bytes, 1 or more, or None for no limit", value) from None
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**32:
+        raise _expected("a whole number, 1 or more", value)
+    return value
+
+
+def _few(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
+        raise _expected("a whole number from 1 to 64", value)
+    return value
+
+
+def _threads(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
+        raise _expected("a whole number from 1 to 1024", value)
+    return value
+
+
+def _buffered(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and 0 < value < 1:
+        return max(1, int(memory.limit() * value))
+    try:
+        return _size(value)
+    except ValueError:
+        what = "a number of bytes, a part of the memory (above 0, below 1), or None for no limit"
+        raise _expected(what, value) from None
+
+
+def _rate(value: object) -> float:
+    if value is None:
+        raise _expected("a number above 0", value)
+    try:
+        rate = _rate_or_none(value)
+    except ValueError:
+        raise _expected("a number above 0", value) from None
+    assert rate is not None
+    return rate
+
+
+def _rate_or_none(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value < 1e12:
+        raise _expected("a number above 0, or None for no limit", value)
+    return float(value)
+
+
+def _stack_size(value: object) -> int:
+    size = _size(value)
+    if size < 64 * 1024:
+        raise _expected("65536 bytes or more", value)
+    return size
+
+
+def _count_or_none(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
+        raise _expected("a whole number, or None for no limit", value)
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        raise _expected("a number of seconds above 0", value)
+    return float(value)
+
+
+def _seconds_or_zero(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise _expected("a number of seconds, 0 or more", value)
+    return float(value)
+
+
+def _seconds_or_none(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        return _seconds(value)
+    except ValueError:
+        raise _expected("a number of seconds above 0, or None", value) from None
+
+
+def _text_type(value: object) -> type[str | bytes]:
+    if value in ("str", str):
+        return str
+    if value in ("bytes", bytes):
+        return bytes
+    raise _expected('"bytes" or "str"', value)
+
+
+def _strings(value: object, what: str) -> tuple[str, ...]:
+    # An iterator is no list: it is empty when it is read again.
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
+        raise _expected(f"a list of {what}", value)
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, str):
+            raise _expected(f"a list of {what}", value)
+    return items
+
+
+def _subprotocols(value: object) -> tuple[str, ...]:
+    names = _strings(value, "subprotocol names")
+    for name in names:
+        if not _core.is_token(name):
+            raise ValueError(
+                f"has {name!r}, which is no subprotocol name: use letters, digits and -._ only"
+            )
+    return names
+
+
+def parts_of_origin(origin: str) -> tuple[str, str, int | None] | None:
+    """
+    Gives scheme, host and port of an origin in lower case, None for everything else.
+
+    Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or ``scheme://host:port``.
+    Parsers of URLs are more lenient, and differ on what they take for the host.
+    """
+    found = _SERIALISED.fullmatch(origin)
+    if found is None:
+        return None
+    scheme, host, digits = found.groups()
+    if host.startswith("["):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            return None
+    port = _DEFAULT_PORTS.get(scheme) if digits is None else int(digits)
+    return None if port is not None and port > _LAST_PORT else (scheme, host, port)
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    origins = _strings(value, 'origins such as "https://example.com"')
+    for origin in origins:
+        if origin not in ("*", "null") and "://" not in origin:
+            raise ValueError(
+                f'has {origin!r}, which is no origin: write "https://{origin}", with the scheme '
+                'and without a path ("*" allows every origin, "null" the opaque one, "file://" '
+                "that of files)"
+            )
+        if origin.count("/") > 2:
+            raise ValueError(f"has {origin!r}: an origin has no path and no slash at its end")
+    return tuple(origin.lower() for origin in origins)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """
+    How messages are compressed. The names of RFC 7692 mean what they mean there.
+
+    Attributes:
+        threshold: Messages of fewer bytes go out as they are. Measured with JSON: below the default
+            a quarter is gained at most, and never a packet on the wire.
+        level: From 1, the quickest, to 9, the smallest. Measured likewise: the default takes half
+            the time of 6 and gives 5 % more bytes.
+        server_no_context_takeover: The server compresses each message alone.
+        client_no_context_takeover: The client must do the same.
+        server_max_window_bits: The server's window is 2 to this power, in bytes.
+        client_max_window_bits: The largest window that the client may use, likewise.
+    """
+
+    threshold: int = 256
+    level: int = 3
+    server_no_context_takeover: bool = True
+    client_no_context_takeover: bool = True
+    server_max_window_bits: int = 15
+    client_max_window_bits: int = 15
+
+    def negotiate(self, offers: str) -> _core.Compression | None:
+        """Gives the parameters for a client that sends ``offers`` in Sec-WebSocket-Extensions."""
+        return _core.Compression.negotiate(offers, **vars(self))
+
+
+# The lowest and the highest value of the options that are whole numbers.
+_COMPRESSION_RANGES = {
+    "threshold": (0, 2**62),
+    "level": (1, 9),
+    "server_max_window_bits": (9, 15),
+    "client_max_window_bits": (9, 15),
+}
+
+
+def _compression(value: object) -> Compression | None:
+    if isinstance(value, bool):
+        return Compression() if value else None
+    if not isinstance(value, Mapping):
+        raise _expected("True, False, or a dict of options", value)
+    known = [field.name for field in fields(Compression)]
+    for name, option in value.items():
+        if name not in known:
+            raise ValueError(f"has no option {name!r}; it takes {', '.join(known)}")
+        low, high = _COMPRESSION_RANGES.get(name, (None, None))
+        if low is None or high is None:
+            if not isinstance(option, bool):
+                raise ValueError(f"has {name!r}: {option!r}, which must be True or False")
+        elif isinstance(option, bool) or not isinstance(option, int) or not low <= option <= high:
+            upper = f"{low} to {high}" if high < 2**62 else f"{low} or more"
+            raise ValueError(f"has {name!r}: {option!r}, which must be a whole number, {upper}")
+    return Compression(**value)
+
+
+def _dotted_path(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and "." in value):
+        return value
+    raise _expected("the dotted path of a class", value)
+
+
+def _function(value: object) -> Callable[..., Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or "." not in value:
+        raise _expected("the dotted path of a function", value)
+    try:
+        found = import_string(value)
+    except ImportError as error:
+        raise ValueError(f"is {value!r}, which cannot be imported: {error}") from None
+    if not callable(found):
+        raise ValueError(f"is {value!r}, which cannot be called")
+    function: Callable[..., Any] = found
+    return function
+
+
+SETTINGS: dict[str, Setting] = {
+    # Every view may get WebSockets (with the middleware), decorated or not.
+    "ACCEPT_ALL": Setting(default=False, read=_boolean),
+    # The class that decides whether a request is a WebSocket and makes `request.websocket`.
+    "FACTORY_CLASS": Setting(None, _dotted_path),
+    # The type of text messages in `wait`, `read` and iteration: "bytes" as in the original, or
+    # "str".
+    "TEXT_TYPE": Setting("bytes", _text_type),
+    # Origins that may connect, besides the site's own and CSRF_TRUSTED_ORIGINS.
+    "ALLOWED_ORIGINS": Setting((), _origins),
+    # Whether a client must send an Origin, as browsers do. By default programs need not.
+    "REQUIRE_ORIGIN": Setting(default=False, read=_boolean),
+    # Subprotocols that the site speaks, the best first.
+    "SUBPROTOCOLS": Setting((), _subprotocols),
+    # Whether clients without WebSockets may use server-sent events and POST at the same URL.
+    "FALLBACK": Setting(default=False, read=_boolean),
+    # Whether and how messages are compressed for clients that offer it.
+    "COMPRESSION": Setting(default=True, read=_compression),
+    # The largest message taken; a larger one ends the connection with 1009.
+    "MAX_MESSAGE_SIZE": Setting(16 * 1024 * 1024, _size),
+    # The largest frame taken; a larger one ends the connection with 1009.
+    "MAX_FRAME_SIZE": Setting(None, _size_or_none),
+    # Frames of one message. Empty ones cost no bytes, hence a limit of their own.
+    "MAX_FRAGMENTS": Setting(80_000, _count),
+    # Bytes that may wait for a view that reads slowly; then nothing more is read from the client.
+    # A flood of small messages costs more than their bytes, so 1,024 messages fill it, too.
+    "RECEIVE_BUFFER": Setting(1024 * 1024, _size),
+    # Bytes that a process may buffer for all of its WebSockets, or a fraction of the memory. At the
+    # limit the largest holders are closed with 1013. An eighth, since a site usually has several
+    # processes, and the objects that views make of a message take memory, too.
+    "MAX_BUFFERED": Setting(0.125, _buffered),
+    # Connections of one process; one more is refused with 503.
+    "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
+    # Connections of one client address; one more is refused with 429. None by default: behind a
+    # proxy all clients have the proxy's.
+    "MAX_CONNECTIONS_PER_ADDRESS": Setting(None, _count_or_none),
+    # Connections of one signed-in user; one more is refused with 429.
+    "MAX_CONNECTIONS_PER_USER": Setting(100, _count_or_none),
+    # Time after which the user of each open WebSocket is looked up again: the user may be signed
+    # out by then. 0 is never.
+    "AUTH_RECHECK": Setting(300, _seconds_or_zero),
+    # Messages that one client may send a second. None by default: a client that is faster than
+    # its view is slowed down anyway.
+    "MAX_MESSAGES_PER_SECOND": Setting(None, _rate_or_none),
+    # Bytes that one client may send a second.
+    "MAX_BYTES_PER_SECOND": Setting(None, _rate_or_none),
+    # How long a client may go on trying to send faster than that; then it is closed with 1008.
+    "RATE_TIMEOUT": Setting(10, _seconds_or_none),
+    # Time between two pings, below the 60 s after which proxies cut a silent connection.
+    "PING_INTERVAL": Setting(25, _seconds_or_none),
+    # Silence after a ping, after which the client counts as gone.
+    "PING_TIMEOUT": Setting(20, _seconds_or_none),
+    # Bytes that may wait for a client that reads slowly.
+    "SEND_BUFFER": Setting(1024 * 1024, _size),
+    # How long `send` in the connection's own view waits for room in that buffer.
+    "SEND_TIMEOUT": Setting(10, _seconds_or_none),
+    # How long a message that has begun may make no progress; then the client is closed with 1008.
+    "MESSAGE_TIMEOUT": Setting(60, _seconds_or_none),
+    # How long the client has to answer a close frame, and then to hang up.
+    "CLOSE_TIMEOUT": Setting(2, _seconds),
+    # Bytes of a handshake's path and headers; a larger one is refused with 431. More than the four
+    # headers of 8 KiB that nginx lets through, with room for what a proxy adds.
+    "MAX_HANDSHAKE_SIZE": Setting(48 * 1024, _size_or_none),
+    # How long a view with `accept=False` may take to decide; then the client is refused with 503.
+    # Browsers and proxies wait about a minute for the answer, and a thread of the server as long.
+    "HANDSHAKE_TIMEOUT": Setting(30, _seconds_or_none),
+    # Time over which a process that ends closes its connections, so that clients do not all
+    # reconnect at once. 0 by default: it delays the end of the process, which is harmful where no
+    # other process serves meanwhile (a restart, the only worker), and not all such cases can be
+    # detected.
+    "DRAIN": Setting(0, _seconds_or_zero),
+    # Gives a context manager for a request: entered around all that runs for its connection.
+    "CONTEXT": Setting(None, _function),
+    # Names the world in which the key of a request's user means this user.
+    "REALM": Setting(None, _function),
+    # The backends of groups, by their aliases.
+    "GROUPS": Setting({}, group_settings.read),
+    # Bytes that the history of all groups of a backend may take; the oldest groups go first.
+    "MAX_HISTORY": Setting(64 * 1024 * 1024, _size),
+    # Rooms that one connection may be in.
+    "MAX_ROOMS": Setting(100, _count),
+    # Joins that one connection may make a second, and events that it may send.
+    "ROOMS_RATE": Setting(20, _rate),
+    # How many of them at once.
+    "ROOMS_BURST": Setting(60, _count),
+    # Bytes that a client may say about itself in a room.
+    "MAX_ROOM_INFO": Setting(1024, _size),
+    # Bytes of a client's event.
+    "MAX_ROOM_EVENT": Setting(64 * 1024, _size),
+    # Members that are named in the answer to a join.
+    "MAX_ROOM_MEMBERS": Setting(100, _count),
+    # Whether the process answers the site's other processes when these ask for its statistics; None
+    # for whether "dwebsocket" is in INSTALLED_APPS, without which there is no page and no command.
+    "OPERATIONS": Setting(None, _boolean_or_none),
+    # The secret with which metrics may be read; empty for users with the permission only.
+    "METRICS_TOKEN": Setting("", _token),
+    # Threads of the engine in each process. One reads faster than views under one GIL can answer.
+    "ENGINE_THREADS": Setting(1, _few),
+    # Threads on which the sync methods of handlers run, in each process.
+    "HANDLER_THREADS": Setting(16, _threads),
+    # Threads for the sync code of Channels' consumers, in each process. One, as asgiref has it.
+    "CHANNELS_THREADS": Setting(1, _threads),
+    # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less
+    # is dangerous: on CPython 3.13, deeply nested JSON from a client overflows 1 MiB and with it
+    # the process, before Python's own limit stops it.
+    "THREAD_STACK_SIZE": Setting(4 * 1024 * 1024, _stack_size),
+}
+
+
+def read(name: str, value: object) -> Any:
+    """
+    Gives ``value`` as the setting ``name`` (without prefix) would be used.
+
+    Raises:
+        ValueError: It cannot be; the message says what it must be.
+    """
+    return SETTINGS[name].read(value)
+
+
+class _Layer:
+    """A snapshot of the watched settings in one object."""
+
+    __slots__ = ("copies", "last", "names", "read", "size", "values")
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        """Takes note of ``names``, its ``__dict__``."""
+        self.names = names
+        # Another thread may change them meanwhile.
+        now = dict(names)
+        # A new name comes last.
+        self.size, self.last = len(now), next(reversed(now), None)
+        watched = {name: value for name, value in now.items() if name in _watched()}
+        # Of at least two: for one alone it gives no tuple.
+        self.read = itemgetter(*watched, *[*watched][:1]) if watched else None
+        self.values: tuple[Any, ...] = () if self.read is None else self.read(watched)
+        self.copies = [(v, copy(v)) for v in watched.values() if isinstance(v, (list, dict, set))]
+
+
+class _Known:
+    """
+    A cache of settings that were read: settings by name, options by a view's overrides, and more.
+
+    Reading a setting that the project does not define is slow, and a handshake needs two dozen.
+    Checking that nothing has changed since takes less than a microsecond.
+
+    Attributes:
+        source: The object behind ``django.conf.settings`` from which all of it was read.
+        found: The cached values.
+    """
+
+    __slots__ = ("_layers", "found", "source")
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.found: dict[Any, Any] = {}
+        self._layers = [_Layer(layer.__dict__) for layer in _layers(source)]
+
+    def is_true_of(self, source: Any) -> bool:
+        """
+        Whether ``source`` is where it was read from, and nothing has changed there.
+
+        Values are compared by identity (``True`` is not 1 here), and lists by what they hold, too.
+        """
+        if source is not self.source:
+            return False
+        # One loop without generators, and no lookup of names that are not there: this runs for
+        # each handshake.
+        try:
+            for it in self._layers:
+                if len(it.names) != it.size or next(reversed(it.names), None) != it.last:
+                    return False
+                if it.read is not None and not all(map(is_, it.read(it.names), it.values)):
+                    return False
+                for value, before in it.copies:
+                    if value != before:
+                        return False
+        except (KeyError, RuntimeError):
+            # Another thread changes them just now.
+            return False
+        return True
+
+
+@functools.cache
+def _watched() -> frozenset[str]:
+    # The last is the set in which Django notes the names deleted by `del settings.NAME`.
+    return frozenset((*(PREFIX + name for name in SETTINGS), *_OTHERS, "_deleted"))
+
+
+def _layers(source: Any) -> Iterator[Any]:
+    """
+    Gives the objects that hold settings, from the top to the bottom.
+
+    A setting's value is that of the first one that has it. `override_settings` lays one above the
+    others; each has the one below as `default_settings`. At the bottom are Django's own defaults, a
+    module, which no project changes.
+    """
+    while hasattr(source, "__dict__") and not isinstance(source, ModuleType):
+        yield source
+        source = source.__dict__.get("default_settings")
+
+
+# Exchanged as a whole: any thread may do so at any time.
+_known = _Known(None)
+
+
+# The settings of a process without a Django project.
+_without_django: SimpleNamespace | None = None
+
+
+#: The settings at one moment, as :func:`present` gives them.
+Present = tuple[Any, dict[Any, Any]]
+
+
+def present() -> Present:
+    """
+    Gives the project's present settings, and a cache of values that depend on them.
+
+    Callers may add to the cache; it is dropped when a setting changes. Code that needs several
+    settings calls this once: checking that nothing has changed costs more than reading one.
+    """
+    global _known
+    source = settings_source() if _without_django is None else _without_django
+    known = _known
+    if not known.is_true_of(source):
+        known = _known = _Known(source)
+    return source, known.found
+
+
+def is_none(name: str) -> bool:
+    """
+    Whether the setting ``name`` (without prefix), whose default is None, has no other value.
+
+    Checks nothing and takes a fraction of the time of :func:`get`: for calls that send messages.
+    """
+    source = settings_source() if _without_django is None else _without_django
+    return getattr(source, PREFIX + name, None) is None
+
+
+def use_without_django(values: Mapping[str, Any]) -> None:
+    """Sets the settings of a process without a Django project, by names without prefix."""
+    global _without_django
+    _without_django = SimpleNamespace(**{PREFIX + name: value for name, value in values.items()})
+
+
+def get(name: str, now: Present | None = None) -> Any:
+    """
+    Gives the present value of the setting ``name`` (without prefix).
+
+    Args:
+        now: The result of :func:`present`, if the caller has it.
+
+    Raises:
+        ImproperlyConfigured: The project's settings hold an invalid value.
+    """
+    return _get(name, *(now or present()))
+
+
+def _get(name: str, source: Any, known: dict[Any, Any]) -> Any:
+    try:
+        return known[name]
+    except KeyError:
+        pass
+    # Not from `settings`, which may hold others already, in another thread's `override_settings`.
+    value = getattr(source, PREFIX + name, SETTINGS[name].default)
+    try:
+        read_value = read(name, value)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{PREFIX}{name} {error}.") from None
+    known[name] = read_value
+    return read_value
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings that can differ from view to view. Each field is the setting of that name."""
+
+    text_type: type[str | bytes]
+    allowed_origins: tuple[str, ...]
+    require_origin: bool
+    subprotocols: tuple[str, ...]
+    fallback: bool
+    compression: Compression | None
+    max_message_size: int
+    max_frame_size: int | None
+    max_fragments: int
+    receive_buffer: int
+    max_messages_per_second: float | None
+    max_bytes_per_second: float | None
+    rate_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    send_buffer: int
+    send_timeout: float | None
+    message_timeout: float | None
+    close_timeout: float
+    handshake_timeout: float | None
+
+    @functools.cached_property
+    def for_engine(self) -> _core.Settings:
+        """The part of them that the engine needs for each connection."""
+        return _core.Settings(
+            max_message_bytes=self.max_message_size,
+            max_frame_bytes=self.max_frame_size,
+            max_fragments=self.max_fragments,
+            receive_buffer_bytes=self.receive_buffer,
+            messages_per_second=self.max_messages_per_second,
+            bytes_per_second=self.max_bytes_per_second,
+            rate_timeout=self.rate_timeout,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            send_buffer_bytes=self.send_buffer,
+            send_timeout=self.send_timeout,
+            close_timeout=self.close_timeout,
+            message_timeout=self.message_timeout,
+        )
+
+    @classmethod
+    def current(cls, overrides: Mapping[str, Any], now: Present | None = None) -> Options:
+        """
+        Gives the project's present settings, and ``overrides`` (from :func:`overrides`) above.
+
+        Args:
+            now: The result of :func:`present`, if the caller has it.
+
+        Raises:
+            ImproperlyConfigured: As :func:`get`.
+        """
+        source, known = now or present()
+        key = tuple(overrides.items())
+        if (options := known.get(key)) is None:
+            values = tuple(
+                overrides[name] if name in overrides else _get(name.upper(), source, known)
+                for name in OPTION_NAMES
+            )
+            options = known[key] = _options(values)
+        found: Options = options
+        return found
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The limits that every handshake has to meet. Each field is the setting of that name."""
+
+    max_handshake_size: int | None
+    max_connections: int | None
+    max_connections_per_address: int | None
+    max_connections_per_user: int | None
+
+    @classmethod
+    def current(cls, now: Present | None = None) -> Admission:
+        """
+        Gives the project's present settings.
+
+        Args:
+            now: As for :meth:`Options.current`.
+
+        Raises:
+            ImproperlyConfigured: As :func:`get`.
+        """
+        source, known = now or present()
+        if (admission := known.get(cls)) is None:
+            values = [_get(field.name.upper(), source, known) for field in fields(cls)]
+            admission = known[cls] = cls(*values)
+        found: Admission = admission
+        return found
+
+
+@functools.lru_cache(maxsize=64)
+def _options(values: tuple[Any, ...]) -> Options:
+    """Gives the one object that all connections with these values share."""
+    return Options(*values)
+
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+
+def overrides(decorator: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Checks a decorator's keyword arguments, without looking at the project's settings.
+
+    Raises:
+        TypeError: An argument that no view can have.
+        ValueError: A value that it cannot have.
+    """
+    checked = {}
+    for name, value in keywords.items():
+        if name not in OPTION_NAMES:
+            known = ", ".join(OPTION_NAMES)
+            raise TypeError(f"{decorator}() has no argument {name!r}; it takes {known}")
+        try:
+            checked[name] = read(name.upper(), value)
+        except ValueError as error:
+            raise ValueError(f"{decorator}({name}=…) {error}") from None
+    return checked

@@ -1,0 +1,193 @@
+"""
+The limits of this machine and its kernel: threads, ports, queues, tracked connections.
+
+Each limit is compared with the needs of the expected WebSockets. A limit that this
+system does not show (most need ``/proc``) counts as sufficient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dwebsocket.compat.system import UNLIMITED, limits_of
+from dwebsocket.operations.doctor.finding import fine, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.operations.doctor.finding import Finding
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+
+# Threads that run beside those of views.
+_OTHER_THREADS = 1000
+# Memory areas of a view's thread (measured: 2.7): its stack, the page that guards it, its frames.
+_AREAS_OF_A_THREAD = 3
+_OTHER_AREAS = 2000
+# After a restart one in so many clients is assumed to connect at the same moment.
+_SHARE_AT_ONCE = 8
+# The longest listen queue that is ever recommended.
+_LONGEST_QUEUE = 4096
+
+
+@dataclass(frozen=True)
+class Load:
+    """
+    The load that is expected on this machine.
+
+    Attributes:
+        connections: WebSockets, over all processes.
+        of_a_process: The most of these WebSockets that one process may have.
+        stack_bytes: The stack of a view's thread.
+    """
+
+    connections: int
+    of_a_process: int
+    stack_bytes: int
+
+
+def examine(load: Load) -> Iterator[Finding]:
+    """Compares the kernel's limits with what ``load`` needs."""
+    findings = [*threads(load), *queues(load), *ports(load), *tracking(load)]
+    yield from findings
+    if not (PROC / "sys").exists():
+        yield fine(
+            "machine",
+            "This system does not show its kernel's limits as Linux does. Look at them where the "
+            "site will run.",
+        )
+    elif not findings:
+        yield fine(
+            "machine", f"The kernel's limits suffice for {load.connections} WebSockets here."
+        )
+
+
+def threads(load: Load) -> Iterator[Finding]:
+    """Whether each WebSocket could have a sync view, which runs on a thread of its own."""
+    total = load.connections + _OTHER_THREADS
+    areas = load.of_a_process * _AREAS_OF_A_THREAD + _OTHER_AREAS
+    tasks = _number(_cgroup() / "pids.max")
+    processes = limits_of("NPROC")[0]
+    limits = [
+        ("kernel.threads-max", _sysctl("kernel.threads-max"), total),
+        ("kernel.pid_max", _sysctl("kernel.pid_max"), total),
+        ("vm.max_map_count", _sysctl("vm.max_map_count"), areas),
+        ("ulimit -u", None if processes == UNLIMITED else processes, total),
+        ("pids.max", tasks, total),
+    ]
+    for name, limit, need in limits:
+        if limit is not None and limit < need:
+            yield warning(
+                "threads",
+                f"{name} is {limit}: too little for {load.connections} WebSockets with sync views, "
+                "which have a thread each. Beyond it views are refused. Async views need none.",
+                f"{_how(name, need)}, or make the views async.",
+            )
+    yield from _commitment(load)
+
+
+def _commitment(load: Load) -> Iterator[Finding]:
+    if _sysctl("vm.overcommit_memory") != 2:
+        return
+    limit = _memory("CommitLimit")
+    need = load.connections * load.stack_bytes
+    if limit is not None and need > limit:
+        yield warning(
+            "stacks",
+            f"vm.overcommit_memory is 2, so all {load.stack_bytes} bytes of a thread's stack count "
+            f"though it uses few: {load.connections} sync views need {need >> 20} MiB of the "
+            f"{limit >> 20} MiB that may be promised.",
+            "Set vm.overcommit_memory to 0 or 1 (sysctl), WEBSOCKET_THREAD_STACK_SIZE to less, or "
+            "make the views async.",
+        )
+
+
+def queues(load: Load) -> Iterator[Finding]:
+    """Whether the listen queues hold the clients that connect at the same moment."""
+    need = min(_LONGEST_QUEUE, load.connections // _SHARE_AT_ONCE)
+    limits = {"net.core.somaxconn": "backlog", "net.ipv4.tcp_max_syn_backlog": "syn_backlog"}
+    for name, kind in limits.items():
+        limit = _sysctl(name)
+        if limit is not None and limit < need:
+            yield warning(
+                kind,
+                f"{name} is {limit}. When {load.connections} clients come back after a restart, "
+                "those who find the queue full try again after 1, 3 and 7 seconds.",
+                f"{_how(name, need)}, and the server's own backlog to as much (gunicorn, uvicorn: "
+                "--backlog).",
+            )
+
+
+def ports(load: Load) -> Iterator[Finding]:
+    """Whether a proxy on this machine has a port for each connection to the server behind it."""
+    try:
+        text = (PROC / "sys/net/ipv4/ip_local_port_range").read_text()
+        first, last = map(int, text.split())
+    except (OSError, ValueError):
+        return
+    if last - first + 1 < load.connections:
+        yield warning(
+            "ports",
+            f"net.ipv4.ip_local_port_range ({first} {last}) has {last - first + 1} ports: a proxy "
+            "cannot have more connections to one address and port of the server.",
+            "Set net.ipv4.ip_local_port_range to '1024 65535' (sysctl), and beyond 64,000 let the "
+            "server listen on several addresses or ports. A proxy on the same machine needs no "
+            "ports if the server listens on a Unix socket.",
+        )
+
+
+def tracking(load: Load) -> Iterator[Finding]:
+    """Whether a firewall that remembers connections can remember all."""
+    limit = _sysctl("net.netfilter.nf_conntrack_max")
+    # The client's, the proxy's, and one for entries of closed connections that have yet to expire.
+    need = 3 * load.connections
+    if limit is not None and limit < need:
+        yield warning(
+            "conntrack",
+            f"net.netfilter.nf_conntrack_max is {limit}: when the firewall's table is full, new "
+            "connections are dropped without a word.",
+            f"{_how('net.netfilter.nf_conntrack_max', need)}, or do not track the site's port "
+            "(NOTRACK).",
+        )
+
+
+def _how(name: str, value: int) -> str:
+    if name == "ulimit -u":
+        return f"Start the server with ulimit -u {value} (systemd: LimitNPROC=)"
+    if name == "pids.max":
+        return f"Set TasksMax={value} in the systemd unit (Docker: --pids-limit)"
+    return f"Set {name} to {value} or more (sysctl -w {name}={value}, and a file in /etc/sysctl.d)"
+
+
+def _sysctl(name: str) -> int | None:
+    return _number(PROC / "sys" / name.replace(".", "/"))
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        # There is no such file, or it holds "max": no limit.
+        return None
+
+
+def _memory(name: str) -> int | None:
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
+    return found[0] if found else None
+
+
+def _cgroup() -> Path:
+    """Gives the folder of this process's control group (version 2)."""
+    try:
+        lines = (PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    own = [line.partition("::")[2].strip("/") for line in lines if line.startswith("0::")]
+    return CGROUPS / (own[0] if own else "")

@@ -1,0 +1,192 @@
+"""`asgi_websocket`: an ASGI application behind the WebSocket of a view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+from django.http import HttpResponse
+
+from dwebsocket import conf
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.consumers import sync_consumer_of
+from dwebsocket.compat.django_views import name_of
+from dwebsocket.decorators import require_websocket
+from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UnsupportedServer, UsageError
+from dwebsocket.runners.asgi_apps import consumers, routing
+from dwebsocket.runners.asgi_apps.either_way import EitherWay
+from dwebsocket.runners.asgi_apps.events import Events
+from dwebsocket.runners.asgi_apps.scope import scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http.response import HttpResponseBase
+    from typing_extensions import Unpack
+
+    from dwebsocket.api.connection import Message
+    from dwebsocket.runners.asgi_apps.events import Headers
+    from dwebsocket.typing import CommonOptions, WebSocketRequest
+    from dwebsocket.websocket import WebSocket
+
+# What the application decides itself: it is sent text as `str`, and chooses the subprotocol.
+_OF_APPLICATION = {"text_type", "subprotocols"}
+_OPTIONS = ("groups", *(name for name in conf.OPTION_NAMES if name not in _OF_APPLICATION))
+# The close code and reason for a client that takes nothing.
+_TRY_AGAIN_LATER = (1013, "too slow")
+# Headers about one connection to a client; the server of the response sets its own.
+_OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
+
+
+def asgi_websocket(
+    application: routing.Application,
+    /,
+    *,
+    thread_per_connection: bool = False,
+    **options: Unpack[CommonOptions],
+) -> Callable[..., HttpResponseBase]:
+    """
+    Gives the view for an ASGI application that serves WebSockets, under any server.
+
+    The handshake passes Django's middleware and is judged as for any view; then the application
+    runs as a task, and decides. The scope has the request's ``session`` and ``user``. A router of
+    Channels, also behind its middleware or in a ``ProtocolTypeRouter``, acts as an ``include()``:
+    ``path("", asgi_websocket(router))``. Plain requests get 400.
+
+    Args:
+        application: A coroutine function, or an object with such a ``__call__``, that takes
+            ``scope``, ``receive`` and ``send``: what a consumer's ``as_asgi()`` gives, for example.
+        thread_per_connection: Whether thread-sensitive calls, such as those of sync consumers and
+            of the ORM, are made on a thread for each connection, of which there are a few, as of
+            async views. Without it all applications share those of ``WEBSOCKET_CHANNELS_THREADS``:
+            one, as asgiref has it.
+        **options: Those of :func:`dwebsocket.accept_websocket`, but not ``accept``, ``text_type``
+            and ``subprotocols``, which are up to the application.
+
+    Raises:
+        TypeError: An application that cannot be called, or an option that does not exist, or has a
+            value of a wrong type.
+        ValueError: A value that an option cannot have, or a router without WebSockets.
+    """
+    if not callable(application):
+        raise TypeError(
+            f"asgi_websocket() takes an ASGI application, not {type(application).__name__}"
+        )
+    for name in options:
+        if name not in _OPTIONS:
+            known = ", ".join(("thread_per_connection", *_OPTIONS))
+            raise TypeError(f"asgi_websocket() has no option {name!r}; it takes {known}")
+    if not isinstance(thread_per_connection, bool):
+        raise TypeError(
+            f"thread_per_connection must be True or False, not {thread_per_connection!r}"
+        )
+    decorate = require_websocket(accept=False, text_type=str, subprotocols=(), **options)
+
+    def view_of(named: Any) -> Callable[..., Any]:
+        """Gives the view that runs the application, under the name of a part of it."""
+        view = decorate(_view_of(application, name_of(named), named, thread_per_connection))
+        return _without_transaction(EitherWay(view, vars(view)["blocking"]))
+
+    routes = routing.routes_of(application)
+    return view_of(application) if routes is None else routing.Include.of(routes, view_of)
+
+
+def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Allows the async view under ``ATOMIC_REQUESTS``: no WebSocket is in a transaction."""
+    for alias in settings.DATABASES:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+def _view_of(
+    application: routing.Application,
+    name: str,
+    named: Any,
+    thread_per_connection: bool,  # noqa: FBT001
+) -> Callable[..., Any]:
+    is_sync = sync_consumer_of(named) is not None
+
+    async def view(
+        request: WebSocketRequest, *args: Any, path_remaining: str = "", **kwargs: Any
+    ) -> None:
+        if is_sync and unpatched.patched_by() == "eventlet":
+            raise UnsupportedServer(
+                f"{name} is a sync consumer, and asgiref's `async_to_sync` stands still in a "
+                "process that eventlet has patched: make it async, or use gevent or threads"
+            )
+        scope = scope_of(request, args, kwargs, path_remaining)
+        events = Events(_OwnWebSocket(request.websocket))
+        await consumers.run(application, scope, events, thread_per_connection=thread_per_connection)
+        if not events.is_decided:
+            raise UsageError(
+                f"{name} returned {events.stage.value}: an ASGI application accepts or refuses"
+            )
+
+    view.__module__, _, view.__qualname__ = name.rpartition(".")
+    view.__name__ = view.__qualname__
+    view.__doc__ = getattr(named, "__doc__", None)
+    return view
+
+
+class _OwnWebSocket:
+    """The WebSocket of a view as the :class:`~.events.Peer` of its application."""
+
+    __slots__ = ("websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self.websocket = websocket
+
+    async def accept(self, subprotocol: str | None, headers: Headers) -> None:
+        try:
+            await self.websocket.aaccept(subprotocol, headers)
+        except ConnectionClosed:
+            # The application sees it by its next `receive`.
+            return
+
+    async def reject(self) -> None:
+        await self.websocket.areject()
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        self.websocket._answer(_response(status, headers, body))
+
+    async def receive(self) -> Message:
+        websocket = self.websocket
+        if websocket._connection is None:
+            await websocket._await_opening()
+        return await websocket.areceive()
+
+    async def send(self, message: Message) -> None:
+        websocket = self.websocket
+        if websocket._connection is None:
+            # Another task is about to accept.
+            await websocket._await_opening()
+        try:
+            await websocket.asend(message)
+        except ConnectionClosed:
+            # The client has gone, which the application sees by `receive`.
+            return
+        except SendTimeout:
+            websocket.close(*_TRY_AGAIN_LATER)
+
+    def send_here(self, message: Message) -> bool:
+        return self.websocket._send_beyond(message)
+
+    def drop(self, message: Message) -> None:
+        """Nothing: the application sees the end by ``receive``."""
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.websocket.aclose(code, reason)
+
+
+def _response(status: int, headers: Headers, body: bytes) -> HttpResponse:
+    response = HttpResponse(body, status=status)
+    del response.headers["Content-Type"]
+    for name, value in headers:
+        if name.lower() == "set-cookie":
+            # `headers` has one value a name.
+            response.cookies.load(value)
+        elif name.lower() not in _OF_CONNECTION:
+            other = response.headers.get(name)
+            response.headers[name] = value if other is None else f"{other}, {value}"
+    return response

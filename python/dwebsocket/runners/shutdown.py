@@ -1,0 +1,316 @@
+"""
+The process's events that concern the engine: forks, and the end of the process.
+
+A process ends in one of two ways. When the site serves on without it (a reload, a worker less, a
+deploy that calls :func:`drain`) its clients get 1012, reconnect and reach another process. When the
+site ends they get 1001. :class:`dwebsocket.servers.contract.Departure` is the server's information
+about this.
+
+Close frames are spread over ``WEBSOCKET_DRAIN``, on the engine's clock. This begins at SIGTERM
+where the server finishes its requests first, otherwise at the exit. An ASGI server may stop while
+the process goes on, beside other servers: then its own connections are closed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import _core, conf, runners
+from dwebsocket.api.base import own_websocket
+from dwebsocket.api.waiting import engine_calls
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.django import on_file_changed
+from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.threading import before_pools_end
+from dwebsocket.exceptions import UsageError
+from dwebsocket.servers import asgi, budget, tls_pump
+from dwebsocket.servers.contract import Departure, unknown_departure
+from dwebsocket.telemetry import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dwebsocket.servers.contract import Depart, Exit
+
+_log = logging.getLogger("dwebsocket")
+
+_ENDING = (1001, "going away")
+_RESTARTING = (1012, "restarting")
+
+# Time for clients and views together to end after the last close frame.
+_GRACE_S = 1.0
+# The same for a reload of the development server: a developer waits for it, and the views' code is
+# about to change anyway.
+_RELOAD_GRACE_S = 0.5
+# Time for the engine's last bytes that are still on their way through TLS.
+_MIN_SETTLE_S = 0.2
+# Time that a process then needs to exit, before its server kills it.
+_EXIT_S = 0.5
+# The longest sleep of a drain. Its time is that of a clock which a test may step.
+_LOOK_S = 1.0
+
+
+class _Shutdown:
+    """Registers hooks for the end of the process when the first connection opens."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self.has_begun = False
+        # Whether SIGTERM is handled here; None before that was decided.
+        self._terminating: bool | None = None
+        self._reloading = False
+        self._depart: Depart = Departure.unknown
+
+    def begin(
+        self,
+        *,
+        dies_of_sigterm: bool,
+        departure: Callable[[], Depart],
+        at_exit: Exit | None,
+    ) -> None:
+        if self.has_begun:
+            return
+        with self._lock:
+            if self.has_begun:
+                return
+            # The engine starts with the first connection, which comes after this.
+            _core.want_threads(conf.get("ENGINE_THREADS"))
+            _core.limit_buffered(limit := conf.get("MAX_BUFFERED"))
+            budget.process.limit = limit
+            self._depart = departure() if at_exit is None else _by_signal(at_exit)
+            if self._terminating is None:
+                # The project, or code around the server, may handle the signal all the same.
+                # Checked only once: a failed first attempt may have left our own handler.
+                self._terminating = dies_of_sigterm and not _core.is_handled(signal.SIGTERM)
+            # Calls that may fail come first, so that the next handshake can try again.
+            if at_exit is not None:
+                _core.on_exit(_plans(at_exit), _GRACE_S)
+            elif self._terminating:
+                _core.on_terminate(unpatched.starter(self._terminate))
+            elif self._departure(terminated=True).timeout_s:
+                # Close from SIGTERM on. The server first answers its requests, and then exits,
+                # which calls `_close_at_exit`.
+                _core.on_terminate(unpatched.starter(self._depart_now))
+            # A forked child inherits these; without connections of its own they do nothing there.
+            (_register_at_exit if at_exit is None else at_exit.register)(self._close_at_exit)
+            on_file_changed(self._on_file_changed)
+            _warn_of_a_long_window(
+                [self._departure(terminated=True)]
+                if at_exit is None
+                else list(at_exit.departures.values())
+            )
+            self.has_begun = True
+
+    def after_fork_in_child(self) -> None:
+        if self._terminating:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._reset()
+
+    def leave(self, code: int, reason: str, window: float) -> float:
+        """Begins to close all connections. Gives the seconds until the last close begins."""
+        return max(_core.drain(code, reason, window), asgi.drain(code, reason, window))
+
+    def _departure(self, *, terminated: bool) -> Departure:
+        try:
+            return self._depart(terminated=terminated)
+        except Exception:
+            # It reads private parts of a server. If they have changed, close the clients anyway.
+            _log.exception("The server's way to end a process is not known.")
+            return Departure()
+
+    def closing(self) -> tuple[int, str, float]:
+        """Gives the code, the reason, and the window of the closes, as :func:`closing`."""
+        departure = self._departure(terminated=_core.is_terminated())
+        goes_on = departure.goes_on or self._reloading
+        return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(departure)))
+
+    def _depart_now(self) -> float:
+        code, reason, window = self.closing()
+        # The loop of an ASGI server ends with the server: there is no time to spread the closes.
+        asgi.close_all(code, reason)
+        return _core.drain(code, reason, window)
+
+    def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
+        # Changes of other files cause no restart.
+        self._reloading = self._reloading or file_path.suffix == ".py"
+
+    def _close_at_exit(self) -> None:
+        grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
+        deadline = monotonic() + self._depart_now() + grace
+        # Views first: views on green threads can only end while their hub runs, on this thread.
+        runners.join(deadline - monotonic())
+        # Then the engine ends: connections that had no close frame yet get it here.
+        _core.shut_down(*_ENDING, max(0.0, deadline - monotonic()))
+        tls_pump.settle(max(_MIN_SETTLE_S, deadline - monotonic()))
+
+    def _terminate(self) -> None:
+        try:
+            self._close_at_exit()
+        finally:
+            _core.die_of_sigterm()
+
+
+def _by_signal(at_exit: Exit) -> Depart:
+    def depart(*, terminated: bool) -> Departure:
+        departures = at_exit.departures
+        return departures.get(_core.signal_seen(), departures[0])
+
+    return depart
+
+
+def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
+    """Gives the exits in the form of the argument of :func:`_core.on_exit`."""
+    # Number 0, the exit without a signal, comes first.
+    return [
+        (
+            number,
+            number in at_exit.abrupt,
+            *(_RESTARTING if departure.goes_on else _ENDING),
+            min(_window(), _room(departure)),
+        )
+        for number, departure in sorted(at_exit.departures.items())
+    ]
+
+
+def _warn_of_a_long_window(departures: list[Departure]) -> None:
+    window = _window()
+    short = [each for each in departures if each.limit and _room(each) < window]
+    if short:
+        _log.warning(
+            "WEBSOCKET_DRAIN is %g s, but %s ends a worker after %g s: its WebSockets will be "
+            "closed within %g s. Raise the one or lower the other.",
+            window,
+            short[0].limit,
+            short[0].timeout_s,
+            _room(short[0]),
+        )
+
+
+def _window() -> float:
+    try:
+        return float(conf.get("DRAIN"))
+    except ImproperlyConfigured:
+        # A system check reports the setting. The connections must be closed all the same.
+        return 0.0
+
+
+def _room(departure: Departure) -> float:
+    """Gives the seconds that a drain may take before the server kills the process."""
+    if departure.timeout_s is None:
+        return float("inf")
+    return max(0.0, departure.timeout_s - _GRACE_S - _EXIT_S)
+
+
+def _register_at_exit(function: Any) -> None:
+    if unpatched.patched_by() == "eventlet":
+        # eventlet replaces `threading`, and its version does not call hooks of the original.
+        atexit.register(function)
+    else:
+        # Views may still need thread pools before they end.
+        before_pools_end(function)
+
+
+_shutdown = _Shutdown()
+
+
+def depart() -> float:
+    """
+    Begins to close all connections, as at the end of this process. Does not wait.
+
+    Returns:
+        The seconds until the last close begins. A later call can only make them fewer.
+    """
+    return _shutdown._depart_now()
+
+
+def closing() -> tuple[int, str, float]:
+    """
+    Gives how the connections of a server are closed that stops, perhaps without the process.
+
+    Returns:
+        The close code, the reason, and the seconds over which the closes are spread.
+    """
+    return _shutdown.closing()
+
+
+def begin(
+    *,
+    dies_of_sigterm: bool,
+    departure: Callable[[], Depart] = unknown_departure,
+    at_exit: Exit | None = None,
+) -> None:
+    """
+    Registers hooks that close connections when the process ends. May be repeated.
+
+    Args:
+        dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
+        departure: As :attr:`dwebsocket.servers.contract.Client.departure`.
+        at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
+
+    Raises:
+        OSError: There are no more descriptors or threads. Nothing has begun then.
+    """
+    _shutdown.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
+
+
+def has_begun() -> bool:
+    """Whether :func:`begin` has succeeded in this process."""
+    return _shutdown.has_begun
+
+
+def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
+    """
+    Closes every WebSocket of this process, and waits until clients and views are gone.
+
+    For process managers that end a process in a way that dwebsocket cannot detect: call it in the
+    process that is to end, before its server stops. From the first call on, permanently, new
+    handshakes are refused with 503 and ``Retry-After``; plain requests are served as before. The
+    clients get close code 1012 (restart), one after the other at random moments of the window;
+    views see the close as usual. Without WebSockets it returns at once.
+
+    Any thread may call it, also several and repeatedly: all wait for the same end, and a later
+    call can make that earlier, never later. In async code use ``asyncio.to_thread``.
+
+    Args:
+        window: Seconds over which the clients are closed. ``None`` is ``WEBSOCKET_DRAIN``, 0 is at
+            once.
+        timeout: Seconds to wait; ``0`` only begins. ``None`` waits as long as a view runs.
+
+    Returns:
+        Whether all connections and views have ended. False when the time was up; the drain goes on.
+
+    Raises:
+        UsageError: Called from the view of a WebSocket, which would wait for its own end.
+        ValueError: ``window`` or ``timeout`` is negative or no number of seconds.
+        ImproperlyConfigured: ``WEBSOCKET_DRAIN`` has an invalid value.
+    """
+    if own_websocket.get(None) is not None and timeout != 0:
+        raise UsageError(
+            "drain() in the view of a WebSocket would wait for this view: use drain(timeout=0), "
+            "or call it elsewhere"
+        )
+    window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
+    deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
+    _shutdown.leave(*_RESTARTING, window)
+    while True:
+        left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
+        # Green threads run meanwhile, as they do in the wait.
+        if runners.join(max(0.0, left)):
+            if (none_open := _core.wait_for_none_open()) is None:
+                return True
+            engine_calls.wait(none_open, max(0.0, left))
+        if left <= 0:
+            return False
+
+
+at_fork(_shutdown.after_fork_in_child)

@@ -1,0 +1,1 @@
+"""What the package counts, measures and notes of its connections."""

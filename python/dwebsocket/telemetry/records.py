@@ -1,0 +1,219 @@
+"""
+The log of refused WebSockets, and of ends that neither the view nor the client asked for.
+
+Each such event is one record, with the fields of :class:`Record` as attributes, and is counted.
+``docs/logging.md`` lists the events.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import at_fork
+from dwebsocket.telemetry import clock
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from dwebsocket.api.connection import By
+
+#: Every event and its meaning. The names are stable: projects search their logs for them.
+EVENTS = {
+    "websocket.refused": "a handshake was refused; the code is the HTTP status",
+    "websocket.never_opened": "a handshake was accepted, and lost on the way",
+    "websocket.violation": "the client broke the protocol or a limit",
+    "websocket.too_fast": "the client sent more than it may",
+    "websocket.too_slow": "the client did not take what was sent",
+    "websocket.stalled": "the client did not finish a message that it had begun",
+    "websocket.no_memory": "the process buffers more than it may, and this connection much of it",
+    "websocket.lost": "the client vanished without a close frame",
+    "websocket.signed_out": "the user has no right to it any more",
+    "websocket.view_failed": "the view ended with an exception",
+    "websocket.unseen_response": "the view returned a refusal that no client can see any more",
+    "websocket.none_used": "the view took the None at the end for a message",
+    "websocket.not_joined": "the backend of its groups was lost before it was a member",
+    "websocket.no_thread": "there was no thread for the view",
+    "websocket.broke": "a mistake of dwebsocket's",
+    "channel.full": "a message was dropped, because its channel was full",
+    "channel.expired": "a message was dropped, because it was not received in time",
+}
+
+_log = logging.getLogger("dwebsocket")
+
+# The event and its level for each close code of ends that the view did not ask for.
+_ENDS = {
+    1002: ("websocket.violation", logging.INFO),
+    1007: ("websocket.violation", logging.INFO),
+    1009: ("websocket.violation", logging.INFO),
+    1008: ("websocket.too_fast", logging.INFO),
+    1013: ("websocket.too_slow", logging.INFO),
+    1011: ("websocket.broke", logging.ERROR),
+}
+# The same by close reason, for two codes that have several meanings.
+_REASONS = {
+    "message was not finished in time": ("websocket.stalled", logging.INFO),
+    "the server is short of memory": ("websocket.no_memory", logging.INFO),
+}
+# How often each event has happened in this process, by code. Clients cannot add codes without end.
+_counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
+_lock = unpatched.lock()
+# Refusals of one status and level that are logged at once, and a second after these. Any client can
+# cause as many as it likes.
+_BURST, _PER_S = 100.0, 1.0
+# For each status and level: how many may be logged, since when, and how many were not logged.
+_refusals: dict[tuple[int, int], tuple[float, float, int]] = {}
+
+# Close codes when the site ends, and when only this process ends.
+_DEPARTURES = (1001, 1012)
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    The attributes of a record, with control characters written out.
+
+    Attributes:
+        event: One of :data:`EVENTS`.
+        connection: The connection's number in this process, None before there is one.
+        peer: The client's address as Django sees it, often a proxy's.
+        path: The request's path.
+        code: The close code, or the HTTP status of a refusal.
+        reason: The reason beside it, or of the refusal.
+        user: The primary key of the user; empty without one, and in refusals.
+    """
+
+    event: str
+    connection: int | None
+    peer: str
+    path: str
+    code: int
+    reason: str
+    user: str = ""
+
+    def __post_init__(self) -> None:
+        # Text from a client must not forge a log line or control a terminal, whatever the event.
+        for name in ("peer", "path", "reason", "user"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
+    @classmethod
+    def of(
+        cls, event: str, request: HttpRequest, code: int, reason: str, connection: int | None = None
+    ) -> Record:
+        """Gives the event of a request."""
+        peer = request.META.get("REMOTE_ADDR") or ""
+        # Not `request.user`, which may query the database.
+        websocket = request.__dict__.get("websocket")
+        user, _ = getattr(websocket, "_visitor_names", ("", ""))
+        return cls(event, connection, peer, request.path, code, reason, user)
+
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+        **more: Any,
+    ) -> None:
+        """
+        Counts it, and logs it with its fields.
+
+        Args:
+            message: The text of the record, with its ``args``.
+            exc_info: The exception that caused it.
+            **more: Further attributes of the record.
+        """
+        count(self.event, code=self.code)
+        # The record names the caller's line, not this one (`stacklevel`).
+        extra = {**vars(self), **more}
+        logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+def count(event: str, number: int = 1, *, code: int = 0) -> None:
+    """Counts an event of :data:`EVENTS`, under 0 where it has no code."""
+    with _lock:
+        counts = _counts[event]
+        counts[code] = counts.get(code, 0) + number
+
+
+def unlogged_refusals(status: int, level: int) -> int | None:
+    """
+    Gives how many refusals were not logged since the last that was; None: nor shall this one be.
+
+    To be asked once for each refusal. Never waits; any thread may call it.
+    """
+    now = clock.now()
+    with _lock:
+        left, since, unlogged = _refusals.get((status, level), (_BURST, now, 0))
+        left = min(_BURST, left + (now - since) * _PER_S)
+        is_logged = left >= 1
+        _refusals[status, level] = (left - 1, now, 0) if is_logged else (left, now, unlogged + 1)
+        return unlogged if is_logged else None
+
+
+def event_counts() -> dict[str, dict[int, int]]:
+    """
+    Gives how often each event of ``docs/logging.md`` has happened in this process.
+
+    Events count whether or not they were logged: levels and filters do not matter. Never waits; any
+    thread may call it.
+
+    Returns:
+        For each event its number by code, which is the HTTP status of a refusal, the close code
+        of an end, and 0 for a channel:
+        ``{"websocket.refused": {403: 2, 503: 1}, "websocket.lost": {1006: 7}, …}``.
+        Events that have not happened are there, and empty.
+    """
+    with _lock:
+        return {event: dict(counts) for event, counts in _counts.items()}
+
+
+def _forget_parents_events() -> None:
+    global _lock
+    _lock = unpatched.lock()
+    _refusals.clear()
+    for counts in _counts.values():
+        counts.clear()
+
+
+at_fork(_forget_parents_events)
+
+
+def printable(text: str) -> str:
+    """Gives ``text`` with control characters, such as line breaks, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> None:
+    """
+    Logs an end that neither the view nor the client asked for; others are not logged.
+
+    Args:
+        request: The handshake.
+        number: The connection's.
+        end: As :meth:`dwebsocket.api.connection.Connection.end`, of a connection that the view has
+            not closed.
+    """
+    code, reason, by = end
+    if by == "peer" or code in _DEPARTURES:
+        return
+    if by == "lost":
+        event, level = "websocket.lost", logging.INFO
+    else:
+        by_code = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
+        event, level = _REASONS.get(reason, by_code)
+    record = Record.of(event, request, code, reason, number)
+    record.log(
+        _log,
+        level,
+        "WebSocket %s of %s on %s ended with %d: %s",
+        *(record.connection, record.peer, record.path, record.code, record.reason),
+        request=request,
+    )

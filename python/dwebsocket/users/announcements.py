@@ -1,0 +1,293 @@
+"""
+Sign-outs that one process sees and all others have to know, over the default backend of groups.
+
+An announcement is a hint: it names users and sessions that have changed, and each process that has
+WebSockets of them asks its own database. So one that is late, of another site, or sent once more
+closes nobody who is signed in. What is announced is authenticated as any message of a group.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import at_fork
+from dwebsocket.conf.group_settings import DEFAULT
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import backends, names
+from dwebsocket.groups.backend import at_exit
+from dwebsocket.request import database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.api.waiting.waiter import Waiter
+    from dwebsocket.groups.backend import Backend
+
+    Publish = Callable[[Backend], None]
+
+_log = logging.getLogger("dwebsocket")
+
+_GROUP = f"{names.OWN}sign-outs"
+_KEY_BYTES = 16
+# Announcements that wait for one process. When more come, each of its users is checked in time.
+_CAPACITY = 1024 * 1024
+# Seconds for which a message may be on its way to the members of a moment ago.
+_ON_THE_WAY_S = 0.1
+# Users and sessions in one announcement, whose text then fits into a NOTIFY of PostgreSQL.
+_MOST = 50
+# The attributes of a hint, in their order.
+_KINDS = ("users", "sessions", "anywhere")
+# Seconds that the end of the process waits for announcements to leave.
+_EXIT_S = 5.0
+
+# This process, which needs no announcements of its own.
+_own_key = secrets.token_bytes(_KEY_BYTES)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """
+    Users and sessions that have changed.
+
+    Attributes:
+        users: Their names, as :func:`dwebsocket.request.worlds.user_key` gives them.
+        anywhere: Primary keys, as text, of users whose realm is not known.
+        sessions: Digests of session keys, as :func:`dwebsocket.users.registry.digest` gives them.
+    """
+
+    users: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    anywhere: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, text: str | bytes) -> Hint:
+        """Gives the hint in an announcement; an empty one for what is none."""
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return cls()
+        if not isinstance(found, dict):
+            return cls()
+        return cls(*(_texts(found.get(kind)) for kind in _KINDS))
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    listed = found if isinstance(found, list) else []
+    return tuple(each for each in listed if isinstance(each, str))
+
+
+def announce(hint: Hint) -> None:
+    """Gives a hint to all other processes. Never waits, never raises; any thread may call it."""
+    for kind in _KINDS:
+        _hints.extend([(kind, name) for name in getattr(hint, kind)])
+    _soon(_publish_hints)
+
+
+def close_user(user: str, code: int, reason: str) -> None:
+    """
+    Closes a user's WebSockets in all other processes. Never waits, never raises.
+
+    Args:
+        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` gives it.
+        code: The close code.
+        reason: The close reason.
+    """
+    _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
+
+
+# What is to be announced, as pairs of its kind and its name. The oldest of too many are found in
+# time, as all sign-outs are.
+_hints: deque[tuple[str, str]] = deque(maxlen=100_000)
+
+
+def _publish_hints(backend: Backend) -> None:
+    """Publishes all hints, those of other threads, too: they may find none afterwards."""
+    found: dict[tuple[str, str], None] = {}
+    with suppress(IndexError):
+        while True:
+            found[_hints.popleft()] = None
+    named = list(found)
+    for first in range(0, len(named), _MOST):
+        part = named[first : first + _MOST]
+        kinds: dict[str, list[str]] = {}
+        for kind, name in part:
+            kinds.setdefault(kind, []).append(name)
+        text = json.dumps(kinds)
+        backend.send(_GROUP, text, [_own_key])
+
+
+def _soon(publish: Publish) -> None:
+    try:
+        backend = backends.backend(DEFAULT)
+        if backend.waits:
+            _queue.put(lambda: _try(backend, publish))
+        else:
+            _try(backend, publish)
+    except Exception:
+        _log.exception("A sign-out could not be announced to other processes")
+
+
+def _try(backend: Backend, publish: Publish) -> None:
+    try:
+        publish(backend)
+    except GroupUnavailable as error:
+        _log.warning("A sign-out could not be announced to other processes: %s", error)
+    except Exception:
+        # Others wait behind it.
+        _log.exception("A sign-out could not be announced to other processes")
+
+
+class _Queue:
+    """Calls that wait for a server: one thread makes them, one after the other, and then ends."""
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._calls: deque[Callable[[], None]] = deque()
+        # Held as long as there is a thread.
+        self._working = unpatched.lock()
+        self._is_registered = False
+
+    def put(self, call: Callable[[], None]) -> None:
+        """
+        Has ``call`` made soon. It must not raise.
+
+        Raises:
+            RuntimeError: The system gives no thread; the next one that it gives makes the call.
+        """
+        self._calls.append(call)
+        with self._lock:
+            if self._working.locked():
+                return
+            unpatched.start_code("dwebsocket-announce", self._work)
+            self._working.acquire()
+            is_first, self._is_registered = not self._is_registered, True
+        if is_first:
+            at_exit(self._finish)
+
+    def _work(self) -> None:
+        while True:
+            while self._calls:
+                self._calls.popleft()()
+            # This thread will not need its connections to a database soon.
+            try:
+                database.release_idle()
+            except Exception:
+                # Those that are put later rely on the release of the lock.
+                _log.exception("Connections to a database could not be closed")
+            with self._lock:
+                if not self._calls:
+                    self._working.release()
+                    return
+
+    def _finish(self) -> None:
+        """Lets a command that has signed somebody out end when that is announced."""
+        if unpatched.acquire(self._working, _EXIT_S):
+            self._working.release()
+
+
+_queue = _Queue()
+
+
+class Listener:
+    """Receives what other processes announce. Any thread may use it."""
+
+    def __init__(self, receive: Callable[[Hint], object]) -> None:
+        """
+        Begins without listening.
+
+        Args:
+            receive: Called with each hint, on the process's thread for callbacks or in the hub of
+                green threads. It must not wait.
+        """
+        self._receive = receive
+        self._lock = unpatched.lock()
+        # None when it is to stop.
+        self._waiter: Waiter | None = None
+        # Whether a waiter will call `_on_arrival`.
+        self._is_expected = False
+        self._mailbox: _core.Mailbox | None = None
+        self._wake: Callable[[], object] = bool
+
+    def start(self, waiter: Waiter) -> None:
+        """Listens from now on, with the kind of thread that ``waiter`` belongs to."""
+        if self._waiter is not None:
+            return
+        with self._lock:
+            self._waiter = waiter
+            is_expected, self._is_expected = self._is_expected, True
+        if is_expected:
+            return
+        backends.backend(DEFAULT).subscribe_soon(_GROUP)
+        self._expect(waiter)
+
+    def stop(self) -> None:
+        """Ends listening. Never waits, and may run in the garbage collector."""
+        self._waiter = None
+        self._wake()
+
+    def watch_end(self, hub: _core.Hub, token: int) -> None:
+        """As a connection's: announces ``token`` once something has come."""
+        backend = backends.backend(DEFAULT)
+        mailbox = _core.Mailbox(_CAPACITY, hub, token)
+        backend.join(_GROUP, mailbox, _own_key)
+        before, self._mailbox = self._mailbox, mailbox
+        self._wake = lambda: hub.announce(token)
+        if before is not None:
+            self._take(before)
+            # A message that was sent before the new one joined may still be on its way. What comes
+            # to both is heard twice, which costs a question.
+            waiter = self._waiter
+            if waiter is None:
+                before.end()
+            else:
+                waiter.call_later(_ON_THE_WAY_S, lambda: self._leave(before))
+
+    def _on_arrival(self) -> None:
+        with self._lock:
+            waiter, mailbox = self._waiter, self._mailbox
+            self._is_expected = waiter is not None
+            if waiter is None:
+                # Under the lock: from here on another thread may start anew.
+                self._mailbox, self._wake = None, bool
+        if waiter is None:
+            if mailbox is not None:
+                mailbox.end()
+            if mailbox is not None and self._waiter is None:
+                backends.backend(DEFAULT).unsubscribe_if_unused(_GROUP)
+            return
+        if mailbox is not None:
+            self._take(mailbox)
+        self._expect(waiter)
+
+    def _expect(self, waiter: Waiter) -> None:
+        waiter.at_end(self, self._on_arrival)  # type: ignore[arg-type]
+        if self._waiter is None:
+            # What has come has closed the last user: `stop` has woken nobody.
+            self._wake()
+
+    def _leave(self, mailbox: _core.Mailbox) -> None:
+        self._take(mailbox)
+        mailbox.end()
+
+    def _take(self, mailbox: _core.Mailbox) -> None:
+        while (text := mailbox.pop()) is not None:
+            self._receive(Hint.read(text))
+
+
+def _become_another_process() -> None:
+    global _own_key, _queue
+    _own_key = secrets.token_bytes(_KEY_BYTES)
+    # The parent announces its own.
+    _hints.clear()
+    _queue = _Queue()
+
+
+at_fork(_become_another_process)

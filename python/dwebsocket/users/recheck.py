@@ -1,0 +1,344 @@
+"""
+Checks that users are signed in, and closes the WebSockets of those who are not.
+
+The first check is made in the handshake, when the WebSocket is in the register
+(:mod:`dwebsocket.users.registry`): a sign-out either finds it there or is seen by this check. Later
+ones are made when this process or another one has seen a sign-out (:func:`ask`), and in time: those
+find an expired session, or an update by SQL. Each user is checked once in
+``WEBSOCKET_AUTH_RECHECK``, and these checks are spread over that time. They run like views, on
+threads or on the hub's green threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import conf
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import at_fork
+from dwebsocket.request import database, worlds
+from dwebsocket.telemetry import clock
+from dwebsocket.users import announcements, authentication, registry
+from dwebsocket.users.announcements import Hint, Listener
+from dwebsocket.users.registry import BUCKETS, SIGNED_OUT, present
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.api.waiting.waiter import Waiter
+    from dwebsocket.request.worlds import World
+    from dwebsocket.users.registry import Visitor
+
+    Databases = dict[str, BaseDatabaseWrapper]
+
+_log = logging.getLogger("dwebsocket")
+
+_TRY_AGAIN_LATER = 1013
+# The most rows that one query looks up: databases limit a query's parameters.
+_BATCH = 200
+
+
+def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
+    """
+    Checks a user whose WebSocket is about to open, and starts the timer of later checks.
+
+    To be called when the WebSocket opens, after the request's transactions. In an event loop or a
+    transaction the check starts right away on its own thread, and this does not wait for it.
+
+    Args:
+        visitor: The WebSocket's entry in the register.
+        waiter: How the WebSocket's view sleeps; also gives the timer.
+        spawn: Starts a function on the same kind of thread.
+        databases: The result of :func:`dwebsocket.request.database.shareable`.
+    """
+    _schedule.use(spawn, databases)
+    _schedule.look([visitor])
+    _schedule.start(waiter)
+    _schedule.listen(waiter)
+
+
+def ask(hint: Hint) -> None:
+    """
+    Has all processes ask whether users and sessions that have changed are still signed in.
+
+    To be called when the change is committed. This process asks at once, in this thread. In an
+    event loop, or in a transaction of another database, it asks on its own thread. Never raises.
+    """
+    announcements.announce(hint)
+    _schedule.look(_visitors(hint))
+
+
+def _visitors(hint: Hint) -> list[Visitor]:
+    """Gives those whom a hint is about, and closes those about whom nobody can be asked."""
+    found = dict.fromkeys(visitor for user in hint.users for visitor in present("user", user))
+    for user in hint.anywhere:
+        found.update(dict.fromkeys(present("user of any realm", user)))
+    for session in hint.sessions:
+        for visitor in present("session", session):
+            store = visitor.who.store
+            if store is not None and not authentication.is_kept(store):
+                # The client alone has such a session, and the hint alone knows of its end.
+                visitor.close(SIGNED_OUT, "signed out")
+            else:
+                found[visitor] = None
+    return list(found)
+
+
+def _close(found: dict[Visitor, str]) -> None:
+    for visitor, reason in found.items():
+        visitor.close(SIGNED_OUT, reason)
+
+
+def _period() -> float:
+    try:
+        return float(conf.get("AUTH_RECHECK"))
+    except ImproperlyConfigured:
+        # A system check reports it. Until it is corrected, the default applies.
+        return float(conf.SETTINGS["AUTH_RECHECK"].default)
+
+
+class Schedule:
+    """The timer and the checks of one process. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._cancel: Callable[[], object] | None = None
+        # Whether any thread may cancel the timer: a hub's timers belong to its own thread.
+        self._may_cancel = False
+        # A hub's timer is lost when the hub ends, so an overdue one is replaced. If the old one
+        # fires all the same, its number is not `_last_timer`.
+        self._due = 0.0
+        self._last_timer = 0
+        # The bucket that is due next.
+        self._bucket = 0
+        # Buckets that are due. One whose check failed is checked again with the next one.
+        self._todo: set[int] = set()
+        self._is_working = False
+        self._waiter: Waiter
+        # None until the first WebSocket opens.
+        self._spawn: Spawn | None = None
+        self._databases: Databases = {}
+        self._listener = Listener(self._on_announced)
+        # Visitors to look at now, and whether a thread does so.
+        self._wanted: dict[Visitor, None] = {}
+        self._is_looking = False
+
+    def use(self, spawn: Spawn, databases: Databases) -> None:
+        """Uses these threads and databases from now on."""
+        self._spawn, self._databases = spawn, databases
+
+    def listen(self, waiter: Waiter) -> None:
+        """Listens to the sign-outs that other processes announce, until no user is left."""
+        self._listener.start(waiter)
+
+    def _on_announced(self, hint: Hint) -> None:
+        self._look_beside(_visitors(hint))
+
+    def look(self, visitors: list[Visitor]) -> None:
+        """Checks users now: in this thread if it may ask the database, beside it otherwise."""
+        if running_loop() is None and database.sees_commits():
+            _look_or_refuse(visitors)
+        else:
+            self._look_beside(visitors)
+
+    def _look_beside(self, visitors: list[Visitor]) -> None:
+        """Checks users now, on one thread of its own, those of several calls together."""
+        if (spawn := self._spawn) is None:
+            # They are checked when they open.
+            return
+        with self._lock:
+            self._wanted.update(dict.fromkeys(visitors))
+            if self._is_looking or not self._wanted:
+                return
+            self._is_looking = True
+        try:
+            spawn("dwebsocket-recheck", self._look_at_all)
+        except RuntimeError as error:
+            _log.error("No thread to look whether users are signed in: %s", error)
+            while visitors := self._take_wanted():
+                _refuse(visitors)
+
+    def _look_at_all(self) -> None:
+        databases = self._databases
+        try:
+            database.borrow(databases)
+            try:
+                while visitors := self._take_wanted():
+                    _look_or_refuse(visitors)
+            finally:
+                database.forget(databases)
+                # This thread will not need its database connections soon.
+                database.release_idle()
+        finally:
+            # After a failure: the next call starts another thread, and nobody is forgotten.
+            while visitors := self._take_wanted():
+                _refuse(visitors)
+
+    def _take_wanted(self) -> list[Visitor]:
+        with self._lock:
+            visitors, self._wanted = list(self._wanted), {}
+            self._is_looking = bool(visitors)
+        return visitors
+
+    def start(self, waiter: Waiter) -> None:
+        """Starts the timer unless it runs. It stops when no user is left."""
+        if not (period := _period()):
+            return
+        with self._lock:
+            interval = period / BUCKETS
+            if self._cancel is not None and clock.now() < self._due + max(period, 1.0):
+                return
+            self._waiter = waiter
+            self._may_cancel = waiter is THREAD
+            self._set_timer(clock.now() + interval)
+        # If the last user left meanwhile, its `stop_if_idle` found the lock taken: repeat it here.
+        self.stop_if_idle()
+
+    def stop_if_idle(self) -> None:
+        """Cancels the timer when no user is left. Never waits."""
+        if not registry.has_users():
+            self._listener.stop()
+        if not self._may_cancel or registry.has_users() or not self._lock.acquire(blocking=False):
+            # A timer that finds no user sets no further one either.
+            return
+        try:
+            cancel, self._cancel = self._cancel, None
+            if registry.has_users():
+                # A new user came meanwhile, and its `start` relied on this timer: keep it.
+                cancel, self._cancel = None, cancel
+        finally:
+            self._lock.release()
+        if cancel is not None:
+            cancel()
+
+    def _set_timer(self, due: float) -> None:
+        """To be called under the lock."""
+        self._due = due
+        self._last_timer += 1
+        call = functools.partial(self._on_time, self._last_timer)
+        self._cancel = self._waiter.call_later(max(0.0, due - clock.now()), call)
+
+    def _on_time(self, timer: int) -> None:
+        """Runs on the timer's thread: must not block."""
+        period = _period()
+        with self._lock:
+            if timer != self._last_timer:
+                return
+            self._cancel = None
+            # Checked under the lock: the `start` of a new user comes later, and sets a timer.
+            if not period or not registry.has_users():
+                return
+            interval, now = period / BUCKETS, clock.now()
+            # More than one bucket is due when the clock was stepped, or this thread ran late.
+            passed = min(BUCKETS, 1 + int(max(0.0, now - self._due) / interval))
+            buckets = [(self._bucket + number) % BUCKETS for number in range(passed)]
+            self._todo.update(bucket for bucket in buckets if present("bucket", bucket))
+            self._bucket = (self._bucket + passed) % BUCKETS
+            self._set_timer(max(self._due + passed * interval, now))
+            starts = bool(self._todo) and not self._is_working
+            self._is_working = self._is_working or starts
+        self.stop_if_idle()
+        if starts:
+            self._start_work()
+
+    def _start_work(self) -> None:
+        """Starts :meth:`_work`, or leaves it to the next timer."""
+        assert self._spawn is not None
+        try:
+            self._spawn("dwebsocket-recheck", self._work)
+        except RuntimeError as error:
+            with self._lock:
+                self._is_working = False
+            _log.error("No thread to look whether users are signed in: %s", error)
+
+    def _work(self) -> None:
+        """Checks all users of the buckets that are due."""
+        failed: set[int] = set()
+        try:
+            while (bucket := self._next()) is not None:
+                if not _look(present("bucket", bucket), self._databases):
+                    failed.add(bucket)
+        finally:
+            with self._lock:
+                self._todo |= failed
+                self._is_working = False
+            self.stop_if_idle()
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return self._todo.pop() if self._todo else None
+
+
+def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
+    """Closes the WebSockets of signed-out users; of all, to come back, when the lookup fails."""
+    for world, batch in _batches(visitors):
+        try:
+            _close_signed_out(world, batch)
+        except Exception:
+            _log.exception("Whether users are signed in cannot be looked up: they are closed")
+            _refuse(batch)
+
+
+def _batches(visitors: Iterable[Visitor]) -> Iterator[tuple[World | None, list[Visitor]]]:
+    """Gives visitors in parts that one question is for, each with the world to ask in."""
+    for world, those in worlds.together(list(visitors)):
+        for first in range(0, len(those), _BATCH):
+            yield world, those[first : first + _BATCH]
+
+
+def _close_signed_out(world: World | None, batch: list[Visitor]) -> None:
+    """Closes those of a batch whose users are signed out, asked for in their world."""
+    with worlds.entered(world):
+        signed_out = authentication.signed_out(batch)
+    _close(signed_out)
+
+
+def _refuse(visitors: Iterable[Visitor]) -> None:
+    for visitor in visitors:
+        visitor.refuse(_TRY_AGAIN_LATER, "try again later")
+
+
+def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
+    """Closes the WebSockets of signed-out users; false when the lookup failed."""
+    has_failed = False
+    database.borrow(databases)
+    try:
+        for world, batch in _batches(visitors):
+            # A world whose users cannot be looked up leaves the others their turn.
+            try:
+                _close_signed_out(world, batch)
+            except Exception:
+                has_failed = True
+                _log.exception("Whether users are signed in cannot be looked up; it is tried again")
+    finally:
+        database.forget(databases)
+        # This thread will not need its database connections soon.
+        database.release_idle()
+    return not has_failed
+
+
+_schedule = Schedule()
+
+
+def _stop_if_idle() -> None:
+    _schedule.stop_if_idle()
+
+
+registry.tell_of_leaving(_stop_if_idle)
+
+
+def _forget_parents_schedule() -> None:
+    global _schedule
+    _schedule = Schedule()
+
+
+at_fork(_forget_parents_schedule)

@@ -1,0 +1,269 @@
+"""
+Receivers of Django's signals after which a user may be signed out.
+
+The signals are sent when a user logs out, logs in, is saved or deleted, and when a session is
+deleted. When the change is committed, :func:`dwebsocket.users.recheck.ask` has this process and all
+others ask the database; on a logout when the session is flushed, which comes after the signal. A
+handshake that is judged later sees the change. One that was judged earlier is found, because each
+handshake first enters the register and then checks its user. Asking before the commit would be too
+early: a client that reconnects would be let in, and a view that saves its session at its end would
+wait for the transaction's lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.conf import settings
+from django.core.signals import request_started
+from django.db import connections
+
+from dwebsocket.compat.django_auth import is_in_test_case
+from dwebsocket.compat.django_commits import after_commit
+from dwebsocket.request import worlds
+from dwebsocket.users import authentication, user_changes
+from dwebsocket.users.registry import SIGNED_OUT, close_here, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from django.http import HttpRequest
+
+    from dwebsocket.users.announcements import Hint
+    from dwebsocket.users.registry import Who
+
+    Act = Callable[[], object]
+
+_log = logging.getLogger("dwebsocket")
+
+
+def listen_soon() -> None:
+    """Connects all receivers with the first request: by then models are loaded."""
+    request_started.connect(_on_first_request, dispatch_uid="dwebsocket.users.sign_out")
+
+
+def _on_first_request(**_: Any) -> None:
+    request_started.disconnect(_on_first_request, dispatch_uid="dwebsocket.users.sign_out")
+    listen_in_all()
+
+
+def listen_in_all() -> None:
+    """Connects the receivers in a process that may have no WebSocket: others have to know."""
+    listen()
+    if apps.is_installed("django.contrib.sessions"):
+        try:
+            store = import_module(settings.SESSION_ENGINE).SessionStore
+        except (ImportError, AttributeError):
+            # The session's middleware reports it.
+            return
+        listen_to(store)
+
+
+def listen_for(who: Who) -> None:
+    """Connects the receivers for a user whose WebSocket is about to open."""
+    listen()
+    if who.store is not None:
+        listen_to(who.store)
+
+
+@functools.cache
+def listen() -> None:
+    """Connects the receivers for users. Called when models are loaded."""
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    from django.contrib.auth import get_user_model
+    from django.contrib.auth.signals import user_logged_in, user_logged_out
+    from django.db.models.signals import post_delete, post_init, post_save, pre_save
+
+    user_logged_out.connect(_on_logged_out, dispatch_uid="dwebsocket")
+    user_logged_in.connect(_on_logged_in, dispatch_uid="dwebsocket")
+    # A proxy model sends its own signals. A receiver for all models would disable Django's fast
+    # deletes for each of them.
+    for model in apps.get_models():
+        if issubclass(model, get_user_model()):
+            post_init.connect(user_changes.on_made, sender=model, dispatch_uid="dwebsocket")
+            pre_save.connect(user_changes.before_save, sender=model, dispatch_uid="dwebsocket")
+            post_save.connect(_on_saved, sender=model, dispatch_uid="dwebsocket")
+            post_delete.connect(_on_deleted, sender=model, dispatch_uid="dwebsocket")
+
+
+@functools.cache
+def listen_to(store: type[Any]) -> None:
+    """Connects the receiver for deleted sessions of a class that stores them as rows."""
+    if authentication.database_of_sessions(store) is None:
+        return
+    from django.db.models.signals import post_delete
+
+    post_delete.connect(
+        functools.partial(_on_session_deleted, store),
+        sender=store.get_model_class(),
+        weak=False,
+        dispatch_uid="dwebsocket",
+    )
+
+
+def _after_commit(act: Act, using: str) -> None:
+    """Calls ``act`` when the present transaction is committed; at once when there is none."""
+    if is_in_test_case(connections[using]):
+        # A test case never commits, so act at once.
+        act()
+    else:
+        after_commit(act, using, robust=True)
+
+
+def _ask(hint: Hint) -> None:
+    """Asks for users and sessions: see :func:`dwebsocket.users.recheck.ask`."""
+    # Here: most commands of a project sign nobody out, and need no group.
+    from dwebsocket.users import recheck
+
+    recheck.ask(hint)
+
+
+def close_user(
+    user: object, *, code: int = SIGNED_OUT, reason: str = "signed out", realm: str | None = None
+) -> int:
+    """
+    Closes all WebSockets of a user, in every process.
+
+    Never waits; any thread and any task may call it. dwebsocket closes them by itself when the user
+    changes the password, is deactivated or deleted through the model, and those of a session when
+    the user logs out; ``WEBSOCKET_AUTH_RECHECK`` finds other sign-outs in time.
+    Call it in all other cases, such as a withdrawn right. In a transaction, call it after the
+    commit (``transaction.on_commit``): before the commit, a client that reconnects is let in.
+
+    Args:
+        user: A user, or the primary key of one.
+        code: The close code.
+        reason: Up to 123 bytes of UTF-8.
+        realm: The world that the user belongs to, as for :func:`dwebsocket.user`.
+
+    Returns:
+        The number of WebSockets that were closed in this process. Other processes close theirs
+        at the same time; where the groups' backend cannot be reached the log has a warning.
+
+    Raises:
+        ValueError: A code that must not be sent, or a reason that does not fit.
+        TypeError, ValueError, UsageError, ImproperlyConfigured: The realm, as for
+            :func:`dwebsocket.user`.
+    """
+    from dwebsocket.api.arguments import check_close
+    from dwebsocket.users import announcements
+
+    check_close(code, reason)
+    pk = getattr(user, "pk", user)
+    key = worlds.user_key(pk, worlds.chosen_realm(realm, "close_user()"))
+    closed = close_here(key, code, reason)
+    if pk is not None:
+        announcements.close_user(key, code, reason)
+    return closed
+
+
+# -- sessions -----------------------------------------------------------------------------------
+
+
+def _on_logged_out(request: HttpRequest | None, user: Any, **_: Any) -> None:
+    session = getattr(request, "session", None)
+    if authentication.database_of_sessions(type(session)) is not None:
+        # The flush deletes the row, which sends a signal.
+        return
+    key = getattr(session, "session_key", None)
+    pk = getattr(user, "pk", None)
+    # The session may have got another key since a handshake, so ask for all of the user's.
+    hint = _hint_of(pk, (digest(key),) if key else (), request)
+    act = functools.partial(_ask, hint)
+    if key and hasattr(session, "flush"):
+        _after_flush(session, act)
+    else:
+        act()
+
+
+def _after_flush(session: Any, act: Act) -> None:
+    """Calls ``act`` when ``session`` is flushed, which Django does next."""
+    flush: Act = session.flush
+    aflush: Callable[[], Awaitable[object]] | None = getattr(session, "aflush", None)
+
+    def restore() -> None:
+        with suppress(KeyError):
+            del session.__dict__["flush"]
+        with suppress(KeyError):
+            del session.__dict__["aflush"]
+
+    def flush_and_act() -> None:
+        restore()
+        flush()
+        act()
+
+    async def aflush_and_act(aflush: Callable[[], Awaitable[object]]) -> None:
+        restore()
+        await aflush()
+        await sync_to_async(act)()
+
+    # Replaced on this one session only, and for one call.
+    session.__dict__["flush"] = flush_and_act
+    if aflush is not None:
+        session.__dict__["aflush"] = functools.partial(aflush_and_act, aflush)
+
+
+def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
+    session = getattr(request, "session", None)
+    cookie = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
+    store = type(session)
+    if session is None or not cookie or authentication.database_of_sessions(store) is not None:
+        return
+    # If another user was signed in before, `login()` has flushed that session without a signal.
+    if authentication.login_in(store, cookie) != str(user.pk):
+        _ask(_hint_of(None, (digest(cookie),)))
+
+
+def _on_session_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> None:
+    # Those of anonymous visitors are deleted at each login, those that are over by `clearsessions`.
+    if authentication.is_login(store, instance):
+        hint = _hint_of(None, (digest(instance.session_key),))
+        _after_commit(functools.partial(_ask, hint), using)
+
+
+def _hint_of(pk: Any, sessions: tuple[str, ...] = (), request: HttpRequest | None = None) -> Hint:
+    """Gives a hint about a user of a request's realm, or the present one; of all if not known."""
+    from dwebsocket.users.announcements import Hint
+
+    if pk is None:
+        return Hint(sessions=sessions)
+    try:
+        realm = worlds.present_realm() if request is None else worlds.realm_of(request)
+    except Exception:
+        # It only asks, and must not stop a user from being saved.
+        _log.exception("The realm of a user who has changed is not known: all realms are asked")
+        realm = None
+    if realm is None:
+        return Hint((), sessions, (str(pk),))
+    return Hint((worlds.user_key(pk, realm),), sessions)
+
+
+# -- users --------------------------------------------------------------------------------------
+
+
+def _on_saved(
+    instance: Any, using: str, *, created: bool, update_fields: Any = None, **_: Any
+) -> None:
+    note = user_changes.after_save(instance, created=created, update_fields=update_fields)
+    if note is None:
+        # As at each login, which notes its time.
+        return
+    hint = _hint_of(instance.pk)
+
+    def act() -> None:
+        note()
+        _ask(hint)
+
+    _after_commit(act, using)
+
+
+def _on_deleted(instance: Any, using: str, **_: Any) -> None:
+    # Read the key now: by the commit the deleted object has none.
+    _after_commit(functools.partial(_ask, _hint_of(instance.pk)), using)

@@ -1,8 +1,0 @@
-"""
-How a caller sleeps until its connection has a message, room or the end for it.
-
-A thread sleeps in the engine (:mod:`~dwebsocket.waiting.waiter`). A green thread must not: it
-yields to its hub (:mod:`~dwebsocket.waiting.green`), as a task does to its event loop
-(:mod:`~dwebsocket.waiting.loop_hub`). The two are woken by one descriptor for all connections of a
-hub or loop (:class:`dwebsocket._core.Hub`).
-"""
