@@ -24,7 +24,7 @@ ROOMS = "tests/docs/test_rooms_in_chromium.py"
 
 # Pages, languages, and pairs of a test's file and the number of blocks that it executes.
 EXECUTED: dict[str, dict[str, dict[str, int]]] = {
-    "CONTRIBUTING.md": {"": {SHELL: 4}},
+    "CONTRIBUTING.md": {"": {SHELL: 5}},
     "README.md": {"": {SHELL: 1}, "console": {SHELL: 1}, "python": {SHORT: 1}},
     "bench/README.md": {"": {SHELL: 1}},
     "docs/architecture.md": {"mermaid": {SITE: 5}},

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from executed import EXECUTED, SHELL, SITE
+from translations import language_of
 
 from support.pages import ROOT, Block, blocks, pages, text_of
 
@@ -45,7 +46,7 @@ def test_tests_exist_and_know_the_page() -> None:
                 code = (ROOT / name).read_text()
                 # Some find their pages by the registry, or by the folder of the page's twins.
                 named = page.rpartition("/")[2].removesuffix(".md")
-                is_general = name in (SHELL, SITE) or "/zh/" in page
+                is_general = name in (SHELL, SITE) or language_of(page)
                 assert is_general or named in code, f"{name} does not name {page}"
 
 
@@ -61,7 +62,7 @@ def test_files_name_the_blocks_that_they_execute(page: str) -> None:
     """Those that find their blocks by a part of the text have such a part for each."""
     for language, tests in EXECUTED[page].items():
         for name, number in tests.items():
-            if name not in FINDING or name in (SHELL, SITE) or "/zh/" in page:
+            if name not in FINDING or name in (SHELL, SITE) or language_of(page):
                 continue
             texts = texts_of(name)
             named = [

@@ -75,9 +75,14 @@ def block(page: str, part: str, language: str = "python") -> str:
     return found[0].text
 
 
+def without_code(text: str) -> str:
+    """Leave out a text's blocks of code."""
+    return _FENCE.sub("", text)
+
+
 def prose(page: str) -> str:
     """Give a page's text without blocks of code."""
-    return _FENCE.sub("", text_of(page))
+    return without_code(text_of(page))
 
 
 def headings(page: str) -> list[tuple[int, str]]:
