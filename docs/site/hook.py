@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
+from mkdocs.structure.nav import Navigation, Section
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
+    from mkdocs.utils.templates import TemplateContext
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 #: Draws the diagrams in the browser. `make site` installs it from npm.
 MERMAID = ROOT / ".cache" / "site" / "node_modules" / "mermaid" / "dist" / "mermaid.min.js"
+
+#: Folders of translated pages: the section of the menu, the theme's language, and the pages'.
+LANGUAGES = {"zh": ("简体中文", "zh", "zh-Hans")}
 
 _LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)#\s]*)(#[^)\s]*)?\)")
 
@@ -45,8 +50,32 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     return _LINK.sub(without_link, markdown)
 
 
+def on_page_context(
+    context: TemplateContext, *, page: Page, config: MkDocsConfig, nav: Navigation
+) -> TemplateContext:
+    """Each language has a menu of its own, a first page, and the theme's words."""
+    folder = language_of(page)
+    sections = {each.title: each for each in nav.items if isinstance(each, Section)}
+    own = {name: sections[title].children for name, (title, _, _) in LANGUAGES.items()}
+    others = [LANGUAGES[name][0] for name in LANGUAGES]
+    items = own.get(folder) or [each for each in nav.items if each.title not in others]
+    menu = Navigation(items, nav.pages)
+    menu.homepage = next((each for each in items if each.is_page), nav.homepage)
+    config.theme["language"] = LANGUAGES[folder][1] if folder else "en"
+    context["nav"] = menu
+    return context
+
+
 def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
-    """Pages in Chinese say so: browsers choose their fonts by that."""
-    if page.file.src_uri.startswith("zh/"):
-        return output.replace('<html lang="en"', '<html lang="zh-Hans"', 1)
+    """Translated pages say so: browsers choose their fonts by that."""
+    folder = language_of(page)
+    if folder:
+        _, theme, name = LANGUAGES[folder]
+        return output.replace(f'<html lang="{theme}"', f'<html lang="{name}"', 1)
     return output
+
+
+def language_of(page: Page) -> str:
+    """Give the folder of a translated page, nothing for the others."""
+    folder = page.file.src_uri.partition("/")[0]
+    return folder if folder in LANGUAGES else ""

@@ -122,6 +122,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "nginx": {CHINESE: 1},
         "python": {CHINESE: 1},
     },
+    "docs/zh/index.md": {"": {CHINESE: 1}, "console": {CHINESE: 1}, "python": {CHINESE: 1}},
     "docs/zh/migration.md": {"console": {CHINESE: 1}},
     "docs/zh/start.md": {"console": {CHINESE: 5}, "html": {CHINESE: 1}, "python": {CHINESE: 4}},
     "docs/zh/troubleshooting.md": {"console": {CHINESE: 1}},

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.browser import chromium
-from support.pages import blocks
+from support.pages import ROOT, blocks
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def set_scheme(browser: Chrome, scheme: str) -> None:
 
 def test_there_are_pages() -> None:
     """One for each page of docs/."""
-    assert {"start", "async", "reference", "zh/start"} <= set(PAGES)
+    assert {"start", "async", "reference", "zh", "zh/start"} <= set(PAGES)
 
 
 @pytest.mark.timeout(1200)
@@ -126,7 +126,13 @@ def test_every_page(browser: Chrome, address: str) -> None:
 
 def languages(page: str) -> list[str]:
     """Give the languages of the blocks on a page of the site."""
-    return [each.language for each in blocks(f"docs/{'index' if page == '.' else page}.md")]
+    source = next(name for name in (f"docs/{page}.md", f"docs/{page}/index.md") if is_page(name))
+    return [each.language for each in blocks(source)]
+
+
+def is_page(name: str) -> bool:
+    """Whether there is a file of that name."""
+    return (ROOT / name).is_file()
 
 
 COLOURS = """
@@ -174,8 +180,28 @@ def test_search(browser: Chrome, address: str, words: str, page: str) -> None:
     assert browser.execute_script(LOOK) == []
 
 
-def test_language(browser: Chrome, address: str) -> None:
-    """Pages in Chinese say so, and link to each other."""
-    for page, language in (("start", "en"), ("zh/start", "zh-Hans")):
-        browser.get(f"{address}{page}/")
-        assert browser.execute_script("return document.documentElement.lang") == language
+# Where the menu, the logo and the choice of languages lead to.
+WAYS = """
+const to = (links) => [...document.querySelectorAll(links)].map((link) => link.href.split("#")[0]);
+return [to(".md-nav--primary .md-nav__item > a[href]"), to("a.md-logo"), to("a.md-select__link")];
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "home", "language"),
+    [
+        ("", "", "en"),
+        ("start/", "", "en"),
+        ("zh/", "zh/", "zh-Hans"),
+        ("zh/start/", "zh/", "zh-Hans"),
+    ],
+)
+def test_language(browser: Chrome, address: str, page: str, home: str, language: str) -> None:
+    """Pages in Chinese say so, and have a menu and a first page of their own."""
+    browser.get(f"{address}{page}")
+    assert browser.execute_script("return document.documentElement.lang") == language
+    menu, logos, choice = browser.execute_script(WAYS)
+    assert len(set(menu)) > 5
+    assert {link.startswith(f"{address}zh/") for link in menu} == {home == "zh/"}
+    assert set(logos) == {f"{address}{home}"}
+    assert choice == [address, f"{address}zh/"]

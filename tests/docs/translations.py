@@ -25,7 +25,7 @@ from support.pages import ROOT, pages, text_of, without_code
 #: Folders of docs/, each with the characters that show that a paragraph was translated.
 LANGUAGES = {"zh": r"[\u4e00-\u9fff]"}
 #: A language begins with these.
-FIRST = ("start.md", "deployment.md", "troubleshooting.md")
+FIRST = ("index.md", "start.md", "deployment.md", "troubleshooting.md")
 #: Tests write these; the translated page refers to them.
 GENERATED = re.compile(r"<!-- table of.*?<!-- end of the table -->", re.DOTALL)
 NOTE = re.compile(r"\n<!-- translated from (\S+) at ([0-9a-f]{12}) -->\n\Z")
