@@ -127,6 +127,12 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/zh/groups.md": {"": {CHINESE: 1}, "html": {CHINESE: 2}, "python": {CHINESE: 20}},
     "docs/zh/migration.md": {"console": {CHINESE: 1}},
     "docs/zh/presence.md": {"html": {CHINESE: 1}, "json": {CHINESE: 1}, "python": {CHINESE: 4}},
+    "docs/zh/recovery.md": {
+        "": {CHINESE: 1},
+        "html": {CHINESE: 1},
+        "json": {CHINESE: 1},
+        "python": {CHINESE: 4},
+    },
     "docs/zh/start.md": {"console": {CHINESE: 5}, "html": {CHINESE: 1}, "python": {CHINESE: 4}},
     "docs/zh/troubleshooting.md": {"console": {CHINESE: 1}},
     "docs/zh/views.md": {"python": {CHINESE: 18}},
