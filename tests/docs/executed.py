@@ -148,6 +148,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "tsx": {CHINESE: 1},
         "vue": {CHINESE: 1},
     },
+    "docs/zh/recipes.md": {"": {CHINESE: 2}, "html": {CHINESE: 1}, "python": {CHINESE: 8}},
     "docs/zh/settings.md": {"python": {CHINESE: 10}},
     "docs/zh/start.md": {"console": {CHINESE: 5}, "html": {CHINESE: 1}, "python": {CHINESE: 4}},
     "docs/zh/testing.md": {"python": {CHINESE: 17}},
