@@ -24,6 +24,8 @@ MERMAID = ROOT / ".cache" / "site" / "node_modules" / "mermaid" / "dist" / "merm
 LANGUAGES = {"zh": ("简体中文", "zh", "zh-Hans")}
 
 _LINK = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+[^)#\s]*)(#[^)\s]*)?\)")
+# A line of Chinese that ends within a sentence: browsers would show a space there.
+_BROKEN = re.compile(r"(?<=[\u3001-\u9fff\uff00-\uffef])\n *(?=[\u4e00-\u9fff\uff08\u201c])")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -36,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to files that the site does not have become text with the path."""
+    """Links to files that the site does not have become text with the path; lines are joined."""
     pages = Path(config.docs_dir)
     here = (pages / page.file.src_uri).parent
 
@@ -47,6 +49,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         path = target.relative_to(ROOT)
         return link[1] if f"`{path}`" in link[1] else f"{link[1]} (`{path}`)"
 
+    if language_of(page) == "zh":
+        markdown = _BROKEN.sub("", markdown)
     return _LINK.sub(without_link, markdown)
 
 
