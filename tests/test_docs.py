@@ -37,6 +37,23 @@ def test_architecture_names_files_that_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_architecture_names_what_is_in_a_file() -> None:
+    """A function or class that the page says is in a file is there."""
+    name = r"`[\w:.]+(?:\(\))?`"
+    found = re.findall(
+        rf"({name}(?:(?:, | and ){name})*) in `((?:src|python|tests|bench)/[\w./]+\.\w+)`",
+        ARCHITECTURE,
+    )
+    assert len(found) > 20
+    missing = [
+        (each, path)
+        for names, path in found
+        for each in re.findall(r"(\w+)(?:\(\))?`", names)
+        if not re.search(rf"\b{each}\b", (ROOT / path).read_text())
+    ]
+    assert missing == []
+
+
 def test_architecture_has_a_place_for_every_module() -> None:
     """Each file and folder of the package stands in the table of rooms."""
     package = ROOT / "python" / "dwebsocket"

@@ -27,6 +27,7 @@
 //! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass
 //!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked, and the reentry lets
 //!   few threads at a time ask for the GIL.
+//! - `history/`: the numbered messages of groups that are kept. An envelope is bytes here.
 //! - `groups/`: messages to all members of a name. A member is a trait here.
 //! - `presence/`: the users behind the members of a group, and those that come and go.
 //! - `connection/`: the parts that views use: the inbox, the outbox, pings, the end; and the
