@@ -94,7 +94,7 @@ class Fleet:
 
     def send(self, texts: list[str]) -> None:
         """Send short texts from each client, all together."""
-        data = b"".join(map(_frame, texts))
+        data = b"".join(map(frame, texts))
         for client in self._sockets.values():
             try:
                 client.sendall(data)
@@ -151,7 +151,7 @@ class Fleet:
         return found
 
 
-def _frame(text: str) -> bytes:
+def frame(text: str) -> bytes:
     """Return a text of less than 64 KiB in a frame whose mask changes nothing."""
     payload = text.encode()
     size = bytes([0x80 | len(payload)])

@@ -19,6 +19,7 @@ from dwebsocket.rooms import Room, rooms  # noqa: E402
 # The limits are above all that is measured.
 for name in ("ROOMS_RATE", "ROOMS_BURST", "MAX_ROOMS"):
     setattr(settings, f"WEBSOCKET_{name}", 1_000_000)
+settings.WEBSOCKET_DRAIN = int(os.environ.get("BENCH_DRAIN", "0"))
 # Clients here do not answer pings.
 QUIET = {"ping_interval": None}
 
