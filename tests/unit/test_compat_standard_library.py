@@ -22,6 +22,7 @@ import pytest
 from dwebsocket.compat import asyncio as asyncio_parts
 from dwebsocket.compat import socket as socket_parts
 from dwebsocket.compat import threading as threading_parts
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.missing import MissingPart, need, version_of
 
 if TYPE_CHECKING:

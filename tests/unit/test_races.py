@@ -22,10 +22,12 @@ import pytest
 from test_servers_asgi import Wire, in_loop, until
 from test_tls_pump import Line, carrier
 
-from dwebsocket import conf
+from dwebsocket import WebSocket, conf
 from dwebsocket.api.base import own_websocket
+from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.decision import Decision, Rejection
 from dwebsocket.api.waiting import loop_hub
+from dwebsocket.api.waiting.caller import Callers
 from dwebsocket.runners.loop import BackgroundLoop
 from dwebsocket.servers.asgi import connection
 from dwebsocket.users import registry
@@ -183,6 +185,55 @@ def test_a_view_decides_once() -> None:
         decisions.append(Decision(threading.Event(), threading.Event(), is_async=False, offered=()))
 
     in_rounds(decide, one_has_decided)
+
+
+class TestFirstUse:
+    """What a WebSocket makes when it is first needed: of two threads that make it, one's stays."""
+
+    @pytest.fixture
+    def meet(self) -> threading.Barrier:
+        """Both threads wait here, with what they have made."""
+        return threading.Barrier(2, timeout=LIMIT_S)
+
+    def test_callbacks(self, meet: threading.Barrier, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`on_close`: none is lost."""
+        websocket = WebSocket()
+
+        def make(name: str) -> CloseCallbacks:
+            meet.wait()
+            return CloseCallbacks(name)
+
+        monkeypatch.setattr("dwebsocket.api.ending.CloseCallbacks", make)
+        side_by_side(*2 * [partial(websocket.on_close, print)])
+        assert websocket._close_callbacks is not None
+        assert len(websocket._close_callbacks._waiting) == 2
+
+    def test_callers(self, meet: threading.Barrier, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`_caller`: each thread has the same one again."""
+        websocket = WebSocket()
+
+        def make() -> Callers:
+            meet.wait()
+            return Callers()
+
+        def is_known() -> bool:
+            caller = websocket._caller()
+            meet.wait()
+            return websocket._caller() is caller
+
+        monkeypatch.setattr("dwebsocket.api.base.Callers", make)
+        assert side_by_side(is_known, is_known) == [True, True]
+
+    def test_name(self, meet: threading.Barrier, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`str(websocket)`: both get the same one."""
+
+        class Numbers:
+            def __next__(self) -> int:
+                return meet.wait()
+
+        monkeypatch.setattr("dwebsocket.api.base._early_names", Numbers())
+        first, second = side_by_side(*2 * [partial(str, WebSocket())])
+        assert first == second
 
 
 def knock(who: Who) -> Visitor | str | None:

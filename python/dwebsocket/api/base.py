@@ -116,7 +116,8 @@ class Base:
         if self._name is None:
             connection = self._connection
             number = 0 if connection is None else connection.id
-            self._name = str(number) if number else f"early-{next(_early_names)}"
+            # If two threads race, the first one's name stays.
+            self.__dict__.setdefault("_name", str(number or f"early-{next(_early_names)}"))
         return f"<{type(self).__name__} {self._name}>"
 
     @property
@@ -259,7 +260,8 @@ class Base:
         """Gives the :class:`Caller` of this thread (green thread, task), or of ``key``."""
         callers = self._callers
         if callers is None:
-            callers = self._callers = Callers()
+            # If two threads race, the first one's object stays.
+            callers = self.__dict__.setdefault("_callers", Callers())
         if key is None:
             key = self._waiter.caller()
         caller = callers.get(key)

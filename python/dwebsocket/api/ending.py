@@ -282,8 +282,10 @@ class Ending(Base):
             raise TypeError(f"on_close() takes a function, not {type(callback).__name__}")
         callbacks = self._close_callbacks
         if callbacks is None:
-            callbacks = self._close_callbacks = CloseCallbacks(str(self))
-            if self._connection is not None:
+            made = CloseCallbacks(str(self))
+            # If two threads race, the first one's object stays.
+            callbacks = self.__dict__.setdefault("_close_callbacks", made)
+            if callbacks is made and self._connection is not None:
                 callbacks.attach(self._connection, self._waiter, self._spawn, self._world)
         callbacks.add(callback, args, self._world)
         return callback

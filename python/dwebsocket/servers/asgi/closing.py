@@ -36,7 +36,7 @@ class Closable(Protocol):
         """As :meth:`dwebsocket.api.connection.Connection.close`."""
 
 
-#: Those that accept or are accepted. A set's ``add`` and ``discard`` are atomic under the GIL.
+#: Those that accept or are accepted. A set's ``add`` and ``discard`` are atomic.
 OPEN: set[Closable] = set()
 
 
