@@ -223,7 +223,7 @@ def test_a_conversation_is_recorded_and_replayed(
         ('{"by": "client", "at": 0, "base64": "x"}', 'line 1: its "base64" is none'),
         ('{"by": "client", "at": 0, "text": "\\ud800"}', 'line 1: its "text" is none'),
         ('{"by": "client", "at": Infinity, "text": ""}', 'line 1: it has no "at"'),
-        ("[" * 100_000, "line 1: maximum recursion depth"),
+        pytest.param("[" * 100_000, "line 1: it is nested too deeply", id="deep"),
     ],
 )
 def test_a_file_that_is_no_recording(

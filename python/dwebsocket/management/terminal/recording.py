@@ -98,5 +98,7 @@ def read(file: TextIO) -> Iterator[Entry]:
         if line.strip():
             try:
                 yield Entry.parse(line)
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                raise ValueError(f"line {number}: it is nested too deeply") from None
+            except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
