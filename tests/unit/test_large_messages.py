@@ -340,6 +340,7 @@ class TestLongCalls:
         assert calls.submit(lambda: 3).result(10) == 3
         assert made == []
 
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_forked_child(self) -> None:
         """It begins with threads of its own."""
         before = long_calls._calls

@@ -313,6 +313,7 @@ def test_counts_are_a_copy() -> None:
     assert list(event_counts()) == list(EVENTS)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_forked_child_counts_anew() -> None:
     """Events of its parent are not counted."""
     refused = Record("websocket.refused", None, "", "/", 403, "")
