@@ -13,6 +13,8 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextvars import ContextVar, copy_context
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -86,6 +88,22 @@ def test_hidden_task_still_runs(monkeypatch: pytest.MonkeyPatch, is_there: bool)
         return is_hidden
 
     assert asyncio.run(main()) is is_there
+
+
+def test_our_threads_begin_with_an_empty_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that outlive a view keep nothing of it, where threads inherit, as without the GIL."""
+
+    class Heir(threading.Thread):
+        def start(self) -> None:
+            self.run = partial(copy_context().run, self.run)  # type: ignore[method-assign]
+            super().start()
+
+    of_view: ContextVar[str] = ContextVar("of_view")
+    of_view.set("its")
+    found: queue.SimpleQueue[str] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "Thread", Heir)
+    unpatched.start_thread("test", lambda: found.put(of_view.get("")))
+    assert found.get(timeout=60) == ""
 
 
 class TestThreads:

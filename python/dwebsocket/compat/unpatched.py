@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 from concurrent.futures import Future
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -86,7 +87,9 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
         RuntimeError: The system gives no more threads.
     """
     if patched_by() is None:
-        original("threading", "Thread")(name=name, target=target, daemon=True).start()
+        thread = original("threading", "Thread")(name=name, target=target, daemon=True)
+        # In an empty context: without the GIL threads inherit the one here, which may be a view's.
+        Context().run(thread.start)
     else:
         original("_thread", "start_new_thread")(_run, ([target],))
 
