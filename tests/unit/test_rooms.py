@@ -50,6 +50,7 @@ class Chat(Room):
         if event == "miss":
             raise Http404
         if event == "wait":
+            CALLS.append(("waits", self.name))
             assert GO_ON.wait(60)
         if event == "break":
             raise RuntimeError("broken")
@@ -586,6 +587,7 @@ def test_a_client_that_always_says_something_is_rechecked(override: Callable[...
         ANSWERS["room-2"] = lambda: False
         for number, name, event in [(7, "room-1", "wait"), (8, "room-2", "ask"), (9, "x", "ask")]:
             live.websocket.send_json({"id": number, "to": name, "event": event})
+        eventually(lambda: ("waits", "room-1") in CALLS)
         live.websocket._look()
         _core.step_clock(61)
         GO_ON.set()
