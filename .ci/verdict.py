@@ -127,8 +127,14 @@ def _add_pytest(step: Step, reports: Iterable[dict[str, Any]]) -> None:
     if status not in (0, TESTS_FAILED):
         step.broken.append(f"pytest ended with {status}")
     python = ROOT / ".cache" / "versions" / step.name / "bin" / "python"
-    python = python if python.exists() else ROOT / ".venv" / "bin" / "python"
-    command = (str(python), "-m", "pytest", "-rP")
+    if python.exists():
+        command: tuple[str, ...] = (str(python),)
+    elif python.is_symlink():
+        # Of a Python in a root: tests/versions has run the step there.
+        command = (".ci/root", "python", str(python.relative_to(ROOT)))
+    else:
+        command = (str(ROOT / ".venv" / "bin" / "python"),)
+    command += ("-m", "pytest", "-rP")
     command += ("--every-server",) if os.environ.get("EVERY") else ()
     step.failures += [Failure(name, said, (*command, name)) for name, said in failed.items()]
 

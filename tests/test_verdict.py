@@ -93,6 +93,18 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
+def test_tests_of_a_root_run_again_in_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where their Python is not on this machine, its link in the environment leads nowhere."""
+    monkeypatch.setattr(verdict, "ROOT", run.folder)
+    python = run.folder / ".cache" / "versions" / "python-3.15" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/nowhere/python3.15")
+    run.step(*failing("test_x"), name="python-3.15")
+    (step,) = verdict.read(run.folder)
+    inside = (".ci/root", "python", ".cache/versions/python-3.15/bin/python", "-m")
+    assert step.failures[0].command[:4] == inside
+
+
 def test_steps_that_pass_are_green_and_counted(run: Run) -> None:
     """The table has a line for each step, and one for each reason to leave a test out."""
     run.step(report("test_x"), report("test_y", "skipped", longrepr=["f", 1, "Skipped: no Redis"]))

@@ -107,7 +107,7 @@ def _check_words(words: list[str]) -> None:
     if program == ".":
         # That of the environment which the line before makes.
         assert rest == ["venv/bin/activate"]
-    elif program.startswith("."):
+    elif program.startswith((".", "tests/")):
         assert (ROOT / program).is_file(), f"there is no {program}"
     elif program in SYSTEM or program.startswith("target/"):
         pass
