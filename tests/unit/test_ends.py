@@ -20,6 +20,7 @@ from threads import in_plain_thread
 
 from dwebsocket import ConnectionClosed
 from dwebsocket.api.waiting.waiter import Waiter
+from dwebsocket.runners.view import RunningView
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -572,3 +573,61 @@ def test_handle_may_be_set_to_none(open_websocket: Open) -> None:
     live.websocket.handle = None  # type: ignore[method-assign,assignment]
     live.client.send("a")
     assert live.websocket.wait() == b"a"
+
+
+class SeenAtOnce:
+    """A connection whose view sees its end, and is over, before the one that closes it goes on."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket, self._connection = websocket, websocket._engine
+        self.unwanted: list[Any] = []
+
+    def close(self, code: int, reason: str) -> bool:
+        """Close it, and note what its view would report."""
+        began = self._connection.close(code, reason)
+        self.unwanted.append(self._websocket._unwanted_end())
+        return began
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize(
+    "close",
+    [
+        lambda websocket: websocket.close(4000),
+        lambda websocket: RunningView(websocket, RequestFactory().get("/")).failed(OSError("no")),
+    ],
+    ids=["close", "failure beside the view"],
+)
+def test_wanted_end_is_reported_by_nobody(
+    open_websocket: Open, close: Callable[[WebSocket], object]
+) -> None:
+    """However soon another thread sees it: it is neither a mistake of ours nor a sign-out."""
+    websocket = open_websocket().websocket
+    seen = SeenAtOnce(websocket)
+    websocket._connection = seen  # type: ignore[assignment]
+    close(websocket)
+    assert seen.unwanted == [None]
+    websocket._connection = seen._connection
+
+
+def test_unwanted_end_is_reported_although_the_view_closes_then(open_websocket: Open) -> None:
+    """Most views do so in a `finally`."""
+    live = open_websocket(max_message_size=1)
+    live.client.send("too long")
+    assert live.websocket.wait_closed(60)
+    live.websocket.close()
+    unwanted = live.websocket._unwanted_end()
+    assert unwanted is not None
+    assert unwanted[1][0] == 1009
+
+
+def test_code_that_cannot_be_sent_is_no_wanted_end(open_websocket: Open) -> None:
+    """The connection goes on."""
+    live = open_websocket()
+    with pytest.raises(ValueError, match="1005"):
+        live.websocket.close(1005)
+    live.client.vanish()
+    assert live.websocket.wait_closed(60)
+    assert live.websocket._unwanted_end() is not None

@@ -169,12 +169,7 @@ class Base:
             reason: The reason beside it.
             is_half: Others may still send, until this is closed once more.
         """
-        if is_half and self._connection is not None:
-            began = self._connection.half_close(code, reason)
-        else:
-            began = self._close_soon(code, reason)
-        if began:
-            self._is_deliberate = True
+        self._close_wanted(code, reason, is_half=is_half)
         self._leave()
         self._is_finished = True
         tally.closed(self)
@@ -194,6 +189,16 @@ class Base:
         if connection is None or end is None or self._is_deliberate:
             return None
         return connection.id, end
+
+    def _close_wanted(self, code: int, reason: str, *, is_half: bool = False) -> bool:
+        """As :meth:`_close_soon`, for an end that the view's code means, which is no news."""
+        connection = self._connection
+        if connection is not None and connection.end() is None:
+            # First: the view may see the end, and be over, before this thread goes on.
+            self._is_deliberate = True
+        if connection is not None and is_half:
+            return connection.half_close(code, reason)
+        return self._close_soon(code, reason)
 
     def _close_soon(self, code: int, reason: str) -> bool:
         """Closes, also before the connection is open; true if this began to close an open one."""

@@ -65,8 +65,15 @@ class Ending(Base):
             reason = ""
         elif not isinstance(reason, str):
             reason = as_bytes(reason).decode("utf-8")
-        if self._engine.close(code, reason):
+        engine, was_deliberate = self._engine, self._is_deliberate
+        if engine.end() is None:
+            # First: the view may see the end, and be over, before this thread goes on.
             self._is_deliberate = True
+        try:
+            engine.close(code, reason)
+        except ValueError:
+            self._is_deliberate = was_deliberate
+            raise
         self._caller().has_closed = True
 
     async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:

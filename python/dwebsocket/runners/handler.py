@@ -419,8 +419,7 @@ class Handled:
             path = printable(self.request.path)
             _log.exception("An error of a WebSocket handler could not be reported: %s", path)
         finally:
-            if websocket._close_soon(code, reason):
-                websocket._is_deliberate = True
+            websocket._close_wanted(code, reason)
 
     # -- the end, on threads ---------------------------------------------------------------------
 
@@ -439,8 +438,7 @@ class Handled:
     def _close(self) -> tuple[int, str]:
         """Closes the connection if it is open, and gives its close code and reason."""
         self._is_over = True
-        if self.websocket._close_soon(_NORMAL, ""):
-            self.websocket._is_deliberate = True
+        self.websocket._close_wanted(_NORMAL, "")
         end = self.websocket._end()
         return (_NORMAL, "") if end is None else (end[0], end[1])
 

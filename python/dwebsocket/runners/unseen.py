@@ -62,5 +62,4 @@ def refuse_if_unseen(
         request=request,
     )
     reason = f"{what}: see the log".encode()[:_MAX_REASON_BYTES] if settings.DEBUG else b""
-    if websocket._close_soon(_POLICY, reason.decode(errors="ignore")):
-        websocket._is_deliberate = True
+    websocket._close_wanted(_POLICY, reason.decode(errors="ignore"))

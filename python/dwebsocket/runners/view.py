@@ -227,8 +227,7 @@ class RunningView:
             if not is_exit:
                 code, reason = verdict(error, self._request, websocket)
         finally:
-            if websocket._close_soon(code, reason):
-                websocket._is_deliberate = True
+            websocket._close_wanted(code, reason)
         return not is_exit
 
 
