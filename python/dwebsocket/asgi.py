@@ -73,6 +73,8 @@ _servers: set[asgi.Served] = set()
 # Whether the server tells its application when it ends, and waits for it.
 _has_lifespan = False
 _SCHEMES = {"ws": "http", "wss": "https"}
+# Where the scope of a page holds that of the handshake which is handled like one, and its reply.
+_HANDSHAKE = "dwebsocket.of"
 
 # The server has loaded its own modules before its application, as a rule.
 asgi.keep_early_bytes()
@@ -138,9 +140,7 @@ class _Application(ASGIHandler):
         }
         _handshakes.add(handshake)
         try:
-            # Only around the handshake: the context may hold a thread.
-            async with request_context():
-                await self.handle(request_scope, _no_body(), reply)
+            await self._handle_like_page(request_scope, reply)
         finally:
             _end_handshake(handshake)
             # The view may keep its request for long; the handshake must not stay with it.
@@ -155,9 +155,7 @@ class _Application(ASGIHandler):
         request_scope = {**scope, asgi.SCOPE_KEY: exchange}
         _handshakes.add(exchange)
         try:
-            # Only around the handshake: the context may hold a thread.
-            async with request_context():
-                await self.handle(request_scope, _no_body(), _Plain(send))
+            await self._handle_like_page(request_scope, _Plain(send))
         except BaseException:
             exchange.close()
             raise
@@ -169,6 +167,32 @@ class _Application(ASGIHandler):
             served.add(exchange.connection)
         await exchange.serve(receive, send)
 
+    async def _handle_like_page(self, scope: Scope, reply: _Reply | _Plain) -> None:
+        """
+        Has Django handle a handshake by the handler's ``__call__``, as it does a page.
+
+        Packages put their own in its place, for what belongs to one request: Sentry's has a scope
+        and a transaction for each, which end here and not with the connection.
+        """
+        page = {**scope, "type": "http", _HANDSHAKE: (scope, reply)}
+        del page[asgi.SCOPE_KEY]
+        try:
+            # Only around the handshake: the context may hold a thread.
+            async with request_context():
+                await ASGIHandler.__call__(self, page, _no_body(), reply)
+        finally:
+            # Such a package may keep it as long as the view runs.
+            del page[_HANDSHAKE]
+            reply.outer = None
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Django's call with a request, to which a handshake comes as a page."""
+        if (handshake := scope.get(_HANDSHAKE)) is not None:
+            reply: _Reply | _Plain
+            scope, reply = handshake
+            reply.outer, send = send, reply
+        await super().handle(scope, receive, send)
+
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
         """Django's call with the response that has passed all middleware."""
         if isinstance(send, _Reply) and (
@@ -178,6 +202,7 @@ class _Application(ASGIHandler):
                 if response.needs_database:
                     await sync_to_async(response.look_at_user)()
                 response.open()
+                await send.tell_outer()
             elif not send.is_open:
                 await send.reject()
             if not HANDLER_CLOSES:
@@ -190,7 +215,8 @@ class _Application(ASGIHandler):
             if not HANDLER_CLOSES:
                 await sync_to_async(response.close)()
             return
-        await super().send_response(response, send)
+        outer = getattr(send, "outer", None)
+        await super().send_response(response, send if outer is None else outer)
 
 
 async def serve_for(handler: ASGIHandler, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -247,6 +273,7 @@ class _Plain:
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.outer: Send | None = None
 
     async def __call__(self, event: Event) -> None:
         await self._send(event)
@@ -288,6 +315,8 @@ class _Reply:
         self._served = _served_of(scope)
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
+        #: What others have put around this: responses go through it.
+        self.outer: Send | None = None
         # granian 2.8 fails on two headers of one name here.
         self._is_granian = granian.is_sender(send)
 
@@ -296,7 +325,15 @@ class _Reply:
         """Whether a WebSocket is open already, so that no response can be sent."""
         return self._handshake.connection is not None
 
+    async def tell_outer(self) -> None:
+        """Shows what is around this that the handshake was accepted."""
+        if self.outer is not None and self.is_open:
+            await self.outer({"type": "http.response.start", "status": 101, "headers": []})
+
     async def __call__(self, event: Event) -> None:
+        if self.is_open:
+            # That of `tell_outer`: the 101 itself is sent by who has the connection.
+            return
         event = {**event, "type": f"websocket.{event['type']}"}
         if self._is_granian and "headers" in event:
             unique = {name.lower(): (name, value) for name, value in event["headers"]}

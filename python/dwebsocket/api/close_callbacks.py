@@ -175,7 +175,10 @@ class CloseCallbacks:
             # All of them, such as a CancelledError: the next callback has a right to be called.
             if self._waiter is not THREAD and isinstance(error, _EXITS):
                 raise
-            _log.exception("A callback of on_close failed: %r of %s", callback.function, self._name)
+            # In its context, by which packages such as Sentry know the request. A copy: a task may
+            # still be about to leave that one.
+            failed = ("A callback of on_close failed: %r of %s", callback.function, self._name)
+            callback.context.copy().run(_log.exception, *failed)
 
     def _wait_for(self, callback: _Callback, make: Make) -> None:
         """Runs a coroutine in the loop of its callback, or else in that of the process."""
