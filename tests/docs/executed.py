@@ -69,7 +69,11 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/migration.md": {"console": {SHELL: 1}},
     "docs/operations.md": {
         "": {SHELL: 1, DATA: 1},
-        "python": {SHORT: 5, "tests/operations/sentry_program.py": 2},
+        "python": {
+            SHORT: 5,
+            "tests/operations/sentry_program.py": 2,
+            "tests/unit/test_tracing.py": 1,
+        },
         "yaml": {DATA: 1},
     },
     "docs/platforms.md": {"": {DATA: 1}, "console": {SHELL: 1}, "python": {DATA: 1}},

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import contextvars
+import asyncio
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import PermissionDenied
 from django.test import RequestFactory
+from django.urls import path
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import NoOpTracerProvider
 from visit import handshake
 
 from dwebsocket import WebSocketHandler, accept_websocket, require_websocket
+from dwebsocket.rooms import Room, rooms
 from dwebsocket.telemetry import tracing
+from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
+from support.pages import run
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ tracer = provider.get_tracer("tests")
 @pytest.fixture(autouse=True)
 def _spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The provider of these tests, and no spans of other ones."""
-    monkeypatch.setattr(trace, "get_tracer", lambda name: provider.get_tracer(name))
+    monkeypatch.setattr(trace, "get_tracer", lambda name, *_, **__: provider.get_tracer(name))
     exporter.clear()
     yield
     exporter.clear()
@@ -76,14 +85,7 @@ async def one_message_async(request: Any) -> None:
         await request.websocket.asend(await request.websocket.areceive())
 
 
-class OneMessage(WebSocketHandler):
-    def receive(self, message: Any) -> None:
-        with tracer.start_as_current_span("work of the view"):
-            self.websocket.send(message)
-        self.websocket.close()
-
-
-@pytest.mark.parametrize("view", [one_message, one_message_async, OneMessage.as_view()])
+@pytest.mark.parametrize("view", [one_message, one_message_async])
 def test_a_connection_has_a_span_linked_to_its_request(
     visit: Callable[..., Visit], view: Any
 ) -> None:
@@ -117,11 +119,227 @@ def test_a_connection_has_a_span_linked_to_its_request(
     assert expected.items() <= dict(span.attributes).items()
 
 
+class Traced(WebSocketHandler):
+    """A handler with each method."""
+
+    every = 0.01
+
+    def connect(self) -> None:
+        """Do something before the handshake is answered."""
+        tracer.start_span("work of connect").end()
+
+    def receive(self, message: Any) -> None:
+        tracer.start_span("work of receive").end()
+        raise RuntimeError(message)
+
+    def tick(self) -> None:
+        tracer.start_span("work of tick").end()
+
+    def disconnect(self, code: int, reason: str) -> None:
+        tracer.start_span("work of disconnect").end()
+
+
+class TracedAsync(Traced):
+    """The same as coroutine functions."""
+
+    async def connect(self) -> None:
+        """Do something before the handshake is answered."""
+        super().connect()
+
+    async def receive(self, message: Any) -> None:
+        super().receive(message)
+
+    async def tick(self) -> None:
+        super().tick()
+
+    async def disconnect(self, code: int, reason: str) -> None:
+        super().disconnect(code, reason)
+
+
+class TracedMixed(TracedAsync):
+    """Messages in a loop, the rest on threads."""
+
+    tick = Traced.tick
+    disconnect = Traced.disconnect
+
+
+@pytest.mark.parametrize("handler", [Traced, TracedAsync, TracedMixed])
+def test_each_call_of_a_handler_is_a_trace(
+    visit: Callable[..., Visit], handler: type[WebSocketHandler]
+) -> None:
+    """It is exported when the call ends, and linked to the connection and to the handshake."""
+    client = visit(handler.as_view(), middleware=MIDDLEWARE).serve().client
+    eventually(lambda: "WebSocket tick /" in spans())
+    client.send("broken on purpose")
+    connection = of_connection()
+    found = spans()
+    request = found["GET"]
+    assert found["work of connect"].parent.span_id == request.context.span_id
+    linked = [connection.context.span_id, request.context.span_id]
+    for method in ("receive", "tick", "disconnect"):
+        span = found[f"WebSocket {method} /"]
+        assert span.parent is None
+        assert [link.context.span_id for link in span.links] == linked
+        assert found[f"work of {method}"].parent.span_id == span.context.span_id
+        assert dict(span.attributes) == {
+            "http.route": "/",
+            "code.function.name": f"{__name__}.{handler.__name__}.{method}",
+            **({"error.type": "builtins.RuntimeError"} if method == "receive" else {}),
+        }
+    failed = found["WebSocket receive /"]
+    assert failed.kind is trace.SpanKind.SERVER
+    for span in (failed, connection):
+        assert span.status.status_code is trace.StatusCode.ERROR
+        assert [event.name for event in span.events] == ["exception"]
+    assert len({span.context.trace_id for span in (connection, request, failed)}) == 3
+
+
+class Forbidding(WebSocketHandler):
+    def receive(self, message: Any) -> None:
+        raise PermissionDenied
+
+
+class Quiet(WebSocketHandler):
+    def receive(self, message: Any) -> None:
+        self.websocket.close()
+        self.websocket.send(message)
+
+
+@pytest.mark.parametrize("handler", [Forbidding, Quiet])
+def test_what_is_no_error_is_none_of_a_span(
+    visit: Callable[..., Visit], handler: type[WebSocketHandler]
+) -> None:
+    """A client that may not, and a connection that is over. A method that is not there is none."""
+    visit(handler.as_view()).serve().client.send("hi")
+    of_connection()
+    found = spans()
+    assert found.keys() == {"WebSocket /", "WebSocket receive /"}
+    assert [span.status.is_ok for span in found.values()] == [True, True]
+
+
+class Failing(Room):
+    name = "room"
+
+    def receive(self, event: str, data: Any) -> Any:
+        raise RuntimeError("broken on purpose")
+
+
+def test_a_room_that_fails_is_an_error_of_the_call(
+    visit: Callable[..., Visit], override: Callable[..., None]
+) -> None:
+    """The connection goes on, and is none."""
+    override(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}})
+    client = visit(rooms(Failing)).serve().client
+    for text in ({"join": "room", "id": 1}, {"to": "room", "event": "say", "data": 1, "id": 2}):
+        client.send(json.dumps(text))
+        assert client.frame()
+    client.close(1000)
+    assert of_connection().status.is_ok
+    calls = [each for each in exporter.get_finished_spans() if each.name == "WebSocket receive /"]
+    assert [each.status.is_ok for each in calls] == [True, False]
+
+
+def test_spans_of_a_view_that_is_not_sampled_are_not_either(
+    visit: Callable[..., Visit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were children of the request's span, which has ended long ago."""
+    monkeypatch.setattr(trace, "get_tracer", TracerProvider(sampler=ALWAYS_OFF).get_tracer)
+    client = visit(one_message, middleware=MIDDLEWARE).serve().client
+    client.send("hi")
+    assert client.frame()
+    client.closing()
+    assert spans().keys() == {"GET"}
+
+
+def test_without_a_provider_nothing_is_kept(
+    visit: Callable[..., Visit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls have nothing around them."""
+    monkeypatch.setattr(trace, "get_tracer", NoOpTracerProvider().get_tracer)
+    kept: list[dict[str, Any]] = []
+
+    class Looking(WebSocketHandler):
+        def receive(self, message: Any) -> None:
+            kept.append(dict(vars(self.websocket)))
+            self.websocket.close()
+
+    client = visit(Looking.as_view(), middleware=MIDDLEWARE).serve().client
+    client.send("hi")
+    client.closing()
+    assert tracing._TRACE not in kept[0]
+    assert spans().keys() == {"GET"}
+
+
+@require_websocket
+async def elsewhere(request: Any) -> None:
+    """Work on a thread, in a task, beside the view and behind the end."""
+
+    def work(name: str) -> None:
+        tracer.start_span(name).end()
+
+    async def awork(name: str) -> None:
+        work(name)
+
+    request.websocket.on_close(work, "on_close")
+    await sync_to_async(work)("thread")
+    await asyncio.create_task(awork("task"))
+    request.websocket.every(60, work, "beside")
+
+
+def test_the_span_is_the_current_one_wherever_a_view_works(visit: Callable[..., Visit]) -> None:
+    """It is the parent of all that the view starts."""
+    visit(elsewhere, middleware=MIDDLEWARE).serve().client.closing()
+    parent = of_connection().context.span_id
+    names = ("thread", "task", "on_close")
+    found = eventually(lambda: len(all_ := spans()) > len(names) + 1 and all_)
+    assert {name: found[name].parent.span_id for name in names} == dict.fromkeys(names, parent)
+
+
+@pytest.fixture
+def instrumented(override: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Django is instrumented by OpenTelemetry's own package, as the page says."""
+    package = pytest.importorskip("opentelemetry.instrumentation.django")
+    given: list[TracerProvider] = []
+    monkeypatch.setattr(trace, "set_tracer_provider", given.append)
+    monkeypatch.setattr(package, "get_tracer", trace.get_tracer)
+    override(MIDDLEWARE=[])
+    run("docs/operations.md", "DjangoInstrumentor")
+    yield
+    package.DjangoInstrumentor().uninstrument()
+    given[0].shutdown()
+
+
+@pytest.mark.parametrize("server", ["wsgi", "asgi"])
+def test_with_the_instrumentation_for_django(
+    instrumented: None, override: Callable[..., None], server: str
+) -> None:
+    """The handshake is a request with the status 101; the connection is linked to it."""
+    override(ROOT_URLCONF=(path("<int:number>/", lambda request, number: one_message(request)),))
+
+    async def talk() -> None:
+        async with AsyncWebSocketClient().websocket("/7/") as websocket:
+            await websocket.send("hi")
+            assert await websocket.receive() == "hi"
+
+    if server == "asgi":
+        asyncio.run(talk())
+    else:
+        with WebSocketClient().websocket("/7/") as websocket:
+            websocket.send("hi")
+            assert websocket.receive() == "hi"
+    span = eventually(lambda: spans().get("WebSocket /<int:number>/"))
+    request = spans()["GET <int:number>/"]
+    assert request.attributes["http.status_code"] == 101
+    assert request.status.status_code is not trace.StatusCode.ERROR
+    assert [link.context for link in span.links] == [request.context]
+    assert spans()["work of the view"].parent.span_id == span.context.span_id
+
+
 def attributes_of(request: HttpRequest, transport: str) -> dict[str, Any]:
     """Give the attributes of a connection that such a request has opened."""
     connection = SimpleNamespace(end=lambda: (1000, "", "peer"), traffic=lambda: (0, 0, 0, 0))
     websocket = SimpleNamespace(_transport=transport, _connection=connection)
-    tracing.opened(websocket, request, "view", contextvars.copy_context(), has_begun=True)
+    tracing.opened(websocket, request, "view", tracing.current(), None)
     tracing.closed(websocket)
     (span,) = exporter.get_finished_spans()
     return dict(span.attributes or {})
@@ -189,6 +407,38 @@ def decides(request: Any) -> Any:
         request.websocket.reject()
     else:
         request.websocket.accept()
+        tracer.start_span("work of the view").end()
+
+
+@accept_websocket(accept=False)
+async def decides_async(request: Any) -> Any:
+    await request.websocket.aaccept()
+    tracer.start_span("work of the view").end()
+
+
+@pytest.mark.parametrize("view", [decides, decides_async])
+def test_a_view_that_has_accepted_is_within_the_span(
+    visit: Callable[..., Visit], view: Any
+) -> None:
+    """Like one that begins behind the handshake."""
+    visit(view, middleware=MIDDLEWARE).serve()
+    parent = of_connection().context.span_id
+    assert spans()["work of the view"].parent.span_id == parent
+
+
+@accept_websocket(accept=False)
+def decides_within(request: Any) -> None:
+    with tracer.start_as_current_span("span of the view"):
+        request.websocket.accept()
+        tracer.start_span("work of the view").end()
+
+
+def test_a_span_of_the_views_own_stays_the_current_one(visit: Callable[..., Visit]) -> None:
+    """Also behind `accept()`."""
+    visit(decides_within, middleware=MIDDLEWARE).serve()
+    of_connection()
+    parent = spans()["span of the view"].context.span_id
+    assert spans()["work of the view"].parent.span_id == parent
 
 
 @pytest.mark.parametrize(("path", "has_span"), [("/", True), ("/?no=1", False)])

@@ -10,6 +10,7 @@ from dwebsocket.api.decision import Acceptance, Answer, Rejection
 from dwebsocket.api.ending import Ending
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import UsageError
+from dwebsocket.telemetry import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -115,6 +116,7 @@ class Opening(Ending):
         while not (decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
             pass
         self._raise_if_never_opened()
+        tracing.accepted(self)
         if (request := self._view_request) is not None:
             self._announce_opening(request)
 
@@ -132,6 +134,7 @@ class Opening(Ending):
         self._accept(decision, subprotocol, headers)
         await self._await_opening()
         self._raise_if_never_opened()
+        tracing.accepted(self)
         if (request := self._view_request) is not None:
             await self._aannounce_opening(request)
 

@@ -88,8 +88,8 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
     """
     if patched_by() is None:
         thread = original("threading", "Thread")(name=name, target=target, daemon=True)
-        # Many live longer than the request that needs one first. Python may pass the context on
-        # (without the GIL, and with `-X thread_inherit_context`), and so do packages such as Sentry.
+        # Many live longer than the request that needs one first. Python may pass the context on,
+        # without the GIL or by `-X thread_inherit_context`, and so do packages such as Sentry.
         Context().run(thread.start)
     else:
         original("_thread", "start_new_thread")(_run, ([target],))

@@ -34,7 +34,16 @@ _NO_ARGUMENTS: life.Arguments = ((), {})
 class Start:
     """Starts the view later, as if it were called now."""
 
-    __slots__ = ("_arguments", "_call", "_context", "_run_async", "databases", "runner", "view")
+    __slots__ = (
+        "_arguments",
+        "_call",
+        "_context",
+        "_handshake",
+        "_run_async",
+        "databases",
+        "runner",
+        "view",
+    )
 
     def __init__(
         self,
@@ -54,6 +63,7 @@ class Start:
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()
+        self._handshake = tracing.current()
         self.databases = database.shareable()
 
     @property
@@ -81,8 +91,8 @@ class Start:
 
     def trace(self, request: HttpRequest, websocket: WebSocket) -> None:
         """Begins the connection's span, in the context in which the view runs."""
-        has_begun = websocket._decision is not None
-        tracing.opened(websocket, request, self.view.name, self._context, has_begun=has_begun)
+        context = self._context if websocket._decision is None else None
+        tracing.opened(websocket, request, self.view.name, self._handshake, context)
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
         call = (self._call, request, self._arguments, websocket)

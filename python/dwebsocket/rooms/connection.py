@@ -29,7 +29,7 @@ from dwebsocket.rooms.rate import Bucket
 from dwebsocket.rooms.room import Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.servers.asgi.connection import AsgiConnection
-from dwebsocket.telemetry import clock
+from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,6 +163,7 @@ class Rooms:
         if isinstance(error, GroupUnavailable):
             _log.warning("The room %r: %s", name, error)
             return Refused("unavailable")
+        tracing.call_failed(self._websocket, error)
         _log.error("The room %r has failed", name, exc_info=error)
         return Refused("failed")
 
@@ -459,7 +460,8 @@ class Rooms:
             yield hook(method)
         except (ConnectionClosed, SendTimeout):
             raise
-        except Exception:
+        except Exception as error:
+            tracing.call_failed(self._websocket, error)
             _log.exception("%s of the room %r has failed", method.__name__, room.name)
 
     # -- events ------------------------------------------------------------------------------------

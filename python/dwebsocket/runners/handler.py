@@ -32,12 +32,13 @@ from dwebsocket.request import context, database, http_request
 from dwebsocket.runners import handler_context, handler_threads, loop
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
-from dwebsocket.telemetry import clock, durations
+from dwebsocket.telemetry import clock, durations, tracing
 from dwebsocket.telemetry.records import printable, report_end
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
@@ -72,7 +73,8 @@ class Plan:
         lane: Its number, for turns with other classes.
         every: Seconds between two calls of ``tick``; None without.
         has_async_view: Its view is async, because one of the methods is, or what answers requests.
-        is_async: The names of the methods that are coroutine functions.
+        methods: The names of its own methods.
+        is_async: Of these, those that are coroutine functions.
         in_loop: Its connections are at home in an event loop.
         is_mixed: They are, and have sync methods besides, which run on threads.
     """
@@ -85,6 +87,7 @@ class Plan:
         "is_async",
         "is_mixed",
         "lane",
+        "methods",
         "name",
     )
 
@@ -99,6 +102,7 @@ class Plan:
         self.lane = next(_lanes)
         self.every = every
         methods = [name for name in _METHODS if getattr(cls, name) is not getattr(Handled, name)]
+        self.methods = frozenset(methods)
         self.has_connect = "connect" in methods
         self.is_async = frozenset(
             name for name in methods if iscoroutinefunction(getattr(cls, name))
@@ -351,10 +355,18 @@ class Handled:
     def _call_here(self, name: str, method: Callable[..., Any], *args: Any) -> bool:
         """Calls a method; false if it is a coroutine function, whose task does what follows."""
         if name in self._plan.is_async:
-            self._in_loop(lambda: self._acall_and_wait(method, *args))
+            self._in_loop(lambda: self._acall_and_wait(name, method, *args))
             return False
-        self._call(method, *args)
+        with self._traced(name):
+            self._call(method, *args)
         return True
+
+    def _traced(self, name: str) -> AbstractContextManager[None]:
+        """Gives what is around a call of a method: its span, where the project traces."""
+        plan = self._plan
+        # One that does nothing is none.
+        websocket = self.websocket if name in plan.methods else None
+        return tracing.calling(websocket, plan.name, name)
 
     def _call(self, method: Callable[..., Any], *args: Any) -> None:
         """Calls a sync method, with Django's steps around a request. Raises exits only."""
@@ -428,7 +440,9 @@ class Handled:
             self._in_loop(self._aend)
             return
         try:
-            self._call(self.disconnect, *self._close())
+            end = self._close()
+            with self._traced("disconnect"):
+                self._call(self.disconnect, *end)
         finally:
             self._finish()
             life.end_beside(self.websocket)
@@ -560,18 +574,20 @@ class Handled:
     async def _acall_one(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         """Calls a method of either kind."""
         if name in self._plan.is_async:
-            await self._acall(method, *args)
+            with self._traced(name):
+                await self._acall(method, *args)
             return
         own = contextvars.copy_context()
 
         def call() -> None:
-            own.run(self._call_elsewhere, method, *args)
+            own.run(self._call_elsewhere, name, method, *args)
 
         await asyncio.wrap_future(handler_threads.home().call(call, self._plan.lane))
 
-    def _call_elsewhere(self, method: Callable[..., Any], *args: Any) -> None:
+    def _call_elsewhere(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         context.settle_in()
-        self._call(method, *args)
+        with self._traced(name):
+            self._call(method, *args)
 
     async def _acall(self, method: Callable[..., Any], *args: Any) -> None:
         """Awaits a coroutine method."""
@@ -592,10 +608,11 @@ class Handled:
         if self.websocket._is_deliberate:
             self._is_over = True
 
-    async def _acall_and_wait(self, method: Callable[..., Any], *args: Any) -> None:
+    async def _acall_and_wait(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         """Awaits a coroutine method of a handler that is at home on threads."""
         try:
-            await self._acall(method, *args)
+            with self._traced(name):
+                await self._acall(method, *args)
             await SharedContext.after_turn(self.websocket)
         finally:
             self._wait()

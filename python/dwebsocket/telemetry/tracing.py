@@ -1,10 +1,10 @@
 """
-A span of OpenTelemetry for each connection, where the process has ``opentelemetry-api``.
+Spans of OpenTelemetry, where the process has ``opentelemetry-api``.
 
 Nothing is imported: a project that traces has imported the package, and set a provider of spans.
-The span begins a trace of its own, which may last for hours, and is linked to that of the
-handshake's request. It is the current one in the view, so that the view's own spans are its
-children.
+A connection's span begins a trace of its own, which may last for hours, and is linked to that of
+the handshake's request. It is the current one in the view, so that the view's own spans are its
+children. Each call of a handler's method is a trace of its own besides, linked to both.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, ParamSpec
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ParamSpec, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Context
+    from contextlib import AbstractContextManager
+    from contextvars import Context, Token
 
     from django.http import HttpRequest
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _API = "opentelemetry.trace"
-# Where a WebSocket has its span.
-_SPAN = "_tracing_span"
+# Where a WebSocket has its :class:`_Trace`.
+_TRACE = "_tracing"
 # Of a port.
 _MOST_DIGITS = 5
 
@@ -46,29 +48,58 @@ def _contained(function: Callable[P, None]) -> Callable[P, None]:
     return call
 
 
+@final
+class _Trace:
+    """
+    The spans of one connection.
+
+    Attributes:
+        span: That of the connection.
+        handshake: The context of the handshake's, which may be of none.
+        route: The URL's.
+        call: The span of the handler's method that runs now.
+    """
+
+    __slots__ = ("call", "handshake", "route", "span")
+
+    def __init__(self, span: Any, handshake: Any, route: str) -> None:
+        self.span = span
+        self.handshake = handshake
+        self.route = route
+        self.call: Any = None
+
+
+def current() -> Any:
+    """Gives the context of the span that is the current one here; None without OpenTelemetry."""
+    if _API not in sys.modules:
+        return None
+    from opentelemetry import trace
+
+    return trace.get_current_span().get_span_context()
+
+
 def opened(
-    websocket: Any, request: HttpRequest, view: str, context: Context, *, has_begun: bool
+    websocket: Any, request: HttpRequest, view: str, handshake: Any, context: Context | None
 ) -> None:
     """
     Begins the span of a connection.
 
     Args:
         view: The name of its view.
-        context: A copy of the handshake's context, in which the view runs.
-        has_begun: The view runs there already, and keeps the handshake's span as the current one.
+        handshake: What :func:`current` gave while the handshake was handled.
+        context: That in which the view is to run; None for one that runs already.
     """
-    if _API in sys.modules:
-        _open(websocket, request, view, context, has_begun=has_begun)
+    if handshake is not None:
+        _open(websocket, request, view, handshake, context)
 
 
 @_contained
 def _open(
-    websocket: Any, request: HttpRequest, view: str, context: Context, *, has_begun: bool
+    websocket: Any, request: HttpRequest, view: str, handshake: Any, context: Context | None
 ) -> None:
     from opentelemetry import context as contexts
     from opentelemetry import trace
 
-    handshake = context.copy().run(trace.get_current_span).get_span_context()
     match = request.resolver_match
     route = request.path if match is None or match.route is None else f"/{match.route.lstrip('/^')}"
     # The fallback's connections are answers to plain requests.
@@ -99,11 +130,11 @@ def _open(
         links=[trace.Link(handshake)] if handshake.is_valid else [],
         attributes={name: value for name, value in attributes.items() if value != ""},
     )
-    if not span.is_recording():
-        # There is no provider of spans, or this one is not sampled.
+    if not span.get_span_context().is_valid:
+        # There is no provider of spans.
         return
-    websocket.__dict__[_SPAN] = span
-    if not has_begun:
+    websocket.__dict__[_TRACE] = _Trace(span, handshake, route)
+    if context is not None:
         context.run(lambda: contexts.attach(trace.set_span_in_context(span)))
 
 
@@ -119,10 +150,97 @@ def _server(request: HttpRequest) -> tuple[str, int]:
     return host.strip("[]"), int(port) if is_port else 443 if request.is_secure() else 80
 
 
+def accepted(websocket: Any) -> None:
+    """Makes the span the current one in a view that has just accepted."""
+    if (traced := websocket.__dict__.get(_TRACE)) is not None:
+        _enter(traced)
+
+
+@_contained
+def _enter(traced: _Trace) -> None:
+    from opentelemetry import context, trace
+
+    # The view may be within a span of its own.
+    if trace.get_current_span().get_span_context() == traced.handshake:
+        context.attach(trace.set_span_in_context(traced.span))
+
+
+# What is around a call that is not traced.
+_NOTHING = nullcontext()
+
+
+def calling(websocket: Any, handler: str, method: str) -> AbstractContextManager[None]:
+    """
+    Gives the span of one call, to be entered and left in one context.
+
+    Args:
+        websocket: That of the handler; None for a call that has none.
+        handler: The name of the handler.
+        method: The name of its method.
+    """
+    traced = None if websocket is None else websocket.__dict__.get(_TRACE)
+    return _NOTHING if traced is None else _Call(traced, handler, method)
+
+
+@final
+class _Call:
+    """The span of one call of a handler's method: a root, which is exported when the call ends."""
+
+    __slots__ = ("_handler", "_method", "_token", "_traced")
+
+    def __init__(self, traced: _Trace, handler: str, method: str) -> None:
+        self._traced = traced
+        self._handler = handler
+        self._method = method
+        self._token: Token[Any] | None = None
+
+    @_contained
+    def __enter__(self) -> None:
+        from opentelemetry import context, trace
+
+        traced, method = self._traced, self._method
+        contexts = (traced.span.get_span_context(), traced.handshake)
+        # Without a parent; what else the context has, such as baggage, stays.
+        root = trace.set_span_in_context(trace.INVALID_SPAN)
+        traced.call = span = trace.get_tracer("dwebsocket").start_span(
+            f"WebSocket {method} {traced.route}",
+            context=root,
+            kind=trace.SpanKind.SERVER if method == "receive" else trace.SpanKind.INTERNAL,
+            links=[trace.Link(each) for each in contexts if each.is_valid],
+            attributes={
+                "http.route": traced.route,
+                "code.function.name": f"{self._handler}.{method}",
+            },
+        )
+        self._token = context.attach(trace.set_span_in_context(span, root))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._leave(kind)
+
+    @_contained
+    def _leave(self, kind: type[BaseException] | None) -> None:
+        from opentelemetry import context
+
+        span, self._traced.call = self._traced.call, None
+        # A loop that was closed ends its coroutines in other contexts.
+        if self._token is not None and kind is not GeneratorExit:
+            context.detach(self._token)
+        if span is not None:
+            span.end()
+
+
 def failed(websocket: Any, error: BaseException) -> None:
     """Notes that the view has let an exception through."""
-    if (span := websocket.__dict__.get(_SPAN)) is not None:
-        _fail(span, error)
+    if (traced := websocket.__dict__.get(_TRACE)) is not None:
+        _fail(traced.span, error)
+        call_failed(websocket, error)
+
+
+def call_failed(websocket: Any, error: BaseException) -> None:
+    """Notes an exception in a call of a handler's method behind which the connection goes on."""
+    traced = websocket.__dict__.get(_TRACE)
+    if traced is not None and traced.call is not None:
+        _fail(traced.call, error)
 
 
 @_contained
@@ -136,8 +254,8 @@ def _fail(span: Any, error: BaseException) -> None:
 
 def closed(websocket: Any) -> None:
     """Ends the span, once its view is over. May be repeated."""
-    if (span := websocket.__dict__.pop(_SPAN, None)) is not None:
-        _close(span, websocket._connection)
+    if (traced := websocket.__dict__.pop(_TRACE, None)) is not None:
+        _close(traced.span, websocket._connection)
 
 
 @_contained
