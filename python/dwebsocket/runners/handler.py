@@ -38,7 +38,6 @@ from dwebsocket.telemetry.records import printable, report_end
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Future
-    from contextlib import AbstractContextManager
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
@@ -357,16 +356,24 @@ class Handled:
         if name in self._plan.is_async:
             self._in_loop(lambda: self._acall_and_wait(name, method, *args))
             return False
-        with self._traced(name):
-            self._call(method, *args)
+        self._call_method(name, method, *args)
         return True
 
-    def _traced(self, name: str) -> AbstractContextManager[None]:
-        """Gives what is around a call of a method: its span, where the project traces."""
-        plan = self._plan
-        # One that does nothing is none.
-        websocket = self.websocket if name in plan.methods else None
-        return tracing.calling(websocket, plan.name, name)
+    def _call_method(self, name: str, method: Callable[..., Any], *args: Any) -> None:
+        """Calls a sync method of the project's, within its span where the project traces."""
+        if tracing.TRACE in self.websocket.__dict__ and name in self._plan.methods:
+            with tracing.calling(self.websocket, self._plan.name, name):
+                self._call(method, *args)
+        else:
+            self._call(method, *args)
+
+    async def _acall_method(self, name: str, method: Callable[..., Any], *args: Any) -> None:
+        """Awaits a coroutine method of the project's. As :meth:`_call_method`."""
+        if tracing.TRACE in self.websocket.__dict__ and name in self._plan.methods:
+            with tracing.calling(self.websocket, self._plan.name, name):
+                await self._acall(method, *args)
+        else:
+            await self._acall(method, *args)
 
     def _call(self, method: Callable[..., Any], *args: Any) -> None:
         """Calls a sync method, with Django's steps around a request. Raises exits only."""
@@ -440,9 +447,7 @@ class Handled:
             self._in_loop(self._aend)
             return
         try:
-            end = self._close()
-            with self._traced("disconnect"):
-                self._call(self.disconnect, *end)
+            self._call_method("disconnect", self.disconnect, *self._close())
         finally:
             self._finish()
             life.end_beside(self.websocket)
@@ -574,8 +579,7 @@ class Handled:
     async def _acall_one(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         """Calls a method of either kind."""
         if name in self._plan.is_async:
-            with self._traced(name):
-                await self._acall(method, *args)
+            await self._acall_method(name, method, *args)
             return
         own = contextvars.copy_context()
 
@@ -586,8 +590,7 @@ class Handled:
 
     def _call_elsewhere(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         context.settle_in()
-        with self._traced(name):
-            self._call(method, *args)
+        self._call_method(name, method, *args)
 
     async def _acall(self, method: Callable[..., Any], *args: Any) -> None:
         """Awaits a coroutine method."""
@@ -611,8 +614,7 @@ class Handled:
     async def _acall_and_wait(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         """Awaits a coroutine method of a handler that is at home on threads."""
         try:
-            with self._traced(name):
-                await self._acall(method, *args)
+            await self._acall_method(name, method, *args)
             await SharedContext.after_turn(self.websocket)
         finally:
             self._wait()

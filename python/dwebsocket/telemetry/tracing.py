@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ParamSpec, final
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _API = "opentelemetry.trace"
-# Where a WebSocket has its :class:`_Trace`.
-_TRACE = "_tracing"
+#: Where a WebSocket that is traced has its spans.
+TRACE = "_tracing"
 # Of a port.
 _MOST_DIGITS = 5
 
@@ -133,7 +132,7 @@ def _open(
     if not span.get_span_context().is_valid:
         # There is no provider of spans.
         return
-    websocket.__dict__[_TRACE] = _Trace(span, handshake, route)
+    websocket.__dict__[TRACE] = _Trace(span, handshake, route)
     if context is not None:
         context.run(lambda: contexts.attach(trace.set_span_in_context(span)))
 
@@ -152,7 +151,7 @@ def _server(request: HttpRequest) -> tuple[str, int]:
 
 def accepted(websocket: Any) -> None:
     """Makes the span the current one in a view that has just accepted."""
-    if (traced := websocket.__dict__.get(_TRACE)) is not None:
+    if (traced := websocket.__dict__.get(TRACE)) is not None:
         _enter(traced)
 
 
@@ -165,21 +164,16 @@ def _enter(traced: _Trace) -> None:
         context.attach(trace.set_span_in_context(traced.span))
 
 
-# What is around a call that is not traced.
-_NOTHING = nullcontext()
-
-
 def calling(websocket: Any, handler: str, method: str) -> AbstractContextManager[None]:
     """
     Gives the span of one call, to be entered and left in one context.
 
     Args:
-        websocket: That of the handler; None for a call that has none.
+        websocket: One that has :data:`TRACE`.
         handler: The name of the handler.
         method: The name of its method.
     """
-    traced = None if websocket is None else websocket.__dict__.get(_TRACE)
-    return _NOTHING if traced is None else _Call(traced, handler, method)
+    return _Call(websocket.__dict__[TRACE], handler, method)
 
 
 @final
@@ -231,14 +225,14 @@ class _Call:
 
 def failed(websocket: Any, error: BaseException) -> None:
     """Notes that the view has let an exception through."""
-    if (traced := websocket.__dict__.get(_TRACE)) is not None:
+    if (traced := websocket.__dict__.get(TRACE)) is not None:
         _fail(traced.span, error)
         call_failed(websocket, error)
 
 
 def call_failed(websocket: Any, error: BaseException) -> None:
     """Notes an exception in a call of a handler's method behind which the connection goes on."""
-    traced = websocket.__dict__.get(_TRACE)
+    traced = websocket.__dict__.get(TRACE)
     if traced is not None and traced.call is not None:
         _fail(traced.call, error)
 
@@ -254,7 +248,7 @@ def _fail(span: Any, error: BaseException) -> None:
 
 def closed(websocket: Any) -> None:
     """Ends the span, once its view is over. May be repeated."""
-    if (traced := websocket.__dict__.pop(_TRACE, None)) is not None:
+    if (traced := websocket.__dict__.pop(TRACE, None)) is not None:
         _close(traced.span, websocket._connection)
 
 
