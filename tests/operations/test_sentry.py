@@ -12,6 +12,9 @@ import pytest
 
 from support.pages import ROOT
 
+# What Sentry gets is found out once, on one worker of xdist.
+pytestmark = pytest.mark.xdist_group("sentry")
+
 Events = list[dict[str, Any]]
 
 #: Connections in which nothing fails.
