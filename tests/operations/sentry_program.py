@@ -42,6 +42,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "sentry_settings"
 django.setup()
 # What a project does before its first request must not make the scope of all requests.
 sentry_sdk.add_breadcrumb(message="begins")
+EVENT_STREAM = "transport=sse"
 ADDRESS = "203.0.113.9"
 
 
@@ -262,6 +263,7 @@ OTHERS = {
     "rooms": rooms(Noisy),
     "suspicious": raises(SuspiciousOperation("odd")),
     "threads": threads,
+    "fallback": accept_websocket(fallback=True)(fail),
     "traced": run(PAGE, "start_transaction")["Traced"].as_view(),
 }
 urlpatterns = [path(f"{name}/", view) for name, view in {**VIEWS, **QUIET, **OTHERS}.items()]
@@ -341,6 +343,9 @@ async def by_asgi(application, url, messages, vanishes):
         "extensions": {"websocket.http.response": {}},
     }
     sent = [{"type": "websocket.connect"}]
+    if query == EVENT_STREAM:
+        scope.update(type="http", method="GET", scheme="http")
+        sent = [{"type": "http.request"}]
     sent += [{"type": "websocket.receive", "text": message} for message in messages]
     for event in sent:
         link._take(event)
@@ -375,6 +380,8 @@ def main():
             await asyncio.to_thread(settle, expected)
             found["asgi"][name], events[:] = list(events), []
 
+    # Under WSGI it is a request like any other.
+    wanted.append(("fallback", f"/fallback/?{EVENT_STREAM}", [], False, 1))
     asyncio.run(serve())
     json.dump(found, sys.stdout, default=str)
     sys.stdout.flush()

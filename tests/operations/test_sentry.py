@@ -114,5 +114,7 @@ def test_a_handshake_is_a_transaction(got: dict[str, dict[str, Events]], server:
     expected = {
         name: [("http.server", route(name), 500 if name in refused else 101)] for name in found
     }
+    if server == "asgi":
+        expected["fallback"] = [("http.server", "/fallback/", None)]
     expected["traced"].append(("websocket.message", "Traced.receive", None))
     assert {name: sorted(each) for name, each in found.items()} == expected
