@@ -50,6 +50,8 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
+# The look of all examples: a copy of this folder alone works without it.
+STATICFILES_DIRS = [BASE_DIR.parent / "shared"]
 USE_TZ = True
 
 # Those that come later get the drawing: its newest strokes, for a day.

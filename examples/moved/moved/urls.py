@@ -7,6 +7,7 @@ from moved import views
 from moved.consumers import ChatConsumer
 
 urlpatterns = [
+    path("", views.room, {"room": "kitchen"}),
     path("<slug:room>/", views.room, name="room"),
     path("ws/<slug:room>/", asgi_websocket(ChatConsumer.as_asgi()), name="socket"),
 ]

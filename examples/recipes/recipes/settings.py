@@ -76,6 +76,8 @@ DATABASES = {
 }
 
 STATIC_URL = "static/"
+# The look of all examples: a copy of this folder alone works without it.
+STATICFILES_DIRS = [BASE_DIR.parent / "shared"]
 
 # A toast that is sent while a page is loading waits for it here.
 WEBSOCKET_GROUPS = {

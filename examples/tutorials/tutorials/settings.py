@@ -18,6 +18,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "notes",
 ]
 
@@ -56,6 +57,9 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+STATIC_URL = "static/"
+# The look of all examples: a copy of this folder alone works without it.
+STATICFILES_DIRS = [BASE_DIR.parent / "shared"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 LOGIN_REDIRECT_URL = "/page/"

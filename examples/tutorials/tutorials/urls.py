@@ -2,11 +2,14 @@
 
 from django.conf import settings
 from django.contrib.auth.views import LoginView
+from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import path
+from django.views.generic import TemplateView
 
 from tutorials import views
 
 urlpatterns = [
+    path("", TemplateView.as_view(template_name="index.html")),
     path("echo-once/", views.echo_once),
     path("echo/", views.echo),
     path("clock/", views.clock),
@@ -18,6 +21,8 @@ urlpatterns = [
     path("room/<name>/", views.room),
     path("login/", LoginView.as_view()),
     path("running/", views.running),
+    # runserver would do without; gunicorn would not.
+    *staticfiles_urlpatterns(),
 ]
 
 # An undecorated view has no request.websocket unless the middleware puts it there.
