@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.browser import chromium
-from support.server import ASGI, ROOT, RUNSERVER, Kind, Server
+from support.selection import later
+from support.server import ROOT, Kind, Server, children_of, command_line
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -21,11 +24,11 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
-    Start = Callable[[str, Kind], Server]
+    Start = Callable[[str], Server]
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("examples")]
 
-(OUR_UVICORN,) = [kind for kind in ASGI if kind.name == "uvicorn-dwebsocket"]
+NAMES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/manage.py"))
 #: Where the pictures of docs/examples.md are written to, by PICTURES=docs/examples.
 PICTURES = os.environ.get("PICTURES")
 
@@ -39,14 +42,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Give a function that starts a copy of an example."""
+    """Give a function that starts a copy of an example, by the command of its README."""
     with contextlib.ExitStack() as stack:
 
-        def started(name: str, kind: Kind) -> Server:
-            folder = tmp_path / name
-            shutil.copytree(ROOT / "examples" / name, folder)
-            server = Server(kind, cwd=folder, module=name)
-            manage(server, "migrate", "--verbosity", "0")
+        def started(name: str) -> Server:
+            folder = tmp_path / "examples"
+            left_out = shutil.ignore_patterns("*.sqlite3", "*.log", "queue", "__pycache__")
+            shutil.copytree(ROOT / "examples", folder, ignore=left_out)
+            port = ("--port", "{port}") if name == "fastapi_beside" else ("--noreload", "{port}")
+            command = Kind(name, "run.py", ("{python}", "../run.py", name, *port))
+            module = "demo" if name == "chat" else name
+            server = Server(command, cwd=folder / name, module=module, probe="/")
             return stack.enter_context(server)
 
         yield started
@@ -69,10 +75,15 @@ def text_of(browser: Chrome, name: str) -> str:
 
 
 def take_picture(browser: Chrome, name: str) -> None:
-    """Write a picture for the docs, when they are wanted."""
+    """Write a picture for the docs, when they are wanted. Needs pillow, as examples/film.py."""
     if PICTURES:
+        from PIL import Image
+
         Path(PICTURES).mkdir(exist_ok=True)
-        browser.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
+        picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+        picture.quantize(96, dither=Image.Dither.NONE).save(
+            Path(PICTURES) / f"{name}.png", optimize=True
+        )
 
 
 @contextlib.contextmanager
@@ -91,22 +102,75 @@ def two_tabs(browser: Chrome, address: str) -> Iterator[tuple[str, str]]:
         browser.switch_to.window(first)
 
 
-def sign_in(server: Server, browser: Chrome, name: str) -> None:
-    """Make a user and have the browser signed in, by Django's own log-in page."""
-    create = f"get_user_model().objects.create_superuser({name!r}, password='x')"
-    shell(server, f"from django.contrib.auth import get_user_model; {create}")
-    browser.get(server.url("/admin/login/?next=/", "http"))
-    browser.find_element("name", "username").send_keys(name)
-    browser.find_element("name", "password").send_keys("x\n")
+@pytest.fixture
+def look(browser: Chrome) -> Iterator[Callable[[int, str], None]]:
+    """Give a function that sets the width of the page, and light or dark."""
+
+    def looked(width: int, scheme: str) -> None:
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    yield looked
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+# How bright text and ground are, and by how much the page is wider than its window.
+SEEN = """
+const bright = (colour) =>
+  colour.match(/[\\d.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 765;
+const { color, backgroundColor } = getComputedStyle(document.body);
+return [bright(color), bright(backgroundColor), document.documentElement.scrollWidth - innerWidth];
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["tutorials", *later(*(each for each in NAMES if each != "tutorials"))]
+)
+def test_each_is_one_command_and_a_page(
+    start: Start, browser: Chrome, look: Callable[[int, str], None], name: str
+) -> None:
+    """On desktops and phones, light and dark; Ctrl-C ends all that the command has started."""
+    server = start(name)
+    # What the page of another test has said.
+    browser.get("about:blank")
+    browser.get_log("browser")
+    for width in (1180, 360):
+        for scheme in ("light", "dark"):
+            look(width, scheme)
+            browser.get(server.url("/", "http"))
+            text, ground, over = browser.execute_script(SEEN)
+            assert (text > ground) == (scheme == "dark"), (width, scheme)
+            assert abs(text - ground) > 0.5, (width, scheme)
+            assert over <= 0, (width, scheme)
+    if name in ("chat", "tutorials"):
+        # The tests below take pictures of the others, and those of the recipes one of the terminal.
+        look(900, "light")
+        browser.get(server.url("/", "http"))
+        take_picture(browser, name)
+    # Before the server ends, which a page would complain about.
+    browser.get("about:blank")
+    assert browser.get_log("browser") == []
+    os.killpg(server.process.pid, signal.SIGINT)
+    assert server.wait(60) == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(server.process.pid, 0)
 
 
 @pytest.mark.every("the parts of it are tested one by one")
 def test_dashboard_follows_the_model(start: Start, browser: Chrome) -> None:
     """Whichever process changes an order; after a rollback nothing is shown."""
-    server = start("dashboard", RUNSERVER)
-    manage(server, "simulate", "--changes", "5", "--pause", "0")
+    server = start("dashboard")
     browser.get(server.url("/", "http"))
+    # By the command in another process, which would go on with these orders, too.
     eventually(lambda: text_of(browser, "sum") == "5")
+    (simulate,) = (
+        each for each in children_of(server.process.pid) if "simulate" in command_line(each)
+    )
+    os.kill(simulate, signal.SIGTERM)
     shell(
         server,
         "from dashboard.models import Order\n"
@@ -123,19 +187,22 @@ def test_dashboard_follows_the_model(start: Start, browser: Chrome) -> None:
     shell(
         server,
         "from dashboard.models import Order\n"
-        "order = Order.objects.get(customer='Zoe'); order.state = 'sent'; order.save()\n"
-        "Order.objects.exclude(customer='Zoe').first().delete()",
+        "order = Order.objects.get(customer='Zoe'); order.state = 'sent'; order.save()",
     )
     eventually(lambda: "Zoe 7.00 sent" in text_of(browser, "orders"))
-    eventually(lambda: text_of(browser, "sum") == "4")
     take_picture(browser, "dashboard")
+    shell(server, "from dashboard.models import Order; Order.objects.all().delete()")
+    eventually(lambda: text_of(browser, "orders") == "")
 
 
 def test_bell_rings_in_each_tab(start: Start, browser: Chrome) -> None:
     """And is quiet again in each of them when it is clicked in one."""
-    server = start("bell", RUNSERVER)
-    sign_in(server, browser, "mira")
-    eventually(lambda: "Hello mira" in browser.page_source)
+    server = start("bell")
+    browser.get(server.url("/", "http"))
+    browser.find_element("link text", "Sign in").click()
+    browser.find_element("name", "username").send_keys("demo")
+    browser.find_element("name", "password").send_keys("demo\n")
+    eventually(lambda: "Hello demo" in browser.page_source)
     with two_tabs(browser, server.url("/", "http")) as tabs:
         shell(
             server,
@@ -143,9 +210,9 @@ def test_bell_rings_in_each_tab(start: Start, browser: Chrome) -> None:
             "from bell.notifications import notify\n"
             "from django.contrib.auth import get_user_model\n"
             "from dwebsocket import user\n"
-            "mira = get_user_model().objects.get()\n"
-            "while user(mira).count() < 2: time.sleep(0.1)\n"
-            "notify(mira, 'your train leaves')",
+            "person = get_user_model().objects.get()\n"
+            "while user(person).count() < 2: time.sleep(0.1)\n"
+            "notify(person, 'your train leaves')",
         )
 
         def rings(unread: str) -> bool:
@@ -173,7 +240,7 @@ def test_board_is_one_for_all(start: Start, browser: Chrome) -> None:
     """Those that come later get what was drawn."""
     from selenium.webdriver import ActionChains
 
-    server = start("board", RUNSERVER)
+    server = start("board")
     with two_tabs(browser, server.url("/first/", "http")) as (first, second):
         canvas = browser.find_element("id", "board")
         eventually(lambda: canvas.get_attribute("data-state") == "open", what="the board is open")
@@ -201,7 +268,7 @@ def test_board_is_one_for_all(start: Start, browser: Chrome) -> None:
 
 def test_an_answer_comes_word_by_word_and_can_be_stopped(start: Start, browser: Chrome) -> None:
     """Nothing of one that was stopped is in the next one."""
-    browser.get(start("answers", RUNSERVER).url("/", "http"))
+    browser.get(start("answers").url("/", "http"))
     ask, stop = (browser.find_element("id", name) for name in ("ask", "stop"))
     ask.click()
     eventually(lambda: "asked on a page" in text_of(browser, "answer"))
@@ -217,7 +284,7 @@ def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_pat
     """Cards, pointers, who changes what; a reload of the page or of the server loses nothing."""
     from selenium.webdriver import ActionChains
 
-    server = start("kanban", RUNSERVER)
+    server = start("kanban")
 
     def titles(page: Chrome, lane: str) -> list[str]:
         return page.execute_script(
@@ -279,33 +346,21 @@ def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_pat
 
 def test_page_of_a_task_gets_its_whole_log(start: Start, browser: Chrome) -> None:
     """Whenever it is opened."""
-    server = start("task", RUNSERVER)
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "task.celery", "worker", "--pool", "solo"],
-        cwd=server.cwd,
-        env=server.env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        browser.get(server.url("/", "http"))
-        browser.find_element("tag name", "button").click()
-        eventually(lambda: "sheep 10" in text_of(browser, "log"))
-        take_picture(browser, "task")
-        browser.refresh()
-        eventually(lambda: text_of(browser, "log").endswith("asleep"))
-        lines = text_of(browser, "log").split("\n")
-        assert lines == [*(f"sheep {counted}" for counted in range(1, 41)), "asleep"]
-    finally:
-        worker.terminate()
-        worker.wait(60)
+    browser.get(start("task").url("/", "http"))
+    browser.find_element("tag name", "button").click()
+    eventually(lambda: "sheep 10" in text_of(browser, "log"))
+    take_picture(browser, "task")
+    browser.refresh()
+    eventually(lambda: text_of(browser, "log").endswith("asleep"))
+    lines = text_of(browser, "log").split("\n")
+    assert lines == [*(f"sheep {counted}" for counted in range(1, 41)), "asleep"]
 
 
 def test_fastapi_beside_django(start: Start, browser: Chrome) -> None:
     """A value that FastAPI takes is on Django's page."""
     from websockets.sync.client import connect
 
-    server = start("fastapi_beside", OUR_UVICORN)
+    server = start("fastapi_beside")
     browser.get(server.url("/", "http"))
     with connect(server.url("/api/temperature")) as sensor:
 
@@ -322,7 +377,7 @@ def test_fastapi_beside_django(start: Start, browser: Chrome) -> None:
 @pytest.mark.every("the parts of it are tested one by one")
 def test_consumer_that_moved_over(start: Start, browser: Chrome) -> None:
     """Two pages of one room, under runserver."""
-    server = start("moved", RUNSERVER)
+    server = start("moved")
     with two_tabs(browser, server.url("/kitchen/", "http")) as tabs:
         for tab in tabs:
             browser.switch_to.window(tab)

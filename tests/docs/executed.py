@@ -53,6 +53,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/deployment/containers.md": {"python": {DEPLOYMENT: 1}},
     "docs/deployment/routers.md": {"": {DEPLOYMENT: 1}},
     "docs/deployment/systemd.md": {"": {DEPLOYMENT: 1}, "python": {DEPLOYMENT: 1}},
+    "docs/examples.md": {"console": {SHELL: 1}},
     "docs/fallback.md": {"js": {DATA: 1}, "json": {DATA: 2}, "python": {SHORT: 1}},
     "docs/fastapi.md": {
         "console": {"tests/servers/test_fastapi_page.py": 3},

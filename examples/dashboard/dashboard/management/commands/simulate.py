@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -23,14 +24,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: str, changes: int, pause: float, **options: Any) -> None:
         """Makes the changes."""
-        for _ in range(changes):
-            unsent = list(Order.objects.exclude(state="sent"))
-            if len(unsent) < 5:
-                Order.objects.create(
-                    customer=random.choice(NAMES), total=random.randrange(500, 20000) / 100
-                )
-            else:
-                order = random.choice(unsent)
-                order.state = {"new": "paid", "paid": "sent"}[order.state]
-                order.save()
-            time.sleep(pause)
+        # Ctrl-C ends it.
+        with suppress(KeyboardInterrupt):
+            for _ in range(changes):
+                sent = Order.objects.filter(state="sent")
+                if sent.count() > 6:
+                    sent.earliest("pk").delete()
+                unsent = list(Order.objects.exclude(state="sent"))
+                if len(unsent) < 5:
+                    Order.objects.create(
+                        customer=random.choice(NAMES), total=random.randrange(500, 20000) / 100
+                    )
+                else:
+                    order = random.choice(unsent)
+                    order.state = {"new": "paid", "paid": "sent"}[order.state]
+                    order.save()
+                time.sleep(pause)
