@@ -8,6 +8,8 @@ import select
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
@@ -401,6 +403,20 @@ class TestSlowClients:
         pumping = in_plain_thread(pump)
         assert self.drain(live) == CHUNK * CHUNKS
         assert pumping.result(10) == [True] * CHUNKS
+
+    def test_so_does_one_that_inherits_from_another_thread(self, open_websocket: Open) -> None:
+        """Context variables, that is, as without the GIL: what others have sent is not its own."""
+        live, other = open_websocket(send_buffer=256 * 1024), open_websocket()
+        other.websocket.send("x")
+
+        def pump() -> None:
+            for _ in range(CHUNKS):
+                live.websocket.send(CHUNK)
+            live.websocket.close()
+
+        pumping = in_plain_thread(partial(copy_context().run, pump))
+        assert self.drain(live) == CHUNK * CHUNKS
+        pumping.result(10)
 
     def test_it_closes_a_client_that_takes_nothing(self, open_websocket: Open) -> None:
         """After `WEBSOCKET_SEND_TIMEOUT`, with 1013; it gets False and no exception."""

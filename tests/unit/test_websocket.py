@@ -8,6 +8,7 @@ import datetime
 import decimal
 import json
 import math
+import sys
 import threading
 import time
 import uuid
@@ -833,7 +834,19 @@ class TestIsClosedBehindTheLastMessage:
         helper.join()
         assert live.websocket.is_closed()
 
-    @pytest.mark.parametrize("belongs", [True, False])
+    @pytest.mark.parametrize(
+        "belongs",
+        [
+            True,
+            pytest.param(
+                False,
+                marks=pytest.mark.skipif(
+                    bool(getattr(sys.flags, "thread_inherit_context", False)),
+                    reason="a thread that inherits the view's context is a part of the view",
+                ),
+            ),
+        ],
+    )
     def test_of_a_view_that_only_sends(
         self, open_websocket: Open, own: Own, *, belongs: bool
     ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -38,12 +39,21 @@ class _Many:
 
 _many = _Many()
 # The only connection to which a plain thread has sent so far; `_many` when it has sent to several,
-# or serves requests, each of which may send to another one.
-_sends_to: ContextVar[ref[Sending] | ref[_Many] | None] = ContextVar("sends_to", default=None)
+# or serves requests, each of which may send to another one. With the thread, as without the GIL
+# threads inherit context variables.
+_sends_to: ContextVar[tuple[int, ref[Sending] | ref[_Many] | None]] = ContextVar(
+    "sends_to", default=(0, None)
+)
+
+
+def _known_target() -> ref[Sending] | ref[_Many] | None:
+    """Gives what is noted of this thread."""
+    thread, target = _sends_to.get()
+    return target if thread == get_ident() else None
 
 
 def _on_request(**_: object) -> None:
-    _sends_to.set(ref(_many))
+    _sends_to.set((get_ident(), ref(_many)))
 
 
 request_started.connect(_on_request, dispatch_uid="dwebsocket.sending")
@@ -262,10 +272,11 @@ class Sending(Base):
 
     def _note_plain_sending(self) -> None:
         """Notes whether this plain thread sends to one connection or to many."""
-        known, this = _sends_to.get(), ref(self)
+        known, this = _known_target(), ref(self)
         if known is not this:
             other = None if known is None else known()
-            _sends_to.set(this if other is None or other._end() is not None else ref(_many))
+            is_sole = other is None or other._end() is not None
+            _sends_to.set((get_ident(), this if is_sole else ref(_many)))
 
     def _is_sole_target(self) -> bool:
         """
@@ -274,7 +285,7 @@ class Sending(Base):
         Old code starts one for a connection, without telling us: a plain thread that has sent to
         this connection before and to no other. Threads that work for many never wait for one.
         """
-        return current_websocket() is None and _sends_to.get() is ref(self) and does_one_work()
+        return current_websocket() is None and _known_target() is ref(self) and does_one_work()
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
         if self._held is not None:
