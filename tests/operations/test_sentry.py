@@ -25,11 +25,12 @@ SERVERS = pytest.mark.parametrize("server", ["wsgi", "asgi"])
 @pytest.fixture(scope="module")
 def got() -> dict[str, dict[str, Events]]:
     """What Sentry gets of each connection, by the kind of server: docs/operations.md."""
-    folders = ["python", "tests", "tests/unit", "tests/operations"]
+    folders = [str(ROOT / each) for each in ("tests", "tests/unit", "tests/operations")]
+    path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "tests/operations/sentry_program.py"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / each) for each in folders)},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=300,
