@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import ctypes
 import heapq
+import itertools
 import json
 import multiprocessing
 import os
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # A client that cannot connect, or is turned away, waits twice as long the next time, at random.
 FIRST_TRY, FIRST_DELAY_S, LONGEST_DELAY_S = 2, 0.5, 30.0
+# An attempt that takes longer is given up; a room that is refused is asked for again.
+ATTEMPT_S, REJOIN_S = 10.0, 10.0
 CLIENTS_OF_A_PROCESS = 12_500
 OPENING = 100
 NODES = 3
@@ -69,7 +72,8 @@ class Crowd:
         self._members, self._counts = members, counts
         self._epoll = select.epoll()
         self._by_socket: dict[int, Client] = {}
-        self._due: list[tuple[float, int, Client]] = []
+        self._due: list[tuple[float, int, Client, socket.socket | None, str]] = []
+        self._order = itertools.count()
         self._under_way = 0
         self._new = [Client(number) for number in reversed(numbers)]
 
@@ -80,10 +84,31 @@ class Crowd:
             while self._new and self._under_way < OPENING:
                 self._connect(self._new.pop())
             while self._due and self._due[0][0] <= now:
-                self._connect(heapq.heappop(self._due)[2])
+                self._begin(*heapq.heappop(self._due)[2:])
             wait = self._due[0][0] - now if self._due else 1.0
             for found, events in self._epoll.poll(min(max(wait, 0.0), 1.0)):
                 self._serve(self._by_socket[found], events)
+
+    def _later(self, seconds: float, client: Client) -> None:
+        """Look at a client again, unless something has happened to it since."""
+        due = (time.monotonic() + seconds, next(self._order), client, client.socket, client.state)
+        heapq.heappush(self._due, due)
+
+    def _begin(self, client: Client, its_socket: socket.socket | None, state: str) -> None:
+        if client.socket is not its_socket or client.state != state:
+            return
+        if state == "away":
+            self._connect(client)
+        elif state == "refused":
+            self._join(client)
+        else:
+            self._come_back(client)
+
+    def _join(self, client: Client) -> None:
+        assert client.socket is not None
+        client.came, client.state = b"", "join"
+        room = f"room-{client.number // self._members}"
+        client.socket.sendall(frame(json.dumps({"id": 1, "join": room})))
 
     def _connect(self, client: Client) -> None:
         client.socket, client.state, client.came = socket.socket(), "connect", b""
@@ -94,6 +119,7 @@ class Crowd:
         self._under_way += 1
         self._by_socket[client.socket.fileno()] = client
         self._epoll.register(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        self._later(ATTEMPT_S, client)
 
     def _serve(self, client: Client, events: int) -> None:
         assert client.socket is not None
@@ -102,6 +128,7 @@ class Crowd:
                 request = f"GET /live HTTP/1.1\r\nHost: {self._address}\r\n{UPGRADE}\r\n"
                 client.socket.sendall(request.encode())
                 client.state = "upgrade"
+                self._later(ATTEMPT_S, client)
                 self._epoll.modify(client.socket.fileno(), select.EPOLLIN)
                 return
             piece = client.socket.recv(1 << 16)
@@ -111,19 +138,24 @@ class Crowd:
             piece = b""
         if not piece:
             self._come_back(client)
-            return
+        elif client.state != "room":
+            self._take(client, piece)
+
+    def _take(self, client: Client, piece: bytes) -> None:
         client.came += piece
         if client.state == "upgrade" and HEAD_END in client.came:
             if b" 101 " not in client.came.partition(b"\r\n")[0]:
                 self._counts[REFUSED] += 1
                 self._come_back(client)
                 return
-            client.came, client.state = client.came.partition(HEAD_END)[2], "join"
-            room = f"room-{client.number // self._members}"
-            client.socket.sendall(frame(json.dumps({"id": 1, "join": room})))
-        if client.state == "join" and b'"id":1,' in client.came:
-            client.came, client.state, client.tries = b"", "room", FIRST_TRY
             self._under_way -= 1
+            self._join(client)
+        elif client.state == "join" and b'"error":' in client.came:
+            client.state = "refused"
+            self._counts[REFUSED] += 1
+            self._later(random.random() * REJOIN_S, client)
+        elif client.state == "join" and b'"id":1,' in client.came:
+            client.came, client.state, client.tries = b"", "room", FIRST_TRY
             self._counts[IN_ROOM] += 1
 
     def _come_back(self, client: Client) -> None:
@@ -131,14 +163,14 @@ class Crowd:
         if client.state == "room":
             self._counts[IN_ROOM] -= 1
             self._counts[CLOSED] += 1
-        else:
+        elif client.state in ("connect", "upgrade"):
             self._under_way -= 1
-        client.state = "away"
         del self._by_socket[client.socket.fileno()]
         client.socket.close()
+        client.socket, client.state = None, "away"
         delay = random.random() * min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**client.tries)
         client.tries += 1
-        heapq.heappush(self._due, (time.monotonic() + delay, client.number, client))
+        self._later(delay, client)
 
 
 @contextlib.contextmanager
@@ -171,6 +203,8 @@ def gunicorn(asked: argparse.Namespace, location: str) -> Iterator[tuple[int, st
         command = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listening.fileno()}"]
         command += ["--workers", str(asked.workers), "--worker-class", "gthread", "--threads", "4"]
         command += ["--backlog", str(asked.backlog), "--log-level", "warning"]
+        # Half of the one, and the other, end a worker.
+        command += ["--timeout", str(2 * asked.drain + 60)]
         command += ["--graceful-timeout", str(asked.drain + 30), "rooms_site:application"]
         groups = {"BACKEND": "dwebsocket.groups.redis", "LOCATION": location}
         environment = {
@@ -238,19 +272,24 @@ def chart(rows: list[dict[str, float]], clients: int) -> str:
     """Return the curves of a reload as SVG: clients in their rooms, cores, memory."""
     width, height, left, gap = 540, 110, 16, 34
     last = max(row["s"] for row in rows)
+    # One second's share of a busy machine says little: the mean of ten.
+    means = [sum(row["cores"] for row in rows[max(0, at - 9) : at + 1]) for at in range(len(rows))]
+    rows = [{**row, "cores": mean / 10} for row, mean in zip(rows, means, strict=True)]
     parts = []
     for number, (key, title) in enumerate(
         (("in rooms", "Clients in their rooms"), ("cores", "Cores"), ("MiB", "Memory, MiB"))
     ):
         most = clients if key == "in rooms" else max(row[key] for row in rows)
+        digits = 1 if key == "cores" else 0
         top = gap + number * (height + gap)
         points = " ".join(
             f"{left + row['s'] / last * (width - 2 * left):.1f},"
             f"{top + height * (1 - row[key] / most):.1f}"
             for row in rows
         )
+        title += f": up to {most:,.{digits}f}"
         parts.append(
-            f'<text class="title" x="{left}" y="{top - 10}">{title}: up to {most:,.4g}</text>'
+            f'<text class="title" x="{left}" y="{top - 10}">{title}</text>'
             f'<polyline fill="none" class="line" points="{points}"/>'
             f'<path class="range" d="M{left} {top + height}H{width - left}"/>'
         )

@@ -106,12 +106,15 @@ def test_charts(tmp_path: Path) -> None:
 def test_charts_in_the_docs_are_of_the_newest_records(tmp_path: Path) -> None:
     """Drawing every record again, the newest last, gives the same pictures."""
     import charts
+    import storm
 
     for record in sorted((BENCH / "record").glob("*.json")):
         run = json.loads(record.read_text())
         # Other programs than run.py have figures of another form, without subjects.
         if "subjects" in run:
             charts.write(run, tmp_path)
+        elif "back" in run:
+            (tmp_path / "storm.svg").write_text(storm.chart(run["back"], run["clients"]))
     drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert drawn == {path.name: path.read_text() for path in charts.FOLDER.iterdir()}
 
