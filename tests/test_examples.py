@@ -135,7 +135,7 @@ def test_each_is_one_command_and_a_page(
 ) -> None:
     """On desktops and phones, light and dark; Ctrl-C ends all that the command has started."""
     server = start(name)
-    # What the page of another test has said.
+    # The messages of another test's page.
     browser.get("about:blank")
     browser.get_log("browser")
     for width in (1180, 360):

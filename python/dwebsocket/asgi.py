@@ -315,7 +315,7 @@ class _Reply:
         self._served = _served_of(scope)
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
-        #: What others have put around this: responses go through it.
+        #: The `send` that a package has put around this one: responses go through it.
         self.outer: Send | None = None
         # granian 2.8 fails on two headers of one name here.
         self._is_granian = granian.is_sender(send)
@@ -326,7 +326,7 @@ class _Reply:
         return self._handshake.connection is not None
 
     async def tell_outer(self) -> None:
-        """Shows what is around this that the handshake was accepted."""
+        """Tells the `send` around this one that the handshake was accepted."""
         if self.outer is not None and self.is_open:
             await self.outer({"type": "http.response.start", "status": 101, "headers": []})
 

@@ -90,7 +90,7 @@ def test_first_block_starts_the_project(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_first_page_explains_the_example(name: str) -> None:
-    """What it shows, which files to read, what to try; in the look of all examples."""
+    """The page says the example's purpose, the files to read and a thing to try, in one look."""
     status, text, found = first_pages()[name]
     assert status == 200
     assert str(EXAMPLES / "shared" / "style.css") in found

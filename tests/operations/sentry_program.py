@@ -40,7 +40,7 @@ from support.pages import run
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "sentry_settings"
 django.setup()
-# What a project does before its first request must not make the scope of all requests.
+# A record before the first request must not make one scope for all requests.
 sentry_sdk.add_breadcrumb(message="begins")
 EVENT_STREAM = "transport=sse"
 ADDRESS = "203.0.113.9"
@@ -392,6 +392,6 @@ if __name__ == "__main__":
         main()
     except BaseException:
         traceback.print_exc()
-        # Nothing that is left of a connection may hold it.
+        # No object of an ended connection may hold it.
         os._exit(1)
     os._exit(0)

@@ -34,7 +34,7 @@ OF_TESTS = {
     # Of the packages that happen to be installed here none but Django.
     "auto_enabling_integrations": False,
     "integrations": [DjangoIntegration()],
-    # What it gets twice must not be dropped.
+    # Sentry must not drop an event that it gets twice.
     "disabled_integrations": [DedupeIntegration],
 }
 with mock.patch("sentry_sdk.init", lambda init=sentry_sdk.init, **given: init(**given | OF_TESTS)):

@@ -188,7 +188,7 @@ def test_a_view_decides_once() -> None:
 
 
 class TestFirstUse:
-    """What a WebSocket makes when it is first needed: of two threads that make it, one's stays."""
+    """A WebSocket makes some objects on first use: if two threads do so, one object stays."""
 
     @pytest.fixture
     def meet(self) -> threading.Barrier:

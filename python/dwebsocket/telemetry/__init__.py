@@ -1,1 +1,1 @@
-"""What the package counts, measures and notes of its connections."""
+"""Counters, durations, log records and spans of connections, and the clock behind them."""

@@ -1,1 +1,1 @@
-"""Who the users of connections are, and what happens when they sign out."""
+"""The users of connections: authentication, the register of their connections, and sign-outs."""

@@ -12,6 +12,7 @@ from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.postgres import future, payload
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from concurrent.futures import Future
 
     from dwebsocket.groups.postgres.listener import Listener
@@ -66,16 +67,19 @@ class Presence(PresenceBackend):
             future.wait_in_thread(up, self.settings.timeout)
             self._result(up)
         texts = [(self._text(*each), each) for each in envelopes]
+        # One way after the other: the parts of an answer must not overtake each other.
+        for is_long, some in itertools.groupby(texts, lambda it: len(it[0]) > payload.LONGEST):
+            if is_long:
+                self._publish_long(envelope for _, envelope in some)
+            else:
+                told = self._announce([text for text, _ in some])
+                future.wait_in_thread(told, self.settings.timeout)
+                self._result(told)
+
+    def _publish_long(self, envelopes: Iterable[tuple[str, bytes]]) -> None:
         try:
-            # One way after the other: the parts of an answer must not overtake each other.
-            for is_long, some in itertools.groupby(texts, lambda it: len(it[0]) > payload.LONGEST):
-                if is_long:
-                    for _, (name, envelope) in some:
-                        self.publish(name, envelope)
-                else:
-                    told = self._announce([text for text, _ in some])
-                    future.wait_in_thread(told, self.settings.timeout)
-                    self._result(told)
+            for name, envelope in envelopes:
+                self.publish(name, envelope)
         finally:
             # This thread does not use Django's connection otherwise.
             connections[self.settings.database].close()
