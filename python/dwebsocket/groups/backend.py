@@ -635,7 +635,7 @@ class Backend:
 
     def unsubscribe_if_unused(self, name: str) -> None:
         """Takes a subscription back that no member of this process needs. Never waits."""
-        if self.groups.count(name):
+        if not self._unsubscribes or self.groups.count(name):
             return
         # Under the lock: else one that joins meanwhile might subscribe first.
         with self._joining_lock:

@@ -26,7 +26,7 @@ from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.calls import Call, hook, twin
 from dwebsocket.rooms.rate import Bucket
-from dwebsocket.rooms.room import Room, group_of
+from dwebsocket.rooms.room import Room, group_of, has_own
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.telemetry import clock, tracing
@@ -59,17 +59,24 @@ class Rooms:
         self._classes = classes
         self._joined: dict[str, Room] = {}
         self._losses = _core.Losses()
-        rate, burst = conf.get("ROOMS_RATE"), conf.get("ROOMS_BURST")
+        # Of the latest message: to look whether they have changed costs more than to read one.
+        self._settings = conf.present()
+        rate, burst = self._setting("ROOMS_RATE"), self._setting("ROOMS_BURST")
         self._joins = Bucket(rate, burst)
         self._events = Bucket(rate, burst)
         # Joins that wait for their turn, and what concerns their rooms behind them.
         self._waiting: deque[Request] = deque()
         self._checked_at = clock.now()
-        self._look_again: seats.Owner | None = None
+        self._number = 0
+        # What tells its user apart, by the alias of the backend: two hashes each.
+        self._keys: dict[str, str] = {}
 
     def owned_by(self, owner: seats.Owner) -> None:
         """Has ``owner`` told when a seat has ended by itself."""
-        self._look_again = owner
+        self._number = seats.new_number(owner)
+
+    def _setting(self, name: str) -> Any:
+        return conf.get(name, self._settings)
 
     @property
     def due(self) -> float | None:
@@ -77,7 +84,7 @@ class Rooms:
         times = []
         if self._waiting:
             times.append(self._joins.due)
-        if self._joined and (period := conf.get("AUTH_RECHECK")):
+        if self._joined and (period := self._setting("AUTH_RECHECK")):
             times.append(self._checked_at + period)
         return min(times, default=None)
 
@@ -85,6 +92,7 @@ class Rooms:
 
     def receive(self, message: str | bytes) -> Steps[None]:
         """Takes one message of the client."""
+        self._settings = conf.present()
         try:
             request = wire.read(message)
         except Malformed as error:
@@ -94,7 +102,7 @@ class Rooms:
         if request.kind == "ping":
             yield from self._send('{"pong":1}')
         elif self._has_to_wait(request):
-            if len(self._waiting) < conf.get("MAX_ROOMS"):
+            if len(self._waiting) < self._setting("MAX_ROOMS"):
                 self._waiting.append(request)
             else:
                 refused = Refused("limit", "Too many joins are waiting.")
@@ -107,13 +115,14 @@ class Rooms:
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
+        self._settings = conf.present()
         for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
             yield from self._leave(room)
         while self._waiting:
             if self._waiting[0].kind == "join" and not self._joins.take():
                 break
             yield from self._take(self._waiting.popleft())
-        period = conf.get("AUTH_RECHECK")
+        period = self._setting("AUTH_RECHECK")
         if period and clock.now() >= self._checked_at + period:
             self._checked_at = clock.now()
             yield from self._recheck()
@@ -121,6 +130,7 @@ class Rooms:
     def end(self) -> Steps[None]:
         """Leaves all rooms: the connection has ended."""
         self._waiting.clear()
+        seats.forget(self._number)
         for room in list(self._joined.values()):
             yield from self._leave(room)
 
@@ -180,9 +190,9 @@ class Rooms:
         found = self._find(request.room)
         if found is None:
             raise Refused("unknown")
-        info = _checked_info(request)
+        info = _checked_info(request, self._setting("MAX_ROOM_INFO"))
         known = self._joined.get(request.room)
-        if known is None and len(self._joined) >= (most := conf.get("MAX_ROOMS")):
+        if known is None and len(self._joined) >= (most := self._setting("MAX_ROOMS")):
             raise Refused("limit", f"A connection may be in {most} rooms.")
         room = known or found
         try:
@@ -194,7 +204,9 @@ class Rooms:
         if known is not None:
             yield from self._join_again(known, request, info)
             return
-        room.group = group_of((yield hook(room.group_name)))
+        named = room.name if not has_own(room, "group_name") else (yield hook(room.group_name))
+        room.group = group_of(named)
+        room._backend = backends.backend(room.group.using)
         if room.presence is True:
             server = (yield hook(room.info)) or {}
             room._server_info = server
@@ -210,7 +222,7 @@ class Rooms:
         if not self._joined:
             self._checked_at = clock.now()
         self._joined[room.name] = room
-        yield from self._call_quietly(room, room.joined)
+        yield from self._call_quietly(room, "joined")
         if room._seat is not None and room._seat.is_over and room.name in self._joined:
             # Evicted while it joined.
             yield from self._leave(room)
@@ -222,23 +234,21 @@ class Rooms:
         return None
 
     def _ask(self, room: Room) -> Steps[None]:
-        if not (yield hook(room.allow)):
+        if has_own(room, "allow") and not (yield hook(room.allow)):
             raise Refused("denied")
 
     def _sit_down(self, room: Room, request: Request) -> Steps[bool]:
         """Takes a seat, answers, and opens the seat; false when the connection is over."""
         websocket, group = self._websocket, room.group
-        backend = backends.backend(group.using)
+        backend = room._backend
         yield from self._refuse_above(room)
         member = joinable(websocket)
         if member is None or isinstance(member, _core.Seat):
             return False
         key = key_of(websocket.id)
-        assert self._look_again is not None
-        room._number = seats.new_number(self._look_again)
         user = websocket._visitor_names[0]
         name = user_key(user, websocket._realm) if user else None
-        seat = _core.Seat.take(member, room.name, key, name, room._number, self._losses)
+        seat = _core.Seat.take(member, room.name, key, name, self._number, self._losses)
         if seat is None:
             return False
         room._seat = seat
@@ -246,7 +256,10 @@ class Rooms:
         at: Position | None = None
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
         is_new = membership_signals.is_new(group, seat)
-        yield twin(backend, "hold", group.name)
+        if backend.waits:
+            yield twin(backend, "hold", group.name)
+        else:
+            backend.hold(group.name)
         try:
             if _has_history(room):
                 at = yield from self._recover(room, request, told, rows)
@@ -265,10 +278,11 @@ class Rooms:
         if room.presence and not (yield from self._enter(room, told)):
             return False
         yield from self._send(wire.answer(request.id, told))
-        yield Call(
-            lambda: recovering.send_all(websocket, member, rows),
-            lambda: recovering.asend_all(websocket, member, rows),
-        )
+        if rows:
+            yield Call(
+                lambda: recovering.send_all(websocket, member, rows),
+                lambda: recovering.asend_all(websocket, member, rows),
+            )
         seat.open(at)
         return True
 
@@ -281,7 +295,7 @@ class Rooms:
         Gives the position; None when the connection is over.
         """
         group, seat = room.group, room._seat
-        backend = backends.backend(group.using)
+        backend = room._backend
         kept = backend.settings.kept(group.name)
         assert kept is not None
         since = None if request.since is None else history.read_position(request.since)
@@ -346,10 +360,10 @@ class Rooms:
 
         if (most := room.max_members) is None:
             return
-        backend = backends.backend(room.group.using)
+        backend = room._backend
         if room.presence is True:
             members = yield twin(backend, "members", room.group.name)
-            own = presence.key_of_user(backend, self._websocket)
+            own = self._key_in(room)
             here = [each for each in members if each.connections]
             is_full = len(here) >= most and all(each.key != own for each in here)
         else:
@@ -365,7 +379,7 @@ class Rooms:
         assert seat is not None
         info = None if room._info is None else _info_text(room._info)
         wish = presence.Wish(info, watches=True, is_present=room.presence is True)
-        own = backends.backend(group.using).settings
+        own = room._backend.settings
         present = own.present(group.name) or Present(group.name)
         seats.note_presence(group.using, group.name, 1)
         room._is_present = True
@@ -392,10 +406,10 @@ class Rooms:
         )
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
-        backend = backends.backend(room.group.using)
+        backend = room._backend
         members = yield twin(backend, "members", room.group.name)
-        own = presence.key_of_user(backend, self._websocket)
-        named = members[: conf.get("MAX_ROOM_MEMBERS")]
+        own = self._key_in(room)
+        named = members[: self._setting("MAX_ROOM_MEMBERS")]
         told["members"] = [json.loads(each.as_json()) for each in named]
         told["count"] = len(members)
         for each in members:
@@ -419,14 +433,13 @@ class Rooms:
             lambda: membership_signals.note_left(group, websocket),
             lambda: membership_signals.anote_left(group, websocket),
         )
-        yield from self._call_quietly(room, room.left)
+        yield from self._call_quietly(room, "left")
 
     def _give_up(self, room: Room) -> None:
         """Gives a seat up, if there is one. Nothing of the room comes behind this."""
         seat = room._seat
         if seat is None:
             return
-        seats.forget(room._number)
         (self._websocket._seats or {}).pop(room.name, None)
         if room._is_present:
             room._is_present = False
@@ -436,7 +449,7 @@ class Rooms:
         if isinstance(connection, AsgiConnection):
             # What has come of the room goes out before the answer.
             connection.flush_groups()
-        backends.backend(room.group.using).unsubscribe_if_unused(room.group.name)
+        room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:
         for room in list(self._joined.values()):
@@ -454,21 +467,23 @@ class Rooms:
             yield from self._send(_core.ended(room.name, refused.code, refused.text))
             yield from self._leave(room)
 
-    def _call_quietly(self, room: Room, method: Any) -> Steps[None]:
+    def _call_quietly(self, room: Room, name: str) -> Steps[None]:
         """Calls ``joined`` or ``left``, which the client does not wait for."""
+        if not has_own(room, name):
+            return
         try:
-            yield hook(method)
+            yield hook(getattr(room, name))
         except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
             tracing.call_failed(self._websocket, error)
-            _log.exception("%s of the room %r has failed", method.__name__, room.name)
+            _log.exception("%s of the room %r has failed", name, room.name)
 
     # -- events ------------------------------------------------------------------------------------
 
     def _event(self, request: Request) -> Steps[Any]:
         room = self._room_of(request)
-        most = conf.get("MAX_ROOM_EVENT")
+        most = self._setting("MAX_ROOM_EVENT")
         if request.size > most:
             raise Refused("limit", f"An event may have {most} bytes.")
         if not self._events.take() or not (room._bucket is None or room._bucket.take()):
@@ -476,16 +491,22 @@ class Rooms:
         if request.event not in room.events:
             return (yield hook(room.receive, request.event, request.data))
         sender = self._sender(room)
-        backend = backends.backend(room.group.using)
+        backend = room._backend
         rest = wire.event(request.event, request.data, sender)
         exclude = [key_of(self._websocket.id)]
         yield twin(backend, "pass_event", room.group.name, rest, exclude)
         return {}
 
+    def _key_in(self, room: Room) -> str:
+        key = self._keys.get(room.group.using)
+        if key is None:
+            key = presence.key_of_user(room._backend, self._websocket)
+            self._keys[room.group.using] = key
+        return key
+
     def _sender(self, room: Room) -> dict[str, Any]:
-        backend = backends.backend(room.group.using)
         user = self._websocket._visitor_names[0] or None
-        named = {"key": presence.key_of_user(backend, self._websocket), "user": user}
+        named = {"key": self._key_in(room), "user": user}
         if room.presence is not True:
             return named
         connection = {"id": self._websocket.id, "info": room._info}
@@ -494,7 +515,7 @@ class Rooms:
 
     def _update(self, request: Request) -> Steps[dict[str, Any]]:
         room = self._room_of(request)
-        info = _checked_info(request)
+        info = _checked_info(request, self._setting("MAX_ROOM_INFO"))
         if not self._events.take():
             raise Refused("limit", "Too many updates.")
         if room.presence is True:
@@ -511,7 +532,7 @@ class Rooms:
 def _has_history(room: Room) -> bool:
     if room.history is False:
         return False
-    own = backends.backend(room.group.using).settings
+    own = room._backend.settings
     if room.history is True:
         history.needs(own, room.group.name, f"{type(room).__name__}.history = True")
     return own.kept(room.group.name) is not None
@@ -540,9 +561,9 @@ def _in_room(name: str, page: history.Page) -> list[str]:
     return [_core.in_room(name, (epoch, offset), message) for offset, _, message, _ in page.rows]
 
 
-def _checked_info(request: Request) -> dict[str, Any]:
+def _checked_info(request: Request, most: int) -> dict[str, Any]:
     """
-    Gives what a client says about itself.
+    Gives what a client says about itself, in ``most`` bytes at most.
 
     Raises:
         Refused: It is no object, or too large.
@@ -551,7 +572,6 @@ def _checked_info(request: Request) -> dict[str, Any]:
         return {}
     if not isinstance(request.info, dict):
         raise Refused("invalid", "info must be an object.")
-    most = conf.get("MAX_ROOM_INFO")
     if len(wire.text(request.info)) > most:
         raise Refused("limit", f"info may have {most} bytes.")
     return request.info

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dwebsocket import _core
+    from dwebsocket.groups.backend import Backend
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
 
@@ -69,7 +70,7 @@ class Room:
 
     # Of the connection, for `dwebsocket.rooms.connection`.
     _seat: _core.Seat | None = None
-    _number: int = 0
+    _backend: Backend
     _is_present: bool = False
     _info: dict[str, Any] | None = None
     _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
@@ -149,6 +150,11 @@ class Room:
 def is_async(cls: type[Room]) -> bool:
     """Whether a method of a class is a coroutine function."""
     return any(iscoroutinefunction(getattr(cls, name)) for name in HOOKS)
+
+
+def has_own(room: Room, name: str) -> bool:
+    """Whether the project has written this method: the others need no call."""
+    return getattr(type(room), name) is not getattr(Room, name)
 
 
 def check(cls: object) -> None:

@@ -43,7 +43,7 @@ class Refused(Exception):
         self.text = TEXTS[code] if text is None else text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """
     One message of a client.
