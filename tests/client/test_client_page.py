@@ -38,9 +38,10 @@ TEMPLATES = [{{"BACKEND": "django.template.backends.django.DjangoTemplates", "AP
 INSTALLED_APPS = ["django.contrib.staticfiles", "dwebsocket", "chat"]
 """
 URLS = """
-from chat import board, closed, questions, views
+from chat import board, closed, lines, questions, views
 from django.http import HttpResponse
 from django.urls import path
+from django.views.generic import TemplateView
 
 urlpatterns = [
     path("status/", lambda request: HttpResponse("up")),
@@ -49,7 +50,10 @@ urlpatterns = [
     path("ws/closed/", closed.closed_for_maintenance),
     path("ws/questions/", questions.questions),
     path("board/", board.page),
+    path("board4/", TemplateView.as_view(template_name="board4.html")),
     path("ws/board/", board.board),
+    path("lines/", lines.page),
+    path("ws/lines/", lines.lines),
 ]
 """
 # A page where blocks of JavaScript run as they stand: `shown` has what they show.
@@ -80,7 +84,7 @@ def block(part: str) -> str:
 def test_every_block_is_executed_here() -> None:
     """Those that name a file are the project; each of the others has a test below."""
     named = [each for each in blocks("(?:python|html|js)") if FILE.match(each)]
-    assert len(named) == 7
+    assert len(named) == 11
     assert [each for each in [*blocks("python"), *blocks("html")] if not FILE.match(each)] == []
     rest = [each for each in blocks("js") if not FILE.match(each)]
     executed = ['"state"', "not sent", "/ws/questions/", '"recovered"', "new WebSocket"]
@@ -96,6 +100,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     libraries.mkdir()
     shutil.copy(MODULES / "htmx.org" / "dist" / "htmx.js", libraries)
     shutil.copy(MODULES / "htmx-ext-ws" / "ws.js", libraries)
+    shutil.copy(MODULES / "htmx4" / "dist" / "htmx.js", libraries / "htmx4.js")
+    shutil.copy(MODULES / "htmx4" / "dist" / "ext" / "hx-ws.js", libraries)
+    shutil.copy(MODULES / "@hotwired" / "turbo" / "dist" / "turbo.es2017-umd.js", libraries)
     files = {
         "site_of_page/__init__.py": "",
         "site_of_page/settings.py": SETTINGS.format(libraries=str(libraries)),
@@ -145,15 +152,23 @@ class TestProject:
         field.send_keys("hello\n")
         eventually(lambda: browser.find_element("id", "messages").text == "hello")
 
-    def test_htmx(self, site: Server, browser: Chrome) -> None:
-        """The form's messages come back as fragments."""
-        browser.get(site.url("/board/", "http"))
+    @pytest.mark.parametrize("page", ["/board/", "/board4/"])
+    def test_htmx(self, site: Server, browser: Chrome, page: str) -> None:
+        """The form's messages come back as fragments, in 2 and in 4."""
+        browser.get(site.url(page, "http"))
         # In one step: htmx puts a new element in its place.
         shows = "return document.querySelector('#answer').innerText"
         for text in ("one", "two"):
             browser.execute_script(f"document.querySelector('[name=text]').value = '{text}'")
             browser.find_element("tag name", "button").click()
             eventually(lambda text=text: browser.execute_script(shows) == text)
+
+    def test_turbo(self, site: Server, browser: Chrome) -> None:
+        """What a form posts is appended by a stream."""
+        browser.get(site.url("/lines/", "http"))
+        browser.find_element("tag name", "button").click()
+        lines = "return [...document.querySelectorAll('#lines li')].map((line) => line.innerText)"
+        eventually(lambda: browser.execute_script(lines) == ["hi"])
 
     def test_state(self, site: Server, browser: Chrome) -> None:
         """Each state is shown."""

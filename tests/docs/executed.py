@@ -36,9 +36,9 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     },
     "docs/client.md": {
         "": {CLIENT: 1},
-        "html": {CLIENT: 2},
-        "js": {CLIENT: 6},
-        "python": {CLIENT: 4},
+        "html": {CLIENT: 4},
+        "js": {CLIENT: 7},
+        "python": {CLIENT: 5},
         "ts": {CLIENT: 1},
     },
     "docs/commands.md": {"": {TRANSCRIPTS: 2}},
@@ -127,9 +127,9 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/zh/async.md": {"python": {CHINESE: 7}},
     "docs/zh/client.md": {
         "": {CHINESE: 1},
-        "html": {CHINESE: 2},
-        "js": {CHINESE: 6},
-        "python": {CHINESE: 4},
+        "html": {CHINESE: 4},
+        "js": {CHINESE: 7},
+        "python": {CHINESE: 5},
         "ts": {CHINESE: 1},
     },
     "docs/zh/deployment.md": {

@@ -56,7 +56,10 @@ def is_here(part: str) -> bool:
         case "node":
             return has_program("node") and (TESTS / "clients/node_modules/ws").is_dir()
         case "htmx":
-            return (TESTS / "clients/node_modules/htmx-ext-ws").is_dir()
+            return all(
+                (TESTS / "clients/node_modules" / name).is_dir()
+                for name in ("htmx.org", "htmx-ext-ws", "htmx4", "@hotwired/turbo")
+            )
         case "typescript":
             return has_program("node") and (TESTS / "clients/node_modules/.bin/tsc").exists()
         case "pgbouncer":
