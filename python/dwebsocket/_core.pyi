@@ -724,8 +724,9 @@ class Presence:
         grace: float,
         connection: str,
         is_present: bool,
+        tells: bool,
         /,
-    ) -> list[Member] | None:
+    ) -> tuple[Member, Wait | None] | tuple[()] | None:
         """
         Makes the user of a connection present, or changes what a present connection says.
 
@@ -741,9 +742,19 @@ class Presence:
             grace: Seconds for which a user without connections stays.
             connection: The name by which others know the connection.
             is_present: Whether its user is present by it. If not, it is only told of others.
+            tells: Whether this process tells when the user joins, if no other one does.
 
         Returns:
-            The user if it has joined by this, else an empty list; None when the connection is over.
+            The user if it has joined by this, else an empty tuple; None when the connection is
+            over. Behind the user stands what is to be waited for before :meth:`tells` is asked;
+            None where this process alone can tell.
+        """
+
+    def tells(self, name: str, key: str) -> bool:
+        """
+        Decides whether this process tells that a user has joined, and no other one.
+
+        To be called once behind :meth:`enter`, when its wait has an outcome, or has taken too long.
         """
 
     def leave(self, name: str, object: Connection | Mailbox | Seat) -> None:
@@ -752,8 +763,12 @@ class Presence:
     def members(self, name: str) -> list[Member]:
         """Gives the users that are present, those first that have joined first."""
 
-    def take_departed(self) -> list[tuple[str, Member]]:
-        """Gives the users that have left since the last call, each with the group's name."""
+    def take_departed(self) -> list[tuple[str, Member, bool]]:
+        """
+        Gives the users that have left since the last call, each with the group's name.
+
+        The last part is true for one that is back, which no other process tells.
+        """
 
 @final
 class Exchange:

@@ -102,6 +102,14 @@ def send(signal: Signal, websocket: object, request: object, **facts: Any) -> No
     _send(signal, websocket, request, facts, on_thread=running_loop() is not None)
 
 
+def make(call: Callable[[], object]) -> None:
+    """Makes a call that may wait, and sends signals. In an event loop a thread makes it."""
+    if running_loop() is None:
+        call()
+    else:
+        _call_on_thread(functools.partial(contextvars.copy_context().run, call))
+
+
 def send_of_end(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
     """
     As :func:`send`, about an end: never ahead of what an event loop has sent before.

@@ -9,6 +9,7 @@ use pyo3::{
 };
 
 use super::{
+    call::Wait,
     convert::duration,
     groups::{self, Groups, member},
 };
@@ -35,6 +36,13 @@ impl Member {
         let found = found.into_iter();
         found.map(|(facts, _)| Self { facts }).collect()
     }
+}
+
+/// Whether a user has joined, for Python: an empty tuple, or the user and what is to be waited for.
+#[derive(IntoPyObject)]
+pub(crate) enum Arrived {
+    Not(()),
+    New(Member, Option<Wait>),
 }
 
 /// A function of Python's standard library.
@@ -72,7 +80,7 @@ impl Presence {
     }
 
     #[pyo3(signature = (
-        name, object, id, key, user, now, info, watches, grace, connection, is_present, /
+        name, object, id, key, user, now, info, watches, grace, connection, is_present, tells, /
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's arguments")]
     fn enter(
@@ -89,7 +97,8 @@ impl Presence {
         grace: f64,
         connection: &str,
         is_present: bool,
-    ) -> PyResult<Option<Vec<Member>>> {
+        tells: bool,
+    ) -> PyResult<Option<Arrived>> {
         let visit = Visit {
             facts: Facts {
                 since: now,
@@ -100,6 +109,7 @@ impl Presence {
             },
             info,
             is_present,
+            tells,
             name: connection.into(),
             watches,
             grace: duration(Some(grace))?.unwrap_or_default(),
@@ -120,9 +130,13 @@ impl Presence {
         };
         Ok(match entered {
             Entered::Over => None,
-            Entered::Present => Some(Vec::new()),
-            Entered::Joined(facts) => Some(vec![Member { facts }]),
+            Entered::Present => Some(Arrived::Not(())),
+            Entered::Joined(facts, wait) => Some(Arrived::New(Member { facts }, wait.map(Wait))),
         })
+    }
+
+    fn tells(&self, py: Python<'_>, name: &str, key: &str) -> bool {
+        py.detach(|| self.0.tells(name, key))
     }
 
     fn leave(&self, py: Python<'_>, name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -147,7 +161,7 @@ impl Presence {
         Member::all(py.detach(|| self.0.members(name)))
     }
 
-    fn take_departed(&self, py: Python<'_>) -> Vec<(String, Member)> {
+    fn take_departed(&self, py: Python<'_>) -> Vec<(String, Member, bool)> {
         let departed = py.detach(|| self.0.take_departed());
         departed
             .into_iter()
@@ -155,7 +169,7 @@ impl Presence {
                 let member = Member {
                     facts: departed.facts,
                 };
-                (departed.name.to_string(), member)
+                (departed.name.to_string(), member, departed.is_back)
             })
             .collect()
     }

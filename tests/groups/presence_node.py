@@ -8,6 +8,7 @@ a WebSocket that has a name in the test: its view's end, and its client's.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -99,6 +100,17 @@ class Tabs:
         """Open a WebSocket for each of many users, all of which join."""
         for number in range(first, first + count):
             self.come(str(number), str(number))
+        return "came"
+
+    def acome_many(self, first: int, count: int) -> str:
+        """As `come_many`, in an event loop."""
+
+        async def come() -> None:
+            for number in range(first, first + count):
+                self.open(str(number), str(number))
+                await self.live[str(number)].websocket.ajoin(ROOM)
+
+        asyncio.run(come())
         return "came"
 
     def leave(self, tab: str, name: str = ROOM) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwebsocket import _core
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ class World:
         self.killed: list[Process] = []
         self.is_away = False
         self.lost = 0
+        self.grace = GRACE
         # All that was published, as another user of the server has kept it.
         self.kept: list[tuple[Process, str, bytes]] = []
 
@@ -90,6 +92,8 @@ class Process:
         self.exchange = _core.Exchange(self.presence, self.groups, 200)
         self.subscribed = set(self.exchange.channels())
         self.tabs: dict[_core.Mailbox, str] = {}
+        # The users that have joined here, with what is to be waited for before that is told.
+        self.joined: list[tuple[str, _core.Wait]] = []
 
     def publish(self) -> bool:
         """Publish what there is. False when there was nothing."""
@@ -121,11 +125,21 @@ class Process:
             mailbox, number = _core.Mailbox(1024, self.hub, 0), next(self.numbers)
             now = f"2026-01-01T00:00:00.{number:06}+00:00"
             key = number.to_bytes(16, "big")
-            self.presence.enter(
-                ROOM, mailbox, key, user, user, now, None, False, GRACE, str(number), True
+            grace = self.world.grace
+            entered = self.presence.enter(
+                ROOM, mailbox, key, user, user, now, None, False, grace, str(number), True, True
             )
+            if entered:
+                assert entered[1] is not None
+                self.joined.append((user, entered[1]))
             self.tabs[mailbox] = user
         self.exchange.end(ROOM)
+
+    def tell(self) -> list[str]:
+        """Give the users of which this process tells now that they have joined."""
+        ready = [(user, wait) for user, wait in self.joined if wait.wait(0)]
+        self.joined = [each for each in self.joined if each not in ready]
+        return [user for user, _ in ready if self.presence.tells(ROOM, user)]
 
     def leave(self) -> None:
         """Close the oldest connection."""
@@ -198,6 +212,86 @@ def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
         world.beat()
     for process in [*world.processes, world.start()]:
         assert process.members() == world.users()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("come"), PROCESSES, st.sampled_from("ab")),
+            st.tuples(st.just("leave"), PROCESSES),
+            st.tuples(st.just("publish"), PROCESSES),
+            st.tuples(st.just("tell"), PROCESSES),
+        ),
+        max_size=30,
+    )
+)
+def test_one_process_tells_that_a_user_has_joined(steps: list[tuple[Any, ...]]) -> None:
+    """Whatever the others knew of each other meanwhile: as long as none is killed."""
+    world = World()
+    told: Counter[str] = Counter()
+    for _ in range(3):
+        world.start().come("w")
+        world.carry()
+        told.update(world.processes[-1].tell())
+    for step, *which in steps:
+        done = getattr(world.processes[which[0]], step)(*which[1:])
+        if step == "tell":
+            told.update(done)
+    for _ in range(3):
+        world.carry()
+        for process in world.processes:
+            told.update(process.tell())
+    assert not any(process.joined for process in world.processes)
+    came = {user for step, *which in steps if step == "come" for user in which[1:]}
+    assert told == Counter({"w", *came})
+
+
+def test_the_next_claim_wins_where_the_first_process_is_killed() -> None:
+    """Before it could tell that the user has joined."""
+    world = World()
+    one, two = world.start(), world.start()
+    for process in (one, two):
+        process.come("w")
+        world.carry()
+        process.tell()
+    one.come("a")
+    two.come("a")
+    one.publish()
+    world.kill(one)
+    world.carry()
+    assert two.tell() == []
+    for _ in range(MANY_BEATS):
+        world.beat()
+    assert two.tell() == ["a"]
+
+
+def test_who_is_back_in_one_process_and_gone_in_another_one_has_joined_again() -> None:
+    """The process that has told of the departure tells it: for the other one nobody has left."""
+    world = World()
+    one, two = world.start(), world.start()
+    for process in (one, two):
+        process.come("w")
+        world.carry()
+        process.tell()
+    one.come("a")
+    world.carry()
+    assert one.tell() == ["a"]
+    one.tabs = dict(reversed(one.tabs.items()))
+    one.leave()
+    world.carry()
+    two.come("a")
+    assert two.tell() == []
+    _core.step_clock(GRACE)
+
+    def moves() -> list[tuple[str, bool]]:
+        return [(member.key, is_back) for _, member, is_back in one.presence.take_departed()]
+
+    found: list[tuple[str, bool]] = []
+    eventually(lambda: found.extend(moves()) or found == [("a", False)])
+    world.carry()
+    eventually(lambda: found.extend(moves()) or found == [("a", False), ("a", True)])
+    assert two.presence.take_departed() == []
 
 
 def test_what_a_dead_process_has_said_is_of_no_use_after_five_minutes() -> None:

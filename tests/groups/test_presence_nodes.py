@@ -234,6 +234,35 @@ def test_many_users_at_once(start: Nodes) -> None:
 @pytest.mark.parametrize(
     "start",
     [
+        "local",
+        pytest.param("redis", marks=pytest.mark.needs("redis")),
+        pytest.param(
+            "postgres",
+            marks=[pytest.mark.needs("postgresql"), pytest.mark.every("tells it as redis does")],
+        ),
+    ],
+    indirect=True,
+)
+def test_first_tabs_that_open_together(start: Nodes) -> None:
+    """In three processes: each arrival is told once, by one of them."""
+    nodes = [start() for _ in range(3)]
+    users = {f"user:{number}" for number in range(80)}
+    for node in nodes:
+        node("come", "watcher", "watcher", None, True)
+    for node, how in zip(nodes, ("come_many", "come_many", "acome_many"), strict=True):
+        node.begin(how, 0, len(users))
+    for node in nodes:
+        assert node.answer() == "came"
+    for node in nodes:
+        told = node("told", "watcher", len(users))
+        assert sorted(told) == sorted(["joined", user] for user in users)
+    joined = [key for node in nodes for event, key in node("signals") if event == "joined"]
+    assert sorted(joined) == sorted([*users, "user:watcher"])
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
         pytest.param("redis", marks=pytest.mark.needs("redis")),
         *(
             pytest.param(name, marks=[*marks, pytest.mark.every("tells it as redis does")])

@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
     Joined = Literal["joined", "behind", "over"]
     #: For `_core.Presence.enter`: the connection's key, the user's key and primary key, the present
-    #: moment, what it says, whether it watches, the grace, the connection's name, and whether its
-    #: user is present by it.
-    Visit = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool]
-    #: Empty, or the user that has joined; None when the connection is over.
-    Entered = list[_core.Member] | None
+    #: moment, what it says, whether it watches, the grace, the connection's name, whether its user
+    #: is present by it, and whether this process tells when its user joins.
+    Visit = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool, bool]
+    #: Empty, or the user that has joined, with what is to be waited for before it is asked who
+    #: tells that; None when the connection is over.
+    Entered = tuple[_core.Member, _core.Wait | None] | tuple[()] | None
 
     Message = str | bytes
     Exclude = list[bytes]
@@ -51,6 +52,8 @@ _log = logging.getLogger("dwebsocket")
 _FEW_SUBSCRIPTIONS = 1000
 # What other processes tell or ask counts for so long, where others may send it again.
 _LONGEST_WAY_S = 300.0
+# See `telling_timeout`.
+_TELLING_TIMEOUT_S = 1.0
 # The name of a group that is never used.
 _NO_GROUP = "dwebsocket.check"
 
@@ -299,6 +302,15 @@ class Backend:
             GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
         """
         raise NotImplementedError
+
+    @property
+    def telling_timeout(self) -> float:
+        """
+        The seconds for which another process is waited for that may tell that a user has joined.
+
+        One that does not answer then has been stopped.
+        """
+        return min(_TELLING_TIMEOUT_S, self.settings.timeout / 2)
 
     async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
         """

@@ -166,6 +166,11 @@ class PresenceBackend(contract.Backend):
             if not is_new:
                 self.release(name)
 
+    @property
+    def telling_timeout(self) -> float:
+        """As :meth:`dwebsocket.groups.Backend.telling_timeout`: the server answers, or is away."""
+        return self.settings.timeout
+
     async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
         """
         As :meth:`enter`, without blocking the event loop.

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import signals
 from dwebsocket.api.arguments import as_json
+from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import backends
 from dwebsocket.groups.members import key_of
 from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
+    from dwebsocket import _core
     from dwebsocket.api.base import Base
     from dwebsocket.conf.group_settings import BackendSettings, Present
     from dwebsocket.groups.backend import Backend, Member, Visit
@@ -109,14 +111,14 @@ def enter(
         GroupUnavailable: The backend cannot be reached.
     """
     backend = backends.backend(group.using)
-    if (visit := _visit(backend, group, websocket, wish, present)) is None:
+    tells = bool(signals.member_joined.receivers)
+    if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
         return True
     entered = backend.enter(group.name, member, visit)
     if entered is None:
         return False
     if entered:
-        request = websocket._view_request
-        signals.send(signals.member_joined, websocket, request, group=group, member=entered[0])
+        _tell(backend, group, websocket, *entered)
     return True
 
 
@@ -134,16 +136,57 @@ async def aenter(
         GroupUnavailable: As :func:`enter`.
     """
     backend = backends.backend(group.using)
-    if (visit := _visit(backend, group, websocket, wish, present)) is None:
+    tells = bool(signals.member_joined.receivers)
+    if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
         return True
     entered = await backend.aenter(group.name, member, visit)
     if entered is None:
         return False
     if entered:
-        request = websocket._view_request
-        facts = {"group": group, "member": entered[0]}
-        await signals.asend(signals.member_joined, websocket, request, **facts)
+        await _atell(backend, group, websocket, *entered)
     return True
+
+
+def _tell(
+    backend: Backend,
+    group: Named,
+    websocket: Base,
+    joined: _core.Member,
+    telling: _core.Wait | None,
+) -> None:
+    """Sends ``member_joined``, unless another process does. In an event loop a thread waits."""
+
+    request, facts = websocket._view_request, {"group": group, "member": joined}
+    if telling is None:
+        signals.send(signals.member_joined, websocket, request, **facts)
+        return
+
+    def tell() -> None:
+        wait(telling, backend.telling_timeout)
+        if backend.presence.tells(group.name, joined.key):
+            signals.send(signals.member_joined, websocket, request, **facts)
+
+    signals.make(tell)
+
+
+async def _atell(
+    backend: Backend,
+    group: Named,
+    websocket: Base,
+    joined: _core.Member,
+    telling: _core.Wait | None,
+) -> None:
+    if telling is not None:
+        try:
+            await await_call(telling, backend.telling_timeout)
+        except BaseException:
+            # The task ends here, but its user has joined.
+            _tell(backend, group, websocket, joined, telling)
+            raise
+        if not backend.presence.tells(group.name, joined.key):
+            return
+    request, facts = websocket._view_request, {"group": group, "member": joined}
+    await signals.asend(signals.member_joined, websocket, request, **facts)
 
 
 def update(
@@ -195,7 +238,13 @@ def leave(group: Named, member: Member) -> None:
 
 
 def _visit(
-    backend: Backend, group: Named, websocket: Base, wish: Wish, present: Present | None
+    backend: Backend,
+    group: Named,
+    websocket: Base,
+    wish: Wish,
+    present: Present | None,
+    *,
+    tells: bool = False,
 ) -> Visit | None:
     """Gives what a connection tells of its user; None in a group without presence."""
     if (present := backend.settings.present(group.name) or present) is None:
@@ -204,7 +253,7 @@ def _visit(
     key = key_of_user(backend, websocket)
     now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
     own = key_of(websocket.id), key, user or None, now, wish.info, wish.watches, present.grace
-    return (*own, websocket.id, wish.is_present)
+    return (*own, websocket.id, wish.is_present, tells)
 
 
 def key_of_user(backend: Backend, websocket: Base) -> str:

@@ -90,9 +90,10 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         evicting.leave(backend, *texts)
     elif kind == "members_left":
         try:
-            for name, member in backend.presence.take_departed():
+            for name, member, is_back in backend.presence.take_departed():
                 group = Group(name, backend.alias)
-                signals.send(signals.member_left, None, None, group=group, member=member)
+                signal = signals.member_joined if is_back else signals.member_left
+                signals.send(signal, None, None, group=group, member=member)
         finally:
             connections.close_all()
 

@@ -9,7 +9,8 @@
 //! here now. A record replaces the one before, and may be repeated. Joins and leaves are not
 //! sent: each process sees them by itself, when a person enters its room or is removed from it. So the
 //! watching connections of a process get what this process knows, in its order: a user joins before
-//! the same user leaves.
+//! the same user leaves. Which process sends the signals of that is another matter: see `claim.rs`,
+//! and `Leaver` in `person.rs`.
 //!
 //! A room has a task ([`registry`]): it sends events to the watching connections, several at once when
 //! they come quickly one after the other ([`event`]), and removes persons whose grace is over.
@@ -17,6 +18,7 @@
 //! Locks, in the order in which they are taken: a member's memberships, the names of rooms, a room,
 //! the queue of records. Records are handed to the other processes with none of them held.
 
+mod claim;
 mod event;
 mod facts;
 mod gathering;
@@ -31,6 +33,6 @@ pub use self::{
     facts::{Contact, Facts},
     gathering::Gathering,
     outgoing::{Announcer, Note},
-    record::{Malformed, Record, Source},
+    record::{Malformed, Record, Source, Telling},
     registry::{Departed, Entered, Presence, Visit},
 };

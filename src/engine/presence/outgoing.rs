@@ -16,6 +16,9 @@ pub trait Announcer: fmt::Debug + Send + Sync {
 
     /// Whether it is this process that acts in the group `name` for one that has ended.
     fn acts_for_others(&self, name: &str) -> bool;
+
+    /// The claim `id` of this process has ended: it waits for no other process any more.
+    fn end_claim(&self, id: u64);
 }
 
 /// A record with its group.
@@ -55,6 +58,11 @@ impl Outgoing {
 
     pub(super) fn announcer(&self) -> Option<Arc<dyn Announcer>> {
         self.announcer.get().and_then(Weak::upgrade)
+    }
+
+    /// Whether there may be other processes.
+    pub(super) fn is_taken(&self) -> bool {
+        self.queue.lock().is_taken
     }
 
     /// How many records there were.

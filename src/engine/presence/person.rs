@@ -33,6 +33,8 @@ pub(super) struct Person {
     /// When it is removed; only without connections.
     pub(super) until: Option<Instant>,
     pub(super) leaver: Leaver,
+    /// Whether this process tells that the user has joined, or has done so.
+    pub(super) is_told: bool,
 }
 
 /// A connection here.
@@ -64,6 +66,7 @@ impl Person {
             shares: SmallVec::new(),
             until: None,
             leaver: Leaver::Here,
+            is_told: false,
         }
     }
 
@@ -81,6 +84,8 @@ impl Person {
 
     /// Another connection here, or something else that a known one says about the user.
     pub(super) fn enter(&mut self, place: u32, id: &Arc<str>, info: Option<Info>) {
+        // Another process may have told that the user had left: then it tells this, too.
+        self.is_told &= self.until.is_none();
         self.until = None;
         self.leaver = Leaver::Unknown;
         match self.tabs.iter().position(|tab| tab.place == place) {

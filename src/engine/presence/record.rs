@@ -23,6 +23,39 @@ pub struct Record {
     pub away: Duration,
     /// How long a user without connections stays in this group.
     pub grace: Duration,
+    /// Whether the sender tells that the user has joined.
+    pub telling: Telling,
+}
+
+/// Whether a process tells that a user has joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// It does not, or that was long ago.
+    Nothing,
+    /// It wants to, and has this claim. See `claim.rs`.
+    Claimed(u64),
+    /// It does, or has done so.
+    Told,
+}
+
+impl Telling {
+    const TOLD: u64 = u64::MAX;
+
+    fn encode(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Claimed(id) => id,
+            Self::Told => Self::TOLD,
+        }
+    }
+
+    fn decode(number: u64) -> Self {
+        match number {
+            0 => Self::Nothing,
+            Self::TOLD => Self::Told,
+            id => Self::Claimed(id),
+        }
+    }
 }
 
 /// The bytes are no record.
@@ -39,7 +72,7 @@ impl Record {
         let user = facts.user.as_ref().map_or(0, String::len);
         let all = facts.connections.iter();
         let connections: usize = all.map(|each| each.id.len() + each.info.len() + 8).sum();
-        64 + facts.key.len() + facts.since.len() + facts.info.len() + user + connections
+        72 + facts.key.len() + facts.since.len() + facts.info.len() + user + connections
     }
 
     /// The record as bytes.
@@ -50,6 +83,7 @@ impl Record {
         bytes.extend_from_slice(&self.connections.to_be_bytes());
         bytes.extend_from_slice(&millis(self.away).to_be_bytes());
         bytes.extend_from_slice(&millis(self.grace).to_be_bytes());
+        bytes.extend_from_slice(&self.telling.encode().to_be_bytes());
         put(&mut bytes, Some(&facts.key));
         put(&mut bytes, facts.user.as_deref());
         put(&mut bytes, Some(&facts.since));
@@ -70,6 +104,7 @@ impl Record {
         let connections = bytes.try_get_u32().map_err(|_| Malformed)?;
         let away = bytes.try_get_u64().map_err(|_| Malformed)?;
         let grace = bytes.try_get_u64().map_err(|_| Malformed)?;
+        let telling = Telling::decode(bytes.try_get_u64().map_err(|_| Malformed)?);
         let mut facts = Facts {
             key: take(&mut bytes)?.ok_or(Malformed)?,
             user: take(&mut bytes)?,
@@ -89,6 +124,7 @@ impl Record {
             connections,
             away: Duration::from_millis(away),
             grace: Duration::from_millis(grace),
+            telling,
         })
     }
 
@@ -129,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_record_is_the_same_behind_its_bytes() {
-        for user in [None, Some("7".to_owned())] {
+        let tellings = [Telling::Nothing, Telling::Claimed(7), Telling::Told];
+        for (user, telling) in [None, Some("7".to_owned()), None].into_iter().zip(tellings) {
             let record = Record {
                 facts: Arc::new(Facts {
                     key: "user:7".to_owned(),
@@ -145,6 +182,7 @@ mod tests {
                 connections: 2,
                 away: Duration::from_millis(7),
                 grace: Duration::from_secs(10),
+                telling,
             };
             let bytes = Bytes::from(record.encode());
             assert_eq!(Record::decode(bytes.clone()), Ok(record));

@@ -1,8 +1,12 @@
 //! All rooms of one backend in this process.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Weak},
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,16 +14,18 @@ use parking_lot::Mutex;
 use tokio::time;
 
 use super::{
+    claim::{Claim, Decision},
     event,
     facts::{Facts, Info},
     outgoing::{Announcer, Outgoing},
     person::Leaver,
     record::{Record, Source},
-    room::{Next, Room, State, Tabs, Watcher},
+    room::{Move, Next, Room, State, Tabs, Watcher},
 };
 use crate::engine::{
     base::{clock, fork, panics::keep_up},
     groups::{Groups, Joined, Member, MemberId, Message, Notice},
+    wakeup::call::Wait,
 };
 
 /// The users that are present in the groups of one backend. Any thread may use it.
@@ -29,17 +35,22 @@ pub struct Presence {
     groups: Arc<Groups>,
     rooms: Mutex<HashMap<Arc<str>, Arc<Room>>>,
     outgoing: Outgoing,
-    /// Users that have left, and that are reported by this process.
+    /// How many claims there were.
+    claims: AtomicU64,
+    /// What this process reports.
     departed: Mutex<Vec<Departed>>,
 }
 
-/// A user that has left.
+/// A user that has left, or that is back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departed {
     /// The group.
     pub name: Arc<str>,
     /// The user.
     pub facts: Arc<Facts>,
+    /// Whether it is there: it has come back before all processes knew that it had left, so that
+    /// nobody else tells that it has joined.
+    pub is_back: bool,
 }
 
 /// A connection that becomes present.
@@ -57,17 +68,20 @@ pub struct Visit {
     pub name: Arc<str>,
     /// How long a user without connections stays in this group.
     pub grace: Duration,
+    /// Whether this process tells when the user joins, if no other one does.
+    pub tells: bool,
 }
 
 /// What has become of a connection that was to be present.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Entered {
     /// It is over.
     Over,
     /// Its user was present already.
     Present,
-    /// Its user has joined by it.
-    Joined(Arc<Facts>),
+    /// Its user has joined by it. Behind the wait, if there is one, [`Presence::tells`] has to be
+    /// asked who tells that.
+    Joined(Arc<Facts>, Option<Arc<Wait>>),
 }
 
 impl Presence {
@@ -78,6 +92,7 @@ impl Presence {
             groups,
             rooms: Mutex::default(),
             outgoing: Outgoing::default(),
+            claims: AtomicU64::new(0),
             departed: Mutex::default(),
         })
     }
@@ -108,7 +123,7 @@ impl Presence {
             stamp: clock::wall_ms(),
         });
         let weak: Weak<M> = Arc::downgrade(member);
-        let mut joined = None;
+        let (mut joined, mut claimed) = (None, None);
         let entry = member.memberships().join(
             id,
             || self.find(name),
@@ -120,7 +135,12 @@ impl Presence {
                     }
                     let key = facts.key.clone();
                     let tab = Arc::clone(&visit.name);
-                    let (place, is_new) = state.enter(id, facts, tab, info.clone(), visit.grace);
+                    let now = clock::now();
+                    let (place, is_new) =
+                        state.enter(id, facts, tab, info.clone(), visit.grace, now);
+                    if is_new && visit.tells {
+                        claimed = self.claim(state, &key);
+                    }
                     if visit.watches {
                         // At once: it misses none that join when this one is seen to be present.
                         state.watch(id, weak.clone());
@@ -148,7 +168,85 @@ impl Presence {
             room.changed.notify_one();
         }
         self.outgoing.send();
-        joined.map_or(Entered::Present, Entered::Joined)
+        joined.map_or(Entered::Present, |facts| Entered::Joined(facts, claimed))
+    }
+
+    /// Claims to tell that the user `key` has joined, if there may be other processes.
+    fn claim(&self, state: &mut State, key: &str) -> Option<Arc<Wait>> {
+        if !self.outgoing.is_taken() {
+            state.note_told(key);
+            return None;
+        }
+        let number = self.claims.fetch_add(1, Ordering::Relaxed);
+        // With the process's number: a forked child inherits the keys of the hash. Neither the
+        // smallest number nor the largest one: they mean something else.
+        let hash = RandomState::new().hash_one((std::process::id(), number));
+        let id = (hash >> 1) | 1;
+        let (wait, ticket) = Wait::new(|| ());
+        state.claim(key, Claim::new(id, ticket));
+        Some(wait)
+    }
+
+    /// Whether this process tells that the user `key` has joined the group `name`. Behind
+    /// [`Entered::Joined`], when its wait is over, or has taken too long.
+    pub fn tells(&self, name: &str, key: &str) -> bool {
+        let room = if self.is_foreign() {
+            None
+        } else {
+            self.find(name)
+        };
+        // It is better told twice than by nobody.
+        let Some(room) = room else {
+            return true;
+        };
+        let mut state = room.state.lock();
+        let decided = state.decide(key);
+        let Some((id, decision)) = decided else {
+            return true;
+        };
+        if decision == Decision::Won(true) {
+            self.note_change(&room, &state, key);
+        }
+        drop(state);
+        room.changed.notify_one();
+        if let Some(announcer) = self.outgoing.announcer() {
+            announcer.end_claim(id);
+        }
+        self.outgoing.send();
+        decision != Decision::Lost
+    }
+
+    /// The process `source` has the claim `id` to tell that the user `key` has joined the group
+    /// `name`. With `is_in_order` it goes first if it comes before [`Presence::be_ready`], else if it
+    /// is smaller.
+    pub fn contest(&self, source: Source, name: &str, key: &str, id: u64, is_in_order: bool) {
+        if self.is_foreign() {
+            return;
+        }
+        if let Some(room) = self.find(name) {
+            let mut state = room.state.lock();
+            if state.contest(source, key, id, is_in_order) {
+                self.note_change(&room, &state, key);
+            }
+            drop(state);
+            // The room's task sends what is to be told.
+            room.changed.notify_one();
+        }
+    }
+
+    /// All claims of other processes have come that may go before the claim `id` of this one.
+    pub fn be_ready(&self, name: &str, key: &str, id: u64) {
+        if self.is_foreign() {
+            return;
+        }
+        if let Some(room) = self.find(name) {
+            room.state.lock().be_ready(key, id);
+        }
+    }
+
+    /// Hands over the records that wait.
+    pub fn send(&self) {
+        self.outgoing.send();
     }
 
     /// Ends the presence of a connection. Its user stays with another one, and for the grace.
@@ -281,7 +379,7 @@ impl Presence {
         }
     }
 
-    /// Takes the users that have left since the last call, and that this process reports.
+    /// Takes the users that have left since the last call, or are back, and that this process reports.
     pub fn take_departed(&self) -> Vec<Departed> {
         std::mem::take(&mut *self.departed.lock())
     }
@@ -307,6 +405,7 @@ impl Presence {
             None => {
                 let tabs: Weak<Self> = Arc::downgrade(self);
                 let room = Arc::new(Room::new(name, tabs));
+                room.state.lock().is_shared = self.outgoing.is_taken();
                 rooms.insert(Arc::clone(&room.name), Arc::clone(&room));
                 (room, true)
             }
@@ -343,21 +442,32 @@ impl Presence {
         is_unused
     }
 
-    fn report(&self, room: &Room, left: Vec<(Arc<Facts>, Leaver)>) {
+    fn report(&self, room: &Room, moves: Vec<Move>) {
+        if moves.is_empty() {
+            return;
+        }
         let acts_for_others = || match self.outgoing.announcer() {
             Some(announcer) => announcer.acts_for_others(&room.name),
             None => true,
         };
-        let own: Vec<_> = left
+        let is_own = |each: &Move| match each.left_by {
+            None | Some(Leaver::Here) => true,
+            Some(Leaver::There(_)) => false,
+            Some(Leaver::Unknown) => acts_for_others(),
+        };
+        let (own, others): (Vec<_>, Vec<_>) = moves.into_iter().partition(is_own);
+        if !others.is_empty() {
+            let mut state = room.state.lock();
+            for each in others {
+                state.is_not_gone(&each.facts.key);
+            }
+        }
+        let own: Vec<_> = own
             .into_iter()
-            .filter(|(_, leaver)| match leaver {
-                Leaver::Here => true,
-                Leaver::There(_) => false,
-                Leaver::Unknown => acts_for_others(),
-            })
-            .map(|(facts, _)| Departed {
+            .map(|each| Departed {
                 name: Arc::clone(&room.name),
-                facts,
+                is_back: each.left_by.is_none(),
+                facts: each.facts,
             })
             .collect();
         if !own.is_empty() {
@@ -411,10 +521,11 @@ impl Presence {
     fn step(&self, room: &Room) -> Next {
         let now = clock::now();
         let mut state = room.state.lock();
-        let left = state.expire(now);
+        let moves = state.expire(now);
         let next = state.next(now);
         drop(state);
-        self.report(room, left);
+        self.report(room, moves);
+        self.outgoing.send();
         next
     }
 

@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
+    claim::{Claim, Decision},
     event::{Change, Event},
     facts::{Facts, Info},
     person::{Leaver, Person},
-    record::{Record, Source},
+    record::{Record, Source, Telling},
 };
 use crate::engine::groups::{Member, MemberId, Membership};
 
@@ -22,6 +23,9 @@ use crate::engine::groups::{Member, MemberId, Membership};
 /// some more for each of them.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_FOR_EACH: Duration = Duration::from_micros(20);
+/// For so long it is known of which users this process has told that they have left: longer than what
+/// another process tells is on its way.
+const GONE: Duration = Duration::from_secs(5);
 /// Zero would say that there is a connection.
 const SHORTEST_AWAY: Duration = Duration::from_millis(1);
 
@@ -61,6 +65,23 @@ pub(super) struct State {
     /// Users whose grace ends then, unless they have come back.
     leaving: BinaryHeap<Reverse<(Instant, String)>>,
     grace: Duration,
+    /// Whether there may be other processes.
+    pub(super) is_shared: bool,
+    /// What is still to be reported, in order.
+    moves: Vec<Move>,
+    /// The claims to tell that a user has joined. See `claim.rs`.
+    claims: HashMap<String, Claim>,
+    /// The users of which this process has told that they have left, and since when.
+    gone: HashMap<String, Instant>,
+    gone_in_order: VecDeque<(Instant, String)>,
+}
+
+/// A user has left the room, or was back before another process knew of that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Move {
+    pub(super) facts: Arc<Facts>,
+    /// The process that reports it, if the user has left. If not, it is this one.
+    pub(super) left_by: Option<Leaver>,
 }
 
 #[derive(Debug)]
@@ -140,8 +161,10 @@ impl State {
         name: Arc<str>,
         info: Option<Info>,
         grace: Duration,
+        now: Instant,
     ) -> (u32, bool) {
         self.grace = grace;
+        self.end_grace_of(&facts.key, now);
         let place = self.new_place();
         let key = facts.key.clone();
         self.tabs.insert(
@@ -244,10 +267,65 @@ impl State {
         Some(tab.key)
     }
 
+    /// Claims to tell that the user `key` has joined.
+    pub(super) fn claim(&mut self, key: &str, claim: Claim) {
+        self.claims.insert(key.to_owned(), claim);
+    }
+
+    /// This process tells that the user `key` has joined, and no other one claims that.
+    pub(super) fn note_told(&mut self, key: &str) {
+        if let Some(person) = self.people.get_mut(key) {
+            person.is_told = true;
+        }
+    }
+
+    /// The process `source` has the claim `id` to tell that the user `key` has joined. True when
+    /// it is to learn that this one does so.
+    pub(super) fn contest(
+        &mut self,
+        source: Source,
+        key: &str,
+        id: u64,
+        is_in_order: bool,
+    ) -> bool {
+        if let Some(claim) = self.claims.get_mut(key) {
+            claim.contest(source, id, is_in_order);
+            return false;
+        }
+        self.people.get(key).is_some_and(|person| person.is_told)
+    }
+
+    /// All claims have come that may go before the claim `id` of this process.
+    pub(super) fn be_ready(&mut self, key: &str, id: u64) {
+        if let Some(claim) = self.claims.get_mut(key) {
+            claim.be_ready(id);
+        }
+    }
+
+    /// Ends the claim to tell that the user `key` has joined. Gives its number, and the decision.
+    pub(super) fn decide(&mut self, key: &str) -> Option<(u64, Decision)> {
+        let claim = self.claims.remove(key)?;
+        let (id, decision) = (claim.id(), claim.decide());
+        if decision != Decision::Lost {
+            self.note_told(key);
+        }
+        Some((id, decision))
+    }
+
     /// What the process `source` tells of a user.
     pub(super) fn note(&mut self, source: Source, record: &Record, now: Instant) {
         self.grace = record.grace;
         let key = &record.facts.key;
+        if record.telling == Telling::Told {
+            if let Some(claim) = self.claims.get_mut(key) {
+                claim.lose();
+            }
+        }
+        let mut is_back = false;
+        if record.connections > 0 {
+            self.end_grace_of(key, now);
+            is_back = self.note_back(record, now);
+        }
         if !self.people.contains_key(key) {
             if record.connections == 0 && record.away >= record.grace {
                 return;
@@ -259,6 +337,7 @@ impl State {
         let grace = self.grace;
         if let Some(person) = self.people.get_mut(key) {
             let before = Arc::clone(&person.facts);
+            person.is_told |= is_back;
             person.note(source, record);
             if person.connections() == 0 && person.until.is_none() {
                 let until = now + grace.saturating_sub(record.away);
@@ -271,8 +350,44 @@ impl State {
         }
     }
 
+    /// Notes that a user is there in another process. True when this one tells that it has joined: it
+    /// has told that it has left, and to the other one it came back in time.
+    fn note_back(&mut self, record: &Record, now: Instant) -> bool {
+        self.forget_gone(now);
+        let is_gone = self.gone.remove(&record.facts.key).is_some();
+        let is_back = is_gone && record.telling == Telling::Nothing;
+        if is_back {
+            self.moves.push(Move {
+                facts: Arc::clone(&record.facts),
+                left_by: None,
+            });
+        }
+        is_back
+    }
+
+    fn forget_gone(&mut self, now: Instant) {
+        while let Some((at, _)) = self.gone_in_order.front() {
+            if *at + GONE > now {
+                break;
+            }
+            if let Some((at, key)) = self.gone_in_order.pop_front() {
+                if self.gone.get(&key) == Some(&at) {
+                    self.gone.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// This process does not tell that the user `key` has left.
+    pub(super) fn is_not_gone(&mut self, key: &str) {
+        self.gone.remove(key);
+    }
+
     /// The process `source` has ended.
     pub(super) fn forget(&mut self, source: Source, now: Instant) {
+        for claim in self.claims.values_mut() {
+            claim.forget(source);
+        }
         self.end_shares(now, |_, person| person.forget(source));
     }
 
@@ -307,7 +422,7 @@ impl State {
             person.until.is_some() && matches!(person.leaver, Leaver::Here | Leaver::Unknown)
         };
         let is_used = !self.tabs.is_empty() || !self.watching.is_empty();
-        is_used || self.people.values().any(may_be_reported)
+        is_used || self.people.values().any(may_be_reported) || !self.gone.is_empty()
     }
 
     /// Forgets all users; none of them has a connection here.
@@ -316,12 +431,14 @@ impl State {
             self.people.clear();
             self.leaving.clear();
             self.events.clear();
+            self.gone.clear();
+            self.gone_in_order.clear();
         }
     }
 
-    /// Removes the users whose grace is over, and gives them.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Arc<Facts>, Leaver)> {
-        let mut left = Vec::new();
+    /// Removes the users whose grace is over. Gives what is to be reported.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Move> {
+        self.forget_gone(now);
         while let Some(Reverse((until, _))) = self.leaving.peek() {
             if *until > now {
                 break;
@@ -333,17 +450,38 @@ impl State {
             if (self.people.get(&key)).is_none_or(|person| person.until != Some(until)) {
                 continue;
             }
-            if let Some(person) = self.people.remove(&key) {
-                self.note_event(Change::Left, Arc::clone(&person.facts));
-                left.push((person.facts, person.leaver));
-            }
+            self.remove(&key, now);
         }
-        left
+        std::mem::take(&mut self.moves)
+    }
+
+    /// Removes the user `key` if its grace is over: whoever comes now is not back in time.
+    fn end_grace_of(&mut self, key: &str, now: Instant) {
+        let until = self.people.get(key).and_then(|person| person.until);
+        if until.is_some_and(|until| until <= now) {
+            self.remove(key, now);
+        }
+    }
+
+    fn remove(&mut self, key: &str, now: Instant) {
+        if let Some(person) = self.people.remove(key) {
+            self.note_event(Change::Left, Arc::clone(&person.facts));
+            if self.is_shared && matches!(person.leaver, Leaver::Here | Leaver::Unknown) {
+                self.gone.insert(key.to_owned(), now);
+                self.gone_in_order.push_back((now, key.to_owned()));
+            }
+            self.moves.push(Move {
+                facts: person.facts,
+                left_by: Some(person.leaver),
+            });
+        }
     }
 
     /// What the room's task has to do next.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let mut wake_at = self.leaving.peek().map(|Reverse((until, _))| *until);
+        let forgotten = self.gone_in_order.front().map(|(at, _)| *at + GONE);
+        wake_at = wake_at.into_iter().chain(forgotten).min();
         if !self.events.is_empty() {
             let watching = u32::try_from(self.watching.len()).unwrap_or(u32::MAX);
             let pause = PAUSE + PAUSE_FOR_EACH.saturating_mul(watching);
@@ -371,7 +509,8 @@ impl State {
 
     /// Whether no user is present, and no event is left to send.
     pub(super) fn is_unused(&self) -> bool {
-        self.people.is_empty() && self.events.is_empty() && self.watching.is_empty()
+        let is_empty = self.people.is_empty() && self.gone.is_empty() && self.claims.is_empty();
+        is_empty && self.events.is_empty() && self.watching.is_empty()
     }
 
     /// What is known of the user `key`.
@@ -421,6 +560,11 @@ impl State {
                 self.grace.saturating_sub(left).max(SHORTEST_AWAY)
             }),
             grace: self.grace,
+            telling: match self.claims.get(&person.facts.key) {
+                Some(claim) => claim.telling(),
+                None if person.is_told => Telling::Told,
+                None => Telling::Nothing,
+            },
         }
     }
 
@@ -520,7 +664,8 @@ mod tests {
 
         fn enter(&mut self, number: usize) -> u32 {
             let id = [u8::try_from(number).unwrap(); 16];
-            let (place, _) = self.rooms[number].enter(id, facts(), "a".into(), None, GRACE);
+            let now = self.now;
+            let (place, _) = self.rooms[number].enter(id, facts(), "a".into(), None, GRACE, now);
             self.tell(number);
             place
         }
@@ -557,7 +702,12 @@ mod tests {
                 .rooms
                 .iter_mut()
                 .map(|room| match &room.expire(end)[..] {
-                    [(_, leaver)] => *leaver,
+                    [
+                        Move {
+                            left_by: Some(leaver),
+                            ..
+                        },
+                    ] => *leaver,
                     other => unreachable!("{other:?}"),
                 });
             let reports = |(number, leaver)| match leaver {
@@ -617,6 +767,7 @@ mod tests {
             connections,
             away: Duration::ZERO,
             grace: Duration::from_millis(u64::MAX),
+            telling: Telling::Nothing,
         };
         for source in 1..3 {
             all.rooms[0].note(source, &record(u32::MAX), all.now);

@@ -217,6 +217,10 @@ class Presence:
         """
         return unavailable("Presence in groups")()
 
+    def tells(self, name: str, key: str) -> bool:
+        """Whether this process tells that a user has joined."""
+        return True
+
     def leave(self, name: str, object: object) -> None:
         """Does nothing: the connection is not present."""
 

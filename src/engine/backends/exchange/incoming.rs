@@ -10,7 +10,7 @@ use super::{
 };
 use crate::engine::{
     base::clock,
-    presence::{Record, Source},
+    presence::{Record, Source, Telling},
 };
 
 /// A process of which so many beats have not come has ended.
@@ -63,6 +63,11 @@ impl Exchange {
                     asked.note_answer(self.id);
                 }
                 state.finish_if_complete(*number);
+            }
+            Message::Notes(notes) => {
+                for (key, claim) in claims(&notes.records) {
+                    self.presence.be_ready(&notes.name, key, claim);
+                }
             }
             _ => {}
         }
@@ -128,6 +133,10 @@ impl Exchange {
         let Some(room) = state.rooms.get_mut(&*notes.name) else {
             return;
         };
+        // Also where an answer, which has no place in the order of notes, has told the rest.
+        for (key, claim) in claims(&notes.records) {
+            self.presence.contest(from, &notes.name, key, claim, true);
+        }
         let peer = room.peers.entry(from).or_default();
         if !peer.on_notes(notes.before, notes.after) {
             return;
@@ -202,4 +211,12 @@ impl Exchange {
         }
         state.hear(from);
     }
+}
+
+/// The claims of the process that has sent these records, with the keys of their users.
+fn claims(records: &[Record]) -> impl Iterator<Item = (&str, u64)> {
+    records.iter().filter_map(|record| match record.telling {
+        Telling::Claimed(claim) => Some((record.facts.key.as_str(), claim)),
+        _ => None,
+    })
 }

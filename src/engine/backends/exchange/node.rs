@@ -99,5 +99,5 @@ impl Exchange {
 /// The name for the seal of what is published on a channel. Its number is raised with the form of
 /// parcels.
 pub(super) fn domain(channel: &str) -> String {
-    format!("\u{1}presence 2 {channel}")
+    format!("\u{1}presence 3 {channel}")
 }

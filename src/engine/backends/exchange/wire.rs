@@ -222,7 +222,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::engine::presence::Facts;
+    use crate::engine::presence::{Facts, Telling};
 
     #[test]
     fn a_parcel_is_the_same_behind_its_bytes() {
@@ -238,6 +238,7 @@ mod tests {
             connections: 2,
             away: Duration::ZERO,
             grace: Duration::from_secs(10),
+            telling: Telling::Claimed(3),
         };
         let name = || "räum".to_owned();
         let part = Part {

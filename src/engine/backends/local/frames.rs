@@ -51,6 +51,8 @@ pub enum Frame {
     },
     /// All numbers and records were sent once.
     Ready,
+    /// The record has come that has this claim, and all claims that go before it were sent.
+    Seen(u64),
 }
 
 const HELLO: u8 = 1;
@@ -59,6 +61,7 @@ const COUNTS: u8 = 3;
 const READY: u8 = 4;
 const RECORDED: u8 = 5;
 const PRESENT: u8 = 6;
+const SEEN: u8 = 7;
 const COUNT_BYTES: usize = 12;
 const POSITION_BYTES: usize = 16;
 
@@ -123,6 +126,13 @@ pub(super) fn counts(counts: &[(u64, u32)]) -> Bytes {
 /// The bytes of the frame that follows the first numbers.
 pub(super) fn ready() -> Bytes {
     Bytes::copy_from_slice(&head(READY, 0))
+}
+
+/// The bytes of the frame that follows a record with a claim.
+pub(super) fn seen(claim: u64) -> Bytes {
+    let mut bytes = head(SEEN, 8).to_vec();
+    bytes.extend_from_slice(&claim.to_be_bytes());
+    bytes.into()
 }
 
 /// The bytes are no frame: the node that sends them is broken.
@@ -202,6 +212,7 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
             Ok(Frame::Counts(counts))
         }
         READY => Ok(Frame::Ready),
+        SEEN => Ok(Frame::Seen(content.try_get_u64().map_err(|_| Malformed)?)),
         _ => Err(Malformed),
     }
 }
@@ -235,6 +246,7 @@ mod tests {
             message("", &large),
             recorded("room", POSITION, b"envelope"),
             present("room", b"record"),
+            seen(7),
         ]
         .concat();
         for size in [1, 3, 1000, bytes.len()] {
@@ -272,6 +284,7 @@ mod tests {
                     name: Bytes::from_static(b"room"),
                     record: Bytes::from_static(b"record"),
                 },
+                Frame::Seen(7),
             ];
             assert_eq!(found, expected, "{size}");
         }
@@ -288,6 +301,7 @@ mod tests {
             b"\0\0\0\x04\x02\0\x09a",
             b"\0\0\0\x04\x06\0\x09a",
             b"\0\0\0\x03\x03ab",
+            b"\0\0\0\x03\x07ab",
         ] {
             let mut reader = Reader::default();
             reader.buffer.extend_from_slice(bytes);

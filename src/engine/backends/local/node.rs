@@ -38,7 +38,7 @@ use crate::{
         },
         groups::{Event, Groups, Message, Notice, Observer, Offer},
         history::{History, Limits, Position, Watcher},
-        presence::{Announcer, Note, Presence, Record, Source},
+        presence::{Announcer, Note, Presence, Record, Source, Telling},
         resources::{folder::Place, inherited::NotInherited},
         runtime::Engine,
         wakeup::call::Wait,
@@ -111,6 +111,11 @@ struct State {
     /// Whether the folder was deleted, or replaced by a foreign one, and could not be made anew.
     is_lost: bool,
     peers: HashMap<NodeId, Arc<Peer>>,
+    /// The claims of this process to tell that a user has joined, by their numbers.
+    claims: HashMap<u64, Claim>,
+    /// Nodes that have not answered to a claim in time: no other claim waits for them before they
+    /// answer again.
+    silent: HashSet<NodeId>,
     /// Nodes that have taken nothing for long. They are not connected to before they connect to this
     /// one: that is the sign of their life.
     still: HashSet<NodeId>,
@@ -121,6 +126,14 @@ struct State {
     /// The numbers of their processes, where the system tells them.
     processes: HashMap<NodeId, i32>,
     counts: Counts,
+}
+
+/// A claim for which other nodes may have to tell of theirs: it is ready when all have answered.
+#[derive(Debug)]
+struct Claim {
+    name: Arc<str>,
+    key: String,
+    nodes: HashSet<NodeId>,
 }
 
 impl Node {
@@ -156,6 +169,8 @@ impl Node {
                 tasks: Vec::new(),
                 is_lost: false,
                 peers: HashMap::new(),
+                claims: HashMap::new(),
+                silent: HashSet::new(),
                 still: HashSet::new(),
                 sources: HashMap::new(),
                 ready: HashSet::new(),
@@ -670,11 +685,19 @@ impl Node {
                 }
                 true
             }
-            (Frame::Present { name, record }, Some(_)) => {
+            (Frame::Present { name, record }, Some(id)) => {
                 match (std::str::from_utf8(&name), Record::decode(record)) {
-                    (Ok(name), Ok(record)) => self.presence.note(source, name, &record),
+                    (Ok(name), Ok(record)) => self.note_present(id, source, name, &record),
                     _ => return false,
                 }
+                true
+            }
+            (Frame::Seen(claim), Some(id)) => {
+                let mut state = self.state.lock();
+                state.silent.remove(&id);
+                let ready = state.note_seen(id, |number| number == claim);
+                drop(state);
+                self.tell_ready(ready);
                 true
             }
             (Frame::Counts(counts), Some(id)) => {
@@ -687,6 +710,28 @@ impl Node {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Notes what another node tells of a user, and answers to its claim.
+    fn note_present(&self, id: NodeId, source: Source, name: &str, record: &Record) {
+        self.presence.note(source, name, record);
+        let Telling::Claimed(claim) = record.telling else {
+            return;
+        };
+        self.presence
+            .contest(source, name, &record.facts.key, claim, false);
+        // Those of this process that go before it are among what waits.
+        self.presence.send();
+        if let Some(peer) = self.state.lock().peers.get(&id) {
+            peer.send(&frames::seen(claim));
+        }
+    }
+
+    /// Tells of claims for which all nodes have answered.
+    fn tell_ready(&self, ready: Vec<(u64, Claim)>) {
+        for (number, claim) in ready {
+            self.presence.be_ready(&claim.name, &claim.key, number);
         }
     }
 
@@ -750,6 +795,8 @@ impl Node {
         state.still.remove(&id);
         state.counts.forget(id);
         state.ready.remove(&id);
+        state.silent.remove(&id);
+        let ready = state.note_seen(id, |_| true);
         state.processes.remove(&id);
         if let Some(peer) = state.peers.remove(&id) {
             peer.end();
@@ -758,6 +805,7 @@ impl Node {
         // Where that fails, the next look at the folder tries again.
         let _ = self.meet(&mut state, id);
         drop(state);
+        self.tell_ready(ready);
         self.changed.notify_all();
     }
 
@@ -829,6 +877,23 @@ impl Node {
     }
 }
 
+impl State {
+    /// Notes that the node `id` has answered to those claims, or does not do so any more. Gives the
+    /// claims for which all have.
+    fn note_seen(&mut self, id: NodeId, which: impl Fn(u64) -> bool) -> Vec<(u64, Claim)> {
+        let mut ready = Vec::new();
+        for (number, claim) in &mut self.claims {
+            if which(*number) && claim.nodes.remove(&id) && claim.nodes.is_empty() {
+                ready.push(*number);
+            }
+        }
+        let claims = &mut self.claims;
+        (ready.into_iter())
+            .filter_map(|number| claims.remove_entry(&number))
+            .collect()
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         if !self.is_foreign() {
@@ -861,7 +926,22 @@ impl Announcer for Node {
         if self.is_foreign() {
             return;
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if let Telling::Claimed(number) = note.record.telling {
+            let claim = Claim {
+                name: Arc::clone(&note.name),
+                key: note.record.facts.key.clone(),
+                nodes: (state.peers.keys().copied())
+                    .filter(|id| !state.silent.contains(id))
+                    .collect(),
+            };
+            if claim.nodes.is_empty() {
+                self.presence.be_ready(&claim.name, &claim.key, number);
+            } else {
+                // A record that repeats a claim is answered to, too.
+                state.claims.entry(number).or_insert(claim);
+            }
+        }
         if state.peers.is_empty() {
             return;
         }
@@ -870,6 +950,16 @@ impl Announcer for Node {
         peers
             .filter(|peer| peer.notes_from <= note.number)
             .for_each(|peer| peer.send(&frame));
+    }
+
+    fn end_claim(&self, id: u64) {
+        if self.is_foreign() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if let Some(claim) = state.claims.remove(&id) {
+            state.silent.extend(claim.nodes);
+        }
     }
 
     fn acts_for_others(&self, _name: &str) -> bool {

@@ -1,0 +1,112 @@
+//! Which of several processes tells that a user has joined.
+//!
+//! A user may join in several processes before these know of each other. So a process in which that
+//! happens *claims* the telling, by its [`Record`](super::Record), and waits until all claims that
+//! may go first have come: its backend knows when that is. The first claim wins. Where the backend
+//! has one order for all processes it is the first one in that; else it is the smallest one. The
+//! process that has won says so by its next records, if there were other claims. The others wait for
+//! that, or for its end: then the next one wins.
+
+use smallvec::SmallVec;
+
+use super::record::{Source, Telling};
+use crate::engine::wakeup::call::Ticket;
+
+/// A claim of this process.
+#[derive(Debug)]
+pub(super) struct Claim {
+    id: u64,
+    /// Whether all claims that may go first have come.
+    is_ready: bool,
+    /// Whether another process has told it.
+    is_lost: bool,
+    /// Whether other processes want to know how it ends.
+    is_contested: bool,
+    /// The processes whose claims go first.
+    rivals: SmallVec<[Source; 1]>,
+    /// Finished when there is nothing to wait for any more.
+    waiting: Option<Ticket<()>>,
+}
+
+/// What has become of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// This process tells; true when the others want to know that.
+    Won(bool),
+    /// Another process does.
+    Lost,
+}
+
+impl Claim {
+    pub(super) fn new(id: u64, waiting: Ticket<()>) -> Self {
+        Self {
+            id,
+            is_ready: false,
+            is_lost: false,
+            is_contested: false,
+            rivals: SmallVec::new(),
+            waiting: Some(waiting),
+        }
+    }
+
+    pub(super) fn telling(&self) -> Telling {
+        Telling::Claimed(self.id)
+    }
+
+    /// The process `source` has the claim `theirs`. With `is_in_order` what comes before
+    /// [`Claim::be_ready`] goes first.
+    pub(super) fn contest(&mut self, source: Source, theirs: u64, is_in_order: bool) {
+        let goes_first = if is_in_order {
+            !self.is_ready
+        } else {
+            theirs < self.id
+        };
+        if goes_first {
+            self.rivals.push(source);
+        } else {
+            self.is_contested = true;
+        }
+    }
+
+    /// All claims have come that may go before `id`, if that is this one.
+    pub(super) fn be_ready(&mut self, id: u64) {
+        if id == self.id {
+            self.is_ready = true;
+            self.look();
+        }
+    }
+
+    /// The process `source` has ended.
+    pub(super) fn forget(&mut self, source: Source) {
+        self.rivals.retain(|rival| *rival != source);
+        self.look();
+    }
+
+    /// Another process has told it.
+    pub(super) fn lose(&mut self) {
+        self.is_lost = true;
+        self.look();
+    }
+
+    fn look(&mut self) {
+        if self.is_lost || (self.is_ready && self.rivals.is_empty()) {
+            if let Some(waiting) = self.waiting.take() {
+                waiting.finish(());
+            }
+        }
+    }
+
+    /// Decides, whether or not everything has come that may be waited for: it is better told twice
+    /// than by nobody.
+    pub(super) fn decide(self) -> Decision {
+        if self.is_lost {
+            return Decision::Lost;
+        }
+        // Those that go first have not said that they tell it: they may be claiming still.
+        Decision::Won(self.is_contested || !self.rivals.is_empty())
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
