@@ -385,6 +385,30 @@ class TestGrace:
         eventually(lambda: anna not in present())
         assert tabs.told("watcher", 2) == [["joined", anna], ["left", anna]]
 
+    @pytest.mark.parametrize("session", ["secret", ""])
+    def test_of_anonymous_users(self, tabs: Tabs, know: Callable[..., None], session: str) -> None:
+        """They stay as others do. Whoever has a session comes back by that."""
+        know(PRESENCE={"room-*": {"grace": 100}})
+        clock = Clock()
+        tabs.come("watcher", "watcher", presence=True)
+        tabs.open("1", session=session)
+        tabs.join("1")
+        (stranger,) = set(present()) - {"user:watcher"}
+        tabs.close("1")
+        eventually(lambda: present()[stranger] == 0)
+        clock.advance(90)
+        assert present()[stranger] == 0
+        if session:
+            tabs.open("2", session=session)
+            tabs.join("2")
+            assert present()[stranger] == 1
+            tabs.close("2")
+            eventually(lambda: present()[stranger] == 0)
+            clock.advance(90)
+        clock.advance(20)
+        eventually(lambda: stranger not in present())
+        assert tabs.told("watcher", 2) == [["joined", stranger], ["left", stranger]]
+
     def test_the_first_pattern_that_fits_counts(
         self, tabs: Tabs, know: Callable[..., None]
     ) -> None:
