@@ -110,3 +110,55 @@ impl Claim {
         self.id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::wakeup::call::Wait;
+
+    /// The claim 5, which has to wait for the process 1 and not for the process 2.
+    fn contested(is_in_order: bool) -> (Claim, Arc<Wait>) {
+        let (wait, ticket) = Wait::new(|| ());
+        let mut claim = Claim::new(5, ticket);
+        if is_in_order {
+            claim.contest(1, 9, true);
+            claim.be_ready(5);
+            claim.contest(2, 3, true);
+        } else {
+            claim.contest(2, 9, false);
+            claim.contest(1, 3, false);
+            claim.be_ready(4);
+            assert!(!claim.is_ready, "that was another claim");
+            claim.be_ready(5);
+        }
+        assert_eq!(wait.outcome(), None);
+        (claim, wait)
+    }
+
+    #[test]
+    fn the_first_claim_wins_unless_its_process_ends() {
+        for is_in_order in [true, false] {
+            let (mut claim, wait) = contested(is_in_order);
+            claim.lose();
+            assert_eq!(wait.outcome(), Some(()));
+            assert_eq!(claim.decide(), Decision::Lost);
+
+            let (mut claim, wait) = contested(is_in_order);
+            claim.forget(2);
+            assert_eq!(wait.outcome(), None);
+            claim.forget(1);
+            assert_eq!(wait.outcome(), Some(()));
+            assert_eq!(claim.decide(), Decision::Won(true));
+        }
+    }
+
+    #[test]
+    fn who_has_waited_too_long_tells() {
+        let (claim, _wait) = contested(true);
+        assert_eq!(claim.decide(), Decision::Won(true));
+        let (_wait, ticket) = Wait::new(|| ());
+        assert_eq!(Claim::new(5, ticket).decide(), Decision::Won(false));
+    }
+}

@@ -355,7 +355,8 @@ impl State {
     fn note_back(&mut self, record: &Record, now: Instant) -> bool {
         self.forget_gone(now);
         let is_gone = self.gone.remove(&record.facts.key).is_some();
-        let is_back = is_gone && record.telling == Telling::Nothing;
+        // Also where that one had told it before: its connection to this one was lost for a while.
+        let is_back = is_gone && !matches!(record.telling, Telling::Claimed(_));
         if is_back {
             self.moves.push(Move {
                 facts: Arc::clone(&record.facts),
