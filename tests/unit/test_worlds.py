@@ -457,6 +457,8 @@ class TestSignOut:
         assert asked == [("acme", ["acme"])]
         acme, globex = in_both
         assert acme.wait_closed() == 4401
+        # Its client knows that before it has left the register.
+        eventually(lambda: len(registry.present("user of any realm", anna.pk)) == 1)
         del asked[:]
         anna.set_password("a third")
         anna.save()
