@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from dwebsocket.groups.of_view import ViewGroups, Wanted
-    from dwebsocket.handshake.judge import Asked
     from dwebsocket.runners.view import Detached
     from dwebsocket.typing import ViewDecorator, ViewOptions
 
@@ -262,19 +261,6 @@ def _wrap(
             known.append(Detached(view))
         return known[0]
 
-    def asked_of(request: HttpRequest, args: Any, kwargs: Any) -> Asked | None:
-        """Gives the handshake in a request, None when the view is to answer the request."""
-        from dwebsocket.handshake.attributes import has_websocket, prepare
-        from dwebsocket.handshake.judge import Asked
-
-        if has_websocket(request):
-            # Another decorator or middleware has given it the WebSocket.
-            return None
-        factory = prepare(request)
-        if factory is None:
-            return None
-        return Asked(request, factory, detached(), args, kwargs, overrides, groups)
-
     def refusal(request: HttpRequest) -> HttpResponse | None:
         if mode == "require_websocket" and getattr(request, "websocket", None) is None:
             from dwebsocket.handshake.refusal import refuse
@@ -288,14 +274,12 @@ def _wrap(
 
     @functools.wraps(view)
     def blocking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        from dwebsocket.handshake import fallback, inline
-        from dwebsocket.handshake.upgrade import upgrade
+        from dwebsocket.handshake import inline
+        from dwebsocket.handshake.upgrade import UpgradeRequest, upgrade
 
-        if fallback.asks(request, overrides):
-            if (response := fallback.answer(request, overrides)) is not None:
-                return response
-        if (asked := asked_of(request, args, kwargs)) is not None:
-            return upgrade(asked, accept=accept)
+        asked = UpgradeRequest(request, detached(), args, kwargs, overrides, groups)
+        if (response := upgrade(asked, accept=accept)) is not None:
+            return response
         if (response := refusal(request)) is None:
             plain = async_to_sync(view) if is_coroutine else view
             response = plain(request, *args, **kwargs)
@@ -303,14 +287,12 @@ def _wrap(
 
     @functools.wraps(view)
     async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        from dwebsocket.handshake import fallback, inline
-        from dwebsocket.handshake.upgrade import aupgrade
+        from dwebsocket.handshake import inline
+        from dwebsocket.handshake.upgrade import UpgradeRequest, aupgrade
 
-        if fallback.asks(request, overrides):
-            if (response := await fallback.aanswer(request, overrides)) is not None:
-                return response
-        if (asked := asked_of(request, args, kwargs)) is not None:
-            return await aupgrade(asked, accept=accept)
+        asked = UpgradeRequest(request, detached(), args, kwargs, overrides, groups)
+        if (response := await aupgrade(asked, accept=accept)) is not None:
+            return response
         if (response := refusal(request)) is None:
             response = await view(request, *args, **kwargs)
         return inline.with_response(request, response)

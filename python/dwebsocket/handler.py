@@ -14,12 +14,9 @@ from dwebsocket import conf
 from dwebsocket.conf import checks
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.of_view import ViewGroups, filled
-from dwebsocket.handshake import fallback
-from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.handler_start import HandlerStart
-from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.handshake.upgrade import aupgrade, upgrade
+from dwebsocket.handshake.upgrade import UpgradeRequest, aupgrade, upgrade
 from dwebsocket.runners.handler import Handled, Plan
 from dwebsocket.runners.view import Detached
 from dwebsocket.users import sign_out
@@ -186,31 +183,23 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
         """
         if self._plan.has_async_view:
             return self._adispatch(request, *args, **kwargs)
-        if fallback.asks(request, self._overrides):
-            if (response := fallback.answer(request, self._overrides)) is not None:
-                return response
-        if (asked := self._asked(request)) is not None:
-            return upgrade(asked, accept=not self._plan.has_connect)
+        accept = not self._plan.has_connect
+        if (response := upgrade(self._asked(request), accept=accept)) is not None:
+            return response
         return self._page(request, *args, **kwargs)
 
     async def _adispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if fallback.asks(request, self._overrides):
-            if (response := await fallback.aanswer(request, self._overrides)) is not None:
-                return response
-        if (asked := self._asked(request)) is not None:
-            return await aupgrade(asked, accept=not self._plan.has_connect)
+        accept = not self._plan.has_connect
+        if (response := await aupgrade(self._asked(request), accept=accept)) is not None:
+            return response
         page = self._page if self.view_is_async else sync_to_async(self._page)
         return await _response_of(page(request, *args, **kwargs))
 
-    def _asked(self, request: HttpRequest) -> Asked | None:
-        """Gives the handshake in a request; None for others, and where GET is not allowed."""
-        if "get" not in self.http_method_names or has_websocket(request):
-            return None
-        if (factory := prepare(request)) is None:
-            return None
+    def _asked(self, request: HttpRequest) -> UpgradeRequest:
+        view = self._detached if "get" in self.http_method_names else None
         # Its own arguments: those that its guards have seen.
-        asked = (request, factory, self._detached, self.args, self.kwargs, self._overrides)
-        return Asked(*asked, self._view_groups, functools.partial(HandlerStart, self))
+        asked = (request, view, self.args, self.kwargs, self._overrides)
+        return UpgradeRequest(*asked, self._view_groups, functools.partial(HandlerStart, self))
 
     def _page(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not self._has_pages:

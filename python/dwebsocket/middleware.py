@@ -14,11 +14,10 @@ from django.utils.module_loading import import_string
 from dwebsocket import conf
 from dwebsocket.compat.django_views import class_based
 from dwebsocket.conf import checks
-from dwebsocket.handshake import fallback, preloading
+from dwebsocket.handshake import preloading
 from dwebsocket.handshake.attributes import create_websocket, has_websocket, prepare
-from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.handshake.upgrade import upgrade
+from dwebsocket.handshake.upgrade import UpgradeRequest, is_ours, upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -104,23 +103,19 @@ class WebSocketMiddleware:
             return None
         required = getattr(view_func, "require_websocket", False)
         takes = required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL")
-        if takes and (prepare(request) is not None or fallback.asks(request, {})):
+        if not takes:
+            if prepare(request) is None:
+                return None
+            return refuse(request, 400, "This address takes no WebSockets.")
+        asked = UpgradeRequest(request, Detached(view_func), view_args, view_kwargs, {})
+        if is_ours(asked):
             # A class is hashable, whatever mypy says.
             for guard in _guards_below(cls, tuple(settings.MIDDLEWARE)):  # type: ignore[arg-type]
                 if (response := guard(request, view_func, view_args, view_kwargs)) is not None:
                     return response
-            if fallback.asks(request, {}):
-                if (response := fallback.answer(request, {})) is not None:
-                    return response
-        factory = prepare(request)
-        if factory is None:
-            if required:
-                return refuse(request, 400, "This address is for WebSockets only.")
-            return None
-        if takes:
-            view = Detached(view_func)
-            return upgrade(Asked(request, factory, view, view_args, view_kwargs, {}))
-        return refuse(request, 400, "This address takes no WebSockets.")
+            if (response := upgrade(asked)) is not None:
+                return response
+        return refuse(request, 400, "This address is for WebSockets only.") if required else None
 
     @classmethod
     def process_response(cls, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.test import RequestFactory
 
-from dwebsocket import _core
+from dwebsocket import _core, conf
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback, forwarding, posting
 from dwebsocket.telemetry import clock
@@ -37,7 +37,7 @@ def post(body: bytes, name: str | None = None, **overrides: Any) -> HttpResponse
     """Answer a POST."""
     target = f"/chat/?transport=sse&id={new_id() if name is None else name}"
     request = FACTORY.post(target, body, content_type="application/json")
-    answer = fallback.answer(request, {"fallback": True, **overrides})
+    answer = fallback.answer(request, conf.Options.current({"fallback": True, **overrides}))
     assert answer is not None
     return answer
 
@@ -45,7 +45,7 @@ def post(body: bytes, name: str | None = None, **overrides: Any) -> HttpResponse
 def poll(name: str) -> HttpResponse:
     """Answer a poll."""
     request = FACTORY.get(f"/chat/?transport=polling&id={name}&ack=0")
-    answer = fallback.answer(request, {"fallback": True})
+    answer = fallback.answer(request, conf.Options.current({"fallback": True}))
     assert answer is not None
     return answer
 

@@ -20,7 +20,7 @@ from django.test import RequestFactory, override_settings
 from worldly import SEEN
 
 import dwebsocket
-from dwebsocket import UsageError, WebSocket, signals
+from dwebsocket import UsageError, WebSocket, conf, signals
 from dwebsocket.groups import backends, names
 from dwebsocket.handshake import fallback, posting
 from dwebsocket.operations import listing
@@ -223,7 +223,7 @@ def test_requests_of_the_fallback_are_answered_within_the_context(override: Over
 
     posting.key_of = note
     try:
-        answer = fallback.answer(request, {"fallback": True})
+        answer = fallback.answer(request, conf.Options.current({"fallback": True}))
     finally:
         posting.key_of = asked
     assert answer is not None

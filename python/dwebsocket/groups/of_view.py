@@ -25,13 +25,13 @@ from dwebsocket.groups import (
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
 from dwebsocket.groups.presence import NOTHING, Wish
+from dwebsocket.groups.recovering import Resumption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dwebsocket import _core
     from dwebsocket.api.base import Base
-    from dwebsocket.groups.recovering import Resumption
 
     #: The decorator's argument: templates of names, or a function that gives names.
     Wanted = (
@@ -190,6 +190,21 @@ class ViewGroups:
         info = self._call("presence", self._presence, request, args, kwargs)
         return Wish.of(info, presence=True)
 
+    def joins(
+        self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: str
+    ) -> Joins:
+        """
+        Gives what one connection is to join. ``user`` is that of :class:`Joins`.
+
+        Raises:
+            ImpossibleName, ImproperlyConfigured: As :meth:`of`.
+            UsageError, TypeError, ValueError: As :meth:`wish_of` and :class:`Joins`.
+        """
+        groups = self.of(request, args, kwargs) if self._wanted else []
+        wish = self.wish_of(request, args, kwargs)
+        resumption = Resumption.of(request) if self.resume else None
+        return Joins(groups, user if self.of_user else "", resumption, wish)
+
     def _call(self, what: str, function: Any, request: Any, args: Any, kwargs: Any) -> Any:
         found = function(request, *args, **kwargs)
         if inspect.iscoroutine(found):
@@ -271,13 +286,17 @@ class Joins:
                 the group of the user it is tried again later.
         """
         _release_dropped()
-        for each in self._of_user:
-            backend = backends.backend(each.using)
-            backend.hold_soon(each.name)
-            self._held.append((backend, [each.name]))
-        self._held += holding.hold(self._groups)
-        # Their messages come from now on, so that a backend that is away is known in time.
-        self._held_recorded = holding.hold(self._recorded)
+        try:
+            for each in self._of_user:
+                backend = backends.backend(each.using)
+                backend.hold_soon(each.name)
+                self._held.append((backend, [each.name]))
+            self._held += holding.hold(self._groups)
+            # Their messages come from now on, so that a backend that is away is known in time.
+            self._held_recorded = holding.hold(self._recorded)
+        except BaseException:
+            self.release()
+            raise
 
     def release_with(self, response: object) -> None:
         """Releases when ``response`` is freed and has neither opened a connection nor given up."""

@@ -28,12 +28,13 @@ DEFAULT_FACTORIES = (
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 
 
-def prepare(request: HttpRequest) -> WebSocketFactory | None:
+def prepare(request: HttpRequest, now: conf.Present | None = None) -> WebSocketFactory | None:
     """
     Gives a request the attributes that every request has under this package.
 
     Args:
         request: One that wraps Django's is fine; the attributes are Django's, then.
+        now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
 
     Returns:
         The project's factory when it takes the request for a WebSocket, None for plain HTTP.
@@ -43,7 +44,7 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
         ImportError: There is nothing at that path.
     """
     request = http_request(request)
-    path = conf.get("FACTORY_CLASS")
+    path = conf.get("FACTORY_CLASS", now)
     default = path in DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
     if default and asked is not None and not asked():

@@ -22,14 +22,12 @@ from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import OwnThread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from django.http import HttpRequest
 
     from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.handshake.upgrade_request import UpgradeRequest
     from dwebsocket.runners.handler import Handled
     from dwebsocket.runners.handler_threads import Home
-    from dwebsocket.servers.handshake import Handshake
     from dwebsocket.websocket import WebSocket
 
 _NORMAL = 1000
@@ -41,18 +39,10 @@ class HandlerStart(Start):
 
     __slots__ = ("_handler", "_has_loop", "_home")
 
-    def __init__(
-        self,
-        handler: Handled,
-        handshake: Handshake,
-        view: life.Detached,
-        wrapping: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        super().__init__(handshake, view, wrapping, args, kwargs)
+    def __init__(self, handler: Handled, asked: UpgradeRequest) -> None:
+        super().__init__(asked)
         self._handler = handler
-        self._has_loop = handshake.has_loop
+        self._has_loop = asked.handshake.has_loop
         # Now, on a thread of the server: the hub of green threads is that thread's. A coroutine
         # that asks `connect` may be on another one.
         self._home = None if handler._plan.in_loop else self._find_home()

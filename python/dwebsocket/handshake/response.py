@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
 
 from dwebsocket import _core, conf
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.groups.of_view import Joins
     from dwebsocket.handshake.start import Start
-    from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.handshake.upgrade_request import UpgradeRequest
     from dwebsocket.users import registry
     from dwebsocket.websocket import WebSocket
 
@@ -89,21 +89,18 @@ class UpgradeResponse(HttpResponse):
 
     def __init__(
         self,
-        *,
-        request: HttpRequest,
-        handshake: Handshake,
+        asked: UpgradeRequest,
         permit: _core.Permit,
-        options: conf.Options,
         websocket: WebSocket,
         start: Start,
         visitor: registry.Visitor | None,
         joins: Joins,
     ) -> None:
         super().__init__(content_type=_CONTENT_TYPE)
-        self._request = request
-        self._handshake = handshake
+        self._request = asked.request
+        self._handshake = asked.handshake
         self._permit: _core.Permit | None = permit
-        self._options = options
+        self._options = asked.options
         self._websocket = websocket
         if websocket._transport != "websocket":
             self.status_code = 200

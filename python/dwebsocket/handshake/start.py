@@ -19,13 +19,11 @@ from dwebsocket.runners import view as life
 from dwebsocket.telemetry import tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from django.http import HttpRequest
 
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.api.waiting.waiter import Call
-    from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.handshake.upgrade_request import UpgradeRequest
     from dwebsocket.websocket import WebSocket
 
 _NO_ARGUMENTS: life.Arguments = ((), {})
@@ -45,21 +43,16 @@ class Start:
         "view",
     )
 
-    def __init__(
-        self,
-        handshake: Handshake,
-        view: life.Detached,
-        wrapping: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        self.runner = runner_of(handshake.concurrency)
+    def __init__(self, asked: UpgradeRequest) -> None:
+        view, given, args, kwargs = asked.view, asked.given, asked.args, asked.kwargs
+        assert view is not None
+        self.runner = runner_of(asked.handshake.concurrency)
         self.view = view
-        self._call = view.call if wrapping is None else _passing(wrapping, view.call)
+        self._call = view.call if given is asked.request else _passing(given, view.call)
         if not view.is_async and (hidden := hidden_variables()) is not None:
             # It stands above our decorator, and the view runs on another stack.
             self._call = sensitive_variables(*hidden)(self._call)
-        self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
+        self._run_async = loop.SERVER_TASKS.run if asked.handshake.has_loop else loop.run
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()

@@ -7,33 +7,44 @@ from typing import TYPE_CHECKING
 from asgiref.sync import sync_to_async
 
 from dwebsocket.factory import WebSocketFactory
-from dwebsocket.handshake.judge import Asked, judge
+from dwebsocket.handshake import fallback, site_report
 from dwebsocket.handshake.response import UpgradeResponse
+from dwebsocket.handshake.upgrade_request import UpgradeRequest
+from dwebsocket.handshake.validate import validate
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.http.response import HttpResponseBase
 
+__all__ = ["UpgradeRequest", "aupgrade", "is_ours", "upgrade", "upgrade_inline"]
+
 # Stands for a view that runs in the server's worker: nothing is started for it.
 _INLINE = Detached(lambda request: None)
 
 
-def upgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
+def upgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase | None:
     """
-    Judges a handshake and gives the response that upgrades it, or one that refuses.
+    Validates a handshake and gives the response that upgrades it, or one that refuses.
+
+    Answers other requests of the fallback, too.
 
     Args:
-        asked: The handshake, even a malformed one, and its view.
+        asked: The request.
         accept: With False the view starts now, and this waits for its decision. On a green thread
             only for a sync view: events of an event loop wake no hub.
+
+    Returns:
+        None when the view is to answer the request.
 
     Raises:
         ImproperlyConfigured: A setting is invalid.
         DisallowedHost: As any request with a Host that is not the site's.
         Exception: Anything that a view without ``accept`` lets through.
     """
-    response = judge(asked)
+    if not is_ours(asked):
+        return None
+    response = _answer(asked)
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view(in_loop=False) as decision:
@@ -41,15 +52,17 @@ def upgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
     return response.conclude()
 
 
-async def aupgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
+async def aupgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase | None:
     """
-    As :func:`upgrade`, for async views: judges on the request's own thread, waits in the loop.
+    As :func:`upgrade`, for async views: validates on the request's own thread, waits in the loop.
 
     Raises:
         ImproperlyConfigured, DisallowedHost, Exception: As :func:`upgrade`.
     """
+    if not is_ours(asked):
+        return None
     # On the request's own thread: some servers need that, and it may query the database.
-    response = await sync_to_async(judge)(asked)
+    response = await sync_to_async(_answer)(asked)
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view(in_loop=True) as decision:
@@ -59,7 +72,7 @@ async def aupgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
 
 def upgrade_inline(request: HttpRequest) -> HttpResponse:
     """
-    Judges a handshake whose view runs in the server's worker.
+    Validates a handshake whose view runs in the server's worker.
 
     Returns:
         A refusal, or an :class:`UpgradeResponse` for :meth:`~UpgradeResponse.open_inline`.
@@ -67,4 +80,20 @@ def upgrade_inline(request: HttpRequest) -> HttpResponse:
     Raises:
         ImproperlyConfigured, DisallowedHost: As :func:`upgrade`.
     """
-    return judge(Asked(request, WebSocketFactory(request), _INLINE, (), {}, {}))
+    asked = UpgradeRequest(request, _INLINE, (), {}, {})
+    asked.factory = WebSocketFactory(request)
+    return site_report.answer(asked.request, asked.options) or validate(asked)
+
+
+def is_ours(asked: UpgradeRequest) -> bool:
+    """Whether a request is a handshake, or another one of the fallback."""
+    return fallback.asks(asked) or asked.is_handshake()
+
+
+def _answer(asked: UpgradeRequest) -> HttpResponse | None:
+    if asked.factory is None:
+        response = fallback.answer(asked.request, asked.options)
+        # Only now it is noted as a handshake, if it is one.
+        if response is not None or not asked.is_handshake():
+            return response
+    return site_report.answer(asked.request, asked.options) or validate(asked)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     Headers = list[tuple[str, str]]
     # Groups, a name, and the member's key.
     Memberships = list[tuple[_core.Groups, str, bytes]]
-    # The status, the reason, and the level of the log if it is not a warning.
-    Refusal = tuple[int, str] | tuple[int, str, str]
+    # The status, the reason, and two that may be left out: the level of the log, a warning, and the
+    # cause for counters, that of the status.
+    Refusal = tuple[int, str] | tuple[int, str, str] | tuple[int, str, str, str]
 
 
 # ``beat=20`` in the URL. One that is no such number is the application's own.

@@ -1,0 +1,106 @@
+"""A handshake, with all that its validation and its view need to know of it."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import conf
+from dwebsocket.groups.of_view import ViewGroups
+from dwebsocket.handshake import posting
+from dwebsocket.handshake.attributes import has_websocket, prepare
+from dwebsocket.request import http_request, transport_of
+from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
+from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
+from dwebsocket.servers.wsgi import WsgiHandshake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from django.http import HttpRequest
+
+    from dwebsocket.factory import WebSocketFactory
+    from dwebsocket.runners.view import Detached
+    from dwebsocket.servers.handshake import Handshake
+
+_NO_GROUPS = ViewGroups("", ())
+# The handshakes of the fallback.
+_UNDER_WSGI = {"sse": EventStreamHandshake, "polling": PollingHandshake}
+_UNDER_ASGI = {"sse": AsgiEventStreamHandshake, "polling": AsgiPollingHandshake}
+
+
+class UpgradeRequest:
+    """
+    A request to a view that takes WebSockets, and that view.
+
+    Attributes:
+        given: What the view gets: Django's request, or one that wraps it.
+        request: Django's.
+        view: Run behind the WebSocket as ``view.call(given, *args, **kwargs)``. None where the view
+            takes no GET, so that nothing is a handshake.
+        groups: The groups of this view's decorator.
+        new_start: Makes what starts the view, if that is no ``Start``.
+        now: The project's settings.
+        factory: Makes the WebSocket; known when this :meth:`is_handshake`.
+    """
+
+    __slots__ = (
+        *("_handshake", "_options", "_overrides", "args", "factory", "given"),
+        *("groups", "kwargs", "new_start", "now", "request", "view"),
+    )
+
+    def __init__(
+        self,
+        given: Any,
+        view: Detached | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        overrides: Mapping[str, Any],
+        groups: ViewGroups | None = None,
+        new_start: Callable[[UpgradeRequest], Any] | None = None,
+    ) -> None:
+        """``overrides`` are options of this view that differ from the settings."""
+        self.given = given
+        self.request: HttpRequest = http_request(given)
+        self.view, self.args, self.kwargs = view, args, kwargs
+        self._overrides = overrides
+        self.groups, self.new_start = groups or _NO_GROUPS, new_start
+        self.now = conf.present()
+        self.factory: WebSocketFactory | None = None
+        self._options: conf.Options | None = None
+        self._handshake: Handshake | None = None
+
+    @property
+    def options(self) -> conf.Options:
+        """The view's. Raises ``ImproperlyConfigured`` where a setting is invalid."""
+        if self._options is None:
+            self._options = conf.Options.current(self._overrides, self.now)
+        return self._options
+
+    @property
+    def handshake(self) -> Handshake:
+        """The steps to the connection, by the server and the transport."""
+        if self._handshake is None:
+            self._handshake = _handshake_of(self.request)
+        return self._handshake
+
+    def is_handshake(self) -> bool:
+        """Whether it is a handshake, even a malformed one, whose WebSocket nobody has taken yet."""
+        if self.view is not None and not has_websocket(self.request):
+            self.factory = prepare(self.request, self.now)
+        return self.factory is not None
+
+
+def _handshake_of(request: HttpRequest) -> Handshake:
+    # Only requests of ASGI servers have a scope.
+    scope = request.__dict__.get("scope")
+    transport = transport_of(request)
+    if transport != "websocket":
+        kind = (_UNDER_WSGI if scope is None else _UNDER_ASGI)[transport]
+        return kind(request, scope, functools.partial(posting.address, request))
+    if scope is not None:
+        handshake = scope.get(SCOPE_KEY)
+        if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):
+            return handshake
+    return WsgiHandshake(request.method or "", request.META, scope)
