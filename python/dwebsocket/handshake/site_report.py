@@ -203,7 +203,7 @@ def _server(request: HttpRequest) -> dict[str, Any]:
             "kept": _kept(request),
         }
         if isinstance(handshake := _handshake(request), NativeHandshake):
-            departure = handshake.departure()(terminated=True)
+            departure = handshake.client.departure()(terminated=True)
             server |= {"timeout_s": departure.timeout_s, "limit": departure.limit}
         return server
     software = request.META.get("SERVER_SOFTWARE", "")

@@ -46,7 +46,7 @@ class Start:
     def __init__(self, asked: UpgradeRequest) -> None:
         view, given, args, kwargs = asked.view, asked.given, asked.args, asked.kwargs
         assert view is not None
-        self.runner = runner_of(asked.handshake.concurrency)
+        self.runner = runner_of(asked.handshake.client.concurrency)
         self.view = view
         self._call = view.call if given is asked.request else _passing(given, view.call)
         if not view.is_async and (hidden := hidden_variables()) is not None:

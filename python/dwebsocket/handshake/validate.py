@@ -169,9 +169,9 @@ def _resources(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
     try:
         if not shutdown.has_begun():
             shutdown.begin(
-                dies_of_sigterm=handshake.dies_of_sigterm,
-                departure=handshake.departure,
-                at_exit=handshake.at_exit,
+                dies_of_sigterm=handshake.client.dies_of_sigterm,
+                departure=handshake.client.departure,
+                at_exit=handshake.client.at_exit,
             )
         handshake.prepare()
         reserved.joins = asked.groups.joins(asked.given, asked.args, asked.kwargs, user)

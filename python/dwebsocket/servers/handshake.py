@@ -9,7 +9,7 @@ The client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`, an
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.api.connection import Connection
     from dwebsocket.conf import Options
-    from dwebsocket.servers.contract import Depart, Exit
+    from dwebsocket.servers.contract import Client
 
     Headers = list[tuple[str, str]]
     # Groups, a name, and the member's key.
@@ -50,21 +50,8 @@ class Handshake(Protocol):
     #: The subprotocols that the client offers, once judged.
     offered: list[str]
 
-    @property
-    def concurrency(self) -> Literal["thread", "gevent", "eventlet"]:
-        """As :attr:`dwebsocket.servers.contract.Client.concurrency`. Known once found."""
-
-    @property
-    def dies_of_sigterm(self) -> bool:
-        """As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`. Known once found."""
-
-    @property
-    def departure(self) -> Callable[[], Depart]:
-        """As :attr:`dwebsocket.servers.contract.Client.departure`. Known once found."""
-
-    @property
-    def at_exit(self) -> Exit | None:
-        """As :attr:`dwebsocket.servers.contract.Client.at_exit`. Known once found."""
+    #: What is known of the client's server, once found.
+    client: Client
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket.conf import Options
-    from dwebsocket.servers.contract import Client, Depart, Environ, Exit
+    from dwebsocket.servers.contract import Client, Environ
     from dwebsocket.servers.handshake import Headers, Memberships, Refusal
     from dwebsocket.servers.takeover import Takeover
     from dwebsocket.servers.tls import TlsTakeover
@@ -25,7 +25,7 @@ class WsgiHandshake:
 
     has_loop = False
     # Known after `find` and `prepare`.
-    _client: Client
+    client: Client
     _takeover: Takeover | TlsTakeover | None = None
 
     def __init__(self, method: str, environ: Environ, scope: Mapping[str, Any] | None) -> None:
@@ -44,26 +44,6 @@ class WsgiHandshake:
         self._accept_key = ""
 
     @property
-    def concurrency(self) -> Literal["thread", "gevent", "eventlet"]:
-        """:attr:`Client.concurrency` of the server's client. Known once found."""
-        return self._client.concurrency
-
-    @property
-    def dies_of_sigterm(self) -> bool:
-        """:attr:`Client.dies_of_sigterm` of the server's client. Known once found."""
-        return self._client.dies_of_sigterm
-
-    @property
-    def departure(self) -> Callable[[], Depart]:
-        """:attr:`Client.departure` of the server's client. Known once found."""
-        return self._client.departure
-
-    @property
-    def at_exit(self) -> Exit | None:
-        """:attr:`Client.at_exit` of the server's client. Known once found."""
-        return self._client.at_exit
-
-    @property
     def size(self) -> int:
         """Bytes of its path, query and headers."""
         return sum(
@@ -78,7 +58,7 @@ class WsgiHandshake:
     def body(self) -> tuple[bytes, ...]:
         """Empty; one empty chunk for servers that write the head only after the close."""
         # The placeholder is closed with the response, so the server must write its head before.
-        return (b"",) if self._client.head_follows_close else ()
+        return (b"",) if self.client.head_follows_close else ()
 
     def judge(self) -> Refusal | None:
         """Judges the headers (RFC 6455 section 4.2.1)."""
@@ -129,7 +109,7 @@ class WsgiHandshake:
                 "plain HTTP. Install and enable its WebSocket support (for uvicorn: pip install "
                 "websockets, and not --ws none)."
             )
-        self._client = find_client(self._environ)
+        self.client = find_client(self._environ)
 
     def prepare(self) -> None:
         """
@@ -139,7 +119,7 @@ class WsgiHandshake:
             OSError: There are no more descriptors or threads, or the client has gone.
         """
         _core.prepare()
-        self._takeover = prepare_takeover(self._client)
+        self._takeover = prepare_takeover(self.client)
 
     def open(
         self,

@@ -162,7 +162,7 @@ class AsgiFallbackHandshake(FallbackHandshake):
         """
         self._exchange = Exchange.of(self._scope or {})
         # Nothing is taken from the server.
-        self._client = Client("an ASGI server", -1, bytes, lambda: None)
+        self.client = Client("an ASGI server", -1, bytes, lambda: None)
 
     def prepare(self) -> None:
         """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.servers.asgi.connection import AsgiConnection
-from dwebsocket.servers.contract import unknown_departure
+from dwebsocket.servers.contract import Client
 from dwebsocket.servers.rate import Meter
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ SCOPE_KEY = "dwebsocket.handshake"
 class AsgiHandshake:
     """See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop."""
 
-    concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
-    dies_of_sigterm = False
-    departure = staticmethod(unknown_departure)
-    at_exit = None
+    client = Client("an ASGI server", -1, bytes, lambda: None)
     body = ()
     has_loop = True
 

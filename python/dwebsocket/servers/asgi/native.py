@@ -81,7 +81,7 @@ class NativeHandshake(WsgiHandshake):
         self.connection: _core.Connection | None = None
         # Of the server's.
         self._is_over = False
-        self._client = Client(
+        self.client = Client(
             server=served.server,
             descriptor=served.descriptor,
             read_early=served.take_early,
