@@ -99,7 +99,7 @@ def accept_websocket(
     """
     Lets a view take WebSockets as well as plain HTTP requests.
 
-    A handshake is judged before the view starts. The view then runs detached from the server, on
+    A handshake is validated before the view starts. The view then runs detached from the server, on
     its own thread, and talks through ``request.websocket``; for a plain request that is None and
     ``request.is_websocket()`` is False. When the view returns the connection is closed with 1000.
 

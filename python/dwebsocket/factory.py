@@ -39,7 +39,7 @@ class WebSocketFactory:
         """
         Whether the client asks for a WebSocket, even by a malformed handshake, or for its fallback.
 
-        It is the request's ``is_websocket()``. A request for which it is True is judged as a
+        It is the request's ``is_websocket()``. A request for which it is True is validated as a
         handshake; any other one reaches the view as plain HTTP.
         """
         scope = self.request.__dict__.get("scope")

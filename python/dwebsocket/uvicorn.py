@@ -343,14 +343,14 @@ class WebSocketProtocol(asyncio.Protocol):
         largest = conf.Admission.current().max_handshake_size
         if largest is not None and self._handshake.size > largest:
             return 431, _PHRASES[431]
-        if (refusal := self._handshake.judge()) is not None:
+        if (refusal := self._handshake.validate()) is not None:
             return refusal[0], str(refusal[1]).encode()
         if not self._may_connect():
             return 403, _PHRASES[403]
         return (503, _PHRASES[503]) if _core.is_leaving() else None
 
     def _may_connect(self) -> bool:
-        """Judges the Origin, where that is not left to the application."""
+        """Validates the Origin, where that is not left to the application."""
         options = self._options
         is_ours = "allowed_origins" in self._keywords or not environment.has_django()
         if not (is_ours and options.allowed_origins):

@@ -132,9 +132,9 @@ def test_unknown_server_keeps_its_connection(send: Any) -> None:
 def test_judges_as_under_wsgi() -> None:
     """Repeated headers are one, and the size counts path, query and headers."""
     handshake, _ = begin()
-    assert handshake.judge() is None
+    assert handshake.validate() is None
     assert handshake.offered == ["chat", "json"]
     assert handshake.size > len("/there/") + len("a=1")
     malformed, _ = begin(headers=[*SCOPE["headers"][:-2], (b"sec-websocket-key", b"short")])
-    status, _ = malformed.judge()
+    status, _ = malformed.validate()
     assert status == 400

@@ -103,7 +103,7 @@ def _size(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
 
 
 def _headers(asked: UpgradeRequest, _: _Reservation) -> Refusal | None:
-    return asked.handshake.judge()
+    return asked.handshake.validate()
 
 
 def _origin(asked: UpgradeRequest, _: _Reservation) -> Refusal | None:

@@ -53,9 +53,9 @@ class FallbackHandshake(WsgiHandshake):
         self._wanted = request.GET.getlist("protocol")
         self._new_address = new_address
 
-    def judge(self) -> Refusal | None:
-        """Judges the subprotocols that the URL offers."""
-        if (refusal := self._judge_version()) is not None:
+    def validate(self) -> Refusal | None:
+        """Validates the subprotocols that the URL offers."""
+        if (refusal := self._validate_version()) is not None:
             return refusal
         if len({*self._wanted}) < len(self._wanted) or not all(map(_core.is_token, self._wanted)):
             return 400, "protocol must be different tokens"

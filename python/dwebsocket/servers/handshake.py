@@ -47,7 +47,7 @@ def begin_beat(connection: Connection, query: str) -> None:
 class Handshake(Protocol):
     """The steps from one request to its connection. Each is called once, in this order."""
 
-    #: The subprotocols that the client offers, once judged.
+    #: The subprotocols that the client offers, once validated.
     offered: list[str]
 
     #: What is known of the client's server, once found.
@@ -65,8 +65,8 @@ class Handshake(Protocol):
     def has_loop(self) -> bool:
         """Whether :meth:`open` is called in an event loop, in which async views also run."""
 
-    def judge(self) -> Refusal | None:
-        """Judges the request's headers; None when they are a valid opening handshake."""
+    def validate(self) -> Refusal | None:
+        """Validates the request's headers; None when they are a valid opening handshake."""
 
     def find(self) -> None:
         """

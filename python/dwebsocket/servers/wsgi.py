@@ -60,10 +60,10 @@ class WsgiHandshake:
         # The placeholder is closed with the response, so the server must write its head before.
         return (b"",) if self.client.head_follows_close else ()
 
-    def judge(self) -> Refusal | None:
-        """Judges the headers (RFC 6455 section 4.2.1)."""
+    def validate(self) -> Refusal | None:
+        """Validates the headers (RFC 6455 section 4.2.1)."""
         environ = self._environ
-        if (refusal := self._judge_version()) is not None:
+        if (refusal := self._validate_version()) is not None:
             return refusal
         # From the environ: Django upper-cases its `request.method`.
         method = environ.get("REQUEST_METHOD", self._method)
@@ -86,7 +86,7 @@ class WsgiHandshake:
         self._accept_key = answer
         return None
 
-    def _judge_version(self) -> Refusal | None:
+    def _validate_version(self) -> Refusal | None:
         """Refuses what is no connection of its own."""
         if self._http_version() >= (2, 0):
             # HTTP/2 has no Upgrade header to judge: the server's family raises the reason.

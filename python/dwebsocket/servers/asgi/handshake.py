@@ -52,8 +52,8 @@ class AsgiHandshake:
         headers = [part for header in scope.get("headers") or () for part in header]
         return sum(map(len, (scope["path"], scope.get("query_string") or b"", *headers)))
 
-    def judge(self) -> Refusal | None:
-        """Judges the headers again, as the server may be lenient; over HTTP/2 there are none."""
+    def validate(self) -> Refusal | None:
+        """Validates the headers again, as the server may be lenient; over HTTP/2 there are none."""
         fields: dict[str, list[str]] = {}
         for name, value in self._scope.get("headers") or ():
             fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))

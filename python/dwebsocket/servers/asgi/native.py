@@ -133,7 +133,7 @@ class NativeHandshake(WsgiHandshake):
 
 
 def _environ_of(scope: Mapping[str, Any], http_version: str | None, method: str) -> dict[str, Any]:
-    """Gives what a handshake is judged by, as a WSGI server has it."""
+    """Gives what a handshake is validated by, as a WSGI server has it."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SERVER_PROTOCOL": f"HTTP/{http_version or scope.get('http_version', '1.1')}",
