@@ -286,17 +286,13 @@ class Joins:
                 the group of the user it is tried again later.
         """
         _release_dropped()
-        try:
-            for each in self._of_user:
-                backend = backends.backend(each.using)
-                backend.hold_soon(each.name)
-                self._held.append((backend, [each.name]))
-            self._held += holding.hold(self._groups)
-            # Their messages come from now on, so that a backend that is away is known in time.
-            self._held_recorded = holding.hold(self._recorded)
-        except BaseException:
-            self.release()
-            raise
+        for each in self._of_user:
+            backend = backends.backend(each.using)
+            backend.hold_soon(each.name)
+            self._held.append((backend, [each.name]))
+        self._held += holding.hold(self._groups)
+        # Their messages come from now on, so that a backend that is away is known in time.
+        self._held_recorded = holding.hold(self._recorded)
 
     def release_with(self, response: object) -> None:
         """Releases when ``response`` is freed and has neither opened a connection nor given up."""

@@ -61,25 +61,28 @@ class _Reservation:
 
     __slots__ = ("admission", "joins", "permit", "visitor", "websocket")
 
-    joins: Joins
     websocket: WebSocket
 
     def __init__(self, admission: conf.Admission) -> None:
         self.admission = admission
         self.permit: _core.Permit | None = None
         self.visitor: registry.Visitor | None = None
+        self.joins: Joins | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.permit is not None:
+            if self.joins is not None:
+                self.joins.release()
             self.websocket._leave()
             self.permit.release()
 
     def hand_over(self, asked: UpgradeRequest) -> UpgradeResponse:
         """Gives the response, which has all of it from now on."""
         assert self.permit is not None
+        assert self.joins is not None
         start = (asked.new_start or Start)(asked)
         websocket, visitor, joins = self.websocket, self.visitor, self.joins
         response = UpgradeResponse(asked, self.permit, websocket, start, visitor, joins)
