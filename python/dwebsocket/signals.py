@@ -23,7 +23,7 @@ from django.dispatch import Signal
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -217,10 +217,4 @@ def _work() -> None:
         _log.error("%s signals about WebSockets were dropped: their receivers took long.", dropped)
 
 
-def _forget_parents_calls() -> None:
-    global _dropped, _is_at_work, _lock
-    _lock, _dropped, _is_at_work = unpatched.lock(), 0, False
-    _waiting.clear()
-
-
-at_fork(_forget_parents_calls)
+renew_at_fork(globals(), _lock=unpatched.lock, _dropped=int, _is_at_work=bool, _waiting=deque)

@@ -129,6 +129,16 @@ def test_users_and_forks_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -
     system.at_fork(lambda: None)
 
 
+def test_a_child_has_new_values_and_keeps_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They replace what the names of a module stood for in the parent."""
+    hooks: list[Any] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda after_in_child: hooks.append(after_in_child))
+    names = {"_calls": [1], "_open": 2, "other": 3}
+    system.renew_at_fork(names, _calls=list, _open=int)
+    hooks[0]()
+    assert names == {"_calls": [], "_open": 0, "other": 3}
+
+
 def test_a_worker_of_gunicorn_assumes_that_the_site_goes_on_where_it_cannot_look(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

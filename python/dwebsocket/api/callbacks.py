@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -215,9 +215,4 @@ def dismiss(timeout: float) -> bool:
     return _thread.dismiss(timeout)
 
 
-def _forget_parents_thread() -> None:
-    global _thread
-    _thread = CallbackThread()
-
-
-at_fork(_forget_parents_thread)
+renew_at_fork(globals(), _thread=CallbackThread)

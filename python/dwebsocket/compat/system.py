@@ -55,6 +55,17 @@ def at_fork(after_in_child: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=after_in_child)
 
 
+def renew_at_fork(names: dict[str, Any], **makers: Callable[[], object]) -> None:
+    """
+    Gives names of a module new values in each forked child, which drop those of the parent.
+
+    Args:
+        names: The module's ``globals()``.
+        **makers: Makes the value, for each name.
+    """
+    at_fork(lambda: names.update({name: make() for name, make in makers.items()}))
+
+
 def user_id() -> int:
     """Gives the number of the user as whom this process acts; 0 where users have none."""
     return os.geteuid() if hasattr(os, "geteuid") else 0

@@ -13,7 +13,7 @@ from dwebsocket import conf
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django import is_in_test_environment
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups.backend import Backend
 
@@ -190,9 +190,4 @@ def replaced(make: Make) -> AbstractContextManager[None]:
     return swapped(Backends(make))
 
 
-def _forget_parents_backends() -> None:
-    global _backends
-    _backends = _backends.anew()
-
-
-at_fork(_forget_parents_backends)
+renew_at_fork(globals(), _backends=lambda: _backends.anew())

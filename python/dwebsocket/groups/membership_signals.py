@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 from dwebsocket import signals
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.groups import backends, names
 
 if TYPE_CHECKING:
@@ -132,12 +132,7 @@ def _add(websocket: Base) -> None:
         _joined.add(websocket)
 
 
-def _forget_parents_lock() -> None:
-    global _lock
-    _lock = unpatched.lock()
-
-
-at_fork(_forget_parents_lock)
+renew_at_fork(globals(), _lock=unpatched.lock)
 
 
 def _leave_at_end(websocket: Base) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import (
     backends,
@@ -409,12 +409,7 @@ def _release_dropped() -> None:
         response.joins.release()
 
 
-def _forget_parents_responses() -> None:
-    _responses.clear()
-    _dropped.clear()
-
-
-at_fork(_forget_parents_responses)
+renew_at_fork(globals(), _responses=set, _dropped=deque)
 
 
 def _aliases() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 
 
 class Owner(Protocol):
@@ -60,10 +60,4 @@ def are_present(using: str, name: str) -> bool:
     return (using, name) in _present
 
 
-def _forget_parents_seats() -> None:
-    global _owners, _lock
-    _owners, _lock = WeakValueDictionary(), unpatched.lock()
-    _present.clear()
-
-
-at_fork(_forget_parents_seats)
+renew_at_fork(globals(), _owners=WeakValueDictionary, _lock=unpatched.lock, _present=Counter)

@@ -321,10 +321,6 @@ def _rest() -> Line:
 _threads: dict[int, ApplicationThreads] = {}
 
 
-def _forget_parents_threads() -> None:
-    _threads.clear()
-    _rest.cache_clear()
-
-
-at_fork(_forget_parents_threads)
+at_fork(_threads.clear)
+at_fork(_rest.cache_clear)
 asgiref.exchange_one_thread(_Rest)

@@ -25,7 +25,7 @@ from dwebsocket.api.base import own_websocket
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import current_context, use_context
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.request import database
 
 if TYPE_CHECKING:
@@ -362,9 +362,4 @@ class Worker:
 _threads = Threads(MOST_THREADS)
 
 
-def _forget_parents_threads() -> None:
-    global _threads
-    _threads = Threads(MOST_THREADS)
-
-
-at_fork(_forget_parents_threads)
+renew_at_fork(globals(), _threads=lambda: Threads(MOST_THREADS))

@@ -26,7 +26,7 @@ from dwebsocket.api.base import own_websocket, set_own_websocket
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.request import context, database, http_request
 from dwebsocket.runners import handler_context, handler_threads, loop
@@ -717,9 +717,4 @@ def is_busy() -> bool:
     return _open > 0
 
 
-def _forget_parents_handlers() -> None:
-    global _lock, _open, _ended
-    _lock, _open, _ended = unpatched.lock(), 0, None
-
-
-at_fork(_forget_parents_handlers)
+renew_at_fork(globals(), _lock=unpatched.lock, _open=int, _ended=lambda: None)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.compat.without_engine.hub import Hub as GreenHub
 from dwebsocket.request import database
 
@@ -263,9 +263,4 @@ def home() -> HandlerThreads:
     return _threads
 
 
-def _forget_parents_threads() -> None:
-    global _threads
-    _threads = HandlerThreads()
-
-
-at_fork(_forget_parents_threads)
+renew_at_fork(globals(), _threads=HandlerThreads)

@@ -19,7 +19,7 @@ from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import at_fork, renew_at_fork
 from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
 from dwebsocket.runners.executor import SystemExecutor
@@ -247,10 +247,5 @@ def dismiss(timeout: float) -> bool:
     return _loop.dismiss(timeout)
 
 
-def _forget_parents_loop() -> None:
-    global _loop
-    _loop = BackgroundLoop()
-
-
-at_fork(_forget_parents_loop)
+renew_at_fork(globals(), _loop=BackgroundLoop)
 at_fork(SERVER_TASKS.forget_parents_tasks)

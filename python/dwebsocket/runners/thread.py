@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.compat.threading import forget_current_thread
 from dwebsocket.request import database
 
@@ -137,9 +137,4 @@ class _ThreadRunner:
 RUNNER = _ThreadRunner()
 
 
-def _forget_parents_threads() -> None:
-    global _threads
-    _threads = ViewThreads()
-
-
-at_fork(_forget_parents_threads)
+renew_at_fork(globals(), _threads=ViewThreads)

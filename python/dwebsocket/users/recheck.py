@@ -21,7 +21,7 @@ from dwebsocket import conf
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.request import database, worlds
 from dwebsocket.telemetry import clock
 from dwebsocket.users import announcements, authentication, registry
@@ -336,9 +336,4 @@ def _stop_if_idle() -> None:
 registry.tell_of_leaving(_stop_if_idle)
 
 
-def _forget_parents_schedule() -> None:
-    global _schedule
-    _schedule = Schedule()
-
-
-at_fork(_forget_parents_schedule)
+renew_at_fork(globals(), _schedule=Schedule)

@@ -23,7 +23,7 @@ from dwebsocket import conf
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.request import worlds
 
 if TYPE_CHECKING:
@@ -364,9 +364,4 @@ def close_here(user: Any, code: int, reason: str) -> int:
     return len(visitors)
 
 
-def _forget_parents_visitors() -> None:
-    global _register
-    _register = _Register()
-
-
-at_fork(_forget_parents_visitors)
+renew_at_fork(globals(), _register=_Register)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket.api.waiting.loop_hub import settle
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,9 +156,4 @@ class FairLock:
                 return
 
 
-def _forget_parents_calls() -> None:
-    global _calls
-    _calls = LongCalls(_MOST_THREADS)
-
-
-at_fork(_forget_parents_calls)
+renew_at_fork(globals(), _calls=lambda: LongCalls(_MOST_THREADS))

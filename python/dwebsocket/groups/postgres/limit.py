@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.api import callbacks
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.system import monotonic, renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,9 +143,4 @@ class Limit:
             connection.settings_dict = settings
 
 
-def _forget_parents_calls() -> None:
-    global _watchdog
-    _watchdog = Watchdog()
-
-
-at_fork(_forget_parents_calls)
+renew_at_fork(globals(), _watchdog=Watchdog)
