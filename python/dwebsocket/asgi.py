@@ -36,7 +36,7 @@ from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.handshake import preloading
-from dwebsocket.handshake.polling import HeldResponse
+from dwebsocket.handshake.fallback.polling import HeldResponse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import shutdown
 from dwebsocket.runners.loop import SERVER_TASKS

@@ -14,7 +14,7 @@ from dwebsocket import (
     group,
     require_websocket,
 )
-from dwebsocket.handshake import forwarding
+from dwebsocket.handshake.fallback import forwarding
 
 _poll = forwarding.poll
 

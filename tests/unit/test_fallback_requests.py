@@ -9,7 +9,8 @@ from django.test import RequestFactory
 
 from dwebsocket import _core, conf
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.handshake import fallback, forwarding, posting
+from dwebsocket.handshake import fallback
+from dwebsocket.handshake.fallback import forwarding, posting
 from dwebsocket.telemetry import clock
 from dwebsocket.testing import websockets_of_a_test
 
@@ -100,7 +101,9 @@ class TestOtherProcesses:
         name = new_id()
         monkeypatch.setattr(forwarding.node(), "number", b"other.")
         monkeypatch.setattr(forwarding.node(), "ask", ask)
-        monkeypatch.setattr("dwebsocket.handshake.polling._held_of", lambda request: Held())
+        monkeypatch.setattr(
+            "dwebsocket.handshake.fallback.polling._held_of", lambda request: Held()
+        )
         for response in (post(ONE, name), poll(name)):
             assert response.status_code == status
             assert response.get("Retry-After") == ("1" if status == 503 else None)

@@ -22,7 +22,8 @@ from worldly import SEEN
 import dwebsocket
 from dwebsocket import UsageError, WebSocket, conf, signals
 from dwebsocket.groups import backends, names
-from dwebsocket.handshake import fallback, posting
+from dwebsocket.handshake import fallback
+from dwebsocket.handshake.fallback import posting
 from dwebsocket.operations import listing
 from dwebsocket.request import worlds
 from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
 from dwebsocket.groups.of_view import ViewGroups
-from dwebsocket.handshake import posting
 from dwebsocket.handshake.attributes import has_websocket, prepare
+from dwebsocket.handshake.fallback import posting
 from dwebsocket.request import http_request, transport_of
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake

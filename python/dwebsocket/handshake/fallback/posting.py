@@ -20,7 +20,8 @@ from django.utils.crypto import salted_hmac
 
 from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.handshake import forwarding, origin
+from dwebsocket.handshake import origin
+from dwebsocket.handshake.fallback import forwarding
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.telemetry import clock
 from dwebsocket.users.registry import Who

@@ -3,9 +3,8 @@ The fallback at the URL of a view: clients whose WebSockets do not open use HTTP
 
 ``GET ?transport=sse`` opens a connection whose messages to the client are server-sent events, and
 ``GET ?transport=polling`` one whose client then polls by ``GET ?transport=polling&id=…&ack=…``
-(:mod:`dwebsocket.handshake.polling`). The first two are validated as any handshake. ``POST
-?transport=…&id=…`` brings messages from the client (:mod:`dwebsocket.handshake.posting`). Other
-requests are the view's, as before.
+(:mod:`.polling`). The first two are validated as any handshake. ``POST ?transport=…&id=…`` brings
+messages from the client (:mod:`.posting`). Other requests are the view's, as before.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from django.middleware.csrf import get_token
 from dwebsocket import conf
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.handshake import forwarding, polling, posting
 from dwebsocket.handshake.attributes import has_websocket
+from dwebsocket.handshake.fallback import forwarding, polling, posting
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.request import ask_for, worlds
 

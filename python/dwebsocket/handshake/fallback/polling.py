@@ -2,7 +2,7 @@
 Polls of the fallback: GET requests that bring a client what has come since the last one.
 
 The engine answers them, at once or when there is something to bring, wherever the connection is
-(see :mod:`dwebsocket.handshake.forwarding`): so answers that clients do not read are counted, and
+(see :mod:`.forwarding`): so answers that clients do not read are counted, and
 there is one for each connection.
 """
 
@@ -17,7 +17,8 @@ from django.http import HttpResponse
 from dwebsocket import _core
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
-from dwebsocket.handshake import forwarding, origin, posting
+from dwebsocket.handshake import origin
+from dwebsocket.handshake.fallback import forwarding, posting
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.servers.asgi.fallback import AsgiHeldRequest
 from dwebsocket.servers.fallback import HeldRequest
