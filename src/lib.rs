@@ -16,6 +16,7 @@ mod _core {
     #[pymodule_export]
     use crate::binding::{
         call::{Call, Wait},
+        carrier::{Carrier, open_carried},
         connection::{PyConnection, PyPing},
         dial::{Dialer, PyDial, PyTls},
         exchange::Exchange,

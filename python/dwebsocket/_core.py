@@ -81,6 +81,9 @@ _TAKEOVER = "A WebSocket under this server"
 class Call(Missing, what="A backend of groups between processes"): ...
 
 
+class Carrier(Missing, what=_TAKEOVER): ...
+
+
 class Compression(Missing, what=_TAKEOVER, makers=("negotiate",)): ...
 
 
@@ -170,4 +173,6 @@ ended = in_room = unavailable("Rooms")
 event_stream_head = fallback_opened = open_polled = poll = polling_head = post = unavailable(
     _FALLBACK
 )
-adopt = die_of_sigterm = discard = on_exit = on_terminate = prepare = unavailable(_TAKEOVER)
+adopt = die_of_sigterm = discard = on_exit = on_terminate = open_carried = prepare = unavailable(
+    _TAKEOVER
+)

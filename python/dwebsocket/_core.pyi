@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
 
 __all__ = [
     "Call",
+    "Carrier",
     "Compression",
     "Connection",
     "Dial",
@@ -60,6 +61,7 @@ __all__ = [
     "numbered",
     "on_exit",
     "on_terminate",
+    "open_carried",
     "open_connections",
     "open_polled",
     "overview",
@@ -257,8 +259,12 @@ class Connection:
         """
         Sends a ping with a number as payload, behind the messages that wait.
 
-        None when it cannot be queued now.
+        None when it cannot be queued now. Raises `UnsupportedServer` when it is carried.
         """
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether a server keeps it, and speaks its frames."""
 
     @property
     def latency(self) -> float | None:
@@ -979,9 +985,56 @@ class LocalNode:
         """
 
 @final
+class Carrier:
+    """
+    The server's side of a connection that an ASGI server carries. For one task at a time.
+
+    The engine announces the token of :func:`open_carried` when there is something to :meth:`take`,
+    when :meth:`has_room` has become true, and when :attr:`is_over` has. No call waits.
+    """
+
+    def bring(self, message: str | bytes, /) -> bool:
+        """
+        Hands over a message of the client.
+
+        False when the next one is to stay in the server until :meth:`has_room`.
+        """
+
+    def has_room(self) -> bool:
+        """Whether the engine takes more messages."""
+
+    def take(self) -> dict[str, Any] | None:
+        """
+        Gives the server's next event, ``websocket.send`` or ``websocket.close``.
+
+        The one before counts as sent then. None when there is none.
+        """
+
+    def note_in_server(self, size: int, /) -> None:
+        """Counts so many bytes, which the server buffers, for the limit of the process."""
+
+    def break_off(self) -> None:
+        """Drops all that is to be sent: the server takes no more."""
+
+    def leave(self, code: int, reason: str, /) -> None:
+        """
+        Ends it as the client has. Messages that were brought before are still delivered.
+
+        1006 is a lost client, 1012 a server that restarts. Only the first call counts.
+        """
+
+    @property
+    def is_shed(self) -> bool:
+        """Whether it was closed because it held too much."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the engine has let go of it: the application may end."""
+
+@final
 class Mailbox:
     """
-    The messages of groups for a connection that an ASGI server drives, or for no connection.
+    The messages of groups for no connection, or without an engine for one.
 
     Any thread may use it; no call waits.
     """
@@ -1552,6 +1605,21 @@ def open_connections() -> int:
 
 def wait_for_none_open() -> Wait | None:
     """Gives a wait until :func:`open_connections` is 0; None when it is."""
+
+def open_carried(
+    hub: Hub,
+    token: int,
+    permit: Permit,
+    settings: Settings,
+    memberships: list[tuple[Groups, str, bytes]] = ...,
+    /,
+) -> tuple[Connection, Carrier]:
+    """
+    Opens a connection whose frames an ASGI server speaks.
+
+    `permit` and `memberships` are as for `adopt`, `token` one of `hub`: see :class:`Carrier`. It
+    opens also while the process ends. Raises `OSError` when the engine cannot be started.
+    """
 
 def open_polled(
     key: bytes,

@@ -14,6 +14,7 @@ use pyo3::{
 
 use super::{
     convert::{self, Counts, deadline, duration},
+    exceptions::UnsupportedServer,
     hub::Hub,
     next_message::{NextMessage, make_way},
     publication::to_message,
@@ -23,6 +24,9 @@ use crate::{
     engine::{Connection, Initiator, Ping, Taken, Watch, clock},
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
+
+const NO_PINGS: &str = "ping() is not possible behind this ASGI server: it keeps the connection and \
+    pings by itself, and ASGI has no event for that. There, let the client answer a message.";
 
 /// One WebSocket. See `_core.pyi` for what each method promises.
 #[pyclass(frozen, module = "dwebsocket._core", name = "Connection")]
@@ -267,8 +271,16 @@ impl PyConnection {
         self.0.answer_pings();
     }
 
-    fn begin_ping(&self, py: Python<'_>) -> Option<PyPing> {
-        py.detach(|| self.0.ping()).map(PyPing)
+    fn begin_ping(&self, py: Python<'_>) -> PyResult<Option<PyPing>> {
+        if self.0.is_carried() {
+            return Err(UnsupportedServer::new_err(NO_PINGS));
+        }
+        Ok(py.detach(|| self.0.ping()).map(PyPing))
+    }
+
+    #[getter]
+    fn is_carried(&self) -> bool {
+        self.0.is_carried()
     }
 
     #[getter]

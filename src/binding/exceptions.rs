@@ -13,6 +13,7 @@ use crate::{
 
 import_exception!(dwebsocket.exceptions, SendTimeout);
 import_exception!(dwebsocket.exceptions, ShuttingDown);
+import_exception!(dwebsocket.exceptions, UnsupportedServer);
 
 impl From<engine::Error> for PyErr {
     fn from(error: engine::Error) -> Self {

@@ -6,6 +6,7 @@
 //! never attaches: nothing here is called from it.
 
 pub(crate) mod call;
+pub(crate) mod carrier;
 pub(crate) mod connection;
 mod convert;
 mod copy;

@@ -99,6 +99,7 @@ pub use self::{
     base::{clock, error::Error, fork::generation},
     connection::{
         Connection, End, Initiator,
+        carrier::Outgoing,
         inbox::{Front, Taken},
         ping::Ping,
         posts::{NotTaken, PostBody, PostRead, Posted},

@@ -23,7 +23,6 @@ from django.views.decorators.http import require_http_methods
 import dwebsocket
 from dwebsocket import ConnectionClosed, _core, accept_websocket, require_websocket
 from dwebsocket.api.waiting import loop_hub
-from dwebsocket.servers import budget
 from dwebsocket.users import registry
 
 # --- plain HTTP ----------------------------------------------------------------------------------
@@ -48,7 +47,7 @@ def census(request: HttpRequest) -> HttpResponse:
             "objects": len(gc.get_objects()),
             "connections": _core.open_connections(),
             "visitors": len(registry._register.visitors),
-            "buffered": _core.buffered_bytes() + budget.process.held,
+            "buffered": _core.buffered_bytes(),
         }
     )
 

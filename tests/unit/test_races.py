@@ -29,7 +29,6 @@ from dwebsocket.api.decision import Decision, Rejection
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.caller import Callers
 from dwebsocket.runners.loop import BackgroundLoop
-from dwebsocket.servers.asgi import connection
 from dwebsocket.users import registry
 from dwebsocket.users.registry import Visitor, Who
 
@@ -55,12 +54,6 @@ def _restless() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-@pytest.fixture(autouse=True)
-def _small_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ASGI connection's, so that it is full most of the time."""
-    monkeypatch.setattr(connection, "_MAX_MESSAGES", 4)
 
 
 def side_by_side(*bodies: Callable[[], Any]) -> list[Any]:
@@ -306,7 +299,7 @@ def test_a_limit_holds_when_many_come_at_once(override: Callable[..., None]) -> 
 
 @in_loop
 async def test_a_message_finds_the_thread_that_does_not_give_up() -> None:
-    """`AsgiConnection`: others give up at the moment when it wakes one of them."""
+    """`Carriage`: others give up at the moment when it wakes one of them."""
     wire = Wire()
 
     def take(timeout: float) -> object:
@@ -328,8 +321,8 @@ async def test_a_message_finds_the_thread_that_does_not_give_up() -> None:
 
 @in_loop
 async def test_an_asgi_connection_loses_nothing_between_threads_and_tasks() -> None:
-    """`AsgiConnection`: a full inbox stops and goes on, a full outbox too, all the time."""
-    wire = Wire(send_buffer=50)
+    """`Carriage`: a full inbox stops and goes on, a full outbox too, all the time."""
+    wire = Wire(send_buffer=50, receive_buffer=10)
     taken: list[str] = []
     count = 2000
 

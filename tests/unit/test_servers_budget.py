@@ -9,24 +9,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_servers_asgi import Wire, in_loop, until
 
+from dwebsocket import _core
 from dwebsocket.compat import uvicorn
-from dwebsocket.servers import budget
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIB = 2**20
+STEP_BYTES, SMALL_BYTES = 4096, 64 * 1024
 
 
 @pytest.fixture(autouse=True)
 def _no_limit() -> Iterator[None]:
     """Begin without a limit and with nothing held, and leave it so."""
     gc.collect()
-    assert budget.process.held == 0
+    eventually(lambda: _core.buffered_bytes() == 0, what="nothing is held")
     yield
-    budget.process.limit = None
+    _core.limit_buffered(None)
     gc.collect()
-    assert budget.process.held == 0
+    eventually(lambda: _core.buffered_bytes() == 0, what="nothing is held")
 
 
 class Transport:
@@ -57,15 +59,9 @@ class BufferingWire(Wire):
         self.transport.waiting += len(event.get("text") or "")
 
 
-def limit(size: int) -> None:
-    """Set the limit of the process, as a growing connection would find it."""
-    budget.process.limit = size
-    budget.process.relieve()
-
-
 def counted(least: int) -> bool:
     """Whether so much is counted, but for changes that are not passed on."""
-    return least <= budget.process.held < least + budget.STEP_BYTES
+    return least <= _core.buffered_bytes() < least + 2 * STEP_BYTES
 
 
 async def over(*wires: Wire) -> None:
@@ -94,16 +90,16 @@ async def test_all_that_waits_is_counted_and_given_back() -> None:
     wire.flowing.set()
     await until(lambda: counted(200_000))
     wire.connection.discard()
-    assert budget.process.held == 0
+    await until(lambda: _core.buffered_bytes() == 0)
     await over(wire)
 
 
 @in_loop
-async def test_text_is_counted_as_it_is_in_memory() -> None:
-    """A single character outside the BMP makes all of them four bytes wide."""
+async def test_text_is_counted_as_its_bytes() -> None:
+    """The engine keeps it as UTF-8, whatever Python takes for it."""
     wire = Wire()
     wire.put("a" * 99_999 + "\U0001f600")
-    await until(lambda: counted(400_000))
+    await until(lambda: counted(100_003))
     await over(wire)
 
 
@@ -113,11 +109,11 @@ async def test_small_messages_are_not_counted_one_by_one() -> None:
     wire = Wire()
     wire.put("small")
     await until(lambda: wire.connection.waiting() == (1, False))
-    assert budget.process.held == 0
+    assert _core.buffered_bytes() == 0
     for _ in range(100):
         wire.put("small")
     await until(lambda: wire.connection.waiting() == (101, False))
-    assert budget.process.held > 100 * 256 - budget.STEP_BYTES
+    assert _core.buffered_bytes() > 100 * 72 - STEP_BYTES
     await over(wire)
 
 
@@ -128,15 +124,15 @@ async def test_the_largest_go_first_and_the_small_stay() -> None:
     wires = [Wire() for _ in sizes]
     for wire, size in zip(wires, sizes, strict=True):
         wire.put(bytes(size))
-    await until(lambda: budget.process.held > sum(sizes))
+    await until(lambda: _core.buffered_bytes() > sum(sizes))
     # Without the largest there is room, but not an eighth of it.
-    limit(950_000)
+    _core.limit_buffered(950_000)
     for wire in wires[1:3]:
         end = (1013, "the server is short of memory")
         await until(lambda wire=wire: wire.sent[-1]["type"] == "websocket.close")
         assert (wire.sent[-1]["code"], wire.sent[-1]["reason"]) == end
         assert (wire.connection.end(), wire.connection.waiting()) == ((*end, "local"), (0, True))
-    await until(lambda: budget.process.held < 950_000 // 8 * 7)
+    await until(lambda: _core.buffered_bytes() < 950_000 // 8 * 7)
     for wire in (wires[0], wires[3]):
         assert wire.connection.end() is None
         assert await wire.websocket.areceive()
@@ -146,12 +142,12 @@ async def test_the_largest_go_first_and_the_small_stay() -> None:
 @in_loop
 async def test_a_growing_connection_finds_the_limit() -> None:
     """No call for relief is needed."""
-    budget.process.limit = MIB
+    _core.limit_buffered(MIB)
     wires = [Wire() for _ in range(4)]
     for wire in wires:
         wire.put(bytes(400_000))
     await until(lambda: any(wire.connection.end() for wire in wires))
-    await until(lambda: budget.process.held < MIB)
+    await until(lambda: _core.buffered_bytes() < MIB)
     assert sum(wire.connection.end() is None for wire in wires) >= 2
     await over(*wires)
 
@@ -162,16 +158,17 @@ def test_a_slow_reader_is_let_go(size: int) -> None:
 
     @in_loop
     async def test() -> None:
-        wire = Wire(send_buffer=10 * MIB)
+        wire = Wire(send_buffer=10 * MIB, send_timeout=0.5)
         await until(lambda: wire.sent)
         wire.flowing.clear()
-        while budget.process.held < 5 * MIB:
+        while _core.buffered_bytes() < 5 * MIB:
             assert wire.websocket.send(bytes(size))
         # The writer is in the middle of the first.
-        await asyncio.sleep(0)
-        limit(MIB)
+        await until(lambda: wire.held_up)
+        _core.limit_buffered(MIB)
+        await until(wire.connection.end)
         assert wire.connection.end() == (1013, "the server is short of memory", "local")
-        assert budget.process.held < budget.SMALL_BYTES
+        await until(lambda: _core.buffered_bytes() < SMALL_BYTES)
         assert not wire.websocket.send("more")
         # The client takes nothing, and yet it is over.
         await asyncio.wait_for(wire.serving, 10)
@@ -188,13 +185,13 @@ async def test_what_the_server_has_yet_to_send_counts_and_is_cut_off() -> None:
     await until(lambda: wire.said())
     await until(lambda: counted(5 * MIB))
     wire.transport.waiting = 0
-    await until(lambda: budget.process.held == 0)
+    await until(lambda: _core.buffered_bytes() == 0)
     assert wire.websocket.send(bytes(5 * MIB))
     await until(lambda: counted(5 * MIB))
-    limit(MIB)
+    _core.limit_buffered(MIB)
     await asyncio.wait_for(wire.serving, 10)
     assert wire.transport.is_aborted
-    assert budget.process.held == 0
+    assert _core.buffered_bytes() == 0
 
 
 @in_loop
@@ -205,12 +202,13 @@ async def test_a_large_holder_waits_for_room_and_goes_on() -> None:
     await larger.websocket.areceive()
     other.put(bytes(100_000))
     await until(lambda: counted(600_000))
-    limit(550_000)
-    assert larger.connection.end() is not None
+    _core.limit_buffered(550_000)
+    await until(larger.connection.end)
     other.put(bytes(100_000))
     other.put(bytes(100_000))
     await until(lambda: other.received == 2)
-    await until(lambda: other.connection._memory is not None)
+    for _ in range(20):
+        await asyncio.sleep(0)
     assert other.received == 2
     larger.connection.discard()
     await until(lambda: other.received == 3)
@@ -228,28 +226,33 @@ async def test_what_a_client_left_behind_counts_until_its_view_is_over() -> None
     await wire.serving
     assert counted(200_000)
     assert len(await wire.websocket.areceive()) == 100_000
-    limit(150_000)
-    assert wire.connection.waiting() == (0, True)
+    _core.limit_buffered(150_000)
+    await until(lambda: wire.connection.waiting() == (0, True))
     wire.connection.discard()
-    assert budget.process.held == 0
+    assert _core.buffered_bytes() == 0
 
 
-@in_loop
-async def test_one_that_is_closing_is_cut_short() -> None:
+@pytest.mark.parametrize("begin", ["close", "half_close"])
+def test_one_that_is_closing_is_cut_short(begin: str) -> None:
     """Its queued messages are dropped; the client still gets the view's own close code."""
-    wire = Wire()
-    await until(lambda: wire.sent)
-    wire.flowing.clear()
-    for _ in range(100):
-        assert wire.websocket.send(bytes(10_000))
-    wire.websocket.close(4000, "bye")
-    limit(500_000)
-    await until(lambda: budget.process.held < budget.SMALL_BYTES)
-    wire.flowing.set()
-    await until(lambda: wire.sent[-1]["type"] == "websocket.close")
-    assert wire.sent[-1]["code"] == 4000
-    assert wire.connection.end() == (4000, "bye", "local")
-    await over(wire)
+
+    @in_loop
+    async def test() -> None:
+        wire = Wire()
+        await until(lambda: wire.sent)
+        wire.flowing.clear()
+        for _ in range(100):
+            assert wire.websocket.send(bytes(10_000))
+        getattr(wire.connection, begin)(4000, "bye")
+        _core.limit_buffered(500_000)
+        await until(lambda: _core.buffered_bytes() < SMALL_BYTES)
+        wire.flowing.set()
+        await until(lambda: wire.sent[-1]["type"] == "websocket.close")
+        assert wire.sent[-1]["code"] == 4000
+        assert wire.connection.end() == (4000, "bye", "local")
+        await over(wire)
+
+    test()
 
 
 @in_loop

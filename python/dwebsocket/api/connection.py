@@ -1,8 +1,8 @@
 """
 The interface of a connection to its :class:`~dwebsocket.websocket.WebSocket`.
 
-The engine implements the protocol (:class:`dwebsocket._core.Connection`), or an ASGI server that
-keeps the connection does (:class:`dwebsocket.servers.asgi.connection.AsgiConnection`). Code above
+The engine implements the protocol (:class:`dwebsocket._core.Connection`), or on Windows an
+ASGI server does (:class:`dwebsocket.servers.asgi.without_engine.AsgiConnection`). Code above
 this interface does not distinguish them.
 """
 

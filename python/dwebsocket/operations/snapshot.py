@@ -64,9 +64,9 @@ def statistics() -> Statistics:
     Returns:
         ``open`` WebSockets in total, those that were ``opened`` by view, ``refused`` by HTTP status
         and cause, ``closed`` by close code and the side that began (``local``, ``peer``, ``lost``);
-        ``messages`` and ``bytes`` in and out (bytes as on the wire behind the handshake, or those
-        of messages where an ASGI server keeps the connection); what is ``queued`` now; how long
-        ``pings`` and the methods of ``handlers`` took; the ``events`` of
+        ``messages`` and ``bytes`` in and out (bytes as on the wire behind the handshake; those that
+        come are those of messages where an ASGI server keeps the connection); what is ``queued``
+        now; how long ``pings`` and the methods of ``handlers`` took; the ``events`` of
         :func:`dwebsocket.event_counts`; and for each alias the counters of
         :func:`dwebsocket.group_statistics`, with ``drop_…`` for the messages that were dropped by
         policy. Every key is a ``str``, so that it may be JSON.
@@ -83,7 +83,8 @@ def statistics() -> Statistics:
         if connection.ended_for() is None:
             views[view] += 1
             transports[websocket._transport] += 1
-            driven_by[_KEPT if tally.is_kept(connection) else _ENGINE] += 1
+            is_carried = getattr(connection, "is_carried", False)
+            driven_by[_KEPT if is_carried else _ENGINE] += 1
             signed_in += websocket._visitor_names[0] != ""
     return {
         "open": {

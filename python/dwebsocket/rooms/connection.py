@@ -28,7 +28,6 @@ from dwebsocket.rooms.calls import Call, hook, twin
 from dwebsocket.rooms.rate import Bucket
 from dwebsocket.rooms.room import Room, group_of, has_own
 from dwebsocket.rooms.wire import Malformed, Refused, Request
-from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
@@ -445,10 +444,6 @@ class Rooms:
             room._is_present = False
             seats.note_presence(room.group.using, room.group.name, -1)
         seat.leave()
-        connection = self._websocket._connection
-        if isinstance(connection, AsgiConnection):
-            # What has come of the room goes out before the answer.
-            connection.flush_groups()
         room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:

@@ -29,7 +29,7 @@ from dwebsocket.compat.django import on_file_changed
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
-from dwebsocket.servers import asgi, budget, tls_pump
+from dwebsocket.servers import tls_pump
 from dwebsocket.servers.contract import Departure, unknown_departure
 from dwebsocket.telemetry import clock
 
@@ -85,8 +85,7 @@ class _Shutdown:
                 return
             # The engine starts with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
-            _core.limit_buffered(limit := conf.get("MAX_BUFFERED"))
-            budget.process.limit = limit
+            _core.limit_buffered(conf.get("MAX_BUFFERED"))
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
@@ -118,7 +117,7 @@ class _Shutdown:
 
     def leave(self, code: int, reason: str, window: float) -> float:
         """Begins to close all connections. Gives the seconds until the last close begins."""
-        return max(_core.drain(code, reason, window), asgi.drain(code, reason, window))
+        return _core.drain(code, reason, window)
 
     def _departure(self, *, terminated: bool) -> Departure:
         try:
@@ -135,10 +134,7 @@ class _Shutdown:
         return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(departure)))
 
     def _depart_now(self) -> float:
-        code, reason, window = self.closing()
-        # The loop of an ASGI server ends with the server: there is no time to spread the closes.
-        asgi.close_all(code, reason)
-        return _core.drain(code, reason, window)
+        return self.leave(*self.closing())
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files cause no restart.

@@ -12,7 +12,7 @@ from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.runners import view as life
-from dwebsocket.servers.asgi import AsgiConnection
+from dwebsocket.servers.asgi.without_engine import AsgiConnection
 from dwebsocket.testing.handler_stack import stack_of
 
 if TYPE_CHECKING:

@@ -2,6 +2,9 @@
 //! send by `sending.rs`.
 
 mod beat;
+pub(crate) mod carrier;
+mod carrying;
+pub(crate) mod end;
 pub(crate) mod inbox;
 mod member;
 pub(crate) mod outbox;
@@ -29,8 +32,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use self::end::{End, Initiator};
 use self::{
     beat::Beat,
+    carrier::Carrier,
     inbox::Inbox,
     outbox::Outbox,
     ping_register::Pings,
@@ -62,28 +67,6 @@ use crate::{
 /// The reason in the close frame of a connection that holds much while memory is short.
 const NO_MEMORY: &str = "the server is short of memory";
 
-/// The side that began to end a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Initiator {
-    /// Ours: the view, a limit, the end of the process.
-    Local,
-    /// The peer, with a close frame.
-    Peer,
-    /// Neither: the connection was lost without a close frame.
-    Lost,
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    /// The close code (RFC 6455 section 7.4); 1005 for a close frame without one, 1006 for none.
-    pub code: u16,
-    /// The reason beside it, often empty.
-    pub reason: String,
-    /// The side that began.
-    pub by: Initiator,
-}
-
 /// One WebSocket. Every method may be called from any thread, at any time.
 #[derive(Debug)]
 pub struct Connection {
@@ -93,6 +76,8 @@ pub struct Connection {
     pub(crate) outbox: Outbox,
     pub(crate) pings: Pings,
     transport: Transport,
+    /// For one that another server carries.
+    pub(crate) carrier: Option<Arc<Carrier>>,
     /// For connections that take posts.
     pub(crate) posts: Option<Box<Posts>>,
     deflater: Option<Box<Deflater>>,
@@ -150,6 +135,7 @@ impl Connection {
             outbox,
             pings: Pings::default(),
             transport: settings.transport,
+            carrier: None,
             posts: settings
                 .transport
                 .key()
@@ -334,10 +320,18 @@ impl Connection {
             reason: NO_MEMORY.to_owned(),
             by: Initiator::Local,
         });
+        // A close that was begun before goes out as it was begun.
+        let begun = {
+            let mut life = self.life.lock();
+            life.awaited = None;
+            let end = life.end.as_ref().filter(|end| end.by == Initiator::Local);
+            end.and_then(|end| CloseFrame::new(Some(end.code), &end.reason).ok())
+        };
         // The peer may be in the middle of a message: what it sends from now on is ignored.
         self.mark_handshake_done();
         self.inbox.discard();
-        if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), NO_MEMORY) {
+        let no_memory = CloseFrame::new(Some(close::TRY_AGAIN_LATER), NO_MEMORY);
+        if let Some(frame) = begun.or(no_memory.ok()) {
             self.outbox.shed(&frame);
         }
         self.wake.notify_one();
@@ -351,6 +345,11 @@ impl Connection {
             self.inbox.forget_taken();
             self.wake.notify_one();
         }
+    }
+
+    /// Whether it was closed because it held too much.
+    pub fn is_shed(&self) -> bool {
+        !self.is_foreign() && self.share.is_shed()
     }
 
     /// The count of the bytes that are held for this connection.

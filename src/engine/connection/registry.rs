@@ -82,7 +82,8 @@ impl Registry {
         connection: &Arc<Connection>,
     ) -> Result<Registration, Error> {
         let mut state = registry.state.lock();
-        if state.shutting_down {
+        // The client of a carried one has its 101 as good as now: it is closed.
+        if state.shutting_down && !connection.is_carried() {
             return Err(Error::ShuttingDown);
         }
         let weak = Arc::downgrade(connection);

@@ -306,8 +306,8 @@ impl Connection {
     /// Sends a ping or a pong of the user's own, of at most [`Connection::MAX_CONTROL`] bytes, in
     /// its turn among the messages. False when it could not be queued. Never sleeps.
     pub fn send_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
-        // A client that gets events has no answer to a ping.
-        let has_controls = self.transport.framing().is_answered();
+        // A client that gets events has no answer to a ping, and a server that carries sends its own.
+        let has_controls = self.transport.framing().is_answered() && !self.is_carried();
         if self.is_foreign() || payload.len() > Self::MAX_CONTROL || !has_controls {
             return false;
         }

@@ -42,6 +42,8 @@ pub enum Transport {
     WebSocket,
     /// As `WebSocket`, of a connection that this process has opened: its peer is a server.
     Client,
+    /// Both ways through another server, which keeps the socket.
+    Carried,
     /// To the client as server-sent events, from it by POST to this key.
     Events(Key),
     /// To the client as it polls, from it by POST, both by this key.
@@ -52,7 +54,7 @@ impl Transport {
     /// The form of messages to the client.
     pub(crate) fn framing(self) -> Framing {
         match self {
-            Self::WebSocket => Framing::WebSocket,
+            Self::WebSocket | Self::Carried => Framing::WebSocket,
             Self::Client => Framing::Masked,
             Self::Events(_) => Framing::Events,
             Self::Polling(_) => Framing::Polling,
@@ -62,7 +64,7 @@ impl Transport {
     /// The key for posts, if there are any.
     pub(crate) fn key(self) -> Option<Key> {
         match self {
-            Self::WebSocket | Self::Client => None,
+            Self::WebSocket | Self::Carried | Self::Client => None,
             Self::Events(key) | Self::Polling(key) => Some(key),
         }
     }
@@ -70,7 +72,7 @@ impl Transport {
     /// The side of the connection that this process is.
     pub(crate) fn role(self) -> Role {
         match self {
-            Self::WebSocket | Self::Events(_) | Self::Polling(_) => Role::Server,
+            Self::WebSocket | Self::Carried | Self::Events(_) | Self::Polling(_) => Role::Server,
             Self::Client => Role::Client,
         }
     }

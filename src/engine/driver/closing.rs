@@ -108,7 +108,9 @@ impl Closing {
             let sealed = connection.outbox.is_sealed();
             let left = connection.outbox.queued();
             if sealed && left == 0 {
-                self.stage = if connection.outbox.is_cut() {
+                let awaits_end =
+                    || (connection.carrier.as_ref()).is_some_and(|carrier| carrier.awaits_end());
+                self.stage = if connection.outbox.is_cut() && !awaits_end() {
                     Stage::Over
                 } else {
                     let deadline = self.close_deadline();

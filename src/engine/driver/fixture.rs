@@ -8,9 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::io::unix::AsyncFd;
 
-use super::Driver;
+use super::{Driver, Io};
 use crate::{
     engine::{
         connection::{Connection, registry::Registry, settings::Settings},
@@ -28,7 +27,7 @@ pub(super) const SETTINGS: Settings = Settings {
 
 pub(super) struct Fixture {
     pub(super) driver: Driver,
-    pub(super) io: AsyncFd<Arc<Socket>>,
+    pub(super) io: Io,
     pub(super) connection: Arc<Connection>,
     pub(super) peer: UnixStream,
 }
@@ -38,7 +37,7 @@ pub(super) fn fixture(settings: &Settings) -> Fixture {
     let (ours, peer) = UnixStream::pair().unwrap();
     peer.set_nonblocking(true).unwrap();
     let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
-    let io = socket.watch().unwrap();
+    let io = Io::Watched(socket.watch().unwrap());
     let connection = Arc::new(Connection::new(
         1,
         socket,

@@ -41,8 +41,8 @@ use crate::{
     engine::{
         base::clock,
         connection::{
-            Connection, End, Initiator, outbox::outcome::Flushed, registry::Registration,
-            settings::Settings,
+            Connection, End, Initiator, carrier::Carrier, outbox::outcome::Flushed,
+            registry::Registration, settings::Settings,
         },
         resources::{
             budget::Account,
@@ -103,6 +103,38 @@ pub(crate) struct Driver {
     ahead: Duration,
     _registration: Registration,
     _permit: Arc<Permit>,
+    /// Dropped last: the task of a server that carries the connection may end then.
+    _departure: Departure,
+}
+
+/// Tells a server that carries the connection of the driver's end.
+#[derive(Debug)]
+struct Departure(Option<Arc<Carrier>>);
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        if let Some(carrier) = &self.0 {
+            carrier.end();
+        }
+    }
+}
+
+/// How a driver learns that it can read or write.
+#[derive(Debug)]
+pub(crate) enum Io {
+    /// From the system.
+    Watched(AsyncFd<Arc<Socket>>),
+    /// Another server has the socket: by [`Connection::wake`].
+    Carried(Arc<Socket>),
+}
+
+impl Io {
+    fn get_ref(&self) -> &Arc<Socket> {
+        match self {
+            Self::Watched(io) => io.get_ref(),
+            Self::Carried(socket) => socket,
+        }
+    }
 }
 
 impl Driver {
@@ -126,6 +158,7 @@ impl Driver {
         );
         let look_at = connection.inbox.look_at().map(Instant::from_std);
         let account = Account::of(connection.share());
+        let departure = Departure(connection.carrier.clone());
         let mut receiver = Receiver::new(settings.limits).with_role(settings.transport.role());
         if let Some(terms) = &settings.compression {
             receiver = receiver.with_inflater(Inflater::new(&terms.agreement, codecs));
@@ -150,11 +183,12 @@ impl Driver {
             ahead: clock::ahead(),
             _registration: registration,
             _permit: permit.into(),
+            _departure: departure,
         }
     }
 
     /// Drives the connection to its end. Boxed, or the task would hold room for two drivers.
-    pub(crate) async fn run(mut self: Box<Self>, io: AsyncFd<Arc<Socket>>) {
+    pub(crate) async fn run(mut self: Box<Self>, io: Io) {
         let connection = Arc::clone(&self.connection);
         let mut alarm = pin!(sleep_until(Instant::now()));
         // Kept from turn to turn: registering for it again would be work for each message.
@@ -212,7 +246,7 @@ impl Driver {
     /// Waits for the readiness of the socket that matters now, and only for that.
     fn ready<'io>(
         &self,
-        io: &'io AsyncFd<Arc<Socket>>,
+        io: &'io Io,
     ) -> impl Future<Output = io::Result<AsyncFdReadyGuard<'io, Arc<Socket>>>> + use<'io> {
         // A hang-up that was seen would be reported again and again. So wait for nothing here: only
         // the view can change anything, by taking a message.
@@ -226,6 +260,9 @@ impl Driver {
             interest |= Interest::WRITABLE;
         }
         async move {
+            let Io::Watched(io) = io else {
+                return std::future::pending().await;
+            };
             if waits_for_view {
                 std::future::pending::<()>().await;
             }
@@ -431,7 +468,7 @@ impl Driver {
     }
 
     /// Goes on to the next stage of closing when the present one is done.
-    fn advance(&mut self, io: &AsyncFd<Arc<Socket>>) {
+    fn advance(&mut self, io: &Io) {
         // After a hang-up the view may still take what came before it.
         if !self.hung_up {
             self.closing.begin(&self.connection);

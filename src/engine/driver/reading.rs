@@ -107,16 +107,46 @@ impl Driver {
 
     /// Takes in what was posted, unless the view is behind.
     pub(super) fn take_posts(&mut self) {
+        let is_free = self.leftover.is_none() && self.pause.is_none();
+        if self.connection.carrier.is_some() {
+            if is_free {
+                self.take_brought();
+            }
+            self.connection.announce_room_to_bring();
+            return;
+        }
         let Some(posts) = self.connection.posts.as_deref() else {
             return;
         };
-        let is_free = self.leftover.is_none() && self.pause.is_none();
         if is_free && self.closing.stage() == Stage::Open {
             if let Some(frames) = posts.take() {
                 self.keepalive.heard();
                 self.count(0, frames.len());
                 self.leftover = Some(Box::new(frames.into()));
                 self.feed_leftover();
+            }
+        }
+    }
+
+    /// Takes in what a server that carries the connection has brought, and behind it the end.
+    fn take_brought(&mut self) {
+        let Some(carrier) = self.connection.carrier.clone() else {
+            return;
+        };
+        if carrier.has_brought() {
+            if self.is_memory_short() {
+                return;
+            }
+            let frames = carrier.take_brought();
+            self.count(0, frames.len());
+            self.leftover = Some(Box::new(frames.into()));
+            self.feed_leftover();
+        }
+        if self.leftover.is_none() && !carrier.has_brought() {
+            if let Some(end) = carrier.left() {
+                self.connection.mark_handshake_done();
+                self.connection.begin_end(end);
+                self.closing.end();
             }
         }
     }

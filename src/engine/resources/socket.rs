@@ -1,6 +1,7 @@
 //! Taking over a descriptor, and the few things done to it afterwards.
 
 use std::{
+    fmt,
     io::{self, IoSlice},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
@@ -16,11 +17,32 @@ pub(crate) use super::socket_option::HANG_UP;
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
     Retry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
+/// What is written to in place of a socket, where another server keeps that.
+pub(crate) trait Carriage: fmt::Debug + Send + Sync {
+    /// Takes all of `slices`, whole frames, or none of them.
+    fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Bytes that it has taken and the server has not.
+    fn held(&self) -> usize;
+
+    /// Drops what it can. False when the server has a large message under way.
+    fn shed(&self) -> bool;
+
+    /// Takes all from now on, and drops it.
+    fn hang_up(&self);
+}
+
 /// A connected, non-blocking stream socket that belongs to the engine alone.
 ///
 /// Dropping it ends the connection for every process that still holds a copy of the descriptor.
 #[derive(Debug)]
-pub struct Socket(socket2::Socket);
+pub struct Socket(Way);
+
+#[derive(Debug)]
+enum Way {
+    Own(socket2::Socket),
+    Carried(Arc<dyn Carriage>),
+}
 
 impl Socket {
     /// Takes `descriptor` over, a bare one of a connected TCP or Unix stream socket.
@@ -42,7 +64,42 @@ impl Socket {
         // ended; the first read shows that end.
         let _ = socket.set_tcp_nodelay(true);
         socket_option::suppress_signal(&socket);
-        Ok(Self(socket))
+        Ok(Self(Way::Own(socket)))
+    }
+
+    /// What takes the place of a socket that another server keeps.
+    pub(crate) fn carried(carriage: Arc<dyn Carriage>) -> Self {
+        Self(Way::Carried(carriage))
+    }
+
+    /// Whether another server has the socket.
+    pub(crate) fn is_carried(&self) -> bool {
+        matches!(self.0, Way::Carried(_))
+    }
+
+    /// Bytes that were taken for a server that has the socket, and that it has yet to send.
+    pub(crate) fn held(&self) -> usize {
+        match &self.0 {
+            Way::Own(_) => 0,
+            Way::Carried(carriage) => carriage.held(),
+        }
+    }
+
+    /// Drops what such a server need not send. False when it has a large message under way.
+    pub(crate) fn shed(&self) -> bool {
+        match &self.0 {
+            Way::Own(_) => true,
+            Way::Carried(carriage) => carriage.shed(),
+        }
+    }
+
+    /// The system's socket.
+    fn own(&self) -> io::Result<&socket2::Socket> {
+        match &self.0 {
+            Way::Own(socket) => Ok(socket),
+            // As one on which nothing has come.
+            Way::Carried(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// Has the running runtime watch the socket for all that a connection may ever wait for.
@@ -60,20 +117,26 @@ impl Socket {
 
     /// Lets the system give up on a peer that acknowledges nothing for `limit`, where it can.
     pub(crate) fn give_up_after(&self, limit: Duration) {
-        socket_option::give_up_after(&self.0, limit);
+        if let Way::Own(socket) = &self.0 {
+            socket_option::give_up_after(socket, limit);
+        }
     }
 
     /// Writes as much as the socket takes now.
     pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.send_vectored_with_flags(slices, socket_option::SEND)
+        match &self.0 {
+            Way::Own(socket) => socket.send_vectored_with_flags(slices, socket_option::SEND),
+            Way::Carried(carriage) => carriage.send(slices),
+        }
     }
 
     /// Adds to `buffer` what is there now, `most` bytes at most; 0 is the peer's end of the stream.
     pub(crate) fn receive(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let socket = self.own()?;
         buffer.reserve_exact(most);
         let free = buffer.spare_capacity_mut();
         let most = most.min(free.len());
-        let length = self.0.recv(&mut free[..most])?;
+        let length = socket.recv(&mut free[..most])?;
         let length = length.min(most);
         #[expect(
             unsafe_code,
@@ -91,7 +154,10 @@ impl Socket {
     /// system cannot tell. Of a Unix socket it is only known whether the number is 0, and whether it
     /// falls.
     pub(crate) fn unsent(&self) -> u64 {
-        socket_option::unsent(&self.0)
+        match &self.0 {
+            Way::Own(socket) => socket_option::unsent(socket),
+            Way::Carried(_) => 0,
+        }
     }
 
     /// Answers a handshake that has got no response yet with 503. Never sleeps.
@@ -104,18 +170,29 @@ impl Socket {
     /// Shuts the sending side down; the peer reads the end of the stream.
     pub(crate) fn finish_sending(&self) {
         // It fails only when the connection is gone already, which is as good.
-        let _ = self.0.shutdown(std::net::Shutdown::Write);
+        if let Way::Own(socket) = &self.0 {
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
     }
 
     /// Ends the connection both ways. Bytes that have come before can still be read.
     pub(crate) fn hang_up(&self) {
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
+        match &self.0 {
+            Way::Own(socket) => {
+                let _ = socket.shutdown(std::net::Shutdown::Both);
+            }
+            Way::Carried(carriage) => carriage.hang_up(),
+        }
     }
 }
 
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        match &self.0 {
+            Way::Own(socket) => socket.as_raw_fd(),
+            // It is never watched.
+            Way::Carried(_) => -1,
+        }
     }
 }
 

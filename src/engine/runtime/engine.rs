@@ -20,23 +20,24 @@ use crate::{
         base::{clock, error::Error},
         connection::{
             Connection,
+            carrier::Carrier,
             registry::Registry,
             settings::{Key, Settings, Transport},
             traffic::Overview,
         },
-        driver::Driver,
+        driver::{Driver, Io},
         groups::FanOutThread,
         polling::{self, Hold, Polled, Pollers},
         resources::{
-            budget::{self, Relief},
+            budget::{self, Account, Relief},
             holders::Holders,
             permits::{self, Permit},
             socket::Socket,
             trim,
         },
-        wakeup::call::Wait,
+        wakeup::{call::Wait, hub::Hub},
     },
-    protocol::{close::CloseFrame, frame::Role},
+    protocol::{close::CloseFrame, frame::Role, limits::Limits},
 };
 
 static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
@@ -224,6 +225,21 @@ impl Engine {
         before_head: impl FnOnce(&Arc<Connection>),
     ) -> Result<Arc<Connection>, Error> {
         let socket = Arc::new(socket_of(client)?);
+        self.begin(socket, None, early, head, settings, permit, before_head)
+    }
+
+    /// As [`Engine::adopt_with`], for a `socket` that is ours, or one that `carrier` stands for.
+    #[expect(clippy::too_many_arguments, reason = "those of its callers")]
+    fn begin(
+        &self,
+        socket: Arc<Socket>,
+        carrier: Option<Arc<Carrier>>,
+        early: Vec<u8>,
+        head: Vec<u8>,
+        settings: &Settings,
+        permit: impl Into<Arc<Permit>>,
+        before_head: impl FnOnce(&Arc<Connection>),
+    ) -> Result<Arc<Connection>, Error> {
         let unused = Arc::clone(&socket);
         let refuse = |error| {
             // A server awaits no response.
@@ -240,14 +256,19 @@ impl Engine {
             return Err(refuse(Error::Broken));
         };
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
-        let connection = Arc::new(Connection::new(
+        let mut connection = Connection::new(
             id,
             socket,
             settings,
             head,
             Arc::clone(&worker.turns),
             &worker.codecs,
-        ));
+        );
+        if let Some(carrier) = &carrier {
+            carrier.count_in(Account::of(connection.share()));
+        }
+        connection.carrier = carrier;
+        let connection = Arc::new(connection);
         // Before the runtime is used: one that has stopped would only report that it is gone.
         let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
         let entry = Holders::enter(&self.holders, id, connection.share(), &connection);
@@ -255,12 +276,15 @@ impl Engine {
         // A shutdown sets `LEAVING` first and collects the connections then; here it is the other
         // way round. So at least one side sees this connection. If both do and the shutdown was
         // first, the connection is closing already: then that goes on.
-        if is_leaving() && connection.refuse() {
+        // A carried one is closed by who opens it.
+        if is_leaving() && !connection.is_carried() && connection.refuse() {
             return Err(refuse(Error::ShuttingDown));
         }
-        let io = {
+        let io = if watched.is_carried() {
+            Ok(Io::Carried(watched))
+        } else {
             let _context = worker.handle.enter();
-            watched.watch()
+            watched.watch().map(Io::Watched)
         };
         let io = match io.map_err(Error::io("cannot watch the client's connection")) {
             Ok(io) => io,
@@ -378,6 +402,52 @@ pub fn adopt(
             Err(error)
         }
     }
+}
+
+/// Opens a connection that another server carries, on the process's engine; `before_head` as with
+/// [`Engine::adopt_with`]. The server's task has `token` on the list of `hub` when there is something
+/// for it: see [`Connection::carry_out`] and [`Connection::bring`].
+///
+/// It opens also while the process leaves: the server has accepted it, and its opener closes it.
+///
+/// # Errors
+/// Those of [`Engine::current`], and [`Error::Broken`].
+pub fn open_carried(
+    hub: Arc<Hub>,
+    token: u64,
+    settings: &Settings,
+    permit: impl Into<Arc<Permit>>,
+    before_head: impl FnOnce(&Arc<Connection>),
+) -> Result<Arc<Connection>, Error> {
+    let engine = Engine::current()?;
+    let settings = Settings {
+        transport: Transport::Carried,
+        // The server has frames of its own, and pings by itself.
+        limits: Limits {
+            max_frame_bytes: u32::MAX,
+            ..settings.limits
+        },
+        compression: None,
+        ping_interval: None,
+        ping_timeout: None,
+        ..*settings
+    };
+    let most = (
+        settings.send_buffer_bytes,
+        settings.limits.max_message_bytes,
+    );
+    let carrier = Carrier::new(hub, token, most.0, most.1);
+    let socket = Arc::new(Socket::carried(Arc::clone(&carrier) as _));
+    let none = Vec::new;
+    engine.begin(
+        socket,
+        Some(carrier),
+        none(),
+        none(),
+        &settings,
+        permit,
+        before_head,
+    )
 }
 
 /// Opens a connection whose client polls by `key`, on the process's engine; `before_head` as with

@@ -7,6 +7,6 @@ mod worker;
 
 pub(crate) use engine::forget_parent;
 pub use engine::{
-    Engine, adopt, attach, find, is_leaving, is_prepared, leave, open_polled, poll, prepare,
-    reopen, wait_for_none_open, want_threads,
+    Engine, adopt, attach, find, is_leaving, is_prepared, leave, open_carried, open_polled, poll,
+    prepare, reopen, wait_for_none_open, want_threads,
 };

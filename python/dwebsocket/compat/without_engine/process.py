@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dwebsocket.compat.system import monotonic
 from dwebsocket.compat.without_engine.permit import wait_for_none_open
 
+
+class Closable(Protocol):
+    """A connection that an ASGI server keeps."""
+
+    def close(self, code: int, reason: str) -> bool:
+        """As :meth:`dwebsocket.api.connection.Connection.close`."""
+
+
+#: Those that accept or are accepted. A set's ``add`` and ``discard`` are atomic.
+OPEN: set[Closable] = set()
 _is_leaving = False
 _ahead_s = 0.0
 
@@ -15,13 +27,15 @@ def is_leaving() -> bool:
 
 
 def close_all(code: int, reason: str) -> None:
-    """Takes no new connections; :mod:`dwebsocket.servers.asgi.closing` closes those that are."""
+    """Closes all connections, and takes no new ones. Does not wait."""
     global _is_leaving
     _is_leaving = True
+    for connection in list(OPEN):
+        connection.close(code, reason)
 
 
 def drain(code: int, reason: str, window: float) -> float:
-    """As :func:`close_all`. Gives the seconds until the last close: none is due here."""
+    """As :func:`close_all`: at once. Gives the seconds until the last close."""
     close_all(code, reason)
     return 0.0
 

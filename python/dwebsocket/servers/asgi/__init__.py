@@ -1,9 +1,8 @@
 """
 The ASGI servers: handshake, connection, and how all end.
 
-Where the server is known, the engine takes the connection over (:mod:`.native`). Others implement
-the protocol themselves: pings, their answers and the limits on what is read are the server's own
-then; ASGI cannot set them.
+Where the server is known, the engine takes the connection over (:mod:`.native`). Others keep it and
+speak its frames: tasks move its messages between the server and the engine (:mod:`.carrying`).
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.servers.asgi import native
-from dwebsocket.servers.asgi.closing import Served, close_all, close_within, drain
-from dwebsocket.servers.asgi.connection import AsgiConnection
+from dwebsocket.servers.asgi.closing import Served, close_within
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake
 from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
 
@@ -23,14 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCOPE_KEY",
-    "AsgiConnection",
     "AsgiHandshake",
     "NativeHandshake",
     "Served",
     "begin",
-    "close_all",
     "close_within",
-    "drain",
     "keep_early_bytes",
 ]
 

@@ -1,73 +1,22 @@
-"""
-The open connections of ASGI servers, and how all of them are closed.
-
-Those of this process whose frames a server speaks are in :data:`OPEN`. A process may have several
-servers: :class:`Served` has the connections of one, whoever speaks their frames.
-"""
+"""The open connections of one ASGI server: a process may have several."""
 
 from __future__ import annotations
 
 import functools
 import random
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dwebsocket.api.waiting import loop_hub, pings
-from dwebsocket.compat.system import at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    import asyncio
-
     from dwebsocket.api.connection import Connection
 
 # The number of connections up to which ended ones may stay in a list.
 _FEW = 64
 
 
-class Closable(Protocol):
-    """The part of a connection whose frames the server speaks that this module uses."""
-
-    @property
-    def gone(self) -> asyncio.Future[None]:
-        """Done when nothing is left of it; belongs to the server's loop."""
-
-    def close(self, code: int, reason: str) -> bool:
-        """As :meth:`dwebsocket.api.connection.Connection.close`."""
-
-
-#: Those that accept or are accepted. A set's ``add`` and ``discard`` are atomic.
-OPEN: set[Closable] = set()
-
-
-def close_all(code: int, reason: str) -> None:
-    """Begins to close all connections of this process. Does not wait. Any thread may call it."""
-    for connection in list(OPEN):
-        connection.close(code, reason)
-
-
-def drain(code: int, reason: str, window: float) -> float:
-    """
-    Closes all connections of this process, spread over ``window`` seconds. Does not wait.
-
-    Gives the seconds until the last close begins. Any thread may call it, also again: each
-    connection is closed at the earliest of its times.
-    """
-    connections = list(OPEN)
-    if not window:
-        close_all(code, reason)
-        return 0.0
-    random.shuffle(connections)
-    part, now = window / max(1, len(connections)), clock.now()
-    for index, connection in enumerate(connections):
-        loop, due = connection.gone.get_loop(), now + part * (index + random.random())  # noqa: S311
-        with suppress(RuntimeError):
-            # A closed loop raises RuntimeError; it has no connections any more.
-            loop.call_soon_threadsafe(_close_at, due, connection, code, reason)
-    return window if connections else 0.0
-
-
-def _close_at(due: float, connection: Closable | Connection, code: int, reason: str) -> None:
+def _close_at(due: float, connection: Connection, code: int, reason: str) -> None:
     loop_hub.current().call_at(due, functools.partial(connection.close, code, reason))
 
 
@@ -129,7 +78,3 @@ def close_within(window: float, connection: Connection, code: int, reason: str) 
     """Closes a connection at some moment of the next ``window`` seconds, in the running loop."""
     due = clock.now() + window * random.random()  # noqa: S311
     _close_at(due, connection, code, reason)
-
-
-# The parent's loop does not run in a forked child.
-at_fork(OPEN.clear)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
-from dwebsocket.servers.asgi.connection import AsgiConnection
+from dwebsocket.compat.system import NO_ENGINE
+from dwebsocket.servers.asgi.carrying import Carriage
+from dwebsocket.servers.asgi.without_engine import AsgiConnection
 from dwebsocket.servers.contract import Client
-from dwebsocket.servers.rate import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dwebsocket.api.connection import Connection
     from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Receive, Send
     from dwebsocket.servers.handshake import Headers, Memberships, Refusal
@@ -40,7 +42,8 @@ class AsgiHandshake:
         self.reason = reason
         self.offered: list[str] = list(scope.get("subprotocols") or ())
         self._scope = scope
-        self.connection: AsgiConnection | None = None
+        self.connection: Connection | None = None
+        self._served: Carriage | AsgiConnection | None = None
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
@@ -79,7 +82,14 @@ class AsgiHandshake:
         """Does nothing: the server keeps the connection."""
 
     def prepare(self) -> None:
-        """Does nothing: no descriptors or threads are needed."""
+        """
+        Starts the engine.
+
+        Raises:
+            OSError: There are no more descriptors or threads.
+        """
+        if not NO_ENGINE:
+            _core.prepare()
 
     def open(
         self,
@@ -88,12 +98,12 @@ class AsgiHandshake:
         options: Options,
         permit: _core.Permit,
         memberships: Memberships,
-    ) -> AsgiConnection:
+    ) -> Connection:
         """
-        Makes the server accept. To be called in its loop, whose next turn does it: the caller joins
-        the groups before.
+        Makes the server accept. To be called in its loop, whose next turn does it.
 
         Raises:
+            OSError: The engine cannot be started.
             ValueError: Headers that no response may have.
         """
         accept = {
@@ -101,17 +111,13 @@ class AsgiHandshake:
             "subprotocol": subprotocol,
             "headers": _for_the_101(headers),
         }
-        self.connection = AsgiConnection(
-            self._receive,
-            self._send,
-            accept,
-            permit,
-            max_message_bytes=options.max_message_size,
-            meter=Meter.of(options),
-            receive_buffer_bytes=options.receive_buffer,
-            send_buffer_bytes=options.send_buffer,
-            close_timeout=options.close_timeout,
-        )
+        receive, send = self._receive, self._send
+        if NO_ENGINE:
+            self._served = self.connection = AsgiConnection(receive, send, accept, permit, options)
+        else:
+            settings = options.for_engine
+            self._served = Carriage(receive, send, accept, permit, settings, memberships)
+            self.connection = self._served.connection
         return self.connection
 
     def call(self, function: Callable[[], object]) -> None:
@@ -129,8 +135,8 @@ class AsgiHandshake:
 
     async def serve(self) -> None:
         """Waits until the connection, if there is one, is over. Then the application ends."""
-        if self.connection is not None:
-            await self.connection.serve()
+        if self._served is not None:
+            await self._served.serve()
 
 
 def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:

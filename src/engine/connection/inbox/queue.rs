@@ -49,6 +49,11 @@ pub(crate) struct Room {
 }
 
 impl Room {
+    /// Whether there is room for another message behind so many with so many bytes.
+    pub(crate) fn holds(self, messages: usize, bytes: usize) -> bool {
+        messages < self.messages && bytes < self.bytes
+    }
+
     /// Takes the place of a message; false when there is none for another one.
     pub(crate) fn take(&mut self, message: &Message) -> bool {
         self.messages = self.messages.saturating_sub(1);

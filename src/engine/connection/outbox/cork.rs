@@ -22,7 +22,12 @@ impl State {
         let fits = length <= MAX_CORKED_BYTES.min(capacity);
         let alone =
             self.queue.is_empty() && self.pong.is_none() && !self.ping && self.reserved.bytes == 0;
-        let corks = fits && alone && !self.sealed;
+        // A server that carries the connection sends each message by itself.
+        let is_carried = self
+            .socket
+            .as_ref()
+            .is_some_and(|socket| socket.is_carried());
+        let corks = fits && alone && !self.sealed && !is_carried;
         if corks {
             self.corked.reserve(head.len() + payload.len());
             self.corked.extend_from_slice(head);

@@ -173,10 +173,10 @@ impl Outbox {
             return Sent::Closed;
         }
         state.queue_corked();
-        if state.is_idle() {
+        let fits = state.fits(head.len() + payload.len(), self.capacity);
+        if state.is_idle() && fits {
             return self.write_through(&mut state, head, payload);
         }
-        let fits = state.fits(head.len() + payload.len(), self.capacity);
         state.push(framed.into_bytes());
         if fits { Sent::Queued } else { Sent::Beyond }
     }
@@ -197,7 +197,10 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.sealed {
             Sent::Closed
-        } else if state.is_idle() && state.reserved.bytes == 0 {
+        } else if state.is_idle()
+            && state.reserved.bytes == 0
+            && state.fits(head.len() + payload.len(), self.capacity)
+        {
             self.write_through(&mut state, head, payload)
         } else if state.cork(self.capacity, head, payload) {
             self.write_corked(&mut state)
@@ -336,7 +339,7 @@ impl Outbox {
     pub(crate) fn queued(&self) -> usize {
         let state = self.state.lock();
         let control = state.control().map_or(0, |control| control.len());
-        state.queued + state.corked.len() + control
+        state.queued + state.carried() + state.corked.len() + control
     }
 
     /// Whether anything waits for the socket to take it.

@@ -130,14 +130,20 @@ impl State {
         dropped
     }
 
+    /// Bytes that a server which carries the connection has yet to send.
+    pub(super) fn carried(&self) -> usize {
+        self.socket.as_ref().map_or(0, |socket| socket.held())
+    }
+
     /// Whether there is room for `length` bytes.
     pub(super) fn fits(&self, length: usize, capacity: usize) -> bool {
-        self.queue.is_empty() || self.queued + length <= capacity
+        let carried = self.carried();
+        (self.queue.is_empty() && carried == 0) || self.queued + carried + length <= capacity
     }
 
     /// Whether no sender has to wait now.
     pub(super) fn takes_any(&self) -> bool {
-        self.sealed || (self.queue.is_empty() && !self.is_reserved(0))
+        self.sealed || (self.queue.is_empty() && self.carried() == 0 && !self.is_reserved(0))
     }
 
     /// Whether a thread sleeps whose message is larger than `length` bytes and gets the room first.
@@ -221,6 +227,9 @@ impl State {
     /// Drops all but a small rest of the frame that has been written in part, and puts `close`
     /// behind it. False when the rest is large: then no close frame can be sent any more.
     pub(super) fn shed(&mut self, close: Bytes) -> bool {
+        if self.socket.as_ref().is_some_and(|socket| !socket.shed()) {
+            return false;
+        }
         if self.sealed && self.queue.len() <= 1 {
             // The close frame is on its way, or has left.
             return true;

@@ -90,6 +90,14 @@ impl Outbox {
         sent
     }
 
+    /// Writes on when a server that carries the connection has taken something, and wakes those that
+    /// wait for room.
+    pub(crate) fn refill(&self) {
+        let mut state = self.state.lock();
+        self.flush_queue(&mut state);
+        self.announce_room(state);
+    }
+
     /// Writes what the socket takes of what is queued.
     pub(super) fn flush_queue(&self, state: &mut MutexGuard<'_, State>) -> Sent {
         loop {
@@ -109,7 +117,11 @@ impl Outbox {
                 return Sent::Written;
             } else {
                 // Only to the end of a frame that is half out: a control frame may be next.
-                let most = if state.mid_frame { 1 } else { MAX_SLICES };
+                let most = if state.mid_frame || socket.is_carried() {
+                    1
+                } else {
+                    MAX_SLICES
+                };
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let mut used = 0;
                 for (slice, queued) in slices.iter_mut().zip(state.queue.iter().take(most)) {

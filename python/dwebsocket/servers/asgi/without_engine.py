@@ -1,5 +1,5 @@
 """
-A connection on an ASGI server.
+A connection on an ASGI server where there is no engine: on Windows, for development.
 
 One coroutine for each connection, :meth:`AsgiConnection.serve`, runs as long as the connection; a
 task reads the server's events into the inbox, and another one writes while there is something in
@@ -13,8 +13,6 @@ import asyncio
 import functools
 import itertools
 import logging
-import math
-import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -22,24 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.connection import refused_code
-from dwebsocket.api.waiting import loop_hub, pings
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.waiter import no_room
-from dwebsocket.compat import uvicorn
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import needs_engine
+from dwebsocket.compat.without_engine.process import OPEN
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import budget
-from dwebsocket.servers.asgi.closing import OPEN
 from dwebsocket.servers.asgi.events import size_of, to_event
-from dwebsocket.servers.asgi.mailbox import GroupMailbox
-from dwebsocket.servers.readiness import Readiness
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dwebsocket.api.connection import By, FindHub, Message
+    from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Event, Receive, Send
-    from dwebsocket.servers.rate import Meter
 
     Watches = list[tuple[loop_hub.LoopHub | _core.Hub, int]]
 
@@ -48,19 +43,19 @@ _log = logging.getLogger("dwebsocket")
 # The same limit as in the engine's inbox.
 _MAX_MESSAGES = 1024
 
-_GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
-    (1001, "going away"), 1005, 1006, 1008, 1009, 1012, 1013,
+_GOING_AWAY, _NO_STATUS, _ABNORMAL, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
+    (1001, "going away"), 1005, 1006, 1009, 1012, 1013,
 )  # fmt: skip
 _MAX_REASON_BYTES = 123
 # Longer timeouts count as no timeout: locks have a maximum, which is lower on some systems.
 _FOREVER_S = 1e6
 # Time for the close frame to a client when the server cancels its connection.
 _CLOSE_FRAME_S = 0.5
-# Seconds between two checks whether the client has read.
-_LOOK_AT_CLIENT_S = 0.5
 # An empty text, which shows a page that the connection lives.
 _BEAT: Event = {"type": "websocket.send", "text": ""}
-_NO_MEMORY = "the server is short of memory"
+# Bytes of groups that are moved to the outbox at a time. What waits in the mailbox is subject to
+# the policy for slow members.
+_AT_ONCE_BYTES = 64 * 1024
 
 _ids = itertools.count(1)
 
@@ -82,7 +77,7 @@ class AsgiConnection:
     """See :class:`dwebsocket.api.connection.Connection`."""
 
     #: The engine knows nothing of it: see :func:`dwebsocket.telemetry.tally.is_kept`.
-    is_kept = True
+    is_kept = is_carried = True
 
     def __init__(
         self,
@@ -90,23 +85,17 @@ class AsgiConnection:
         send: Send,
         accept: Event,
         permit: _core.Permit,
-        *,
-        max_message_bytes: int,
-        meter: Meter | None,
-        receive_buffer_bytes: int,
-        send_buffer_bytes: int,
-        close_timeout: float,
+        options: Options,
     ) -> None:
         """Sends ``accept`` before anything else. To be called in the server's loop."""
         self.id = next(_ids)
         self._receive = receive
         self._send = send
         self._permit = permit.share()
-        self._meter = meter
-        self._max_message_bytes = max_message_bytes
-        self._inbox_capacity = receive_buffer_bytes
-        self._capacity = send_buffer_bytes
-        self._close_timeout = close_timeout
+        self._max_message_bytes = options.max_message_size
+        self._inbox_capacity = options.receive_buffer
+        self._capacity = options.send_buffer
+        self._close_timeout = options.close_timeout
         self._loop = asyncio.get_running_loop()
 
         lock = threading.Lock()
@@ -114,31 +103,23 @@ class AsgiConnection:
         self._arrived = _Condition(lock)
         self._room = _Condition(lock)
 
-        # Each message with its size on the wire and in memory.
-        self._inbox: deque[tuple[Message, int, int]] = deque()
+        # Each message with its size on the wire.
+        self._inbox: deque[tuple[Message, int]] = deque()
         self._inbox_bytes = 0
-        self._inbox_cost = 0
         # Messages that have come, and that were taken for the client.
         self._received = 0
         self._sent = 0
         self._received_bytes = 0
         self._sent_bytes = 0
-        # The memory of the message that the view took last, and usually still holds.
-        self._taken_cost = 0
         self._inbox_ended = False
         self._inbox_watches: Watches = []
         # Set while the reader waits for room in the inbox.
         self._paused: asyncio.Future[None] | None = None
-        # The reader waits for this event while the process is at the limit of its memory.
-        self._memory: loop_hub.LoopEvent | None = None
 
         # The first event stays, and its bytes count, until the server's `send` returns.
         self._outbox: deque[tuple[Event, int]] = deque()
         self._outbox_bytes = 0
-        # Bytes of earlier messages that still wait in the server's transport.
-        self._transport_bytes = 0
         self._outbox_watches: Watches = []
-        self._share = budget.Share(budget.process, self)
         self._sealed = False
         self._writing = False
         self._writer: asyncio.Task[None] | None = None
@@ -151,12 +132,10 @@ class AsgiConnection:
         self._ended_at = 0.0
         self._end_watches: list[tuple[_core.Hub, int]] = []
 
-        self._readiness: Readiness | None = None
-        self._is_end_read = False
-
         self._hub = loop_hub.current()
         # Made when the connection joins its first group.
-        self._mailbox: GroupMailbox | None = None
+        self._mailbox: _core.Mailbox | None = None
+        self._mailbox_token = 0
 
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = self._loop.create_task(self._read())
@@ -185,11 +164,8 @@ class AsgiConnection:
                 self._arrived.wait_for(self._has_news, _bounded(timeout))
             if not self._inbox:
                 return None
-            message, size, self._taken_cost = self._inbox.popleft()
+            message, size = self._inbox.popleft()
             self._inbox_bytes -= size
-            self._inbox_cost -= self._taken_cost
-            self._count()
-            self._update_readiness()
             if self._paused is not None and not self._is_full():
                 self._resume_reading()
         return message.encode() if text_as_bytes and isinstance(message, str) else message
@@ -289,44 +265,9 @@ class AsgiConnection:
     def discard(self) -> None:
         """As :meth:`dwebsocket.api.connection.Connection.discard`."""
         with self._arrived:
-            self._drop_inbox()
-            self._taken_cost = 0
-            self._count()
-
-    def shed(self) -> None:
-        """
-        Closes with 1013 and gives up what is held: see :mod:`dwebsocket.servers.budget`.
-
-        A large message that is being sent is cut off. Then the client gets no close frame.
-        """
-        with self._room:
-            self._drop_inbox()
-            being_sent = self._outbox[0] if self._writing and self._outbox else None
-            is_stuck = being_sent is not None and being_sent[1] > budget.SMALL_BYTES
-            is_stuck = is_stuck or self._transport_bytes > budget.SMALL_BYTES
-            close = self._outbox[-1][0] if self._outbox and self._sealed else None
-            self._outbox.clear()
-            self._outbox_bytes = 0
-            if being_sent is not None and not is_stuck:
-                self._outbox.append(being_sent)
-                self._outbox_bytes = being_sent[1]
-            if self._end is None:
-                self._end = (_TRY_AGAIN_LATER, _NO_MEMORY, "local")
-                self._ended_at = clock.now()
-            if not self._sealed:
-                close = self._close_event()
-            if (
-                close is not None
-                and not is_stuck
-                and (not being_sent or close is not being_sent[0])
-            ):
-                self._sealed = False
-                self._put(close, 0)
-            self._sealed = True
-            self._announce_room()
-            self._announce_end()
-            self._count()
-        self._in_loop(self._give_up if is_stuck else self._give_up_soon)
+            self._inbox.clear()
+            self._inbox_bytes = 0
+            self._end_inbox()
 
     def waiting(self) -> tuple[int, bool]:
         """As :meth:`dwebsocket.api.connection.Connection.waiting`."""
@@ -376,29 +317,17 @@ class AsgiConnection:
 
     def descriptor(self) -> int | None:
         """
-        As :meth:`dwebsocket.api.connection.Connection.descriptor`.
+        Fails: only the engine has one.
 
         Raises:
-            OSError: The process has no descriptor left.
+            UnsupportedServer: Always.
         """
-        with self._arrived:
-            if self._readiness is None:
-                self._readiness = Readiness()
-                self._update_readiness()
-            return self._readiness.fileno()
+        raise UnsupportedServer(needs_engine("fileno() of a WebSocket"))
 
     def mark_end_read(self) -> None:
-        """As :meth:`dwebsocket.api.connection.Connection.mark_end_read`."""
-        with self._arrived:
-            self._is_end_read = True
-            self._update_readiness()
+        """Does nothing: there is no descriptor."""
 
-    def close_descriptor(self) -> None:
-        """As :meth:`dwebsocket.api.connection.Connection.close_descriptor`."""
-        with self._arrived:
-            readiness, self._readiness = self._readiness, None
-        if readiness is not None:
-            readiness.close()
+    close_descriptor = mark_end_read
 
     def ping(self, payload: bytes) -> bool:
         """Gives False, and sends nothing: ASGI has no pings of applications."""
@@ -502,10 +431,12 @@ class AsgiConnection:
         """As :meth:`dwebsocket.api.connection.Connection.as_member`."""
         with self._room:
             if self._mailbox is None:
-                self._mailbox = GroupMailbox(self._hub, self._capacity, self._on_group_messages)
+                self._mailbox_token = self._hub.call_on(self._on_group_messages)
+                token = self._mailbox_token
+                self._mailbox = _core.Mailbox(self._capacity, self._hub.core, token)
                 if self._end is not None:
                     self._mailbox.end()
-            return self._mailbox.member
+            return self._mailbox
 
     # -- under the lock -------------------------------------------------------------------------
 
@@ -532,7 +463,6 @@ class AsgiConnection:
         self._outbox_bytes += size
         self._sent += event["type"] == "websocket.send" and event is not _BEAT
         self._sent_bytes += size
-        self._count()
         if not self._writing:
             self._writing = True
             self._in_loop(self._start_writing)
@@ -543,43 +473,13 @@ class AsgiConnection:
         if paused is not None:
             self._in_loop(loop_hub.settle, paused)
 
-    def _count(self) -> None:
-        """Tells the budget how many bytes are held now."""
-        messages = len(self._inbox) + len(self._outbox)
-        size = self._inbox_cost + self._outbox_bytes + self._transport_bytes
-        if self._share.set(budget.cost(messages, size) + self._taken_cost):
-            self._in_loop(budget.process.relieve)
-        if self._memory is not None and not self._is_crowded():
-            self._memory.set()
-
-    def _is_crowded(self) -> bool:
-        """Whether reading pauses: the process is at its limit, and this connection holds much."""
-        return budget.process.is_full and self._share.is_large and not self._sealed
-
-    async def _await_memory(self) -> None:
-        """Sleeps until this may have changed."""
-        self._memory = budget.process.room()
-        try:
-            if self._is_crowded():
-                await self._memory.wait()
-        finally:
-            self._memory = None
-
-    def _drop_inbox(self) -> None:
-        self._inbox.clear()
-        self._inbox_bytes = self._inbox_cost = 0
-        self._end_inbox()
-
     def _end_inbox(self) -> None:
         self._inbox_ended = True
-        self._update_readiness()
         self._resume_reading()
         self._arrived.notify_all()
         _notify(self._inbox_watches)
 
     def _announce_room(self) -> None:
-        if self._memory is not None:
-            self._memory.set()
         self._room.notify_all()
         _notify(self._outbox_watches)
 
@@ -596,8 +496,7 @@ class AsgiConnection:
             self._end = (code, reason, by)
         self._sealed = True
         self._outbox.clear()
-        self._outbox_bytes = self._transport_bytes = 0
-        self._count()
+        self._outbox_bytes = 0
         self._end_inbox()
         self._announce_room()
         self._announce_end()
@@ -605,14 +504,10 @@ class AsgiConnection:
     def _announce_end(self) -> None:
         if self._mailbox is not None:
             self._mailbox.end()
+            self._hub.forget(self._mailbox_token)
         for hub, token in self._end_watches:
             hub.announce(token)
         self._end_watches.clear()
-
-    def _update_readiness(self) -> None:
-        if self._readiness is not None:
-            has_end = self._inbox_ended and not self._is_end_read
-            self._readiness.set(is_ready=has_end or bool(self._inbox))
 
     def _in_loop(self, callback: Callable[..., None], *args: Any) -> None:
         if running_loop() is self._loop:
@@ -646,9 +541,6 @@ class AsgiConnection:
                 self._writer.cancel()
             if self._beat_timer is not None:
                 self._beat_timer.cancel()
-            if self._share.is_shed:
-                # The bytes in the server's transport are released, too.
-                uvicorn.abort(self._send)
             # Django's request is in a reference cycle and refers to this object, so both stay until
             # the garbage collector runs. Drop the server's objects now.
             del self._receive, self._send, self._reader
@@ -667,12 +559,8 @@ class AsgiConnection:
                 if event["type"] == "websocket.receive":
                     if paused := self._push(event):
                         await paused
-                    if self._meter is not None:
-                        await self._slow_down(self._meter, event)
                     # Do not hold the message while waiting for the next one.
                     del event
-                    while self._is_crowded():
-                        await self._await_memory()
             code = event.get("code") or _NO_STATUS
             reason = event.get("reason") or ""
         except Exception as error:
@@ -682,16 +570,6 @@ class AsgiConnection:
         with self._room:
             self._cut(code, reason, by)
         loop_hub.settle(self._gone)
-
-    async def _slow_down(self, meter: Meter, event: Event) -> None:
-        """Pauses reading from a client that sends too fast; closes it if that does not help."""
-        text = event.get("text")
-        meter.count(size_of(event["bytes"] if text is None else text))
-        while self._end is None and (wait := meter.pace(clock.now())):
-            if wait == math.inf:
-                self.close(_POLICY, "too many messages or bytes a second")
-                return
-            await pings.await_closed(self, wait)
 
     def _push(self, event: Event) -> asyncio.Future[None] | None:
         """Queues a message; gives a future to await before the next one is read, if any."""
@@ -705,25 +583,15 @@ class AsgiConnection:
         with self._arrived:
             if self._inbox_ended:
                 return None
-            # In memory, text takes up to four bytes for each character.
-            memory = sys.getsizeof(message)
-            self._inbox.append((message, size, memory))
+            self._inbox.append((message, size))
             self._received += 1
             self._received_bytes += size
             self._inbox_bytes += size
-            self._inbox_cost += memory
-            self._count()
-            self._update_readiness()
             self._arrived.notify()
             _notify(self._inbox_watches)
             if self._is_full():
                 self._paused = self._loop.create_future()
             return self._paused
-
-    def flush_groups(self) -> None:
-        """Puts what has come from groups before what is sent next. Any thread may call it."""
-        while not self._sealed and self._move_group_messages():
-            pass
 
     def _on_group_messages(self) -> None:
         """Moves messages of groups into the outbox, unless it still has some."""
@@ -733,21 +601,18 @@ class AsgiConnection:
                 return
         self._move_group_messages()
 
-    def _move_group_messages(self) -> int:
-        """Moves some messages of groups; gives how many."""
-        mailbox = self._mailbox
+    def _move_group_messages(self) -> None:
+        """Moves some messages of groups."""
+        mailbox, moved = self._mailbox, 0
         if mailbox is None:
-            return 0
+            return
         with self._room:
-            # Of two threads one goes first, so that messages keep their order.
-            messages = mailbox.take()
-            for message in messages:
+            while moved < _AT_ONCE_BYTES and (message := mailbox.pop()) is not None:
                 event, size = to_event(message, binary=None if isinstance(message, str) else True)
                 self._put(event, size)
-        close = mailbox.member.close_frame()
-        if close is not None:
+                moved += size
+        if (close := mailbox.close_frame()) is not None:
             self.close(*close)
-        return len(messages)
 
     def _look_at_beat(self) -> None:
         """Sends a beat if nothing was sent for so long."""
@@ -790,45 +655,10 @@ class AsgiConnection:
                     self._outbox_bytes -= size
                 # Do not hold the message while waiting for the next one.
                 del event
-                self._look_at_transport(size)
                 self._announce_room()
                 is_empty = not self._outbox
             if is_empty and self._mailbox is not None:
                 self._move_group_messages()
-
-    def _look_at_transport(self, size: int) -> None:
-        """Counts the bytes that the server has yet to send. Under the lock, after each message."""
-        if size < budget.STEP_BYTES and not self._transport_bytes:
-            return
-        before, self._transport_bytes = self._transport_bytes, uvicorn.queued(self._send)
-        self._count()
-        if self._transport_bytes and not before:
-            self._loop.call_later(_LOOK_AT_CLIENT_S, self._look_at_client)
-
-    def _look_at_client(self) -> None:
-        with self._room:
-            if self._transport_bytes and self in OPEN:
-                self._transport_bytes = 0
-                self._look_at_transport(budget.STEP_BYTES)
-
-    def _give_up_soon(self) -> None:
-        self._loop.call_later(_CLOSE_FRAME_S, self._give_up_if_stuck)
-
-    def _give_up_if_stuck(self) -> None:
-        # The close frame is still in the outbox: the server has not taken it.
-        if self._outbox:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        """Ends a connection whose client takes nothing and is in the middle of a message."""
-        if self._gone.done() or self not in OPEN:
-            return
-        if self._writer is not None:
-            self._writer.cancel()
-        uvicorn.abort(self._send)
-        with self._room:
-            self._cut(_ABNORMAL, "", "lost")
-        loop_hub.settle(self._gone)
 
     async def _send_close_and_read_on(self, event: Event) -> None:
         # granian sends no close frame while a task waits in `receive`.
