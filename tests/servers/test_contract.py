@@ -31,6 +31,7 @@ from support.raw_peer import (
 )
 from support.server import (
     ASGI,
+    KEPT,
     NATIVE,
     OLDER_GREEN,
     OLDER_GUNICORNS,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 # They close the socket without reading the client's answer to their close frame. If it has come by
 # then the connection ends by a reset, otherwise not (docs/servers/asgi.md).
 HANGS_UP_UNREAD = {"daphne", "granian"}
-KINDS = (*SERVERS, *WSGI_SERVERS, *ASGI, *NATIVE)
+KINDS = (*SERVERS, *WSGI_SERVERS, *ASGI, *NATIVE, *KEPT)
 everywhere = pytest.mark.on_servers(*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN)
 on_each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
@@ -297,7 +298,7 @@ class TestRefusals:
             assert response.status == 101
             return
         assert response.header("Sec-WebSocket-Accept") is None
-        if not (server.kind in {*ASGI, *NATIVE} and has_judged_itself(response)):
+        if not (server.kind in {*ASGI, *NATIVE, *KEPT} and has_judged_itself(response)):
             assert response.status == status, response
             if status == 426:
                 assert response.header("Sec-WebSocket-Version") == "13"

@@ -46,7 +46,7 @@ VARIANTS = re.compile(
     r"runserver-nothreading|gunicorn-(sync|gthread)-unix|gunicorn-sync-tls|gunicorn-.*-\d+\.\d+\.\d+(-tls)?"
     r"|.*eventlet.*|gunicorn-gevent_pywsgi(-tls)?|gevent-server-plain|gevent-tls|werkzeug-tls"
     r"|uwsgi-http11-socket|uwsgi-lazy-apps|uvicorn-(uvloop|websockets|wsproto|unix)|daphne-unix"
-    r"|hypercorn-unix|gunicorn-asgi-(unix|nginx)"
+    r"|hypercorn-(unix|tls|http2)|uvicorn-tls|gunicorn-asgi-(unix|nginx)"
 )
 
 # Behaviour that a server can break: finding the socket, early bytes, the 101, close codes, its end,

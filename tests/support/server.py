@@ -150,6 +150,34 @@ NATIVE = (
     ),
 )
 
+_CERTIFIED = "--{option}certfile {{certificate}} --{option}keyfile {{certificate}}"
+_HTTP2 = (
+    f"{{python}} {TESTS / 'support' / 'http2_proxy.py'} {{port}} {{folder}}/socket {{python}} -m"
+)
+# Servers whose connections the engine could take over, but for TLS or HTTP/2: they keep them.
+KEPT = (
+    dataclasses.replace(
+        _asgi("uvicorn-tls", f"{_UVICORN} websockets-sansio {_CERTIFIED.format(option='ssl-')}"),
+        alone=True,
+        tls=True,
+    ),
+    dataclasses.replace(
+        _asgi(
+            "hypercorn-tls",
+            f"{_HYPERCORN} -b 127.0.0.1:{{port}} {_CERTIFIED.format(option='')}",
+        ),
+        alone=True,
+        tls=True,
+    ),
+    Kind(
+        "hypercorn-http2",
+        "asgi",
+        tuple(
+            f"{_HTTP2} {_HYPERCORN} -b unix:{{folder}}/socket {{module}}.asgi:application".split()
+        ),
+    ),
+)
+
 GUNICORN_SYNC_TLS = _gunicorn("sync", tls=True)
 GUNICORN_GTHREAD_TLS = _gunicorn("gthread", tls=True)
 

@@ -52,6 +52,36 @@ _TABLE: list[tuple[str, str, str, _Always]] = [
         "tells the application 1005 for a client that vanished",
         True,
     ),
+    (
+        "uvicorn-tls|hypercorn-http2",
+        "test_early_",
+        "drops what comes before it has accepted",
+        None,
+    ),
+    (
+        "hypercorn-(tls|http2)",
+        r"test_by_the_client\[",
+        "tells the application 1006 whatever the client has closed with",
+        True,
+    ),
+    (
+        "uvicorn-tls|hypercorn-http2",
+        "test_by_the_client_s_fin",
+        "tells the application another code than 1006 for a client that vanished",
+        True,
+    ),
+    (
+        "uvicorn-tls",
+        r"test_malformed_handshake\[HTTP/1.0",
+        "tells the application of a GET by 1.1",
+        True,
+    ),
+    (
+        "hypercorn-http2",
+        "test_malformed_handshake",
+        "needs none of these headers: HTTP/2 says it in another way",
+        None,
+    ),
     # About every second run of each: docs/servers/asgi.md, "clients see a close frame on SIGTERM".
     (
         "granian",
