@@ -59,6 +59,12 @@ _TABLE: list[tuple[str, str, str, _Always]] = [
         None,
     ),
     (
+        "hypercorn-tls",
+        r"test_early_frames_are_kept_in_order\[hundred",
+        "runs two messages together of those that come before it has accepted",
+        True,
+    ),
+    (
         "hypercorn-(tls|http2)",
         r"test_by_the_client\[",
         "tells the application 1006 whatever the client has closed with",
