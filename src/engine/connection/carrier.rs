@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::end::End;
+use super::{end::End, settings::Settings};
 use crate::{
     engine::{
         base::sync::Mutex,
@@ -48,6 +48,8 @@ pub(crate) struct Carrier {
     token: u64,
     max_waiting: usize,
     max_message_bytes: usize,
+    /// Only the driver knows whether the client may send now.
+    is_metered: bool,
     state: Mutex<State>,
 }
 
@@ -72,6 +74,8 @@ struct State {
     /// The number of their messages, and the bytes of these.
     messages: usize,
     bytes: usize,
+    /// The driver has taken some, and has not passed all of them on.
+    in_hand: bool,
     /// The task waits for room to bring more.
     awaits_room: bool,
     /// What goes out is dropped: the server takes no more.
@@ -128,17 +132,14 @@ impl State {
 
 impl Carrier {
     /// A carrier whose task has `token` on the list of `hub` when there is something for it.
-    pub(crate) fn new(
-        hub: Arc<Hub>,
-        token: u64,
-        send_buffer_bytes: usize,
-        max_message_bytes: usize,
-    ) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>, token: u64, settings: &Settings) -> Arc<Self> {
+        let rates = settings.rates;
         Arc::new(Self {
             hub,
             token,
-            max_waiting: send_buffer_bytes.min(MAX_WAITING_BYTES),
-            max_message_bytes,
+            max_waiting: settings.send_buffer_bytes.min(MAX_WAITING_BYTES),
+            max_message_bytes: settings.limits.max_message_bytes,
+            is_metered: rates.messages.is_some() || rates.bytes.is_some(),
             state: Mutex::new(State::default()),
         })
     }
@@ -152,9 +153,22 @@ impl Carrier {
     pub(crate) fn take_brought(&self) -> Vec<u8> {
         let mut state = self.state.lock();
         (state.messages, state.bytes) = (0, 0);
+        state.in_hand = true;
         let brought = std::mem::take(&mut state.brought);
         state.count();
         brought
+    }
+
+    /// Notes that the driver has passed on all that it has taken.
+    pub(crate) fn empty_hand(&self) {
+        self.state.lock().in_hand = false;
+    }
+
+    /// Whether a message may go to the inbox past the driver, which has no part in it.
+    pub(super) fn may_pass(&self, length: usize) -> bool {
+        let state = self.state.lock();
+        let is_first = state.brought.is_empty() && !state.in_hand;
+        is_first && !self.is_metered && length <= self.max_message_bytes && state.left.is_none()
     }
 
     /// Whether the task has brought something.

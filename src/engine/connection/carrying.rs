@@ -1,13 +1,23 @@
 //! A connection that a server carries, for the task of that server: see `carrier.rs`.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::{
     Connection,
     carrier::{Carrier, Outgoing},
     end::{End, Initiator},
 };
 use crate::{
-    engine::resources::socket::Carriage,
-    protocol::{close, message::Kind},
+    engine::{
+        resources::{budget, socket::Carriage},
+        wakeup::hub::Watch,
+    },
+    protocol::{
+        close,
+        message::{Kind, Message},
+    },
 };
 
 impl Connection {
@@ -24,14 +34,41 @@ impl Connection {
     ///
     /// False when no more are to be read from the server before [`Connection::has_room_to_bring`]:
     /// then the token of the carrier is announced when that has changed.
-    pub fn bring(&self, kind: Kind, payload: &[u8]) -> bool {
+    pub fn bring(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         let Some(carrier) = self.own_carrier() else {
             return true;
         };
         self.count_read(payload.len());
-        carrier.put(kind, payload);
-        self.wake.notify_one();
+        if carrier.may_pass(payload.len()) && self.takes_directly() {
+            self.pass_on(Message {
+                kind,
+                payload: Bytes::copy_from_slice(payload),
+            });
+        } else {
+            carrier.put(kind, payload);
+            self.wake.notify_one();
+        }
         self.has_room_to_bring()
+    }
+
+    /// Whether the driver would do no more with a message than to deliver it.
+    fn takes_directly(&self) -> bool {
+        let is_open = !self.is_ending() && !self.is_handshake_done();
+        is_open && !(budget::is_full() && self.share.is_large())
+    }
+
+    /// Moves a message to the inbox, and wakes the view: a thread of the server's does, which runs no
+    /// turns.
+    fn pass_on(self: &Arc<Self>, message: Message) {
+        let mut messages = vec![message];
+        if self.answer_ping(&mut messages) {
+            return;
+        }
+        let waiting = self.inbox.push(&mut messages);
+        if waiting.sleeper {
+            self.inbox.wake_thread();
+        }
+        waiting.watches.into_iter().for_each(Watch::notify);
     }
 
     /// Whether the server is to be read from; if not, the task is woken later.

@@ -35,11 +35,8 @@ fn is_ping(message: &Message) -> bool {
 impl Connection {
     /// Moves `messages` to the view's inbox, and sees to it that the view wakes.
     pub(crate) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
-        if self.answers_pings.load(Ordering::Relaxed) {
-            messages.retain(|message| !is_ping(message) || !self.write(Kind::Text, PONG));
-            if messages.is_empty() {
-                return;
-            }
+        if self.answer_ping(messages) {
+            return;
         }
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
         let waiting = self.inbox.push(messages);
@@ -49,6 +46,15 @@ impl Connection {
         for watch in waiting.watches {
             self.turns.notify(watch, bytes);
         }
+    }
+
+    /// Answers a page's pings among `messages`, if that is asked for; true when none is left.
+    pub(super) fn answer_ping(self: &Arc<Self>, messages: &mut Vec<Message>) -> bool {
+        if self.answers_pings.load(Ordering::Relaxed) {
+            messages.retain(|message| !is_ping(message) || !self.write(Kind::Text, PONG));
+            return messages.is_empty();
+        }
+        false
     }
 
     /// From now on answers the pings of a page, which are messages, while there is room for that.

@@ -142,6 +142,9 @@ impl Driver {
             self.leftover = Some(Box::new(frames.into()));
             self.feed_leftover();
         }
+        if self.leftover.is_none() && self.pause.is_none() {
+            carrier.empty_hand();
+        }
         if self.leftover.is_none() && !carrier.has_brought() {
             if let Some(end) = carrier.left() {
                 self.connection.mark_handshake_done();

@@ -432,11 +432,7 @@ pub fn open_carried(
         ping_timeout: None,
         ..*settings
     };
-    let most = (
-        settings.send_buffer_bytes,
-        settings.limits.max_message_bytes,
-    );
-    let carrier = Carrier::new(hub, token, most.0, most.1);
+    let carrier = Carrier::new(hub, token, &settings);
     let socket = Arc::new(Socket::carried(Arc::clone(&carrier) as _));
     let none = Vec::new;
     engine.begin(
