@@ -28,9 +28,9 @@ fn asked(py: Python<'_>, question: Question) -> Asked<'_> {
 }
 
 /// A step: a name, and what is to be published on its channel.
-type Told<'py> = (String, Option<Bound<'py, PyBytes>>);
+type Published<'py> = (String, Option<Bound<'py, PyBytes>>);
 
-fn told(py: Python<'_>, steps: Vec<Step>) -> Vec<Told<'_>> {
+fn told(py: Python<'_>, steps: Vec<Step>) -> Vec<Published<'_>> {
     let steps = steps.into_iter().map(|step| match step {
         Step::Publish(name, bytes) => (name, Some(PyBytes::new(py, &bytes))),
         Step::Release(name) => (name, None),
@@ -105,7 +105,7 @@ impl Exchange {
         py.detach(|| self.0.greet(names.as_deref()));
     }
 
-    fn take<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Option<Vec<Told<'py>>>> {
+    fn take<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Option<Vec<Published<'py>>>> {
         let deadline = clock::now() + duration(Some(timeout))?.unwrap_or(Duration::MAX);
         let steps = py.detach(|| self.0.take(deadline));
         Ok(steps.map(|steps| told(py, steps)))
@@ -115,7 +115,7 @@ impl Exchange {
         py.detach(|| self.0.note_failure());
     }
 
-    fn stop<'py>(&self, py: Python<'py>) -> Vec<Told<'py>> {
+    fn stop<'py>(&self, py: Python<'py>) -> Vec<Published<'py>> {
         let steps = py.detach(|| self.0.stop());
         told(py, steps)
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::engine::{
     groups::MemberId,
-    presence::{self, Contact, Entered, Facts, Visit, user_text},
+    presence::{self, Arrival, Contact, Entered, Facts, user_text},
 };
 
 /// The users that are present in the groups of one backend. See `_core.pyi`.
@@ -99,7 +99,7 @@ impl Presence {
         is_present: bool,
         tells: bool,
     ) -> PyResult<Option<Arrived>> {
-        let visit = Visit {
+        let arrival = Arrival {
             facts: Facts {
                 since: now,
                 key,
@@ -117,15 +117,15 @@ impl Presence {
         let entered = match member(object)? {
             groups::Member::Connection(connection) => {
                 let connection = &connection.get().0;
-                py.detach(|| self.0.enter(name, connection, id, visit))
+                py.detach(|| self.0.enter(name, connection, id, arrival))
             }
             groups::Member::Mailbox(mailbox) => {
                 let mailbox = &mailbox.get().0;
-                py.detach(|| self.0.enter(name, mailbox, id, visit))
+                py.detach(|| self.0.enter(name, mailbox, id, arrival))
             }
             groups::Member::Seat(seat) => {
                 let seat = &seat.get().0;
-                py.detach(|| self.0.enter(name, seat, id, visit))
+                py.detach(|| self.0.enter(name, seat, id, arrival))
             }
         };
         Ok(match entered {

@@ -214,8 +214,9 @@ def parts_of_origin(origin: str) -> tuple[str, str, int | None] | None:
     """
     Gives scheme, host and port of an origin in lower case, None for everything else.
 
-    Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or ``scheme://host:port``.
-    Parsers of URLs are more lenient, and differ on what they take for the host.
+    Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or
+    ``scheme://host:port``. Parsers of URLs are more lenient, and differ on what they take for the
+    host.
     """
     found = _SERIALISED.fullmatch(origin)
     if found is None:

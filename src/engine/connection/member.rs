@@ -6,7 +6,7 @@ use super::{
     outbox::outcome::Sent,
 };
 use crate::{
-    engine::groups::{Handed, Member, Memberships, Message, Parcel, WhenFull},
+    engine::groups::{Delivery, Handed, Member, Memberships, Message, WhenFull},
     protocol::{
         close::{self, CloseFrame},
         deflate::Deflater,
@@ -33,9 +33,9 @@ impl Connection {
             return 0;
         }
         let count = messages.len();
-        let parcel = Parcel::of(messages, self.deflater.as_deref());
-        let parcel = self.parcel_unlike_beats(&parcel).unwrap_or(parcel);
-        let sent = self.with_frames_of(&parcel, |parcel| self.outbox.take_whole(parcel));
+        let delivery = Delivery::of(messages, self.deflater.as_deref());
+        let delivery = self.delivery_unlike_beats(&delivery).unwrap_or(delivery);
+        let sent = self.with_frames_of(&delivery, |delivery| self.outbox.take_whole(delivery));
         if sent != Sent::Written {
             self.wake.notify_one();
         }
@@ -47,31 +47,34 @@ impl Connection {
         }
     }
 
-    /// The messages of `parcel` as [`Connection::unlike_beats`] has them, if that changes any.
-    fn parcel_unlike_beats(&self, parcel: &Parcel) -> Option<Parcel> {
+    /// The messages of `delivery` as [`Connection::unlike_beats`] has them, if that changes any.
+    fn delivery_unlike_beats(&self, delivery: &Delivery) -> Option<Delivery> {
         self.beat.get()?;
         let is_like = |message: &Message| is_like_beats(message.kind(), &message.payload());
-        parcel.messages().iter().find(|message| is_like(message))?;
-        let messages = parcel.messages().iter().map(|message| {
+        delivery
+            .messages()
+            .iter()
+            .find(|message| is_like(message))?;
+        let messages = delivery.messages().iter().map(|message| {
             if is_like(message) {
                 Message::new(message.kind(), &one_more_blank(&message.payload()), &[])
             } else {
                 message.clone()
             }
         });
-        Some(Parcel::of(messages.collect(), None))
+        Some(Delivery::of(messages.collect(), None))
     }
 
-    /// Has `send` called with what this connection may get of `parcel` now: without compression
+    /// Has `send` called with what this connection may get of `delivery` now: without compression
     /// while its view compresses a message, which may refer to earlier ones of its own only.
-    fn with_frames_of<T>(&self, parcel: &Parcel, send: impl FnOnce(&Parcel) -> T) -> T {
+    fn with_frames_of<T>(&self, delivery: &Delivery, send: impl FnOnce(&Delivery) -> T) -> T {
         match &self.deflater {
-            Some(deflater) if parcel.is_compressed() => match deflater.interrupt() {
+            Some(deflater) if delivery.is_compressed() => match deflater.interrupt() {
                 // Held until they are sent.
-                Some(_interrupted) => send(parcel),
-                None => send(&parcel.plain()),
+                Some(_interrupted) => send(delivery),
+                None => send(&delivery.plain()),
             },
-            _ => send(parcel),
+            _ => send(delivery),
         }
     }
 }
@@ -89,14 +92,15 @@ impl Member for Connection {
         self.deflater.as_deref()
     }
 
-    fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
         if self.is_foreign() {
             return Handed::default();
         }
-        let own = self.parcel_unlike_beats(parcel);
-        let parcel = own.as_ref().unwrap_or(parcel);
-        let (handed, sent) =
-            self.with_frames_of(parcel, |parcel| self.outbox.take_frames(parcel, when_full));
+        let own = self.delivery_unlike_beats(delivery);
+        let delivery = own.as_ref().unwrap_or(delivery);
+        let (handed, sent) = self.with_frames_of(delivery, |delivery| {
+            self.outbox.take_frames(delivery, when_full)
+        });
         self.count_sent(handed.delivered);
         if handed.is_closed {
             if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {

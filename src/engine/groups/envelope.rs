@@ -9,7 +9,7 @@ use super::{
     group::Entry,
     member::{Eviction, Whom},
     memberships::MemberId,
-    parcel::Message,
+    message::Message,
 };
 use crate::protocol::{close::CloseFrame, message::Kind};
 

@@ -27,9 +27,9 @@ use super::{
     group::{Batch, Entry, Group, Next, Recipient, STRETCH, State},
     member::{Eviction, Handed, Member, WhenFull},
     memberships::Membership,
+    message::{Delivery, Message},
     notices::{Notice, Notices},
     numbered,
-    parcel::{Message, Parcel},
     room::Room,
     statistics::{Event, Statistics},
 };
@@ -176,13 +176,13 @@ impl FanOut {
             return;
         };
         let mut turn = Turn::begin(Arc::clone(&thread.hurry_views));
-        let mut parcels = Parcels {
+        let mut deliveries = Deliveries {
             group: name.to_owned(),
             batch: Batch {
                 first: 0,
                 entries: messages.into_iter().map(Entry::Message).collect(),
             },
-            ..Parcels::default()
+            ..Deliveries::default()
         };
         for member in members {
             let recipient = Recipient {
@@ -192,7 +192,7 @@ impl FanOut {
             };
             // A member that was freed has left.
             if let Some(member) = recipient.member.upgrade() {
-                self.hand_over(member.as_ref(), &recipient, &mut parcels)
+                self.hand_over(member.as_ref(), &recipient, &mut deliveries)
                     .await;
                 turn.end_if_due().await;
             }
@@ -208,17 +208,17 @@ pub(super) fn gap(name: &str, from: Position) -> Entry {
 
 /// Hands out what waits in the queue of `group`, until it is empty.
 async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
-    let begin = || Parcels {
+    let begin = || Deliveries {
         group: group.name().to_owned(),
         registry: group.registry(),
-        ..Parcels::default()
+        ..Deliveries::default()
     };
-    let mut parcels = begin();
+    let mut deliveries = begin();
     loop {
-        let pass = fan_out.pass(&group, &mut parcels, &mut turn);
+        let pass = fan_out.pass(&group, &mut deliveries, &mut turn);
         if contain_task(pass).await.is_none() {
             // The queue is as it was, behind the batch that has failed.
-            parcels = begin();
+            deliveries = begin();
             fan_out.on_failed_pass(&group);
             sleep(PAUSE).await;
         }
@@ -229,7 +229,7 @@ async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
             group.on_idle();
             return;
         }
-        parcels.forget_before(passed.first);
+        deliveries.forget_before(passed.first);
     }
 }
 
@@ -268,23 +268,24 @@ impl Batch {
 
 impl FanOut {
     /// Hands each member what waits for it.
-    async fn pass(&self, group: &Group, parcels: &mut Parcels, turn: &mut Turn) {
+    async fn pass(&self, group: &Group, deliveries: &mut Deliveries, turn: &mut Turn) {
         let mut recipients = Vec::with_capacity(STRETCH);
         for stretch in 0.. {
             let next = {
                 let mut state = group.state.lock();
-                state.next(stretch, BATCH_BYTES, &mut parcels.batch, &mut recipients)
+                state.next(stretch, BATCH_BYTES, &mut deliveries.batch, &mut recipients)
             };
             match next {
                 None => return,
                 Some(Next::Nothing) => continue,
                 Some(Next::SameBatch) => {}
-                Some(Next::NewBatch) => parcels.on_new_batch(),
+                Some(Next::NewBatch) => deliveries.on_new_batch(),
             }
             for recipient in recipients.drain(..) {
                 // A member that was freed has left.
                 if let Some(member) = recipient.member.upgrade() {
-                    self.hand_over(member.as_ref(), &recipient, parcels).await;
+                    self.hand_over(member.as_ref(), &recipient, deliveries)
+                        .await;
                     turn.end_if_due().await;
                 }
             }
@@ -292,9 +293,14 @@ impl FanOut {
     }
 
     /// Hands a member the entries of the batch that are for it.
-    async fn hand_over(&self, member: &dyn Member, recipient: &Recipient, parcels: &mut Parcels) {
-        let was_here = recipient.since <= parcels.batch.first;
-        let parcel = match &parcels.batch.entries[..] {
+    async fn hand_over(
+        &self,
+        member: &dyn Member,
+        recipient: &Recipient,
+        deliveries: &mut Deliveries,
+    ) {
+        let was_here = recipient.since <= deliveries.batch.first;
+        let delivery = match &deliveries.batch.entries[..] {
             [Entry::Close(frame)] => {
                 if was_here {
                     contain(|| member.close(frame));
@@ -303,7 +309,7 @@ impl FanOut {
             }
             [Entry::Eviction(eviction)] => {
                 if was_here {
-                    self.evict(member, eviction, parcels);
+                    self.evict(member, eviction, deliveries);
                 }
                 return;
             }
@@ -316,19 +322,19 @@ impl FanOut {
                     }
                 };
                 let frame = told.frame();
-                Arc::new(Parcel::new(vec![told], vec![frame]))
+                Arc::new(Delivery::new(vec![told], vec![frame]))
             }),
-            _ => parcels.find(member, recipient).await,
+            _ => deliveries.find(member, recipient).await,
         };
-        if let Some(parcel) = parcel {
-            let handed = contain(|| member.take(&parcel, self.when_full));
-            self.note(&parcels.group, member, handed.unwrap_or_default());
+        if let Some(delivery) = delivery {
+            let handed = contain(|| member.take(&delivery, self.when_full));
+            self.note(&deliveries.group, member, handed.unwrap_or_default());
         }
     }
 
     /// Takes a member out of its group if `eviction` names it. Members of rooms are told; that
     /// others belong to a user is not known here.
-    fn evict(&self, member: &dyn Member, eviction: &Eviction, parcels: &Parcels) {
+    fn evict(&self, member: &dyn Member, eviction: &Eviction, deliveries: &Deliveries) {
         if member.room().is_some() {
             if let Some(seat) = contain(|| member.evict(eviction)).flatten() {
                 self.notices.add(Notice::SeatEnded { seat });
@@ -337,7 +343,7 @@ impl FanOut {
         }
         let memberships = member.memberships();
         if (memberships.id()).is_some_and(|id| eviction.names(id, None)) {
-            contain(|| memberships.end_named(&parcels.group, parcels.registry));
+            contain(|| memberships.end_named(&deliveries.group, deliveries.registry));
         }
     }
 
@@ -355,7 +361,7 @@ impl FanOut {
 
 /// The batch that is being handed out, and what is made of it.
 #[derive(Default)]
-struct Parcels {
+struct Deliveries {
     group: String,
     registry: usize,
     batch: Batch,
@@ -364,7 +370,7 @@ struct Parcels {
     packers: Vec<Packer>,
 }
 
-impl Parcels {
+impl Deliveries {
     /// To be called when the batch is another one, or has grown.
     fn on_new_batch(&mut self) {
         self.has_exclusions =
@@ -383,7 +389,7 @@ impl Parcels {
     }
 
     /// The messages of the batch that `member` is to get.
-    async fn find(&mut self, member: &dyn Member, recipient: &Recipient) -> Option<Arc<Parcel>> {
+    async fn find(&mut self, member: &dyn Member, recipient: &Recipient) -> Option<Arc<Delivery>> {
         let since = recipient.since;
         let first = self.batch.first;
         let numbered = (first..).zip(self.batch.messages());
@@ -399,8 +405,8 @@ impl Parcels {
         let packer = Packer::find(&mut self.packers, deflater, style);
         if gets_all {
             if packer.whole.is_none() {
-                let parcel = packer.pack(&self.group, numbered.collect()).await;
-                packer.whole = Some(Arc::new(parcel));
+                let delivery = packer.pack(&self.group, numbered.collect()).await;
+                packer.whole = Some(Arc::new(delivery));
             }
             return packer.whole.clone();
         }
@@ -427,7 +433,7 @@ enum Style {
     InRoom(Arc<str>),
 }
 
-/// Makes parcels with one kind of compression. It compresses each message once.
+/// Makes deliveries with one kind of compression. It compresses each message once.
 struct Packer {
     deflater: Option<Deflater>,
     style: Style,
@@ -435,8 +441,8 @@ struct Packer {
     numbered: BTreeMap<u64, Message>,
     /// Frames by the numbers of their messages.
     compressed: BTreeMap<u64, Bytes>,
-    /// The parcel of the whole batch.
-    whole: Option<Arc<Parcel>>,
+    /// The delivery of the whole batch.
+    whole: Option<Arc<Delivery>>,
 }
 
 impl Packer {
@@ -467,7 +473,7 @@ impl Packer {
         &mut packers[found]
     }
 
-    async fn pack(&mut self, group: &str, waiting: Vec<(u64, &Message)>) -> Parcel {
+    async fn pack(&mut self, group: &str, waiting: Vec<(u64, &Message)>) -> Delivery {
         let its: Vec<_> = waiting
             .into_iter()
             .map(|(number, message)| (number, self.form(group, number, message)))
@@ -479,7 +485,7 @@ impl Packer {
         });
         let frames = frames.collect();
         let messages = its.into_iter().map(|(_, message)| message);
-        Parcel::new(messages.collect(), frames)
+        Delivery::new(messages.collect(), frames)
     }
 
     /// The message as members get it.

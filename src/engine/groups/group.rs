@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::{
     member::{Eviction, Member},
     memberships::{Departure, Membership},
-    parcel::Message,
+    message::Message,
 };
 use crate::{engine::history::Position, protocol::close::CloseFrame};
 
@@ -28,7 +28,7 @@ type Name = SmallVec<[u8; 16]>;
 /// A registry, as its groups know it.
 pub(super) trait Registry: fmt::Debug + Send + Sync {
     /// Ends the membership of the member at `place` of `group`.
-    fn end(&self, group: &Group, place: u32);
+    fn end(&self, group: &Group, slot: u32);
 
     /// Removes `group` if it has no members and nothing waits in its queue.
     fn remove_if_unused(&self, group: &Group);
@@ -48,7 +48,7 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The places of members. A member keeps its place, so that the fan-out meets each one once.
-    places: SmallVec<[Place; 1]>,
+    slots: SmallVec<[Slot; 1]>,
     /// The first of the vacant places, each of which names the next; `places.len()` is none.
     vacant: u32,
     members: u32,
@@ -70,7 +70,7 @@ pub(super) struct Recorded {
 }
 
 #[derive(Debug)]
-enum Place {
+enum Slot {
     Taken {
         member: Weak<dyn Member>,
         /// The entry that was the next one when the member joined.
@@ -197,9 +197,9 @@ impl Membership for Group {
         true
     }
 
-    fn end(&self, place: u32) {
+    fn end(&self, slot: u32) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.end(self, place);
+            registry.end(self, slot);
         }
     }
 }
@@ -207,43 +207,43 @@ impl Membership for Group {
 impl State {
     /// Gives a member a place; also whether it is the first.
     pub(super) fn enter(&mut self, member: Weak<dyn Member>) -> (u32, bool) {
-        let taken = Place::Taken {
+        let taken = Slot::Taken {
             member,
             since: self.sequence,
             until: u64::MAX,
         };
         let is_first = self.members == 0;
         self.members += 1;
-        let place = self.vacant;
-        match self.places.get_mut(place as usize) {
+        let slot = self.vacant;
+        match self.slots.get_mut(slot as usize) {
             Some(free) => {
-                if let Place::Vacant(next) = *free {
+                if let Slot::Vacant(next) = *free {
                     self.vacant = next;
                 }
                 *free = taken;
             }
             None => {
-                self.places.push(taken);
-                self.vacant = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+                self.slots.push(taken);
+                self.vacant = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
                 if let Some(pending) = &mut self.pending {
-                    let stretches = self.places.len().div_ceil(STRETCH);
+                    let stretches = self.slots.len().div_ceil(STRETCH);
                     pending.next.resize(stretches, self.sequence);
                 }
             }
         }
-        (place, is_first)
+        (slot, is_first)
     }
 
     /// Ends a membership. What waits in the queue reaches the member all the same.
-    pub(super) fn leave(&mut self, place: u32) -> Departure {
+    pub(super) fn leave(&mut self, slot: u32) -> Departure {
         self.members -= 1;
         let is_awaited = self.pending.is_some();
-        match (&mut self.pending, self.places.get_mut(place as usize)) {
-            (Some(pending), Some(Place::Taken { until, .. })) => {
+        match (&mut self.pending, self.slots.get_mut(slot as usize)) {
+            (Some(pending), Some(Slot::Taken { until, .. })) => {
                 *until = self.sequence;
-                pending.left.push_back((self.sequence, place));
+                pending.left.push_back((self.sequence, slot));
             }
-            _ => self.vacate(place),
+            _ => self.vacate(slot),
         }
         Departure {
             was_last: self.members == 0,
@@ -253,25 +253,25 @@ impl State {
 
     /// Ends the membership of a member that can get nothing any more; true when the group is
     /// unused then.
-    pub(super) fn withdraw(&mut self, place: u32) -> bool {
+    pub(super) fn withdraw(&mut self, slot: u32) -> bool {
         self.members -= 1;
-        self.vacate(place);
+        self.vacate(slot);
         self.is_unused()
     }
 
-    fn vacate(&mut self, place: u32) {
-        if let Some(taken) = self.places.get_mut(place as usize) {
-            *taken = Place::Vacant(self.vacant);
-            self.vacant = place;
+    fn vacate(&mut self, slot: u32) {
+        if let Some(taken) = self.slots.get_mut(slot as usize) {
+            *taken = Slot::Vacant(self.vacant);
+            self.vacant = slot;
         }
         if let Some(recorded) = &mut self.recorded {
-            recorded.numbered.remove(&place);
+            recorded.numbered.remove(&slot);
         }
     }
 
     #[cfg(test)]
-    pub(super) fn places(&self) -> usize {
-        self.places.len()
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Whether it has no members, and nothing waits for those that have left.
@@ -283,7 +283,7 @@ impl State {
     pub(super) fn push(&mut self, entry: Entry) -> bool {
         let starts = self.pending.is_none();
         let pending = self.pending.get_or_insert_with(|| {
-            let stretches = self.places.len().div_ceil(STRETCH);
+            let stretches = self.slots.len().div_ceil(STRETCH);
             Box::new(Pending {
                 entries: VecDeque::new(),
                 next: SmallVec::from_elem(self.sequence, stretches),
@@ -323,14 +323,14 @@ impl State {
             batch.entries.extend(waiting.take(count).cloned());
         }
         let numbered = (self.recorded.as_deref()).map(|recorded| &recorded.numbered);
-        let is_numbered = |place: usize| {
-            let place = u32::try_from(place).unwrap_or(u32::MAX);
-            numbered.is_some_and(|numbered| numbered.contains(&place))
+        let is_numbered = |slot: usize| {
+            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+            numbered.is_some_and(|numbered| numbered.contains(&slot))
         };
-        let places = self.places.iter().enumerate();
-        let places = places.skip(stretch * STRETCH).take(STRETCH);
-        recipients.extend(places.filter_map(|(number, place)| match place {
-            Place::Taken {
+        let slots = self.slots.iter().enumerate();
+        let slots = slots.skip(stretch * STRETCH).take(STRETCH);
+        recipients.extend(slots.filter_map(|(number, slot)| match slot {
+            Slot::Taken {
                 member,
                 since,
                 until,
@@ -368,8 +368,8 @@ impl State {
             .left
             .partition_point(|(until, _)| *until <= passed.first);
         let gone: SmallVec<[_; 8]> = pending.left.drain(..gone).collect();
-        for (_, place) in gone {
-            self.vacate(place);
+        for (_, slot) in gone {
+            self.vacate(slot);
         }
         if passed.is_over {
             self.pending = None;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{
     member::{Handed, Member, WhenFull},
     memberships::Memberships,
-    parcel::Parcel,
+    message::Delivery,
 };
 use crate::{
     engine::{
@@ -132,11 +132,11 @@ impl Member for Mailbox {
         None
     }
 
-    fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
         let mut handed = Handed::default();
         let mut state = self.state.lock();
         let was_empty = state.is_empty();
-        for message in parcel.messages() {
+        for message in delivery.messages() {
             if state.close.is_some() {
                 break;
             }

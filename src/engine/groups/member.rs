@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     memberships::{MemberId, Memberships},
-    parcel::Parcel,
+    message::Delivery,
 };
 use crate::protocol::{close::CloseFrame, deflate::Deflater};
 
@@ -22,7 +22,7 @@ pub enum WhenFull {
     KeepLatest,
 }
 
-/// How many messages of a parcel a member has got, and how many were dropped because it is slow.
+/// How many messages of a delivery a member has got, and how many were dropped because it is slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handed {
     /// Written, or queued for the member.
@@ -88,7 +88,7 @@ pub trait Member: fmt::Debug + Send + Sync {
     }
 
     /// Takes messages. Never sleeps.
-    fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed;
+    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed;
 
     /// Closes it.
     fn close(&self, frame: &CloseFrame);

@@ -25,7 +25,7 @@ pub(crate) trait Membership: fmt::Debug + Send + Sync {
     }
 
     /// Ends the membership of the member at `place`.
-    fn end(&self, place: u32);
+    fn end(&self, slot: u32);
 }
 
 /// Two groups are the same when they are the same object: a registry has one for each name.
@@ -56,12 +56,12 @@ struct Open {
 }
 
 /// A group, and the place of the member in it.
-type Held = (Arc<dyn Membership>, u32);
+type Seated = (Arc<dyn Membership>, u32);
 
 #[derive(Debug)]
 enum All {
-    Few(SmallVec<[Held; 1]>),
-    Many(HashMap<usize, Held>),
+    Few(SmallVec<[Seated; 1]>),
+    Many(HashMap<usize, Seated>),
 }
 
 impl All {
@@ -72,7 +72,7 @@ impl All {
         }
     }
 
-    fn insert(&mut self, held: Held) {
+    fn insert(&mut self, held: Seated) {
         if let Self::Few(few) = self {
             if few.len() < FEW {
                 few.push(held);
@@ -86,7 +86,7 @@ impl All {
         }
     }
 
-    fn remove(&mut self, key: usize) -> Option<Held> {
+    fn remove(&mut self, key: usize) -> Option<Seated> {
         match self {
             Self::Few(few) => {
                 let at = few.iter().position(|(group, _)| key_of(group) == key);
@@ -103,7 +103,7 @@ impl All {
         }
     }
 
-    fn for_each(&self, mut call: impl FnMut(&Held)) {
+    fn for_each(&self, mut call: impl FnMut(&Seated)) {
         match self {
             Self::Few(few) => few.iter().for_each(call),
             Self::Many(many) => many.values().for_each(&mut call),
@@ -159,13 +159,13 @@ impl Memberships {
         if find().is_some_and(|group| open.held.has(key_of(&group))) {
             return Joined::Already;
         }
-        let Some((group, place, is_first)) = enter() else {
+        let Some((group, slot, is_first)) = enter() else {
             if open.held.is_empty() && !open.is_warned {
                 *state = State::Unused;
             }
             return Joined::Refused;
         };
-        open.held.insert((group, place));
+        open.held.insert((group, slot));
         if is_first {
             Joined::First
         } else {
@@ -192,9 +192,9 @@ impl Memberships {
         let State::Open(open) = &mut *state else {
             return None;
         };
-        let (_, place) = open.held.remove(key_of(group))?;
+        let (_, slot) = open.held.remove(key_of(group))?;
         // Under the lock: a member that joins again meanwhile would have two places.
-        let departure = leave(place);
+        let departure = leave(slot);
         // What waits for it looks at its id.
         if open.held.is_empty() && !open.is_warned && !departure.is_awaited {
             *state = State::Unused;
@@ -210,13 +210,13 @@ impl Memberships {
         };
         let held = open.held.remove(key_of(other));
         // Under the lock: as in `leave`.
-        held.map(|(_, place)| leave(place)).is_some()
+        held.map(|(_, slot)| leave(slot)).is_some()
     }
 
     /// Takes the member out of the group `name` of the registry at this address, and out of what
     /// else has that name. It may join again.
     pub(super) fn end_named(&self, name: &str, registry: usize) {
-        let mut ended: SmallVec<[Held; 2]> = SmallVec::new();
+        let mut ended: SmallVec<[Seated; 2]> = SmallVec::new();
         let mut state = self.0.lock();
         if let State::Open(open) = &mut *state {
             let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
@@ -228,8 +228,8 @@ impl Memberships {
             ended.extend(keys.into_iter().filter_map(|key| open.held.remove(key)));
         }
         drop(state);
-        for (group, place) in ended {
-            group.end(place);
+        for (group, slot) in ended {
+            group.end(slot);
         }
     }
 
@@ -237,7 +237,7 @@ impl Memberships {
     pub(crate) fn end(&self) {
         let before = std::mem::replace(&mut *self.0.lock(), State::Over);
         if let State::Open(open) = before {
-            open.held.for_each(|(group, place)| group.end(*place));
+            open.held.for_each(|(group, slot)| group.end(*slot));
         }
     }
 

@@ -3,7 +3,7 @@
 //! [`Groups`] is the registry: it knows the groups by their names, a [`Group`] its members, and each
 //! member its [`Memberships`]. A message that is published waits in its group's queue. A task of the
 //! engine, the fan-out, takes what waits there, encodes it once for all members with the same
-//! compression ([`parcel`]), and hands it to one member after the other, in turns, so that other
+//! compression ([`delivery`]), and hands it to one member after the other, in turns, so that other
 //! connections do not wait for it.
 //!
 //! A member is known by the trait [`Member`]: a connection of the engine, the mailbox of a
@@ -19,9 +19,9 @@ mod group;
 mod mailbox;
 mod member;
 mod memberships;
+mod message;
 mod notices;
 mod numbered;
-mod parcel;
 mod recorded;
 mod registry;
 mod room;
@@ -36,9 +36,9 @@ pub use self::{
     mailbox::Mailbox,
     member::{Eviction, Handed, Member, WhenFull, Whom},
     memberships::{Joined, MemberId, Memberships},
+    message::{Delivery, Message},
     notices::{Notice, Notices},
     numbered::{room_ended, room_text, text as numbered_text},
-    parcel::{Message, Parcel},
     recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},
     seat::{Losses, Seat},

@@ -182,11 +182,11 @@ impl Groups {
                 }
                 return None;
             }
-            let (place, is_first) = state.enter(weak);
+            let (slot, is_first) = state.enter(weak);
             if let Some(recorded) = state.recorded.as_mut().filter(|_| is_numbered) {
-                recorded.numbered.insert(place);
+                recorded.numbered.insert(slot);
             }
-            Some((place, is_first))
+            Some((slot, is_first))
         };
         let joined = member
             .memberships()

@@ -15,8 +15,8 @@ use super::{
     group::{ByName, Entry, Group, Registry, State},
     member::{Eviction, Member, WhenFull},
     memberships::{Joined, MemberId, Membership},
+    message::Message,
     notices::{Notice, Notices},
-    parcel::Message,
     room::Room,
     seal::Key,
     statistics::{Event, Statistics},
@@ -121,7 +121,7 @@ impl Groups {
         }
         let group = self.find(name)?;
         let memberships = member.memberships();
-        let departure = memberships.leave(&group, |place| group.state.lock().leave(place))?;
+        let departure = memberships.leave(&group, |slot| group.state.lock().leave(slot))?;
         if departure.was_last {
             self.remove_if_unused(&group);
         }
@@ -195,8 +195,8 @@ impl Groups {
 
     /// Places of the group `name`, taken or not.
     #[cfg(test)]
-    pub(super) fn places(&self, name: &str) -> usize {
-        (self.find(name)).map_or(0, |group| group.state.lock().places())
+    pub(super) fn slots(&self, name: &str) -> usize {
+        (self.find(name)).map_or(0, |group| group.state.lock().slots())
     }
 
     /// Sends `message` to all members of the group `name` in this process. Never sleeps. To be
@@ -330,15 +330,15 @@ impl Groups {
         };
         let entered = enter(&mut group.state.lock());
         drop(names);
-        let (place, is_first) = entered?;
-        Some((group, place, is_first))
+        let (slot, is_first) = entered?;
+        Some((group, slot, is_first))
     }
 }
 
 impl Registry for Groups {
-    fn end(&self, group: &Group, place: u32) {
+    fn end(&self, group: &Group, slot: u32) {
         if !self.is_foreign() {
-            let is_unused = group.state.lock().withdraw(place);
+            let is_unused = group.state.lock().withdraw(slot);
             if is_unused {
                 self.remove_if_unused(group);
             }

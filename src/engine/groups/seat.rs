@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::{
     member::{Eviction, Handed, Member, WhenFull},
     memberships::{Joined, MemberId, Membership, Memberships},
+    message::{Delivery, Message},
     numbered,
-    parcel::{Message, Parcel},
 };
 use crate::{
     engine::history::Position,
@@ -46,7 +46,7 @@ pub struct Seat {
 
 #[derive(Debug)]
 struct State {
-    held: Option<Held>,
+    held: Option<HeldMessages>,
     /// The losses that the client knows of.
     told: u64,
     /// How far its client is, in a group that has a history.
@@ -54,8 +54,8 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    parcels: Vec<(Parcel, WhenFull)>,
+struct HeldMessages {
+    deliveries: Vec<(Delivery, WhenFull)>,
     bytes: usize,
     is_over_full: bool,
     ended: Option<Message>,
@@ -87,7 +87,7 @@ impl Seat {
             number,
             is_over: AtomicBool::new(false),
             state: Mutex::new(State {
-                held: Some(Held::default()),
+                held: Some(HeldMessages::default()),
                 told: losses.0.load(Ordering::Relaxed),
                 at: None,
             }),
@@ -107,8 +107,8 @@ impl Seat {
         if held.is_over_full {
             self.losses.0.fetch_add(1, Ordering::Relaxed);
         }
-        for (parcel, when_full) in &held.parcels {
-            self.hand_on(&mut state, parcel, *when_full);
+        for (delivery, when_full) in &held.deliveries {
+            self.hand_on(&mut state, delivery, *when_full);
         }
         if let Some(ended) = held.ended {
             self.end_by(ended);
@@ -139,23 +139,23 @@ impl Seat {
         self.state.lock().at
     }
 
-    fn hand_on(&self, state: &mut State, parcel: &Parcel, when_full: WhenFull) -> Handed {
+    fn hand_on(&self, state: &mut State, delivery: &Delivery, when_full: WhenFull) -> Handed {
         let Some(connection) = self.connection.upgrade().filter(|_| !self.is_over()) else {
             return Handed::default();
         };
         let losses = self.losses.0.load(Ordering::Relaxed);
         if losses != state.told {
             let told = Message::new(Kind::Text, numbered::room_gap(&self.room).as_bytes(), &[]);
-            let told = Parcel::of(vec![told], connection.deflater());
+            let told = Delivery::of(vec![told], connection.deflater());
             if connection.take(&told, when_full).dropped == 0 {
                 state.told = losses;
             }
         }
-        let handed = connection.take(parcel, when_full);
+        let handed = connection.take(delivery, when_full);
         if handed.dropped > 0 {
             self.losses.0.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(at) = parcel.messages().iter().rev().find_map(Message::position) {
+        if let Some(at) = delivery.messages().iter().rev().find_map(Message::position) {
             state.at = Some(at);
         }
         handed
@@ -166,8 +166,8 @@ impl Seat {
             return;
         }
         if let Some(connection) = self.connection.upgrade() {
-            let parcel = Parcel::of(vec![ended], connection.deflater());
-            connection.take(&parcel, WhenFull::Close);
+            let delivery = Delivery::of(vec![ended], connection.deflater());
+            connection.take(&delivery, WhenFull::Close);
         }
         self.memberships.end();
     }
@@ -212,12 +212,12 @@ impl Member for Seat {
         Some(&self.room)
     }
 
-    fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
         let mut state = self.state.lock();
         let Some(held) = &mut state.held else {
-            return self.hand_on(&mut state, parcel, when_full);
+            return self.hand_on(&mut state, delivery, when_full);
         };
-        held.bytes += parcel
+        held.bytes += delivery
             .messages()
             .iter()
             .map(Message::frame_len)
@@ -225,12 +225,12 @@ impl Member for Seat {
         if held.is_over_full || held.bytes > MAX_HELD_BYTES {
             // What has come before is of no use behind a gap.
             held.is_over_full = true;
-            held.parcels.clear();
+            held.deliveries.clear();
         } else {
-            held.parcels.push((parcel.clone(), when_full));
+            held.deliveries.push((delivery.clone(), when_full));
         }
         Handed {
-            delivered: parcel.messages().len() as u64,
+            delivered: delivery.messages().len() as u64,
             ..Handed::default()
         }
     }

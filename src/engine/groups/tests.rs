@@ -160,7 +160,7 @@ async fn the_place_of_a_member_that_left_is_used_again() {
         assert_eq!(got(&mut other), frames(&["x"]));
     }
     assert_eq!(groups.count("room"), 1);
-    assert_eq!(groups.places("room"), 2);
+    assert_eq!(groups.slots("room"), 2);
     assert_eq!(got(&mut peer).len(), 99 * frames(&["x"]).len());
 }
 
@@ -394,7 +394,7 @@ impl Member for Broken {
         unreachable!("it is broken")
     }
 
-    fn take(&self, _: &Parcel, _: WhenFull) -> Handed {
+    fn take(&self, _: &Delivery, _: WhenFull) -> Handed {
         Handed::default()
     }
 

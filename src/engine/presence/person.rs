@@ -27,7 +27,7 @@ pub(super) struct Person {
     /// When the present info was given.
     pub(super) stamp: u64,
     /// Its connections here, the one that has said something latest comes last.
-    tabs: SmallVec<[Tab; 1]>,
+    local: SmallVec<[LocalConnection; 1]>,
     /// Its connections in other processes.
     shares: SmallVec<[Share; 1]>,
     /// When it is removed; only without connections.
@@ -39,8 +39,8 @@ pub(super) struct Person {
 
 /// A connection here.
 #[derive(Debug)]
-struct Tab {
-    place: u32,
+struct LocalConnection {
+    slot: u32,
     id: Arc<str>,
     info: Option<Info>,
 }
@@ -62,7 +62,7 @@ impl Person {
         Self {
             facts: Arc::new(facts),
             stamp: 0,
-            tabs: SmallVec::new(),
+            local: SmallVec::new(),
             shares: SmallVec::new(),
             until: None,
             leaver: Leaver::Here,
@@ -72,7 +72,7 @@ impl Person {
 
     /// The number of its connections in this process.
     pub(super) fn here(&self) -> u32 {
-        u32::try_from(self.tabs.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.local.len()).unwrap_or(u32::MAX)
     }
 
     /// The number of its connections in all processes.
@@ -83,27 +83,31 @@ impl Person {
     }
 
     /// Another connection here, or something else that a known one says about the user.
-    pub(super) fn enter(&mut self, place: u32, id: &Arc<str>, info: Option<Info>) {
+    pub(super) fn enter(&mut self, slot: u32, id: &Arc<str>, info: Option<Info>) {
         // Another process may have told that the user had left: then it tells this, too.
         self.is_told &= self.until.is_none();
         self.until = None;
         self.leaver = Leaver::Unknown;
-        match self.tabs.iter().position(|tab| tab.place == place) {
+        match self
+            .local
+            .iter()
+            .position(|connection| connection.slot == slot)
+        {
             // The latest to say something counts, so it goes to the end.
             Some(at) if info.is_some() => {
-                self.tabs.remove(at);
+                self.local.remove(at);
             }
             Some(_) => return,
             None => {}
         }
         let id = Arc::clone(id);
-        self.tabs.push(Tab { place, id, info });
+        self.local.push(LocalConnection { slot, id, info });
         self.choose_info();
     }
 
     /// A connection here has ended.
-    pub(super) fn leave(&mut self, place: u32) {
-        self.tabs.retain(|tab| tab.place != place);
+    pub(super) fn leave(&mut self, slot: u32) {
+        self.local.retain(|connection| connection.slot != slot);
         self.choose_info();
         // Else it is left to those that have a connection. They may be leaving it to this process
         // at this moment.
@@ -191,9 +195,9 @@ impl Person {
     }
 
     fn contacts_here(&self) -> impl Iterator<Item = Contact> {
-        self.tabs.iter().map(|tab| Contact {
-            id: Arc::clone(&tab.id),
-            info: (tab.info.as_ref())
+        self.local.iter().map(|connection| Contact {
+            id: Arc::clone(&connection.id),
+            info: (connection.info.as_ref())
                 .map_or_else(|| "null".into(), |info| info.json.as_str().into()),
         })
     }
@@ -211,7 +215,10 @@ impl Person {
     }
 
     fn info_here(&self) -> Option<&Info> {
-        let said = self.tabs.iter().filter_map(|tab| tab.info.as_ref());
+        let said = self
+            .local
+            .iter()
+            .filter_map(|connection| connection.info.as_ref());
         said.max_by_key(|info| info.stamp)
     }
 

@@ -20,7 +20,7 @@ use super::{
     outgoing::{Announcer, Outgoing},
     person::Leaver,
     record::{Record, Source},
-    room::{Move, Next, Room, State, Tabs, Watcher},
+    room::{Move, Next, Owner, Room, State, Watcher},
 };
 use crate::engine::{
     base::{clock, fork, panics::keep_up},
@@ -55,7 +55,7 @@ pub struct Departed {
 
 /// A connection that becomes present.
 #[derive(Clone, Debug)]
-pub struct Visit {
+pub struct Arrival {
     /// Its user, without what the connection says about it.
     pub facts: Facts,
     /// What it says, as JSON. `None` is nothing.
@@ -113,12 +113,12 @@ impl Presence {
         name: &str,
         member: &Arc<M>,
         id: MemberId,
-        visit: Visit,
+        arrival: Arrival,
     ) -> Entered {
         if self.is_foreign() || member.is_foreign() {
             return Entered::Over;
         }
-        let info = visit.info.map(|json| Info {
+        let info = arrival.info.map(|json| Info {
             json,
             stamp: clock::wall_ms(),
         });
@@ -128,28 +128,28 @@ impl Presence {
             id,
             || self.find(name),
             || {
-                let facts = visit.facts.clone();
-                let (room, place) = self.change(name, |room, state| {
-                    if !visit.is_present {
-                        return state.only_watch(weak.clone(), visit.grace);
+                let facts = arrival.facts.clone();
+                let (room, slot) = self.change(name, |room, state| {
+                    if !arrival.is_present {
+                        return state.only_watch(weak.clone(), arrival.grace);
                     }
                     let key = facts.key.clone();
-                    let tab = Arc::clone(&visit.name);
+                    let connection = Arc::clone(&arrival.name);
                     let now = clock::now();
-                    let (place, is_new) =
-                        state.enter(id, facts, tab, info.clone(), visit.grace, now);
-                    if is_new && visit.tells {
+                    let (slot, is_new) =
+                        state.enter(id, facts, connection, info.clone(), arrival.grace, now);
+                    if is_new && arrival.tells {
                         claimed = self.claim(state, &key);
                     }
-                    if visit.watches {
+                    if arrival.watches {
                         // At once: it misses none that join when this one is seen to be present.
                         state.watch(id, weak.clone());
                     }
                     self.note_change(room, state, &key);
                     joined = is_new.then(|| state.facts(&key)).flatten();
-                    place
+                    slot
                 });
-                Some((room, place, false))
+                Some((room, slot, false))
             },
         );
         if matches!(entry, Joined::Over | Joined::Refused) {
@@ -161,7 +161,7 @@ impl Presence {
                 if let Some(key) = info.and_then(|info| state.say(id, info)) {
                     self.note_change(&room, &state, &key);
                 }
-                if visit.watches {
+                if arrival.watches {
                     state.watch(id, weak);
                 }
             }
@@ -258,14 +258,14 @@ impl Presence {
             return;
         };
         let memberships = member.memberships();
-        if memberships.take_out(&room, |place| self.withdraw(&room, place)) {
+        if memberships.take_out(&room, |slot| self.withdraw(&room, slot)) {
             self.outgoing.send();
         }
     }
 
-    fn withdraw(&self, room: &Room, place: u32) {
+    fn withdraw(&self, room: &Room, slot: u32) {
         let mut state = room.state.lock();
-        if let Some(key) = state.leave(place, clock::now()) {
+        if let Some(key) = state.leave(slot, clock::now()) {
             self.note_change(room, &state, &key);
         }
         drop(state);
@@ -403,8 +403,8 @@ impl Presence {
         let (room, is_new) = match rooms.get(name) {
             Some(room) => (Arc::clone(room), false),
             None => {
-                let tabs: Weak<Self> = Arc::downgrade(self);
-                let room = Arc::new(Room::new(name, tabs));
+                let owner: Weak<Self> = Arc::downgrade(self);
+                let room = Arc::new(Room::new(name, owner));
                 room.state.lock().is_shared = self.outgoing.is_taken();
                 rooms.insert(Arc::clone(&room.name), Arc::clone(&room));
                 (room, true)
@@ -477,17 +477,17 @@ impl Presence {
     }
 }
 
-impl Tabs for Presence {
-    fn end(&self, room: &Room, place: u32) {
+impl Owner for Presence {
+    fn end(&self, room: &Room, slot: u32) {
         if !self.is_foreign() {
-            self.withdraw(room, place);
+            self.withdraw(room, slot);
             self.outgoing.send();
         }
     }
 }
 
 /// Messages, and those that get them.
-type Told = (Vec<Message>, Vec<Weak<dyn Member>>);
+type Letter = (Vec<Message>, Vec<Weak<dyn Member>>);
 
 /// Does what a room has to do, until no user is present any more.
 async fn serve(registry: Weak<Presence>, room: Arc<Room>) {
@@ -537,7 +537,7 @@ impl Presence {
             .map(|event| event.facts.key.as_str())
             .collect();
         let mut all = Vec::new();
-        let mut some: Vec<Told> = Vec::new();
+        let mut some: Vec<Letter> = Vec::new();
         let is_for_all = |event: &event::Event| {
             !matches!(event.change, event::Change::Updated { is_said: false })
         };

@@ -30,16 +30,16 @@ const GONE: Duration = Duration::from_secs(5);
 const SHORTEST_AWAY: Duration = Duration::from_millis(1);
 
 /// The registry, as its rooms know it.
-pub(super) trait Tabs: std::fmt::Debug + Send + Sync {
+pub(super) trait Owner: std::fmt::Debug + Send + Sync {
     /// The connection at `place` of `room` has ended.
-    fn end(&self, room: &Room, place: u32);
+    fn end(&self, room: &Room, slot: u32);
 }
 
 /// One group in which users are present.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) name: Arc<str>,
-    registry: Weak<dyn Tabs>,
+    registry: Weak<dyn Owner>,
     pub(super) state: Mutex<State>,
     /// Notified when the room's task has something to do.
     pub(super) changed: Notify,
@@ -50,9 +50,9 @@ pub(super) struct Room {
 pub(super) struct State {
     people: HashMap<String, Person>,
     /// The connections here, by their places.
-    tabs: HashMap<u32, Tab>,
-    places: HashMap<MemberId, u32>,
-    next_place: u32,
+    local: HashMap<u32, LocalConnection>,
+    slots: HashMap<MemberId, u32>,
+    next_slot: u32,
     watching: HashMap<u32, Watcher>,
     /// What those that watch are still to be told.
     events: VecDeque<Event>,
@@ -85,7 +85,7 @@ pub(super) struct Move {
 }
 
 #[derive(Debug)]
-struct Tab {
+struct LocalConnection {
     id: MemberId,
     key: String,
     name: Arc<str>,
@@ -112,7 +112,7 @@ pub(super) enum Next {
 }
 
 impl Room {
-    pub(super) fn new(name: &str, registry: Weak<dyn Tabs>) -> Self {
+    pub(super) fn new(name: &str, registry: Weak<dyn Owner>) -> Self {
         Self {
             name: name.into(),
             registry,
@@ -132,9 +132,9 @@ impl Membership for Room {
         false
     }
 
-    fn end(&self, place: u32) {
+    fn end(&self, slot: u32) {
         if let Some(registry) = self.registry.upgrade() {
-            registry.end(self, place);
+            registry.end(self, slot);
         }
     }
 }
@@ -165,106 +165,106 @@ impl State {
     ) -> (u32, bool) {
         self.grace = grace;
         self.end_grace_of(&facts.key, now);
-        let place = self.new_place();
+        let slot = self.new_place();
         let key = facts.key.clone();
-        self.tabs.insert(
-            place,
-            Tab {
+        self.local.insert(
+            slot,
+            LocalConnection {
                 id,
                 key: key.clone(),
                 name: Arc::clone(&name),
             },
         );
-        self.places.insert(id, place);
+        self.slots.insert(id, slot);
         let is_new = !self.people.contains_key(&key);
         let person = (self.people.entry(key.clone())).or_insert_with(|| Person::new(facts));
         let before = Arc::clone(&person.facts);
-        person.enter(place, &name, info);
+        person.enter(slot, &name, info);
         if is_new {
             let facts = Arc::clone(&person.facts);
             self.note_event(Change::Joined, facts);
         } else {
             self.note_update(&key, &before);
         }
-        (place, is_new)
+        (slot, is_new)
     }
 
     fn new_place(&mut self) -> u32 {
-        while self.tabs.contains_key(&self.next_place)
-            || self.watching.contains_key(&self.next_place)
+        while self.local.contains_key(&self.next_slot)
+            || self.watching.contains_key(&self.next_slot)
         {
-            self.next_place = self.next_place.wrapping_add(1);
+            self.next_slot = self.next_slot.wrapping_add(1);
         }
-        let place = self.next_place;
-        self.next_place = place.wrapping_add(1);
-        place
+        let slot = self.next_slot;
+        self.next_slot = slot.wrapping_add(1);
+        slot
     }
 
     /// A connection here that is told of the users, and is none of them. Gives its place.
     pub(super) fn only_watch(&mut self, member: Weak<dyn Member>, grace: Duration) -> u32 {
         self.grace = grace;
-        let place = self.new_place();
+        let slot = self.new_place();
         self.watched_at = self.count;
         self.watching.insert(
-            place,
+            slot,
             Watcher {
                 member,
                 key: String::new(),
                 since: self.count,
             },
         );
-        place
+        slot
     }
 
     /// Changes what the connection `id` says about its user. Gives its key if it is here.
     pub(super) fn say(&mut self, id: MemberId, info: Info) -> Option<String> {
-        let place = *self.places.get(&id)?;
-        let tab = self.tabs.get(&place)?;
-        let (key, name) = (tab.key.clone(), Arc::clone(&tab.name));
+        let slot = *self.slots.get(&id)?;
+        let connection = self.local.get(&slot)?;
+        let (key, name) = (connection.key.clone(), Arc::clone(&connection.name));
         let person = self.people.get_mut(&key)?;
         let before = Arc::clone(&person.facts);
-        person.enter(place, &name, Some(info));
+        person.enter(slot, &name, Some(info));
         self.note_update(&key, &before);
         Some(key)
     }
 
     /// Sends the connection `id` the users that join and leave from now on.
     pub(super) fn watch(&mut self, id: MemberId, member: Weak<dyn Member>) {
-        let Some(place) = self.places.get(&id) else {
+        let Some(slot) = self.slots.get(&id) else {
             return;
         };
-        let Some(tab) = self.tabs.get(place) else {
+        let Some(connection) = self.local.get(slot) else {
             return;
         };
         let since = self.count;
         self.watched_at = since;
-        self.watching.entry(*place).or_insert_with(|| Watcher {
+        self.watching.entry(*slot).or_insert_with(|| Watcher {
             member,
-            key: tab.key.clone(),
+            key: connection.key.clone(),
             since,
         });
     }
 
     /// A connection has left, or ended. Gives the key of its user.
-    pub(super) fn leave(&mut self, place: u32, now: Instant) -> Option<String> {
-        self.watching.remove(&place);
-        let tab = self.tabs.remove(&place)?;
-        if self.places.get(&tab.id) == Some(&place) {
-            self.places.remove(&tab.id);
+    pub(super) fn leave(&mut self, slot: u32, now: Instant) -> Option<String> {
+        self.watching.remove(&slot);
+        let connection = self.local.remove(&slot)?;
+        if self.slots.get(&connection.id) == Some(&slot) {
+            self.slots.remove(&connection.id);
         }
-        let person = self.people.get_mut(&tab.key)?;
+        let person = self.people.get_mut(&connection.key)?;
         let before = Arc::clone(&person.facts);
-        person.leave(place);
+        person.leave(slot);
         let is_away = person.connections() == 0;
         if person.connections() == 0 {
             let until = now + self.grace;
             person.until = Some(until);
-            self.leaving.push(Reverse((until, tab.key.clone())));
+            self.leaving.push(Reverse((until, connection.key.clone())));
         }
         if !is_away {
-            self.note_update(&tab.key, &before);
+            self.note_update(&connection.key, &before);
         }
-        Some(tab.key)
+        Some(connection.key)
     }
 
     /// Claims to tell that the user `key` has joined.
@@ -422,13 +422,13 @@ impl State {
         let may_be_reported = |person: &Person| {
             person.until.is_some() && matches!(person.leaver, Leaver::Here | Leaver::Unknown)
         };
-        let is_used = !self.tabs.is_empty() || !self.watching.is_empty();
+        let is_used = !self.local.is_empty() || !self.watching.is_empty();
         is_used || self.people.values().any(may_be_reported) || !self.gone.is_empty()
     }
 
     /// Forgets all users; none of them has a connection here.
     pub(super) fn abandon(&mut self) {
-        if self.tabs.is_empty() && self.watching.is_empty() {
+        if self.local.is_empty() && self.watching.is_empty() {
             self.people.clear();
             self.leaving.clear();
             self.events.clear();
@@ -658,21 +658,21 @@ mod tests {
                 told: Vec::new(),
                 now: Instant::now(),
             };
-            let tabs = (0..count).map(|number| all.enter(number)).collect();
+            let local = (0..count).map(|number| all.enter(number)).collect();
             all.hand_over(|_, _| true);
-            (all, tabs)
+            (all, local)
         }
 
         fn enter(&mut self, number: usize) -> u32 {
             let id = [u8::try_from(number).unwrap(); 16];
             let now = self.now;
-            let (place, _) = self.rooms[number].enter(id, facts(), "a".into(), None, GRACE, now);
+            let (slot, _) = self.rooms[number].enter(id, facts(), "a".into(), None, GRACE, now);
             self.tell(number);
-            place
+            slot
         }
 
-        fn leave(&mut self, number: usize, place: u32) {
-            self.rooms[number].leave(place, self.now);
+        fn leave(&mut self, number: usize, slot: u32) {
+            self.rooms[number].leave(slot, self.now);
             self.tell(number);
         }
 
@@ -727,9 +727,9 @@ mod tests {
             for leaving in 1..=count {
                 // Whether what one has told reaches the other before that one's connection ends.
                 for heard in 0..1_u32 << (count * count) {
-                    let (mut all, tabs) = Processes::with_a_tab_each(count);
-                    for (number, place) in tabs.iter().enumerate().rev() {
-                        all.leave(number, *place);
+                    let (mut all, local) = Processes::with_a_tab_each(count);
+                    for (number, slot) in local.iter().enumerate().rev() {
+                        all.leave(number, *slot);
                         if number >= leaving {
                             all.hand_over(|_, _| true);
                         }
@@ -748,10 +748,10 @@ mod tests {
 
     #[test]
     fn who_comes_back_and_leaves_again_is_reported_once() {
-        let (mut all, tabs) = Processes::with_a_tab_each(2);
-        all.leave(1, tabs[1]);
+        let (mut all, local) = Processes::with_a_tab_each(2);
+        all.leave(1, local[1]);
         all.hand_over(|_, _| true);
-        all.leave(0, tabs[0]);
+        all.leave(0, local[0]);
         all.hand_over(|_, _| true);
         let again = all.enter(1);
         all.hand_over(|_, _| true);

@@ -162,7 +162,7 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
         let mut came = signal(SignalKind::from_raw(plan.signal))?;
         let (dying, plan) = (Arc::downgrade(engine), plan.clone());
         engine.handle().spawn(async move {
-            let held = Held;
+            let held = HeldSignal;
             // A signal that came before tokio watched for it is not lost either.
             if signal_seen() != plan.signal {
                 came.recv().await;
@@ -258,9 +258,9 @@ extern "C" fn close_at_exit() {
 // --- signals -------------------------------------------------------------------------------------
 
 /// Guards a task that waits for a signal that is held back; when it is dropped, signals pass at once.
-struct Held;
+struct HeldSignal;
 
-impl Drop for Held {
+impl Drop for HeldSignal {
     fn drop(&mut self) {
         HOLDER.store(0, Ordering::SeqCst);
     }

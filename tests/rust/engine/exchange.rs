@@ -19,9 +19,9 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(kind in 0..7_u8, rest in vec(ANY, 0..64)) {
         let start = [&[0; 16][..], &[kind, 0, 0, 0, 4], b"room"].concat();
-        let parcel = [start, rest].concat();
-        let length = u8::try_from(parcel.len()).unwrap();
-        judge_parcels(&[&[length], &parcel[..]].concat(), now_ms());
+        let delivery = [start, rest].concat();
+        let length = u8::try_from(delivery.len()).unwrap();
+        judge_parcels(&[&[length], &delivery[..]].concat(), now_ms());
     }
 }
 

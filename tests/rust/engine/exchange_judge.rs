@@ -11,7 +11,7 @@ use _core::engine::{
 
 const ROOM: &str = "room";
 
-/// Splits `bytes` into parcels, each behind a byte with its length, and hands them over. Each is as
+/// Splits `bytes` into deliveries, each behind a byte with its length, and hands them over. Each is as
 /// fresh as one that was sent now: the time in it is replaced.
 pub(crate) fn judge_parcels(mut bytes: &[u8], now_ms: u64) {
     // Without a key each input is one of this project.
@@ -24,15 +24,15 @@ pub(crate) fn judge_parcels(mut bytes: &[u8], now_ms: u64) {
     let [common, own] = exchange.channels();
     let mut handed = 0;
     while let Some((&length, rest)) = bytes.split_first() {
-        let (parcel, rest) = rest.split_at(usize::from(length).min(rest.len()));
+        let (delivery, rest) = rest.split_at(usize::from(length).min(rest.len()));
         bytes = rest;
-        let mut parcel = parcel.to_vec();
-        if let Some(time) = parcel.get_mut(8..16) {
+        let mut delivery = delivery.to_vec();
+        if let Some(time) = delivery.get_mut(8..16) {
             time.copy_from_slice(&(now_ms + handed).to_be_bytes());
         }
         handed += 1;
         for channel in [&common, &own, ROOM] {
-            exchange.on_message(channel, &[b"\x01presence ", &parcel[..]].concat());
+            exchange.on_message(channel, &[b"\x01presence ", &delivery[..]].concat());
         }
     }
     exchange.expect(asked.number, 2);

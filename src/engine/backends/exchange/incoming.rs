@@ -4,9 +4,9 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     node::{Exchange, MARK, domain},
-    room::{Peer, Taken},
+    room::{AnswerPart, Peer},
     state::{Item, State},
-    wire::{Answer, Message, Notes, Parcel, Part},
+    wire::{Answer, Message, Notes, Packet, Part},
 };
 use crate::engine::{
     base::clock,
@@ -15,7 +15,7 @@ use crate::engine::{
 
 /// A process of which so many beats have not come has ended.
 const MISSING_BEATS: u64 = 4;
-/// A parcel that is older by this machine's clock, or newer, is not taken: another user of the
+/// A packet that is older by this machine's clock, or newer, is not taken: another user of the
 /// server may have kept it, and sent it again.
 const LONGEST_WAY_MS: u64 = 5 * 60 * 1000;
 /// Without own beats for so long, this process was cut off. It is less than what makes others
@@ -29,19 +29,19 @@ impl Exchange {
         if self.is_foreign() {
             return false;
         }
-        let parcel = bytes
+        let packet = bytes
             .strip_prefix(MARK)
             .and_then(|sealed| self.groups.open(&domain(channel), sealed))
-            .and_then(|parcel| Parcel::decode(parcel).ok())
-            .filter(|parcel| parcel.sent_at.abs_diff(clock::wall_ms()) <= LONGEST_WAY_MS);
-        let Some(parcel) = parcel else {
+            .and_then(|packet| Packet::decode(packet).ok())
+            .filter(|packet| packet.sent_at.abs_diff(clock::wall_ms()) <= LONGEST_WAY_MS);
+        let Some(packet) = packet else {
             return false;
         };
         let mut state = self.state.lock();
-        if parcel.from == self.id {
-            self.on_own(&mut state, &parcel);
+        if packet.from == self.id {
+            self.on_own(&mut state, &packet);
         } else {
-            self.on_parcel(&mut state, parcel);
+            self.on_packet(&mut state, packet);
         }
         let has_more = !state.outgoing.is_empty();
         drop(state);
@@ -51,11 +51,11 @@ impl Exchange {
         true
     }
 
-    fn on_own(&self, state: &mut State, parcel: &Parcel) {
-        match &parcel.message {
+    fn on_own(&self, state: &mut State, packet: &Packet) {
+        match &packet.message {
             // By own beats the silence of others is measured: each counts once.
-            Message::Beat if parcel.sent_at > state.own_beat_sent => {
-                state.own_beat_sent = parcel.sent_at;
+            Message::Beat if packet.sent_at > state.own_beat_sent => {
+                state.own_beat_sent = packet.sent_at;
                 self.on_own_beat(state);
             }
             Message::Question { number, .. } => {
@@ -99,9 +99,9 @@ impl Exchange {
         self.presence.forget(source);
     }
 
-    fn on_parcel(&self, state: &mut State, parcel: Parcel) {
-        let from = parcel.from;
-        match parcel.message {
+    fn on_packet(&self, state: &mut State, packet: Packet) {
+        let from = packet.from;
+        match packet.message {
             Message::Beat => state.hear(from),
             Message::Gone => self.forget(state, from),
             Message::Question { name, number, part } => {
@@ -174,15 +174,15 @@ impl Exchange {
         // Also for the first parts: their sender may be killed before the last one.
         state.hear(from);
         match taken {
-            Taken::Part => self.note(from, &answer.name, &answer.records),
-            Taken::Last(keys) => {
+            AnswerPart::Part => self.note(from, &answer.name, &answer.records),
+            AnswerPart::Last(keys) => {
                 self.note(from, &answer.name, &answer.records);
                 self.presence.complete(from, &answer.name, &keys);
                 state.note_answer(answer.number, from);
             }
             // With the same number: its answer is the one that is waited for.
-            Taken::Stale if answer.is_last => state.ask(from, &answer.name, answer.number),
-            Taken::Stale => {}
+            AnswerPart::Stale if answer.is_last => state.ask(from, &answer.name, answer.number),
+            AnswerPart::Stale => {}
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     state::{self, State},
-    wire::{Message, Parcel},
+    wire::{Message, Packet},
 };
 use crate::engine::{
     base::{
@@ -34,7 +34,7 @@ pub struct Exchange {
     pub(super) groups: Arc<Groups>,
     /// Bytes of the records in one message, about.
     pub(super) most_bytes: usize,
-    /// When the last parcel was sent.
+    /// When the last packet was sent.
     sent_at: AtomicU64,
     pub(super) state: Mutex<State>,
     pub(super) has_more: Condvar,
@@ -86,18 +86,18 @@ impl Exchange {
         let next = |last: u64| now.max(last + 1);
         let update = |last| Some(next(last));
         let last = (self.sent_at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-        let parcel = Parcel {
+        let packet = Packet {
             from: self.id,
             sent_at: last.map_or(now, next),
             message,
         };
-        let sealed = self.groups.seal(&domain(channel), &parcel.encode());
+        let sealed = self.groups.seal(&domain(channel), &packet.encode());
         [MARK, &sealed].concat()
     }
 }
 
 /// The name for the seal of what is published on a channel. Its number is raised with the form of
-/// parcels.
+/// packets.
 pub(super) fn domain(channel: &str) -> String {
     format!("\u{1}presence 3 {channel}")
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     node::Exchange,
-    room::{Room, Told},
+    room::{Numbered, Room},
     state::{COMMON, Item, State, channel_of},
     wire::{Answer, Message, Notes},
 };
@@ -153,7 +153,7 @@ impl Exchange {
         steps
     }
 
-    fn add_notes(&self, steps: &mut Vec<Step>, name: &str, notes: Vec<Told>) {
+    fn add_notes(&self, steps: &mut Vec<Step>, name: &str, notes: Vec<Numbered>) {
         for part in self.parts(notes, |told| &told.record) {
             let (Some(first), Some(last)) = (part.first(), part.last()) else {
                 continue;

@@ -23,13 +23,13 @@ pub(super) struct Room {
     /// The position behind the last note.
     told: u64,
     /// What is still to be told.
-    notes: Vec<Told>,
+    notes: Vec<Numbered>,
     pub(super) peers: HashMap<Source, Peer>,
 }
 
 /// A record on its way, between two positions.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Numbered {
     pub(super) before: u64,
     pub(super) after: u64,
     pub(super) record: Record,
@@ -55,7 +55,7 @@ struct Answer {
 
 /// What a part of an answer does.
 #[derive(Debug)]
-pub(super) enum Taken {
+pub(super) enum AnswerPart {
     /// Its records are to be noted; there will be more.
     Part,
     /// Its records are to be noted, and there are no other users than those with these keys.
@@ -80,7 +80,7 @@ impl Room {
     pub(super) fn add(&mut self, number: u64, record: Record) -> bool {
         let (before, after) = (self.told, number + 1);
         self.told = after;
-        self.notes.push(Told {
+        self.notes.push(Numbered {
             before,
             after,
             record,
@@ -88,7 +88,7 @@ impl Room {
         self.notes.len() == 1
     }
 
-    pub(super) fn take_notes(&mut self) -> Vec<Told> {
+    pub(super) fn take_notes(&mut self) -> Vec<Numbered> {
         std::mem::take(&mut self.notes)
     }
 
@@ -148,10 +148,10 @@ impl Peer {
     }
 
     /// A part of an answer has come.
-    pub(super) fn on_answer(&mut self, part: &wire::Answer) -> Taken {
+    pub(super) fn on_answer(&mut self, part: &wire::Answer) -> AnswerPart {
         if part.position < self.newest {
             self.answer = None;
-            return Taken::Stale;
+            return AnswerPart::Stale;
         }
         if part.is_first {
             self.answer = Some(Answer {
@@ -161,7 +161,7 @@ impl Peer {
         }
         let mut answer = match self.answer.take() {
             Some(answer) if answer.position == part.position => answer,
-            _ => return Taken::Stale,
+            _ => return AnswerPart::Stale,
         };
         let keys = part.records.iter().map(|record| &record.facts.key);
         answer.keys.extend(keys.cloned());
@@ -169,10 +169,10 @@ impl Peer {
             self.known = part.position;
             self.newest = part.position;
             self.asked_at = None;
-            return Taken::Last(answer.keys);
+            return AnswerPart::Last(answer.keys);
         }
         self.answer = Some(answer);
-        Taken::Part
+        AnswerPart::Part
     }
 }
 
@@ -205,11 +205,11 @@ mod tests {
         let mut peer = Peer::default();
         peer.on_notes(7, 8);
         let mut take = |part| peer.on_answer(&part);
-        assert!(matches!(take(part(7, true, true)), Taken::Stale));
-        assert!(matches!(take(part(8, true, false)), Taken::Part));
-        assert!(matches!(take(part(9, false, true)), Taken::Stale));
-        assert!(matches!(take(part(8, true, false)), Taken::Part));
-        assert!(matches!(take(part(8, false, true)), Taken::Last(_)));
+        assert!(matches!(take(part(7, true, true)), AnswerPart::Stale));
+        assert!(matches!(take(part(8, true, false)), AnswerPart::Part));
+        assert!(matches!(take(part(9, false, true)), AnswerPart::Stale));
+        assert!(matches!(take(part(8, true, false)), AnswerPart::Part));
+        assert!(matches!(take(part(8, false, true)), AnswerPart::Last(_)));
         assert!(peer.is_known(8));
     }
 }

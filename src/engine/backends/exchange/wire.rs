@@ -6,7 +6,7 @@ use crate::engine::presence::{Malformed, Record, Source};
 
 /// A message, and the process that sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Parcel {
+pub(super) struct Packet {
     pub(super) from: Source,
     /// When it was sent, in milliseconds since 1970. No two of one process have the same.
     pub(super) sent_at: u64,
@@ -68,7 +68,7 @@ pub(super) struct Part {
     pub(super) is_new: bool,
 }
 
-impl Parcel {
+impl Packet {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&self.from.to_be_bytes());
@@ -123,7 +123,7 @@ impl Parcel {
         bytes
     }
 
-    /// The parcel of `bytes`.
+    /// The packet of `bytes`.
     ///
     /// # Errors
     /// [`Malformed`] for anything else.
@@ -279,16 +279,16 @@ mod tests {
             },
         ];
         for message in messages {
-            let parcel = Parcel {
+            let packet = Packet {
                 from: 1,
                 sent_at: 2,
                 message,
             };
-            let bytes = parcel.encode();
-            assert_eq!(Parcel::decode(&bytes), Ok(parcel.clone()));
+            let bytes = packet.encode();
+            assert_eq!(Packet::decode(&bytes), Ok(packet.clone()));
             for length in 0..bytes.len() {
                 // What is cut off is another message, or none; never a panic.
-                assert_ne!(Parcel::decode(&bytes[..length]), Ok(parcel.clone()));
+                assert_ne!(Packet::decode(&bytes[..length]), Ok(packet.clone()));
             }
         }
     }

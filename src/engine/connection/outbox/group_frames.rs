@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::{Outbox, outcome::Sent, queue::Queued};
-use crate::engine::groups::{Handed, Parcel, WhenFull};
+use crate::engine::groups::{Delivery, Handed, WhenFull};
 
 impl Outbox {
-    /// Takes the frames of `parcel`, in one write if nothing waits; [`Sent::Full`] when there is no
+    /// Takes the frames of `delivery`, in one write if nothing waits; [`Sent::Full`] when there is no
     /// room for all of them: then it has taken none. Never sleeps.
-    pub(crate) fn take_whole(&self, parcel: &Parcel) -> Sent {
-        let joined = &parcel.framed(self.framing).joined;
+    pub(crate) fn take_whole(&self, delivery: &Delivery) -> Sent {
+        let joined = &delivery.framed(self.framing).joined;
         let mut state = self.state.lock();
         if state.sealed {
             return Sent::Closed;
@@ -27,14 +27,14 @@ impl Outbox {
         }
     }
 
-    /// Takes the frames of `parcel`, in one write if nothing waits. Frames for which there is no
+    /// Takes the frames of `delivery`, in one write if nothing waits. Frames for which there is no
     /// room are treated as `when_full` says; a member that is to be closed for it takes none of
     /// those that follow. Never sleeps.
     ///
     /// The second value is [`Sent::Queued`] when the driver has to be woken.
-    pub(crate) fn take_frames(&self, parcel: &Parcel, when_full: WhenFull) -> (Handed, Sent) {
+    pub(crate) fn take_frames(&self, delivery: &Delivery, when_full: WhenFull) -> (Handed, Sent) {
         let mut handed = Handed::default();
-        let framed = parcel.framed(self.framing);
+        let framed = delivery.framed(self.framing);
         let mut state = self.state.lock();
         if state.sealed {
             return (handed, Sent::Closed);

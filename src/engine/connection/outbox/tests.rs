@@ -14,7 +14,7 @@ use super::{
     *,
 };
 use crate::{
-    engine::groups::{Message, Parcel},
+    engine::groups::{Delivery, Message},
     protocol::message::Kind,
 };
 
@@ -363,9 +363,9 @@ fn a_sender_that_only_tries_wakes_when_room_is_made_and_gives_way_when_it_gives_
 #[test]
 fn messages_that_go_together_are_taken_whole_or_not_at_all() {
     let (outbox, mut peer) = narrow(CAPACITY);
-    let parcel = |size: usize| {
+    let delivery = |size: usize| {
         let message = |byte| Message::new(Kind::Binary, &vec![byte; size], &[]);
-        Parcel::of(vec![message(b'a'), message(b'b')], None)
+        Delivery::of(vec![message(b'a'), message(b'b')], None)
     };
     let expected = |size: usize| {
         [b'a', b'b']
@@ -373,17 +373,17 @@ fn messages_that_go_together_are_taken_whole_or_not_at_all() {
             .concat()
     };
     assert_eq!(outbox.cork(Opcode::Binary, b"corked"), Corked::First);
-    assert_eq!(outbox.take_whole(&parcel(10)), Sent::Written);
+    assert_eq!(outbox.take_whole(&delivery(10)), Sent::Written);
     let corked = frame::encode(Opcode::Binary, b"corked");
     assert_eq!(read_now(&mut peer), [&corked[..], &expected(10)].concat());
     // More than the socket takes: the rest waits, and a control frame behind it.
-    assert_eq!(outbox.take_whole(&parcel(20_000)), Sent::Queued);
+    assert_eq!(outbox.take_whole(&delivery(20_000)), Sent::Queued);
     outbox.pong(pong(b"p"));
     // Room for one of them, not for both.
-    assert_eq!(outbox.take_whole(&parcel(CAPACITY / 2)), Sent::Full);
-    assert_eq!(outbox.take_whole(&parcel(10)), Sent::Queued);
+    assert_eq!(outbox.take_whole(&delivery(CAPACITY / 2)), Sent::Full);
+    assert_eq!(outbox.take_whole(&delivery(10)), Sent::Queued);
     let whole = [&expected(20_000)[..], &pong(b"p"), &expected(10)].concat();
     assert_eq!(drain(&outbox, &mut peer), whole);
     outbox.cut();
-    assert_eq!(outbox.take_whole(&parcel(10)), Sent::Closed);
+    assert_eq!(outbox.take_whole(&delivery(10)), Sent::Closed);
 }

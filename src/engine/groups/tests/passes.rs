@@ -11,7 +11,7 @@ use super::super::{
     group::{Batch, Entry, Next, Recipient, STRETCH, State},
     member::{Handed, Member, WhenFull},
     memberships::Memberships,
-    parcel::{Message, Parcel},
+    message::{Delivery, Message},
 };
 use crate::protocol::{close::CloseFrame, deflate::Deflater, message::Kind};
 
@@ -34,7 +34,7 @@ impl Member for Person {
         None
     }
 
-    fn take(&self, _: &Parcel, _: WhenFull) -> Handed {
+    fn take(&self, _: &Delivery, _: WhenFull) -> Handed {
         Handed::default()
     }
 
@@ -56,7 +56,7 @@ struct Model {
     state: State,
     people: Vec<Arc<dyn Member>>,
     /// The places of those that are members now.
-    places: BTreeMap<usize, u32>,
+    slots: BTreeMap<usize, u32>,
     published: u64,
     expected: BTreeMap<usize, Vec<u64>>,
     got: BTreeMap<usize, Vec<u64>>,
@@ -77,7 +77,7 @@ impl Model {
         Self {
             state: State::default(),
             people: (0..people).map(person).collect(),
-            places: BTreeMap::new(),
+            slots: BTreeMap::new(),
             published: 0,
             expected: BTreeMap::new(),
             got: BTreeMap::new(),
@@ -97,18 +97,18 @@ impl Model {
     }
 
     fn toggle(&mut self, number: usize) {
-        if let Some(place) = self.places.remove(&number) {
-            let _ = self.state.leave(place);
+        if let Some(slot) = self.slots.remove(&number) {
+            let _ = self.state.leave(slot);
         } else {
             let person = Arc::downgrade(&self.people[number]);
-            let (place, is_first) = self.state.enter(person);
-            assert_eq!(is_first, self.places.is_empty());
-            self.places.insert(number, place);
+            let (slot, is_first) = self.state.enter(person);
+            assert_eq!(is_first, self.slots.is_empty());
+            self.slots.insert(number, slot);
         }
     }
 
     fn put(&mut self, entry: Entry) {
-        for number in self.places.keys() {
+        for number in self.slots.keys() {
             self.expected
                 .entry(*number)
                 .or_default()
@@ -186,7 +186,7 @@ proptest! {
         }
         model.got.retain(|_, its| !its.is_empty());
         prop_assert_eq!(&model.got, &model.expected);
-        let members: Vec<_> = model.places.keys().copied().collect();
+        let members: Vec<_> = model.slots.keys().copied().collect();
         for number in members {
             model.act(Action::Toggle(number));
         }

@@ -167,7 +167,7 @@ impl Message {
 
 /// Messages for members with the same compression.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct Delivery {
     frames: Frames,
     /// The same messages as events, encoded for the first member that needs them.
     events: OnceLock<Frames>,
@@ -205,7 +205,7 @@ impl Frames {
     }
 }
 
-impl Parcel {
+impl Delivery {
     /// The messages, and the frame of each of them.
     pub(super) fn new(messages: Vec<Message>, frames: Vec<Bytes>) -> Self {
         let is_compressed = frames.iter().zip(&messages).any(|(frame, message)| {
