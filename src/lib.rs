@@ -30,7 +30,7 @@ mod _core {
         local::LocalNode,
         message_future::MessageFuture,
         next_message::NextMessage,
-        polls::{Hold, open_polled, poll, polling_head},
+        polls::{PendingPoll, open_polled, poll, polling_head},
         posts::{Post, post},
         presence::{Member, Presence},
         process::{

@@ -18,7 +18,6 @@ __all__ = [
     "FrameReader",
     "Groups",
     "History",
-    "Hold",
     "Hub",
     "LocalNode",
     "Losses",
@@ -26,6 +25,7 @@ __all__ = [
     "Member",
     "MessageFuture",
     "NextMessage",
+    "PendingPoll",
     "Permit",
     "Ping",
     "Post",
@@ -491,10 +491,10 @@ class Groups:
         """Lets :meth:`take_notice` sleep no more."""
 
 @final
-class Hold:
+class PendingPoll:
     """A poll that waits for its answer. Any thread may use it; no call waits."""
 
-    def __new__(cls) -> Hold: ...
+    def __new__(cls) -> PendingPoll: ...
     def answer(self, body: bytes, /) -> bool:
         """
         Answers it, once; False when it was answered, its client has gone, or there is no room.
@@ -1635,7 +1635,9 @@ def open_polled(
     left, and `ShuttingDown`.
     """
 
-def poll(key: bytes, ack: int, hold: Hold, /) -> Literal["held", "no room", "out of turn", "over"]:
+def poll(
+    key: bytes, ack: int, hold: PendingPoll, /
+) -> Literal["held", "no room", "out of turn", "over"]:
     """
     Answers a poll which acknowledges the events up to number `ack`. Never waits.
 

@@ -21,7 +21,7 @@ use super::{
     sleep::{self, without_gil},
 };
 use crate::{
-    engine::{Connection, Initiator, Ping, Taken, Watch, clock},
+    engine::{Connection, Initiator, Ping, Received, Watch, clock},
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 
@@ -47,8 +47,8 @@ impl PyConnection {
     fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
         yield_gil_if_due(py, &self.0);
         match self.0.take_now() {
-            Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
-            Taken::Nothing | Taken::End => Ok(None),
+            Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+            Received::Nothing | Received::End => Ok(None),
         }
     }
 
@@ -68,14 +68,15 @@ impl PyConnection {
         // To take a message that is here already needs no detaching. Without one, `take` sends what
         // is corked: a system call, so without the GIL, even if there is no time to wait.
         let mut taken = self.0.take_now();
-        if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_corked())
+        if matches!(taken, Received::Nothing)
+            && (time != Some(Duration::ZERO) || self.0.has_corked())
         {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
             taken = self.take_until(py, deadline)?;
         }
         match taken {
-            Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
-            Taken::Nothing | Taken::End => Ok(None),
+            Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+            Received::Nothing | Received::End => Ok(None),
         }
     }
 
@@ -89,7 +90,7 @@ impl PyConnection {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
         yield_gil_if_due(py, &self.0);
         let mut taken = self.0.take_now();
-        if matches!(taken, Taken::Nothing) {
+        if matches!(taken, Received::Nothing) {
             taken = if sleep::is_main_thread() {
                 self.take_until(py, clock::now().checked_add(time))?
             } else {
@@ -97,8 +98,8 @@ impl PyConnection {
             };
         }
         match taken {
-            Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
-            Taken::Nothing | Taken::End => Ok(None),
+            Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+            Received::Nothing | Received::End => Ok(None),
         }
     }
 
@@ -358,12 +359,12 @@ impl PyConnection {
 
 impl PyConnection {
     /// Takes the oldest message, sleeping until `deadline` if there is none.
-    fn take_until(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Taken> {
+    fn take_until(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Received> {
         let taken = sleep::until(py, deadline, |deadline| {
             let taken = without_gil(py, &self.0, || self.0.take(deadline));
-            (!matches!(taken, Taken::Nothing)).then_some(taken)
+            (!matches!(taken, Received::Nothing)).then_some(taken)
         })?;
-        Ok(taken.unwrap_or(Taken::Nothing))
+        Ok(taken.unwrap_or(Received::Nothing))
     }
 
     /// Sends, and handlers of signals run while there is no room. They may send on this

@@ -13,7 +13,7 @@ use super::{
     sleep,
 };
 use crate::{
-    engine::dialing::{Dial, Failure, Plan, Proxy, Step, Success, Want, dial, tls::Tls},
+    engine::dialing::{Dial, DialRequest, Failure, Proxy, Step, Success, Want, dial, tls::Tls},
     protocol::{client_handshake::Request, deflate::Options, response::Head},
 };
 
@@ -32,7 +32,7 @@ impl PyTls {
 
 /// Connections to another server, each opened in the same way. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Dialer(Plan);
+pub(crate) struct Dialer(DialRequest);
 
 #[pymethods]
 impl Dialer {
@@ -68,7 +68,7 @@ impl Dialer {
         });
         let (host, port) = address;
         let name = server_name.unwrap_or_else(|| host.clone());
-        Ok(Self(Plan {
+        Ok(Self(DialRequest {
             request: Request::new(target, subprotocols, compression, &headers)?,
             tls: tls.map(|tls| (tls.0.clone(), name)),
             host,

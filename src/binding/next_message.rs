@@ -16,7 +16,7 @@ use super::{
     hub::Hub,
     message_future::MessageFuture,
 };
-use crate::engine::{Connection, Front, Taken};
+use crate::engine::{Connection, Front, Received};
 
 /// The next message of a connection, as often as it is awaited. See `_core.pyi`.
 ///
@@ -113,7 +113,7 @@ impl NextMessage {
             }
         }
         match (self.connection.take_now(), &self.find_hub) {
-            (Taken::Message(message), _) => {
+            (Received::Message(message), _) => {
                 // Another task may have taken the large one meanwhile.
                 let copied = copy.filter(|copy| copy.is_of(&message.payload));
                 let message = match copied.and_then(Copy::finish) {
@@ -123,8 +123,8 @@ impl NextMessage {
                 Err(PyStopIteration::new_err(message))
             }
             (_, None) => Err(PyStopIteration::new_err(py.None())),
-            (Taken::End, _) => Err(PyStopAsyncIteration::new_err(())),
-            (Taken::Nothing, Some(find_hub)) => {
+            (Received::End, _) => Err(PyStopAsyncIteration::new_err(())),
+            (Received::Nothing, Some(find_hub)) => {
                 make_way(py, &self.connection);
                 self.expect(py, find_hub).map(Bound::into_any)
             }

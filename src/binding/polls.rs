@@ -23,10 +23,10 @@ use crate::{
 
 /// A poll that waits for its answer. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Hold(Arc<polling::Hold>);
+pub(crate) struct PendingPoll(Arc<polling::PendingPoll>);
 
 #[pymethods]
-impl Hold {
+impl PendingPoll {
     #[new]
     fn new() -> Self {
         Self(Arc::default())
@@ -98,9 +98,9 @@ pub(crate) fn open_polled(
 
 /// Answers a poll now or later. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (key, ack, hold, /))]
-pub(crate) fn poll(py: Python<'_>, key: Key, ack: u64, hold: &Hold) -> &'static str {
-    match py.detach(|| runtime::poll(&key, ack, &hold.0)) {
+#[pyo3(signature = (key, ack, pending, /))]
+pub(crate) fn poll(py: Python<'_>, key: Key, ack: u64, pending: &PendingPoll) -> &'static str {
+    match py.detach(|| runtime::poll(&key, ack, &pending.0)) {
         Polled::Held => "held",
         Polled::NoRoom => "no room",
         Polled::OutOfTurn => "out of turn",

@@ -23,7 +23,7 @@ use socket2::SockRef;
 use super::{
     base::sync::{Condvar, Mutex},
     connection::{
-        inbox::{Inbox, Taken},
+        inbox::{Inbox, Received},
         outbox::{
             Outbox,
             outcome::{Corked, Flushed, Sent},
@@ -109,9 +109,9 @@ fn take_all(inbox: &Inbox) -> Vec<u8> {
     let mut numbers = Vec::new();
     loop {
         match inbox.take(None).0 {
-            Taken::Message(message) => numbers.extend_from_slice(&message.payload),
-            Taken::Nothing => panic!("without a deadline there is something to take"),
-            Taken::End => return numbers,
+            Received::Message(message) => numbers.extend_from_slice(&message.payload),
+            Received::Nothing => panic!("without a deadline there is something to take"),
+            Received::End => return numbers,
         }
     }
 }
@@ -192,9 +192,9 @@ fn a_coarse_sleep_ends_with_a_message_or_when_the_driver_looks() {
         inbox.end();
         let (first, rest) = sleeper.join().unwrap();
         match first {
-            Taken::Message(_) => assert_eq!(rest, []),
-            Taken::Nothing => assert_eq!(rest, [0]),
-            Taken::End => panic!("the message comes before the end"),
+            Received::Message(_) => assert_eq!(rest, []),
+            Received::Nothing => assert_eq!(rest, [0]),
+            Received::End => panic!("the message comes before the end"),
         }
     });
 }
@@ -215,9 +215,11 @@ fn the_driver_is_woken_for_room_as_soon_as_it_is_worth_it() {
                         told.notify();
                     }
                     match taken {
-                        Taken::Message(message) => numbers.extend_from_slice(&message.payload),
-                        Taken::Nothing => panic!("without a deadline there is something to take"),
-                        Taken::End => return numbers,
+                        Received::Message(message) => numbers.extend_from_slice(&message.payload),
+                        Received::Nothing => {
+                            panic!("without a deadline there is something to take")
+                        }
+                        Received::End => return numbers,
                     }
                 }
             })
@@ -248,9 +250,9 @@ fn an_event_loop_that_listens_is_woken_through_its_hub() {
         let mut numbers = Vec::new();
         loop {
             match inbox.take_now().0 {
-                Taken::Message(message) => numbers.extend_from_slice(&message.payload),
-                Taken::End => break,
-                Taken::Nothing => {
+                Received::Message(message) => numbers.extend_from_slice(&message.payload),
+                Received::End => break,
+                Received::Nothing => {
                     if inbox.listen(|| Watch::new(Arc::clone(&hub), 7)) {
                         // An event loop sleeps meanwhile.
                         while hub.drain().is_empty() {

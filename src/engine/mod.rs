@@ -25,7 +25,7 @@
 //! - `resources/`: the limited resources of a process: sockets, descriptors, permits for
 //!   connections, buffers, and the budget of buffered bytes.
 //! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass
-//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked, and the reentry lets
+//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked, and the GIL semaphore lets
 //!   few threads at a time ask for the GIL.
 //! - `history/`: the numbered messages of groups that are kept. An envelope is bytes here.
 //! - `groups/`: messages to all members of a name. A member is a trait here.
@@ -74,7 +74,7 @@
 //! views use. `driver/`: `mod.rs`, `reading.rs` and `closing.rs`, then `keepalive.rs`,
 //! `message_timeout.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
 //! `engine.rs`, `worker.rs` and `takeover.rs`: how the engine and a connection begin. `wakeup/`:
-//! `hub.rs`, `turns/`, `time_slice.rs`, `flush_timer.rs` and `reentry.rs`: in which order views and
+//! `hub.rs`, `turns/`, `time_slice.rs`, `flush_timer.rs` and `gil_semaphore.rs`: in which order views and
 //! the engine run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
 //! memory. `groups/`: `mod.rs`, `registry.rs` and `fan_out.rs`, then `backends/local/`: groups.
 //! `connection/registry.rs` and `process/`: the end.
@@ -100,7 +100,7 @@ pub use self::{
     connection::{
         Connection, End, Initiator,
         carrier::Outgoing,
-        inbox::{Front, Taken},
+        inbox::{Front, Received},
         ping::Ping,
         posts::{NotTaken, PostBody, PostRead, Posted},
         settings::{Key, Rates, Settings, Transport},
@@ -111,7 +111,7 @@ pub use self::{
     runtime::Engine,
     wakeup::{
         call::Wait,
-        crew::Next,
+        handler_pool::Next,
         hub::{Hub, Watch},
     },
 };

@@ -42,7 +42,7 @@ pub enum Event {
 
 /// The result of [`Receiver::find`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Decoded {
     /// As [`Receiver::next`] gives it.
     Event(Event),
     /// A whole message. Its payload is the last so many bytes that were taken from the input.
@@ -138,13 +138,13 @@ impl Receiver {
         let left = rest.len();
         let taken = take_front(input, (input.len() - left) as u64);
         Ok(found?.and_then(|found| match found {
-            Found::Event(event) => Some(event),
-            Found::Payload(kind, len) => Some(Event::Message(Message {
+            Decoded::Event(event) => Some(event),
+            Decoded::Payload(kind, len) => Some(Event::Message(Message {
                 kind,
                 payload: Bytes::copy_from_slice(&taken[taken.len() - len..]),
             })),
             // Not reached: this allowance is never used up.
-            Found::Enough => None,
+            Decoded::Enough => None,
         }))
     }
 
@@ -157,7 +157,7 @@ impl Receiver {
     }
 
     /// As [`Receiver::next`], but leaves a payload that lies whole in the input there, and has
-    /// [`Found::Enough`] when `allowance`, from which it takes what it does, is used up.
+    /// [`Decoded::Enough`] when `allowance`, from which it takes what it does, is used up.
     ///
     /// # Errors
     /// As there.
@@ -165,7 +165,7 @@ impl Receiver {
         &mut self,
         input: &mut &mut [u8],
         allowance: &mut Allowance,
-    ) -> Result<Option<Found>, Violation> {
+    ) -> Result<Option<Decoded>, Violation> {
         if self.role.is_none() {
             *input = &mut [];
             return Ok(None);
@@ -174,7 +174,7 @@ impl Receiver {
             Ok(None) => self.advance(input, allowance),
             outcome => outcome,
         };
-        if matches!(outcome, Err(_) | Ok(Some(Found::Event(Event::Close(_))))) {
+        if matches!(outcome, Err(_) | Ok(Some(Decoded::Event(Event::Close(_))))) {
             self.stop();
         }
         outcome
@@ -218,7 +218,7 @@ impl Receiver {
     }
 
     /// Takes in the bytes that were read into [`Receiver::tail`].
-    fn take_tail(&mut self) -> Result<Option<Found>, Violation> {
+    fn take_tail(&mut self) -> Result<Option<Decoded>, Violation> {
         let fresh = self.message.fresh();
         let Some(mut frame) = self.frame.filter(|_| !fresh.is_empty()) else {
             return Ok(None);
@@ -234,12 +234,12 @@ impl Receiver {
         &mut self,
         input: &mut &mut [u8],
         allowance: &mut Allowance,
-    ) -> Result<Option<Found>, Violation> {
+    ) -> Result<Option<Decoded>, Violation> {
         loop {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
                 None if allowance.frames == 0 && !input.is_empty() => {
-                    return Ok(Some(Found::Enough));
+                    return Ok(Some(Decoded::Enough));
                 }
                 None => match self.take_header(input)? {
                     Some(header) => {
@@ -262,7 +262,7 @@ impl Receiver {
                     self.frame = Some(frame);
                 }
                 if frame.opcode.is_control() {
-                    self.on_control(frame, piece)?.map(Found::Event)
+                    self.on_control(frame, piece)?.map(Decoded::Event)
                 } else {
                     self.on_data(frame, piece)?
                 }
@@ -318,7 +318,7 @@ impl Receiver {
         }
     }
 
-    fn on_data(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Found>, Violation> {
+    fn on_data(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Decoded>, Violation> {
         let Some(kind) = self.message.kind else {
             return Ok(None); // Not reached: the header was admitted.
         };
@@ -329,14 +329,14 @@ impl Receiver {
                 check_text(piece, 0, true)?;
             }
             self.message = Assembly::default();
-            return Ok(Some(Found::Payload(kind, piece.len())));
+            return Ok(Some(Decoded::Payload(kind, piece.len())));
         }
         self.message.append(piece, frame);
         self.finish(is_end)
     }
 
     /// Judges the part of the message that has come; gives the message when this was its end.
-    fn finish(&mut self, is_end: bool) -> Result<Option<Found>, Violation> {
+    fn finish(&mut self, is_end: bool) -> Result<Option<Decoded>, Violation> {
         self.message.check(is_end)?;
         Ok(self.message.pop(is_end))
     }
@@ -347,7 +347,7 @@ impl Receiver {
         mut frame: Frame,
         input: &mut &mut [u8],
         allowance: &mut usize,
-    ) -> Result<Option<Found>, Violation> {
+    ) -> Result<Option<Decoded>, Violation> {
         let Self {
             message,
             limits,
@@ -377,7 +377,7 @@ impl Receiver {
             self.frame = Some(frame);
         }
         if !step.is_done {
-            return Ok(Some(Found::Enough));
+            return Ok(Some(Decoded::Enough));
         }
         self.finish(is_end)
     }
@@ -501,10 +501,10 @@ impl Assembly {
     }
 
     /// Gives the message when this `is_end` of it.
-    fn pop(&mut self, is_end: bool) -> Option<Found> {
+    fn pop(&mut self, is_end: bool) -> Option<Decoded> {
         let kind = self.kind.filter(|_| is_end)?;
         let payload = mem::take(self).into_payload();
-        Some(Found::Event(Event::Message(Message { kind, payload })))
+        Some(Decoded::Event(Event::Message(Message { kind, payload })))
     }
 
     /// Adds a piece of `frame`.

@@ -96,7 +96,7 @@ def answer(body: bytes, descriptor: int, head: bytes) -> None:
     Raises:
         OSError: The descriptor cannot be watched. It is closed then.
     """
-    response = _core.Hold()
+    response = _core.PendingPoll()
     response.answer(body)
     response.attach(descriptor, head, timeout=_TIMEOUT_S, otherwise=b"")
 
@@ -134,7 +134,9 @@ class PollingHandshake(FallbackHandshake):
 class HeldRequest(WsgiHandshake):
     """A poll that waits in the engine; no worker of the server waits with it."""
 
-    def hold(self, hold: _core.Hold, headers: Headers, *, timeout: float, otherwise: bytes) -> None:
+    def hold(
+        self, hold: _core.PendingPoll, headers: Headers, *, timeout: float, otherwise: bytes
+    ) -> None:
         """
         Takes the client from the server, to be answered as ``hold`` is.
 

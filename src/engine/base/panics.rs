@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, task::AbortHandle, time::sleep};
 use super::fork;
 
 /// The pause before a task that has panicked begins anew, which may fail at once again.
-pub(crate) const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const BEFORE_RESTART: Duration = Duration::from_millis(100);
 
 /// Does one unit of work. `None` when it has panicked.
 ///
@@ -49,7 +49,7 @@ pub(crate) async fn keep_up<F: Future<Output = ()>>(
 ) {
     while contain_task(begin()).await.is_none() {
         contain(&on_panic);
-        sleep(PAUSE).await;
+        sleep(BEFORE_RESTART).await;
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
         let (begun, told) = (AtomicU32::new(0), AtomicU32::new(0));
         let work = || async {
             let before = begun.fetch_add(1, Ordering::Relaxed);
-            sleep(PAUSE).await;
+            sleep(BEFORE_RESTART).await;
             assert_eq!(before, 3, "not yet");
         };
         let on_panic = || {

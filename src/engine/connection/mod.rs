@@ -52,8 +52,8 @@ use crate::{
             socket::Socket,
         },
         wakeup::{
+            gil_semaphore::Pass,
             hub::{Hub, Watch},
-            reentry::Pass,
             time_slice::TimeSlice,
             turns::Turns,
         },
@@ -265,7 +265,7 @@ impl Connection {
     /// To be called by a thread that is about to take the GIL again: sleeps while many others wait
     /// for it. `None` in a child process, whose connections are its own only.
     pub fn reenter(&self) -> Option<Pass<'_>> {
-        (!self.is_foreign()).then(|| self.turns.reentry.enter())
+        (!self.is_foreign()).then(|| self.turns.gil_semaphore.enter())
     }
 
     /// Begins to close: `frame` goes out behind everything that was sent before, and nothing more
@@ -505,7 +505,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{inbox::Taken, *};
+    use super::{inbox::Received, *};
     use crate::protocol::{
         frame::Opcode,
         message::{Kind, Message},
@@ -613,7 +613,7 @@ mod tests {
             assert!(!connection.half_close(&frame(close::GOING_AWAY)) && connection.needs_close());
             let normal = end(close::NORMAL, Initiator::Local);
             assert_eq!(connection.end(), Some(normal));
-            assert!(matches!(connection.take(None), Taken::End));
+            assert!(matches!(connection.take(None), Received::End));
             assert!(connection.send(Kind::Text, b"bye", None).unwrap());
             finish(&connection);
             assert!(!connection.send(Kind::Text, b"late", None).unwrap());
@@ -635,7 +635,7 @@ mod tests {
         assert_eq!(connection.end(), Some(end(4000, Initiator::Local)));
         assert!(connection.ended_for().is_some());
         assert!(!connection.send(Kind::Text, b"late", None).unwrap());
-        assert!(matches!(connection.take(None), Taken::End));
+        assert!(matches!(connection.take(None), Received::End));
         assert_eq!(connection.waiting(), (0, true));
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Connection,
-    inbox::{Front, Taken},
+    inbox::{Front, Received},
 };
 use crate::{
     engine::{base::clock, wakeup::hub::Watch},
@@ -68,9 +68,9 @@ impl Connection {
     }
 
     /// Takes the oldest message if there is one; costs no system call.
-    pub fn take_now(&self) -> Taken {
+    pub fn take_now(&self) -> Received {
         if self.is_foreign() {
-            return Taken::End;
+            return Received::End;
         }
         let (taken, is_awaited) = self.inbox.take_now();
         if is_awaited {
@@ -80,9 +80,9 @@ impl Connection {
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
-    pub fn take(self: &Arc<Self>, deadline: Option<Instant>) -> Taken {
+    pub fn take(self: &Arc<Self>, deadline: Option<Instant>) -> Received {
         let taken = self.take_now();
-        if !matches!(taken, Taken::Nothing) {
+        if !matches!(taken, Received::Nothing) {
             return taken;
         }
         self.make_way();
@@ -95,9 +95,9 @@ impl Connection {
 
     /// As [`Connection::take`], but at the end of `time` it may sleep a little longer; for views
     /// that wait long and are woken often.
-    pub fn take_coarse(self: &Arc<Self>, time: Duration) -> Taken {
+    pub fn take_coarse(self: &Arc<Self>, time: Duration) -> Received {
         if self.is_foreign() {
-            return Taken::End;
+            return Received::End;
         }
         self.make_way();
         let deadline = clock::now() + time.min(LONGEST_COARSE);

@@ -21,8 +21,8 @@ use tokio::{
 use super::{
     answer::{self, BodyLimit},
     handshake::{self, Answer, shake_hands},
+    happy_eyeballs,
     proxy::Proxy,
-    reach,
     tls::Tls,
     tls_pump,
 };
@@ -49,7 +49,7 @@ use crate::{
 
 /// Where to, and how.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct DialRequest {
     /// The server, a name or an address.
     pub host: String,
     /// Its port.
@@ -206,7 +206,7 @@ impl Drop for Dial {
 /// # Errors
 /// [`Error::Io`] when the system gives no thread or no descriptor for the engine, or no thread for
 /// lookups.
-pub fn dial(plan: Plan, want: Want) -> Result<Dial, Error> {
+pub fn dial(plan: DialRequest, want: Want) -> Result<Dial, Error> {
     let engine = Engine::current()?;
     engine.prepare_lookups()?;
     let (call, ticket) = Call::new(|| Err(Failure::ShuttingDown));
@@ -218,7 +218,7 @@ pub fn dial(plan: Plan, want: Want) -> Result<Dial, Error> {
     })
 }
 
-async fn run(engine: Arc<Engine>, plan: Plan, want: Want, ticket: Ticket<Outcome>) {
+async fn run(engine: Arc<Engine>, plan: DialRequest, want: Want, ticket: Ticket<Outcome>) {
     let end = plan
         .timeout
         .and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
@@ -239,7 +239,7 @@ async fn run(engine: Arc<Engine>, plan: Plan, want: Want, ticket: Ticket<Outcome
     ticket.finish(outcome);
 }
 
-async fn open(engine: &Engine, plan: &Plan, want: &Want, end: Option<Instant>) -> Outcome {
+async fn open(engine: &Engine, plan: &DialRequest, want: &Want, end: Option<Instant>) -> Outcome {
     let mut stream = reach_server(plan).await?;
     match &plan.tls {
         None => {
@@ -259,9 +259,9 @@ async fn open(engine: &Engine, plan: &Plan, want: &Want, end: Option<Instant>) -
     }
 }
 
-async fn reach_server(plan: &Plan) -> Result<TcpStream, Failure> {
+async fn reach_server(plan: &DialRequest) -> Result<TcpStream, Failure> {
     let Some(proxy) = &plan.proxy else {
-        let stream = reach::connect(&plan.host, plan.port).await;
+        let stream = happy_eyeballs::connect(&plan.host, plan.port).await;
         return stream.map_err(at(Step::Network));
     };
     let host = match plan.host.as_str() {
@@ -299,7 +299,7 @@ type Agreement = (Head, Option<Agreed>, Vec<u8>);
 
 async fn ask(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    plan: &Plan,
+    plan: &DialRequest,
     want: &Want,
     end: Option<Instant>,
 ) -> Result<Agreement, Failure> {
@@ -331,7 +331,7 @@ async fn ask(
 
 fn finish(
     engine: &Engine,
-    plan: &Plan,
+    plan: &DialRequest,
     socket: OwnedFd,
     (head, agreed, early): Agreement,
 ) -> Outcome {
@@ -349,7 +349,7 @@ fn finish(
 
 fn adopt(
     engine: &Engine,
-    plan: &Plan,
+    plan: &DialRequest,
     socket: OwnedFd,
     early: Vec<u8>,
     head: Head,

@@ -18,14 +18,14 @@
 mod answer;
 pub mod dial;
 mod handshake;
+mod happy_eyeballs;
 mod listed;
 mod proxy;
-mod reach;
 pub mod tls;
 mod tls_pump;
 mod unverified;
 
 pub use self::{
-    dial::{Answered, Dial, Failure, Opened, Plan, Step, Success, Want, dial},
+    dial::{Answered, Dial, DialRequest, Failure, Opened, Step, Success, Want, dial},
     proxy::Proxy,
 };

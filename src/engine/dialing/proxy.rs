@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{answer, reach};
+use super::{answer, happy_eyeballs};
 
 /// Where a proxy is.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Proxy {
 impl Proxy {
     /// Connects to `authority`, a host and its port, through the proxy.
     pub(super) async fn connect(&self, authority: &str) -> io::Result<TcpStream> {
-        let mut stream = reach::connect(&self.host, self.port).await?;
+        let mut stream = happy_eyeballs::connect(&self.host, self.port).await?;
         let login = self.authorization.as_ref();
         let login = login.map(|value| format!("Proxy-Authorization: {value}\r\n"));
         let login = login.unwrap_or_default();

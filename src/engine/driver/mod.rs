@@ -527,7 +527,7 @@ mod tests {
         fixture::{Fixture, SETTINGS, fixture, read_now},
         *,
     };
-    use crate::{engine::connection::inbox::Taken, protocol::message::Kind};
+    use crate::{engine::connection::inbox::Received, protocol::message::Kind};
 
     #[tokio::test]
     async fn a_panic_costs_one_connection_and_tells_its_peer() {
@@ -543,7 +543,7 @@ mod tests {
         });
         panicked.join().unwrap_err();
         assert_eq!(connection.end().unwrap().code, close::INTERNAL_ERROR);
-        assert!(matches!(connection.take(None), Taken::End));
+        assert!(matches!(connection.take(None), Received::End));
         assert!(!connection.send(Kind::Text, b"late", None).unwrap());
         drop(io);
         assert_eq!(read_now(&mut peer), b"\x88\x02\x03\xf3");
@@ -602,7 +602,7 @@ mod tests {
         } = fixture(&SETTINGS);
         drop(driver);
         assert_eq!(connection.end(), Some(lost("the process ended")));
-        assert!(matches!(connection.take(None), Taken::End));
+        assert!(matches!(connection.take(None), Received::End));
         assert!(connection.outbox.is_cut());
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         close::{self, CloseFrame},
         error::Violation,
         frame::Opcode,
-        message::{Allowance, Event, Found, Message},
+        message::{Allowance, Decoded, Event, Message},
     },
 };
 
@@ -258,12 +258,12 @@ impl Driver {
         input.leave(left);
         Ok(match found? {
             None => None,
-            Some(Found::Enough) => {
+            Some(Decoded::Enough) => {
                 self.more = More::TakeIn;
                 None
             }
-            Some(Found::Event(event)) => Some(event),
-            Some(Found::Payload(kind, len)) => Some(Event::Message(Message {
+            Some(Decoded::Event(event)) => Some(event),
+            Some(Decoded::Payload(kind, len)) => Some(Event::Message(Message {
                 kind,
                 payload: input.keep(len),
             })),
@@ -404,7 +404,7 @@ mod tests {
         *,
     };
     use crate::{
-        engine::connection::{inbox::Taken, settings::Settings},
+        engine::connection::{inbox::Received, settings::Settings},
         protocol::{
             deflate::{Codecs, Deflater, Options, Terms},
             frame,
@@ -432,7 +432,7 @@ mod tests {
         }
         let (mut turns, mut most) = (1, driver.receiver.held_bytes());
         while driver.more == More::TakeIn {
-            while let Taken::Message(_) = driver.connection.take_now() {}
+            while let Received::Message(_) = driver.connection.take_now() {}
             let before = driver.receiver.held_bytes();
             driver.feed_leftover();
             most = most.max(driver.receiver.held_bytes().saturating_sub(before));
@@ -503,7 +503,7 @@ mod tests {
         let message = loop {
             turns += 1;
             fixture.driver.feed_leftover();
-            if let Taken::Message(message) = fixture.connection.take_now() {
+            if let Received::Message(message) = fixture.connection.take_now() {
                 break message;
             }
             assert_eq!(fixture.driver.more, More::TakeIn);

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     engine::{
-        base::panics::{PAUSE, contain, contain_task},
+        base::panics::{BEFORE_RESTART, contain, contain_task},
         history::Position,
     },
     protocol::{deflate::Deflater, message::Kind},
@@ -220,7 +220,7 @@ async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
             // The queue is as it was, behind the batch that has failed.
             deliveries = begin();
             fan_out.on_failed_pass(&group);
-            sleep(PAUSE).await;
+            sleep(BEFORE_RESTART).await;
         }
         let passed = group.state.lock().end_pass();
         (fan_out.waiting_bytes).fetch_sub(passed.bytes, Ordering::Relaxed);

@@ -38,7 +38,7 @@ const RECORD_BYTES: u64 = RECORD as u64;
 /// Dead records that take less than this stay.
 const COMPACT_BYTES: u64 = 64 * 1024;
 /// The pauses of a process that waits for a lock.
-const PAUSE: Duration = Duration::from_micros(50);
+const FIRST_RETRY: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Where the system tells in which boot it is.
@@ -542,7 +542,7 @@ fn bytes(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
 
 /// Locks a file for this process alone.
 fn lock(file: &File, deadline: Instant) -> io::Result<()> {
-    let mut pause = PAUSE;
+    let mut pause = FIRST_RETRY;
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),

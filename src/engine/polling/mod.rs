@@ -9,7 +9,7 @@
 //! fetched the rest, or does not come any more.
 
 mod backlog;
-mod hold;
+mod pending_poll;
 mod relay;
 mod response;
 
@@ -23,7 +23,7 @@ use std::{
 use tokio::runtime::Handle;
 
 use self::relay::Relay;
-pub use self::{hold::Hold, relay::Polled};
+pub use self::{pending_poll::PendingPoll, relay::Polled};
 use crate::engine::{
     base::sync::Mutex,
     connection::{
@@ -82,9 +82,9 @@ impl Pollers {
 
     /// Answers a poll that acknowledges the events up to `ack`: at once, or later by `hold`. Never
     /// waits.
-    pub(crate) fn poll(&self, key: &Key, ack: u64, hold: &Arc<Hold>) -> Polled {
+    pub(crate) fn poll(&self, key: &Key, ack: u64, pending: &Arc<PendingPoll>) -> Polled {
         let relay = self.0.lock().get(key).cloned();
-        relay.map_or(Polled::Over, |relay| relay.poll(ack, hold))
+        relay.map_or(Polled::Over, |relay| relay.poll(ack, pending))
     }
 }
 
@@ -135,13 +135,14 @@ mod tests {
     }
 
     /// A poll that waits, and its client's end.
-    fn held(relay: &Relay, ack: u64) -> (Arc<Hold>, UnixStream) {
-        let hold = Arc::default();
-        assert_eq!(relay.poll(ack, &hold), Polled::Held);
+    fn held(relay: &Relay, ack: u64) -> (Arc<PendingPoll>, UnixStream) {
+        let pending = Arc::default();
+        assert_eq!(relay.poll(ack, &pending), Polled::Held);
         let (ours, client) = UnixStream::pair().unwrap();
-        hold.attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
+        pending
+            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
             .unwrap();
-        (hold, client)
+        (pending, client)
     }
 
     /// The whole response.
@@ -232,37 +233,38 @@ mod tests {
             ..Settings::FOR_TESTS
         });
         let start = tokio::time::Instant::now();
-        let hold = Arc::default();
-        assert_eq!(fixture.relay.poll(0, &hold), Polled::Held);
+        let pending = Arc::default();
+        assert_eq!(fixture.relay.poll(0, &pending), Polled::Held);
         (&mut fixture.task).await.unwrap();
         // The poll, and then the absence.
         assert_eq!(start.elapsed().as_secs(), 5 + 7);
-        assert_eq!(hold.take().unwrap(), b"{\"n\":0,\"events\":[]}");
+        assert_eq!(pending.take().unwrap(), b"{\"n\":0,\"events\":[]}");
         assert_eq!(fixture.written.read(&mut [0]).unwrap(), 0);
     }
 
     #[tokio::test]
     async fn the_answer_may_come_before_the_socket_and_without_one_after_a_time() {
         for answer in [Some("early"), None] {
-            let hold: Arc<Hold> = Arc::default();
+            let pending: Arc<PendingPoll> = Arc::default();
             let (ours, client) = UnixStream::pair().unwrap();
             if let Some(answer) = answer {
-                assert!(hold.answer(answer.into()));
+                assert!(pending.answer(answer.into()));
             }
             let head = b"head\r\n".to_vec();
             let timeout = Duration::from_millis(20);
-            hold.attach(
-                &Handle::current(),
-                ours.into(),
-                head,
-                timeout,
-                b"late!".to_vec(),
-            )
-            .unwrap();
+            pending
+                .attach(
+                    &Handle::current(),
+                    ours.into(),
+                    head,
+                    timeout,
+                    b"late!".to_vec(),
+                )
+                .unwrap();
             let body = answer.unwrap_or("late!");
             let expected = format!("head\r\nContent-Length: 5\r\n\r\n{body}");
             assert_eq!(read(client).await, expected);
-            assert!(!hold.answer(vec![]));
+            assert!(!pending.answer(vec![]));
         }
     }
 
@@ -303,7 +305,7 @@ mod tests {
         let mut fixture = fixture(&Settings::FOR_TESTS);
         fixture.written.write_all(b"1\n").unwrap();
         assert_eq!(poll(&fixture.relay, 0).await, "{\"n\":1,\"events\":[1]}");
-        let (early, late): (Arc<Hold>, _) = (Arc::default(), Arc::default());
+        let (early, late): (Arc<PendingPoll>, _) = (Arc::default(), Arc::default());
         assert_eq!(fixture.relay.poll(0, &early), Polled::Held);
         assert_eq!(fixture.relay.poll(0, &late), Polled::Held);
         let (ours, client) = UnixStream::pair().unwrap();
@@ -354,14 +356,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_poll_whose_client_has_gone_takes_no_answer() {
-        let hold: Arc<Hold> = Arc::default();
+        let pending: Arc<PendingPoll> = Arc::default();
         let (ours, client) = UnixStream::pair().unwrap();
-        hold.attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
+        pending
+            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
             .unwrap();
         drop(client);
-        while Arc::strong_count(&hold) > 1 {
+        while Arc::strong_count(&pending) > 1 {
             tokio::task::yield_now().await;
         }
-        assert!(!hold.answer(b"events".to_vec()));
+        assert!(!pending.answer(b"events".to_vec()));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{net::UnixStream, sync::Notify, time::Instant};
 
-use super::{backlog::Backlog, hold::Hold, response::Answer};
+use super::{backlog::Backlog, pending_poll::PendingPoll, response::Answer};
 use crate::engine::{
     base::{clock, sync::Mutex},
     connection::settings::Settings,
@@ -53,9 +53,9 @@ pub(super) struct Relay {
 struct State {
     backlog: Backlog,
     /// The poll that waits, and until when.
-    held: Option<(Arc<Hold>, Instant)>,
+    held: Option<(Arc<PendingPoll>, Instant)>,
     /// The last poll, whose answer may be under way.
-    last: Weak<Hold>,
+    last: Weak<PendingPoll>,
     /// When the client was last here.
     heard: Instant,
     /// The connection has written its last event.
@@ -84,7 +84,7 @@ impl Relay {
     }
 
     /// See [`super::Pollers::poll`].
-    pub(super) fn poll(&self, ack: u64, hold: &Arc<Hold>) -> Polled {
+    pub(super) fn poll(&self, ack: u64, pending: &Arc<PendingPoll>) -> Polled {
         let mut state = self.state.lock();
         if state.backlog.acknowledge(ack).is_err() {
             return Polled::OutOfTurn;
@@ -98,14 +98,14 @@ impl Relay {
             Some(None) => Polled::NoRoom,
             None if state.has_ended => Polled::Over,
             answer => {
-                state.last = Arc::downgrade(hold);
+                state.last = Arc::downgrade(pending);
                 match answer.flatten() {
                     Some(answer) => {
-                        hold.settle(Some(answer));
+                        pending.settle(Some(answer));
                     }
                     None => {
                         let until = now.checked_add(self.wait).unwrap_or(now + WAIT);
-                        state.held = Some((Arc::clone(hold), until));
+                        state.held = Some((Arc::clone(pending), until));
                     }
                 }
                 Polled::Held
@@ -182,12 +182,12 @@ impl Relay {
     fn is_abandoned(&self) -> bool {
         let mut state = self.state.lock();
         let now = clock::task_now();
-        let Some((hold, _)) = state.held.take_if(|(_, until)| *until <= now) else {
+        let Some((pending, _)) = state.held.take_if(|(_, until)| *until <= now) else {
             return state.held.is_none() && self.end_of_absence(&state) <= now;
         };
         let nothing = state.backlog.nothing();
         drop(state);
-        if hold.answer(nothing) {
+        if pending.answer(nothing) {
             self.state.lock().heard = now;
         }
         false
@@ -237,10 +237,10 @@ impl Relay {
             state.backlog.shed();
         }
         if state.backlog.is_empty() {
-            if let Some((hold, _)) = state.held.take() {
+            if let Some((pending, _)) = state.held.take() {
                 let nothing = state.backlog.nothing();
                 drop(state);
-                hold.answer(nothing);
+                pending.answer(nothing);
             }
             return;
         }
@@ -255,13 +255,13 @@ impl State {
         if self.backlog.is_empty() {
             return;
         }
-        let Some((hold, _)) = self.held.take() else {
+        let Some((pending, _)) = self.held.take() else {
             return;
         };
         if self
             .backlog
             .answer()
-            .is_some_and(|answer| hold.answer(answer))
+            .is_some_and(|answer| pending.answer(answer))
         {
             self.heard = clock::task_now();
         }

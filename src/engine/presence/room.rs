@@ -21,8 +21,8 @@ use crate::engine::groups::{Member, MemberId, Membership};
 
 /// The time between two rounds in which those that watch are told of events: at least so much, and
 /// some more for each of them.
-const PAUSE: Duration = Duration::from_millis(50);
-const PAUSE_FOR_EACH: Duration = Duration::from_micros(20);
+const SHORTEST_ROUND: Duration = Duration::from_millis(50);
+const ROUND_FOR_EACH: Duration = Duration::from_micros(20);
 /// For so long it is known of which users this process has told that they have left: longer than what
 /// another process tells is on its way.
 const GONE: Duration = Duration::from_secs(5);
@@ -485,7 +485,7 @@ impl State {
         wake_at = wake_at.into_iter().chain(forgotten).min();
         if !self.events.is_empty() {
             let watching = u32::try_from(self.watching.len()).unwrap_or(u32::MAX);
-            let pause = PAUSE + PAUSE_FOR_EACH.saturating_mul(watching);
+            let pause = SHORTEST_ROUND + ROUND_FOR_EACH.saturating_mul(watching);
             let due = self.told_at.map_or(now, |told_at| told_at + pause);
             if due <= now {
                 let watching = self.watching.values().cloned().collect();

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long to wait for a thread when the system gives none: between two attempts, and at most.
-const PAUSE: Duration = Duration::from_millis(20);
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(2);
 /// How long clients may take their close frames where no thread could be had.
 const GRACE: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ pub fn on_terminate(
                 die_by_default();
                 return;
             }
-            sleep(PAUSE).await;
+            sleep(CHECK_EVERY).await;
         }
     });
     Ok(())
@@ -102,7 +102,7 @@ fn starts(
                 die_by_default();
                 return;
             }
-            thread::sleep(PAUSE);
+            thread::sleep(CHECK_EVERY);
         }
     };
     thread::Builder::new().spawn(call).is_ok()

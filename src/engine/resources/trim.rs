@@ -17,7 +17,7 @@ use crate::engine::base::panics::contain_task;
 /// Time without a further occasion before memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
 /// The least time between two times: each looks through all free memory of the process.
-const PAUSE: Duration = Duration::from_secs(4);
+const BETWEEN_TRIMS: Duration = Duration::from_secs(4);
 
 /// Time after which a buffer that is being released is free.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -74,7 +74,7 @@ async fn walk() {
         }
         read_buffer::drop_scratch();
         trim();
-        sleep(PAUSE).await;
+        sleep(BETWEEN_TRIMS).await;
     }
 }
 
@@ -155,12 +155,12 @@ mod tests {
         assert!(DUTY.get() == Duty::Waiting);
         pass(QUIET).await;
         expect_trim();
-        pass(PAUSE / 2).await;
+        pass(BETWEEN_TRIMS / 2).await;
         assert!(DUTY.get() == Duty::Disturbed);
-        pass(PAUSE / 2).await;
+        pass(BETWEEN_TRIMS / 2).await;
         assert!(DUTY.get() == Duty::Waiting);
         pass(QUIET).await;
-        pass(PAUSE).await;
+        pass(BETWEEN_TRIMS).await;
         assert!(DUTY.get() == Duty::Off);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         },
         driver::{Driver, Io},
         groups::FanOutThread,
-        polling::{self, Hold, Polled, Pollers},
+        polling::{self, PendingPoll, Polled, Pollers},
         resources::{
             budget::{self, Account, Relief},
             holders::Holders,
@@ -479,19 +479,19 @@ pub fn open_polled(
 
 /// Answers a poll for the connection of `key` in this process, which acknowledges the events up to
 /// `ack`: at once, or later by `hold`. Never waits.
-pub fn poll(key: &Key, ack: u64, hold: &Arc<Hold>) -> Polled {
+pub fn poll(key: &Key, ack: u64, hold: &Arc<PendingPoll>) -> Polled {
     match Engine::running() {
         Some(engine) => engine.pollers.poll(key, ack, hold),
         None => Polled::Over,
     }
 }
 
-/// Has the answer of `hold` written to `client`, as [`Hold::attach`] says.
+/// Has the answer of `hold` written to `client`, as [`PendingPoll::attach`] says.
 ///
 /// # Errors
 /// Those of [`Engine::current`], and [`Error::Io`] when the descriptor cannot be watched.
 pub fn attach(
-    hold: &Arc<Hold>,
+    hold: &Arc<PendingPoll>,
     client: OwnedFd,
     head: Vec<u8>,
     timeout: Duration,

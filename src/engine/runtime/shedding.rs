@@ -31,7 +31,7 @@ use crate::engine::{
 /// connections are closed.
 const GRACE: Duration = Duration::from_secs(2);
 /// Time between two looks while closed connections release what they hold.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_AFTER: Duration = Duration::from_millis(10);
 /// Time between two looks while no connection is left to close: what is left is held by views of
 /// connections that were closed before.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
@@ -80,7 +80,7 @@ async fn relieve(holders: Arc<Holders<Connection>>, _only: OnlyTask) {
         sleep(if leaving.is_empty() {
             LONG_PAUSE
         } else {
-            PAUSE
+            RETRY_AFTER
         })
         .await;
     }

@@ -21,7 +21,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::crew::{Crew, Next, Work};
+use super::handler_pool::{HandlerPool, Next, Work};
 use crate::engine::base::{clock, fork, sync::Mutex};
 
 /// Receives a call when an event loop has run all views on its list.
@@ -42,7 +42,7 @@ pub struct Hub {
     /// Counts the watches that were made: a task that makes one is about to yield to the loop.
     steps: AtomicU64,
     /// The threads that wait for it in place of an event loop.
-    crew: Option<Box<Crew>>,
+    pool: Option<Box<HandlerPool>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Hub {
         Self::open(Some(Box::default()))
     }
 
-    fn open(crew: Option<Box<Crew>>) -> io::Result<Arc<Self>> {
+    fn open(pool: Option<Box<HandlerPool>>) -> io::Result<Arc<Self>> {
         let (read_end, write_end) = UnixStream::pair()?;
         read_end.set_nonblocking(true)?;
         write_end.set_nonblocking(true)?;
@@ -81,7 +81,7 @@ impl Hub {
             write_end,
             generation: fork::generation(),
             steps: AtomicU64::new(0),
-            crew,
+            pool,
         }))
     }
 
@@ -94,7 +94,7 @@ impl Hub {
     pub fn drain(&self) -> Vec<u64> {
         let mut bytes = [0; 64];
         // Empty the descriptor before taking the list: a later token makes it readable again.
-        while self.crew.is_none()
+        while self.pool.is_none()
             && matches!((&self.read_end).read(&mut bytes), Ok(n) if n == bytes.len())
         {}
         let mut ready = self.ready.lock();
@@ -135,9 +135,9 @@ impl Hub {
     /// Notes that a thread is done with the token that it got in `round`; `None` if it is new.
     /// Takes the next token without sleeping, if there is one.
     pub fn take(&self, round: Option<u64>) -> Option<Work> {
-        let crew = self.crew.as_deref()?;
-        crew.done(round);
-        let work = crew.take(|| self.drain());
+        let pool = self.pool.as_deref()?;
+        pool.done(round);
+        let work = pool.take(|| self.drain());
         if work.is_none() {
             self.served();
         }
@@ -148,22 +148,22 @@ impl Hub {
     pub fn next(&self, timeout: Option<Duration>) -> Next {
         // The sum is `None` where the clock has no such moment: that is for ever.
         let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
-        match self.crew.as_deref() {
-            Some(crew) => crew.next(deadline, || self.drain()),
+        match self.pool.as_deref() {
+            Some(pool) => pool.next(deadline, || self.drain()),
             None => Next::Closed,
         }
     }
 
     /// Ends the threads that wait by [`Hub::next`].
     pub fn close(&self) {
-        if let Some(crew) = &self.crew {
-            crew.close();
+        if let Some(pool) = &self.pool {
+            pool.close();
         }
     }
 
     fn wake(&self) {
-        if let Some(crew) = &self.crew {
-            crew.wake();
+        if let Some(pool) = &self.pool {
+            pool.wake();
             return;
         }
         // A full socket is readable already; a closed one belongs to a loop that is gone.
@@ -252,12 +252,12 @@ mod tests {
             let hub = Arc::clone(&hub);
             thread::spawn(move || (token_of(hub.next(None)), token_of(hub.next(None))))
         };
-        while hub.crew.as_ref().unwrap().waits() {
+        while hub.pool.as_ref().unwrap().waits() {
             thread::yield_now();
         }
         // A token wakes a thread at once, as this one is known to be held up.
         hub.announce(3);
-        while hub.crew.as_ref().unwrap().waits() {
+        while hub.pool.as_ref().unwrap().waits() {
             thread::yield_now();
         }
         assert!(hub.take(Some(first.round)).is_none());
@@ -274,13 +274,13 @@ mod tests {
             thread::spawn(move || hub.next(timeout))
         };
         let brief = sleep(Some(Duration::from_millis(50)));
-        let crew = hub.crew.as_ref().unwrap();
-        while !crew.has_helper() {
+        let pool = hub.pool.as_ref().unwrap();
+        while !pool.has_helper() {
             thread::yield_now();
         }
         let other = sleep(None);
         assert!(matches!(brief.join().unwrap(), Next::TimeIsUp));
-        while !crew.has_helper() {
+        while !pool.has_helper() {
             thread::yield_now();
         }
         hub.announce(1);

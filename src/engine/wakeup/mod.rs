@@ -1,11 +1,11 @@
 //! Running the views: waking them, their order, and the time for which they run.
 
 pub(crate) mod call;
-pub(crate) mod crew;
 mod fair_queue;
 pub(crate) mod flush_timer;
+pub(crate) mod gil_semaphore;
+pub(crate) mod handler_pool;
 pub(crate) mod hub;
-pub(crate) mod reentry;
 pub(crate) mod time_slice;
 pub(crate) mod turns;
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use _core::{
-    engine::{Connection, Settings, Taken},
+    engine::{Connection, Received, Settings},
     protocol::message::Kind,
 };
 
@@ -72,7 +72,10 @@ fn leaves_when_the_view_asks_for_more() -> bool {
     // The last message of the burst is not corked: sending it takes along what is held.
     assert!(!member.cork_for(&sender, Kind::Text, b"two"));
     let was_held = member.is_corked();
-    assert!(matches!(sender.take_coarse(Duration::ZERO), Taken::Nothing));
+    assert!(matches!(
+        sender.take_coarse(Duration::ZERO),
+        Received::Nothing
+    ));
     let has_left = !member.is_corked();
     listener.expect(TEXT, b"one");
     was_held && has_left
@@ -107,7 +110,7 @@ fn a_taker_that_finds_nothing_sends_what_is_corked() {
     assert!(connection.cork(Kind::Text, b"1"));
     take(&connection);
     let now = Some(std::time::Instant::now());
-    assert!(matches!(connection.take(now), Taken::Nothing));
+    assert!(matches!(connection.take(now), Received::Nothing));
     // At once, or with what others send.
     until("it is let go", || !connection.is_corked());
     peer.expect(TEXT, b"1");

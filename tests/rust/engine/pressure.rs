@@ -7,7 +7,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Error, Initiator, Settings, Taken},
+    engine::{Error, Initiator, Received, Settings},
     protocol::message::Kind,
 };
 
@@ -169,7 +169,7 @@ fn tiny_messages_by_the_thousands_are_all_taken() {
         scope.spawn(|| peer.socket.write_all(&flood).unwrap());
         until("the inbox is full", || connection.waiting().0 >= 1024);
         for _ in 0..COUNT {
-            assert!(matches!(connection.take(None), Taken::Message(_)));
+            assert!(matches!(connection.take(None), Received::Message(_)));
         }
     });
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Initiator, Rates, Settings, Taken},
+    engine::{Initiator, Rates, Received, Settings},
     protocol::{close, limits::Limits, message::Kind},
 };
 
@@ -77,7 +77,7 @@ fn a_flood_is_slowed_down_and_ended_with_1008() {
         let (connection, mut peer) = connect(&LIMITED);
         let taker = {
             let connection = connection.clone();
-            thread::spawn(move || while let Taken::Message(_) = connection.take(None) {})
+            thread::spawn(move || while let Received::Message(_) = connection.take(None) {})
         };
         if bytes == FRAGMENT {
             // The first fragment of a message without an end.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Settings, Taken},
+    engine::{Received, Settings},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -112,7 +112,7 @@ fn senders_flushes_seals_and_cuts_in_any_order() {
             accepted
         });
         assert_eq!(accepted.len(), 3);
-        assert!(matches!(connection.take(None), Taken::End));
+        assert!(matches!(connection.take(None), Received::End));
     }
 }
 
@@ -136,15 +136,15 @@ fn takers_pauses_and_hang_ups_in_any_order() {
                         loop {
                             let timeout = Duration::from_micros(chance.below(2000));
                             match connection.take(Some(Instant::now() + timeout)) {
-                                Taken::Message(message) => {
+                                Received::Message(message) => {
                                     let number = message.payload.first_chunk().unwrap();
                                     let number = Some(u64::from_be_bytes(*number));
                                     assert!(last < number, "out of order");
                                     last = number;
                                     taken += 1;
                                 }
-                                Taken::Nothing => {}
-                                Taken::End => return taken,
+                                Received::Nothing => {}
+                                Received::End => return taken,
                             }
                             chance.dawdle();
                         }

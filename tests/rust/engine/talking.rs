@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use _core::{engine::Taken, protocol::message::Kind};
+use _core::{engine::Received, protocol::message::Kind};
 
 use crate::support::{
     KINDS, SETTINGS, connect, echo, join,
@@ -73,7 +73,7 @@ fn others_are_served_while_some_send_without_a_pause() {
         for _ in 0..3 {
             let (loud, mut flooder) = connect(&SETTINGS);
             let (flood, done) = (frame(BINARY, &vec![7; 60_000]).repeat(8), &done);
-            scope.spawn(move || while matches!(loud.take(None), Taken::Message(_)) {});
+            scope.spawn(move || while matches!(loud.take(None), Received::Message(_)) {});
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     flooder.socket.write_all(&flood).unwrap();

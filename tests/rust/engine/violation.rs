@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc, thread, time::Duration};
 
 use _core::{
-    engine::{Connection, Initiator, Settings, Taken},
+    engine::{Connection, Initiator, Received, Settings},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -111,7 +111,7 @@ fn a_huge_length_is_refused_by_its_header_alone() {
 /// Answers each message, after a while, until nothing more comes; then closes with `code`.
 fn slow_echo(connection: Arc<Connection>, code: u16) -> thread::JoinHandle<()> {
     thread::spawn(move || {
-        while let Taken::Message(message) = connection.take(None) {
+        while let Received::Message(message) = connection.take(None) {
             thread::sleep(Duration::from_millis(20));
             send(&connection, message.kind, &message.payload);
         }
@@ -140,7 +140,7 @@ fn a_violation_behind_a_message_that_is_being_answered_waits_for_the_answer() {
     send(&connection, kind, &question);
     assert_eq!(connection.end(), None);
     peer.expect(TEXT, b"question");
-    assert!(matches!(connection.take(None), Taken::End));
+    assert!(matches!(connection.take(None), Received::End));
     assert_eq!(read_close(&mut peer), 1002);
     peer.expect_eof();
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, Hub, Taken, Watch},
+    engine::{Connection, Hub, Received, Watch},
     protocol::close::CloseFrame,
 };
 use socket2::SockRef;
@@ -20,7 +20,7 @@ use crate::support::{
     take, until,
 };
 
-fn takers(connection: &Arc<Connection>, count: usize) -> Vec<thread::JoinHandle<Taken>> {
+fn takers(connection: &Arc<Connection>, count: usize) -> Vec<thread::JoinHandle<Received>> {
     (0..count)
         .map(|_| {
             let connection = Arc::clone(connection);
@@ -44,9 +44,9 @@ fn each_message_wakes_one_thread_and_the_end_wakes_all() {
     let mut ends = 0;
     for taker in takers {
         match taker.join().unwrap() {
-            Taken::Message(message) => assert!(messages.insert(message.payload)),
-            Taken::End => ends += 1,
-            Taken::Nothing => panic!("nobody gave a deadline"),
+            Received::Message(message) => assert!(messages.insert(message.payload)),
+            Received::End => ends += 1,
+            Received::Nothing => panic!("nobody gave a deadline"),
         }
     }
     assert_eq!((messages.len(), ends), (3, 5));
@@ -58,7 +58,7 @@ fn a_hang_up_wakes_all() {
     let takers = takers(&connection, 4);
     peer.reset();
     for taker in takers {
-        assert!(matches!(taker.join().unwrap(), Taken::End));
+        assert!(matches!(taker.join().unwrap(), Received::End));
     }
 }
 
@@ -69,16 +69,19 @@ fn the_deadline_wakes_and_the_past_does_not_sleep() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                assert!(matches!(connection.take(Some(deadline)), Taken::Nothing));
+                assert!(matches!(connection.take(Some(deadline)), Received::Nothing));
                 assert!(Instant::now() >= deadline);
             });
         }
     });
-    assert!(matches!(connection.take(Some(deadline)), Taken::Nothing));
+    assert!(matches!(connection.take(Some(deadline)), Received::Nothing));
     peer.send(BINARY, b"late");
     until("it is here", || connection.waiting() == (1, false));
     // A message that is here is taken even after the deadline.
-    assert!(matches!(connection.take(Some(deadline)), Taken::Message(_)));
+    assert!(matches!(
+        connection.take(Some(deadline)),
+        Received::Message(_)
+    ));
 }
 
 pub(crate) fn is_readable(hub: &Hub) -> bool {
@@ -177,7 +180,7 @@ fn one_hub_is_notified_by_many_connections_and_loses_none() {
         assert!(Instant::now() < deadline, "{counts:?}");
         for token in announced(&hub) {
             let at = usize::try_from(token).unwrap();
-            while let Taken::Message(message) =
+            while let Received::Message(message) =
                 connections[at].take(Some(deadline.min(Instant::now())))
             {
                 assert_eq!(message.payload, format!("{}", counts[at]));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Hub, Taken, Watch},
+    engine::{Hub, Received, Watch},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -104,7 +104,7 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
     let mut count = 0;
     loop {
         match connection.take_now() {
-            Taken::Message(message) => {
+            Received::Message(message) => {
                 assert!(
                     connection
                         .send(message.kind, &message.payload, None)
@@ -112,8 +112,8 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
                 );
                 count += 1;
             }
-            Taken::End => break,
-            Taken::Nothing => {
+            Received::End => break,
+            Received::Nothing => {
                 token += 1;
                 connection.watch_inbox(Watch::new(Arc::clone(&hub), token));
                 if chance.below(4) == 0 {
@@ -170,7 +170,7 @@ fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
             let connection = Arc::clone(&connection);
             thread::spawn(move || {
                 let mut chance = Chance::new();
-                while let Taken::Message(message) = connection.take(None) {
+                while let Received::Message(message) = connection.take(None) {
                     chance.dawdle();
                     connection
                         .send(message.kind, &message.payload, None)
@@ -220,7 +220,7 @@ fn a_message_wakes_the_taker_that_does_not_give_up() {
             let taken = impatient
                 .into_iter()
                 .map(|taker| taker.join().unwrap())
-                .filter(|taken| matches!(taken, Taken::Message(_)))
+                .filter(|taken| matches!(taken, Received::Message(_)))
                 .count();
             if taken == 1 {
                 peer.send(TEXT, b"for the last");
@@ -243,9 +243,9 @@ fn every_coarse_sleep_comes_to_its_end() {
             let mut chance = Chance::new();
             loop {
                 match connection.take_coarse(Duration::from_micros(chance.below(2000))) {
-                    Taken::Message(_) => taken.fetch_add(1, Ordering::SeqCst),
-                    Taken::Nothing => ended.fetch_add(1, Ordering::SeqCst),
-                    Taken::End => return,
+                    Received::Message(_) => taken.fetch_add(1, Ordering::SeqCst),
+                    Received::Nothing => ended.fetch_add(1, Ordering::SeqCst),
+                    Received::End => return,
                 };
             }
         });

@@ -4,7 +4,7 @@
 use std::{sync::Arc, thread};
 
 use _core::{
-    engine::{Connection, Initiator, Settings, Taken, budget},
+    engine::{Connection, Initiator, Received, Settings, budget},
     protocol::{
         deflate::{Codecs, Deflater, Terms},
         message::Kind,
@@ -188,7 +188,7 @@ fn what_a_client_left_behind_is_counted_until_its_view_is_over() {
             // The view ends, though another thread keeps its connection.
             connection.discard();
             assert_eq!(budget::held(), 0);
-            assert!(matches!(connection.take_now(), Taken::End));
+            assert!(matches!(connection.take_now(), Received::End));
         },
     );
 }
@@ -204,7 +204,7 @@ fn what_a_client_left_behind_goes_first_when_it_is_too_much() {
             let (small, _small_peer) = hoard(1, 50_000);
             budget::set_limit(Some(300_000));
             until("it is gone", || budget::held() < 100_000);
-            assert!(matches!(connection.take_now(), Taken::End));
+            assert!(matches!(connection.take_now(), Received::End));
             assert_eq!(small.end(), None);
         },
     );

@@ -7,7 +7,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Engine, Initiator, Rates, Settings, Taken, clock, runtime},
+    engine::{Engine, Initiator, Rates, Received, Settings, clock, runtime},
     protocol::close::CloseFrame,
 };
 
@@ -75,7 +75,7 @@ fn a_step_lets_a_peer_go_on_that_was_faster_than_it_may_be() {
             take(&connection);
             for _ in 0..2 {
                 let taken = connection.take(Some(clock::now() + Duration::from_millis(50)));
-                assert!(matches!(taken, Taken::Nothing), "{taken:?}");
+                assert!(matches!(taken, Received::Nothing), "{taken:?}");
                 step(61 * MINUTE);
                 take(&connection);
             }
@@ -97,7 +97,7 @@ fn a_step_wakes_a_waiting_view() {
         step(MINUTE / 2);
         assert!(connection.is_awaited());
         step(MINUTE / 2);
-        assert!(matches!(view.join().unwrap(), Taken::Nothing));
+        assert!(matches!(view.join().unwrap(), Received::Nothing));
         assert!(start.elapsed() < MINUTE / 2);
         assert!(!connection.is_awaited());
     });
@@ -149,7 +149,7 @@ fn no_view_sleeps_through_a_step() {
             step(MINUTE);
             for view in views {
                 until("the view wakes up", || view.is_finished());
-                assert!(matches!(view.join().unwrap(), Taken::Nothing));
+                assert!(matches!(view.join().unwrap(), Received::Nothing));
             }
         }
     });

@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, thread};
 
 use _core::{
-    engine::{Engine, Error, Taken, permits},
+    engine::{Engine, Error, Received, permits},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -59,7 +59,7 @@ fn many_connections_however_they_end_leave_nothing() {
             assert_eq!(descriptors(), files);
             for connection in connections {
                 assert!(!connection.send(Kind::Text, b"?", None).unwrap());
-                while !matches!(connection.take(None), Taken::End) {}
+                while !matches!(connection.take(None), Received::End) {}
             }
             // No connection is left to wait for.
             let grace = std::time::Duration::MAX;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, Engine, Initiator, Settings, Taken, clock},
+    engine::{Connection, Engine, Initiator, Received, Settings, clock},
     protocol::close::CloseFrame,
 };
 use bytes::Bytes;
@@ -44,7 +44,7 @@ fn step(seconds: u64) {
 #[track_caller]
 fn take(connection: &Arc<Connection>) -> Bytes {
     match connection.take(Some(clock::now() + LIMIT)) {
-        Taken::Message(message) => message.payload,
+        Received::Message(message) => message.payload,
         other => panic!("{other:?} instead of a message"),
     }
 }
@@ -71,7 +71,7 @@ fn a_message_that_does_not_go_on_is_the_end_whatever_comes_between() {
                 peer.send(TEXT, b"a whole one");
                 peer.write(beginning);
                 assert_eq!(take(&connection), "a whole one");
-                assert!(matches!(connection.take_now(), Taken::Nothing));
+                assert!(matches!(connection.take_now(), Received::Nothing));
                 if index < 2 {
                     for _ in 0..5 {
                         settle(&mut peer);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, Hub, Taken, Watch, clock},
+    engine::{Connection, Hub, Received, Watch, clock},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -50,9 +50,9 @@ impl View<'_> {
         loop {
             self.close_in_time();
             match self.take(taker, &hub, chance) {
-                Taken::Nothing => {}
-                Taken::End => return (numbers, answered),
-                Taken::Message(message) => {
+                Received::Nothing => {}
+                Received::End => return (numbers, answered),
+                Received::Message(message) => {
                     let (digits, rest) = message.payload.split_at(DIGITS);
                     assert!(rest.iter().all(|byte| *byte == b'x'));
                     numbers.push(std::str::from_utf8(digits).unwrap().parse().unwrap());
@@ -66,7 +66,7 @@ impl View<'_> {
         }
     }
 
-    fn take(&self, taker: Taker, hub: &Arc<Hub>, chance: &mut Chance) -> Taken {
+    fn take(&self, taker: Taker, hub: &Arc<Hub>, chance: &mut Chance) -> Received {
         let connection = &self.connection;
         let moment = Duration::from_micros(chance.below(3000));
         match taker {
@@ -79,7 +79,7 @@ impl View<'_> {
             }
             Taker::Watches => {
                 let taken = connection.take_now();
-                if matches!(taken, Taken::Nothing) {
+                if matches!(taken, Received::Nothing) {
                     connection.uncork_all();
                     if connection.listen(|| Watch::new(Arc::clone(hub), 7)) {
                         await_readable(hub);

@@ -47,9 +47,11 @@ class Node(nodes.Node):
         super().__init__(backend, acts, "fallback")
         # The last polls that this process holds for connections of others, by the connection's
         # key: the number of the question, and the time of their end.
-        self._holds: dict[bytes, tuple[int, _core.Hold, float]] = {}
+        self._holds: dict[bytes, tuple[int, _core.PendingPoll, float]] = {}
 
-    def poll(self, owner: bytes, key: bytes, ack: int, hold: _core.Hold, timeout: float) -> Any:
+    def poll(
+        self, owner: bytes, key: bytes, ack: int, hold: _core.PendingPoll, timeout: float
+    ) -> Any:
         """
         Answers a poll whose connection another node has: as ``_core.poll()``.
 
@@ -77,7 +79,7 @@ class Node(nodes.Node):
                 self._holds.pop(key, None)
         return found
 
-    def _pass_on(self, hold: _core.Hold, found: dict[str, Any]) -> None:
+    def _pass_on(self, hold: _core.PendingPoll, found: dict[str, Any]) -> None:
         """Gives the answer of ``hold``, when there is one, to the hold elsewhere."""
 
         def take() -> None:
@@ -97,7 +99,7 @@ class Node(nodes.Node):
         hold.watch(hub, token)
 
     def _poll_here(self, found: dict[str, Any]) -> Any:
-        hold = _core.Hold()
+        hold = _core.PendingPoll()
         answer = _core.poll(bytes.fromhex(found["key"]), found["ack"], hold)
         if answer == "held":
             self._pass_on(hold, found)
@@ -133,7 +135,7 @@ def _post_here(found: dict[str, Any]) -> str:
     return _core.post(bytes.fromhex(found["key"]), found["number"], frames)
 
 
-def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> str:
+def poll(key: bytes, ack: int, hold: _core.PendingPoll, timeout: float) -> str:
     """
     Answers a poll by ``hold``, in whichever process its connection is: as ``_core.poll()``.
 

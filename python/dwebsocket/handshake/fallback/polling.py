@@ -42,7 +42,7 @@ class HeldResponse(HttpResponse):
     """The response to a poll: for middleware an empty one. The engine sends the real."""
 
     def __init__(
-        self, held: HeldRequest | AsgiHeldRequest, hold: _core.Hold, timeout: float, ack: int
+        self, held: HeldRequest | AsgiHeldRequest, hold: _core.PendingPoll, timeout: float, ack: int
     ) -> None:
         super().__init__(content_type="application/json")
         self["Cache-Control"] = "private, no-store"
@@ -97,7 +97,7 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     told = request.GET.get("ack", "")
     if not (told.isascii() and told.isdecimal()) or len(told) > len(str(posting.LAST_NUMBER)):
         return refuse(request, 400, "ack must be the n of the last answer.", "info")
-    ack, hold = int(told), _core.Hold()
+    ack, hold = int(told), _core.PendingPoll()
     held = _held_of(request)
     timeout = (options.ping_interval or _WAIT_S) + _TRANSFER_S
     try:

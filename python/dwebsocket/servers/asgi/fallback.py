@@ -271,7 +271,9 @@ class AsgiHeldRequest:
     def prepare(self) -> None:
         """Does nothing: the engine runs."""
 
-    def hold(self, hold: _core.Hold, headers: Headers, *, timeout: float, otherwise: bytes) -> None:
+    def hold(
+        self, hold: _core.PendingPoll, headers: Headers, *, timeout: float, otherwise: bytes
+    ) -> None:
         """
         Has the server send the answer of ``hold``. To be called in the server's loop.
 

@@ -569,7 +569,7 @@ impl Node {
         let taken = contain_task(Self::take_all(&node, stream, source, &mut sender)).await;
         if taken.is_none() {
             // The other node connects again, and may send the same again.
-            sleep(panics::PAUSE).await;
+            sleep(panics::BEFORE_RESTART).await;
         }
         let Some(node) = node.upgrade() else {
             return;

@@ -13,7 +13,7 @@ const AT_ONCE: usize = 64;
 /// The pause after an attempt that has failed.
 const RETRY: Duration = Duration::from_millis(200);
 /// The pause while the groups have no room.
-const PAUSE: Duration = Duration::from_millis(1);
+const BETWEEN_PASSES: Duration = Duration::from_millis(1);
 /// More bytes are authenticated on a thread of their own.
 const LARGE: usize = 64 * 1024;
 
@@ -51,7 +51,7 @@ async fn read_missing(shard: &Shard, name: Arc<str>) -> Arc<str> {
         };
         let bytes = page.bytes();
         while !shard.groups.has_room(bytes) {
-            sleep(PAUSE).await;
+            sleep(BETWEEN_PASSES).await;
         }
         let is_last = page.reached() == page.head;
         if bytes > LARGE {

@@ -23,7 +23,7 @@ const LARGE: usize = 64 * 1024;
 /// How long the task runs before the engine has to look at its sockets.
 const TURN: Duration = Duration::from_micros(100);
 /// How long it sleeps while the groups have no room.
-const PAUSE: Duration = Duration::from_millis(1);
+const BETWEEN_PASSES: Duration = Duration::from_millis(1);
 
 /// The way from the connections of one shard to the task.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ pub(super) async fn run(receiver: Weak<dyn Receiver>, mut arrivals: Arrivals, ga
         let length = pushed.len();
         // Later messages wait in the server, or are lost there when they become too many.
         while !receiver.has_room(length) {
-            sleep(PAUSE).await;
+            sleep(BETWEEN_PASSES).await;
         }
         if length > LARGE {
             let handled = spawn_blocking(move || receiver.on_message(&pushed)).await;

@@ -37,7 +37,6 @@ use std::{
 mod batch;
 mod behind;
 mod catch_up;
-mod census;
 mod channel;
 mod cluster;
 mod config;
@@ -46,6 +45,7 @@ mod history;
 mod incoming;
 mod lag;
 mod link;
+mod member_count;
 mod routes;
 mod sentinel;
 mod shard;
@@ -58,8 +58,8 @@ mod upkeep;
 
 pub use self::config::{Address, Config, Kind, Login, Server};
 use self::{
-    census::Census,
     incoming::{Incoming, Pushed, Receiver},
+    member_count::MemberCount,
     shard::Shard,
 };
 use crate::engine::{
@@ -78,7 +78,7 @@ use crate::engine::{
 struct Backend {
     groups: Arc<Groups>,
     shards: Vec<Arc<Shard>>,
-    census: Arc<Census>,
+    member_count: Arc<MemberCount>,
     incoming: Incoming,
     exchange: Option<Arc<Exchange>>,
 }
@@ -128,7 +128,7 @@ impl Redis {
         let backend = Arc::new(Backend {
             groups: Arc::clone(groups),
             shards: shards.collect(),
-            census: Arc::new(Census::new(runtime.clone())),
+            member_count: Arc::new(MemberCount::new(runtime.clone())),
             incoming,
             exchange,
         });
@@ -211,7 +211,7 @@ impl Redis {
     pub fn count(&self, name: &str) -> Arc<Call> {
         let backend = &self.backend;
         self.in_shard(name, |shard| {
-            backend.census.count(&backend.groups, shard, name)
+            backend.member_count.count(&backend.groups, shard, name)
         })
     }
 
@@ -277,8 +277,10 @@ impl Backend {
     fn take(&self, shard: &Shard, name: &str, payload: &[u8]) -> bool {
         if self.groups.count(name) == 0 {
             // Messages are for nobody here: so they are not looked at.
-            return self.census.on_message(&self.groups, shard, name, payload)
-                || name != self.census.own_name();
+            return self
+                .member_count
+                .on_message(&self.groups, shard, name, payload)
+                || name != self.member_count.own_name();
         }
         let offered = history::announced(payload)
             .and_then(|(at, envelope)| self.groups.offer(name, at, envelope));
@@ -287,7 +289,7 @@ impl Backend {
         }
         offered.is_some()
             || self.groups.deliver(name, payload)
-            || (self.census).on_message(&self.groups, shard, name, payload)
+            || (self.member_count).on_message(&self.groups, shard, name, payload)
     }
 }
 

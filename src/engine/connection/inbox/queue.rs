@@ -21,7 +21,7 @@ pub(super) const MAX_MESSAGES: usize = 1024;
 const KEPT_CAPACITY: usize = 32;
 /// The result of [`Inbox::take`](super::Inbox::take).
 #[derive(Debug)]
-pub enum Taken {
+pub enum Received {
     /// The oldest message.
     Message(Message),
     /// No message yet (or none in time).
@@ -144,12 +144,12 @@ impl State {
 
     /// Takes the oldest message. The second value is true when that made room for which the driver
     /// waits.
-    pub(super) fn take(&mut self) -> (Taken, bool) {
+    pub(super) fn take(&mut self) -> (Received, bool) {
         let Some(message) = self.queue.pop() else {
             let nothing = if self.ended {
-                Taken::End
+                Received::End
             } else {
-                Taken::Nothing
+                Received::Nothing
             };
             return (nothing, false);
         };
@@ -164,7 +164,7 @@ impl State {
         if made_room {
             self.paused = false;
         }
-        (Taken::Message(message), made_room)
+        (Received::Message(message), made_room)
     }
 
     /// Reports to the account how many bytes the inbox holds.

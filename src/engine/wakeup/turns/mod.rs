@@ -36,8 +36,8 @@ use tokio::{runtime::Handle, task::yield_now};
 use super::{
     View,
     flush_timer::FlushTimer,
+    gil_semaphore::GilSemaphore,
     hub::{Hub, Observer, Watch},
-    reentry::Reentry,
 };
 use crate::engine::base::panics::contain;
 
@@ -68,7 +68,7 @@ pub(crate) struct Turns<V> {
     /// Collects what views cork in their turn; the engine sends it when it goes on.
     pub(crate) flush_timer: Arc<FlushTimer<V>>,
     /// Where threads wait that have been woken, before they ask for the GIL.
-    pub(crate) reentry: Reentry,
+    pub(crate) gil_semaphore: GilSemaphore,
     max_stand_back: Duration,
     /// The next turn panics.
     #[cfg(test)]
@@ -98,7 +98,7 @@ impl<V> Default for Turns<V> {
             done: Condvar::new(),
             has_waiting: AtomicBool::new(false),
             flush_timer: Arc::default(),
-            reentry: Reentry::default(),
+            gil_semaphore: GilSemaphore::default(),
             max_stand_back: MAX_STAND_BACK,
             #[cfg(test)]
             turn_panics: AtomicBool::new(false),

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::*;
 use crate::{
     engine::{
-        connection::{Connection, inbox::Taken, settings::Settings},
+        connection::{Connection, inbox::Received, settings::Settings},
         resources::socket::Socket,
     },
     protocol::{
@@ -80,7 +80,7 @@ fn answer_all(
     tell: &Sender<(usize, bool)>,
     work: Option<Duration>,
 ) {
-    while let Taken::Message(message) = view.take(None) {
+    while let Received::Message(message) = view.take(None) {
         assert!(view.write(message.kind, &message.payload));
         tell.send((number, view.is_corked())).unwrap();
         thread::sleep(work.unwrap_or_default());

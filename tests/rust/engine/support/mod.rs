@@ -14,7 +14,7 @@ use std::{
 
 use _core::{
     engine::{
-        Connection, End, Engine, Initiator, Rates, Settings, Taken, Transport, clock,
+        Connection, End, Engine, Initiator, Rates, Received, Settings, Transport, clock,
         permits::Permit,
     },
     protocol::{deflate::Options, limits::Limits, message::Kind},
@@ -135,7 +135,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[track_caller]
 pub(crate) fn take(connection: &Arc<Connection>) -> (Kind, Bytes) {
     match connection.take(Some(clock::now() + LIMIT)) {
-        Taken::Message(message) => (message.kind, message.payload),
+        Received::Message(message) => (message.kind, message.payload),
         other => panic!("{other:?} instead of a message"),
     }
 }
@@ -144,7 +144,10 @@ pub(crate) fn take(connection: &Arc<Connection>) -> (Kind, Bytes) {
 #[track_caller]
 pub(crate) fn expect_end(connection: &Arc<Connection>, code: u16, reason: &str, by: Initiator) {
     let taken = connection.take(Some(clock::now() + LIMIT));
-    assert!(matches!(taken, Taken::End), "{taken:?} instead of the end");
+    assert!(
+        matches!(taken, Received::End),
+        "{taken:?} instead of the end"
+    );
     let reason = reason.to_owned();
     assert_eq!(connection.end(), Some(End { code, reason, by }));
 }
@@ -175,7 +178,7 @@ pub(crate) fn fill(connection: &Connection, payload: &[u8]) -> usize {
 /// Does a view's work: answers each message with itself until the end.
 pub(crate) fn echo(connection: Arc<Connection>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
-        while let Taken::Message(message) = connection.take(None) {
+        while let Received::Message(message) = connection.take(None) {
             let _ = connection.send(message.kind, &message.payload, Some(LIMIT));
         }
     })

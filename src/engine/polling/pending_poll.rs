@@ -1,7 +1,7 @@
 //! A poll that waits for its answer.
 //!
 //! The answer and the socket of the request come in any order: the socket when the server gives it
-//! away, the answer when there are events, in this process or, by way of [`Hold::watch`], in another.
+//! away, the answer when there are events, in this process or, by way of [`PendingPoll::watch`], in another.
 //! When the client's next poll comes, it gives way: what has not been written is dropped.
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use crate::engine::{
 
 /// One poll that waits. Any thread may use it; no call waits.
 #[derive(Debug, Default)]
-pub struct Hold {
+pub struct PendingPoll {
     stage: Mutex<Stage>,
     changed: Notify,
     cut: Notify,
@@ -40,7 +40,7 @@ enum Stage {
     Over,
 }
 
-impl Hold {
+impl PendingPoll {
     /// Answers with `body`, once; false when it is answered already, its client has gone, or there is
     /// no room for the answer: then the connection ends without one, and the client asks again.
     pub fn answer(&self, body: Vec<u8>) -> bool {
@@ -153,8 +153,8 @@ impl Hold {
             }
             _ => drop(stage),
         }
-        let hold = Arc::clone(self);
-        runtime.spawn(async move { hold.serve(io, timeout, otherwise).await });
+        let pending = Arc::clone(self);
+        runtime.spawn(async move { pending.serve(io, timeout, otherwise).await });
         Ok(())
     }
 

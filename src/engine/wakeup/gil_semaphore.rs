@@ -14,12 +14,12 @@ const MAX_WAITING: usize = 8;
 
 /// The threads of one engine that go back to Python. Any thread may use it.
 #[derive(Debug, Default)]
-pub(crate) struct Reentry {
+pub(crate) struct GilSemaphore {
     waiting: Mutex<usize>,
     passed: Condvar,
 }
 
-impl Reentry {
+impl GilSemaphore {
     /// Sleeps while [`MAX_WAITING`] threads wait for the GIL. The caller drops the pass as soon as
     /// it has the GIL.
     pub(crate) fn enter(&self) -> Pass<'_> {
@@ -35,7 +35,7 @@ impl Reentry {
 /// A thread's right to wait for the GIL.
 #[derive(Debug)]
 #[must_use = "the GIL is to be taken before the pass is dropped"]
-pub struct Pass<'a>(&'a Reentry);
+pub struct Pass<'a>(&'a GilSemaphore);
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn few_threads_hold_a_pass_at_a_time_and_all_get_one() {
         const THREADS: usize = 4 * MAX_WAITING;
-        let reentry = Reentry::default();
+        let gil_semaphore = GilSemaphore::default();
         let (inside, most, all) = (
             AtomicUsize::new(0),
             AtomicUsize::new(0),
@@ -70,7 +70,7 @@ mod tests {
                 scope.spawn(|| {
                     all.wait();
                     for _ in 0..100 {
-                        let pass = reentry.enter();
+                        let pass = gil_semaphore.enter();
                         most.fetch_max(1 + inside.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
                         thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -79,7 +79,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(*reentry.waiting.lock(), 0);
+        assert_eq!(*gil_semaphore.waiting.lock(), 0);
         assert!(most.into_inner() <= MAX_WAITING);
     }
 }

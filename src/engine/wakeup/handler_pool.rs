@@ -17,7 +17,7 @@ use crate::engine::base::{
 /// How long tokens may wait without one being taken.
 const MAX_WAIT: Duration = Duration::from_millis(2);
 
-/// What a thread of the crew gets to do.
+/// What a thread of the pool gets to do.
 #[derive(Debug)]
 pub struct Work {
     /// The token of a connection.
@@ -28,20 +28,20 @@ pub struct Work {
     pub lacks_helper: bool,
 }
 
-/// What ends the sleep of a thread of the crew.
+/// What ends the sleep of a thread of the pool.
 #[derive(Debug)]
 pub enum Next {
     /// There is something to do.
     Work(Work),
     /// There was nothing in time. The thread may come back.
     TimeIsUp,
-    /// The crew is closed.
+    /// The pool is closed.
     Closed,
 }
 
 /// The threads of one hub. Any thread may use it.
 #[derive(Debug, Default)]
-pub(super) struct Crew {
+pub(super) struct HandlerPool {
     state: Mutex<State>,
     workers: Condvar,
     helper: Condvar,
@@ -72,7 +72,7 @@ impl State {
     }
 }
 
-impl Crew {
+impl HandlerPool {
     /// Wakes a thread for new tokens of the hub, or has the helper see to it that one comes.
     pub(super) fn wake(&self) {
         let mut state = self.state.lock();
@@ -87,7 +87,7 @@ impl Crew {
         }
     }
 
-    /// Ends the threads: [`Crew::next`] gives them nothing any more.
+    /// Ends the threads: [`HandlerPool::next`] gives them nothing any more.
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
         self.workers.notify_all();
@@ -109,7 +109,7 @@ impl Crew {
         work.map(|work| self.see_to_helper(work))
     }
 
-    /// As [`Crew::take`], but sleeps until there is one, or until `deadline`.
+    /// As [`HandlerPool::take`], but sleeps until there is one, or until `deadline`.
     pub(super) fn next(&self, deadline: Option<Instant>, drain: impl Fn() -> Vec<u64>) -> Next {
         let mut state = self.state.lock();
         loop {
@@ -205,7 +205,7 @@ fn is_over(deadline: Option<Instant>) -> bool {
 }
 
 #[cfg(test)]
-impl Crew {
+impl HandlerPool {
     /// Whether a token waits for a thread.
     pub(super) fn waits(&self) -> bool {
         self.state.lock().has_work()

@@ -37,7 +37,7 @@ const ANSWERS: &str = "\u{1}answers";
 
 /// The counts of this process that are under way.
 #[derive(Debug)]
-pub(super) struct Census {
+pub(super) struct MemberCount {
     runtime: Handle,
     /// Tells this process from all others.
     process: u64,
@@ -65,7 +65,7 @@ impl Asked {
 
 /// A count whose task runs, and that ends with it, also when the engine drops it.
 #[derive(Debug)]
-struct Running(Arc<Census>, u64);
+struct Running(Arc<MemberCount>, u64);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -73,7 +73,7 @@ impl Drop for Running {
     }
 }
 
-impl Census {
+impl MemberCount {
     pub(super) fn new(runtime: Handle) -> Self {
         Self {
             runtime,
