@@ -287,7 +287,7 @@ POLLING = {
     "groups/exchanging.py: work": "the pause before a server is tried again",
     "groups/local.py: _note_if_apart": "does not wait: how often it looks for others",
     "groups/node.py: _next_of": "green threads cannot wait for a thread of the system here",
-    "groups/postgres/limit.py: _look": "a timer, which moves with what the database does",
+    "groups/postgres/deadline.py: _look": "a timer, which moves with what the database does",
     "groups/postgres/listener.py: _run": "the pause before a server is tried again",
     "groups/process.py: _ainsist": "a process that lets a history go tells nobody",
     "groups/recorded.py: _catch_up_all": "the pause before a server is tried again",

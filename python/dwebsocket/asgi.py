@@ -413,7 +413,7 @@ def _listen_for_the_end() -> None:
             stop = None if is_at_once else functools.partial(previous, number, None)
             # Not here: the code that was interrupted may hold any lock.
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_depart, loop, stop)
+                loop.call_soon_threadsafe(_planner, loop, stop)
             if stop is None:
                 previous(number, frame)
 
@@ -423,7 +423,7 @@ def _listen_for_the_end() -> None:
             signal.siginterrupt(number, False)  # noqa: FBT003
 
 
-def _depart(loop: asyncio.AbstractEventLoop, stop: Callable[[], object] | None) -> None:
+def _planner(loop: asyncio.AbstractEventLoop, stop: Callable[[], object] | None) -> None:
     """Begins to close all connections, and stops the server, if need be, when they are closed."""
     patience = shutdown.depart() + _GRACE_S
     if stop is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
     from typing_extensions import Unpack
 
-    from dwebsocket.groups.of_view import ViewGroups, Wanted
+    from dwebsocket.groups.view_groups import ViewGroups, Wanted
     from dwebsocket.runners.view import Detached
     from dwebsocket.typing import ViewDecorator, ViewOptions
 
@@ -200,7 +200,7 @@ def _decorate(
         raise TypeError(f"{mode}(presence=…) needs groups=[…], whose users are told")
     view_groups = None
     if groups is not None:
-        from dwebsocket.groups.of_view import ViewGroups
+        from dwebsocket.groups.view_groups import ViewGroups
 
         view_groups = ViewGroups(mode, groups, resume=resume, presence=presence)
     if view is None:

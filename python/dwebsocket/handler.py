@@ -13,11 +13,11 @@ from django.views import View
 from dwebsocket import conf
 from dwebsocket.conf import checks
 from dwebsocket.groups.api import Group, group
-from dwebsocket.groups.of_view import ViewGroups, filled
+from dwebsocket.groups.view_groups import ViewGroups, filled
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import UpgradeRequest, aupgrade, upgrade
-from dwebsocket.runners.handler import Handled, Plan
+from dwebsocket.runners.handler import Handled, HandlerFacts
 from dwebsocket.runners.view import Detached
 from dwebsocket.users import sign_out
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from dwebsocket.groups.of_view import Wanted
+    from dwebsocket.groups.view_groups import Wanted
 
 __all__ = ["WebSocketHandler"]
 
@@ -162,7 +162,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     def _plan_view(cls) -> None:
         """Reads what all connections of a view have in common."""
         answers_async = _has_async_dispatch(cls) or cls.view_is_async
-        cls._plan = Plan(cls, _every(cls), answers_async=answers_async)
+        cls._plan = HandlerFacts(cls, _every(cls), answers_async=answers_async)
         options = {name: getattr(cls, name) for name in conf.OPTION_NAMES if hasattr(cls, name)}
         cls._overrides = conf.overrides(cls.__name__, options)
         cls._view_groups = _groups_of(cls)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
-    from dwebsocket.groups.of_view import Wanted
+    from dwebsocket.groups.view_groups import Wanted
     from dwebsocket.websocket import WebSocket
 
 P = ParamSpec("P")

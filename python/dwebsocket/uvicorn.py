@@ -213,7 +213,9 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             if not shutdown.has_begun():
                 shutdown.begin(
-                    dies_of_sigterm=False, departure=self._handshake.client.departure, at_exit=None
+                    dies_of_sigterm=False,
+                    shutdown_plan=self._handshake.client.shutdown_plan,
+                    at_exit=None,
                 )
             self._handshake.prepare()
             connection = self._handshake.open([*own, *headers], subprotocol, options, permit, [])

@@ -267,7 +267,9 @@ def test_the_next_claim_wins_where_the_first_process_is_killed() -> None:
 
 
 def test_who_is_back_in_one_process_and_gone_in_another_one_has_joined_again() -> None:
-    """The process that has told of the departure tells it: for the other one nobody has left."""
+    """
+    The process that has told of the shutdown_plan tells it: for the other one nobody has left.
+    """
     world = World()
     one, two = world.start(), world.start()
     for process in (one, two):

@@ -272,7 +272,7 @@ def test_first_tabs_that_open_together(start: Nodes) -> None:
     indirect=True,
 )
 def test_last_tabs_that_end_together(start: Nodes) -> None:
-    """In two processes: each departure is told once, by one of them or by a third."""
+    """In two processes: each shutdown_plan is told once, by one of them or by a third."""
     start.grace = 0.5
     nodes = [start() for _ in range(3)]
     nodes[2]("come", "watcher", "watcher", None, True)
@@ -292,5 +292,5 @@ def test_last_tabs_that_end_together(start: Nodes) -> None:
     def left() -> list[str]:
         return sorted(key for node in nodes for event, key in node("signals") if event == "left")
 
-    eventually(lambda: set(left()) == users, what="all departures are told")
+    eventually(lambda: set(left()) == users, what="all shutdown_plans are told")
     assert left() == sorted(users)

@@ -17,7 +17,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.runners.application_threads import (
     ApplicationContext,
     ApplicationThreads,
-    Line,
+    CallQueue,
     _threads_of,
 )
 from support.waiting import eventually
@@ -44,7 +44,7 @@ def result(future: Any) -> Any:
 
 def test_order(threads: ApplicationThreads) -> None:
     """The calls of one application are made one at a time, in their order."""
-    line, seen, busy = Line(threads), [], threading.Lock()
+    line, seen, busy = CallQueue(threads), [], threading.Lock()
 
     def note(number: int) -> None:
         assert busy.acquire(blocking=False)
@@ -61,7 +61,7 @@ def test_order(threads: ApplicationThreads) -> None:
 def test_side_by_side(threads: ApplicationThreads) -> None:
     """Those of different ones at the same time, as many as there are threads."""
     together = threading.Barrier(MANY, timeout=WITHIN_S)
-    lines = [Line(threads) for _ in range(MANY)]
+    lines = [CallQueue(threads) for _ in range(MANY)]
     for call in [line.submit(together.wait) for line in lines]:
         result(call)
     for line in lines:
@@ -70,7 +70,7 @@ def test_side_by_side(threads: ApplicationThreads) -> None:
 
 def test_error(threads: ApplicationThreads) -> None:
     """Is that of the call; the next one is made all the same."""
-    line = Line(threads)
+    line = CallQueue(threads)
 
     def fail() -> None:
         raise LookupError("no")
@@ -84,7 +84,7 @@ def test_error(threads: ApplicationThreads) -> None:
 
 def test_without_a_thread(threads: ApplicationThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller gets the error; when there are threads again the line goes on."""
-    line = Line(threads)
+    line = CallQueue(threads)
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("can't start new thread")
@@ -99,7 +99,7 @@ def test_without_a_thread(threads: ApplicationThreads, monkeypatch: pytest.Monke
 
 def test_calls_after_the_end(threads: ApplicationThreads) -> None:
     """Such as to save the session: they are made, and nothing stays."""
-    line = Line(threads)
+    line = CallQueue(threads)
     result(line.submit(lambda: None))
     line.end()
     assert result(line.submit(lambda: 7)) == 7
@@ -159,7 +159,7 @@ class TestDatabase:
 def test_limit() -> None:
     """When all threads have a call, further ones wait, and are made in their order."""
     two, others = ApplicationThreads(2), threading.Event()
-    lines = [Line(two) for _ in range(MANY)]
+    lines = [CallQueue(two) for _ in range(MANY)]
     together = threading.Barrier(3, timeout=WITHIN_S)
     busy = [line.submit(lambda: (together.wait(), others.wait())) for line in lines[:2]]
     together.wait()
@@ -177,7 +177,7 @@ def test_one_thread_stays() -> None:
     """Between applications, too: objects that belong to it can be used by the next one."""
     seen = set()
     for _ in range(3):
-        line = Line(_threads_of(1))
+        line = CallQueue(_threads_of(1))
         seen.add(result(line.submit(threading.get_ident)))
         line.end()
     assert len(seen) == 1
@@ -188,7 +188,7 @@ class TestReading:
 
     def test_messages_and_calls(self, threads: ApplicationThreads, open_websocket: Any) -> None:
         """One at a time, on any thread; the future ends with the connection."""
-        line, seen = Line(threads), []
+        line, seen = CallQueue(threads), []
         live = open_websocket()
         reading = line.read(live.connection, seen.append)
         for number in range(100):
@@ -207,7 +207,7 @@ class TestReading:
         def fail(message: object) -> None:
             raise ValueError(message)
 
-        line = Line(threads)
+        line = CallQueue(threads)
         live = open_websocket()
         reading = line.read(live.connection, fail)
         live.client.send("one")
@@ -219,7 +219,7 @@ class TestReading:
 
     def test_cancelled(self, threads: ApplicationThreads, open_websocket: Any) -> None:
         """No message is read any more; calls are still made."""
-        line, seen = Line(threads), []
+        line, seen = CallQueue(threads), []
         live = open_websocket()
         reading = line.read(live.connection, seen.append)
         eventually(lambda: not line.has_turn, what="the line waits for a message")

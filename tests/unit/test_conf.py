@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from dwebsocket import conf, tenants
 from dwebsocket.conf import memory
-from dwebsocket.conf.group_settings import BackendSettings, Present
+from dwebsocket.conf.group_settings import BackendSettings, PresenceLimits
 
 Override = Callable[..., None]
 
@@ -135,7 +135,11 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         ),
         (
             {"default": {"PRESENCE": {"a": {"grace": 0}, "*": {}}}},
-            {"default": BackendSettings(presence=(Present("a", 0.0), Present("*", 10.0)))},
+            {
+                "default": BackendSettings(
+                    presence=(PresenceLimits("a", 0.0), PresenceLimits("*", 10.0))
+                )
+            },
         ),
         (
             {"other": {"LOCATION": ["a", "b"], "PREFIX": "p", "OPTIONS": {"x": 1}}},

@@ -296,10 +296,10 @@ def test_async_consumers_ask_no_thread_before_a_message(
 ) -> None:
     """Channels would ask whether connections of databases are too old."""
     calls: list[Any] = []
-    submit = application_threads.Line.submit
+    submit = application_threads.CallQueue.submit
     with client.websocket("/AsyncThreads") as ws:
         monkeypatch.setattr(
-            application_threads.Line,
+            application_threads.CallQueue,
             "submit",
             lambda line, function: calls.append(function) or submit(line, function),
         )
@@ -369,7 +369,7 @@ def test_a_client_that_takes_nothing_holds_up_no_other_consumer(
 def test_a_busy_consumer_lets_others_have_their_turn() -> None:
     """One that is sent many messages takes the thread for a millisecond at a time."""
     threads = application_threads.ApplicationThreads(1)
-    busy, other = application_threads.Line(threads), application_threads.Line(threads)
+    busy, other = application_threads.CallQueue(threads), application_threads.CallQueue(threads)
     begun = threading.Event()
     made: list[int] = []
 

@@ -61,7 +61,7 @@ def test_sync(middleware: contextvars.Context) -> None:
     """Language, time zone, prefix of URLs, and the project's own variables."""
 
     def view() -> list[str]:
-        context.settle_in()
+        context.enter_thread()
         return everything()
 
     assert in_thread(lambda: middleware.run(view)) == EXPECTED
@@ -71,7 +71,7 @@ def test_async(middleware: contextvars.Context) -> None:
     """Also in the tasks and threads that the view starts."""
 
     async def view() -> list[list[str]]:
-        context.settle_in()
+        context.enter_thread()
 
         async def task() -> list[str]:
             return everything()
@@ -88,7 +88,7 @@ def test_async(middleware: contextvars.Context) -> None:
 def test_stays_in_the_context(middleware: contextvars.Context) -> None:
     """The thread's next view starts with a clean one."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(middleware.run, context.settle_in).result(10)
+        pool.submit(middleware.run, context.enter_thread).result(10)
         assert pool.submit(everything).result(10) == [
             "en-us",
             "America/Chicago",
@@ -102,7 +102,7 @@ def test_stays_in_the_context(middleware: contextvars.Context) -> None:
 def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A version without it must not keep views from running."""
     monkeypatch.setattr(context, name, None)
-    context.settle_in()
+    context.enter_thread()
 
 
 class TestSharing:
@@ -114,7 +114,7 @@ class TestSharing:
 
         def view(value: object) -> object:
             own_local.value = value
-            context.settle_in()
+            context.enter_thread()
             assert own_local.value == value
             return next(
                 stored.data
@@ -132,11 +132,11 @@ class TestSharing:
         """For the view, and what it sets is its own."""
 
         def view() -> list[str]:
-            context.settle_in()
+            context.enter_thread()
             return everything()
 
         def other() -> list[str]:
-            context.settle_in()
+            context.enter_thread()
             set_script_prefix("/else/")
             own_local.value = "changed"
             return everything()

@@ -387,7 +387,7 @@ class TestAnswers:
     def test_junk(self, junk: bytes, reason: str) -> None:
         """An answer that is no HTTP is reported as such."""
         with saying(junk) as url:
-            (finding,) = live.examine(live.Visit(url, timeout=30))
+            (finding,) = live.examine(live.Target(url, timeout=30))
         assert finding.id == "unreachable"
         assert reason in finding.what
 
@@ -402,7 +402,7 @@ class TestAnswers:
         """101 alone is not enough."""
         head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + header
         with saying(head + b"\r\n\r\n") as url:
-            findings = by_id(live.examine(live.Visit(url, timeout=30)))
+            findings = by_id(live.examine(live.Target(url, timeout=30)))
         assert findings["handshake.key"].level is Level.ERROR
         assert reason in findings["handshake.key"].what
 
@@ -410,7 +410,7 @@ class TestAnswers:
         """In any case of letters, and each is sent once."""
         with Hostile(lambda _: iter([b"HTTP/1.1 404 Not Found\r\n\r\n"])) as server:
             headers = {"origin": "https://a.example", "Cookie": "sessionid=a"}
-            list(live.examine(live.Visit(server.url(), headers=headers, timeout=30)))
+            list(live.examine(live.Target(server.url(), headers=headers, timeout=30)))
         lines = server.requests[0].decode().split("\r\n")
         named = [line for line in lines if line.lower().startswith(("origin:", "cookie:", "user-"))]
         assert named == [
@@ -424,7 +424,7 @@ class TestAnswers:
         for kind, words in ((b"text/plain; charset=utf-8", True), (b"text/html", False)):
             head = b"HTTP/1.1 409 Conflict\r\nContent-Type: " + kind + b"\r\n\r\nThe reason\n"
             with saying(head) as url:
-                (finding,) = live.examine(live.Visit(url, timeout=30))
+                (finding,) = live.examine(live.Target(url, timeout=30))
             assert finding.what == "The handshake gets 409 Conflict" + ": The reason" * words + "."
 
     @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ class TestAnswers:
     def test_refusals(self, status: bytes, name: str) -> None:
         """Each status has its explanation."""
         with saying(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nno") as url:
-            assert list(by_id(live.examine(live.Visit(url, timeout=30)))) == [name]
+            assert list(by_id(live.examine(live.Target(url, timeout=30)))) == [name]
 
     @pytest.mark.parametrize(
         ("frames", "silence", "name", "words"),
@@ -468,7 +468,7 @@ class TestAnswers:
                 is_over.wait(20)
 
         with Hostile(answers) as server:
-            visit = live.Visit(server.url(), silence=silence, timeout=30)
+            visit = live.Target(server.url(), silence=silence, timeout=30)
             with contextlib.closing(visit.shake_hands()) as websocket:
                 if silence < 1:
                     eventually(lambda: websocket.pings_received == 1)
@@ -576,7 +576,7 @@ class TestDiagnosis:
         assert report["server"]["refusal"] is None
         assert report["server"]["software"].endswith("(ASGI)")
         assert (report["request"]["upgrade"], report["request"]["secure"]) == ("websocket", True)
-        findings = by_id(live._judge_report(live.Visit("wss://testserver/chat/"), report))
+        findings = by_id(live._judge_report(live.Target("wss://testserver/chat/"), report))
         assert {finding.level for finding in findings.values()} == {Level.FINE}
         assert "ping.server" in findings
         assert "does not give its clients' connections away" in findings["asgi.kept"].what
@@ -587,7 +587,7 @@ class TestDiagnosis:
         counts.update({name: 0 for name in counts if name != "dropped"}, published=3, lag=0.0025)
         counts["dropped"] = {"latest": 7, "oldest": 0}
         counts["history"] = {"bytes": 5000, "evicted": 2}
-        visit = live.Visit("wss://testserver/chat/")
+        visit = live.Target("wss://testserver/chat/")
         findings = by_id(live._judge_report(visit, report))
         assert findings["ping.none"].level is Level.WARNING
         assert "websocket.refused 403: 2" in findings["server.events"].what

@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 def examine(hostile: Hostile, silence: float) -> dict[str, str]:
     """Give the doctor's findings there, by id."""
-    visit = live.Visit(hostile.url(), silence=silence, timeout=2)
+    visit = live.Target(hostile.url(), silence=silence, timeout=2)
     return {finding.id: finding.what for finding in live.examine(visit)}
 
 

@@ -383,7 +383,7 @@ class TestBetweenTheTakeoverAndTheView:
             case "attach":
                 monkeypatch.setattr("dwebsocket.websocket.WebSocket._attach", failing)
             case "context":
-                monkeypatch.setattr("dwebsocket.request.context.settle_in", failing)
+                monkeypatch.setattr("dwebsocket.request.context.enter_thread", failing)
             case "databases":
                 monkeypatch.setattr(database, "close_old_connections", failing)
             case "witness":

@@ -32,7 +32,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "telemetry/clock.py": "it is the clock",
     "groups/postgres/backend.py": "how long the database may take",
     "groups/postgres/counting.py": "how old a number may be that the database gave",
-    "groups/postgres/limit.py": "how long the database may take",
+    "groups/postgres/deadline.py": "how long the database may take",
     "groups/postgres/link.py": "how long the database may take",
     "groups/postgres/listener.py": "when the database is asked whether it still listens",
     "groups/postgres/problems.py": "how long the database may take",

@@ -17,7 +17,7 @@ from peer import HEAD, Client
 
 from dwebsocket import _core
 from dwebsocket.runners import loop, shutdown, thread
-from dwebsocket.servers.contract import unknown_departure
+from dwebsocket.servers.contract import unknown_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,7 +82,7 @@ import os, signal, threading
 from django.conf import settings
 settings.configure()
 from dwebsocket.runners import shutdown
-from dwebsocket.servers.contract import Departure
+from dwebsocket.servers.contract import ShutdownPlan
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 is_busy = threading.Event()
@@ -92,9 +92,9 @@ def depart(*, terminated):
         is_busy.set()
         while True:
             os.listdir("/")
-    return Departure(timeout_s=1)
+    return ShutdownPlan(timeout_s=1)
 
-shutdown.begin(dies_of_sigterm=False, departure=lambda: depart)
+shutdown.begin(dies_of_sigterm=False, shutdown_plan=lambda: depart)
 os.kill(os.getpid(), signal.SIGTERM)
 assert is_busy.wait(30)
 """
@@ -153,18 +153,18 @@ from django.conf import settings
 settings.configure()
 from dwebsocket import _core
 from dwebsocket.runners import shutdown
-from dwebsocket.servers.contract import Departure, Exit
+from dwebsocket.servers.contract import ShutdownPlan, Exit
 
 libc = ctypes.CDLL(None)
 for number in (signal.SIGINT, signal.SIGTERM):
     libc.signal(number, libc.exit)
-departures = {
-    0: Departure(timeout_s=0, goes_on=True),
-    signal.SIGHUP: Departure(timeout_s=0, goes_on=True),
-    signal.SIGINT: Departure(timeout_s=0),
-    signal.SIGTERM: Departure(timeout_s=0, goes_on=True),
+shutdown_plans = {
+    0: ShutdownPlan(timeout_s=0, goes_on=True),
+    signal.SIGHUP: ShutdownPlan(timeout_s=0, goes_on=True),
+    signal.SIGINT: ShutdownPlan(timeout_s=0),
+    signal.SIGTERM: ShutdownPlan(timeout_s=0, goes_on=True),
 }
-how = Exit(lambda function: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
+how = Exit(lambda function: None, shutdown_plans, frozenset({signal.SIGINT, signal.SIGTERM}))
 # A machine with much to do.
 shutdown._GRACE_S = 60
 shutdown.begin(dies_of_sigterm=False, at_exit=how)
@@ -202,7 +202,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
 
 def begin(life: Any, *, dies_of_sigterm: bool = False) -> None:
     """Begin as with the first connection of a server that nothing is known of."""
-    life.begin(dies_of_sigterm=dies_of_sigterm, departure=unknown_departure, at_exit=None)
+    life.begin(dies_of_sigterm=dies_of_sigterm, shutdown_plan=unknown_plan, at_exit=None)
 
 
 def test_nothing_before_the_first_connection(fresh: Any) -> None:

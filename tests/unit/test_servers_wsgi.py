@@ -124,9 +124,9 @@ class TestUwsgi:
         client({"threads": b"2", **options})
         module: Any = sys.modules["uwsgi"]
         module.masterpid, module.numproc = lambda: master, workers
-        departures = uwsgi.find({"uwsgi.version": b"2"}).at_exit.departures
+        shutdown_plans = uwsgi.find({"uwsgi.version": b"2"}).at_exit.shutdown_plans
         numbers = (0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-        found = [departures[number] for number in numbers]
+        found = [shutdown_plans[number] for number in numbers]
         assert [(each.goes_on, each.timeout_s) for each in found] == expected
 
     def test_hook_of_the_project_runs_behind_ours(self, client: Any) -> None:

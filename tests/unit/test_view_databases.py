@@ -12,7 +12,7 @@ from peer import LiveWebSocket
 
 from dwebsocket.api.base import own_websocket
 from dwebsocket.request import database
-from dwebsocket.request.database import Held
+from dwebsocket.request.database import OpenConnections
 from dwebsocket.telemetry import clock
 from dwebsocket.websocket import WebSocket
 
@@ -202,7 +202,7 @@ def test_projects_execute_wrappers_stay(own: WebSocket) -> None:
 
 def test_threads_that_ended_are_forgotten(own: WebSocket) -> None:
     """A helper thread every second must not leave an entry behind each time."""
-    held = Held()
+    held = OpenConnections()
 
     def ask() -> None:
         connection.ensure_connection()

@@ -62,7 +62,7 @@ class Base:
     # Its groups, while the signals about groups have receivers.
     _groups_noted: dict[Any, None] | None = None
     # Joins the groups that have a history, before the view's first line; set by
-    # `dwebsocket.groups.of_view`. In a thread, and in a task.
+    # `dwebsocket.groups.view_groups`. In a thread, and in a task.
     _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
     # Its rooms by their names: the group of each, the seat, and how it is present there.
     _seats: dict[str, tuple[Any, Any, Any]] | None = None
@@ -76,7 +76,7 @@ class Base:
     # The thread of its async handler, as long as there is one.
     _worker: Any = None
     # The database connections of its view, once it has any.
-    _held: database.Held | None = None
+    _held: database.OpenConnections | None = None
     # The request of the view that runs now.
     _view_request: HttpRequest | None = None
     _was_refused = False

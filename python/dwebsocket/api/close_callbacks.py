@@ -215,7 +215,7 @@ class CloseCallbacks:
 
 
 def _settled(callback: _Callback) -> Any:
-    context.settle_in()
+    context.enter_thread()
     with worlds.entered(callback.world):
         return callback.function(*callback.args)
 

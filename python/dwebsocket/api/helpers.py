@@ -391,7 +391,7 @@ def _next(due: float, seconds: float) -> float:
 
 def _run(view: View, databases: dict[str, BaseDatabaseWrapper], call: Callable[[], Any]) -> bool:
     """Runs a helper's function on this thread. Whether it returned by itself."""
-    context.settle_in()
+    context.enter_thread()
     told_by_exception.set(True)
     try:
         with database.in_use(databases), worlds.entered(view.world):

@@ -532,10 +532,10 @@ _without_django: SimpleNamespace | None = None
 
 
 #: The settings at one moment, as :func:`present` gives them.
-Present = tuple[Any, dict[Any, Any]]
+Snapshot = tuple[Any, dict[Any, Any]]
 
 
-def present() -> Present:
+def present() -> Snapshot:
     """
     Gives the project's present settings, and a cache of values that depend on them.
 
@@ -566,7 +566,7 @@ def use_without_django(values: Mapping[str, Any]) -> None:
     _without_django = SimpleNamespace(**{PREFIX + name: value for name, value in values.items()})
 
 
-def get(name: str, now: Present | None = None) -> Any:
+def get(name: str, now: Snapshot | None = None) -> Any:
     """
     Gives the present value of the setting ``name`` (without prefix).
 
@@ -639,7 +639,7 @@ class Options:
         )
 
     @classmethod
-    def current(cls, overrides: Mapping[str, Any], now: Present | None = None) -> Options:
+    def current(cls, overrides: Mapping[str, Any], now: Snapshot | None = None) -> Options:
         """
         Gives the project's present settings, and ``overrides`` (from :func:`overrides`) above.
 
@@ -671,7 +671,7 @@ class Admission:
     max_connections_per_user: int | None
 
     @classmethod
-    def current(cls, now: Present | None = None) -> Admission:
+    def current(cls, now: Snapshot | None = None) -> Admission:
         """
         Gives the project's present settings.
 

@@ -42,7 +42,7 @@ _OF_PRESENCE = ("grace",)
 
 
 @dataclass(frozen=True)
-class Kept:
+class HistoryLimits:
     """
     How much of a group's history is kept: an entry of ``HISTORY``.
 
@@ -63,7 +63,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Present:
+class PresenceLimits:
     """
     Groups that know which users are in them: an entry of ``PRESENCE``.
 
@@ -76,7 +76,7 @@ class Present:
     grace: float = 10.0
 
 
-EntryT = TypeVar("EntryT", Kept, Present)
+EntryT = TypeVar("EntryT", HistoryLimits, PresenceLimits)
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,20 @@ class BackendSettings:
     prefix: str = ""
     timeout: float = 2.0
     slow: str = "close"
-    history: tuple[Kept, ...] = ()
-    presence: tuple[Present, ...] = ()
+    history: tuple[HistoryLimits, ...] = ()
+    presence: tuple[PresenceLimits, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     database: str = "default"
     runtime_dir: str = ""
 
-    def kept(self, name: str) -> Kept | None:
+    def kept(self, name: str) -> HistoryLimits | None:
         """Gives how much of a group is kept; None for one without a history."""
         # Groups of this package fit a pattern such as `*`, too.
         if not self.history or name.startswith(_OF_PACKAGE):
             return None
         return _find(self.history, name)
 
-    def present(self, name: str) -> Present | None:
+    def present(self, name: str) -> PresenceLimits | None:
         """Gives how a group knows its users; None for one without presence."""
         if not self.presence or name.startswith(_OF_PACKAGE):
             return None
@@ -211,26 +211,29 @@ def _patterns(
     return tuple(read(where, pattern, each) for pattern, each in value.items())
 
 
-def _kept(where: str, pattern: object, entry: object) -> Kept:
+def _kept(where: str, pattern: object, entry: object) -> HistoryLimits:
     pattern, entry, where = _entry(where, pattern, entry, _OF_HISTORY)
-    size, seconds = entry.get("size", Kept.size), entry.get("seconds", Kept.seconds)
+    size, seconds = (
+        entry.get("size", HistoryLimits.size),
+        entry.get("seconds", HistoryLimits.seconds),
+    )
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"{where}['size'] must be a number of messages, not {size!r}")
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not is_number or not 0 < seconds <= _LONGEST_HISTORY_S:
         raise ValueError(f"{where}['seconds'] must be a number of seconds, not {seconds!r}")
-    return Kept(pattern, size, float(seconds))
+    return HistoryLimits(pattern, size, float(seconds))
 
 
-def _present(where: str, pattern: object, entry: object) -> Present:
+def _present(where: str, pattern: object, entry: object) -> PresenceLimits:
     pattern, entry, where = _entry(where, pattern, entry, _OF_PRESENCE)
-    grace = entry.get("grace", Present.grace)
+    grace = entry.get("grace", PresenceLimits.grace)
     is_number = isinstance(grace, (int, float)) and not isinstance(grace, bool)
     if not is_number or not 0 <= grace <= _LONGEST_GRACE_S:
         raise ValueError(
             f"{where}['grace'] must be a number of seconds, at most a day, not {grace!r}"
         )
-    return Present(pattern, float(grace))
+    return PresenceLimits(pattern, float(grace))
 
 
 def _entry(

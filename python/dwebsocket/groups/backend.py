@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     #: For `_core.Presence.enter`: the connection's key, the user's key and primary key, the present
     #: moment, what it says, whether it watches, the grace, the connection's name, whether its user
     #: is present by it, and whether this process tells when its user joins.
-    Visit = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool, bool]
+    Arrival = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool, bool]
     #: Empty, or the user that has joined, with what is to be waited for before it is asked who
     #: tells that; None when the connection is over.
     Entered = tuple[_core.Member, _core.Wait | None] | tuple[()] | None
@@ -294,7 +294,7 @@ class Backend:
 
     # -- presence, where users are known ---------------------------------------------------------
 
-    def enter(self, name: str, member: Member, visit: Visit) -> Entered:
+    def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """
         Makes the user of a connection of this process present in a group.
 
@@ -312,7 +312,7 @@ class Backend:
         """
         return min(_TELLING_TIMEOUT_S, self.settings.timeout / 2)
 
-    async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
+    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """
         As :meth:`enter`, without blocking the event loop.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Entered, Member, Visit
+    from dwebsocket.groups.backend import Arrival, Entered, Member
 
     #: What is to be published, by the names of its channels; None to release the name.
     Steps = list[tuple[str, bytes | None]]
@@ -148,7 +148,7 @@ class PresenceBackend(contract.Backend):
         if self._exchange is not None:
             self._exchange.stop()
 
-    def enter(self, name: str, member: Member, visit: Visit) -> Entered:
+    def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """
         As :meth:`dwebsocket.groups.Backend.enter`: first it gets to know who is there.
 
@@ -171,7 +171,7 @@ class PresenceBackend(contract.Backend):
         """As :meth:`dwebsocket.groups.Backend.telling_timeout`: the server answers, or is away."""
         return self.settings.timeout
 
-    async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
+    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """
         As :meth:`enter`, without blocking the event loop.
 

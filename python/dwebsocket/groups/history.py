@@ -12,7 +12,7 @@ from dwebsocket.exceptions import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dwebsocket.conf.group_settings import BackendSettings, Kept
+    from dwebsocket.conf.group_settings import BackendSettings, HistoryLimits
 
     #: Epoch and offset.
     Position = tuple[int, int]
@@ -158,7 +158,7 @@ def read_position(text: object) -> Position | None:
     return int(found[1], 16), offset
 
 
-def needs(settings: BackendSettings, name: str, what: str) -> Kept:
+def needs(settings: BackendSettings, name: str, what: str) -> HistoryLimits:
     """
     Gives how much of a group is kept.
 

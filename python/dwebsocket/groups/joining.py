@@ -11,7 +11,7 @@ from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery
 from dwebsocket.groups.members import joinable, member_of
-from dwebsocket.groups.presence import Wish, aenter, aupdate, enter, needs, update
+from dwebsocket.groups.presence import JoinOptions, aenter, aupdate, enter, needs, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +77,7 @@ class Joining(Base):
         return self._join(wanted, _wish(wanted, info, presence), since, **options)
 
     def _join(
-        self, wanted: list[Group], wish: Wish, since: str | None = None, **options: Any
+        self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
     ) -> bool | Recovery | None:
         """Joins groups: those that have a history recover, and users become present."""
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
@@ -125,7 +125,7 @@ class Joining(Base):
         return await self._ajoin(wanted, _wish(wanted, info, presence), since, **options)
 
     async def _ajoin(
-        self, wanted: list[Group], wish: Wish, since: str | None = None, **options: Any
+        self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
     ) -> bool | Recovery | None:
         """As :meth:`_join`, without blocking the event loop."""
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
@@ -305,20 +305,20 @@ def _options(*, partial: object, numbered: object, former: object) -> dict[str, 
     return options
 
 
-def _said(info: Any) -> Wish:
+def _said(info: Any) -> JoinOptions:
     """Gives what a connection says anew, which may be nothing."""
-    return Wish("null") if info is None else Wish.of(info, presence=False)
+    return JoinOptions("null") if info is None else JoinOptions.of(info, presence=False)
 
 
-def _wish(wanted: list[Group], info: Any, presence: object) -> Wish:
+def _wish(wanted: list[Group], info: Any, presence: object) -> JoinOptions:
     """
     Gives what this connection wants of groups with presence.
 
     Raises:
         UsageError: It wants something of a group without presence.
-        TypeError, ValueError: As :meth:`Wish.of`.
+        TypeError, ValueError: As :meth:`JoinOptions.of`.
     """
-    wish = Wish.of(info, presence)
+    wish = JoinOptions.of(info, presence)
     if wish.what:
         for each in wanted:
             needs(backends.backend(each.using).settings, each.name, wish.what)

@@ -256,7 +256,7 @@ class Node:
         text = json.dumps(message)
         if any(map(is_in_transaction, connections.all(initialized_only=True))):
             # What a database carries would leave with the commit of this request's transaction.
-            _beside(lambda: self._backend.send(name, text, []))
+            _on_a_thread(lambda: self._backend.send(name, text, []))
         else:
             self._backend.send(name, text, [])
 
@@ -307,7 +307,7 @@ def _group(number: bytes) -> str:
     return f"{OWN}node:{number.hex()}"
 
 
-def _beside(call: Callable[[], None]) -> None:
+def _on_a_thread(call: Callable[[], None]) -> None:
     """Calls a function in a thread of its own, with its own connections to the database."""
     import threading
 

@@ -18,8 +18,8 @@ from dwebsocket.request.worlds import user_key
 if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.api.base import Base
-    from dwebsocket.conf.group_settings import BackendSettings, Present
-    from dwebsocket.groups.backend import Backend, Member, Visit
+    from dwebsocket.conf.group_settings import BackendSettings, PresenceLimits
+    from dwebsocket.groups.backend import Arrival, Backend, Member
     from dwebsocket.groups.membership_signals import Named
 
 #: The most bytes of JSON that a connection may say about its user.
@@ -29,7 +29,7 @@ _KEY_LENGTH = 20
 
 
 @dataclass(frozen=True)
-class Wish:
+class JoinOptions:
     """
     What a connection that joins wants of a group with presence.
 
@@ -44,7 +44,7 @@ class Wish:
     is_present: bool = True
 
     @classmethod
-    def of(cls, info: Any, presence: object) -> Wish:
+    def of(cls, info: Any, presence: object) -> JoinOptions:
         """
         Gives the wish for the arguments of ``join``.
 
@@ -77,10 +77,10 @@ class Wish:
 
 
 #: That of a connection which says and asks nothing.
-NOTHING = Wish()
+NOTHING = JoinOptions()
 
 
-def needs(settings: BackendSettings, name: str, what: str) -> Present:
+def needs(settings: BackendSettings, name: str, what: str) -> PresenceLimits:
     """
     Gives how a group knows its users.
 
@@ -99,8 +99,8 @@ def enter(
     group: Named,
     websocket: Base,
     member: Member,
-    wish: Wish = NOTHING,
-    present: Present | None = None,
+    wish: JoinOptions = NOTHING,
+    present: PresenceLimits | None = None,
 ) -> bool:
     """
     Makes the user of a connection present in a group that has presence; false when it is over.
@@ -126,8 +126,8 @@ async def aenter(
     group: Named,
     websocket: Base,
     member: Member,
-    wish: Wish = NOTHING,
-    present: Present | None = None,
+    wish: JoinOptions = NOTHING,
+    present: PresenceLimits | None = None,
 ) -> bool:
     """
     As :func:`enter`, without blocking the event loop.
@@ -190,7 +190,11 @@ async def _atell(
 
 
 def update(
-    group: Named, websocket: Base, member: Member, wish: Wish, present: Present | None = None
+    group: Named,
+    websocket: Base,
+    member: Member,
+    wish: JoinOptions,
+    present: PresenceLimits | None = None,
 ) -> None:
     """
     Changes what a present connection says about its user. Arguments as for :func:`enter`.
@@ -210,7 +214,11 @@ def update(
 
 
 async def aupdate(
-    group: Named, websocket: Base, member: Member, wish: Wish, present: Present | None = None
+    group: Named,
+    websocket: Base,
+    member: Member,
+    wish: JoinOptions,
+    present: PresenceLimits | None = None,
 ) -> None:
     """
     As :func:`update`, without blocking the event loop.
@@ -241,11 +249,11 @@ def _visit(
     backend: Backend,
     group: Named,
     websocket: Base,
-    wish: Wish,
-    present: Present | None,
+    wish: JoinOptions,
+    present: PresenceLimits | None,
     *,
     tells: bool = False,
-) -> Visit | None:
+) -> Arrival | None:
     """Gives what a connection tells of its user; None in a group without presence."""
     if (present := backend.settings.present(group.name) or present) is None:
         return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Entered, Exclude, Member, Message, Visit
+    from dwebsocket.groups.backend import Arrival, Entered, Exclude, Member, Message
     from dwebsocket.groups.history import Position
 
 T = TypeVar("T")
@@ -206,12 +206,12 @@ class Backend(backend.Backend):
 
     # -- presence ----------------------------------------------------------------------------------
 
-    def enter(self, name: str, member: Member, visit: Visit) -> Entered:
+    def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """As :meth:`dwebsocket.groups.backend.Backend.enter`."""
         self._start_reports()
         return self.presence.enter(name, member, *visit)
 
-    async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
+    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """As :meth:`enter`."""
         return self.enter(name, member, visit)
 

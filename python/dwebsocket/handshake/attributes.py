@@ -28,7 +28,7 @@ DEFAULT_FACTORIES = (
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 
 
-def prepare(request: HttpRequest, now: conf.Present | None = None) -> WebSocketFactory | None:
+def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocketFactory | None:
     """
     Gives a request the attributes that every request has under this package.
 

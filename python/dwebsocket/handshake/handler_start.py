@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.handshake.upgrade_request import UpgradeRequest
     from dwebsocket.runners.handler import Handled
-    from dwebsocket.runners.handler_threads import Home
+    from dwebsocket.runners.handler_threads import TurnExecutor
     from dwebsocket.websocket import WebSocket
 
 _NORMAL = 1000
@@ -79,7 +79,7 @@ class HandlerStart(Start):
         else:
             handler._live_on_threads()
 
-    def _find_home(self) -> Home:
+    def _find_home(self) -> TurnExecutor:
         waiter = self.runner.waiter
         if isinstance(waiter, HubWaiter):
             from dwebsocket.runners import handler_green
@@ -91,7 +91,7 @@ class HandlerStart(Start):
 
     def _connect(self, handler: Handled) -> None:
         """Calls ``connect`` on a thread for that call, as that of a view with ``accept=False``."""
-        context.settle_in()
+        context.enter_thread()
         own_websocket.set(handler.websocket)
         handler._prepare()
         is_open = False
@@ -124,7 +124,7 @@ class HandlerStart(Start):
 
     async def _aconnect(self, handler: Handled) -> None:
         """As :meth:`_connect`, for a coroutine function."""
-        context.settle_in()
+        context.enter_thread()
         own_websocket.set(handler.websocket)
         handler._prepare()
         own_thread = OwnThread.enter()

@@ -33,7 +33,7 @@ def objection(
     allowed: Iterable[str],
     *,
     required: bool = False,
-    now: conf.Present | None = None,
+    now: conf.Snapshot | None = None,
 ) -> str | None:
     """
     Gives the reason why the request's Origin may not connect, None when it may.
@@ -104,7 +104,7 @@ def _of_page(headers: Mapping[str, str], own: str) -> str | None:
     return "null" if site in ("same-site", "cross-site") else None
 
 
-def _host_of(request: HttpRequest, now: conf.Present) -> str:
+def _host_of(request: HttpRequest, now: conf.Snapshot) -> str:
     """
     Gives the request's ``get_host()``, from a cache where that is possible.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
-    from dwebsocket.groups.of_view import Joins
+    from dwebsocket.groups.view_groups import Joins
     from dwebsocket.handshake.start import Start
     from dwebsocket.handshake.upgrade_request import UpgradeRequest
     from dwebsocket.users import registry

@@ -203,21 +203,21 @@ def _server(request: HttpRequest) -> dict[str, Any]:
             "kept": _kept(request),
         }
         if isinstance(handshake := _handshake(request), NativeHandshake):
-            departure = handshake.client.departure()(terminated=True)
-            server |= {"timeout_s": departure.timeout_s, "limit": departure.limit}
+            shutdown_plan = handshake.client.shutdown_plan()(terminated=True)
+            server |= {"timeout_s": shutdown_plan.timeout_s, "limit": shutdown_plan.limit}
         return server
     software = request.META.get("SERVER_SOFTWARE", "")
     try:
         client = find_client(request.META)
     except UnsupportedServer as error:
         return {"software": software, "name": None, "refusal": str(error)}
-    departure = client.departure()(terminated=True)
+    shutdown_plan = client.shutdown_plan()(terminated=True)
     return {
         "software": software,
         "name": client.server,
         "refusal": None,
-        "timeout_s": departure.timeout_s,
-        "limit": departure.limit,
+        "timeout_s": shutdown_plan.timeout_s,
+        "limit": shutdown_plan.limit,
     }
 
 

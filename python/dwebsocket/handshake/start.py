@@ -92,7 +92,7 @@ class Start:
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
-            visit = life.Visit(*call, self._context, self.databases, self.runner.exits)
+            visit = life.ViewJob(*call, self._context, self.databases, self.runner.exits)
             self.runner.run(self.view.name, visit)
 
 

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
-from dwebsocket.groups.of_view import ViewGroups
+from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.fallback import posting
 from dwebsocket.request import http_request, transport_of

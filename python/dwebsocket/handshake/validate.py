@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core, conf
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
-from dwebsocket.groups.of_view import ImpossibleName
+from dwebsocket.groups.view_groups import ImpossibleName
 from dwebsocket.handshake import origin
 from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
     from typing_extensions import Self
 
-    from dwebsocket.groups.of_view import Joins
+    from dwebsocket.groups.view_groups import Joins
     from dwebsocket.handshake.upgrade_request import UpgradeRequest
     from dwebsocket.servers.handshake import Refusal
     from dwebsocket.websocket import WebSocket
@@ -173,7 +173,7 @@ def _resources(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
         if not shutdown.has_begun():
             shutdown.begin(
                 dies_of_sigterm=handshake.client.dies_of_sigterm,
-                departure=handshake.client.departure,
+                shutdown_plan=handshake.client.shutdown_plan,
                 at_exit=handshake.client.at_exit,
             )
         handshake.prepare()

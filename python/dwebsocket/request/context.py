@@ -13,7 +13,7 @@ from dwebsocket.compat.asgiref import Storage, rehome
 NO_THREAD = 0
 
 
-def settle_in(owner: int | None = None) -> None:
+def enter_thread(owner: int | None = None) -> None:
     """
     Makes this thread the owner of all values in its current context.
 
@@ -41,7 +41,7 @@ def _owned(thread: int, storage: Any) -> Any:
 
 
 def is_shared(value: Any) -> bool:
-    """Whether :func:`settle_in` has stored a value once for all views with equal ones."""
+    """Whether :func:`enter_thread` has stored a value once for all views with equal ones."""
     if Storage is None or type(value) is not Storage:
         return False
     return all(type(each) is str for each in value.data.values())

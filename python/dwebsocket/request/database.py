@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = [
-    "Held",
+    "OpenConnections",
     "borrow",
     "close_after_call",
     "close_old_connections",
@@ -249,7 +249,7 @@ class Use:
             self.connection.execute_wrappers.remove(self)
 
 
-class Held:
+class OpenConnections:
     """
     The connections that the threads (green threads) of one view have opened.
 

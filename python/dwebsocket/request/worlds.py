@@ -140,7 +140,7 @@ class _Steps:
             self._steps.close()
 
 
-def of(request: HttpRequest, now: conf.Present) -> World | None:
+def of(request: HttpRequest, now: conf.Snapshot) -> World | None:
     """
     Gives the world of a request; None where ``WEBSOCKET_CONTEXT`` is not set.
 
@@ -189,7 +189,7 @@ def together(residents: Collection[R]) -> Iterator[tuple[World | None, list[R]]]
 # -- realms ----------------------------------------------------------------------------------------
 
 
-def realm_of(request: HttpRequest, now: conf.Present | None = None) -> str:
+def realm_of(request: HttpRequest, now: conf.Snapshot | None = None) -> str:
     """
     Gives the realm of a request's user; empty where ``WEBSOCKET_REALM`` is not set.
 

@@ -18,7 +18,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from dwebsocket import _core, conf
-from dwebsocket.conf.group_settings import Present
+from dwebsocket.conf.group_settings import PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.groups import backends, history, membership_signals, presence, recovering, seats
 from dwebsocket.groups.members import joinable, key_of
@@ -377,9 +377,9 @@ class Rooms:
         websocket, group, seat = self._websocket, room.group, room._seat
         assert seat is not None
         info = None if room._info is None else _info_text(room._info)
-        wish = presence.Wish(info, watches=True, is_present=room.presence is True)
+        wish = presence.JoinOptions(info, watches=True, is_present=room.presence is True)
         own = room._backend.settings
-        present = own.present(group.name) or Present(group.name)
+        present = own.present(group.name) or PresenceLimits(group.name)
         seats.note_presence(group.using, group.name, 1)
         room._is_present = True
         is_open = yield Call(
@@ -396,7 +396,7 @@ class Rooms:
     def _say(self, room: Room, info: dict[str, Any]) -> Steps[None]:
         """Changes what others see of this connection."""
         room._info = _merged(info, room._server_info)
-        wish = presence.Wish("null" if room._info is None else _info_text(room._info))
+        wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
         websocket = self._websocket
         group, seat, present = (websocket._seats or {})[room.name]
         yield Call(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dwebsocket import _core, conf
 from dwebsocket.api import callbacks
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
-from dwebsocket.groups.of_view import ViewGroups
+from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.rooms import calls, room, wire

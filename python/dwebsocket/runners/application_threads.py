@@ -60,7 +60,7 @@ class ApplicationThreads(HandlerThreads):
         self.has_databases = False
 
     def enter(self, job: Any, lane: int = 0) -> int:
-        """As :meth:`~dwebsocket.runners.handler_threads.Home.enter`."""
+        """As :meth:`~dwebsocket.runners.handler_threads.TurnExecutor.enter`."""
         if self._limit == 1 and not self._holders:
             # For ever, so the thread stays.
             self.hold()
@@ -82,7 +82,7 @@ class ApplicationThreads(HandlerThreads):
         return self._limit
 
 
-class Line:
+class CallQueue:
     """
     The calls of one application, each of which waits for those before it.
 
@@ -276,14 +276,14 @@ class ApplicationContext(OwnThread):
     """The thread-sensitive context of one application."""
 
     @property
-    def line(self) -> Line:
+    def line(self) -> CallQueue:
         """The calls of the application."""
         line = self.worker()
-        assert isinstance(line, Line)
+        assert isinstance(line, CallQueue)
         return line
 
-    def _new_worker(self) -> Line:
-        return Line(_threads_of(conf.get("CHANNELS_THREADS")))
+    def _new_worker(self) -> CallQueue:
+        return CallQueue(_threads_of(conf.get("CHANNELS_THREADS")))
 
 
 class _Rest(Executor):
@@ -310,8 +310,8 @@ def _threads_of(most: int) -> ApplicationThreads:
 
 
 @functools.cache
-def _rest() -> Line:
-    line = Line(_threads_of(1))
+def _rest() -> CallQueue:
+    line = CallQueue(_threads_of(1))
     # Between its calls it is none of the applications that may use databases.
     line.end()
     return line

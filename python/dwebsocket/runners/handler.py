@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.request.worlds import World
     from dwebsocket.runners.handler_context import HandlerContext
-    from dwebsocket.runners.handler_threads import Home
+    from dwebsocket.runners.handler_threads import TurnExecutor
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
 
@@ -63,7 +63,7 @@ _ended: Future[None] | None = None
 
 
 @final
-class Plan:
+class HandlerFacts:
     """
     The facts about a class of handlers that each of its connections needs.
 
@@ -134,7 +134,7 @@ class Handled:
         "websocket",
     )
 
-    _plan: ClassVar[Plan]
+    _plan: ClassVar[HandlerFacts]
 
     request: WebSocketRequest
     websocket: WebSocket
@@ -203,7 +203,7 @@ class Handled:
         Raises:
             RuntimeError: The system gives no thread.
         """
-        home: Home = self._home
+        home: TurnExecutor = self._home
         self._share_context()
         self._token = home.enter(self, self._plan.lane)
         _count(1)
@@ -254,10 +254,10 @@ class Handled:
         """Has its methods run in the context it began with, after a ``connect`` in a task."""
         # A copy: a loop's task factory may still be about to leave the context.
         own = self._context = self._context.copy()
-        own.run(self._settle_in, life.witness.get())
+        own.run(self._enter_thread, life.witness.get())
 
-    def _settle_in(self, told: life.Witness | None) -> None:
-        context.settle_in()
+    def _enter_thread(self, told: life.Witness | None) -> None:
+        context.enter_thread()
         self._prepare_context(told)
 
     def _set_tick(self) -> None:
@@ -497,7 +497,7 @@ class Handled:
         self._start_turn()
 
     def _prepare_in_loop(self) -> None:
-        context.settle_in()
+        context.enter_thread()
         if self.websocket._view_request is None:
             # Without `connect` nothing has run for it so far.
             self._prepare()
@@ -589,7 +589,7 @@ class Handled:
         await asyncio.wrap_future(handler_threads.home().call(call, self._plan.lane))
 
     def _call_elsewhere(self, name: str, method: Callable[..., Any], *args: Any) -> None:
-        context.settle_in()
+        context.enter_thread()
         self._call_method(name, method, *args)
 
     async def _acall(self, method: Callable[..., Any], *args: Any) -> None:
@@ -623,7 +623,7 @@ class Handled:
         self, start: Callable[[], Coroutine[Any, Any, None]]
     ) -> Callable[[], Coroutine[Any, Any, None]]:
         async def run() -> None:
-            context.settle_in()
+            context.enter_thread()
             own_websocket.set(self.websocket)
             SharedContext.enter()
             await start()

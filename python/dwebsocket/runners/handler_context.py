@@ -2,7 +2,8 @@
 The contexts of handlers. Equal ones are one object, however many connections there are.
 
 Nothing changes such a context: each call of a handler's methods runs in a copy, which the thread
-owns (:func:`dwebsocket.request.context.settle_in`). For a shared one each thread makes that once.
+owns (:func:`dwebsocket.request.context.enter_thread`). For a shared one each thread makes that
+once.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class HandlerContext:
         """Calls ``function`` in a copy that this thread owns."""
         if (settled := self._settled) is None:
             own = self._context.copy()
-            own.run(context.settle_in)
+            own.run(context.enter_thread)
         else:
             thread = get_ident()
             if (known := settled.get(thread)) is None:
                 known = self._context.copy()
-                known.run(context.settle_in)
+                known.run(context.enter_thread)
                 if len(settled) >= _MOST_THREADS:
                     settled.clear()
                 settled[thread] = known
@@ -62,7 +63,7 @@ def shared(its_context: Context) -> HandlerContext:
     """Gives the context of a handler that begins: a known one, if there is one of equal values."""
     own = its_context.copy()
     # All of them have one owner, which no thread is.
-    own.run(context.settle_in, context.NO_THREAD)
+    own.run(context.enter_thread, context.NO_THREAD)
     items = list(own.items())
     if not all(type(value) in _SHAREABLE or context.is_shared(value) for _, value in items):
         return HandlerContext(own, is_shared=False)

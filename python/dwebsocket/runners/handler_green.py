@@ -21,7 +21,7 @@ _NAME = "dwebsocket-handler"
 
 
 class GreenHandlers:
-    """The handlers of one hub. See :class:`dwebsocket.runners.handler_threads.Home`."""
+    """The handlers of one hub. See :class:`dwebsocket.runners.handler_threads.TurnExecutor`."""
 
     def __init__(self, runner: Runner, watcher: HubWatcher[Any]) -> None:
         self.exits = runner.exits
@@ -35,25 +35,31 @@ class GreenHandlers:
         self._resting: list[Event] = []
 
     def enter(self, job: Job, lane: int = 0) -> int:
-        """As :meth:`Home.enter <dwebsocket.runners.handler_threads.Home.enter>`."""
+        """As :meth:`TurnExecutor.enter <dwebsocket.runners.handler_threads.TurnExecutor.enter>`."""
         self._users += 1
         return self.watcher.call_on(lambda: self._run_soon(job, lane))
 
     def announce(self, token: int) -> None:
-        """As :meth:`Home.announce <dwebsocket.runners.handler_threads.Home.announce>`."""
+        """
+        As :meth:`TurnExecutor.announce <dwebsocket.runners.handler_threads.TurnExecutor.announce>`.
+        """
         self.watcher.core.announce(token)
 
     def listen(self, connection: Connection, token: int) -> None:
-        """As :meth:`Home.listen <dwebsocket.runners.handler_threads.Home.listen>`."""
+        """
+        As :meth:`TurnExecutor.listen <dwebsocket.runners.handler_threads.TurnExecutor.listen>`.
+        """
         if not connection.listen(self.watcher.core, token):
             self.announce(token)
 
     def unlisten(self, connection: Connection, token: int) -> None:
-        """As :meth:`Home.unlisten <dwebsocket.runners.handler_threads.Home.unlisten>`."""
+        """
+        As :meth:`TurnExecutor.unlisten <dwebsocket.runners.handler_threads.TurnExecutor.unlisten>`.
+        """
         connection.unwatch(self.watcher.core, token)
 
     def leave(self, token: int) -> None:
-        """As :meth:`Home.leave <dwebsocket.runners.handler_threads.Home.leave>`."""
+        """As :meth:`TurnExecutor.leave <dwebsocket.runners.handler_threads.TurnExecutor.leave>`."""
         self.watcher.forget(token)
         self._users -= 1
         while self._resting and not self._users:

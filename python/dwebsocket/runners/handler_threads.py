@@ -46,7 +46,7 @@ class Job(Protocol):
         """Has a turn on this thread. Raises nothing."""
 
 
-class Home(Protocol):
+class TurnExecutor(Protocol):
     """Where the sync methods of handlers run: on threads, or on the green threads of a hub."""
 
     exits: tuple[type[BaseException], ...]
@@ -91,7 +91,7 @@ class _CallJob:
 
 
 class HandlerThreads:
-    """The threads of the process. See :class:`Home`. Any thread may use it."""
+    """The threads of the process. See :class:`TurnExecutor`. Any thread may use it."""
 
     exits: tuple[type[BaseException], ...] = ()
     _name = _NAME
@@ -114,7 +114,7 @@ class HandlerThreads:
         return self._alive > 0
 
     def enter(self, job: Job, lane: int = 0) -> int:
-        """As :meth:`Home.enter`."""
+        """As :meth:`TurnExecutor.enter`."""
         with self._lock:
             token = lane % _LANES << _NUMBER_BITS | next(self._tokens)
             self._jobs[token] = job
@@ -131,23 +131,23 @@ class HandlerThreads:
         return token
 
     def announce(self, token: int) -> None:
-        """As :meth:`Home.announce`."""
+        """As :meth:`TurnExecutor.announce`."""
         if (hub := self._hub) is not None:
             hub.announce(token)
 
     def listen(self, connection: Connection, token: int) -> None:
-        """As :meth:`Home.listen`."""
+        """As :meth:`TurnExecutor.listen`."""
         hub = self._hub
         if hub is not None and not connection.listen(hub, token):
             hub.announce(token)
 
     def unlisten(self, connection: Connection, token: int) -> None:
-        """As :meth:`Home.unlisten`."""
+        """As :meth:`TurnExecutor.unlisten`."""
         if (hub := self._hub) is not None:
             connection.unwatch(hub, token)
 
     def leave(self, token: int) -> None:
-        """As :meth:`Home.leave`. Without users the threads end."""
+        """As :meth:`TurnExecutor.leave`. Without users the threads end."""
         with self._lock:
             del self._jobs[token]
             hub = self._hub_to_close()

@@ -3,8 +3,8 @@ The process's events that concern the engine: forks, and the end of the process.
 
 A process ends in one of two ways. When the site serves on without it (a reload, a worker less, a
 deploy that calls :func:`drain`) its clients get 1012, reconnect and reach another process. When the
-site ends they get 1001. :class:`dwebsocket.servers.contract.Departure` is the server's information
-about this.
+site ends they get 1001. :class:`dwebsocket.servers.contract.ShutdownPlan` is the server's
+information about this.
 
 Close frames are spread over ``WEBSOCKET_DRAIN``, on the engine's clock. This begins at SIGTERM
 where the server finishes its requests first, otherwise at the exit. An ASGI server may stop while
@@ -30,14 +30,14 @@ from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import tls_pump
-from dwebsocket.servers.contract import Departure, unknown_departure
+from dwebsocket.servers.contract import ShutdownPlan, unknown_plan
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dwebsocket.servers.contract import Depart, Exit
+    from dwebsocket.servers.contract import Exit, ShutdownPlanner
 
 _log = logging.getLogger("dwebsocket")
 
@@ -69,13 +69,13 @@ class _Shutdown:
         # Whether SIGTERM is handled here; None before that was decided.
         self._terminating: bool | None = None
         self._reloading = False
-        self._depart: Depart = Departure.unknown
+        self._planner: ShutdownPlanner = ShutdownPlan.unknown
 
     def begin(
         self,
         *,
         dies_of_sigterm: bool,
-        departure: Callable[[], Depart],
+        shutdown_plan: Callable[[], ShutdownPlanner],
         at_exit: Exit | None,
     ) -> None:
         if self.has_begun:
@@ -86,7 +86,7 @@ class _Shutdown:
             # The engine starts with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(conf.get("MAX_BUFFERED"))
-            self._depart = departure() if at_exit is None else _by_signal(at_exit)
+            self._planner = shutdown_plan() if at_exit is None else _by_signal(at_exit)
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
                 # Checked only once: a failed first attempt may have left our own handler.
@@ -96,7 +96,7 @@ class _Shutdown:
                 _core.on_exit(_plans(at_exit), _GRACE_S)
             elif self._terminating:
                 _core.on_terminate(unpatched.starter(self._terminate))
-            elif self._departure(terminated=True).timeout_s:
+            elif self._shutdown_plan(terminated=True).timeout_s:
                 # Close from SIGTERM on. The server first answers its requests, and then exits,
                 # which calls `_close_at_exit`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
@@ -104,9 +104,9 @@ class _Shutdown:
             (_register_at_exit if at_exit is None else at_exit.register)(self._close_at_exit)
             on_file_changed(self._on_file_changed)
             _warn_of_a_long_window(
-                [self._departure(terminated=True)]
+                [self._shutdown_plan(terminated=True)]
                 if at_exit is None
-                else list(at_exit.departures.values())
+                else list(at_exit.shutdown_plans.values())
             )
             self.has_begun = True
 
@@ -119,19 +119,19 @@ class _Shutdown:
         """Begins to close all connections. Gives the seconds until the last close begins."""
         return _core.drain(code, reason, window)
 
-    def _departure(self, *, terminated: bool) -> Departure:
+    def _shutdown_plan(self, *, terminated: bool) -> ShutdownPlan:
         try:
-            return self._depart(terminated=terminated)
+            return self._planner(terminated=terminated)
         except Exception:
             # It reads private parts of a server. If they have changed, close the clients anyway.
             _log.exception("The server's way to end a process is not known.")
-            return Departure()
+            return ShutdownPlan()
 
     def closing(self) -> tuple[int, str, float]:
         """Gives the code, the reason, and the window of the closes, as :func:`closing`."""
-        departure = self._departure(terminated=_core.is_terminated())
-        goes_on = departure.goes_on or self._reloading
-        return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(departure)))
+        shutdown_plan = self._shutdown_plan(terminated=_core.is_terminated())
+        goes_on = shutdown_plan.goes_on or self._reloading
+        return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(shutdown_plan)))
 
     def _depart_now(self) -> float:
         return self.leave(*self.closing())
@@ -156,10 +156,10 @@ class _Shutdown:
             _core.die_of_sigterm()
 
 
-def _by_signal(at_exit: Exit) -> Depart:
-    def depart(*, terminated: bool) -> Departure:
-        departures = at_exit.departures
-        return departures.get(_core.signal_seen(), departures[0])
+def _by_signal(at_exit: Exit) -> ShutdownPlanner:
+    def depart(*, terminated: bool) -> ShutdownPlan:
+        shutdown_plans = at_exit.shutdown_plans
+        return shutdown_plans.get(_core.signal_seen(), shutdown_plans[0])
 
     return depart
 
@@ -171,16 +171,16 @@ def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
         (
             number,
             number in at_exit.abrupt,
-            *(_RESTARTING if departure.goes_on else _ENDING),
-            min(_window(), _room(departure)),
+            *(_RESTARTING if shutdown_plan.goes_on else _ENDING),
+            min(_window(), _room(shutdown_plan)),
         )
-        for number, departure in sorted(at_exit.departures.items())
+        for number, shutdown_plan in sorted(at_exit.shutdown_plans.items())
     ]
 
 
-def _warn_of_a_long_window(departures: list[Departure]) -> None:
+def _warn_of_a_long_window(shutdown_plans: list[ShutdownPlan]) -> None:
     window = _window()
-    short = [each for each in departures if each.limit and _room(each) < window]
+    short = [each for each in shutdown_plans if each.limit and _room(each) < window]
     if short:
         _log.warning(
             "WEBSOCKET_DRAIN is %g s, but %s ends a worker after %g s: its WebSockets will be "
@@ -200,11 +200,11 @@ def _window() -> float:
         return 0.0
 
 
-def _room(departure: Departure) -> float:
+def _room(shutdown_plan: ShutdownPlan) -> float:
     """Gives the seconds that a drain may take before the server kills the process."""
-    if departure.timeout_s is None:
+    if shutdown_plan.timeout_s is None:
         return float("inf")
-    return max(0.0, departure.timeout_s - _GRACE_S - _EXIT_S)
+    return max(0.0, shutdown_plan.timeout_s - _GRACE_S - _EXIT_S)
 
 
 def _register_at_exit(function: Any) -> None:
@@ -242,7 +242,7 @@ def closing() -> tuple[int, str, float]:
 def begin(
     *,
     dies_of_sigterm: bool,
-    departure: Callable[[], Depart] = unknown_departure,
+    shutdown_plan: Callable[[], ShutdownPlanner] = unknown_plan,
     at_exit: Exit | None = None,
 ) -> None:
     """
@@ -250,13 +250,13 @@ def begin(
 
     Args:
         dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
-        departure: As :attr:`dwebsocket.servers.contract.Client.departure`.
+        shutdown_plan: As :attr:`dwebsocket.servers.contract.Client.shutdown_plan`.
         at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
 
     Raises:
         OSError: There are no more descriptors or threads. Nothing has begun then.
     """
-    _shutdown.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
+    _shutdown.begin(dies_of_sigterm=dies_of_sigterm, shutdown_plan=shutdown_plan, at_exit=at_exit)
 
 
 def has_begun() -> bool:

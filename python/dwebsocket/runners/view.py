@@ -132,7 +132,7 @@ class Detached:
 
 
 @final
-class Visit:
+class ViewJob:
     """
     A sync view that is to run behind its WebSocket, as a job for a runner.
 
@@ -412,7 +412,7 @@ async def arun(
 
 def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | None:
     """Prepares the context that a view runs in. Gives the witness that is to receive its end."""
-    context.settle_in()
+    context.enter_thread()
     # Without this, `sync_to_async` in the copied context would use the handshake's thread.
     leave_request()
     told = _called_to_witness(view, websocket)

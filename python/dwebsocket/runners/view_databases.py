@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.signals import connection_created
 
 from dwebsocket.api.base import own_websocket
-from dwebsocket.request.database import Held
+from dwebsocket.request.database import OpenConnections
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,7 +19,7 @@ def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
         return
     if websocket._held is None:
         # If two threads race, the first one's object stays.
-        websocket.__dict__.setdefault("_held", Held())
+        websocket.__dict__.setdefault("_held", OpenConnections())
         assert websocket._held is not None
     websocket._held.note(connection)
 

@@ -16,7 +16,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Departure:
+class ShutdownPlan:
     """
     How a server ends one of its processes.
 
@@ -32,21 +32,21 @@ class Departure:
     goes_on: bool = False
 
     @classmethod
-    def unknown(cls, *, terminated: bool) -> Departure:
-        """Gives the departure to assume by default: the server waits, and the site ends."""
+    def unknown(cls, *, terminated: bool) -> ShutdownPlan:
+        """Gives the shutdown_plan to assume by default: the server waits, and the site ends."""
         return cls()
 
 
-class Depart(Protocol):
-    """Gives the :class:`Departure` of this process, as known at the time of the call."""
+class ShutdownPlanner(Protocol):
+    """Gives the :class:`ShutdownPlan` of this process, as known at the time of the call."""
 
-    def __call__(self, *, terminated: bool) -> Departure:
+    def __call__(self, *, terminated: bool) -> ShutdownPlan:
         """``terminated`` is whether SIGTERM has come."""
 
 
-def unknown_departure() -> Depart:
-    """Gives :meth:`Departure.unknown`, for servers of which nothing is known."""
-    return Departure.unknown
+def unknown_plan() -> ShutdownPlanner:
+    """Gives :meth:`ShutdownPlan.unknown`, for servers of which nothing is known."""
+    return ShutdownPlan.unknown
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Exit:
     Attributes:
         register: Registers the shutdown function with the server's own exit hook, for the exits
             that run Python.
-        departures: How the process ends, by the signal that ends it; 0 is an end without a
+        shutdown_plans: How the process ends, by the signal that ends it; 0 is an end without a
             signal. Known in advance, because no Python code runs any more at that moment.
         abrupt: Those of the signals whose handlers call ``exit`` wherever the main thread is.
     """
 
     register: Callable[[ShutdownHook], None]
-    departures: Mapping[int, Departure]
+    shutdown_plans: Mapping[int, ShutdownPlan]
     abrupt: frozenset[int] = frozenset()
 
 
@@ -87,12 +87,13 @@ class Client:
             project is detected separately.
         tls: The server's socket object, when the server encrypts the connection: then the
             descriptor alone is not enough. See :func:`dwebsocket.servers.tls.ends_here`.
-        departure: Called once in the process, with its first connection. Its result is called when
+        shutdown_plan: Called once in the process, with its first connection. Its result is called
+        when
             the process ends, and gives how the server ends it.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process:
             dwebsocket has to close the connections before.
         at_exit: The exits of a server that may end the process without running Python's own
-            hooks; used in place of ``departure``. None for the others.
+            hooks; used in place of ``shutdown_plan``. None for the others.
         head_follows_close: The server writes the head of a response without chunks only after it
             has closed the response; an empty chunk makes it write the head first.
     """
@@ -105,7 +106,7 @@ class Client:
     concurrency: Concurrency = "thread"
     forget: Callable[[], None] = _nothing
     tls: object | None = None
-    departure: Callable[[], Depart] = unknown_departure
+    shutdown_plan: Callable[[], ShutdownPlanner] = unknown_plan
     at_exit: Exit | None = None
     head_follows_close: bool = False
 

@@ -70,7 +70,7 @@ class Who:
     realm: str = ""
 
     @classmethod
-    def of(cls, request: HttpRequest, now: conf.Present | None = None) -> Who:
+    def of(cls, request: HttpRequest, now: conf.Snapshot | None = None) -> Who:
         """
         Gives the client, user and session of a request.
 

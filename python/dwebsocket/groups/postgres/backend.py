@@ -15,8 +15,8 @@ from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import reports
 from dwebsocket.groups.postgres import future, parameters, problems
+from dwebsocket.groups.postgres.history import Reading
 from dwebsocket.groups.postgres.listener import CannotListen, Host, Listener
-from dwebsocket.groups.postgres.log import Reading
 from dwebsocket.groups.postgres.presence import Presence
 from dwebsocket.groups.postgres.publishing import CannotPublish, Publisher
 from dwebsocket.groups.recorded import HistoryBackend

@@ -19,7 +19,7 @@ from dwebsocket import _core
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.postgresql import Lost, QueryFailed
 from dwebsocket.compat.system import at_fork, monotonic
-from dwebsocket.groups.postgres import future, log, payload, table
+from dwebsocket.groups.postgres import future, history, payload, table
 from dwebsocket.groups.postgres.announcing import Announcements
 from dwebsocket.groups.postgres.counting import Counts
 from dwebsocket.groups.postgres.link import Link
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.compat.postgresql import Library
     from dwebsocket.groups.history import Log, Position
-    from dwebsocket.groups.postgres.log import Reading
+    from dwebsocket.groups.postgres.history import Reading
 
 
 #: A silently broken connection is found by a query after so many seconds without one.
@@ -326,7 +326,7 @@ class Listener:
         if self._host.keeps_history and self._purge_history_at <= now:
             self._purge_history_at = now + table.PURGE_EVERY_S
             with suppress(QueryFailed):
-                link.query(log.PURGE)
+                link.query(history.PURGE)
 
     def _ask(self, link: Link) -> None:
         host = self._host
@@ -367,7 +367,7 @@ class Listener:
     def _read(self, link: Link) -> None:
         for reading, wanted in self.readings.take_new().items():
             try:
-                found = log.read(link.query, reading, self._host.key)
+                found = history.read(link.query, reading, self._host.key)
             except QueryFailed as error:
                 wanted.future.set_exception(CannotListen(_reason(error)))
             else:

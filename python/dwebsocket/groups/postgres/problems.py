@@ -12,8 +12,8 @@ from django.db import connections
 
 from dwebsocket.compat.postgresql import Lost, QueryFailed
 from dwebsocket.compat.system import monotonic
-from dwebsocket.groups.postgres import log, parameters, table
-from dwebsocket.groups.postgres.limit import Limit
+from dwebsocket.groups.postgres import history, parameters, table
+from dwebsocket.groups.postgres.deadline import Deadline
 from dwebsocket.groups.postgres.link import Link
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _NO_APP = (
 _APPS = ("dwebsocket.groups.postgres", "dwebsocket")
 # What needs tables, and the queries that find these.
 _LONG_MESSAGES = ("messages of more than about 5,900 bytes", table.EXISTS)
-_HISTORY = ("the history of groups", log.EXISTS)
+_HISTORY = ("the history of groups", history.EXISTS)
 
 
 def of_settings(own: BackendSettings) -> list[str]:
@@ -99,11 +99,11 @@ def _notify(
     """Notifies on a connection of its own. Gives for what there is no table."""
     # Not on this thread's: it may be in a transaction.
     connection = connections.create_connection(database)
-    limit = Limit(timeout)
+    deadline = Deadline(timeout)
     try:
-        with limit.on_connecting(connection):
+        with deadline.on_connecting(connection):
             connection.ensure_connection()
-        with limit.on(connection), connection.cursor() as cursor:
+        with deadline.on(connection), connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [channel])
             missing = []
             for what, exists in needed:

@@ -14,8 +14,8 @@ from django.db import connections
 
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.compat.system import at_fork, monotonic
-from dwebsocket.groups.postgres import log, parameters, payload, table
-from dwebsocket.groups.postgres.limit import Limit
+from dwebsocket.groups.postgres import history, parameters, payload, table
+from dwebsocket.groups.postgres.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ class Publisher:
             self._execute(connection, table.publish(number, content, self._channel, text))
             self._purge_soon(connection, table.PURGE)
 
-        self._attempt(call, self._limit(envelope))
+        self._attempt(call, self._deadline(envelope))
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
         """
@@ -104,74 +104,74 @@ class Publisher:
         Raises:
             CannotPublish: As :meth:`publish`.
         """
-        row = log.append(
-            uuid.uuid4(), log.key_of(name, self._key), limits, payload.pack(name, envelope)
+        row = history.append(
+            uuid.uuid4(), history.key_of(name, self._key), limits, payload.pack(name, envelope)
         )
 
         def call(connection: BaseDatabaseWrapper, *, is_repeated: bool) -> None:
-            self._need_table(connection, log.EXISTS, f"the group {name!r} has a history")
+            self._need_table(connection, history.EXISTS, f"the group {name!r} has a history")
             is_alone = not is_in_transaction(connection)
             more = f"'{self._channel}', {is_alone}) ON CONFLICT DO NOTHING"
             self._execute(connection, row + more)
-            self._purge_soon(connection, log.PURGE)
+            self._purge_soon(connection, history.PURGE)
 
-        limit = self._limit(envelope)
+        deadline = self._deadline(envelope)
         while True:
             try:
-                self._attempt(call, limit)
+                self._attempt(call, deadline)
                 return
             except CannotPublish as error:
                 # By default, or by its settings, a connection may isolate single statements, too.
                 is_overtaken = _is_overtaken(error.__cause__)
-                if not is_overtaken or not limit.left or self.is_in_transaction():
+                if not is_overtaken or not deadline.left or self.is_in_transaction():
                     raise
 
-    def _limit(self, envelope: bytes) -> Limit:
-        return Limit(self._timeout + len(envelope) // _BYTES_PER_S)
+    def _deadline(self, envelope: bytes) -> Deadline:
+        return Deadline(self._timeout + len(envelope) // _BYTES_PER_S)
 
-    def _attempt(self, call: Callable[..., None], limit: Limit) -> None:
+    def _attempt(self, call: Callable[..., None], deadline: Deadline) -> None:
         connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
         _leave_parents(connection)
         was_open = connection.connection is not None
         try:
-            self._call(connection, call, limit, is_repeated=False)
+            self._call(connection, call, deadline, is_repeated=False)
         except db.Error as error:
             is_dead = _is_dead(connection)
             if is_dead and not is_in_transaction(connection):
                 # Django would go on using it.
                 connection.close()
-                if was_open and not limit.is_over and limit.left:
-                    self._repeat(connection, call, limit)
+                if was_open and not deadline.is_over and deadline.left:
+                    self._repeat(connection, call, deadline)
                     return
-            raise CannotPublish(self._reason(error, limit)) from error
+            raise CannotPublish(self._reason(error, deadline)) from error
 
     def _repeat(
-        self, connection: BaseDatabaseWrapper, call: Callable[..., None], limit: Limit
+        self, connection: BaseDatabaseWrapper, call: Callable[..., None], deadline: Deadline
     ) -> None:
         try:
-            self._call(connection, call, limit, is_repeated=True)
+            self._call(connection, call, deadline, is_repeated=True)
         except db.Error as error:
             if _is_dead(connection):
                 connection.close()
-            raise CannotPublish(self._reason(error, limit)) from error
+            raise CannotPublish(self._reason(error, deadline)) from error
 
     def _call(
         self,
         connection: BaseDatabaseWrapper,
         call: Callable[..., None],
-        limit: Limit,
+        deadline: Deadline,
         *,
         is_repeated: bool,
     ) -> None:
         if connection.connection is None:
-            with limit.on_connecting(connection):
+            with deadline.on_connecting(connection):
                 connection.ensure_connection()
-        with limit.on(connection):
+        with deadline.on(connection):
             call(connection, is_repeated=is_repeated)
 
-    def _reason(self, error: db.Error, limit: Limit) -> str:
-        if limit.is_over:
-            return f"no answer within {limit.seconds:g} s"
+    def _reason(self, error: db.Error, deadline: Deadline) -> str:
+        if deadline.is_over:
+            return f"no answer within {deadline.seconds:g} s"
         return " ".join(str(error).split()) or type(error).__name__
 
     def _execute(self, connection: BaseDatabaseWrapper, sql: str) -> None:
@@ -207,7 +207,7 @@ class Publisher:
     def _purge(self, purge: str) -> None:
         connection = connections[self._database]
         if connection.connection is not None:
-            with suppress(db.Error), Limit(self._timeout).on(connection):
+            with suppress(db.Error), Deadline(self._timeout).on(connection):
                 self._execute(connection, purge)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dwebsocket.groups.history import Log
-    from dwebsocket.groups.postgres.log import Reading
+    from dwebsocket.groups.postgres.history import Reading
 
 
 @dataclass

@@ -105,7 +105,7 @@ class Command(BaseCommand):
             self.stdout.write(f"    {finding.fix}")
 
 
-def _visit(options: dict[str, Any]) -> live.Visit:
+def _visit(options: dict[str, Any]) -> live.Target:
     url = options["url"]
     # The address of a page is as good.
     url = f"ws{url.removeprefix('http')}" if url.startswith(("http://", "https://")) else url
@@ -119,7 +119,7 @@ def _visit(options: dict[str, Any]) -> live.Visit:
         if not colon:
             raise CommandError(f"--header: {header!r} is no header: write 'Name: value'")
         headers[name.strip()] = value.strip()
-    return live.Visit(
+    return live.Target(
         url=url,
         headers=headers,
         origins=tuple(options["origin"]),

@@ -43,7 +43,7 @@ _BOTH_HEADERS = f"{_NGINX}proxy_set_header Connection $connection_upgrade {_SNIP
 
 
 @dataclass(frozen=True)
-class Visit:
+class Target:
     """
     The parameters for checking a site.
 
@@ -101,7 +101,7 @@ class Visit:
             return refused
 
 
-def examine(visit: Visit) -> Iterator[Finding]:
+def examine(visit: Target) -> Iterator[Finding]:
     """
     Checks a running site by a few handshakes.
 
@@ -114,7 +114,7 @@ def examine(visit: Visit) -> Iterator[Finding]:
         yield _unreachable(visit.address, problem)
 
 
-def _examine(visit: Visit) -> Iterator[Finding]:
+def _examine(visit: Target) -> Iterator[Finding]:
     answer = visit.shake_hands()
     try:
         report = _ask(visit)
@@ -146,7 +146,7 @@ def _close(answer: ClientConnection | HandshakeRefused) -> None:
         answer.close()
 
 
-def _ask(visit: Visit) -> dict[str, Any] | None:
+def _ask(visit: Target) -> dict[str, Any] | None:
     path = visit.address.target.partition("?")[0]
     question = site_report.question(visit.address.netloc, path)
     # A client must not be able to choose its address: the report shows whether this one did.
@@ -189,7 +189,7 @@ def _unreachable(address: Address, problem: OSError) -> Finding:
     )
 
 
-def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
+def _judge_report(visit: Target, report: Mapping[str, Any]) -> Iterator[Finding]:
     if "host" not in report["request"]:
         # A site reports little else when the question was signed for another Host than it got;
         # one of an older version nothing.
@@ -309,7 +309,7 @@ def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _lost_host(visit: Visit) -> Finding:
+def _lost_host(visit: Target) -> Finding:
     return error(
         "proxy.host",
         f"Host reaches Django as another than {visit.address.netloc!r}: every page of the site is "
@@ -319,7 +319,7 @@ def _lost_host(visit: Visit) -> Finding:
     )
 
 
-def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
+def _arrived(visit: Target, request: Mapping[str, Any]) -> Iterator[Finding]:
     """Checks which parts of the request reached Django through the proxies."""
     tokens = [token.strip().lower() for token in (request["connection"] or "").split(",")]
     blamed = False
@@ -391,7 +391,7 @@ def _addresses(request: Mapping[str, Any]) -> Finding:
     )
 
 
-def _refused(visit: Visit, answer: HandshakeRefused, report: Mapping[str, Any] | None) -> Finding:
+def _refused(visit: Target, answer: HandshakeRefused, report: Mapping[str, Any] | None) -> Finding:
     """Explains a handshake that was refused, mostly before it reached a view that takes it."""
     status, headers = answer.status, answer.headers
     assert headers is not None
@@ -455,7 +455,7 @@ def _refused(visit: Visit, answer: HandshakeRefused, report: Mapping[str, Any] |
     return error("handshake", whole, cure)
 
 
-def _origins(visit: Visit) -> Iterator[Finding]:
+def _origins(visit: Target) -> Iterator[Finding]:
     for origin in visit.origins:
         answer = visit.shake_hands(Origin=origin)
         if isinstance(answer, HandshakeRefused):
@@ -481,7 +481,7 @@ def _origins(visit: Visit) -> Iterator[Finding]:
 
 
 def _keep_silent(
-    visit: Visit, websocket: ClientConnection, report: Mapping[str, Any] | None
+    visit: Target, websocket: ClientConnection, report: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
     began = monotonic()
     ended = _end_within(visit.silence, websocket)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
 from dwebsocket.compat.system import NO_ENGINE
-from dwebsocket.servers.contract import Client, Departure
+from dwebsocket.servers.contract import Client, ShutdownPlan
 from dwebsocket.servers.families import gunicorn
 from dwebsocket.servers.wsgi import WsgiHandshake
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dwebsocket.compat.transports import ServedConnection
     from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Send
-    from dwebsocket.servers.contract import Depart
+    from dwebsocket.servers.contract import ShutdownPlanner
     from dwebsocket.servers.handshake import Headers, Memberships
 
 _SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
@@ -87,7 +87,9 @@ class NativeHandshake(WsgiHandshake):
             read_early=served.take_early,
             let_go=served.abort,
             forget=served.forget,
-            departure=gunicorn.departure if served.server == "gunicorn" else self._departure,
+            shutdown_plan=gunicorn.shutdown_plan
+            if served.server == "gunicorn"
+            else self._shutdown_plan,
         )
 
     def find(self) -> None:
@@ -126,9 +128,9 @@ class NativeHandshake(WsgiHandshake):
         if self._is_over:
             await self._served.left()
 
-    def _departure(self) -> Depart:
+    def _shutdown_plan(self) -> ShutdownPlanner:
         served = self._served
-        known = Departure(served.timeout_s or None, served.limit)
+        known = ShutdownPlan(served.timeout_s or None, served.limit)
         return lambda *, terminated: known
 
 

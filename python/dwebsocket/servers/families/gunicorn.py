@@ -26,7 +26,7 @@ from dwebsocket.compat.gunicorn import (
     worker,
 )
 from dwebsocket.servers import tls
-from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
+from dwebsocket.servers.contract import Client, Environ, ShutdownPlan, ShutdownPlanner, Unsupported
 from dwebsocket.servers.families import green
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
@@ -59,7 +59,7 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: _forget(environ),
         tls=sock if tls.ends_here(sock) else None,
         concurrency=green.kind_of(sock),
-        departure=departure,
+        shutdown_plan=shutdown_plan,
     )
 
 
@@ -81,22 +81,22 @@ def _one_for_all(errors: Any) -> Any:
     return known
 
 
-def departure() -> Depart:
-    """Gives the :class:`Depart` of this worker: how the arbiter will end it."""
+def shutdown_plan() -> ShutdownPlanner:
+    """Gives the :class:`ShutdownPlanner` of this worker: how the arbiter will end it."""
     found = worker("cfg", "nr", "max_requests", "ppid", "sockets")
-    return Departure.unknown if found is None else _Departing(found)
+    return ShutdownPlan.unknown if found is None else _PlanOfWorker(found)
 
 
-class _Departing:
+class _PlanOfWorker:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         # An arbiter that stops closes its listening sockets first: remember these by inode.
         inodes = [os.fstat(sock.fileno()).st_ino for sock in worker.sockets]
         self._listeners = {f"socket:[{inode}]" for inode in inodes}
 
-    def __call__(self, *, terminated: bool) -> Departure:
+    def __call__(self, *, terminated: bool) -> ShutdownPlan:
         """
-        As :class:`Depart`.
+        As :class:`ShutdownPlanner`.
 
         A worker may wait only if other workers serve meanwhile: after SIGTERM, or when it ends by
         ``max_requests`` beside others; the only worker has no successor until it is gone. A worker
@@ -105,14 +105,14 @@ class _Departing:
         cfg, goes_on = self._worker.cfg, self._is_served_on()
         worn_out = self._worker.nr >= self._worker.max_requests and cfg.workers > 1
         if not (terminated or worn_out):
-            return Departure(timeout_s=0, goes_on=goes_on)
+            return ShutdownPlan(timeout_s=0, goes_on=goes_on)
         # The arbiter also kills a worker that sends no heartbeat for `timeout`. An ending worker
         # sends no more heartbeats, and the last of an idle worker may be half of `timeout` old.
         timeout, limit = min(
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
         )
-        return Departure(timeout, limit, goes_on)
+        return ShutdownPlan(timeout, limit, goes_on)
 
     def _is_served_on(self) -> bool:
         """

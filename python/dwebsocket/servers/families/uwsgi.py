@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat.uwsgi import body_reader, request_of_greenlet, request_of_thread
-from dwebsocket.servers.contract import Client, Departure, Environ, Exit, Unsupported
+from dwebsocket.servers.contract import Client, Environ, Exit, ShutdownPlan, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +66,7 @@ def find(environ: Environ) -> Client | None:
         concurrency="gevent" if in_hub else "thread",
         at_exit=Exit(
             register=_register,
-            departures=_departures(uwsgi, options),
+            shutdown_plans=_departures(uwsgi, options),
             # The loop hands signals to a greenlet.
             abrupt=frozenset() if in_hub else frozenset({signal.SIGINT, signal.SIGTERM}),
         ),
@@ -143,7 +143,7 @@ def _number(value: Any) -> int:
 # --- ends ----------------------------------------------------------------------------------------
 
 
-def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
+def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, ShutdownPlan]:
     """
     Gives how a worker ends, by signal.
 
@@ -151,14 +151,14 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
     until the last worker has ended, and by SIGHUP a worker cannot tell whether it is such a reload
     or its turn in a chain.
     """
-    end = Departure(timeout_s=0)
+    end = ShutdownPlan(timeout_s=0)
     if not _has_master(uwsgi):
         return dict.fromkeys((0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM), end)
-    at_once = Departure(timeout_s=0, goes_on=True)
+    at_once = ShutdownPlan(timeout_s=0, goes_on=True)
     in_turn = at_once
     if getattr(uwsgi, "numproc", 1) > 1:
         mercy = _number(options.get(_MERCY, _MERCY_S))
-        in_turn = Departure(mercy, f"uWSGI's --{_MERCY}", goes_on=True)
+        in_turn = ShutdownPlan(mercy, f"uWSGI's --{_MERCY}", goes_on=True)
     return {
         0: in_turn,
         signal.SIGHUP: in_turn if any(name in options for name in _CHAINS) else at_once,

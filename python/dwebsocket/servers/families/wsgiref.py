@@ -12,7 +12,7 @@ import socket
 from dwebsocket.compat.django import limited_readers
 from dwebsocket.compat.socket import below_reader
 from dwebsocket.servers import tls
-from dwebsocket.servers.contract import Client, Departure, Environ
+from dwebsocket.servers.contract import Client, Environ, ShutdownPlan
 
 
 def find(environ: Environ) -> Client | None:
@@ -29,13 +29,13 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: None,
         tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
-        departure=lambda: _departure,
+        shutdown_plan=lambda: _shutdown_plan,
     )
 
 
-def _departure(*, terminated: bool) -> Departure:
+def _shutdown_plan(*, terminated: bool) -> ShutdownPlan:
     """Gives no time: a developer waits for the end, and few clients reconnect."""
-    return Departure(timeout_s=0)
+    return ShutdownPlan(timeout_s=0)
 
 
 def _reader(body: object) -> io.BufferedReader | None:

@@ -24,7 +24,7 @@ from dwebsocket.groups import (
 )
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
-from dwebsocket.groups.presence import NOTHING, Wish
+from dwebsocket.groups.presence import NOTHING, JoinOptions
 from dwebsocket.groups.recovering import Resumption
 
 if TYPE_CHECKING:
@@ -177,18 +177,20 @@ class ViewGroups:
             groups.append(_group(name))
         return groups
 
-    def wish_of(self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Wish:
+    def wish_of(
+        self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> JoinOptions:
         """
         Gives what one connection wants of groups with presence. Arguments as for :meth:`of`.
 
         Raises:
             UsageError: The function gives a coroutine.
-            TypeError, ValueError: As :meth:`Wish.of`.
+            TypeError, ValueError: As :meth:`JoinOptions.of`.
         """
         if not callable(self._presence):
-            return Wish(watches=True) if self._presence else NOTHING
+            return JoinOptions(watches=True) if self._presence else NOTHING
         info = self._call("presence", self._presence, request, args, kwargs)
-        return Wish.of(info, presence=True)
+        return JoinOptions.of(info, presence=True)
 
     def joins(
         self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: str
@@ -242,7 +244,7 @@ class Joins:
         groups: list[Group],
         user: str,
         resumption: Resumption | None = None,
-        wish: Wish = NOTHING,
+        wish: JoinOptions = NOTHING,
     ) -> None:
         """
         Notes the groups.

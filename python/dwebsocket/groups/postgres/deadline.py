@@ -82,7 +82,7 @@ class Watchdog:
 _watchdog = Watchdog()
 
 
-class Limit:
+class Deadline:
     """The time that one publish may take, with all that it has to do."""
 
     def __init__(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from dwebsocket import _core
 from dwebsocket.runners import shutdown
-from dwebsocket.servers.contract import Departure
+from dwebsocket.servers.contract import ShutdownPlan
 from dwebsocket.servers.families import gunicorn
 
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ def drained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
     return calls
 
 
-def leaving(departure: Any, *, reloading: bool = False) -> float:
-    """Let a process with this departure end; give the time until the last client is closed."""
+def leaving(shutdown_plan: Any, *, reloading: bool = False) -> float:
+    """Let a process with this shutdown_plan end; give the time until the last client is closed."""
     process = shutdown._Shutdown()
-    process._depart = departure if callable(departure) else lambda *, terminated: departure
+    process._planner = (
+        shutdown_plan if callable(shutdown_plan) else lambda *, terminated: shutdown_plan
+    )
     process._reloading = reloading
     return process._depart_now()
 
@@ -47,40 +49,40 @@ class TestWindow:
     """The window that WEBSOCKET_DRAIN leads to."""
 
     @pytest.mark.parametrize(
-        ("departure", "drain", "expected"),
+        ("shutdown_plan", "drain", "expected"),
         [
-            (Departure(), 0, (1001, 0)),
-            (Departure(), 7, (1001, 7)),
-            (Departure(goes_on=True), 7, (1012, 7)),
-            (Departure(30, goes_on=True), 7, (1012, 7)),
-            (Departure(5, goes_on=True), 7, (1012, 3.5)),
-            (Departure(1), 7, (1001, 0)),
-            (Departure(0, goes_on=True), 7, (1012, 0)),
+            (ShutdownPlan(), 0, (1001, 0)),
+            (ShutdownPlan(), 7, (1001, 7)),
+            (ShutdownPlan(goes_on=True), 7, (1012, 7)),
+            (ShutdownPlan(30, goes_on=True), 7, (1012, 7)),
+            (ShutdownPlan(5, goes_on=True), 7, (1012, 3.5)),
+            (ShutdownPlan(1), 7, (1001, 0)),
+            (ShutdownPlan(0, goes_on=True), 7, (1012, 0)),
         ],
     )
     def test_is_cut_to_what_the_server_waits(
         self,
         override: Override,
         drained: list,
-        departure: Departure,
+        shutdown_plan: ShutdownPlan,
         drain: float,
         expected: tuple[int, float],
     ) -> None:
         """Less a second for the close handshakes and half a second for the exit."""
         override(WEBSOCKET_DRAIN=drain)
-        assert leaving(departure) == expected[1]
+        assert leaving(shutdown_plan) == expected[1]
         assert [(code, window) for code, _, window in drained] == [expected]
 
     def test_reload_of_the_development_server(self, override: Override, drained: list) -> None:
         """It goes on, though its server does not know."""
         override(WEBSOCKET_DRAIN=7)
-        leaving(Departure(0), reloading=True)
+        leaving(ShutdownPlan(0), reloading=True)
         assert drained == [(1012, "restarting", 0)]
 
     def test_setting_that_cannot_be(self, override: Override, drained: list) -> None:
         """The window is lost, the close frames are sent."""
         override(WEBSOCKET_DRAIN="long")
-        leaving(Departure(goes_on=True))
+        leaving(ShutdownPlan(goes_on=True))
         assert drained == [(1012, "restarting", 0)]
 
     def test_server_that_has_changed(
@@ -88,11 +90,11 @@ class TestWindow:
     ) -> None:
         """A missing private part is logged, and the close frames are sent."""
 
-        def departure(*, terminated: bool) -> Departure:
+        def shutdown_plan(*, terminated: bool) -> ShutdownPlan:
             raise AttributeError("'Worker' object has no attribute 'cfg'")
 
         override(WEBSOCKET_DRAIN=2)
-        assert leaving(departure) == 2
+        assert leaving(shutdown_plan) == 2
         assert [code for code, _, _ in drained] == [1001]
         assert "way to end a process is not known" in caplog.text
 
@@ -100,16 +102,16 @@ class TestWindow:
 class TestWarning:
     """Logged with the first connection, not when it is too late."""
 
-    def warn(self, departure: Departure) -> None:
-        """Begin with this departure."""
-        shutdown._warn_of_a_long_window([departure])
+    def warn(self, shutdown_plan: ShutdownPlan) -> None:
+        """Begin with this shutdown_plan."""
+        shutdown._warn_of_a_long_window([shutdown_plan])
 
     def test_window_that_is_too_long(
         self, override: Override, caplog: pytest.LogCaptureFixture
     ) -> None:
         """The record has the setting, its limit and the resulting window."""
         override(WEBSOCKET_DRAIN=20)
-        self.warn(Departure(12, "gunicorn's --graceful-timeout"))
+        self.warn(ShutdownPlan(12, "gunicorn's --graceful-timeout"))
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
             (
                 logging.WARNING,
@@ -119,13 +121,15 @@ class TestWarning:
             )
         ]
 
-    @pytest.mark.parametrize("departure", [Departure(), Departure(0), Departure(30, "a limit")])
+    @pytest.mark.parametrize(
+        "shutdown_plan", [ShutdownPlan(), ShutdownPlan(0), ShutdownPlan(30, "a limit")]
+    )
     def test_window_without_a_warning(
-        self, override: Override, caplog: pytest.LogCaptureFixture, departure: Departure
+        self, override: Override, caplog: pytest.LogCaptureFixture, shutdown_plan: ShutdownPlan
     ) -> None:
         """No warning is logged."""
         override(WEBSOCKET_DRAIN=20)
-        self.warn(departure)
+        self.warn(shutdown_plan)
         assert caplog.records == []
 
 
@@ -165,8 +169,8 @@ class TestGunicorn:
     def test_timeout(self, worker: Worker, cfg: dict, expected: tuple[float, str]) -> None:
         """The lesser of the arbiter's graceful timeout and its timeout for a hung worker."""
         vars(worker.cfg).update(cfg)
-        departure = gunicorn.departure()(terminated=True)
-        assert (departure.timeout_s, departure.limit) == expected
+        shutdown_plan = gunicorn.shutdown_plan()(terminated=True)
+        assert (shutdown_plan.timeout_s, shutdown_plan.limit) == expected
 
     @pytest.mark.parametrize(
         ("served", "workers", "timeout"), [(100, 2, 15), (100, 1, 0), (99, 2, 0)]
@@ -176,17 +180,17 @@ class TestGunicorn:
     ) -> None:
         """A worker at its --max-requests may wait if there are others; otherwise it hurries."""
         worker.nr, worker.cfg.workers = served, workers
-        assert gunicorn.departure()(terminated=False).timeout_s == timeout
+        assert gunicorn.shutdown_plan()(terminated=False).timeout_s == timeout
 
     def test_parent_that_listens_or_not(self, worker: Worker) -> None:
         """A parent that holds the same socket goes on; one without it stops."""
         with socket.socket() as ours:
             worker.sockets = [ours]
-            assert not gunicorn.departure()(terminated=True).goes_on
+            assert not gunicorn.shutdown_plan()(terminated=True).goes_on
 
     def test_parent_that_has_gone(self, worker: Worker) -> None:
         """No process goes on."""
-        depart = gunicorn.departure()
+        depart = gunicorn.shutdown_plan()
         worker.ppid = 1 if os.getppid() != 1 else 2
         assert not depart(terminated=True).goes_on
 
@@ -194,7 +198,7 @@ class TestGunicorn:
         self, worker: Worker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is taken to go on."""
-        depart = gunicorn.departure()
+        depart = gunicorn.shutdown_plan()
         nowhere = 2**22 + 1
         worker.ppid = nowhere
         monkeypatch.setattr(os, "getppid", lambda: nowhere)
@@ -202,7 +206,7 @@ class TestGunicorn:
 
     def test_process_of_another_kind(self) -> None:
         """Without a worker nothing is known."""
-        assert gunicorn.departure()(terminated=True) == Departure()
+        assert gunicorn.shutdown_plan()(terminated=True) == ShutdownPlan()
 
 
 class TestDrain:
