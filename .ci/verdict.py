@@ -166,7 +166,7 @@ def run_alone(command: tuple[str, ...]) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout.decode(errors="replace")
 
 
-def judge(
+def validate(
     steps: list[Step],
     run: Callable[[tuple[str, ...]], tuple[bool, str]] = run_alone,
     say: Callable[[str], None] = print,
@@ -229,4 +229,4 @@ def table(steps: list[Step]) -> Iterable[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(not judge(read(Path(sys.argv[1]))))
+    sys.exit(not validate(read(Path(sys.argv[1]))))

@@ -23,7 +23,7 @@ mod _core {
         groups::{Groups, Losses, Mailbox, Seat, ended, in_room},
         handshake::{
             Compression, choose_subprotocol, event_stream_head, fallback_opened, is_token,
-            judge_handshake, may_send_close_code, response_head,
+            may_send_close_code, response_head, validate_handshake,
         },
         history::{History, numbered},
         hub::Hub,

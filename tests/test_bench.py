@@ -70,7 +70,7 @@ class TestGoals:
         assert row.endswith("| no |")
 
     def test_not_measured(self) -> None:
-        """Figures that the run has not measured are counted, not judged."""
+        """Figures that the run has not measured are counted, not validated."""
         import goals
 
         table = goals.markdown([])

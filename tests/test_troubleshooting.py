@@ -71,7 +71,7 @@ def reasons() -> set[str]:
     for path in DIALING:
         code = path.read_text().partition("#[cfg(test)]\nmod tests")[0]
         # Above it a request is made, and the texts are about arguments.
-        code = code.partition("pub fn judge(")[2] or code
+        code = code.partition("pub fn validate(")[2] or code
         code = re.sub(r"^\s*//.*|#\[expect\(.*", "", code, flags=re.MULTILINE)
         for text in re.findall(r'"((?:[^"\\\n]|\\.)*)"', code):
             if len(text.split()) > 2 and "\\r\\n" not in text:

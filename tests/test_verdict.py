@@ -1,4 +1,4 @@
-"""A run of .ci/run is judged: tests that fail are run again, alone, before they decide."""
+"""A run of .ci/run is validated: tests that fail are run again, alone, before they decide."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Run:
             name = command[-1].rpartition("::")[2]
             return name in self.passing, f"what {name} says alone"
 
-        return verdict.judge(verdict.read(self.folder), alone, self.said.append)
+        return verdict.validate(verdict.read(self.folder), alone, self.said.append)
 
     @property
     def text(self) -> str:

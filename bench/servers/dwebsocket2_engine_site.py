@@ -34,7 +34,7 @@ def accept(client):
         return
     lines = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
     fields = {name.lower(): value for name, _, value in lines}
-    _, accept_key, _ = _core.judge_handshake(
+    _, accept_key, _ = _core.validate_handshake(
         method="GET",
         http_version=(1, 1),
         host=fields["host"],

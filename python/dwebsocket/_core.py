@@ -16,9 +16,9 @@ from dwebsocket.compat.without_engine.groups import Groups, LocalNode, Presence
 from dwebsocket.compat.without_engine.handshake import (
     choose_subprotocol,
     is_token,
-    judge_handshake,
     may_send_close_code,
     response_head,
+    validate_handshake,
 )
 from dwebsocket.compat.without_engine.hub import Hub
 from dwebsocket.compat.without_engine.mailbox import Mailbox
@@ -55,13 +55,13 @@ __all__ = [
     "drain",
     "is_leaving",
     "is_token",
-    "judge_handshake",
     "may_send_close_code",
     "open_connections",
     "reopen",
     "response_head",
     "shut_down",
     "step_clock",
+    "validate_handshake",
     "wait_for_none_open",
 ]
 

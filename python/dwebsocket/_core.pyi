@@ -55,7 +55,6 @@ __all__ = [
     "is_leaving",
     "is_terminated",
     "is_token",
-    "judge_handshake",
     "limit_buffered",
     "may_send_close_code",
     "numbered",
@@ -74,6 +73,7 @@ __all__ = [
     "shut_down",
     "signal_seen",
     "step_clock",
+    "validate_handshake",
     "wait_for_none_open",
     "want_threads",
 ]
@@ -1381,8 +1381,8 @@ class Dialer:
         """
         Begins to send `request` as it is, and to read the answer; does not wait.
 
-        For clients in tests, which may break every rule: nothing in the answer is judged. If it is
-        a 101 the socket is the caller's, by `Dial.descriptor`.
+        For clients in tests, which may break every rule: nothing in the answer is validated. If it
+        is a 101 the socket is the caller's, by `Dial.descriptor`.
 
         Raises:
             OSError: As for `dial`.
@@ -1531,7 +1531,7 @@ def is_terminated() -> bool:
 def is_token(text: str) -> bool:
     """Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be."""
 
-def judge_handshake(
+def validate_handshake(
     *,
     method: str,
     http_version: tuple[int, int],
@@ -1546,7 +1546,7 @@ def judge_handshake(
     extensions: str | None,
 ) -> tuple[int, str, list[str]]:
     """
-    Judges a request's handshake headers (RFC 6455 section 4.2.1).
+    Validates a request's handshake headers (RFC 6455 section 4.2.1).
 
     Gives 101, the accept key and the offered subprotocols, or the status of the refusal, its
     reason and an empty list.

@@ -44,7 +44,7 @@ class WebSocketFactory:
         """
         scope = self.request.__dict__.get("scope")
         if scope is not None and scope.get("type") == "websocket":
-            # An ASGI server has judged it; over HTTP/2 there are none of the headers.
+            # An ASGI server has validated it; over HTTP/2 there are none of the headers.
             return True
         if transport_of(self.request) != "websocket":
             return True
@@ -58,7 +58,7 @@ class WebSocketFactory:
 
         Returns:
             ``"13"`` with a key as in RFC 6455; ``"76"`` and ``"75"`` for drafts, which are refused
-            when the handshake is judged.
+            when the handshake is validated.
 
         Raises:
             ValueError: The first key of draft 76 without the second.

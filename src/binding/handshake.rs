@@ -1,4 +1,4 @@
-//! The opening handshake for Python: judging a request, and writing the 101.
+//! The opening handshake for Python: validating a request, and writing the 101.
 
 use pyo3::{prelude::*, pybacked::PyBackedStr};
 
@@ -12,9 +12,9 @@ use crate::protocol::{
 
 /// The status, the accept key or the reason of the refusal, and the subprotocols that the client
 /// offers.
-pub(super) type Judged = (u16, String, Vec<String>);
+pub(super) type Validated = (u16, String, Vec<String>);
 
-/// Judges a request's handshake headers (RFC 6455 section 4.2.1).
+/// Validates a request's handshake headers (RFC 6455 section 4.2.1).
 ///
 /// Gives `(101, accept_key, offered_subprotocols)` or `(status, reason, [])`.
 #[pyfunction]
@@ -24,9 +24,9 @@ pub(super) type Judged = (u16, String, Vec<String>);
 ))]
 #[expect(
     clippy::too_many_arguments,
-    reason = "one for each header that is judged"
+    reason = "one for each header that is validated"
 )]
-pub(crate) fn judge_handshake(
+pub(crate) fn validate_handshake(
     method: &str,
     http_version: (u8, u8),
     host: Option<&str>,
@@ -38,7 +38,7 @@ pub(crate) fn judge_handshake(
     key: Option<&str>,
     protocols: Option<&str>,
     extensions: Option<&str>,
-) -> Judged {
+) -> Validated {
     let request = Request {
         method,
         http_version,
@@ -52,11 +52,11 @@ pub(crate) fn judge_handshake(
         protocols,
         extensions,
     };
-    judge(&request)
+    validate(&request)
 }
 
-pub(super) fn judge(request: &Request<'_>) -> Judged {
-    match handshake::judge(request) {
+pub(super) fn validate(request: &Request<'_>) -> Validated {
+    match handshake::validate(request) {
         Ok(accepted) => {
             let offered = accepted.offered.into_iter().map(str::to_owned).collect();
             (101, accepted.accept_key, offered)

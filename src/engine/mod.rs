@@ -8,7 +8,7 @@
 //! A connection is two things. [`Connection`] is the part that views hold: an inbox from which they
 //! take whole messages, an outbox through which they send, and the way it ended. The driver is the
 //! task on a thread of the engine that owns the reading side and the clock: it reads into one buffer
-//! for all connections of the thread, lets [`crate::protocol`] judge the bytes, fills the inbox, empties the
+//! for all connections of the thread, lets [`crate::protocol`] validate the bytes, fills the inbox, empties the
 //! outbox, pings and closes. Replies to a burst may be corked in the outbox, to go out in one
 //! write; the flush timer sees to it that they do not wait for long.
 //!

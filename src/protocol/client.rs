@@ -1,6 +1,6 @@
 //! Frames as a client sends and reads them: the other end of a connection, for tests.
 //!
-//! The headers are tungstenite's, which also judges what servers may send: nothing here shares a
+//! The headers are tungstenite's, which also validates what servers may send: nothing here shares a
 //! rule with the server's side. The caller puts messages together from the frames.
 
 use std::io::Cursor;

@@ -75,7 +75,7 @@ impl Request {
     ///
     /// # Errors
     /// The first rule that it breaks (RFC 6455 section 4.1).
-    pub fn judge(&self, key: &str, head: &Head) -> Result<Agreed, String> {
+    pub fn validate(&self, key: &str, head: &Head) -> Result<Agreed, String> {
         let names = |header: &str, token: &str| {
             let value = head.get(header);
             value.is_some_and(|list| {
@@ -183,10 +183,10 @@ mod tests {
 
     #[test]
     fn an_answer_agrees_on_what_was_offered() {
-        let agreed = request(&["chat"]).judge(KEY, &head(&[])).unwrap();
+        let agreed = request(&["chat"]).validate(KEY, &head(&[])).unwrap();
         assert_eq!((agreed.subprotocol, agreed.compression), (None, None));
         let chosen = head(&[("Sec-WebSocket-Protocol", "chat")]);
-        let agreed = request(&["chat"]).judge(KEY, &chosen).unwrap();
+        let agreed = request(&["chat"]).validate(KEY, &chosen).unwrap();
         assert_eq!(agreed.subprotocol.as_deref(), Some("chat"));
     }
 
@@ -215,7 +215,7 @@ mod tests {
             ),
         ];
         for (name, value, expected) in cases {
-            let refused = request(&["chat"]).judge(KEY, &head(&[(name, value)]));
+            let refused = request(&["chat"]).validate(KEY, &head(&[(name, value)]));
             let reason = refused.unwrap_err();
             assert!(reason.contains(expected), "{name}: {reason}");
         }

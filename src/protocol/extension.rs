@@ -14,7 +14,7 @@ pub struct Extension<'a> {
 /// Reads the header, several of them joined with commas.
 ///
 /// `None` when it goes against the grammar: then the handshake has to fail. The meaning of the
-/// extensions and their parameters is not judged here. Empty elements of the list are ignored, but
+/// extensions and their parameters is not validated here. Empty elements of the list are ignored, but
 /// at least one other is required.
 pub fn parse(header: &str) -> Option<Vec<Extension<'_>>> {
     let elements = split(header, ',').filter(|element| !element.is_empty());

@@ -177,7 +177,7 @@ fn append_masked_head(
 }
 
 /// A whole frame as a client sends it, masked with nothing: for messages that came another way, and
-/// are to be judged as if they came in a frame.
+/// are to be validated as if they came in a frame.
 pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     append_masked(frames, opcode, payload, [0; 4]);
 }
@@ -215,7 +215,7 @@ pub(super) struct Header {
 ///
 /// `role` is that of the reader. `compression` says that permessage-deflate was agreed on, which
 /// gives RSV1 a meaning on the first frame of a message. `None` means that the header is incomplete; the first two bytes,
-/// when they are there, have been judged.
+/// when they are there, have been validated.
 pub(super) fn parse(
     bytes: &[u8],
     role: Role,
@@ -258,7 +258,7 @@ pub(super) fn parse(
     Ok(Some((header, header_len)))
 }
 
-/// Judges what the first two bytes of a header say: everything but a longer length and the key.
+/// Validates what the first two bytes of a header say: everything but a longer length and the key.
 fn judge_start(first: u8, second: u8, role: Role, compression: bool) -> Result<Opcode, Violation> {
     let opcode = match OpCode::from(first & 0x0F) {
         OpCode::Data(Data::Continue) => Opcode::Continuation,

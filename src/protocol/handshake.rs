@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455 section 4.2): judging a request, writing the 101.
+//! The opening handshake (RFC 6455 section 4.2): validating a request, writing the 101.
 
 use std::{collections::HashSet, fmt};
 
@@ -130,11 +130,11 @@ impl std::error::Error for Refusal {}
 
 /// Decides whether `request` may become a WebSocket (RFC 6455 section 4.2.1).
 ///
-/// Origin, which Host it is, and everything else that is a matter of policy are not judged here.
+/// Origin, which Host it is, and everything else that is a matter of policy are not validated here.
 ///
 /// # Errors
 /// The first rule broken, in the order of [`Refusal`]'s variants.
-pub fn judge<'a>(request: &Request<'a>) -> Result<Accepted<'a>, Refusal> {
+pub fn validate<'a>(request: &Request<'a>) -> Result<Accepted<'a>, Refusal> {
     if request.method != "GET" {
         return Err(Refusal::Method);
     }
@@ -347,7 +347,7 @@ mod tests {
             accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
             offered: vec!["chat", "superchat"],
         };
-        assert_eq!(judge(&request), Ok(expected));
+        assert_eq!(validate(&request), Ok(expected));
     }
 
     #[test]
@@ -363,42 +363,42 @@ mod tests {
                 upgrade: Some(upgrade),
                 ..GOOD
             };
-            assert!(judge(&request).is_ok(), "{upgrade:?}");
+            assert!(validate(&request).is_ok(), "{upgrade:?}");
         }
         for connection in ["upgrade", "keep-alive, Upgrade", "keep-alive,UPGRADE,te"] {
             let request = Request {
                 connection: Some(connection),
                 ..GOOD
             };
-            assert!(judge(&request).is_ok(), "{connection:?}");
+            assert!(validate(&request).is_ok(), "{connection:?}");
         }
         for http_version in [(1, 1), (1, 2), (2, 0), (3, 0)] {
             let request = Request {
                 http_version,
                 ..GOOD
             };
-            assert!(judge(&request).is_ok(), "{http_version:?}");
+            assert!(validate(&request).is_ok(), "{http_version:?}");
         }
         for content_length in ["", "0", " 0 ", "00"] {
             let request = Request {
                 content_length: Some(content_length),
                 ..GOOD
             };
-            assert!(judge(&request).is_ok(), "{content_length:?}");
+            assert!(validate(&request).is_ok(), "{content_length:?}");
         }
         for extensions in ["x", "permessage-deflate; unknown", ", x; y=\"z\" ,"] {
             let request = Request {
                 extensions: Some(extensions),
                 ..GOOD
             };
-            assert!(judge(&request).is_ok(), "{extensions:?}");
+            assert!(validate(&request).is_ok(), "{extensions:?}");
         }
         let padded = Request {
             version: Some(" 13 "),
             key: Some("\tdGhlIHNhbXBsZSBub25jZQ== "),
             ..GOOD
         };
-        assert_eq!(judge(&padded), judge(&GOOD));
+        assert_eq!(validate(&padded), validate(&GOOD));
     }
 
     #[test]
@@ -514,7 +514,7 @@ mod tests {
             }),
         ];
         for (request, refusal) in cases.concat() {
-            assert_eq!(judge(&request), Err(refusal), "{request:?}");
+            assert_eq!(validate(&request), Err(refusal), "{request:?}");
         }
     }
 
@@ -538,7 +538,7 @@ mod tests {
         request.protocols = Some("");
         request.extensions = Some("");
         for fix in fixes {
-            named.push(judge(&request).unwrap_err());
+            named.push(validate(&request).unwrap_err());
             fix(&mut request);
         }
         let order = [
@@ -554,7 +554,7 @@ mod tests {
             Refusal::Extensions,
         ];
         assert_eq!(named, order);
-        assert!(judge(&request).is_ok());
+        assert!(validate(&request).is_ok());
         for refusal in order {
             let status = if refusal == Refusal::Version {
                 426
@@ -573,7 +573,7 @@ mod tests {
                 key: Some(key),
                 ..GOOD
             };
-            judge(&request).unwrap().accept_key
+            validate(&request).unwrap().accept_key
         };
         // The same 16 bytes, yet the answer is made of the characters (RFC 6455 section 4.2.2).
         assert_ne!(
@@ -591,7 +591,7 @@ mod tests {
             protocols: Some(&header),
             ..GOOD
         };
-        assert_eq!(judge(&request).unwrap().offered, offer);
+        assert_eq!(validate(&request).unwrap().offered, offer);
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl Receiver {
         }
     }
 
-    /// Judges the header of a data frame by what came before it and by the limits.
+    /// Validates the header of a data frame by what came before it and by the limits.
     fn admit(&mut self, header: Header) -> Result<(), Violation> {
         self.message.begin_frame(header, self.limits)?;
         let most = self.limits.max_message_bytes;
@@ -335,7 +335,7 @@ impl Receiver {
         self.finish(is_end)
     }
 
-    /// Judges the part of the message that has come; gives the message when this was its end.
+    /// Validates the part of the message that has come; gives the message when this was its end.
     fn finish(&mut self, is_end: bool) -> Result<Option<Decoded>, Violation> {
         self.message.check(is_end)?;
         Ok(self.message.pop(is_end))
@@ -462,7 +462,7 @@ impl Assembly {
     /// How many times as much as has come a large message may reserve beside it.
     const STRETCH: usize = 15;
 
-    /// Judges the header of a data frame by the frames that came before it.
+    /// Validates the header of a data frame by the frames that came before it.
     fn begin_frame(&mut self, header: Header, limits: Limits) -> Result<(), Violation> {
         match (header.opcode, self.kind) {
             (Opcode::Continuation, None) => {
@@ -571,7 +571,7 @@ impl Assembly {
         limits.max_message_bytes.saturating_sub(self.buffer.len())
     }
 
-    /// Judges the text that has arrived. In a binary message all bytes are valid.
+    /// Validates the text that has arrived. In a binary message all bytes are valid.
     fn check(&mut self, is_end: bool) -> Result<(), Violation> {
         if self.kind != Some(Kind::Text) {
             return Ok(());

@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //!
-//! A connection begins with a request, which [`handshake::judge`] accepts or refuses; the caller
+//! A connection begins with a request, which [`handshake::validate`] accepts or refuses; the caller
 //! picks a [`subprotocol`] and writes [`handshake::response_head`]. From then on bytes go in at one
 //! end and events come out at the other:
 //!
@@ -18,7 +18,7 @@
 //! ```
 //!
 //! * The outcome depends on the bytes alone, never on how the reads cut them, and nothing that a
-//!   reason says depends on the reads. A rule is judged as soon as its part is here: the first two
+//!   reason says depends on the reads. A rule is validated as soon as its part is here: the first two
 //!   bytes of a frame header, the rest of it, a byte of text, a piece of a compressed stream, a
 //!   close frame.
 //! * [`message::Receiver`] keeps between reads what it must and no more: the inline bytes of an
@@ -33,14 +33,14 @@
 //!   inflater, and RSV1 is a violation like the other reserved bits.
 //!
 //! A connection that this process opens is the same seen from the other end:
-//! [`client_handshake::Request`] writes the request and judges its answer, [`message::Receiver`] has
+//! [`client_handshake::Request`] writes the request and validates its answer, [`message::Receiver`] has
 //! the role of a client, and [`framing`] masks the frames.
 //!
 //! Clients without WebSockets get the same messages in another form: [`framing`] chooses among frames
 //! and, for clients without WebSockets, the server-sent events of [`event_stream`] and the
 //! responses of [`polling`]. What these clients send are [`post`]s, which become frames.
 //!
-//! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
+//! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not validate
 //! lengths, masks and fragmentation the way we need, so these rules are ours.
 
 pub mod client;

@@ -4,7 +4,7 @@
 //! {"n": 1, "messages": [{"text": "hi"}, {"binary": "AQI="}, {"close": {"code": 1000, "reason": ""}}]}
 //! ```
 //!
-//! The frames are those of a WebSocket client, and are judged by the rules for these. Other members
+//! The frames are those of a WebSocket client, and are validated by the rules for these. Other members
 //! of the objects are ignored.
 
 use data_encoding::BASE64;

@@ -1,4 +1,4 @@
-"""The model by which clients are judged finds each kind of fault."""
+"""The model by which clients are validated finds each kind of fault."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ class TestServers:
         )
 
     def test_another_secret_key(self, server: Server) -> None:
-        """No report for strangers, but the handshake is judged all the same."""
+        """No report for strangers, but the handshake is validated all the same."""
         status, findings = examine("--url", server.url("/echo/"), SECRET_KEY="another")
         assert (status, findings["report.none"]["level"]) == (0, "warning")
         assert "server" not in findings

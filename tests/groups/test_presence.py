@@ -602,7 +602,7 @@ class TestViews:
             client.websocket("/1/").__enter__()
 
     def test_an_async_function(self, serve: Callable[[Any], WebSocketClient]) -> None:
-        """Is refused: the handshake is judged in sync code."""
+        """Is refused: the handshake is validated in sync code."""
 
         async def info(request: HttpRequest, room: str) -> None: ...
 

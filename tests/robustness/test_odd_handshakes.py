@@ -85,7 +85,7 @@ ODD = {
 
 
 # Servers, by the beginnings of their names, that do not pass the odd part on: then there is nothing
-# to judge.
+# to validate.
 _LAST = "cheroot"
 HIDDEN = {
     # The first length counts.

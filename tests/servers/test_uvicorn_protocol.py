@@ -570,7 +570,9 @@ def test_pings() -> None:
 
 
 def test_settings_from_the_environment() -> None:
-    """Origins are judged where they are set; a keyword of uvicorn's counts above the variable."""
+    """
+    Origins are validated where they are set; a keyword of uvicorn's counts above the variable.
+    """
     of = plain_kind("asyncio", "h11", "--ws-max-size", "100")
     with plain_server(
         of, DWEBSOCKET_ALLOWED_ORIGINS="https://friend.example", DWEBSOCKET_MAX_MESSAGE_SIZE="9"

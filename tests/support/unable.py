@@ -1,7 +1,7 @@
 """
 The abilities that servers lack, with the reason: expected failures of the list of behaviours.
 
-An ASGI server judges the handshake before its application; granian also speaks the protocol. No
+An ASGI server validates the handshake before its application; granian also speaks the protocol. No
 application can change these failures. An expected failure that passes is an error. A test that
 fails at times only is not run, and is documented in docs/servers/.
 """

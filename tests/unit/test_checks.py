@@ -273,7 +273,7 @@ def test_good_channel_layer(override: Override, more: dict[str, Any]) -> None:
     [None, [], {"default": None}, {"default": {"BACKEND": "other.Layer", "CONFIG": {"hosts": []}}}],
 )
 def test_channel_layers_of_others(override: Override, layers: Any) -> None:
-    """They are not judged."""
+    """They are not validated."""
     override(CHANNEL_LAYERS=layers)
     assert checks.check() == []
 

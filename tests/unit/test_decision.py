@@ -305,7 +305,7 @@ HEADERS = [
 
 
 def test_bad_handshakes_do_not_reach_the_view(visit: Serve) -> None:
-    """They are judged first."""
+    """They are validated first."""
     called: list[Any] = []
     view = view_of(called.append, as_async=False)
     made = visit(view, environ=handshake(HTTP_ORIGIN="http://evil.example"))

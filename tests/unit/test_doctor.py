@@ -555,7 +555,7 @@ class TestDiagnosis:
                 assert bool(ask(question)) is is_answered
 
     def test_server_that_speaks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Under ASGI the server has judged the handshake, and may keep its headers."""
+        """Under ASGI the server has validated the handshake, and may keep its headers."""
         # Modules of servers that other tests have imported.
         monkeypatch.setattr(site_report, "_ASGI_SERVERS", ())
         from django.core.handlers.asgi import ASGIRequest

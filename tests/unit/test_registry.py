@@ -169,7 +169,7 @@ class TestLimits:
         again.client.closing()
 
     def test_promised_places_count(self, visit: Serve, override: Override, view: Any) -> None:
-        """Those that are judged but not open yet; and are given back if they never are."""
+        """Those that are validated but not open yet; and are given back if they never are."""
         override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=1)
         promised = visit(view)
         assert visit(view).response.status_code == 429

@@ -349,7 +349,7 @@ async def test_client_that_sends_too_fast() -> None:
 def test_handshake_while_the_process_leaves_is_closed_with_1012(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A handshake that was judged before would otherwise hold the process."""
+    """A handshake that was validated before would otherwise hold the process."""
     monkeypatch.setattr(_core, "is_leaving", lambda: True)
 
     @in_loop

@@ -1,4 +1,4 @@
-"""Which connections of ASGI servers the engine takes over, and what is judged of them."""
+"""Which connections of ASGI servers the engine takes over, and what is validated of them."""
 
 from __future__ import annotations
 

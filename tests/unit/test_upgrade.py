@@ -255,7 +255,7 @@ class TestAccepted:
     def test_head_is_what_the_rfc_asks_for(self, visit: Serve) -> None:
         """Nothing about a body, each header once."""
         made = visit(echo).serve()
-        accept = _core.judge_handshake(
+        accept = _core.validate_handshake(
             method="GET",
             http_version=(1, 1),
             host="testserver",

@@ -113,7 +113,7 @@ class Box:
 def test_a_handshake_is_judged_as_by_the_engine(change: dict[str, Any]) -> None:
     """The same status, the same reason, the same subprotocols."""
     request: Any = {**GOOD, **change}
-    assert handshake.judge_handshake(**request) == _core.judge_handshake(**request)
+    assert handshake.validate_handshake(**request) == _core.validate_handshake(**request)
 
 
 @settings(max_examples=100, deadline=None)
@@ -121,7 +121,7 @@ def test_a_handshake_is_judged_as_by_the_engine(change: dict[str, Any]) -> None:
 def test_any_list_is_judged_as_by_the_engine(text: str, field: str) -> None:
     """Any text that a client has written into a header with a list."""
     request: Any = {**GOOD, field: text}
-    assert handshake.judge_handshake(**request) == _core.judge_handshake(**request)
+    assert handshake.validate_handshake(**request) == _core.validate_handshake(**request)
 
 
 @pytest.mark.parametrize(

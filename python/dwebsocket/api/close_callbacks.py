@@ -105,7 +105,7 @@ class CloseCallbacks:
         """
         with self._lock:
             self._waiter, self._spawn, self._connection = waiter, spawn, connection
-            # Those of middleware, which came before the handshake was judged.
+            # Those of middleware, which came before the handshake was validated.
             self._waiting = deque(replace(each, world=world) for each in self._waiting)
             if self._waiting:
                 _unfinished.add(self)

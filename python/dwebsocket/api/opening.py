@@ -56,8 +56,8 @@ class Opening(Ending):
         """
         Opens the connection now, for middleware of a project's own.
 
-        The handshake is judged, and the client gets its 101, without what later middleware adds to
-        the response. The view then runs where it was called, in the server's worker, and the
+        The handshake is validated, and the client gets its 101, without what later middleware adds
+        to the response. The view then runs where it was called, in the server's worker, and the
         connection is closed when its response is. Does nothing where the connection is open, as it
         is in decorated views.
 

@@ -107,8 +107,8 @@ def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.sock
     Blocks, also in an event loop.
 
     Returns:
-        The answer, which nothing has judged; what came behind it, such as its body; and the socket,
-        if it is a 101.
+        The answer, which nothing has validated; what came behind it, such as its body; and the
+        socket, if it is a 101.
 
     Raises:
         ConnectionFailed, ShuttingDown: As :func:`open_now`, but for answers.

@@ -108,7 +108,7 @@ def _host_of(request: HttpRequest, now: conf.Snapshot) -> str:
     """
     Gives the request's ``get_host()``, from a cache where that is possible.
 
-    The call itself takes as long as judging the whole handshake.
+    The call itself takes as long as validating the whole handshake.
 
     Raises:
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.

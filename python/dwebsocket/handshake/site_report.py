@@ -2,7 +2,7 @@
 The report of the site about itself, from inside, for ``manage.py websocket_doctor``.
 
 A handshake that carries a fresh question, signed for this host with the project's ``SECRET_KEY``,
-is not judged but answered with a report: the server, the parts of the request that arrived, and
+is not validated but answered with a report: the server, the parts of the request that arrived, and
 the limits of the process. The report is signed, too.
 """
 

@@ -68,7 +68,7 @@ class WsgiHandshake:
         # From the environ: Django upper-cases its `request.method`.
         method = environ.get("REQUEST_METHOD", self._method)
         header = environ.get
-        status, answer, self.offered = _core.judge_handshake(
+        status, answer, self.offered = _core.validate_handshake(
             method=method,
             http_version=self._http_version(),
             host=header("HTTP_HOST"),
@@ -89,7 +89,7 @@ class WsgiHandshake:
     def _validate_version(self) -> Refusal | None:
         """Refuses what is no connection of its own."""
         if self._http_version() >= (2, 0):
-            # HTTP/2 has no Upgrade header to judge: the server's family raises the reason.
+            # HTTP/2 has no Upgrade header to validate: the server's family raises the reason.
             try:
                 self.find()
             except UnsupportedServer as error:

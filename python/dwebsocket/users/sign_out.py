@@ -4,8 +4,9 @@ Receivers of Django's signals after which a user may be signed out.
 The signals are sent when a user logs out, logs in, is saved or deleted, and when a session is
 deleted. When the change is committed, :func:`dwebsocket.users.recheck.ask` has this process and all
 others ask the database; on a logout when the session is flushed, which comes after the signal. A
-handshake that is judged later sees the change. One that was judged earlier is found, because each
-handshake first enters the register and then checks its user. Asking before the commit would be too
+handshake that is validated later sees the change. One that was validated earlier is found, because
+each handshake first enters the register and then checks its user. Asking before the commit would be
+too
 early: a client that reconnects would be let in, and a view that saves its session at its end would
 wait for the transaction's lock.
 """

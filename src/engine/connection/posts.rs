@@ -1,7 +1,7 @@
 //! Messages that come beside the connection: by POST, where the client has no WebSocket.
 //!
 //! Each POST has the next number, so that one which a client repeats is taken once. Its body is read
-//! and judged as a [`PostBody`]; its messages wait here as the frames of a WebSocket client, and the
+//! and validated as a [`PostBody`]; its messages wait here as the frames of a WebSocket client, and the
 //! driver takes them in by the rules for these.
 
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ pub struct PostBody {
     account: Account,
 }
 
-/// A post that is judged, which counts as well.
+/// A post that is validated, which counts as well.
 #[derive(Debug)]
 pub struct PostRead {
     /// What it says.
@@ -80,7 +80,7 @@ impl PostBody {
         Ok(())
     }
 
-    /// Judges the whole body.
+    /// Validates the whole body.
     ///
     /// # Errors
     /// [`NotTaken::Refused`].

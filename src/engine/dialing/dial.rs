@@ -294,7 +294,7 @@ async fn encrypt(
     })
 }
 
-/// A 101, what it agrees on if that was judged, and the bytes behind it.
+/// A 101, what it agrees on if that was validated, and the bytes behind it.
 type Agreement = (Head, Option<Agreed>, Vec<u8>);
 
 async fn ask(

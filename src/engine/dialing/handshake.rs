@@ -34,7 +34,7 @@ pub(super) async fn shake_hands(
     if head.status != 101 {
         return Ok(Answer::Refused(head, behind));
     }
-    Ok(match request.judge(&key, &head) {
+    Ok(match request.validate(&key, &head) {
         Ok(agreed) => Answer::Opened(head, agreed, behind),
         Err(reason) => Answer::Broken(reason),
     })

@@ -91,7 +91,7 @@ impl Meter {
         }
     }
 
-    /// Judges the peer at `now`. `is_behind` means that not all it has sent is taken in yet. Then
+    /// Checks the peer at `now`. `is_behind` means that not all it has sent is taken in yet. Then
     /// it is unknown whether it has paused, so it is not forgiven.
     pub(super) fn pace(&mut self, now: Instant, is_behind: bool) -> Pace {
         let buckets = [&mut self.messages, &mut self.bytes];

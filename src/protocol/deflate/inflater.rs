@@ -64,7 +64,7 @@ impl Inflater {
         }
     }
 
-    /// Judges the header of a frame with `payload_len` compressed bytes.
+    /// Validates the header of a frame with `payload_len` compressed bytes.
     ///
     /// Compressed data may be larger than what it inflates to, but never by much. Without a bound,
     /// blocks that hold nothing could go on for ever.

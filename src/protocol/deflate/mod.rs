@@ -16,7 +16,7 @@
 //!   that has to say whether a message was whole cannot go on, so the next one gets its window.
 //! * Inflating can stop in the middle of a piece: few bytes may hold megabytes, and the other
 //!   connections of the thread must not wait for all of them.
-//! * Inflating hands out small pieces, and the collector judges each: neither the limit on
+//! * Inflating hands out small pieces, and the collector validates each: neither the limit on
 //!   messages nor UTF-8 waits for the rest, and a bomb never takes more than the limit.
 //! * Sending compressed is never a must (section 6): messages that are too small to gain, or that
 //!   do not shrink, go out as they are, without RSV1.

@@ -70,7 +70,7 @@ impl fmt::Display for Agreement {
 /// The client's order is its order of preference. Other extensions are passed over, and so are
 /// offers that have a parameter which is unknown, repeated or out of range, or that demand a window
 /// of 8 bits of us (section 7.1.2.1 leaves that to the server). A malformed header offers nothing;
-/// [`crate::protocol::handshake::judge`] refuses it.
+/// [`crate::protocol::handshake::validate`] refuses it.
 pub fn answer(header: &str, options: &Options) -> Option<Agreement> {
     extension::parse(header)?
         .iter()

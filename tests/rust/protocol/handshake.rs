@@ -51,7 +51,7 @@ async fn their_client_takes_our_answer() {
             protocols: field(&head, "Sec-WebSocket-Protocol"),
             extensions: field(&head, "Sec-WebSocket-Extensions"),
         };
-        let accepted = handshake::judge(&request).unwrap();
+        let accepted = handshake::validate(&request).unwrap();
         let supported = ["v3.chat", "v2.chat", "v1.chat"].map(String::from);
         let chosen = subprotocol::choose(&supported, &accepted.offered);
         let cookie = ("Set-Cookie", "session=1");
@@ -118,7 +118,7 @@ proptest! {
             Request { extensions: request.extensions, ..good },
         ];
         for request in requests {
-            if let Ok(accepted) = handshake::judge(&request) {
+            if let Ok(accepted) = handshake::validate(&request) {
                 prop_assert!(accepted.offered.iter().all(|name| subprotocol::is_token(name)));
                 prop_assert!(handshake::response_head(&accepted.accept_key, None, None, &[]).is_ok());
             }

@@ -332,7 +332,7 @@ pub(crate) fn judge_handshake(text: &[u8]) {
         extensions: line(),
     };
     judge_offers(request.extensions.unwrap_or_default());
-    let Ok(accepted) = handshake::judge(&request) else {
+    let Ok(accepted) = handshake::validate(&request) else {
         return;
     };
     for name in &accepted.offered {
@@ -476,7 +476,7 @@ pub(crate) fn judge_response(answer: &[u8]) {
     let found = Ok(Some((head.clone(), length)));
     assert_eq!(Head::parse(&answer[..length]), found);
     assert_eq!(Head::parse(&answer[..length - 1]), Ok(None));
-    if let Ok(agreed) = ASKED.judge(KEY, &head) {
+    if let Ok(agreed) = ASKED.validate(KEY, &head) {
         assert!(agreed.subprotocol.is_none_or(|name| name == "chat"));
     }
     let body = &answer[length..];

@@ -30,7 +30,7 @@ _OWN_HEADERS = {
 _OWN_PREFIX = "sec-websocket-"
 
 
-def judge_handshake(
+def validate_handshake(
     *,
     method: str,
     http_version: tuple[int, int],

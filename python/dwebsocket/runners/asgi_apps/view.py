@@ -49,7 +49,7 @@ def asgi_websocket(
     """
     Gives the view for an ASGI application that serves WebSockets, under any server.
 
-    The handshake passes Django's middleware and is judged as for any view; then the application
+    The handshake passes Django's middleware and is validated as for any view; then the application
     runs as a task, and decides. The scope has the request's ``session`` and ``user``. A router of
     Channels, also behind its middleware or in a ``ProtocolTypeRouter``, acts as an ``include()``:
     ``path("", asgi_websocket(router))``. Plain requests get 400.

@@ -63,7 +63,7 @@ class AsgiHandshake:
         headers = {name: ",".join(values) for name, values in fields.items()}
         if "upgrade" not in headers:
             return None
-        status, answer, _ = _core.judge_handshake(
+        status, answer, _ = _core.validate_handshake(
             method="GET",
             http_version=(1, 0) if self._scope.get("http_version") == "1.0" else (1, 1),
             host=headers.get("host"),
