@@ -78,7 +78,7 @@ __all__ = [
     "want_threads",
 ]
 
-# Messages in and out, bytes in and out (on the wire, behind the handshake); and what waits now:
+# Messages in and out, bytes in and out (on the wire, after the handshake); and what waits now:
 # messages and bytes for the view, bytes for the socket.
 _Traffic: TypeAlias = tuple[int, int, int, int, int, int, int]
 
@@ -122,7 +122,7 @@ class Connection:
         """A number that no other connection of this process has."""
 
     def as_member(self) -> Connection:
-        """Gives itself: the member that it is in groups."""
+        """Returns itself: the member that it is in groups."""
 
     def pop(self, text_as_bytes: bool, /) -> str | bytes | None:
         """Takes the oldest message if there is one; never sleeps."""
@@ -175,7 +175,7 @@ class Connection:
         """
         As `send`, but never sleeps: without room the message waits beyond the buffer's size.
 
-        Gives None then: no more is to be sent before `has_room`. A process that buffers too much
+        Returns None then: no more is to be sent before `has_room`. A process that buffers too much
         closes the connections that hold most.
         """
 
@@ -197,7 +197,7 @@ class Connection:
         """As `close`, but messages may be sent until that is called, which sends this code."""
 
     def waiting(self) -> tuple[int, bool]:
-        """The number of whole messages that wait, and whether the end has come behind them."""
+        """The number of whole messages that wait, and whether the end has come after them."""
 
     def end(self) -> tuple[int, str, Literal["local", "peer", "lost"]] | None:
         """Close code, reason and the side that began, once either side began to close."""
@@ -236,11 +236,11 @@ class Connection:
         """Drops what was not taken; for a connection that is closed and whose view is over."""
 
     def ping(self, payload: bytes) -> bool:
-        """Sends a ping, behind the messages that wait. False when it cannot be queued."""
+        """Sends a ping, after the messages that wait. False when it cannot be queued."""
 
     def pong(self, payload: bytes) -> bool:
         """
-        Sends an unsolicited pong (RFC 6455 section 5.5.3), behind the messages that wait.
+        Sends an unsolicited pong (RFC 6455 section 5.5.3), after the messages that wait.
 
         False when it cannot be queued.
         """
@@ -257,7 +257,7 @@ class Connection:
 
     def begin_ping(self) -> Ping | None:
         """
-        Sends a ping with a number as payload, behind the messages that wait.
+        Sends a ping with a number as payload, after the messages that wait.
 
         None when it cannot be queued now. Raises `UnsupportedServer` when it is carried.
         """
@@ -288,7 +288,7 @@ class Connection:
         """
         Sleeps without the GIL until either side has begun to end, `timeout` seconds at most.
 
-        Gives whether one has.
+        Returns whether one has.
         """
 
     def watch_end(self, hub: Hub, token: int) -> None:
@@ -375,40 +375,41 @@ class Groups:
         """Whether it is a member of a group, however many groups it is in."""
 
     def names_of(self, object: Connection | Mailbox | Seat) -> list[str]:
-        """Gives the names of a member's groups."""
+        """Returns the names of a member's groups."""
 
     def count(self, name: str) -> int:
-        """Gives the number of members of a group in this process."""
+        """Returns the number of members of a group in this process."""
 
     def counts(self) -> list[tuple[str, int]]:
-        """Gives all groups with members in this process, and their numbers."""
+        """Returns all groups with members in this process, and their numbers."""
 
     def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> Wait | None:
         """
         Sends a message to the members in this process, but for those with the keys in `exclude`.
 
-        Gives a wait for room, and nothing is sent, while the engine is behind by too many messages.
+        Returns a wait for room, and nothing is sent, while the engine is behind by too many
+        messages.
         """
 
     def close(self, name: str, code: int, reason: str) -> None:
         """
-        Closes the members in this process, behind what was published before.
+        Closes the members in this process, after what was published before.
 
         Raises:
             ValueError: A code that must not be sent, or a reason that does not fit.
         """
 
     def encode(self, name: str, message: str | bytes, exclude: list[bytes]) -> bytes:
-        """Gives the envelope in which a message goes to other processes, and counts it."""
+        """Returns the envelope in which a message goes to other processes, and counts it."""
 
     def encode_close(self, name: str, code: int, reason: str) -> bytes:
-        """Gives the envelope that closes the members; raises as :meth:`close`."""
+        """Returns the envelope that closes the members; raises as :meth:`close`."""
 
     def encode_event(self, name: str, rest: str, exclude: list[bytes], /) -> bytes:
-        """Gives the envelope of a text for members of rooms, from behind the room's name on."""
+        """Returns the envelope of a text for members of rooms, from after the room's name on."""
 
     def encode_eviction(self, name: str, whom: bytes | str, reason: str, /) -> bytes:
-        """Gives the envelope that takes a member, by its key, or a user out of a group."""
+        """Returns the envelope that takes a member, by its key, or a user out of a group."""
 
     def deliver(self, name: str, envelope: bytes) -> bool:
         """Hands an envelope to the members here; false when it is none, or its seal is wrong."""
@@ -424,10 +425,10 @@ class Groups:
         """
 
     def position_of(self, name: str) -> tuple[int, int] | None:
-        """Gives how far the members here are; None without members, or without a history."""
+        """Returns how far the members here are; None without members, or without a history."""
 
     def recorded_names(self) -> list[str]:
-        """Gives the groups with a history that have members here."""
+        """Returns the groups with a history that have members here."""
 
     def take_page(
         self, name: str, head: tuple[int, int], rows: list[tuple[int, int, bytes]], /
@@ -438,7 +439,7 @@ class Groups:
         Args:
             name: The group's name.
             head: Its newest position.
-            rows: What was read behind the members' position, oldest first: offset, milliseconds
+            rows: What was read after the members' position, oldest first: offset, milliseconds
                 since 1970, and envelope.
 
         Returns:
@@ -449,7 +450,7 @@ class Groups:
     def read_rows(
         self, name: str, rows: list[tuple[int, int, bytes]], /
     ) -> list[tuple[int, int, str | bytes, list[bytes]]]:
-        """Gives the messages in a part of the log, as :meth:`History.read`."""
+        """Returns the messages in a part of the log, as :meth:`History.read`."""
 
     def enter_at(
         self,
@@ -470,7 +471,7 @@ class Groups:
         """
 
     def statistics(self) -> dict[str, int]:
-        """Gives the counters of messages: published, delivered, dropped."""
+        """Returns the counters of messages: published, delivered, dropped."""
 
     def note(self, event: str) -> None:
         """
@@ -517,7 +518,7 @@ class PendingPoll:
 
     def attach(self, descriptor: int, head: bytes, *, timeout: float, otherwise: bytes) -> None:
         """
-        Has the answer written to a client, behind `head` and its length, and the connection ended.
+        Has the answer written to a client, after `head` and its length, and the connection ended.
 
         `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
         `OSError`. After `timeout` seconds without an answer, and when it has given way, it is
@@ -589,7 +590,7 @@ class History:
         """
         Keeps a message, and hands it to the members in this process.
 
-        Gives a wait for room, and nothing is kept, while more is published than can be delivered.
+        Returns a wait for room, and nothing is kept, while more is published than can be delivered.
 
         Raises:
             OSError: It cannot be kept.
@@ -605,7 +606,7 @@ class History:
         /,
     ) -> tuple[tuple[int, int], list[tuple[int, int, str | bytes, list[bytes]]]]:
         """
-        Gives the newest position, and the messages behind `after`, oldest first.
+        Returns the newest position, and the messages after `after`, oldest first.
 
         Each with its offset, the time in milliseconds since 1970, and the keys of the members that
         did not get it. All that are kept when `after` is None, of another epoch, or
@@ -629,10 +630,10 @@ class History:
         """
 
     def bytes(self) -> int:
-        """Gives the bytes that are kept."""
+        """Returns the bytes that are kept."""
 
     def evicted(self) -> int:
-        """Gives the number of messages that were dropped because all were too large together."""
+        """Returns the number of messages that were dropped because all were too large together."""
 
 @final
 class Member:
@@ -672,7 +673,7 @@ class Member:
         """
 
     def as_json(self) -> str:
-        """Gives the text that other members get of this user."""
+        """Returns the text that other members get of this user."""
 
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
@@ -760,18 +761,18 @@ class Presence:
         """
         Decides whether this process tells that a user has joined, and no other one.
 
-        To be called once behind :meth:`enter`, when its wait has an outcome, or has taken too long.
+        To be called once after :meth:`enter`, when its wait has an outcome, or has taken too long.
         """
 
     def leave(self, name: str, object: Connection | Mailbox | Seat) -> None:
         """Ends the presence of a connection."""
 
     def members(self, name: str) -> list[Member]:
-        """Gives the users that are present, those first that have joined first."""
+        """Returns the users that are present, those first that have joined first."""
 
     def take_departed(self) -> list[tuple[str, Member, bool]]:
         """
-        Gives the users that have left since the last call, each with the group's name.
+        Returns the users that have left since the last call, each with the group's name.
 
         The last part is true for one that is back, which no other process tells.
         """
@@ -792,7 +793,7 @@ class Exchange:
         """Whether an envelope is for `on_message`."""
 
     def channels(self) -> list[str]:
-        """Gives the names to which this process has to subscribe before anything else is done."""
+        """Returns the names to which this process has to subscribe before anything else is done."""
 
     def wants(self, name: str) -> bool:
         """Whether what comes on the channel `name` is for this process."""
@@ -814,7 +815,7 @@ class Exchange:
 
     def learn(self, name: str) -> tuple[int, Call, bytes | None] | None:
         """
-        Asks for the users of the others, behind `begin`. None when they are known.
+        Asks for the users of the others, after `begin`. None when they are known.
 
         Returns:
             The question's number; its call, which is done when all have answered; and what is to be
@@ -834,7 +835,7 @@ class Exchange:
         """Ends a question that could not be published."""
 
     def gathered(self, number: int) -> list[Member]:
-        """Gives the answers to `ask`: the users, those first that have joined first."""
+        """Returns the answers to `ask`: the users, those first that have joined first."""
 
     def greet(self, names: list[str] | None = None) -> None:
         """Tells the others what they may have missed of groups, by default of all, and asks."""
@@ -873,7 +874,8 @@ class Call:
         self,
     ) -> int | str | tuple[tuple[int, int], list[tuple[int, int, bytes]]] | None:
         """
-        Gives the number, the messages, or the reason for the failure; None when there is none yet.
+        Returns the number, the messages, or the reason for the failure; None when there is none
+        yet.
 
         Messages are what `Groups.take_page` and `Groups.read_rows` take.
         """
@@ -896,7 +898,7 @@ class Wait:
         """Takes `watch` back."""
 
     def outcome(self) -> bool | None:
-        """Gives True when it may have come; None before."""
+        """Returns True when it may have come; None before."""
 
 @final
 class LocalNode:
@@ -923,7 +925,8 @@ class LocalNode:
         """
         Sends a message to the members in all processes, but for those with the keys in `exclude`.
 
-        Gives a wait for room, and nothing is sent, while a process is behind by too many messages.
+        Returns a wait for room, and nothing is sent, while a process is behind by too many
+        messages.
 
         Raises:
             ValueError: A message of more than 512 MiB.
@@ -932,7 +935,7 @@ class LocalNode:
 
     def history(self, most: int, timeout: float) -> History:
         """
-        Gives the history in files beside the sockets, all together about `most` bytes, and has
+        Returns the history in files beside the sockets, all together about `most` bytes, and has
         messages that are missing here read from it. Calls wait `timeout` seconds at most for
         another process.
 
@@ -969,13 +972,13 @@ class LocalNode:
         """
 
     def count(self, name: str) -> int:
-        """Gives the number of members in all processes; of others as half a second ago."""
+        """Returns the number of members in all processes; of others as half a second ago."""
 
     def peers(self) -> int:
-        """Gives the number of other processes."""
+        """Returns the number of other processes."""
 
     def processes(self) -> list[int]:
-        """Gives the numbers of the other processes, as far as the system tells them."""
+        """Returns the numbers of the other processes, as far as the system tells them."""
 
     def stop(self, timeout: float) -> None:
         """
@@ -1005,7 +1008,7 @@ class Carrier:
 
     def take(self) -> dict[str, Any] | None:
         """
-        Gives the server's next event, ``websocket.send`` or ``websocket.close``.
+        Returns the server's next event, ``websocket.send`` or ``websocket.close``.
 
         The one before counts as sent then. None when there is none.
         """
@@ -1051,7 +1054,7 @@ class Mailbox:
         """Takes the oldest message."""
 
     def close_frame(self) -> tuple[int, str] | None:
-        """Gives the code and the reason to close with, once all messages were taken."""
+        """Returns the code and the reason to close with, once all messages were taken."""
 
     def end(self) -> None:
         """Leaves all groups, for good."""
@@ -1102,7 +1105,7 @@ class Seat:
         """How far its client is, in a group with a history."""
 
     def leave(self) -> None:
-        """Ends it. Nothing of the room comes behind this call."""
+        """Ends it. Nothing of the room comes after this call."""
 
     @property
     def is_over(self) -> bool:
@@ -1129,7 +1132,7 @@ class Ping:
         """
         Sleeps without the GIL until the answer has come, `timeout` seconds at most.
 
-        Gives the seconds that it took; None when the time was up, or the end has come before.
+        Returns the seconds that it took; None when the time was up, or the end has come before.
         """
 
 @final
@@ -1208,7 +1211,7 @@ class Takeover:
         """
 
     def take_client(self) -> int | None:
-        """Gives the client's descriptor, which the caller then owns; None if that was done."""
+        """Returns the client's descriptor, which the caller then owns; None if that was done."""
 
     def discard(self) -> None:
         """
@@ -1288,7 +1291,7 @@ class Redis:
 
     def read(self, name: str, after: tuple[int, int] | None, limits: tuple[int, float], /) -> Call:
         """
-        Reads what is kept behind a position, as :meth:`History.read`, about 1 MiB.
+        Reads what is kept after a position, as :meth:`History.read`, about 1 MiB.
 
         The outcome is a tuple: the newest position, and the messages, oldest first.
         """
@@ -1297,8 +1300,8 @@ class Redis:
         """
         Subscribes to the envelopes of groups, with one round trip for all of them.
 
-        Gives the calls to wait for: none for groups that have a subscription. In any case,
-        `release` has to follow for each name, behind the joining of the member.
+        Returns the calls to wait for: none for groups that have a subscription. In any case,
+        `release` has to follow for each name, after the joining of the member.
         """
 
     def release(self, name: str, *, if_empty: bool) -> None:
@@ -1311,11 +1314,11 @@ class Redis:
         """Counts the members of a group in all processes."""
 
     def status(self) -> list[tuple[str | None, int]]:
-        """Gives for each server why it is away, if it is, and how often it was lost."""
+        """Returns for each server why it is away, if it is, and how often it was lost."""
 
     def lag(self) -> float | None:
         """
-        Gives the seconds that the last PING took, behind what waited for this process.
+        Returns the seconds that the last PING took, after what waited for this process.
 
         Of several nodes the longest; None before it was measured, and while no node is there.
         """
@@ -1391,7 +1394,7 @@ class Dialer:
 _Answer: TypeAlias = tuple[int, str, list[tuple[str, str]]]
 #: The connection, its subprotocol, whether it is compressed, and the status, the reason and the
 #: headers of the answer. Or such an answer that refuses, and its body; for `exchange` any answer,
-#: and what came behind it. Or `"timeout"`, `"shutting down"` or the step that failed, and why.
+#: and what came after it. Or `"timeout"`, `"shutting down"` or the step that failed, and why.
 _DialOutcome: TypeAlias = (
     tuple[Connection, str | None, bool, _Answer] | tuple[_Answer, bytes] | tuple[str, str]
 )
@@ -1411,14 +1414,14 @@ class Dial:
 
     def descriptor(self) -> int | None:
         """
-        Gives the socket behind a 101 to `Dialer.exchange`, once: from then on it is the caller's.
+        Returns the socket after a 101 to `Dialer.exchange`, once: from then on it is the caller's.
 
-        It does not block. Where the server encrypts it is one end of a pair, behind which the
+        It does not block. Where the server encrypts it is one end of a pair, after which the
         engine does.
         """
 
     def outcome(self) -> _DialOutcome | None:
-        """Gives the outcome; None when there is none yet. The connection is the caller's then."""
+        """Returns the outcome; None when there is none yet. The connection is the caller's then."""
 
 @final
 class Settings:
@@ -1460,7 +1463,7 @@ def adopt(
 
     `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
     (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the
-    client sent behind its handshake.
+    client sent after its handshake.
 
     With a key of 16 bytes for `posts` it sends server-sent events, and takes messages by `post()`.
 
@@ -1500,8 +1503,8 @@ def drain(code: int, reason: str, window: float) -> float:
     """
     Closes all connections, spread over `window` seconds, and takes no new ones. Does not wait.
 
-    Gives the seconds until the last one gets its close frame, 0 when none is open. A later call can
-    only make that time shorter; one that would end later changes nothing.
+    Returns the seconds until the last one gets its close frame, 0 when none is open. A later call
+    can only make that time shorter; one that would end later changes nothing.
     """
 
 def event_stream_head(id: str, subprotocol: str | None, headers: list[tuple[str, str]], /) -> bytes:
@@ -1548,7 +1551,7 @@ def validate_handshake(
     """
     Validates a request's handshake headers (RFC 6455 section 4.2.1).
 
-    Gives 101, the accept key and the offered subprotocols, or the status of the refusal, its
+    Returns 101, the accept key and the offered subprotocols, or the status of the refusal, its
     reason and an empty list.
     """
 
@@ -1556,13 +1559,13 @@ def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
 
 def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:
-    """Gives the text for a message of a room; without a position in one without a history."""
+    """Returns the text for a message of a room; without a position in one without a history."""
 
 def ended(room: str, code: str, reason: str, /) -> str:
-    """Gives the text for a connection whose membership of a room has ended."""
+    """Returns the text for a connection whose membership of a room has ended."""
 
 def numbered(name: str, at: tuple[int, int], message: str | bytes, /) -> str:
-    """Gives the text that a member of the group `name` gets which asked for numbers."""
+    """Returns the text that a member of the group `name` gets which asked for numbers."""
 
 def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> None:
     """
@@ -1596,7 +1599,7 @@ def buffered_bytes() -> int:
 
 def overview() -> tuple[int, _Traffic, list[float]]:
     """
-    Gives the number of open connections of the engine, their traffic with that of all connections
+    Returns the number of open connections of the engine, their traffic with that of all connections
     before them, and how many seconds the last answered ping of each one took, where there was one.
     """
 
@@ -1604,7 +1607,7 @@ def open_connections() -> int:
     """The number of the process's connections, open ones and handshakes with a reserved place."""
 
 def wait_for_none_open() -> Wait | None:
-    """Gives a wait until :func:`open_connections` is 0; None when it is."""
+    """Returns a wait until :func:`open_connections` is 0; None when it is."""
 
 def open_carried(
     hub: Hub,

@@ -82,7 +82,7 @@ asgi.keep_early_bytes()
 
 def get_asgi_application() -> ASGIHandler:
     """
-    Gives the project's ASGI application: plain HTTP as by Django, WebSockets, and lifespan.
+    Returns the project's ASGI application: plain HTTP as by Django, WebSockets, and lifespan.
 
     Call it once, before models are imported: it sets Django up.
     """
@@ -247,7 +247,7 @@ async def _serve(handler: ASGIHandler, scope: Scope, receive: Receive, send: Sen
 
 
 def _extended(handler: ASGIHandler) -> _Application:
-    """Gives ``handler`` with our methods: the same middleware, and all that its class has."""
+    """Returns ``handler`` with our methods: the same middleware, and all that its class has."""
     if isinstance(handler, _Application):
         return handler
     kind = type(handler)
@@ -293,7 +293,7 @@ def _report_refusal(scope: Scope) -> None:
 
 
 def _no_body() -> Receive:
-    """Gives the ``receive`` of a request without a body, whose client never leaves."""
+    """Returns the ``receive`` of a request without a body, whose client never leaves."""
     events = iter([{"type": "http.request", "body": b"", "more_body": False}])
 
     async def receive() -> Event:
@@ -465,7 +465,7 @@ async def _all_over(timeout: float) -> None:
 
 
 def _served_of(scope: Scope) -> asgi.Served | None:
-    """Gives the connections of the server; None where it does not say which one it is."""
+    """Returns the connections of the server; None where it does not say which one it is."""
     found: asgi.Served | None = (scope.get("state") or {}).get(asgi.Served.KEY)
     return found
 

@@ -54,7 +54,7 @@ class WebSocketFactory:
 
     def get_websocket_version(self) -> str:
         """
-        Gives the protocol version that the headers belong to, as the original names it.
+        Returns the protocol version that the headers belong to, as the original names it.
 
         Returns:
             ``"13"`` with a key as in RFC 6455; ``"76"`` and ``"75"`` for drafts, which are refused

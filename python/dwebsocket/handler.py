@@ -54,7 +54,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     a function or a coroutine function. There is one object a connection, whose own attributes last
     as long. Its methods are called one at a time, messages in their order. The language, the time
     zone and all else that middleware has set are in effect in each call; database connections are
-    given back and a changed session is saved behind each.
+    given back and a changed session is saved after each.
 
     Every option of :func:`dwebsocket.accept_websocket` may be set as an attribute of the class.
     A class with methods such as ``get`` answers plain HTTP requests by them; others get 400.
@@ -109,7 +109,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
 
     def group(self, name: str, using: str = "default") -> Group:
         """
-        Gives the group of a name that is filled in from the URL, as ``"room-{room}"``.
+        Returns the group of a name that is filled in from the URL, as ``"room-{room}"``.
 
         Args:
             name: A template; ``{user.pk}`` is the user's primary key.
@@ -126,7 +126,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """
-        Gives the view for the URL conf.
+        Returns the view for the URL conf.
 
         Args:
             **initkwargs: Attributes of the class that differ for this view.
@@ -208,14 +208,14 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
 
 
 async def _response_of(answer: Any) -> HttpResponseBase:
-    """Gives a response, awaiting it if need be: guards give it at once."""
+    """Returns a response, awaiting it if need be: guards give it at once."""
     while inspect.isawaitable(answer):
         answer = await answer
     return answer  # type: ignore[no-any-return]
 
 
 def _awaiting(cls: type[WebSocketHandler], made: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives the async form of a view that Django has made."""
+    """Returns the async form of a view that Django has made."""
     guards = (cls.setup, cls.dispatch)
     is_guarded = guards != (WebSocketHandler.setup, WebSocketHandler.dispatch)
 

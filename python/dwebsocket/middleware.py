@@ -119,7 +119,7 @@ class WebSocketMiddleware:
 
     @classmethod
     def process_response(cls, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Gives ``response``, and does not close the WebSocket: that stays open for its view."""
+        """Returns ``response``, and does not close the WebSocket: that stays open for its view."""
         return response
 
     @classmethod
@@ -131,7 +131,9 @@ class WebSocketMiddleware:
 def _guards_below(
     cls: type[WebSocketMiddleware], names: tuple[str, ...]
 ) -> list[Callable[..., HttpResponseBase | None]]:
-    """Gives the ``process_view`` of each middleware below, which Django skips when ours answers."""
+    """
+    Returns the ``process_view`` of each middleware below, which Django skips when ours answers.
+    """
     classes = [import_string(name) for name in names]
     found = []
     for below in classes[classes.index(cls) + 1 :] if cls in classes else []:

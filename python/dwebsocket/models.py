@@ -19,7 +19,7 @@ class NoRows(models.Manager["OpenWebSocket"]):
     """A manager that never asks the database, which has no such table (``dumpdata``)."""
 
     def get_queryset(self) -> QuerySet[OpenWebSocket]:
-        """Gives nothing."""
+        """Returns nothing."""
         found: QuerySet[OpenWebSocket] = super().get_queryset().none()
         return found
 

@@ -25,7 +25,7 @@ __all__ = ["context", "realm"]
 
 def context(request: HttpRequest) -> AbstractContextManager[Any]:
     """
-    Gives a context manager in which this thread works in the schema of a request's tenant.
+    Returns a context manager in which this thread works in the schema of a request's tenant.
 
     Args:
         request: One that has passed a middleware of django-tenants, which sets its ``tenant``.
@@ -42,7 +42,7 @@ def context(request: HttpRequest) -> AbstractContextManager[Any]:
 
 def realm(request: HttpRequest | None) -> str | None:
     """
-    Gives the name of the schema that has a request's user, or a user of the code that runs.
+    Returns the name of the schema that has a request's user, or a user of the code that runs.
 
     Where no tenant has a table of users it is always that of the public schema.
 

@@ -75,7 +75,7 @@ _OPTIONS: Final = {
 
 def configured(**options: Any) -> type[WebSocketProtocol]:
     """
-    Gives the protocol with other options, for ``uvicorn.run(application, ws=…)``.
+    Returns the protocol with other options, for ``uvicorn.run(application, ws=…)``.
 
     Args:
         **options: As the keywords of :func:`dwebsocket.accept_websocket`.
@@ -98,7 +98,7 @@ class WebSocketProtocol(asyncio.Protocol):
     _keywords: ClassVar[Mapping[str, Any]] = {}
 
     def __new__(cls, config: Any, *args: Any, **kwargs: Any) -> Any:
-        """Gives uvicorn's own protocol where uvicorn encrypts, and where there is no engine."""
+        """Returns uvicorn's own protocol where uvicorn encrypts, and where there is no engine."""
         if NO_ENGINE or config.is_ssl:
             return uvicorn.own_protocol(config, *args, **kwargs)
         return super().__new__(cls)
@@ -130,7 +130,7 @@ class WebSocketProtocol(asyncio.Protocol):
     # -- what uvicorn calls --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begins behind the request of the transport's protocol before."""
+        """Begins after the request of the transport's protocol before."""
         self.transport = transport  # type: ignore[assignment]
         self.connections.add(self)
 
@@ -246,7 +246,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._answer(status, body, headers)
 
     async def receive(self) -> Message:
-        """Gives the next message."""
+        """Returns the next message."""
         if not self._is_decided:
             if self._decided is None:
                 self._decided = asyncio.Event()
@@ -259,7 +259,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Sends a message, and waits for room."""
         websocket = self.websocket
         if websocket is None:
-            # The handshake was refused behind the application's `accept`.
+            # The handshake was refused after the application's `accept`.
             self._tell_that_client_has_gone()
             return
         if current_websocket() is not websocket:
@@ -339,7 +339,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.connections.discard(self)
 
     def _refusal(self) -> tuple[int, bytes] | None:
-        """Gives the answer to a handshake that the application does not see."""
+        """Returns the answer to a handshake that the application does not see."""
         environment.use()
         self._options = self._current_options()
         largest = conf.Admission.current().max_handshake_size
@@ -413,7 +413,7 @@ class WebSocketProtocol(asyncio.Protocol):
         _log.info('%s - "WebSocket %s" %s', client, target, outcome)
 
     def _scope_of(self, request: bytes) -> dict[str, Any]:
-        """Gives the scope of a request that uvicorn has checked, and written in one way."""
+        """Returns the scope of a request that uvicorn has checked, and written in one way."""
         first, *lines = request.split(b"\r\n\r\n", 1)[0].split(b"\r\n")
         method, target, _ = first.split(b" ")
         self._method = method.decode("ascii")
@@ -445,7 +445,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
 @functools.lru_cache(_NAMES)
 def _one_name(name: bytes) -> bytes:
-    """Gives a header's name in lower case: one object for the scopes of all connections."""
+    """Returns a header's name in lower case: one object for the scopes of all connections."""
     return name.lower()
 
 

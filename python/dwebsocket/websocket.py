@@ -80,7 +80,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
 
     def ping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """
-        Queues a ping behind the messages that wait to be sent, and waits for the client's pong.
+        Queues a ping after the messages that wait to be sent, and waits for the client's pong.
 
         Any thread may call it, also several at once. Browsers answer by themselves. While messages
         that are not taken fill ``WEBSOCKET_RECEIVE_BUFFER``, no pong is read.
@@ -163,7 +163,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
 
     def fileno(self) -> int:
         """
-        Gives a descriptor that is readable while a message or the unread end waits.
+        Returns a descriptor that is readable while a message or the unread end waits.
 
         For ``select``, ``poll``, ``loop.add_reader`` and the hubs of green threads. It is made on
         first use and closed when the view has ended; then this gives -1. Read messages with

@@ -80,7 +80,7 @@ impl Copy {
             for piece in piece.chunks(PIECE_BYTES) {
                 #[expect(unsafe_code, reason = "filled while others have the GIL")]
                 // SAFETY: `start` is where the `bytes` made in `begin` begin, which have the
-                // payload's length: all pieces fit behind the first `done` of them. `self.target`
+                // payload's length: all pieces fit after the first `done` of them. `self.target`
                 // keeps them alive, and no other code has a reference before `finish`, or reads
                 // them.
                 unsafe {

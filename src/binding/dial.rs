@@ -110,7 +110,7 @@ pub(crate) enum Outcome {
     /// The connection, the subprotocol, whether messages are compressed; status, reason and headers
     /// of the answer.
     Opened((PyConnection, Option<String>, bool, (u16, String, Headers))),
-    /// Status, reason and headers of another answer, and what came behind it.
+    /// Status, reason and headers of another answer, and what came after it.
     Answered(((u16, String, Headers), Vec<u8>)),
     /// The kind of failure, and the reason.
     Failed((&'static str, String)),

@@ -16,7 +16,7 @@ pub(super) type Validated = (u16, String, Vec<String>);
 
 /// Validates a request's handshake headers (RFC 6455 section 4.2.1).
 ///
-/// Gives `(101, accept_key, offered_subprotocols)` or `(status, reason, [])`.
+/// Returns `(101, accept_key, offered_subprotocols)` or `(status, reason, [])`.
 #[pyfunction]
 #[pyo3(signature = (
     *, method, http_version, host, content_length, transfer_encoding, upgrade, connection, version,

@@ -12,7 +12,7 @@ use super::loop_hub::LoopHub;
 use crate::engine::{Connection, Watch};
 
 /// A future of asyncio's protocol, without the cost of a future for each message: the [`LoopHub`]
-/// of its loop resumes the task directly, where a future would put it in the queue behind all
+/// of its loop resumes the task directly, where a future would put it in the queue after all
 /// others, and the next sleep uses the same object again. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct MessageFuture {
@@ -96,7 +96,7 @@ impl MessageFuture {
         Ok(())
     }
 
-    /// As [`MessageFuture::arrive`], but behind all that is queued in the loop.
+    /// As [`MessageFuture::arrive`], but after all that is queued in the loop.
     pub(super) fn arrive_later(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::call_soon(this, Stage::Idle)
     }

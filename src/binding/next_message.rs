@@ -25,7 +25,7 @@ use crate::engine::{Connection, Front, Received};
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct NextMessage {
     connection: Arc<Connection>,
-    /// Gives the hub of the running loop, and that loop. With `None` no call waits for a message.
+    /// Returns the hub of the running loop, and that loop. With `None` no call waits for a message.
     find_hub: Option<Py<PyAny>>,
     /// The future of the last sleep, to be used again.
     future: Mutex<Option<Py<MessageFuture>>>,

@@ -27,7 +27,7 @@ impl Takeover {
         Ok(self.0.lock().put_placeholder(server_side)?)
     }
 
-    /// Gives the client's descriptor away; None when that was done before.
+    /// Returns the client's descriptor away; None when that was done before.
     fn take_client(&self) -> Option<RawFd> {
         self.0.lock().take_client().map(IntoRawFd::into_raw_fd)
     }

@@ -129,7 +129,7 @@ fn wait(stack_size: usize, idle: &Mutex<Vec<IdleThread>>) -> Option<Py<PyAny>> {
     next.recv().ok()
 }
 
-/// Calls `function` with a Python thread state that is made for it and deleted behind it.
+/// Calls `function` with a Python thread state that is made for it and deleted after it.
 fn call(function: Py<PyAny>) {
     // Without the interpreter, which is ending then, the reference cannot be released.
     let function = ManuallyDrop::new(function);

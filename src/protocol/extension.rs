@@ -79,7 +79,7 @@ fn trim(value: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// The extensions in `header`, a value in brackets behind the name of its parameter.
+    /// The extensions in `header`, a value in brackets after the name of its parameter.
     fn read(header: &str) -> Option<String> {
         let with_value = |(name, value): (&str, Option<String>)| match value {
             Some(value) => format!("{name}[{value}]"),

@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Takes the digits behind `\u`, and the other half of the pair that they begin.
+    /// Takes the digits after `\u`, and the other half of the pair that they begin.
     fn code_units(&mut self) -> Result<char, Fault> {
         let first = self.code_unit()?;
         let mut units = vec![first];

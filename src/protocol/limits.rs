@@ -18,7 +18,7 @@ impl Default for Limits {
         Self {
             max_message_bytes: 16 * 1024 * 1024,
             max_frame_bytes: u32::MAX,
-            // The public suite sends 4 MiB in fragments of 64 bytes, and an empty one behind them.
+            // The public suite sends 4 MiB in fragments of 64 bytes, and an empty one after them.
             max_fragments: 80_000,
         }
     }

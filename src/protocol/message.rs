@@ -36,7 +36,7 @@ pub enum Event {
     Ping(Bytes),
     /// A pong: the answer to a ping, or unsolicited.
     Pong(Bytes),
-    /// The last event: the peer sends nothing behind it.
+    /// The last event: the peer sends nothing after it.
     Close(CloseFrame),
 }
 
@@ -74,7 +74,7 @@ impl Allowance {
 /// Owns heap only while a message, or a control frame that a read cut in two, is incomplete.
 #[derive(Debug)]
 pub struct Receiver {
-    /// `None` when a close frame or a violation was met; nothing behind it counts.
+    /// `None` when a close frame or a violation was met; nothing after it counts.
     role: Option<Role>,
     limits: Limits,
     /// With permessage-deflate.
@@ -180,7 +180,7 @@ impl Receiver {
         outcome
     }
 
-    /// The buffer into which up to `most` bytes are to be read next: right behind those that a
+    /// The buffer into which up to `most` bytes are to be read next: right after those that a
     /// large message has already, which saves a copy. [`Receiver::next`] takes them before any
     /// input.
     ///
@@ -445,9 +445,9 @@ struct Assembly {
     fragments: u32,
     /// The payload that has arrived, inflated if need be.
     buffer: Vec<u8>,
-    /// How many bytes of `buffer` have been taken in. Those behind them are masked still.
+    /// How many bytes of `buffer` have been taken in. Those after them are masked still.
     settled: usize,
-    /// How many bytes of `buffer` are checked text. At most three bytes behind them belong to a
+    /// How many bytes of `buffer` are checked text. At most three bytes after them belong to a
     /// character that is still arriving.
     checked: usize,
 }
@@ -500,7 +500,7 @@ impl Assembly {
         self.buffer.get_mut(self.settled..).unwrap_or_default()
     }
 
-    /// Gives the message when this `is_end` of it.
+    /// Returns the message when this `is_end` of it.
     fn pop(&mut self, is_end: bool) -> Option<Decoded> {
         let kind = self.kind.filter(|_| is_end)?;
         let payload = mem::take(self).into_payload();

@@ -28,7 +28,7 @@
 //!   only once a sixteenth is there.
 //! * This module answers nothing by itself. Its caller replies to pings, echoes the close and
 //!   turns a [`error::Violation`] into the close frame that ends the connection.
-//! * The end is absorbing: behind a close frame or a violation all input is swallowed.
+//! * The end is absorbing: after a close frame or a violation all input is swallowed.
 //! * One extension is known, [`deflate`]. Without an agreement on it, [`message::Receiver`] has no
 //!   inflater, and RSV1 is a violation like the other reserved bits.
 //!

@@ -40,7 +40,7 @@ pub(super) fn close(frame: &CloseFrame) -> Vec<u8> {
     format!("{CLOSE}{}}}\n", event_stream::closed(frame)).into_bytes()
 }
 
-/// Whether an event is that of [`close`], behind which none follows.
+/// Whether an event is that of [`close`], after which none follows.
 pub fn is_close(event: &[u8]) -> bool {
     event.starts_with(CLOSE.as_bytes())
 }

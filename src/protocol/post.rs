@@ -155,7 +155,7 @@ impl Messages {
     }
 }
 
-/// Gives the payload of a close. A reason goes with a code only.
+/// Returns the payload of a close. A reason goes with a code only.
 fn close(reader: &mut Reader<'_>) -> Result<Vec<u8>, Refusal> {
     let mut code = None;
     let mut reason = None;

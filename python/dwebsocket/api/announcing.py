@@ -92,7 +92,7 @@ class AnnouncingConnection:
 
 
 def announced(connection: Connection, websocket: HasRequest) -> Connection:
-    """Gives ``connection``, or one that announces its messages if the signal has receivers."""
+    """Returns ``connection``, or one that announces its messages if the signal has receivers."""
     if not signals.websocket_message.receivers:
         return connection
     return cast("Connection", AnnouncingConnection(connection, websocket))

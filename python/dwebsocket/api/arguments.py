@@ -26,7 +26,7 @@ _OWN_BYTES = _OWN.encode()
 
 
 def as_bytes(message: Any) -> bytes:
-    """Gives a message that is no text; raises TypeError if it is none at all."""
+    """Returns a message that is no text; raises TypeError if it is none at all."""
     if isinstance(message, bytes):
         return message
     if isinstance(message, (bytearray, memoryview)):
@@ -36,25 +36,25 @@ def as_bytes(message: Any) -> bytes:
 
 
 def as_text(message: Any) -> Frame:
-    """Gives the frame of a text message; raises as :func:`as_bytes`."""
+    """Returns the frame of a text message; raises as :func:`as_bytes`."""
     return apart(message if isinstance(message, str) else as_bytes(message)), False
 
 
 def as_binary(message: Any) -> Frame:
-    """Gives the frame of a binary message; raises as :func:`as_bytes`, for ``str`` too."""
+    """Returns the frame of a binary message; raises as :func:`as_bytes`, for ``str`` too."""
     if isinstance(message, str):
         raise TypeError("this takes bytes, not str: encode it, or use send_text()")
     return as_bytes(message), True
 
 
 def as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
-    """Gives the frame of ``data`` as JSON; raises TypeError if JSON cannot represent it."""
+    """Returns the frame of ``data`` as JSON; raises TypeError if JSON cannot represent it."""
     return apart(json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs})), False
 
 
 def apart(text: Any) -> Any:
     """
-    Gives a text that no client takes for a message of dwebsocket itself; others as they are.
+    Returns a text that no client takes for a message of dwebsocket itself; others as they are.
 
     It may be what a member of a group has sent, and is relayed. The blank changes no JSON.
     """

@@ -215,7 +215,7 @@ class Base:
             leave()
 
     def _release_permit(self) -> None:
-        """Releases the view's hold on its permit: no view runs behind this any more."""
+        """Releases the view's hold on its permit: no view runs after this any more."""
         permit, self._permit = self._permit, None
         if permit is not None:
             permit.release()
@@ -262,7 +262,7 @@ class Base:
         return None if self._callers is None else self._callers.get(self._waiter.caller())
 
     def _caller(self, key: object | None = None) -> Caller:
-        """Gives the :class:`Caller` of this thread (green thread, task), or of ``key``."""
+        """Returns the :class:`Caller` of this thread (green thread, task), or of ``key``."""
         callers = self._callers
         if callers is None:
             # If two threads race, the first one's object stays.

@@ -123,7 +123,7 @@ class CallbackThread:
         return has_gone
 
     def _start(self) -> _core.Hub:
-        """Gives the hub of the running thread. To be called under the lock."""
+        """Returns the hub of the running thread. To be called under the lock."""
         if self._hub is None:
             hub, gone = _core.Hub(), unpatched.lock()
             gone.acquire()

@@ -117,7 +117,7 @@ class CloseCallbacks:
         return self._connection is not None and self._connection.end() is not None
 
     def done(self) -> Future[None]:
-        """Gives a future that is done when all of them have run."""
+        """Returns a future that is done when all of them have run."""
         future: Future[None] = unpatched.future()
         with self._lock:
             if self._waiting or self._is_running:
@@ -221,7 +221,7 @@ def _settled(callback: _Callback) -> Any:
 
 
 def pending() -> list[Future[None]]:
-    """Gives :meth:`CloseCallbacks.done` of connections that have ended, as long as it is not."""
+    """Returns :meth:`CloseCallbacks.done` of connections that have ended, as long as it is not."""
     return [callbacks.done() for callbacks in list(_unfinished) if callbacks.is_due]
 
 

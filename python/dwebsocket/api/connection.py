@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def refused_code(code: int) -> ValueError:
-    """Gives the error of a close code that must not be sent (RFC 6455 section 7.4)."""
+    """Returns the error of a close code that must not be sent (RFC 6455 section 7.4)."""
     return ValueError(f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999")
 
 
@@ -34,7 +34,7 @@ class Connection(Protocol):
         """As :attr:`dwebsocket._core.Connection.id`."""
 
     def as_member(self) -> _core.Connection | _core.Mailbox | None:
-        """Gives the member that this is in groups; None for one that was never opened."""
+        """Returns the member that this is in groups; None for one that was never opened."""
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.pop`."""

@@ -133,7 +133,7 @@ class Decision(Generic[EventT]):
 
     def take_outcome(self) -> Outcome:
         """
-        Gives the outcome, once, and drops it here.
+        Returns the outcome, once, and drops it here.
 
         An exception in it refers to frames that refer to this object: kept, both would form a
         reference cycle.

@@ -159,7 +159,7 @@ class Ending(Base):
         Waits until the connection has ended, and takes no message meanwhile.
 
         When messages that are not taken fill ``WEBSOCKET_RECEIVE_BUFFER``, the engine stops
-        reading, and the client waits. A close behind them is seen when they are taken.
+        reading, and the client waits. A close after them is seen when they are taken.
 
         Args:
             timeout: Seconds. None waits while the connection lives, 0 only looks.

@@ -380,7 +380,7 @@ async def _tick_in_loop(
 
 def _next(due: float, seconds: float) -> float:
     """
-    Gives the time of the next call after the one at ``due``.
+    Returns the time of the next call after the one at ``due``.
 
     All times are whole multiples of ``seconds`` apart, so that nothing drifts. Those that passed
     during a long call are skipped.

@@ -20,72 +20,72 @@ class NeverOpened:
     id = 0
 
     def as_member(self) -> None:
-        """Gives None: this belongs to no group."""
+        """Returns None: this belongs to no group."""
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
-        """Gives None: no message can come."""
+        """Returns None: no message can come."""
         return None
 
     def owes_a_pause(self) -> bool:
-        """Gives False: there is no message."""
+        """Returns False: there is no message."""
         return False
 
     async def next_now(self) -> Message | None:
-        """Gives None: no message can come."""
+        """Returns None: no message can come."""
         return None
 
     def is_slow_to_send(self, message: Message, /) -> bool:
-        """Gives False: nothing is sent."""
+        """Returns False: nothing is sent."""
         return False
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        """Gives None at once: no message can come."""
+        """Returns None at once: no message can come."""
         return None
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """Gives None at once: no message can come."""
+        """Returns None at once: no message can come."""
         return None
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
-        """Gives False: nothing can be sent."""
+        """Returns False: nothing can be sent."""
         return False
 
     def send(
         self, message: Message, *, binary: bool | None = None, timeout: float | None = None
     ) -> bool:
-        """Gives False: nothing can be sent."""
+        """Returns False: nothing can be sent."""
         return False
 
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
-        """Gives False: nothing can be sent."""
+        """Returns False: nothing can be sent."""
         return False
 
     def send_beyond(self, message: Message, *, binary: bool | None = None) -> bool | None:
-        """Gives False: nothing can be sent."""
+        """Returns False: nothing can be sent."""
         return False
 
     def has_room(self) -> bool:
-        """Gives True: nothing waits."""
+        """Returns True: nothing waits."""
         return True
 
     def close(self, code: int, reason: str) -> bool:
-        """Gives False: it is closed already."""
+        """Returns False: it is closed already."""
         return False
 
     def half_close(self, code: int, reason: str) -> bool:
-        """Gives False: it is closed already."""
+        """Returns False: it is closed already."""
         return False
 
     def waiting(self) -> tuple[int, bool]:
-        """Gives no messages, and the end."""
+        """Returns no messages, and the end."""
         return 0, True
 
     def end(self) -> tuple[int, str, By] | None:
-        """Gives 1006, as for a client that vanished: there was no close frame."""
+        """Returns 1006, as for a client that vanished: there was no close frame."""
         return 1006, "the WebSocket was never opened", "lost"
 
     def messages(self) -> tuple[int, int]:
-        """Gives no messages, in either direction."""
+        """Returns no messages, in either direction."""
         return 0, 0
 
     def traffic(self) -> tuple[int, int, int, int, int, int, int]:
@@ -93,11 +93,11 @@ class NeverOpened:
         return 0, 0, 0, 0, 0, 0, 0
 
     def ended_for(self) -> float | None:
-        """Gives infinity: it was never open."""
+        """Returns infinity: it was never open."""
         return math.inf
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """Gives an awaitable that raises ``StopAsyncIteration``."""
+        """Returns an awaitable that raises ``StopAsyncIteration``."""
         return Again(self._no_message)
 
     async def _no_message(self) -> Message:
@@ -111,7 +111,7 @@ class NeverOpened:
         """Returns at once: the end has come."""
 
     def descriptor(self) -> int | None:
-        """Gives None: there is nothing to select on."""
+        """Returns None: there is nothing to select on."""
         return None
 
     def mark_end_read(self) -> None:
@@ -124,11 +124,11 @@ class NeverOpened:
         """Does nothing: there are no messages to drop."""
 
     def ping(self, payload: bytes) -> bool:
-        """Gives False: nothing can be sent."""
+        """Returns False: nothing can be sent."""
         return False
 
     def pong(self, payload: bytes) -> bool:
-        """Gives False: nothing can be sent."""
+        """Returns False: nothing can be sent."""
         return False
 
     @property
@@ -140,7 +140,7 @@ class NeverOpened:
         """Does nothing."""
 
     def begin_ping(self) -> _core.Ping | None:
-        """Gives None: nothing can be sent."""
+        """Returns None: nothing can be sent."""
         return None
 
     def watch_pings(self, hub: _core.Hub, token: int) -> None:
@@ -151,14 +151,14 @@ class NeverOpened:
         """Does nothing: no watch is kept."""
 
     def await_end(self, timeout: float | None) -> bool:
-        """Gives True at once: the end has come."""
+        """Returns True at once: the end has come."""
         return True
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Does nothing: the end has come, so no caller waits."""
 
     def listen(self, hub: _core.Hub, token: int, /) -> bool:
-        """Gives False: the end can be taken now."""
+        """Returns False: the end can be taken now."""
         return False
 
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:

@@ -106,7 +106,7 @@ class WebSocketProtocol13:
     @classmethod
     def select_subprotocol(cls, subprotocols: Sequence[str]) -> str | None:
         """
-        Gives the subprotocol to agree on, one of those that the client offers.
+        Returns the subprotocol to agree on, one of those that the client offers.
 
         Made to be overridden. None leaves it to ``WEBSOCKET_SUBPROTOCOLS``.
         """
@@ -114,7 +114,7 @@ class WebSocketProtocol13:
 
     @classmethod
     def compute_accept_value(cls, key: bytes) -> bytes:
-        """Gives the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
+        """Returns the ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
         return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
     def accept_connection(self) -> None:

@@ -246,7 +246,7 @@ class Receiving(Base):
 
     def messages(self) -> Messages:
         """
-        Gives the messages until the close, for ``for`` and ``async for`` alike.
+        Returns the messages until the close, for ``for`` and ``async for`` alike.
 
         Text is ``str``, binary is ``bytes``, whatever ``WEBSOCKET_TEXT_TYPE`` says, and no None
         follows. ``async for message in websocket`` is the same as over this.
@@ -440,7 +440,7 @@ class _Messages:
         return self._next
 
     async def _noted(self) -> Message:
-        """Gives the next message to a caller that is to be told of the end."""
+        """Returns the next message to a caller that is to be told of the end."""
         self._websocket._note_receiving()
         try:
             return await self._next

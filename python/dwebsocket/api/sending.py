@@ -47,7 +47,7 @@ _sends_to: ContextVar[tuple[int, ref[Sending] | ref[_Many] | None]] = ContextVar
 
 
 def _known_target() -> ref[Sending] | ref[_Many] | None:
-    """Gives what is noted of this thread."""
+    """Returns what is noted of this thread."""
     thread, target = _sends_to.get()
     return target if thread == get_ident() else None
 
@@ -145,7 +145,7 @@ class Sending(Base):
 
         It waits for room only in the connection's own view and its tasks; elsewhere, a message
         without room closes the client with 1013. A large message is compressed on another thread,
-        and later messages of tasks stay behind it.
+        and later messages of tasks stay after it.
 
         Raises:
             ConnectionClosed, SendTimeout, TypeError: As :meth:`send`.
@@ -354,7 +354,7 @@ class Sending(Base):
         """
         As :meth:`send`, but never waits: without room the message waits beyond the buffer's size.
 
-        Gives False then: no more is to be sent before :meth:`_await_rest`.
+        Returns False then: no more is to be sent before :meth:`_await_rest`.
         """
         message = self._apart(message)
         if self._post(message):
@@ -364,7 +364,7 @@ class Sending(Base):
         return connection.send_beyond(message, binary=binary) is not None
 
     async def _await_rest(self) -> None:
-        """Waits for room behind :meth:`_send_beyond`, and closes a client that makes none."""
+        """Waits for room after :meth:`_send_beyond`, and closes a client that makes none."""
         connection = self._connection or self._engine
         deadline: float | None = None
         try:
@@ -396,7 +396,7 @@ class Sending(Base):
         """
         Notes that this caller cannot send any more.
 
-        Gives the seconds that it has to sleep, if at all, and whether to raise an exception.
+        Returns the seconds that it has to sleep, if at all, and whether to raise an exception.
         """
         caller = self._caller()
         own = current_websocket() is self

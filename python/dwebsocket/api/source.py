@@ -72,7 +72,7 @@ class Source:
         return self._is_stream and not isinstance(self._stream, io.TextIOBase)
 
     def items(self) -> Iterator[Any]:
-        """Gives each item until the source ends or is interrupted. A stream's are bytes."""
+        """Returns each item until the source ends or is interrupted. A stream's are bytes."""
         # Text is read by lines: a selector does not see what has been decoded already.
         return self._chunks() if self.is_stream else iter(self._stream)
 
@@ -151,7 +151,7 @@ class Source:
             raise
 
     def _buffered(self) -> bytes:
-        """Gives the bytes that the source's own buffered reader has read ahead."""
+        """Returns the bytes that the source's own buffered reader has read ahead."""
         stream = self._stream
         if not isinstance(stream, io.BufferedReader):
             return b""
@@ -185,7 +185,7 @@ def _descriptor(stream: Any) -> int:
 
 
 def whole_characters(chunks: Iterator[Any]) -> Iterator[Any]:
-    """Gives ``chunks``, cut between characters where they are bytes of UTF-8."""
+    """Returns ``chunks``, cut between characters where they are bytes of UTF-8."""
     rest = b""
     for chunk in chunks:
         if not isinstance(chunk, bytes):
@@ -201,7 +201,7 @@ def whole_characters(chunks: Iterator[Any]) -> Iterator[Any]:
 
 
 def _incomplete(data: bytes) -> int:
-    """Gives the number of bytes at the end that begin a character of UTF-8."""
+    """Returns the number of bytes at the end that begin a character of UTF-8."""
     tail = data[-3:]
     decoder = codecs.getincrementaldecoder("utf-8")()
     for length in range(len(tail), 0, -1):

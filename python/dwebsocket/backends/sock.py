@@ -28,7 +28,7 @@ class SocketWarp:
 
     def fileno(self) -> int:
         """
-        Gives the descriptor, which stays the server's.
+        Returns the descriptor, which stays the server's.
 
         Raises:
             UnsupportedServer: The server does not give it away.

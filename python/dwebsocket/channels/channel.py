@@ -71,7 +71,7 @@ class Channel:
         return before - len(self.entries)
 
     def next_sleeper(self, here: asyncio.AbstractEventLoop | None) -> Sleeper | None:
-        """Gives the task that has waited longest, and forgets it. ``here``: the running loop."""
+        """Returns the task that has waited longest, and forgets it. ``here``: the running loop."""
         while self.sleepers:
             sleeper = self.sleepers.popleft()
             if sleeper.done():

@@ -11,12 +11,12 @@ from dwebsocket.compat.msgpack import pack, unpack
 
 
 def packed(word: str, *arguments: Any) -> bytes:
-    """Gives a frame."""
+    """Returns a frame."""
     return pack([word, time.time(), *arguments])
 
 
 def read(frame: str | bytes) -> tuple[str, float, list[Any]] | None:
-    """Gives the word, its time and the arguments of a frame; None for other bytes."""
+    """Returns the word, its time and the arguments of a frame; None for other bytes."""
     try:
         found = unpack(frame) if isinstance(frame, bytes) else None
     except ValueError:

@@ -99,7 +99,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
 
     async def receive(self, channel: str) -> Message:
         """
-        Gives the next message of a channel, waiting for it.
+        Returns the next message of a channel, waiting for it.
 
         Several tasks may wait for one channel: each message goes to one of them. A task that is
         cancelled takes none.
@@ -126,7 +126,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """
-        Gives the name of a new channel of this process.
+        Returns the name of a new channel of this process.
 
         Raises:
             GroupUnavailable: The backend cannot be reached when the layer is first used.
@@ -237,7 +237,7 @@ class _Encoder(DjangoJSONEncoder):
     """Bytes as base64: JSON has none."""
 
     def default(self, value: Any) -> Any:
-        """Gives what JSON can represent."""
+        """Returns what JSON can represent."""
         if isinstance(value, bytes):
             return base64.b64encode(value).decode()
         return super().default(value)

@@ -93,7 +93,7 @@ class Memberships:
                 each.end()
 
     def names(self) -> list[str]:
-        """Gives the names with subscriptions."""
+        """Returns the names with subscriptions."""
         with self._lock:
             return list(self._all)
 

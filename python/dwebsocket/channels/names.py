@@ -10,21 +10,21 @@ EVERYONE = f"{_OWN}.all"
 
 
 def inbox(node: str) -> str:
-    """Gives the group whose only member is the process with the id ``node``."""
+    """Returns the group whose only member is the process with the id ``node``."""
     return f"{_OWN}.inbox.{node}"
 
 
 def group(name: str) -> str:
-    """Gives the group of the processes that have channels in a group of Channels'."""
+    """Returns the group of the processes that have channels in a group of Channels'."""
     return f"{_OWN}.group.{name}"
 
 
 def meeting(channel: str) -> str:
-    """Gives the group of the processes that send to a normal channel, or receive from it."""
+    """Returns the group of the processes that send to a normal channel, or receive from it."""
     return f"{_OWN}.channel.{channel}"
 
 
 def node_of(channel: str) -> str | None:
-    """Gives the id of the process that receives from a channel; None for a normal channel."""
+    """Returns the id of the process that receives from a channel; None for a normal channel."""
     head, mark, _ = channel.partition("!")
     return head.rpartition(".")[2] if mark else None

@@ -513,7 +513,7 @@ class _Answers:
 
 
 def _event_of(message: str | bytes) -> bytes:
-    """Gives what consumers get for a message to ``dwebsocket.group()``."""
+    """Returns what consumers get for a message to ``dwebsocket.group()``."""
     kind = "text" if isinstance(message, str) else "bytes"
     return pack({"type": "group.message", kind: message})
 

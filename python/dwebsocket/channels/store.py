@@ -138,7 +138,7 @@ class Store:
             return (channel := self._channels.get(name)) is not None and channel.is_read
 
     def held(self) -> dict[str, int]:
-        """Gives the normal channels with messages that wait, and how many these are."""
+        """Returns the normal channels with messages that wait, and how many these are."""
         with self._lock:
             return {
                 channel.name: len(channel.entries)
@@ -334,8 +334,8 @@ class Store:
         """
         Forgets unused channels and groups, now and then.
 
-        Gives the groups that have ended, and the normal channels that were forgotten; None while it
-        is too early to look.
+        Returns the groups that have ended, and the normal channels that were forgotten; None while
+        it is too early to look.
         """
         now = clock.now()
         if now < self._tidy_at:

@@ -90,7 +90,7 @@ class Address:
 
 
 def basic(user: str | None, password: str | None) -> str | None:
-    """Gives the value of a header by which a user and password are sent; None without a user."""
+    """Returns the value of a header by which a user and password are sent; None without a user."""
     if user is None:
         return None
     pair = f"{unquote(user)}:{unquote(password or '')}"
@@ -98,7 +98,7 @@ def basic(user: str | None, password: str | None) -> str | None:
 
 
 def shown(url: str) -> str:
-    """Gives a URL for texts: without its user and password."""
+    """Returns a URL for texts: without its user and password."""
     start, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{start}{separator}{authority.rpartition('@')[2]}{slash}{path}"

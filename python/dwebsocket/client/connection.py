@@ -43,7 +43,7 @@ _NORMAL, _GOING_AWAY = 1000, 1001
 
 
 def _waiter() -> Waiter:
-    """Gives the waiter for threads of this process, which may be green."""
+    """Returns the waiter for threads of this process, which may be green."""
     for library, hubs in (("gevent", "gevent.hub"), ("eventlet", "eventlet.hubs")):
         if hubs in sys.modules:
             try:
@@ -183,11 +183,11 @@ class ClientConnection:
         return parsed(await self.areceive(timeout), kwargs)
 
     def __aiter__(self) -> ClientConnection:
-        """Gives each message in ``async for``, until the connection has ended."""
+        """Returns each message in ``async for``, until the connection has ended."""
         return self
 
     def __anext__(self) -> Awaitable[Message]:
-        """Gives what the next message is awaited by."""
+        """Returns what the next message is awaited by."""
         # Not a coroutine function: the caller itself awaits what this returns.
         return self._next
 

@@ -82,7 +82,7 @@ class Opening:
         self._entered: list[ClientConnection] = []
 
     def __await__(self) -> Generator[Any, None, ClientConnection]:
-        """Gives the open connection."""
+        """Returns the open connection."""
         return open_soon(self._target).__await__()
 
     async def __aenter__(self) -> ClientConnection:
@@ -94,7 +94,7 @@ class Opening:
         self._entered.pop().close()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """Yields each message until the connection has ended, and closes it behind the last."""
+        """Yields each message until the connection has ended, and closes it after the last."""
         async with self as connection:
             async for message in connection:
                 yield message
@@ -107,7 +107,7 @@ def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.sock
     Blocks, also in an event loop.
 
     Returns:
-        The answer, which nothing has validated; what came behind it, such as its body; and the
+        The answer, which nothing has validated; what came after it, such as its body; and the
         socket, if it is a 101.
 
     Raises:

@@ -155,13 +155,13 @@ class Target:
         self._made_once = None if self._functions else made
 
     def __str__(self) -> str:
-        """Gives the URL for logs, without its secrets."""
+        """Returns the URL for logs, without its secrets."""
         url = self._given["url"]
         return shown(url).partition("?")[0] if isinstance(url, str) else repr(url)
 
     def now(self) -> tuple[str, Dialer]:
         """
-        Gives the URL and the dialer for one attempt.
+        Returns the URL and the dialer for one attempt.
 
         Raises:
             TypeError, ValueError: A function has given something invalid, or is async.
@@ -279,7 +279,7 @@ def _settings(options: ConnectOptions) -> _core.Settings:
 
 
 def _tls(options: ConnectOptions, *, is_used: bool) -> _core.Tls | None:
-    """Gives the settings of TLS. Where none is used they are checked, but no file is read."""
+    """Returns the settings of TLS. Where none is used they are checked, but no file is read."""
     is_unverified = not _flag("verify", options["verify"])
     authorities = _path("ca_file", options["ca_file"])
     files = _pair_of_paths("client_cert", options["client_cert"])

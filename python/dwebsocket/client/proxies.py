@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def find(address: Address, proxy: object) -> Proxy | None:
     """
-    Gives the proxy for a server; None to connect directly.
+    Returns the proxy for a server; None to connect directly.
 
     Args:
         address: The server's.

@@ -36,7 +36,7 @@ class Backoff:
         self._next = _FIRST_S
 
     def pause(self, *, at_least: float = 0.0) -> float:
-        """Gives the seconds to sleep before the next attempt."""
+        """Returns the seconds to sleep before the next attempt."""
         pause = random.uniform(0, self._next)  # noqa: S311
         self._next = min(2 * self._next, _LONGEST_S)
         return max(pause, min(at_least, _LONGEST_S))
@@ -48,7 +48,7 @@ class Backoff:
 
 
 def _pause_after(failure: OSError, backoff: Backoff, target: Target) -> float:
-    """Gives the seconds to sleep after a failure; raises it when it will not pass."""
+    """Returns the seconds to sleep after a failure; raises it when it will not pass."""
     at_least = 0.0
     if isinstance(failure, HandshakeRefused):
         if failure.status not in _PASSING:

@@ -128,7 +128,7 @@ async def request_context() -> AsyncIterator[None]:
 
 
 def current_context() -> ThreadSensitiveContext | None:
-    """Gives the context of this task, as :func:`use_context`."""
+    """Returns the context of this task, as :func:`use_context`."""
     variable: Any = getattr(SyncToAsync, "thread_sensitive_context", None)
     found: ThreadSensitiveContext | None = None if variable is None else variable.get(None)
     return found
@@ -138,7 +138,8 @@ def sync_call(
     call: SyncToAsync[Any, Any], context: Context, tasks: list[asyncio.Task[Any]], *args: Any
 ) -> Callable[..., Any]:
     """
-    Gives a function for other threads: it does what awaiting ``call(*args, …)`` in this loop does.
+    Returns a function for other threads: it does what awaiting ``call(*args, …)`` in this loop
+    does.
 
     In ``context``, which keeps what is set. ``tasks`` has the tasks of ``async_to_sync`` in it.
 
@@ -167,7 +168,7 @@ def _own_all(context: Context) -> None:
 
 def coroutine_function_of(function: object) -> object:
     """
-    Gives the coroutine function behind ``async_to_sync(…)``, None for anything else.
+    Returns the coroutine function behind ``async_to_sync(…)``, None for anything else.
 
     ``AsyncToSync.awaitable``, in all these versions. Where it is missing: None, and the function is
     called as it is.

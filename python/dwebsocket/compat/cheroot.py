@@ -7,7 +7,7 @@ from typing import Any
 
 def reader_of(body: Any) -> Any:
     """
-    Gives the lowest layer of a body, the one buffered reader on the client's socket.
+    Returns the lowest layer of a body, the one buffered reader on the client's socket.
 
     ``rfile`` of ``SizeCheckWrapper``, ``KnownLengthRFile`` and ``ChunkedRFile``. Where
     it is missing the layer that lacks it is given, below which there is no socket: the server's

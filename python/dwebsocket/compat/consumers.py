@@ -19,7 +19,7 @@ _CHANNELS_OWN = "channels_own"
 
 def sync_consumer_of(application: object) -> Any:
     """
-    Gives the class of a sync consumer of which ``as_asgi()`` has made ``application``, else None.
+    Returns the class of a sync consumer of which ``as_asgi()`` has made ``application``, else None.
 
     ``consumer_class`` of the application, in all these versions. Where it is missing: None, and the
     application is one like any other. Imports nothing.
@@ -77,7 +77,9 @@ def exchange(
 
 
 def channels_dispatch_of(dispatch: object) -> Any:
-    """Gives Channels' own one behind a consumer's ``dispatch``; None when it was not exchanged."""
+    """
+    Returns Channels' own one behind a consumer's ``dispatch``; None when it was not exchanged.
+    """
     return getattr(getattr(dispatch, "__func__", None), _CHANNELS_OWN, None)
 
 
@@ -92,7 +94,7 @@ def _exchanged(own: Any, ours: Callable[..., Any]) -> Callable[..., Any]:
 
 def by_type(router: object) -> Mapping[str, Any] | None:
     """
-    Gives the applications of a ``ProtocolTypeRouter``, by the type of the scope.
+    Returns the applications of a ``ProtocolTypeRouter``, by the type of the scope.
 
     ``application_mapping``, in all these versions. Where it is missing: None, and the router is an
     application like any other.

@@ -33,7 +33,7 @@ class DaphneConnection(ServedConnection):
 
     @classmethod
     def find(cls, send: Any) -> DaphneConnection | None:
-        """Gives the connection behind an application's ``send``; None on other servers."""
+        """Returns the connection behind an application's ``send``; None on other servers."""
         protocol = next(iter(getattr(send, "args", None) or ()), None)
         is_found = type(protocol).__module__ == "daphne.ws_protocol"
         # A transport with TLS has no methods of a descriptor's own.
@@ -68,7 +68,7 @@ class DaphneConnection(ServedConnection):
         self.transport.startReading()
 
     def take_early(self) -> bytes:
-        """Those that autobahn has behind the request, and those that the HTTP channel has."""
+        """Those that autobahn has after the request, and those that the HTTP channel has."""
         protocol = self._protocol
         early: bytes = protocol.data
         protocol.data = b""

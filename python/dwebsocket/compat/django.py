@@ -62,7 +62,7 @@ def is_in_command() -> bool:
 
 def settings_source() -> object:
     """
-    Gives the object that ``django.conf.settings`` gets its values from, read if need be.
+    Returns the object that ``django.conf.settings`` gets its values from, read if need be.
 
     ``LazySettings._wrapped``, in every version so far: ``override_settings`` and its kind put
     another object there and restore the old one. Where it is missing: a new object each time, so
@@ -121,7 +121,7 @@ def on_file_changed(receiver: Callable[..., None]) -> None:
 
 def headers_of(response: HttpResponseBase) -> Iterable[tuple[str, str]]:
     """
-    Gives the headers of a response with the names as they were written.
+    Returns the headers of a response with the names as they were written.
 
     ``ResponseHeaders._store``, since 3.2. Where it is missing: ``items()``, which takes eight times
     as long.
@@ -156,7 +156,7 @@ def is_same_domain(host: str, pattern: str) -> bool:
 
 def host_of(netloc: str) -> str:
     """
-    Gives the host of ``host:port``, in small letters, and empty when it is none.
+    Returns the host of ``host:port``, in small letters, and empty when it is none.
 
     ``django.http.request.split_domain_port``, since 1.4. Where it is missing, the text before the
     last colon is taken for the host.
@@ -207,7 +207,7 @@ def is_looked_up_in_session(user: object) -> bool:
 
 def parts_of_route(match: object) -> tuple[str, ...]:
     """
-    Gives the names of the attributes of ``match`` that depend on its route alone.
+    Returns the names of the attributes of ``match`` that depend on its route alone.
 
     ``ResolverMatch`` documents some of them; those that are missing are left out.
     """
@@ -216,7 +216,7 @@ def parts_of_route(match: object) -> tuple[str, ...]:
 
 def limited_readers(body: object) -> tuple[object, object]:
     """
-    Gives two candidates for the reader below the body of a request to runserver.
+    Returns two candidates for the reader below the body of a request to runserver.
 
     ``LimitedStream.stream``, up to 4.2, and ``LimitedStream._read``, its method, since 5.0. Where
     both are missing there is none, and the handshake is refused.
@@ -237,7 +237,7 @@ def is_from_test_client(environ: dict[str, Any]) -> bool:
 
 def hidden_variables() -> tuple[str, ...] | None:
     """
-    Gives the local variables that ``sensitive_variables`` around the caller hides; empty for all.
+    Returns the local variables that ``sensitive_variables`` around the caller hides; empty for all.
 
     Its ``sensitive_variables_wrapper`` has them, in every version so far, and error reports find it
     by this name on the stack. Where it is missing: None, as without the decorator.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def same_user(request: HttpRequest, user: Any) -> Any:
     """
-    Gives the user that decorators see, sync ones (``request.user``) and async ones (``auser()``).
+    Returns the user that decorators see, sync ones (``request.user``) and async ones (``auser()``).
 
     Each of the two caches its user in an attribute of its own, and a sign-out may come between two
     lookups: ``request._cached_user``, in every version so far, and ``_acached_user``, since 5.0.
@@ -38,7 +38,7 @@ def same_user(request: HttpRequest, user: Any) -> Any:
 
 def loaded(session: object) -> Mapping[str, Any]:
     """
-    Gives the data of a session that was read before; empty if it was not.
+    Returns the data of a session that was read before; empty if it was not.
 
     ``SessionBase._session_cache``, in every version so far. Where it is missing the result is
     empty, and later checks cover the user only, not the session.
@@ -49,7 +49,7 @@ def loaded(session: object) -> Mapping[str, Any]:
 
 def data_of(session: object) -> dict[str, Any] | None:
     """
-    Gives a session's current data; None when nothing was loaded, or where it is not accessible.
+    Returns a session's current data; None when nothing was loaded, or where it is not accessible.
 
     ``SessionBase._session_cache``, in every version so far. Where it is missing nothing of the
     session is merged: the last save counts.

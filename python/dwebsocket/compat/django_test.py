@@ -36,7 +36,7 @@ _handler: Any = connections
 
 def connection_store() -> Any:
     """
-    Gives the object that has each thread's connections as attributes, by their aliases.
+    Returns the object that has each thread's connections as attributes, by their aliases.
 
     ``django.db.connections._connections``, since 3.2.
 

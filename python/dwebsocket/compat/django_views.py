@@ -16,20 +16,20 @@ _NAMES = 256
 
 
 def class_based(view: Callable[..., Any]) -> Any:
-    """Gives the class behind what ``as_view()`` gives, or behind a decorated ``dispatch``."""
+    """Returns the class behind what ``as_view()`` gives, or behind a decorated ``dispatch``."""
     # Django's name, and that of Django REST framework.
     return getattr(view, "view_class", None) or getattr(view, "cls", None) or class_of(view)
 
 
 def class_of(view: Callable[..., Any]) -> type | None:
-    """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
+    """Returns the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
     # `method_decorator` wraps the bound method into a partial.
     instance = getattr(getattr(view, "func", view), "__self__", None)
     return type(instance) if hasattr(instance, "dispatch") else None
 
 
 def name_of(view: Callable[..., Any]) -> str:
-    """Gives a view's name for its thread and for messages: module and qualified name."""
+    """Returns a view's name for its thread and for messages: module and qualified name."""
     named = getattr(view, "view_class", None) or class_of(view) or inspect.unwrap(view)
     named = getattr(named, "func", named)
     name = getattr(named, "__qualname__", type(named).__name__)

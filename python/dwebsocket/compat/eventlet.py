@@ -16,7 +16,7 @@ BODY, _HANDLERS = "eventlet.input", "eventlet.set_idle"
 
 def hub_getter() -> Callable[[], Any]:
     """
-    Gives a function that returns this thread's hub, or None; it never makes a hub.
+    Returns a function that returns this thread's hub, or None; it never makes a hub.
 
     ``eventlet.hubs._threadlocal.hub``, in all these versions. Imports eventlet.
 
@@ -42,7 +42,8 @@ def is_in_green_thread() -> bool:
 
 def green_select() -> Callable[[int, float], object] | None:
     """
-    Gives a function by which a green thread waits for a readable descriptor, some seconds at most.
+    Returns a function by which a green thread waits for a readable descriptor, some seconds at
+    most.
 
     None outside green threads of eventlet. Imports nothing that is not there.
     """
@@ -55,7 +56,7 @@ def green_select() -> Callable[[int, float], object] | None:
 
 def protocol(environ: dict[str, Any]) -> str | None:
     """
-    Gives the HTTP version of a client of ``eventlet.wsgi``; None for other servers.
+    Returns the HTTP version of a client of ``eventlet.wsgi``; None for other servers.
 
     The environ always has HTTP/1.0. Only the server's handler has the actual version
     (``HttpProtocol.request_version``), and the handler is reached only by the closure of a function
@@ -71,7 +72,7 @@ def protocol(environ: dict[str, Any]) -> str | None:
 
 def reader_of(body: Any) -> Any:
     """
-    Gives the buffered reader below a request's body.
+    Returns the buffered reader below a request's body.
 
     ``Input.rfile``, in all these versions.
 
@@ -85,7 +86,7 @@ def reader_of(body: Any) -> Any:
 
 def system_selector() -> selectors.BaseSelector:
     """
-    Gives a selector that blocks a thread of the system, although ``selectors`` is patched.
+    Returns a selector that blocks a thread of the system, although ``selectors`` is patched.
 
     ``eventlet.patcher.inject``, in all these versions: it imports ``selectors`` anew, with the
     original ``select``. The patched module has no such selectors any more.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def hub_getter() -> Callable[[], Any]:
     """
-    Gives the function that returns this thread's hub, or None; it never makes a hub.
+    Returns the function that returns this thread's hub, or None; it never makes a hub.
 
     ``gevent._hub_local.get_hub_if_exists``, in all these versions; a function in C, because it is
     called for each message. Imports gevent.
@@ -72,7 +72,7 @@ def spawn_at_home(target: Callable[[], object]) -> bool:
 
 
 def _hub_of_code() -> Any:
-    """Gives the hub that serves connections; before the first one that of the main thread."""
+    """Returns the hub that serves connections; before the first one that of the main thread."""
     if _home is not None:
         return _home
     hub = hub_getter()()
@@ -99,7 +99,7 @@ def wait_for_reading(descriptor: int, timeout: float | None) -> None:
 
 
 def exit_of_greenlets() -> BaseException:
-    """Gives the exception that ends a greenlet in silence."""
+    """Returns the exception that ends a greenlet in silence."""
     import gevent
 
     exit_: BaseException = gevent.GreenletExit()
@@ -114,7 +114,7 @@ def is_in_greenlet() -> bool:
 
 def green_select() -> Callable[[int, float], object] | None:
     """
-    Gives a function by which a greenlet waits for a readable descriptor, some seconds at most.
+    Returns a function by which a greenlet waits for a readable descriptor, some seconds at most.
 
     None where this thread has no hub, or is in its hub itself, so that nothing can be waited for in
     a greenlet's way. Imports nothing that is not there.
@@ -135,7 +135,7 @@ def green_select() -> Callable[[int, float], object] | None:
 
 def reader_of(body: object) -> Any:
     """
-    Gives the buffered reader below a request's body in ``gevent.pywsgi``.
+    Returns the buffered reader below a request's body in ``gevent.pywsgi``.
 
     ``Input.rfile``, in all these versions. With ``Connection: Upgrade`` the body is that reader
     itself, which is what is given where the attribute is missing.

@@ -28,7 +28,7 @@ def has_buffers(body: object) -> bool:
 
 def buffered(body: Any) -> bytes:
     """
-    Gives the bytes that the client has sent after the head of its request.
+    Returns the bytes that the client has sent after the head of its request.
 
     ``Body.buf`` and, below it, ``Body.reader.unreader.buf``, in 20 to 27, both ``io.BytesIO``. A
     body in chunks has a ``parser`` instead of the second; no handshake has such a body. To be
@@ -66,7 +66,7 @@ def finish_response(environ: dict[str, Any]) -> None:
 
 def streams(errors: object) -> Any:
     """
-    Gives the streams that a request's ``wsgi.errors`` writes to.
+    Returns the streams that a request's ``wsgi.errors`` writes to.
 
     ``WSGIErrorsWrapper.streams``, in 20 to 27. Where it is missing: None, and each connection keeps
     a writer of its own.
@@ -76,7 +76,7 @@ def streams(errors: object) -> Any:
 
 def worker(*needed: str) -> Any:
     """
-    Gives the worker of this process if it has all the attributes ``needed``, or else None.
+    Returns the worker of this process if it has all the attributes ``needed``, or else None.
 
     Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without a worker
     dwebsocket does not know for how long the arbiter waits, and assumes a usual time.

@@ -1,5 +1,5 @@
 """
-Undocumented parts of gunicorn's ``asgi`` worker: its WebSocket, and the bytes behind a handshake.
+Undocumented parts of gunicorn's ``asgi`` worker: its WebSocket, and the bytes after a handshake.
 
 ``send`` is a method of its ``WebSocketProtocol``, which has ``transport``. Since version 26.
 """
@@ -25,7 +25,7 @@ class GunicornConnection(ServedConnection):
 
     @classmethod
     def find(cls, send: Any) -> GunicornConnection | None:
-        """Gives the connection behind an application's ``send``; None on other servers."""
+        """Returns the connection behind an application's ``send``; None on other servers."""
         websocket = getattr(send, "__self__", None)
         is_found = type(websocket).__module__ == "gunicorn.asgi.websocket"
         return cls(websocket) if is_found and hasattr(websocket, "_buffer") else None
@@ -45,7 +45,7 @@ class GunicornConnection(ServedConnection):
         super().release()
 
     def take_early(self) -> bytes:
-        """Those behind the request, and those that came before :meth:`hold`."""
+        """Those after the request, and those that came before :meth:`hold`."""
         early, self._early = self._early, b""
         return early
 

@@ -30,7 +30,7 @@ class HypercornConnection(ServedConnection):
 
     @classmethod
     def find(cls, send: Any) -> HypercornConnection | None:
-        """Gives the connection behind an application's ``send``; None on other servers."""
+        """Returns the connection behind an application's ``send``; None on other servers."""
         stream = _owner(send, "hypercorn.protocol.ws_stream")
         http = _owner(getattr(stream, "send", None), "hypercorn.protocol.h11")
         tcp = _owner(getattr(http, "send", None), "hypercorn.asyncio.tcp_server")
@@ -56,7 +56,7 @@ class HypercornConnection(ServedConnection):
 
 
 def _owner(method: Any, module: str) -> Any:
-    """Gives the object that a method of a class in ``module`` is bound to."""
+    """Returns the object that a method of a class in ``module`` is bound to."""
     owner = getattr(method, "__self__", None)
     return owner if type(owner).__module__ == module else None
 

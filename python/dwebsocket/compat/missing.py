@@ -18,7 +18,7 @@ class MissingPart(ImproperlyConfigured):
 
 
 def version_of(library: str) -> str:
-    """Gives the installed version of a library, ``"Python"`` among them."""
+    """Returns the installed version of a library, ``"Python"`` among them."""
     if library == "Python":
         return platform.python_version()
     from importlib import metadata  # slow to import, and only errors need it

@@ -17,7 +17,7 @@ except ImportError as error:
 
 def pack(data: Any) -> bytes:
     """
-    Gives data as bytes.
+    Returns data as bytes.
 
     Raises:
         TypeError: A value that has no encoding, such as a date.
@@ -32,7 +32,7 @@ def pack(data: Any) -> bytes:
 
 def unpack(packed: bytes) -> Any:
     """
-    Gives the data of :func:`pack`; a tuple comes back as a list.
+    Returns the data of :func:`pack`; a tuple comes back as a list.
 
     Raises:
         ValueError: Other bytes.

@@ -67,7 +67,7 @@ class Library(Protocol):
 
     def parse(self, dsn: str) -> dict[str, str]:
         """
-        Gives the parameters of a connection string.
+        Returns the parameters of a connection string.
 
         Raises:
             ValueError: It is none. The text says nothing of its content, such as a password.

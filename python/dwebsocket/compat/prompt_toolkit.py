@@ -29,7 +29,7 @@ class Prompt:
 
     def read(self) -> str:
         """
-        Gives the next line.
+        Returns the next line.
 
         Raises:
             EOFError: There is none, or :meth:`stop` was called.
@@ -53,7 +53,7 @@ class Prompt:
 
 
 def beside_prompt() -> contextlib.AbstractContextManager[Any]:
-    """Gives a context in which printing leaves the line that is being typed as it is."""
+    """Returns a context in which printing leaves the line that is being typed as it is."""
     try:
         from prompt_toolkit.patch_stdout import patch_stdout
     except ImportError:

@@ -7,7 +7,7 @@ from typing import Any
 
 def wrapped_request(request: object) -> Any:
     """
-    Gives the request that ``request`` wraps, or None.
+    Returns the request that ``request`` wraps, or None.
 
     ``rest_framework.request.Request._request``, since 2.0; other frameworks do the same.
     Where it is missing the request is taken as it is.

@@ -15,7 +15,7 @@ __all__ = ["below_reader", "has_tls", "replace_inner", "system", "take_tls"]
 
 def below_reader(reader: object) -> Any:
     """
-    Gives the socket below the buffered reader that ``socket.makefile`` has made.
+    Returns the socket below the buffered reader that ``socket.makefile`` has made.
 
     ``reader.raw._sock`` (``socket.SocketIO``), in every version of Python so far. Where it is
     missing: None, and the server's family refuses, as it cannot get the client's socket.

@@ -45,7 +45,7 @@ NOT_UNDER_WSGI = (
 
 
 def needs_engine(what: str) -> str:
-    """Gives the sentence about ``what``, which is not possible without the engine."""
+    """Returns the sentence about ``what``, which is not possible without the engine."""
     return f"{what} is not possible on this system: {_ENGINE}. On Windows use WSL 2 or a container."
 
 
@@ -57,7 +57,7 @@ def at_fork(after_in_child: Callable[[], object]) -> None:
 
 def renew_at_fork(names: dict[str, Any], **makers: Callable[[], object]) -> None:
     """
-    Gives names of a module new values in each forked child, which drop those of the parent.
+    Returns names of a module new values in each forked child, which drop those of the parent.
 
     Args:
         names: The module's ``globals()``.
@@ -67,13 +67,13 @@ def renew_at_fork(names: dict[str, Any], **makers: Callable[[], object]) -> None
 
 
 def user_id() -> int:
-    """Gives the number of the user as whom this process acts; 0 where users have none."""
+    """Returns the number of the user as whom this process acts; 0 where users have none."""
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
 def limits_of(name: str) -> tuple[int, int]:
     """
-    Gives the soft and the hard limit of this process, each :data:`UNLIMITED` where there is none.
+    Returns the soft and the hard limit of this process, each :data:`UNLIMITED` where there is none.
 
     Args:
         name: ``"NOFILE"`` for its descriptors, ``"NPROC"`` for its user's processes and threads.

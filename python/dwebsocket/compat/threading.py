@@ -58,7 +58,7 @@ def does_one_work() -> bool:
     foreign: Any = getattr(threading, "_DummyThread", ())
     # Workers of `multiprocessing.pool.ThreadPool`, where that is in use.
     worker: Any = getattr(sys.modules.get("multiprocessing.dummy"), "DummyProcess", ())
-    # An executor notes its worker in `_threads_queues` behind its start.
+    # An executor notes its worker in `_threads_queues` after its start.
     target, of_executor = getattr(thread, "_target", None), getattr(futures, "_worker", None)
     return (
         isinstance(thread, threading.Thread)
@@ -97,7 +97,7 @@ def use_lock(future: Future[Any], lock: threading.Lock) -> None:
 
 def frames() -> Mapping[int, FrameType]:
     """
-    Gives the innermost frame of each thread, by the thread's number.
+    Returns the innermost frame of each thread, by the thread's number.
 
     ``sys._current_frames``, in every CPython so far. Where it is missing there are none, and
     messages do not say where a thread is.
@@ -116,5 +116,5 @@ def frames() -> Mapping[int, FrameType]:
 
 
 def frame_of(thread: int | None) -> FrameType | None:
-    """Gives the innermost frame of one thread, as :func:`frames`; None when it has gone."""
+    """Returns the innermost frame of one thread, as :func:`frames`; None when it has gone."""
     return None if thread is None else frames().get(thread)

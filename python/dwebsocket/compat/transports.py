@@ -76,7 +76,7 @@ class ServedConnection:
         self.transport.resume_reading()
 
     def take_early(self) -> bytes:
-        """Gives the bytes behind the request that the server has read."""
+        """Returns the bytes after the request that the server has read."""
         return b""
 
     def forget(self) -> None:

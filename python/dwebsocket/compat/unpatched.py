@@ -40,7 +40,7 @@ _GEVENT, _EVENTLET = "gevent.monkey", "eventlet.patcher"
 
 
 def patched_by() -> Literal["gevent", "eventlet"] | None:
-    """Gives the library that has patched this process, so that all new threads are green."""
+    """Returns the library that has patched this process, so that all new threads are green."""
     # Looked up, not imported: a library that has patched something has been imported already.
     gevent = sys.modules.get(_GEVENT)
     if gevent is not None and gevent.is_module_patched("threading"):
@@ -52,7 +52,7 @@ def patched_by() -> Literal["gevent", "eventlet"] | None:
 
 
 def original(module: str, name: str) -> Any:
-    """Gives the object ``name`` of a standard library module, as it was before any patch."""
+    """Returns the object ``name`` of a standard library module, as it was before any patch."""
     library = patched_by()
     if library == "gevent":
         return sys.modules[_GEVENT].get_original(module, name)
@@ -62,13 +62,15 @@ def original(module: str, name: str) -> Any:
 
 
 def lock() -> threading.Lock:
-    """Gives a lock between threads of the system. Never hold it across anything that sleeps."""
+    """Returns a lock between threads of the system. Never hold it across anything that sleeps."""
     found: threading.Lock = original("_thread", "allocate_lock")()
     return found
 
 
 def future() -> Future[Any]:
-    """Gives a future that any thread may settle; a green lock would not exclude those of others."""
+    """
+    Returns a future that any thread may settle; a green lock would not exclude those of others.
+    """
     made: Future[Any] = Future()
     use_lock(made, lock())
     return made
@@ -97,7 +99,7 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
 
 def lasting(name: str, work: Callable[[], None]) -> Callable[[], None]:
     """
-    Gives a function for a thread that many connections need: it calls ``work`` until it returns.
+    Returns a function for a thread that many connections need: it calls ``work`` until it returns.
 
     An exception of ``work`` is logged, and ``work`` is called again a moment later.
     """
@@ -203,7 +205,7 @@ def _let_others_run(wait: Callable[[], object]) -> None:
 
 
 def calls() -> SimpleQueue[Any]:
-    """Gives a queue for threads of :func:`start_code`, which sleep where they take from it."""
+    """Returns a queue for threads of :func:`start_code`, which sleep where they take from it."""
     if is_code_green():
         green: SimpleQueue[Any] = queue.SimpleQueue()
         return green
@@ -220,12 +222,12 @@ def _run(targets: list[Callable[[], None]]) -> None:
 
 
 def starter(target: Callable[[], object]) -> Callable[[], object]:
-    """Gives a callable that starts a daemon thread of the system, without any code in Python."""
+    """Returns a callable that starts a daemon thread of the system, without any code in Python."""
     return partial(original("_thread", "start_new_thread"), target, ())
 
 
 def selector() -> selectors.BaseSelector:
-    """Gives a selector that blocks this thread of the system, also in a patched process."""
+    """Returns a selector that blocks this thread of the system, also in a patched process."""
     if patched_by() == "eventlet":
         return system_selector()
     found: selectors.BaseSelector = original("selectors", "DefaultSelector")()
@@ -233,7 +235,7 @@ def selector() -> selectors.BaseSelector:
 
 
 def epolls() -> Any:
-    """Gives the class ``select.epoll``, also in a patched process; None where there is none."""
+    """Returns the class ``select.epoll``, also in a patched process; None where there is none."""
     try:
         return original("select", "epoll")
     except AttributeError:
@@ -241,6 +243,6 @@ def epolls() -> Any:
 
 
 def poller() -> Poller:
-    """Gives a poller of the system, also in a patched process."""
+    """Returns a poller of the system, also in a patched process."""
     made: Poller = Poll(original("select", "poll")) if (epoll := epolls()) is None else epoll()
     return made

@@ -1,5 +1,5 @@
 """
-Undocumented parts of uvicorn: its WebSocket protocols, and the bytes behind a handshake.
+Undocumented parts of uvicorn: its WebSocket protocols, and the bytes after a handshake.
 
 ``send`` is a method of a protocol object, in each of its three implementations, which has
 ``transport``, of asyncio or uvloop, and ``connections``, the set of the open ones. Version 0.20 or
@@ -30,7 +30,7 @@ _WSPROTO = "uvicorn.protocols.websockets.wsproto_impl"
 
 def queued(send: Any) -> int:
     """
-    Gives the bytes that wait for the client in the transport behind ``send``.
+    Returns the bytes that wait for the client in the transport behind ``send``.
 
     ASGI has no call for that. On other servers they are not known: they count as none.
     """
@@ -120,7 +120,7 @@ class UvicornConnection(ServedConnection):
 
     @classmethod
     def find(cls, send: Any) -> UvicornConnection | None:
-        """Gives the connection behind an application's ``send``; None on other servers."""
+        """Returns the connection behind an application's ``send``; None on other servers."""
         protocol = _protocol_of(send)
         is_found = type(protocol).__module__.startswith(_MODULES)
         return cls(protocol) if is_found and hasattr(protocol, "connections") else None
@@ -143,7 +143,7 @@ class UvicornConnection(ServedConnection):
         return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
 
     def take_early(self) -> bytes:
-        """Those behind the request, and those that the reader of ``websockets`` has."""
+        """Those after the request, and those that the reader of ``websockets`` has."""
         early: bytes = self._protocol.__dict__.pop(_EARLY, b"")
         reader = getattr(self._protocol, "reader", None)
         if (buffer := getattr(reader, "_buffer", None)) is not None:
@@ -179,7 +179,7 @@ def keep_early_bytes() -> None:
 
 
 def keep_more(protocol: Any, data: bytes) -> int:
-    """Keeps bytes that came behind those; gives how many there are."""
+    """Keeps bytes that came after those; gives how many there are."""
     kept = vars(protocol)
     kept[_EARLY] = kept.get(_EARLY, b"") + data
     return len(kept[_EARLY])
@@ -217,7 +217,7 @@ def _rest_of_h11(protocol: Any) -> bytes:
 
 def _rest_of_httptools(protocol: Any) -> bytes:
     """
-    Gives the bytes behind the request, which ``data_received`` has in a variable only.
+    Returns the bytes after the request, which ``data_received`` has in a variable only.
 
     It handles ``HttpParserUpgrade`` now, whose argument is the number of bytes before them.
     """

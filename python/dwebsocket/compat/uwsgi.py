@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def request_of_greenlet() -> int | None:
     """
-    Gives the address of the request that this greenlet serves, in uWSGI's gevent loop.
+    Returns the address of the request that this greenlet serves, in uWSGI's gevent loop.
 
     ``greenlet.uwsgi_wsgi_req``, which the loop sets. None elsewhere and where it is
     missing: the client's early bytes are lost then.
@@ -30,7 +30,8 @@ def request_of_greenlet() -> int | None:
 
 def request_of_thread() -> int | None:
     """
-    Gives the address of the request that this thread serves. For servers with several threads only.
+    Returns the address of the request that this thread serves. For servers with several threads
+    only.
 
     The C function ``threaded_current_wsgi_req``. None where it is missing, as
     :func:`request_of_greenlet`.
@@ -49,7 +50,7 @@ def request_of_thread() -> int | None:
 
 def body_reader() -> Callable[[int, int], bytes] | None:
     """
-    Gives the function that reads at most so many bytes of the body of the request at an address.
+    Returns the function that reads at most so many bytes of the body of the request at an address.
 
     The C function ``uwsgi_proto_base_read_body``. None where it is missing, as
     :func:`request_of_greenlet`.

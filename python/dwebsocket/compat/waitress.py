@@ -11,7 +11,7 @@ _NEEDED = ("adj", "requests", "requests_lock", "request")
 
 def channel_of(environ: dict[str, Any]) -> Any:
     """
-    Gives the channel, which has the client's connection, of a request that waitress serves.
+    Returns the channel, which has the client's connection, of a request that waitress serves.
 
     It is the object of the method ``environ["waitress.client_disconnected"]`` (documented), since
     2.0. None where that is no channel, or lacks a part that is needed here: then the server is not
@@ -34,7 +34,7 @@ def reads_ahead(channel: Any) -> bool:
 
 
 def has_next(channel: Any) -> bool:
-    """Whether another request is complete behind the one that is served: ``requests``."""
+    """Whether another request is complete after the one that is served: ``requests``."""
     with channel.requests_lock:
         return len(channel.requests) > 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def reader_of(body: object) -> object:
     """
-    Gives the reader below a request's body.
+    Returns the reader below a request's body.
 
     ``DechunkedInput._rfile``, since 0.15: a body in chunks has a reader of its own above the
     socket's. Any other body, and one without the attribute, is given as it is; where it is no

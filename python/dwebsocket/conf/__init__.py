@@ -212,7 +212,7 @@ def _subprotocols(value: object) -> tuple[str, ...]:
 
 def parts_of_origin(origin: str) -> tuple[str, str, int | None] | None:
     """
-    Gives scheme, host and port of an origin in lower case, None for everything else.
+    Returns scheme, host and port of an origin in lower case, None for everything else.
 
     Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or
     ``scheme://host:port``. Parsers of URLs are more lenient, and differ on what they take for the
@@ -269,7 +269,7 @@ class Compression:
     client_max_window_bits: int = 15
 
     def negotiate(self, offers: str) -> _core.Compression | None:
-        """Gives the parameters for a client that sends ``offers`` in Sec-WebSocket-Extensions."""
+        """Returns the parameters for a client that sends ``offers`` in Sec-WebSocket-Extensions."""
         return _core.Compression.negotiate(offers, **vars(self))
 
 
@@ -433,7 +433,7 @@ SETTINGS: dict[str, Setting] = {
 
 def read(name: str, value: object) -> Any:
     """
-    Gives ``value`` as the setting ``name`` (without prefix) would be used.
+    Returns ``value`` as the setting ``name`` (without prefix) would be used.
 
     Raises:
         ValueError: It cannot be; the message says what it must be.
@@ -512,7 +512,7 @@ def _watched() -> frozenset[str]:
 
 def _layers(source: Any) -> Iterator[Any]:
     """
-    Gives the objects that hold settings, from the top to the bottom.
+    Returns the objects that hold settings, from the top to the bottom.
 
     A setting's value is that of the first one that has it. `override_settings` lays one above the
     others; each has the one below as `default_settings`. At the bottom are Django's own defaults, a
@@ -537,7 +537,7 @@ Snapshot = tuple[Any, dict[Any, Any]]
 
 def present() -> Snapshot:
     """
-    Gives the project's present settings, and a cache of values that depend on them.
+    Returns the project's present settings, and a cache of values that depend on them.
 
     Callers may add to the cache; it is dropped when a setting changes. Code that needs several
     settings calls this once: checking that nothing has changed costs more than reading one.
@@ -568,7 +568,7 @@ def use_without_django(values: Mapping[str, Any]) -> None:
 
 def get(name: str, now: Snapshot | None = None) -> Any:
     """
-    Gives the present value of the setting ``name`` (without prefix).
+    Returns the present value of the setting ``name`` (without prefix).
 
     Args:
         now: The result of :func:`present`, if the caller has it.
@@ -641,7 +641,7 @@ class Options:
     @classmethod
     def current(cls, overrides: Mapping[str, Any], now: Snapshot | None = None) -> Options:
         """
-        Gives the project's present settings, and ``overrides`` (from :func:`overrides`) above.
+        Returns the project's present settings, and ``overrides`` (from :func:`overrides`) above.
 
         Args:
             now: The result of :func:`present`, if the caller has it.
@@ -673,7 +673,7 @@ class Admission:
     @classmethod
     def current(cls, now: Snapshot | None = None) -> Admission:
         """
-        Gives the project's present settings.
+        Returns the project's present settings.
 
         Args:
             now: As for :meth:`Options.current`.
@@ -691,7 +691,7 @@ class Admission:
 
 @functools.lru_cache(maxsize=64)
 def _options(values: tuple[Any, ...]) -> Options:
-    """Gives the one object that all connections with these values share."""
+    """Returns the one object that all connections with these values share."""
     return Options(*values)
 
 

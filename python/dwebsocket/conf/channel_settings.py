@@ -41,7 +41,7 @@ class Problem:
 
 
 def problems(config: object) -> Iterator[Problem]:
-    """Gives what is wrong with the keys and values of ``CONFIG``. Knows no aliases of groups."""
+    """Returns what is wrong with the keys and values of ``CONFIG``. Knows no aliases of groups."""
     if not isinstance(config, Mapping):
         yield Problem("", f"must be a dict, not {config!r}")
         return

@@ -32,7 +32,7 @@ def has_django() -> bool:
 
 def values() -> dict[str, object]:
     """
-    Gives the settings that the environment has, by their names without prefix.
+    Returns the settings that the environment has, by their names without prefix.
 
     Variables that are no settings are ignored, with a warning in the log.
 
@@ -82,7 +82,9 @@ def use() -> None:
 
 
 def _value(name: str, text: str) -> object:
-    """Gives a variable's value: a number, True, False, None, a list or dict of Python, or text."""
+    """
+    Returns a variable's value: a number, True, False, None, a list or dict of Python, or text.
+    """
     if name in _LISTS:
         return [part.strip() for part in text.split(",") if part.strip()]
     try:

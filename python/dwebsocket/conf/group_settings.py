@@ -109,14 +109,14 @@ class BackendSettings:
     runtime_dir: str = ""
 
     def kept(self, name: str) -> HistoryLimits | None:
-        """Gives how much of a group is kept; None for one without a history."""
+        """Returns how much of a group is kept; None for one without a history."""
         # Groups of this package fit a pattern such as `*`, too.
         if not self.history or name.startswith(_OF_PACKAGE):
             return None
         return _find(self.history, name)
 
     def present(self, name: str) -> PresenceLimits | None:
-        """Gives how a group knows its users; None for one without presence."""
+        """Returns how a group knows its users; None for one without presence."""
         if not self.presence or name.startswith(_OF_PACKAGE):
             return None
         return _find(self.presence, name)
@@ -129,7 +129,7 @@ def _find(entries: tuple[EntryT, ...], name: str) -> EntryT | None:
 
 def read(value: object) -> dict[str, BackendSettings]:
     """
-    Gives the backends by their aliases.
+    Returns the backends by their aliases.
 
     Raises:
         ValueError: An entry that is not valid; the message names it.
@@ -239,7 +239,7 @@ def _present(where: str, pattern: object, entry: object) -> PresenceLimits:
 def _entry(
     where: str, pattern: object, entry: object, keys: tuple[str, ...]
 ) -> tuple[str, Mapping[Any, Any], str]:
-    """Gives a pattern, what it has, and where that stands."""
+    """Returns a pattern, what it has, and where that stands."""
     if not isinstance(pattern, str) or not pattern:
         raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
     where = f"{where}[{pattern!r}]"

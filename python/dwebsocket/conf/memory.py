@@ -18,7 +18,7 @@ _UNKNOWN = 2 * 2**30
 
 def limit() -> int:
     """
-    Gives the bytes that the process may use: the least of the machine's and its cgroups' limits.
+    Returns the bytes that the process may use: the least of the machine's and its cgroups' limits.
 
     The files of cgroups of version 2 (``memory.max``) and 1 (``memory.limit_in_bytes``) are read,
     for the process's group and all above it. Read once: a changed limit counts after a restart of

@@ -163,7 +163,7 @@ class Group:
 
     def joined(self, websocket: Base) -> _Joined:
         """
-        Gives a context manager, sync and async, in which the connection is a member.
+        Returns a context manager, sync and async, in which the connection is a member.
 
         Entering it raises as :meth:`add`; it gives what that returns.
         """
@@ -239,7 +239,7 @@ class Group:
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """
-        Closes every member, in every process, behind what was sent to it before.
+        Closes every member, in every process, after what was sent to it before.
 
         Args:
             code: The close code.
@@ -295,7 +295,7 @@ class Group:
 
     def count(self) -> int:
         """
-        Gives the number of members in all processes, at most a second old.
+        Returns the number of members in all processes, at most a second old.
 
         Raises:
             GroupUnavailable: The backend cannot be reached.
@@ -315,7 +315,7 @@ class Group:
 
     def members(self, limit: int | None = None) -> list[_core.Member]:
         """
-        Gives the users that are present, those first that have joined first.
+        Returns the users that are present, those first that have joined first.
 
         There is one for each user, however many connections that has; for each session of anonymous
         ones, and for each connection without a session. Who has none left stays for the grace, with
@@ -347,7 +347,7 @@ class Group:
 
     def count_members(self) -> int:
         """
-        Gives the number of users that are present, those within their grace among them.
+        Returns the number of users that are present, those within their grace among them.
 
         Raises:
             UsageError, GroupUnavailable: As :meth:`members`.
@@ -371,11 +371,11 @@ class Group:
 
     def history(self, limit: int | None = None, since: str | None = None) -> History:
         """
-        Gives what is kept of the group, oldest first.
+        Returns what is kept of the group, oldest first.
 
         Args:
             limit: The newest so many.
-            since: A position: only what was published behind it; all that is kept when it is too
+            since: A position: only what was published after it; all that is kept when it is too
                 old, or of another epoch.
 
         Returns:
@@ -411,7 +411,7 @@ class Group:
 
     def position(self) -> str:
         """
-        Gives the position of the newest message, for a page that joins behind what it shows.
+        Returns the position of the newest message, for a page that joins after what it shows.
 
         Raises:
             UsageError, GroupUnavailable: As :meth:`history`.
@@ -452,7 +452,7 @@ class Group:
     # -- what the calls above share --------------------------------------------------------------
 
     def _backend(self, twin: str) -> Backend:
-        """Gives the backend, for a sync call that has ``twin``."""
+        """Returns the backend, for a sync call that has ``twin``."""
         return backends.backend_for_sync(self.using, f"{self!r}.{twin}")
 
     def _send(
@@ -492,7 +492,7 @@ class Group:
 
 def _transaction_of(on_commit: object) -> str | None:
     """
-    Gives the alias of the database whose transaction a message has to wait for.
+    Returns the alias of the database whose transaction a message has to wait for.
 
     None outside of a transaction. Nothing is connected to find that out: in a database that was not
     used yet there is none.
@@ -504,7 +504,7 @@ def _transaction_of(on_commit: object) -> str | None:
 
 
 def _alias(on_commit: object) -> str:
-    """Gives the database that ``on_commit`` names."""
+    """Returns the database that ``on_commit`` names."""
     if on_commit is True:
         return "default"
     if not isinstance(on_commit, str):
@@ -515,7 +515,7 @@ def _alias(on_commit: object) -> str:
 
 
 def _evicted(whom: Any, reason: object) -> bytes | str:
-    """Gives the key of the member, or the name of the user, that is to leave."""
+    """Returns the key of the member, or the name of the user, that is to leave."""
     if not isinstance(reason, str):
         raise TypeError(f"evict(reason=…) takes a text, not {type(reason).__name__}")
     if isinstance(whom, str):
@@ -557,7 +557,7 @@ class _Joined:
 
 def group(name: str, using: str = DEFAULT) -> Group:
     """
-    Gives the group of a name. Cheap: nothing is opened or looked up.
+    Returns the group of a name. Cheap: nothing is opened or looked up.
 
     Args:
         name: 1 to 200 characters, no control characters; not ``dwebsocket.…``.
@@ -574,7 +574,7 @@ def group(name: str, using: str = DEFAULT) -> Group:
 
 def user(user: object, using: str = DEFAULT, *, realm: str | None = None) -> Group:
     """
-    Gives the group of all open WebSockets of a user, in every process.
+    Returns the group of all open WebSockets of a user, in every process.
 
     Args:
         user: A user, or the primary key of one.

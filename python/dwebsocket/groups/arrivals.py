@@ -185,5 +185,5 @@ class Subscription:
                 about = self._arrivals.about
                 _log.warning("Other processes cannot be told of %s: %s", about, error)
             except Exception:
-                # Other messages wait behind it.
+                # Other messages wait after it.
                 _log.exception("A message for %s could not be taken", self._arrivals.about)

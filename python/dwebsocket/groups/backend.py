@@ -177,7 +177,7 @@ class Backend:
 
     def count(self, name: str) -> int:
         """
-        Gives the number of members in all processes, as known now.
+        Returns the number of members in all processes, as known now.
 
         Raises:
             GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
@@ -205,7 +205,7 @@ class Backend:
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
         """
-        Gives the newest position of a group, and the messages behind ``after`` that are kept.
+        Returns the newest position of a group, and the messages behind ``after`` that are kept.
 
         Args:
             name: The group's name.
@@ -323,7 +323,7 @@ class Backend:
 
     def members(self, name: str) -> list[_core.Member]:
         """
-        Gives the users that are present in a group, in all processes.
+        Returns the users that are present in a group, in all processes.
 
         Raises:
             GroupUnavailable: As :meth:`enter`.
@@ -341,7 +341,7 @@ class Backend:
 
     def problems(self, *, deploy: bool) -> list[str]:
         """
-        Gives what is wrong with the settings, for Django's system checks: each as a sentence.
+        Returns what is wrong with the settings, for Django's system checks: each as a sentence.
 
         Args:
             deploy: Whether the server is to be asked, too, as by ``check --deploy``. By default it
@@ -395,7 +395,7 @@ class Backend:
 
     def project_key(self, purpose: str) -> bytes:
         """
-        Gives 32 secret bytes that the processes of this project have in common.
+        Returns 32 secret bytes that the processes of this project have in common.
 
         They differ with ``SECRET_KEY``, with ``PREFIX``, with the backend's alias and with
         ``purpose``: groups of two backends are two, also in one folder or on one server.
@@ -407,12 +407,12 @@ class Backend:
         return hmac.digest(key, text, "sha256")
 
     def unavailable(self, reason: str) -> GroupUnavailable:
-        """Gives the exception for a backend that cannot be reached."""
+        """Returns the exception for a backend that cannot be reached."""
         where = f" at {self.address}" if self.address else ""
         return GroupUnavailable(f"groups of {self.alias!r}{where}: {reason}")
 
     def _time_left(self, deadline: float) -> float:
-        """Gives the seconds that a publisher may still wait for the engine's room."""
+        """Returns the seconds that a publisher may still wait for the engine's room."""
         left = deadline - clock.now()
         if left <= 0:
             raise self.unavailable("more is published than can be delivered")
@@ -516,7 +516,7 @@ class Backend:
         await self.apublish(name, self.groups.encode_eviction(name, whom, reason))
 
     def pass_event(self, name: str, rest: str, exclude: Exclude) -> None:
-        """Passes a text on to members of rooms, as it stands behind the room's name."""
+        """Passes a text on to members of rooms, as it stands after the room's name."""
         self.publish(name, self.groups.encode_event(name, rest, exclude))
 
     async def apass_event(self, name: str, rest: str, exclude: Exclude) -> None:

@@ -82,7 +82,7 @@ class Backends:
             self._latest.clear()
 
     def anew(self) -> Backends:
-        """Gives others, which are made in the same way."""
+        """Returns others, which are made in the same way."""
         return Backends(self._make, make_for_tests=self._make_for_tests)
 
     def made(self, alias: str) -> Backend | None:
@@ -95,7 +95,7 @@ class Backends:
 
 def class_of(path: str) -> type[Backend]:
     """
-    Gives the class of a backend.
+    Returns the class of a backend.
 
     Args:
         path: The dotted path of a module with a class ``Backend``, or that of a class.
@@ -145,7 +145,7 @@ _backends = Backends(make, make_for_tests=_make_for_tests)
 
 def backend(alias: str) -> Backend:
     """
-    Gives the backend of an alias, made on first use.
+    Returns the backend of an alias, made on first use.
 
     Raises:
         ImproperlyConfigured: There is no such alias, or its settings are invalid.
@@ -154,13 +154,13 @@ def backend(alias: str) -> Backend:
 
 
 def made(alias: str) -> Backend | None:
-    """Gives the backend of an alias if it was made; makes none."""
+    """Returns the backend of an alias if it was made; makes none."""
     return _backends.made(alias)
 
 
 def backend_for_sync(alias: str, twin: str) -> Backend:
     """
-    Gives the backend of an alias for a sync call, whose async twin is ``twin``.
+    Returns the backend of an alias for a sync call, whose async twin is ``twin``.
 
     Raises:
         ImproperlyConfigured: As :func:`backend`.

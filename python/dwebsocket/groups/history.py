@@ -126,11 +126,11 @@ class Page:
 
     @property
     def is_last(self) -> bool:
-        """Whether there was nothing behind it when it was read."""
+        """Whether there was nothing after it when it was read."""
         return self.reached == self.head
 
     def __add__(self, other: Page) -> Page:
-        """Gives both, when ``other`` was read behind this one; that one alone of another epoch."""
+        """Returns both, when ``other`` was read after this one; that one alone of another epoch."""
         if self.head[0] != other.head[0]:
             return other
         head = max(self.head, other.reached)
@@ -138,14 +138,14 @@ class Page:
 
 
 def text_of(position: Position) -> str:
-    """Gives a position as clients have it."""
+    """Returns a position as clients have it."""
     epoch, offset = position
     return f"{epoch:016x}-{offset}"
 
 
 def read_position(text: object) -> Position | None:
     """
-    Gives a position that a client has sent; None for anything that is none.
+    Returns a position that a client has sent; None for anything that is none.
 
     Raises:
         TypeError: It is no ``str``.
@@ -160,7 +160,7 @@ def read_position(text: object) -> Position | None:
 
 def needs(settings: BackendSettings, name: str, what: str) -> HistoryLimits:
     """
-    Gives how much of a group is kept.
+    Returns how much of a group is kept.
 
     Raises:
         UsageError: The group has no history.
@@ -182,7 +182,7 @@ def is_whole(page: Page, since: Position) -> bool:
 
 
 def entries(page: Page, most: int) -> History:
-    """Gives the newest messages of a page that is the last one."""
+    """Returns the newest messages of a page that is the last one."""
     epoch = f"{page.head[0]:016x}"
     newest = (
         Entry(offset, epoch, message, datetime.fromtimestamp(ms / 1000, timezone.utc))
@@ -193,7 +193,7 @@ def entries(page: Page, most: int) -> History:
 
 def checked_limit(limit: Any) -> int | None:
     """
-    Gives the number of messages that ``history`` is to give; None for all.
+    Returns the number of messages that ``history`` is to give; None for all.
 
     Raises:
         TypeError: It is no int.

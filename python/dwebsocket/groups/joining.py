@@ -47,7 +47,7 @@ class Joining(Base):
 
         Args:
             *groups: Several, or one for ``since``.
-            since: The client's position: what was published behind it is sent first, then what
+            since: The client's position: what was published after it is sent first, then what
                 comes, with no gap and nothing twice.
             partial: Send what is still kept also when that is not all of it.
             numbered: Send each message of the group as text of JSON, with its position.
@@ -176,7 +176,7 @@ class Joining(Base):
             await aupdate(wanted, self, member, _said(info), present)
 
     def _present_in(self, group: str | Group) -> list[tuple[Group, Member, Any]]:
-        """Gives the memberships by which this connection is present in a group."""
+        """Returns the memberships by which this connection is present in a group."""
         seats = self._seats or {}
         if isinstance(group, str) and group in seats:
             return [seats[group]]
@@ -251,7 +251,7 @@ class Joining(Base):
         return await recovering.ajoin(self, group, member, steps, numbered=options["numbered"])
 
     def _memberships(self, wanted: list[Group]) -> set[Group]:
-        """Gives those of ``wanted`` that this connection is in already."""
+        """Returns those of ``wanted`` that this connection is in already."""
         if (member := member_of(self)) is None:
             return set()
         return {
@@ -268,7 +268,7 @@ class Joining(Base):
 
 def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list[Group]:
     """
-    Gives those of ``wanted`` that have a history.
+    Returns those of ``wanted`` that have a history.
 
     Raises:
         TypeError: A position for several groups.
@@ -289,7 +289,7 @@ def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list
 
 def _options(*, partial: object, numbered: object, former: object) -> dict[str, Any]:
     """
-    Gives the arguments of ``join`` for groups with a history.
+    Returns the arguments of ``join`` for groups with a history.
 
     Raises:
         TypeError: One is of another type.
@@ -306,13 +306,13 @@ def _options(*, partial: object, numbered: object, former: object) -> dict[str, 
 
 
 def _said(info: Any) -> JoinOptions:
-    """Gives what a connection says anew, which may be nothing."""
+    """Returns what a connection says anew, which may be nothing."""
     return JoinOptions("null") if info is None else JoinOptions.of(info, presence=False)
 
 
 def _wish(wanted: list[Group], info: Any, presence: object) -> JoinOptions:
     """
-    Gives what this connection wants of groups with presence.
+    Returns what this connection wants of groups with presence.
 
     Raises:
         UsageError: It wants something of a group without presence.

@@ -68,7 +68,9 @@ class Use(NamedTuple):
 
 
 def uses() -> Iterator[Use]:
-    """Gives the folders of groups that other processes have open, as far as this user sees them."""
+    """
+    Returns the folders of groups that other processes have open, as far as this user sees them.
+    """
     own = os.getpid()
     for pid in _numbers("/proc"):
         if pid == own:
@@ -92,7 +94,7 @@ def _numbers(folder: str) -> list[int]:
 
 
 def folder_of(settings: BackendSettings, key: bytes) -> Path:
-    """Gives the folder of the sockets, which need not exist."""
+    """Returns the folder of the sockets, which need not exist."""
     name = f"dwebsocket-{user_id()}-{_VERSION}-{key.hex()[:_KEY_LENGTH]}"
     parent = settings.runtime_dir or os.environ.get(VARIABLE) or _temporary()
     return Path(parent) / name
@@ -173,7 +175,7 @@ class Backend(process.Backend):
 
     def processes(self) -> list[int]:
         """
-        Gives the numbers of the other processes that share these groups now.
+        Returns the numbers of the other processes that share these groups now.
 
         Raises:
             GroupUnavailable: The folder cannot be used.

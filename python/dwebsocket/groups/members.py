@@ -20,13 +20,15 @@ MAX_EXCLUDED = 65535
 
 
 def key_of(name: str) -> bytes:
-    """Gives the engine's key for ``websocket.id``. Any other text gives one that fits no member."""
+    """
+    Returns the engine's key for ``websocket.id``. Any other text gives one that fits no member.
+    """
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
 
 
 def member_of(websocket: Base) -> Member | None:
     """
-    Gives the member that a WebSocket is, None for one that was never opened.
+    Returns the member that a WebSocket is, None for one that was never opened.
 
     Raises:
         UsageError: It is not open yet.
@@ -36,7 +38,7 @@ def member_of(websocket: Base) -> Member | None:
 
 def joinable(websocket: Base) -> Member | None:
     """
-    Gives the member that a WebSocket can become, None for one that is over.
+    Returns the member that a WebSocket can become, None for one that is over.
 
     Raises:
         UsageError: It is not open yet.
@@ -47,7 +49,8 @@ def joinable(websocket: Base) -> Member | None:
 
 def excluded(exclude: Excluded) -> tuple[Excluded, Exclude]:
     """
-    Gives ``exclude``, an iterable as a list, and the keys of the members that a message is not for.
+    Returns ``exclude``, an iterable as a list, and the keys of the members that a message is not
+    for.
 
     Args:
         exclude: A WebSocket, the ``id`` of one, several of either, or None.

@@ -136,7 +136,7 @@ renew_at_fork(globals(), _lock=unpatched.lock)
 
 
 def _leave_at_end(websocket: Base) -> None:
-    # Called behind `group_joined`: after an end that has come before, the call is made at once.
+    # Called after `group_joined`: after an end that has come before, the call is made at once.
     # Every WebSocket has this call; it stands above the part that is known here.
     cast("Ending", websocket).on_close(_leave_all, websocket, websocket._view_request)
 

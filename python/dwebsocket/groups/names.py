@@ -15,7 +15,7 @@ _LONGEST = 200
 
 def checked(name: object) -> str:
     """
-    Gives a name that a project may use.
+    Returns a name that a project may use.
 
     Raises:
         TypeError: It is no ``str``.
@@ -37,7 +37,7 @@ def checked(name: object) -> str:
 
 def of_user(user: Any, realm: str = "") -> str:
     """
-    Gives the name of the group of a user's WebSockets.
+    Returns the name of the group of a user's WebSockets.
 
     Args:
         user: A user, or the primary key of one.
@@ -51,7 +51,7 @@ def of_user(user: Any, realm: str = "") -> str:
 
 def user_name(user: Any, realm: str = "") -> str:
     """
-    Gives a user's name among those of all realms. Arguments as for :func:`of_user`.
+    Returns a user's name among those of all realms. Arguments as for :func:`of_user`.
 
     Raises:
         ValueError: As :func:`of_user`.

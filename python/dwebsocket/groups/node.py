@@ -144,7 +144,7 @@ class Node:
 
     def ask(self, number: bytes, question: dict[str, Any]) -> Any:
         """
-        Gives the answer of another node to a question. Blocks for ``TIMEOUT`` at most.
+        Returns the answer of another node to a question. Blocks for ``TIMEOUT`` at most.
 
         One question at a time waits for a node that does not answer at once.
 
@@ -168,7 +168,7 @@ class Node:
 
     def ask_all(self, name: str, question: dict[str, Any], timeout: float) -> tuple[list[Any], int]:
         """
-        Gives the answers of all nodes that listen to the group ``name``, and how many these are.
+        Returns the answers of all nodes that listen to the group ``name``, and how many these are.
 
         Blocks until all have answered, ``timeout`` seconds at most. A process that hangs costs one
         question that time: until it answers again, later ones wait for the others alone.
@@ -292,7 +292,7 @@ class Node:
 
 
 def _next_of(answers: SimpleQueue[Any], seconds: float) -> Any:
-    """Gives the next answer. Raises Empty when there was none for so long, or less."""
+    """Returns the next answer. Raises Empty when there was none for so long, or less."""
     if unpatched.patched_by() is None:
         return answers.get(timeout=max(0.0, min(seconds, _LOOK_S)))
     try:

@@ -46,7 +46,7 @@ class JoinOptions:
     @classmethod
     def of(cls, info: Any, presence: object) -> JoinOptions:
         """
-        Gives the wish for the arguments of ``join``.
+        Returns the wish for the arguments of ``join``.
 
         Raises:
             TypeError: ``presence`` is no bool and not "watch", or JSON cannot represent ``info``.
@@ -82,7 +82,7 @@ NOTHING = JoinOptions()
 
 def needs(settings: BackendSettings, name: str, what: str) -> PresenceLimits:
     """
-    Gives how a group knows its users.
+    Returns how a group knows its users.
 
     Raises:
         UsageError: It does not.
@@ -254,7 +254,7 @@ def _visit(
     *,
     tells: bool = False,
 ) -> Arrival | None:
-    """Gives what a connection tells of its user; None in a group without presence."""
+    """Returns what a connection tells of its user; None in a group without presence."""
     if (present := backend.settings.present(group.name) or present) is None:
         return None
     user = websocket._visitor_names[0]
@@ -265,7 +265,7 @@ def _visit(
 
 
 def key_of_user(backend: Backend, websocket: Base) -> str:
-    """Gives what tells the user of a connection apart from others."""
+    """Returns what tells the user of a connection apart from others."""
     user, session = websocket._visitor_names
     if user:
         return f"user:{user_key(user, websocket._realm)}"
@@ -275,6 +275,6 @@ def key_of_user(backend: Backend, websocket: Base) -> str:
 
 
 def _hidden(backend: Backend, secret: str) -> str:
-    """Gives a name that is always the same for ``secret`` and does not reveal it."""
+    """Returns a name that is always the same for ``secret`` and does not reveal it."""
     key = backend.project_key("presence")
     return hmac.digest(key, secret.encode(), "sha256").hex()[:_KEY_LENGTH]

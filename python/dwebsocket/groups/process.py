@@ -233,7 +233,7 @@ class Backend(backend.Backend):
         self.groups.note("failed")
 
     def _patience(self) -> float | None:
-        """Gives how long a call may wait for another process; None for ``TIMEOUT``."""
+        """Returns how long a call may wait for another process; None for ``TIMEOUT``."""
         return None if running_loop() is None else _IN_LOOP_S
 
     def _insist(self, attempt: Callable[[], T | _core.Wait]) -> T:
@@ -270,6 +270,8 @@ class Backend(backend.Backend):
 
 
 def _sharing() -> int:
-    """Gives the number of backends that share the limit, one at least, each the same part of it."""
+    """
+    Returns the number of backends that share the limit, one at least, each the same part of it.
+    """
     kept = [own.backend for own in conf.get("GROUPS").values() if own.history]
     return max(1, sum(issubclass(backends.class_of(path), Backend) for path in kept))

@@ -35,7 +35,7 @@ class HistoryBackend(Backend):
     Beside what :class:`~dwebsocket.groups.Backend` asks for, a subclass implements :meth:`append`,
     :meth:`aappend`, :meth:`read_log` and :meth:`aread_log`. Instead of :meth:`deliver` it calls
     :meth:`deliver_at` for what came by ``append``, and :meth:`catch_up_soon` when something may
-    have been missed, such as behind an outage.
+    have been missed, such as after an outage.
 
     An epoch is a number below 2**64 that no numbering of the group has had: the backend takes
     another one at random when it has lost messages. Offsets begin with 1 and have no gaps.
@@ -80,7 +80,7 @@ class HistoryBackend(Backend):
 
     def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
         """
-        Gives the newest position of a group, and what is kept behind ``after``, oldest first.
+        Returns the newest position of a group, and what is kept behind ``after``, oldest first.
 
         Reading the log of a new group gives it an epoch; its newest offset is 0. The log may give
         a part of a long answer, at least one message of it: the rest is asked for later.

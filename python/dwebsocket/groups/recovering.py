@@ -55,7 +55,7 @@ class Recovering:
             partial: As above.
             numbered: As above.
             former: As above.
-            tells: Whether the client is told what has become of it: behind what it has missed,
+            tells: Whether the client is told what has become of it: after what it has missed,
                 before anything else, and again when more is lost before it is a member.
             own_id: The connection's ``id``, for clients that are told it as well.
 
@@ -84,7 +84,7 @@ class Recovering:
         return self.kept.limits if self._is_recovering else (0, 0.0)
 
     def first(self, page: Page) -> Iterator[str | bytes]:
-        """Gives the messages to send first."""
+        """Returns the messages to send first."""
         self.at = page.reached
         self.recovered = not self._is_recovering or (
             self.since is not None and history.is_whole(page, self.since)
@@ -97,13 +97,13 @@ class Recovering:
         yield from self._tell_at_the_end_of(page)
 
     def more(self, page: Page) -> Iterator[str | bytes]:
-        """Gives those that were published meanwhile, or did not fit on the page before."""
+        """Returns those that were published meanwhile, or did not fit on the page before."""
         if not history.is_whole(page, self.at):
             if self._is_recovering or self._tells:
                 self.recovered = False
             if self._tells:
                 # First: a client that goes before it learns of the gap must not come back from
-                # behind it.
+                # after it.
                 yield self._told((page.head[0], page.rows[0][0] - 1) if page.rows else page.head)
         self.at = page.reached
         yield from self._messages(page.rows)
@@ -138,7 +138,7 @@ class Recovering:
             )
 
     def outcome(self) -> Recovery:
-        """Gives what ``join`` returns."""
+        """Returns what ``join`` returns."""
         return Recovery(self.recovered, self.missed, history.text_of(self.at))
 
 
@@ -243,7 +243,7 @@ async def aadd(websocket: Any, group: Named, member: Member) -> bool:
 
 
 def _from_now_on(group: Named, member: Member) -> Recovering | None:
-    """Gives the steps for a new member; None for one that is a member already."""
+    """Returns the steps for a new member; None for one that is a member already."""
     if backends.backend(group.using).groups.is_member(group.name, member):
         return None
     return Recovering(group, since=None, partial=False, numbered=False, former=None)

@@ -320,7 +320,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def discard(self, name: str, member: Member) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.discard`."""
-        # The engine ends the subscription behind the last member, however that left.
+        # The engine ends the subscription after the last member, however that left.
         self.groups.leave(name, member)
 
     # -- counting --------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Server(NamedTuple):
     is_encrypted: bool = False
 
     def __str__(self) -> str:
-        """Gives the address without the password."""
+        """Returns the address without the password."""
         nodes = ",".join(_shown(*node) for node in self.nodes)
         if self.nodes[0][1] is None:
             return f"unix://{nodes}" + (f"?db={self.database}" if self.database else "")
@@ -69,7 +69,7 @@ def _shown(host: str, port: int | None) -> str:
 
 def read(location: Iterable[str], options: Mapping[str, Any]) -> list[Server]:
     """
-    Gives the servers of ``LOCATION``.
+    Returns the servers of ``LOCATION``.
 
     Raises:
         ValueError: An address or an option that is not valid. The text has no password.
@@ -108,7 +108,7 @@ class Certificates(NamedTuple):
 
 def read_certificates(options: Mapping[str, Any]) -> Certificates:
     """
-    Gives the certificates for TLS.
+    Returns the certificates for TLS.
 
     Raises:
         ValueError: A file cannot be read.

@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 
 def new_number(owner: Owner) -> int:
-    """Gives a seat's number, by which ``owner`` is found."""
+    """Returns a seat's number, by which ``owner`` is found."""
     number = next(_numbers)
     with _lock:
         _owners[number] = owner

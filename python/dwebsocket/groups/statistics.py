@@ -45,7 +45,7 @@ class GroupStatistics(TypedDict):
 
 def group_statistics() -> dict[str, GroupStatistics]:
     """
-    Gives what each backend of groups has done in this process, by its alias.
+    Returns what each backend of groups has done in this process, by its alias.
 
     Never waits, and opens nothing: a backend that was not used yet is there with zeros. Any thread,
     task and green thread may call it; in a forked child all begin anew.

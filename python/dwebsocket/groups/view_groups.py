@@ -142,7 +142,7 @@ class ViewGroups:
 
     def of(self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Group]:
         """
-        Gives the groups for one connection.
+        Returns the groups for one connection.
 
         Args:
             request: The request that the view gets.
@@ -181,7 +181,7 @@ class ViewGroups:
         self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> JoinOptions:
         """
-        Gives what one connection wants of groups with presence. Arguments as for :meth:`of`.
+        Returns what one connection wants of groups with presence. Arguments as for :meth:`of`.
 
         Raises:
             UsageError: The function gives a coroutine.
@@ -196,7 +196,7 @@ class ViewGroups:
         self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: str
     ) -> Joins:
         """
-        Gives what one connection is to join. ``user`` is that of :class:`Joins`.
+        Returns what one connection is to join. ``user`` is that of :class:`Joins`.
 
         Raises:
             ImpossibleName, ImproperlyConfigured: As :meth:`of`.
@@ -365,7 +365,7 @@ class Joins:
 
 
 def _recovering(group: Group, resumption: Resumption | None, own_id: str) -> dict[str, Any]:
-    """Gives the options for joining a group as the view begins."""
+    """Returns the options for joining a group as the view begins."""
     if resumption is None:
         return {}
     options = {"numbered": True, "since": resumption.positions.get(group.name), "tells": True}

@@ -30,7 +30,7 @@ _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noq
 
 def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocketFactory | None:
     """
-    Gives a request the attributes that every request has under this package.
+    Returns a request the attributes that every request has under this package.
 
     Args:
         request: One that wraps Django's is fine; the attributes are Django's, then.
@@ -88,7 +88,7 @@ def is_open(request: HttpRequest) -> bool:
 
 
 def unopened(request: HttpRequest) -> WebSocket | None:
-    """Gives the WebSocket that middleware has made of a request, if it is not in use yet."""
+    """Returns the WebSocket that middleware has made of a request, if it is not in use yet."""
     websocket = http_request(request).__dict__.get("websocket")
     is_unopened = (
         isinstance(websocket, WebSocket)
@@ -100,7 +100,7 @@ def unopened(request: HttpRequest) -> WebSocket | None:
 
 
 def make(request: HttpRequest, factory: WebSocketFactory) -> WebSocket | str:
-    """Gives a request's WebSocket, not open yet, or why there is none."""
+    """Returns a request's WebSocket, not open yet, or why there is none."""
     websocket = unopened(request)
     if websocket is not None:
         return websocket

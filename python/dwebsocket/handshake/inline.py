@@ -70,7 +70,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
 
 
 def with_response(request: Any, response: Any) -> Any:
-    """Gives a view's ``response``, an empty one in place of None if it ran behind a WebSocket."""
+    """Returns a view's ``response``, an empty one in place of None if it ran behind a WebSocket."""
     if not is_open(request):
         return response
     if response is None:
@@ -82,7 +82,7 @@ def with_response(request: Any, response: Any) -> Any:
 
 
 def _as_error(refusal: HttpResponse) -> Exception:
-    """Gives the exception that Django answers as it does any request that is refused."""
+    """Returns the exception that Django answers as it does any request that is refused."""
     text = refusal.content.decode().strip()
     return PermissionDenied(text) if refusal.status_code == _FORBIDDEN else BadRequest(text)
 

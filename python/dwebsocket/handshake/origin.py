@@ -36,7 +36,7 @@ def objection(
     now: conf.Snapshot | None = None,
 ) -> str | None:
     """
-    Gives the reason why the request's Origin may not connect, None when it may.
+    Returns the reason why the request's Origin may not connect, None when it may.
 
     Args:
         request: A handshake. Its Host is checked by ``ALLOWED_HOSTS`` on the way.
@@ -94,7 +94,9 @@ def may_connect(origin: str, own: str, allowed: Iterable[str]) -> bool:
 
 
 def _of_page(headers: Mapping[str, str], own: str) -> str | None:
-    """Gives the origin of a page whose browser sends none, as with a GET to the page's own site."""
+    """
+    Returns the origin of a page whose browser sends none, as with a GET to the page's own site.
+    """
     site = headers.get("HTTP_SEC_FETCH_SITE")
     if site == "same-origin":
         return own
@@ -106,7 +108,7 @@ def _of_page(headers: Mapping[str, str], own: str) -> str | None:
 
 def _host_of(request: HttpRequest, now: conf.Snapshot) -> str:
     """
-    Gives the request's ``get_host()``, from a cache where that is possible.
+    Returns the request's ``get_host()``, from a cache where that is possible.
 
     The call itself takes as long as validating the whole handshake.
 

@@ -46,7 +46,7 @@ def refuse(
     request: HttpRequest, status: int, reason: str, level: str = "warning", cause: str = ""
 ) -> HttpResponse:
     """
-    Gives a response that refuses a WebSocket, and logs why; a flood of them not each time.
+    Returns a response that refuses a WebSocket, and logs why; a flood of them not each time.
 
     The response says what is wrong with the client's request. A cause on the server's side is
     logged, and stands in the response only under ``DEBUG``.

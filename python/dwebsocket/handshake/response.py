@@ -63,7 +63,7 @@ def _on_decision_timeout(decision: Decision[Any]) -> None:
 
 
 def _code_for(error: BaseException) -> tuple[int, str]:
-    """Gives the close code and reason for an error that keeps a view from running."""
+    """Returns the close code and reason for an error that keeps a view from running."""
     if isinstance(error, Exception):
         return _INTERNAL_ERROR, ""
     return 1001, "going away"
@@ -165,7 +165,7 @@ class UpgradeResponse(HttpResponse):
 
     def conclude(self) -> HttpResponseBase:
         """
-        Gives the response that the view has decided on.
+        Returns the response that the view has decided on.
 
         Raises:
             BaseException: The exception that the view let through instead.

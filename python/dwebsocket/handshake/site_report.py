@@ -53,7 +53,7 @@ _FORWARDED = (
 
 def question(host: str, path: str) -> str:
     """
-    Gives the header's value that gets a report, for a minute.
+    Returns the header's value that gets a report, for a minute.
 
     Args:
         host: The site's, as in the Host header. Another site does not answer, even if it has the
@@ -65,7 +65,7 @@ def question(host: str, path: str) -> str:
 
 def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     """
-    Gives the report when the request asks for one with a valid signature.
+    Returns the report when the request asks for one with a valid signature.
 
     The answer to a question for another host says that, and what arrived of the request, but
     nothing about the site.
@@ -100,7 +100,7 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
 
 def read(body: bytes, asked: str, signature: str) -> dict[str, Any] | None:
     """
-    Gives the report in an answer, None when no site with our ``SECRET_KEY`` has signed it.
+    Returns the report in an answer, None when no site with our ``SECRET_KEY`` has signed it.
 
     Args:
         body: The body of the answer.
@@ -173,7 +173,7 @@ def _setting(name: str) -> Any:
 
 
 def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
-    """Gives the ASGI scope of a WebSocket."""
+    """Returns the ASGI scope of a WebSocket."""
     scope = getattr(request, "scope", None)
     return scope if scope is not None and scope.get("type") == "websocket" else None
 
@@ -183,7 +183,9 @@ def _handshake(request: HttpRequest) -> Any:
 
 
 def _kept(request: HttpRequest) -> str | None:
-    """Gives the reason why an ASGI server keeps the connection; None where the engine takes it."""
+    """
+    Returns the reason why an ASGI server keeps the connection; None where the engine takes it.
+    """
     if _asgi_scope(request) is None:
         return None
     handshake = _handshake(request)
@@ -222,7 +224,9 @@ def _server(request: HttpRequest) -> dict[str, Any]:
 
 
 def _worker() -> dict[str, Any]:
-    """Gives the class of gunicorn's worker and its settings; signal handlers lead to the worker."""
+    """
+    Returns the class of gunicorn's worker and its settings; signal handlers lead to the worker.
+    """
     cfg = getattr(gunicorn.worker("cfg"), "cfg", None)
     if cfg is None or "gunicorn" not in sys.modules:
         return {"worker_class": None}
@@ -234,7 +238,7 @@ def _worker() -> dict[str, Any]:
 
 
 def _green() -> dict[str, Any]:
-    """Gives the kind of green threads here, and whether blocking calls are patched for them."""
+    """Returns the kind of green threads here, and whether blocking calls are patched for them."""
     if gevent.is_in_greenlet():
         monkey = sys.modules.get("gevent.monkey")
         patched = monkey is not None and monkey.is_module_patched("socket")
@@ -247,7 +251,7 @@ def _green() -> dict[str, Any]:
 
 
 def _arrived(request: HttpRequest) -> dict[str, Any]:
-    """Gives what proxies often lose."""
+    """Returns what proxies often lose."""
     names = {
         "protocol": "SERVER_PROTOCOL",
         "upgrade": "HTTP_UPGRADE",

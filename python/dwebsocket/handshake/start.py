@@ -97,7 +97,7 @@ class Start:
 
 
 def _passing(request: Any, view: life.View) -> life.View:
-    """Gives a view that passes ``request`` on in place of Django's, which it wraps."""
+    """Returns a view that passes ``request`` on in place of Django's, which it wraps."""
 
     @functools.wraps(view)
     def call(_: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def validate(asked: UpgradeRequest) -> HttpResponse:
     """
-    Gives the response that upgrades a handshake, or one that refuses it.
+    Returns the response that upgrades a handshake, or one that refuses it.
 
     Raises:
         ImproperlyConfigured: A setting is invalid.
@@ -80,7 +80,7 @@ class _Reservation:
             self.permit.release()
 
     def hand_over(self, asked: UpgradeRequest) -> UpgradeResponse:
-        """Gives the response, which has all of it from now on."""
+        """Returns the response, which has all of it from now on."""
         assert self.permit is not None
         assert self.joins is not None
         start = (asked.new_start or Start)(asked)

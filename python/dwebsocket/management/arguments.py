@@ -83,7 +83,7 @@ def check_number(options: dict[str, Any], name: str, least: float = 0, most: flo
 
 
 def text_of(error: Exception) -> str:
-    """Gives the text of an error of ``connect``, with the names of the command's options."""
+    """Returns the text of an error of ``connect``, with the names of the command's options."""
     text = re.sub(r"^\w+", lambda name: _OPTIONS.get(name[0], name[0]), str(error))
     return text.replace("proxy=None", "--proxy none")
 

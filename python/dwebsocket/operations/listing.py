@@ -74,7 +74,7 @@ class Query:
     realm: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Gives it as its own keyword arguments."""
+        """Returns it as its own keyword arguments."""
         return asdict(self)
 
 
@@ -152,7 +152,7 @@ _BY: dict[str, Callable[[_Found], float]] = {
 
 
 def rows(query: Query) -> Page:
-    """Gives the rows of this process that a query wants, sorted, and how many fit it."""
+    """Returns the rows of this process that a query wants, sorted, and how many fit it."""
     text = query.text.lower()
     found = [each for each in _all() if each.fits(query, text)]
     pick = heapq.nsmallest if query.sort.startswith("-") else heapq.nlargest
@@ -161,7 +161,7 @@ def rows(query: Query) -> Page:
 
 
 def merged(pages: list[Page], query: Query) -> Page:
-    """Gives the rows of several processes as one page."""
+    """Returns the rows of several processes as one page."""
     name = query.sort.lstrip("-")
     pick = heapq.nsmallest if query.sort.startswith("-") else heapq.nlargest
     every = [row for page in pages for row in page["rows"]]
@@ -171,7 +171,7 @@ def merged(pages: list[Page], query: Query) -> Page:
 
 def leaders(realm: str = "") -> dict[str, dict[str, int]]:
     """
-    Gives the users and the addresses with the most open WebSockets in this process.
+    Returns the users and the addresses with the most open WebSockets in this process.
 
     Args:
         realm: Only those of this realm; empty for all.

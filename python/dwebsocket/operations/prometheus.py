@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from dwebsocket.operations.survey import SiteStatistics
 
-    # The values of the labels behind that of the process, and the sample's value.
+    # The values of the labels after that of the process, and the sample's value.
     Samples = Iterator[tuple[tuple[str, ...], float]]
 
-# For each metric: the family, its name, its help, its labels behind that of the process.
+# For each metric: the family, its name, its help, its labels after that of the process.
 _METRICS: tuple[tuple[Any, str, str, tuple[str, ...]], ...] = (
     (GaugeMetricFamily, "open", "Open WebSockets.", ("view",)),
     (GaugeMetricFamily, "open_by_transport", "Open WebSockets.", ("transport",)),
@@ -67,7 +67,7 @@ _DURATIONS: tuple[tuple[Any, str, str, Literal["pings", "handlers"]], ...] = (
 
 class SiteCollector(Collector):
     """
-    Gives the metrics of the whole site. For a registry of the project's own.
+    Returns the metrics of the whole site. For a registry of the project's own.
 
     Register it in one process that is scraped: each scrape asks all the others.
     """
@@ -94,7 +94,7 @@ class Collected(Collector):
 
 
 def families(site: SiteStatistics) -> Iterator[Metric]:
-    """Gives the metrics of statistics."""
+    """Returns the metrics of statistics."""
     processes = GaugeMetricFamily(
         "dwebsocket_processes", "Processes of the site.", labels=("state",)
     )

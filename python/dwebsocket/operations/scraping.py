@@ -29,7 +29,7 @@ _FORBIDDEN = (
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """
-    Gives the metrics of all processes of the site, in the format that a scraper asks for.
+    Returns the metrics of all processes of the site, in the format that a scraper asks for.
 
     For requests with ``Authorization: Bearer …`` and the ``WEBSOCKET_METRICS_TOKEN``, and for users
     with the permission ``dwebsocket.view_websockets``; all others get 403. 503 while the default

@@ -27,7 +27,7 @@ SLOT_S = 2.0
 _BEFORE_END_S, _LATE_S = 0.1, 0.4
 #: Slots that are kept: five minutes.
 KEPT = 150
-#: The fields of a sample, behind the slot's number. All but the first are counts within the slot.
+#: The fields of a sample, after the slot's number. All but the first are counts within the slot.
 FIELDS = (
     *("open", "opened", "refused", "closed"),
     *("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped"),
@@ -52,18 +52,18 @@ class Series:
         return bool(now or any(counts))
 
     def since(self, slot: float) -> list[Sample]:
-        """Gives the samples of ``slot`` and of those after it."""
+        """Returns the samples of ``slot`` and of those after it."""
         with self._lock:
             return [sample for sample in self._samples if sample[0] >= slot]
 
 
 def slot_now() -> int:
-    """Gives the number of the present slot."""
+    """Returns the number of the present slot."""
     return int(time.time() // SLOT_S)
 
 
 def next_end(after: int) -> tuple[int, float]:
-    """Gives the present slot, the next one if that is ``after``, and the seconds to its end."""
+    """Returns the present slot, the next one if that is ``after``, and the seconds to its end."""
     now = time.time()
     slot = int(now // SLOT_S)
     slot += slot == after
@@ -71,12 +71,12 @@ def next_end(after: int) -> tuple[int, float]:
 
 
 def last_complete() -> int:
-    """Gives the last slot of which all processes should have their sample."""
+    """Returns the last slot of which all processes should have their sample."""
     return int((time.time() - _LATE_S) // SLOT_S) - 1
 
 
 def total(parts: Iterable[Iterable[Sample]]) -> list[Sample]:
-    """Gives the sum of the samples of several processes, in order of their slots."""
+    """Returns the sum of the samples of several processes, in order of their slots."""
     found: dict[float, Sample] = {}
     for part in parts:
         for slot, *values in part:
@@ -87,7 +87,7 @@ def total(parts: Iterable[Iterable[Sample]]) -> list[Sample]:
 
 
 def _counters() -> tuple[int, list[int]]:
-    """Gives the number of open connections, and the sums of all that is counted."""
+    """Returns the number of open connections, and the sums of all that is counted."""
     opened, refused, closed = tally.counts()
     in_engine, carried, _ = _core.overview()
     in_server, carried_there = tally.kept()

@@ -57,14 +57,14 @@ class Statistics(TypedDict):
 
 def statistics() -> Statistics:
     """
-    Gives the statistics of this process. Never waits for another; any thread may call it.
+    Returns the statistics of this process. Never waits for another; any thread may call it.
 
     It costs a few microseconds for each open WebSocket. Counters begin anew in a forked child.
 
     Returns:
         ``open`` WebSockets in total, those that were ``opened`` by view, ``refused`` by HTTP status
         and cause, ``closed`` by close code and the side that began (``local``, ``peer``, ``lost``);
-        ``messages`` and ``bytes`` in and out (bytes as on the wire behind the handshake; those that
+        ``messages`` and ``bytes`` in and out (bytes as on the wire after the handshake; those that
         come are those of messages where an ASGI server keeps the connection); what is ``queued``
         now; how long ``pings`` and the methods of ``handlers`` took; the ``events`` of
         :func:`dwebsocket.event_counts`; and for each alias the counters of
@@ -134,7 +134,7 @@ def _text_keys(counts: dict[int, int]) -> dict[str, int]:
 
 
 def total(parts: list[Statistics]) -> Statistics:
-    """Gives the sum of the statistics of several processes; zeros for none."""
+    """Returns the sum of the statistics of several processes; zeros for none."""
     return cast("Statistics", _sum([_NOTHING, *parts]))
 
 

@@ -71,7 +71,7 @@ class SiteStatistics(TypedDict):
 
 def site_statistics(timeout: float = PATIENCE_S) -> SiteStatistics:
     """
-    Gives the statistics of all processes of the site that have had a WebSocket or refused one.
+    Returns the statistics of all processes of the site that have had a WebSocket or refused one.
 
     Not for event loops. Any process of the project may ask, such as a command or a job.
 
@@ -90,7 +90,7 @@ def site_statistics(timeout: float = PATIENCE_S) -> SiteStatistics:
 
 
 def summed(answers: list[Process], missing: int) -> SiteStatistics:
-    """Gives the statistics of a site from the answers of its processes."""
+    """Returns the statistics of a site from the answers of its processes."""
     processes = sorted(answers, key=lambda each: (each["host"], each["pid"]))
     return {
         "total": total([each["statistics"] for each in processes]),
@@ -196,7 +196,7 @@ class _Listener:
             self._is_running = False
 
     def series_since(self, slot: float) -> list[series.Sample]:
-        """Gives the samples of this process."""
+        """Returns the samples of this process."""
         return [] if self._series is None else self._series.since(slot)
 
     def _work(self, pid: int) -> None:

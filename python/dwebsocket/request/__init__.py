@@ -18,7 +18,7 @@ _TRANSPORT = "_dwebsocket_transport"
 
 
 def transport_of(request: DjangoRequest) -> Transport:
-    """Gives the transport that Django's request asks for, as :func:`ask_for` has noted."""
+    """Returns the transport that Django's request asks for, as :func:`ask_for` has noted."""
     transport: Transport = request.__dict__.get(_TRANSPORT, "websocket")
     return transport
 
@@ -32,7 +32,7 @@ def ask_for(request: DjangoRequest, transport: Transport) -> None:
 
 def http_request(request: Any) -> Any:
     """
-    Gives Django's request behind one that wraps it, as that of Django REST framework does.
+    Returns Django's request behind one that wraps it, as that of Django REST framework does.
 
     Such requests keep Django's as ``_request``, and read missing attributes from it. Any other
     object is returned as it is.

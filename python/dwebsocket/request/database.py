@@ -206,7 +206,7 @@ class Use:
 
     @classmethod
     def of(cls, connection: BaseDatabaseWrapper) -> Use:
-        """Gives the one of a connection, which watches from now on if it did not."""
+        """Returns the one of a connection, which watches from now on if it did not."""
         for wrapper in connection.execute_wrappers:
             if isinstance(wrapper, cls):
                 return wrapper
@@ -322,7 +322,7 @@ class OpenConnections:
 
 def shareable() -> dict[str, BaseDatabaseWrapper]:
     """
-    Gives this thread's connections that Django allows other threads to use.
+    Returns this thread's connections that Django allows other threads to use.
 
     Those are the connections of a live test server's SQLite database in memory, which another
     thread could not see otherwise.

@@ -90,7 +90,7 @@ def keep(request: HttpRequest) -> None:
 
 
 def _copy(environ: dict[str, Any]) -> dict[str, Any]:
-    """Gives a copy of a WSGI request's environ that shares equal strings with other copies."""
+    """Returns a copy of a WSGI request's environ that shares equal strings with other copies."""
     if len(_strings) > _MOST_KEPT:
         _strings.clear()
     share = _strings.setdefault
@@ -106,7 +106,7 @@ def _copy(environ: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lean(match: ResolverMatch) -> ResolverMatch:
-    """Gives an equal match that shares what it can with those of other connections."""
+    """Returns an equal match that shares what it can with those of other connections."""
     # A known match keeps its function alive, so no other function can have the same id meanwhile.
     key = (id(match.func), match.route, match.view_name, *match.namespaces)
     known = _matches.setdefault(key, match)

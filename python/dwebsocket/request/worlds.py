@@ -55,7 +55,7 @@ class World:
 
     def entered(self) -> AbstractContextManager[Any]:
         """
-        Gives a new context manager, not entered yet.
+        Returns a new context manager, not entered yet.
 
         Raises:
             ImproperlyConfigured: The project's function gives something else.
@@ -72,7 +72,7 @@ class World:
         return entered
 
     def around(self, function: Callable[..., T]) -> Callable[..., T]:
-        """Gives a function that calls ``function`` within."""
+        """Returns a function that calls ``function`` within."""
 
         def call(*args: Any, **kwargs: Any) -> T:
             with self.entered():
@@ -142,7 +142,7 @@ class _Steps:
 
 def of(request: HttpRequest, now: conf.Snapshot) -> World | None:
     """
-    Gives the world of a request; None where ``WEBSOCKET_CONTEXT`` is not set.
+    Returns the world of a request; None where ``WEBSOCKET_CONTEXT`` is not set.
 
     Raises:
         ImproperlyConfigured: The setting is invalid, or its function gives no context manager.
@@ -158,7 +158,7 @@ def of(request: HttpRequest, now: conf.Snapshot) -> World | None:
 
 
 def entered(world: World | None) -> AbstractContextManager[Any]:
-    """Gives a context manager that enters a world, or does nothing without one."""
+    """Returns a context manager that enters a world, or does nothing without one."""
     return nullcontext() if world is None else world.entered()
 
 
@@ -173,7 +173,7 @@ def entered_if_possible(world: World | None) -> AbstractContextManager[Any]:
 
 def together(residents: Collection[R]) -> Iterator[tuple[World | None, list[R]]]:
     """
-    Gives residents in parts that can be asked about at once, each with the world to be entered.
+    Returns residents in parts that can be asked about at once, each with the world to be entered.
 
     Those of one realm have one world. Without realms each has its own.
     """
@@ -191,7 +191,7 @@ def together(residents: Collection[R]) -> Iterator[tuple[World | None, list[R]]]
 
 def realm_of(request: HttpRequest, now: conf.Snapshot | None = None) -> str:
     """
-    Gives the realm of a request's user; empty where ``WEBSOCKET_REALM`` is not set.
+    Returns the realm of a request's user; empty where ``WEBSOCKET_REALM`` is not set.
 
     Raises:
         ImproperlyConfigured: The setting is invalid, or its function names no realm.
@@ -210,7 +210,8 @@ def realm_of(request: HttpRequest, now: conf.Snapshot | None = None) -> str:
 
 def present_realm() -> str | None:
     """
-    Gives the realm of the code that runs; None where it cannot be told, empty without the setting.
+    Returns the realm of the code that runs; None where it cannot be told, empty without the
+    setting.
 
     Raises:
         ImproperlyConfigured: As :func:`realm_of`.
@@ -227,7 +228,7 @@ def present_realm() -> str | None:
 
 def chosen_realm(realm: str | None, what: str) -> str:
     """
-    Gives the realm that a caller names, or the one of the code that runs.
+    Returns the realm that a caller names, or the one of the code that runs.
 
     Args:
         realm: The caller's argument; None for the present one.
@@ -261,7 +262,7 @@ def _checked(realm: object, what: str, error: type[Exception]) -> str:
 
 def user_key(user: object, realm: str) -> str:
     """
-    Gives the name of a user among those of all realms, from the primary key.
+    Returns the name of a user among those of all realms, from the primary key.
 
     Without realms it is the key itself. A realm in it has no colon, so no two users share a name.
     """

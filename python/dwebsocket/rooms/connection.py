@@ -63,7 +63,7 @@ class Rooms:
         rate, burst = self._setting("ROOMS_RATE"), self._setting("ROOMS_BURST")
         self._joins = Bucket(rate, burst)
         self._events = Bucket(rate, burst)
-        # Joins that wait for their turn, and what concerns their rooms behind them.
+        # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = clock.now()
         self._number = 0
@@ -162,7 +162,7 @@ class Rooms:
             yield from self._send(text)
 
     def _refused(self, error: Exception, name: str) -> Refused:
-        """Gives what a client is told of an exception, which is logged if it is no answer."""
+        """Returns what a client is told of an exception, which is logged if it is no answer."""
         if isinstance(error, Refused):
             return error
         if isinstance(error, PermissionDenied):
@@ -291,7 +291,7 @@ class Rooms:
         """
         Becomes a member of a group with a history; notes what was missed.
 
-        Gives the position; None when the connection is over.
+        Returns the position; None when the connection is over.
         """
         group, seat = room.group, room._seat
         backend = room._backend
@@ -435,7 +435,7 @@ class Rooms:
         yield from self._call_quietly(room, "left")
 
     def _give_up(self, room: Room) -> None:
-        """Gives a seat up, if there is one. Nothing of the room comes behind this."""
+        """Gives a seat up, if there is one. Nothing of the room comes after this."""
         seat = room._seat
         if seat is None:
             return
@@ -534,13 +534,13 @@ def _has_history(room: Room) -> bool:
 
 
 def _merged(info: dict[str, Any], server: dict[str, Any]) -> dict[str, Any] | None:
-    """Gives what others see: what the page says, and above it what the server says."""
+    """Returns what others see: what the page says, and above it what the server says."""
     return {**info, **server} if info or server else None
 
 
 def _info_text(info: dict[str, Any]) -> str:
     """
-    Gives what others see as JSON.
+    Returns what others see as JSON.
 
     Raises:
         Refused: It is too large.
@@ -558,7 +558,7 @@ def _in_room(name: str, page: history.Page) -> list[str]:
 
 def _checked_info(request: Request, most: int) -> dict[str, Any]:
     """
-    Gives what a client says about itself, in ``most`` bytes at most.
+    Returns what a client says about itself, in ``most`` bytes at most.
 
     Raises:
         Refused: It is no object, or too large.

@@ -28,7 +28,7 @@ class Pattern:
 
     def match(self, name: str) -> dict[str, Any] | None:
         """
-        Gives the arguments in a name; None for a name that does not fit.
+        Returns the arguments in a name; None for a name that does not fit.
 
         Nor does one that the arguments do not give back: each room has one name.
         """

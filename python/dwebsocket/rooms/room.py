@@ -108,15 +108,15 @@ class Room:
 
     def group_name(self) -> Any:
         """
-        Gives the room's group: by its name, or as ``group(…)`` or ``user(…)``.
+        Returns the room's group: by its name, or as ``group(…)`` or ``user(…)``.
 
-        The room's own name here. Called once, behind :meth:`allow`.
+        The room's own name here. Called once, after :meth:`allow`.
         """
         return self.name
 
     def info(self) -> Any:
         """
-        Gives what others see of this connection: a dict of what JSON can represent, or None.
+        Returns what others see of this connection: a dict of what JSON can represent, or None.
 
         The page may add to it; the names here win. Nothing here. Called once, and in rooms with
         presence only.
@@ -198,7 +198,7 @@ def _check_number(where: str, value: Any, kinds: Any) -> None:
 
 def group_of(named: Any) -> Group:
     """
-    Gives the group that :meth:`Room.group_name` has named.
+    Returns the group that :meth:`Room.group_name` has named.
 
     Raises:
         TypeError, ValueError: As :func:`dwebsocket.group`.

@@ -103,7 +103,7 @@ def _unavailable(request: HttpRequest, *_: Any, **__: Any) -> HttpResponseBase:
 
 def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBase]:
     """
-    Gives a view for WebSockets whose pages join rooms: ``path("live/", rooms(Chat, Bell))``.
+    Returns a view for WebSockets whose pages join rooms: ``path("live/", rooms(Chat, Bell))``.
 
     It is a handler: there is no thread, task or stack between two messages. Decorators of Django's
     guard it as they guard a page. A plain request gets 400.

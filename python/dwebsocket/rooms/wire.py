@@ -162,7 +162,7 @@ def _refuse_depth(message: str) -> None:
 
 def text(data: Any) -> str:
     """
-    Gives data as JSON.
+    Returns data as JSON.
 
     Raises:
         TypeError, ValueError: JSON cannot represent it.
@@ -172,7 +172,7 @@ def text(data: Any) -> str:
 
 def answer(request_id: Any, value: Any) -> str:
     """
-    Gives the answer to a request.
+    Returns the answer to a request.
 
     Raises:
         TypeError, ValueError: JSON cannot represent the value.
@@ -181,10 +181,10 @@ def answer(request_id: Any, value: Any) -> str:
 
 
 def error(request_id: Any, refused: Refused) -> str:
-    """Gives the answer to a request that is refused."""
+    """Returns the answer to a request that is refused."""
     return text({"id": request_id, "error": {"code": refused.code, "text": refused.text}})
 
 
 def event(name: str, data: Any, member: Any) -> str:
-    """Gives an event as other members get it, from behind the room's name on."""
+    """Returns an event as other members get it, from after the room's name on."""
     return f",{text({'event': name, 'data': data, 'from': member})[1:]}"

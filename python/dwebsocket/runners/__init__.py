@@ -25,7 +25,7 @@ view_databases.watch_connections()
 
 def runner_of(concurrency: str) -> Runner:
     """
-    Gives the runner for views on one kind of threads.
+    Returns the runner for views on one kind of threads.
 
     Args:
         concurrency: As :attr:`dwebsocket.servers.contract.Client.concurrency`. Other kinds than

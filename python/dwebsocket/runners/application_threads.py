@@ -111,7 +111,7 @@ class CallQueue:
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """
-        Calls ``function`` behind those that were submitted before. Never waits.
+        Calls ``function`` after those that were submitted before. Never waits.
 
         Raises:
             RuntimeError: The system gives no thread.

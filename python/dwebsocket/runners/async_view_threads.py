@@ -74,13 +74,13 @@ class OwnThread(ThreadSensitiveContext):
 
     @classmethod
     def enter(cls) -> OwnThread:
-        """Gives the running task a context, for as long as the task lives."""
+        """Returns the running task a context, for as long as the task lives."""
         own = cls()
         use_context(own, _router)
         return own
 
     def worker(self) -> Calls:
-        """Gives the worker that calls functions on this view's thread."""
+        """Returns the worker that calls functions on this view's thread."""
         if self._worker is None:
             # If two threads race, the first one's object stays.
             self.__dict__.setdefault("_worker", self._new_worker())
@@ -117,7 +117,7 @@ class SharedContext(OwnThread):
         return _shared
 
     def worker(self) -> Calls:
-        """Gives the worker of the handler whose task this is."""
+        """Returns the worker of the handler whose task this is."""
         websocket = own_websocket.get()
         if websocket is None:
             return super().worker()

@@ -91,7 +91,7 @@ class GreenRunner(ABC):
 
     @abstractmethod
     def _current_hub(self) -> GreenHub | None:
-        """Gives this thread's hub, if it has one. Makes none: it would outlive its thread."""
+        """Returns this thread's hub, if it has one. Makes none: it would outlive its thread."""
 
     @abstractmethod
     def _current(self) -> GreenThread: ...

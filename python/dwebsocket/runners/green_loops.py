@@ -51,7 +51,7 @@ def _on_request(**_: Any) -> None:
 
 def watched_selector() -> selectors.BaseSelector:
     """
-    Gives a selector for a loop on a greenlet; switches of this thread are watched from now on.
+    Returns a selector for a loop on a greenlet; switches of this thread are watched from now on.
 
     Within the first request, too: its modules may be those that have imported this one. The
     selector is the system's, which takes a fraction of the time of gevent's; only where nothing is

@@ -659,7 +659,7 @@ class LoopHome:
 
     @classmethod
     def current(cls, *, is_background: bool) -> LoopHome:
-        """Gives that of the running loop."""
+        """Returns that of the running loop."""
         hub = loop_hub.current()
         # The hub lives as long as its loop.
         home: LoopHome | None = hub.handlers
@@ -701,7 +701,7 @@ def _count(change: int) -> None:
 
 
 def ended() -> Future[None]:
-    """Gives a future that is done when no handler's connection is open."""
+    """Returns a future that is done when no handler's connection is open."""
     global _ended
     future: Future[None] = unpatched.future()
     with _lock:

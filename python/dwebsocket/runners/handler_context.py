@@ -36,7 +36,7 @@ class HandlerContext:
         self._settled: dict[int, Context] | None = {} if is_shared else None
 
     def copy(self) -> Context:
-        """Gives a copy whose values still have the owners that they had."""
+        """Returns a copy whose values still have the owners that they had."""
         return self._context.copy()
 
     def run(self, function: Callable[..., None], *args: Any) -> None:
@@ -60,7 +60,9 @@ _known: WeakValueDictionary[tuple[tuple[int, int], ...], HandlerContext] = WeakV
 
 
 def shared(its_context: Context) -> HandlerContext:
-    """Gives the context of a handler that begins: a known one, if there is one of equal values."""
+    """
+    Returns the context of a handler that begins: a known one, if there is one of equal values.
+    """
     own = its_context.copy()
     # All of them have one owner, which no thread is.
     own.run(context.enter_thread, context.NO_THREAD)

@@ -113,7 +113,7 @@ _own: Any = unpatched.original("_thread", "_local")()
 
 
 def home(runner: Runner, waiter: HubWaiter) -> GreenHandlers:
-    """Gives the handlers of the hub of this thread."""
+    """Returns the handlers of the hub of this thread."""
     watcher = waiter.watcher()
     found: GreenHandlers | None = getattr(_own, "handlers", None)
     if found is None or found.watcher is not watcher:

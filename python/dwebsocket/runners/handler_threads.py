@@ -259,7 +259,7 @@ _threads = HandlerThreads()
 
 
 def home() -> HandlerThreads:
-    """Gives the threads of this process."""
+    """Returns the threads of this process."""
     return _threads
 
 

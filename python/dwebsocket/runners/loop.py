@@ -172,14 +172,14 @@ class BackgroundLoop:
 
 
 def _green_loop() -> asyncio.AbstractEventLoop:
-    """Gives a loop for a green thread, which uses green threads itself."""
+    """Returns a loop for a green thread, which uses green threads itself."""
     loop = asyncio.SelectorEventLoop(green_loops.watched_selector())
     use_executor(loop, ThreadPoolExecutor(1))
     return loop
 
 
 def _unpatched_loop() -> asyncio.AbstractEventLoop:
-    """Gives a loop whose selector and executors use threads of the system."""
+    """Returns a loop whose selector and executors use threads of the system."""
     loop = asyncio.SelectorEventLoop(unpatched.selector())
     loop.set_default_executor(SystemExecutor(_EXECUTOR_THREADS))
     # The executor in which `sync_to_async` runs calls that must stay on one thread, as the ORM's.
@@ -223,12 +223,12 @@ def run(name: str, start: Start, context: Context) -> None:
 
 
 def background() -> BackgroundLoop:
-    """Gives this process's background loop."""
+    """Returns this process's background loop."""
     return _loop
 
 
 def tasks() -> set[asyncio.Task[None]]:
-    """Gives the tasks of this process's background loop, and those in the loops of servers."""
+    """Returns the tasks of this process's background loop, and those in the loops of servers."""
     return _loop._tasks | SERVER_TASKS._tasks
 
 

@@ -56,7 +56,7 @@ def is_quiet_end(
 
 
 def _own_code(view: Callable[..., Any]) -> CodeType | None:
-    """Gives the code of the view itself, without its decorators."""
+    """Returns the code of the view itself, without its decorators."""
     function = inspect.unwrap(view)
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
@@ -124,7 +124,7 @@ def _is_of_framework(module: object) -> bool:
 
 
 def _frames(error: BaseException) -> list[FrameType]:
-    """Gives the frames that ``error`` came through, the innermost one last."""
+    """Returns the frames that ``error`` came through, the innermost one last."""
     frames, traceback = [], error.__traceback__
     while traceback is not None:
         frames.append(traceback.tb_frame)

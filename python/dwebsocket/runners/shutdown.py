@@ -128,7 +128,7 @@ class _Shutdown:
             return ShutdownPlan()
 
     def closing(self) -> tuple[int, str, float]:
-        """Gives the code, the reason, and the window of the closes, as :func:`closing`."""
+        """Returns the code, the reason, and the window of the closes, as :func:`closing`."""
         shutdown_plan = self._shutdown_plan(terminated=_core.is_terminated())
         goes_on = shutdown_plan.goes_on or self._reloading
         return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(shutdown_plan)))
@@ -165,7 +165,7 @@ def _by_signal(at_exit: Exit) -> ShutdownPlanner:
 
 
 def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
-    """Gives the exits in the form of the argument of :func:`_core.on_exit`."""
+    """Returns the exits in the form of the argument of :func:`_core.on_exit`."""
     # Number 0, the exit without a signal, comes first.
     return [
         (
@@ -201,7 +201,7 @@ def _window() -> float:
 
 
 def _room(shutdown_plan: ShutdownPlan) -> float:
-    """Gives the seconds that a drain may take before the server kills the process."""
+    """Returns the seconds that a drain may take before the server kills the process."""
     if shutdown_plan.timeout_s is None:
         return float("inf")
     return max(0.0, shutdown_plan.timeout_s - _GRACE_S - _EXIT_S)
@@ -231,7 +231,7 @@ def depart() -> float:
 
 def closing() -> tuple[int, str, float]:
     """
-    Gives how the connections of a server are closed that stops, perhaps without the process.
+    Returns how the connections of a server are closed that stops, perhaps without the process.
 
     Returns:
         The close code, the reason, and the seconds over which the closes are spread.

@@ -421,12 +421,12 @@ def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | 
 
 
 def find_witness() -> Witness | None:
-    """Gives a witness for a view whose handshake has set none, if there is one."""
+    """Returns a witness for a view whose handshake has set none, if there is one."""
     return _find_witness()
 
 
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
-    """Gives the witness that is to receive the view's end; calls its ``began``."""
+    """Returns the witness that is to receive the view's end; calls its ``began``."""
     # Not a context manager, because each view would hold one as long as it runs.
     told = witness.get() or _find_witness()
     if told is not None:
@@ -554,7 +554,7 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
 
 
 def _shown(error: BaseException) -> str:
-    """Gives the close reason: the exception under ``DEBUG``, empty in production."""
+    """Returns the close reason: the exception under ``DEBUG``, empty in production."""
     if not settings.DEBUG:
         return ""
     return _cut(f"{type(error).__name__}: {error}")

@@ -33,7 +33,7 @@ _CLOSED = {
 
 def find_client(environ: Environ) -> Client:
     """
-    Gives the client's connection of a WSGI request.
+    Returns the client's connection of a WSGI request.
 
     Raises:
         UnsupportedServer: It is not available. The message names the server and an alternative.
@@ -68,7 +68,7 @@ def prepare_takeover(client: Client) -> Takeover | TlsTakeover:
 
 
 def protocol_of(environ: Environ) -> str:
-    """Gives the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
+    """Returns the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
     return protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
 
 

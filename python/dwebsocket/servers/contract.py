@@ -33,19 +33,19 @@ class ShutdownPlan:
 
     @classmethod
     def unknown(cls, *, terminated: bool) -> ShutdownPlan:
-        """Gives the shutdown_plan to assume by default: the server waits, and the site ends."""
+        """Returns the shutdown_plan to assume by default: the server waits, and the site ends."""
         return cls()
 
 
 class ShutdownPlanner(Protocol):
-    """Gives the :class:`ShutdownPlan` of this process, as known at the time of the call."""
+    """Returns the :class:`ShutdownPlan` of this process, as known at the time of the call."""
 
     def __call__(self, *, terminated: bool) -> ShutdownPlan:
         """``terminated`` is whether SIGTERM has come."""
 
 
 def unknown_plan() -> ShutdownPlanner:
-    """Gives :meth:`ShutdownPlan.unknown`, for servers of which nothing is known."""
+    """Returns :meth:`ShutdownPlan.unknown`, for servers of which nothing is known."""
     return ShutdownPlan.unknown
 
 
@@ -77,7 +77,7 @@ class Client:
     Attributes:
         server: The server's name, for messages.
         descriptor: The descriptor of the connected socket.
-        read_early: Gives the bytes that the client sent behind its request and the server has
+        read_early: Gives the bytes that the client sent after its request and the server has
             read already. Called once, when ``descriptor`` refers to a placeholder, which reads as
             the end of the stream: so a buffered reader can be read to its end without waiting.
         forget: Called first: makes the server's event loop, if it has one, stop watching the

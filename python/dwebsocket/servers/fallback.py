@@ -47,7 +47,7 @@ class FallbackHandshake(WsgiHandshake):
             request: Django's.
             scope: Its ASGI scope, if it has one.
             new_address: Gives the key of the connection and the id for its client; called when the
-                connection opens, behind all middleware.
+                connection opens, after all middleware.
         """
         super().__init__(request.method or "", request.META, scope)
         self._wanted = request.GET.getlist("protocol")

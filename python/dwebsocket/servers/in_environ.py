@@ -13,6 +13,6 @@ KEY = "dwebsocket.client"
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client in the environ."""
+    """Returns the client in the environ."""
     client = environ.get(KEY)
     return client if isinstance(client, Client) else None

@@ -53,7 +53,7 @@ _DELEGATED = {
 
 def _new_placeholder() -> tuple[_socket.socket, _socket.socket]:
     """
-    Gives the two ends of a placeholder: one for the server, one that stays here.
+    Returns the two ends of a placeholder: one for the server, one that stays here.
 
     Raises:
         OSError: The process has no descriptors left.
@@ -164,7 +164,7 @@ def _to_placeholder(sock: Any, placeholder: _socket.socket) -> _socket.socket:
 
 @functools.cache
 def _face(base: type) -> type:
-    """Gives the subclass of ``base`` whose methods use the placeholder."""
+    """Returns the subclass of ``base`` whose methods use the placeholder."""
     methods: dict[str, Any] = {name: _delegate(method) for name, method in _DELEGATED.items()}
     methods |= {"read": _read, "unwrap": lambda self: getattr(self, _PLACEHOLDER)}
     return type(f"{base.__name__}TakenOver", (base,), methods)

@@ -441,7 +441,7 @@ _processwide = _Processwide()
 
 def current() -> Pump:
     """
-    Gives this process's pump.
+    Returns this process's pump.
 
     Raises:
         OSError: The process has no descriptors left.

@@ -13,10 +13,10 @@ at_fork(_core.after_fork_in_child)
 
 
 def now() -> float:
-    """Gives seconds since some moment, as :func:`time.monotonic`."""
+    """Returns seconds since some moment, as :func:`time.monotonic`."""
     return monotonic() + _core.clock_ahead()
 
 
 def wall() -> float:
-    """Gives the seconds of the epoch, as :func:`time.time`: for what other processes read."""
+    """Returns the seconds of the epoch, as :func:`time.time`: for what other processes read."""
     return time.time() + _core.clock_ahead()

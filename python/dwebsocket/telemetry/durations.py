@@ -26,7 +26,7 @@ class Durations(TypedDict):
 
 
 def summary(found: Iterable[float]) -> Durations:
-    """Gives the buckets of durations in seconds."""
+    """Returns the buckets of durations in seconds."""
     histogram = Histogram()
     for seconds in found:
         histogram.add(seconds)
@@ -53,7 +53,7 @@ class Histogram:
             self._seconds += seconds
 
     def durations(self) -> Durations:
-        """Gives the counts."""
+        """Returns the counts."""
         with self._lock:
             counts, seconds = list(self._counts), self._seconds
         buckets = dict(zip(BUCKETS, counts, strict=True))

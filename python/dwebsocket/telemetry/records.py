@@ -102,7 +102,7 @@ class Record:
     def of(
         cls, event: str, request: HttpRequest, code: int, reason: str, connection: int | None = None
     ) -> Record:
-        """Gives the event of a request."""
+        """Returns the event of a request."""
         peer = request.META.get("REMOTE_ADDR") or ""
         # Not `request.user`, which may query the database.
         websocket = request.__dict__.get("websocket")
@@ -141,7 +141,7 @@ def count(event: str, number: int = 1, *, code: int = 0) -> None:
 
 def unlogged_refusals(status: int, level: int) -> int | None:
     """
-    Gives how many refusals were not logged since the last that was; None: nor shall this one be.
+    Returns how many refusals were not logged since the last that was; None: nor shall this one be.
 
     To be asked once for each refusal. Never waits; any thread may call it.
     """
@@ -156,7 +156,7 @@ def unlogged_refusals(status: int, level: int) -> int | None:
 
 def event_counts() -> dict[str, dict[int, int]]:
     """
-    Gives how often each event of ``docs/logging.md`` has happened in this process.
+    Returns how often each event of ``docs/logging.md`` has happened in this process.
 
     Events count whether or not they were logged: levels and filters do not matter. Never waits; any
     thread may call it.
@@ -183,7 +183,7 @@ at_fork(_forget_parents_events)
 
 
 def printable(text: str) -> str:
-    """Gives ``text`` with control characters, such as line breaks, escaped."""
+    """Returns ``text`` with control characters, such as line breaks, escaped."""
     if text.isprintable():
         return text
     return "".join(

@@ -117,7 +117,7 @@ def is_kept(connection: Any) -> bool:
 
 
 def open_websockets() -> list[tuple[Any, str, HttpRequest]]:
-    """Gives the WebSockets whose view runs, with its name and their request."""
+    """Returns the WebSockets whose view runs, with its name and their request."""
     return [
         (websocket, view, request)
         for view, of_view in list(_open.items())
@@ -126,7 +126,9 @@ def open_websockets() -> list[tuple[Any, str, HttpRequest]]:
 
 
 def counts() -> tuple[dict[str, int], Counts, Counts]:
-    """Gives how many were opened by view, refused by status and cause, closed by code and side."""
+    """
+    Returns how many were opened by view, refused by status and cause, closed by code and side.
+    """
     with _lock:
         _count_ends()
         by_cause = {status: dict(causes) for status, causes in _refused.items()}
@@ -135,7 +137,9 @@ def counts() -> tuple[dict[str, int], Counts, Counts]:
 
 
 def kept() -> tuple[int, list[int]]:
-    """Gives the number of open connections that ASGI servers keep, and the traffic of all those."""
+    """
+    Returns the number of open connections that ASGI servers keep, and the traffic of all those.
+    """
     connections = [websocket._connection for websocket in list(_kept_open)]
     found = [0] * 7
     for connection in connections:

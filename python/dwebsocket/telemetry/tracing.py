@@ -35,7 +35,7 @@ _MOST_DIGITS = 5
 
 
 def _contained(function: Callable[P, None]) -> Callable[P, None]:
-    """Gives a function whose exceptions are logged: those of a tracer must harm no connection."""
+    """Returns a function whose exceptions are logged: those of a tracer must harm no connection."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -69,7 +69,7 @@ class _Trace:
 
 
 def current() -> Any:
-    """Gives the context of the span that is the current one here; None without OpenTelemetry."""
+    """Returns the context of the span that is the current one here; None without OpenTelemetry."""
     if _API not in sys.modules:
         return None
     from opentelemetry import trace
@@ -138,7 +138,7 @@ def _open(
 
 
 def _server(request: HttpRequest) -> tuple[str, int]:
-    """Gives the host and the port that the client has asked for."""
+    """Returns the host and the port that the client has asked for."""
     asked = request.get_host()
     host, _, port = asked.rpartition(":")
     if not host or port.endswith("]"):
@@ -166,7 +166,7 @@ def _enter(traced: _Trace) -> None:
 
 def calling(websocket: Any, handler: str, method: str) -> AbstractContextManager[None]:
     """
-    Gives the span of one call, to be entered and left in one context.
+    Returns the span of one call, to be entered and left in one context.
 
     Args:
         websocket: One that has :data:`TRACE`.

@@ -23,7 +23,8 @@ _ENCODED = str.maketrans({"&": "%26", "'": "%27"})
 @register.simple_tag(takes_context=True)
 def websocket_url(context: Context, view_name: str, *args: Any, **kwargs: Any) -> str:
     """
-    Gives the address of a view for ``new WebSocket(…)``: ``{% websocket_url 'chat' room=room %}``.
+    Returns the address of a view for ``new WebSocket(…)``: ``{% websocket_url 'chat' room=room
+    %}``.
 
     It has no character that HTML escapes: it is the same in an attribute and in a script.
     ``{% websocket_url 'chat' as address %}`` puts it into a variable.
@@ -55,7 +56,7 @@ def websocket_url(context: Context, view_name: str, *args: Any, **kwargs: Any) -
 @register.filter
 def position(value: Group | History | str) -> str:
     """
-    Gives the position from which a page joins: ``{{ said|position }}``, ``{{ group|position }}``.
+    Returns the position from which a page joins: ``{{ said|position }}``, ``{{ group|position }}``.
 
     That of a history is where it ends: a page that shows it joins there, so that nothing is missed
     and nothing comes twice. That of a group is its newest message, at the moment of the call.

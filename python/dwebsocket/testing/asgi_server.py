@@ -65,7 +65,7 @@ class _ThreadsHandshake(AsgiHandshake):
 
 
 def _scope_of(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the scope for the headers of Django's request, which is one for a page."""
+    """Returns the scope for the headers of Django's request, which is one for a page."""
     headers = {
         name[len("HTTP_") :].lower().replace("_", "-"): str(value)
         for name, value in meta.items()

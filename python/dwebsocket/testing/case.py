@@ -59,7 +59,7 @@ class WebSocketTestMixin(_Case):
 
     def live_websocket_client(self) -> LiveWebSocketClient:
         """
-        Gives a client for the real port of a ``LiveServerTestCase``, with the cookies of
+        Returns a client for the real port of a ``LiveServerTestCase``, with the cookies of
         ``self.client``.
         """
         client = LiveWebSocketClient(self.live_server_url)

@@ -143,7 +143,7 @@ class Request:
 
     def fields(self, key: str, offer: str, defaults: Mapping[str, str]) -> dict[str, str]:
         """
-        Gives the headers of the handshake.
+        Returns the headers of the handshake.
 
         Args:
             key: The ``Sec-WebSocket-Key``, which the server has to answer.
@@ -192,7 +192,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
         **extra: Any,
     ) -> WebSocketT:
         """
-        Gives a WebSocket, which opens when it is entered: by ``with``, or ``async with``.
+        Returns a WebSocket, which opens when it is entered: by ``with``, or ``async with``.
 
         A refusal does not raise: it is the WebSocket's ``response``. Using it then does.
 
@@ -254,7 +254,7 @@ class WebSocketClient(_OpensWebSockets[ClientWebSocket], Client):
 
     def rooms(self, path: str, data: Any = None, **options: Any) -> ClientRooms:
         """
-        Gives a WebSocket with rooms, which opens when it is entered: by ``with``.
+        Returns a WebSocket with rooms, which opens when it is entered: by ``with``.
 
         Args:
             path: As for :meth:`websocket`.
@@ -280,7 +280,7 @@ class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
 
     def rooms(self, path: str, data: Any = None, **options: Any) -> AsyncClientRooms:
         """
-        Gives a WebSocket with rooms, which opens when it is entered: by ``async with``.
+        Returns a WebSocket with rooms, which opens when it is entered: by ``async with``.
 
         Args:
             path: As for :meth:`websocket`.

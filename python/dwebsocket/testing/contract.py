@@ -95,7 +95,7 @@ class OtherProcess:
         )
 
     def __call__(self, command: str, *arguments: Any) -> Any:
-        """Gives the result of a command."""
+        """Returns the result of a command."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([command, *arguments]) + "\n")
@@ -170,14 +170,16 @@ class BackendContract(WebSocketTestMixin, _Case):
     # -- what the tests share --------------------------------------------------------------------
 
     def entry(self) -> dict[str, Any]:
-        """Gives the entry of ``WEBSOCKET_GROUPS``: that of the class, and presence if it has it."""
+        """
+        Returns the entry of ``WEBSOCKET_GROUPS``: that of the class, and presence if it has it.
+        """
         entry = dict(self.backend)
         if backends.class_of(entry["BACKEND"]).keeps_presence:
             entry.setdefault("PRESENCE", {f"{_PRESENT}*": {"grace": _GRACE_S}})
         return entry
 
     def path(self, *names: str, view: str = "member") -> str:
-        """Gives the URL of a member of these groups."""
+        """Returns the URL of a member of these groups."""
         return f"/{view}/?{urlencode([('group', name) for name in names])}"
 
     def member(self, *names: str, view: str = "member") -> tuple[ClientWebSocket, str]:
@@ -348,7 +350,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         self.assertReceives(third, "not to one", "not to two", "to all")
 
     def test_close(self) -> None:
-        """Closes all members, behind what was sent before; others stay."""
+        """Closes all members, after what was sent before; others stay."""
         opened = self.members(2)
         other, _ = self.member(f"{self.name} of others")
         self.group.send("last words")
@@ -434,7 +436,7 @@ class BackendContract(WebSocketTestMixin, _Case):
     # -- presence --------------------------------------------------------------------------------
 
     def present(self) -> Group:
-        """Gives a group of the test with presence."""
+        """Returns a group of the test with presence."""
         if not backends.backend("default").keeps_presence:
             self.skipTest("it knows no users")
         return group(f"{_PRESENT}{uuid.uuid4()}")

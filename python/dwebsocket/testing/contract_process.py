@@ -25,7 +25,7 @@ _TIMEOUT_S = 60.0
 
 
 def described(message: str | bytes | None) -> Any:
-    """Gives a message as JSON can carry it: a long one by its hash."""
+    """Returns a message as JSON can carry it: a long one by its hash."""
     if message is None:
         return None
     kind = "text" if isinstance(message, str) else "binary"
@@ -157,7 +157,7 @@ class _Process:
         return Group(name, "default").count()
 
     def members(self, name: str) -> list[list[Any]]:
-        """Gives the users that are present, each with the number of connections."""
+        """Returns the users that are present, each with the number of connections."""
         from dwebsocket.groups import Group
 
         return [[each.key, len(each.connections)] for each in Group(name, "default").members()]
@@ -170,11 +170,11 @@ class _Process:
         return len(self._members) - 1, str(member.receive())
 
     def receive(self, number: int, count: int) -> list[Any]:
-        """Gives the next messages of a member."""
+        """Returns the next messages of a member."""
         return [described(self._members[number].receive()) for _ in range(count)]
 
     def wait_closed(self, number: int) -> tuple[int, str]:
-        """Gives the end of a member."""
+        """Returns the end of a member."""
         member = self._members[number]
         return member.wait_closed(), member.close_reason
 

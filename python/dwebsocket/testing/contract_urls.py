@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _groups(request: WebSocketRequest) -> list[Group]:
-    """Gives the groups that the test wants, also those of users."""
+    """Returns the groups that the test wants, also those of users."""
     return [Group(name, "default") for name in request.GET.getlist("group")]
 
 

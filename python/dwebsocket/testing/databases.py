@@ -183,7 +183,7 @@ _sharing: _Sharing | None = None
 @contextmanager
 def shared_databases() -> Iterator[None]:
     """
-    Gives every thread of the process this thread's test database connections.
+    Returns every thread of the process this thread's test database connections.
 
     To be entered in the test's own thread, outside of event loops. When it is entered again
     meanwhile, on any thread, the first thread's connections stay shared.

@@ -18,7 +18,7 @@ class _Deflater(Protocol):
 
 
 def offer_of(compression: bool | str) -> str:  # noqa: FBT001
-    """Gives the offer of a handshake for an argument ``compression``; empty for no offer."""
+    """Returns the offer of a handshake for an argument ``compression``; empty for no offer."""
     if compression is True:
         return _BROWSERS_OFFER
     return compression or ""
@@ -42,7 +42,7 @@ class Deflate:
         self._inflater = zlib.decompressobj(-15)
 
     def deflate(self, message: bytes) -> bytes:
-        """Gives the payload of a message (RFC 7692 section 7.2.1)."""
+        """Returns the payload of a message (RFC 7692 section 7.2.1)."""
         if self._forgets:
             self._deflater = self._new_deflater()
         payload = self._deflater.compress(message) + self._deflater.flush(zlib.Z_SYNC_FLUSH)
@@ -50,7 +50,7 @@ class Deflate:
 
     def inflate(self, payload: bytes) -> bytes:
         """
-        Gives the message of a payload (RFC 7692 section 7.2.2).
+        Returns the message of a payload (RFC 7692 section 7.2.2).
 
         Raises:
             ValueError: It is no valid payload.

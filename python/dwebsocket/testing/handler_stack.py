@@ -24,7 +24,9 @@ _OURS = (life.__file__, loop.__file__)
 
 
 def stack_of(handler: TickingHandler) -> list[traceback.FrameSummary]:
-    """Gives the stack of a handler's method that is under way, from that method on, or nothing."""
+    """
+    Returns the stack of a handler's method that is under way, from that method on, or nothing.
+    """
     for stack in _stacks(handler):
         ours = [
             index
@@ -48,7 +50,7 @@ def _stacks(handler: TickingHandler) -> Iterator[list[FrameType]]:
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:
-    """Gives the frames of a suspended coroutine, and of those that it awaits."""
+    """Returns the frames of a suspended coroutine, and of those that it awaits."""
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         yield frame
         coroutine = coroutine.cr_await

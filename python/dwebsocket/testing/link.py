@@ -37,7 +37,7 @@ class Link:
     # -- the server ------------------------------------------------------------------------------
 
     async def receive(self) -> Event:
-        """Gives the next event of the client."""
+        """Returns the next event of the client."""
         return await self._to_server.get()
 
     async def tell(self, event: Event) -> None:

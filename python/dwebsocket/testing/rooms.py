@@ -112,7 +112,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
 
     def receive(self, name: str | None = None, timeout: float | None = None) -> DictT:
         """
-        Gives the next message of a room, as a page gets it: a dict with ``data``, ``event``,
+        Returns the next message of a room, as a page gets it: a dict with ``data``, ``event``,
         ``joined``, ``left``, ``updated``, ``recovered`` or ``ended``.
 
         Args:
@@ -123,7 +123,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
 
     def members(self, name: str | None = None) -> ListT:
         """
-        Gives those that are present in a room now: joins it once more for that.
+        Returns those that are present in a room now: joins it once more for that.
 
         Raises:
             RoomError, UsageError: As :meth:`emit`.

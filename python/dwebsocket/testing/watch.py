@@ -61,7 +61,7 @@ class ViewWatch:
         self.over.set_result(None)
 
     def take_error(self) -> BaseException | None:
-        """Gives the error that the view has let through, once."""
+        """Returns the error that the view has let through, once."""
         error, self._error = self._error, None
         return error
 
@@ -106,7 +106,7 @@ class ViewWatch:
             raise self.still_runs(timeout) from None
 
     def still_runs(self, timeout: float) -> ViewStillRuns:
-        """Gives the error about a view that has had ``timeout`` seconds to end."""
+        """Returns the error about a view that has had ``timeout`` seconds to end."""
         return ViewStillRuns(
             f"A view did not end within {timeout:g} s after its WebSocket. {self.whereabouts()}"
         )

@@ -69,7 +69,7 @@ class WebSocketRefused(WebSocketError):
 
 
 def _status_of(response: HttpResponse) -> str:
-    """Gives the status, and where a redirect leads."""
+    """Returns the status, and where a redirect leads."""
     where = response.headers.get("Location")
     return f"{response.status_code}" if where is None else f"{response.status_code} to {where}"
 
@@ -225,7 +225,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     @abstractmethod
     def _run(self, call: _Later[Any]) -> Any:
-        """Gives the result of a call: runs the coroutine, or returns it to be awaited."""
+        """Returns the result of a call: runs the coroutine, or returns it to be awaited."""
 
     @abstractmethod
     async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
@@ -459,7 +459,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     def receive(self, timeout: float | None = None) -> MessageT:
         """
-        Gives the next message: text as ``str``, binary as ``bytes``.
+        Returns the next message: text as ``str``, binary as ``bytes``.
 
         Raises:
             ReceiveTimeout: None came in time. It says where the view is.
@@ -470,7 +470,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     def receive_json(self, timeout: float | None = None) -> JsonT:
         """
-        Gives the next message, parsed as JSON.
+        Returns the next message, parsed as JSON.
 
         Raises:
             ReceiveTimeout: None came in time. It says where the view is.
@@ -530,7 +530,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
 
 def as_json(data: Any) -> str:
-    """Gives ``data`` as JSON, with dates, decimals and UUIDs as Django writes them."""
+    """Returns ``data`` as JSON, with dates, decimals and UUIDs as Django writes them."""
     return json.dumps(data, cls=DjangoJSONEncoder)
 
 

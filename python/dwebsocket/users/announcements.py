@@ -69,7 +69,7 @@ class Hint:
 
     @classmethod
     def read(cls, text: str | bytes) -> Hint:
-        """Gives the hint in an announcement; an empty one for what is none."""
+        """Returns the hint in an announcement; an empty one for what is none."""
         try:
             found = json.loads(text)
         except ValueError:
@@ -141,7 +141,7 @@ def _try(backend: Backend, publish: Publish) -> None:
     except GroupUnavailable as error:
         _log.warning("A sign-out could not be announced to other processes: %s", error)
     except Exception:
-        # Others wait behind it.
+        # Others wait after it.
         _log.exception("A sign-out could not be announced to other processes")
 
 

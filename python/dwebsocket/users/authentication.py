@@ -35,7 +35,7 @@ _LOGIN = "_auth_user_id"
 
 def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
     """
-    Gives the visitors whose users are no longer signed in, each with the reason.
+    Returns the visitors whose users are no longer signed in, each with the reason.
 
     Never to be called in an event loop.
 
@@ -49,7 +49,7 @@ def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
 
 def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
     """
-    Gives the visitors whose session has ended or now has another user.
+    Returns the visitors whose session has ended or now has another user.
 
     Visitors that have not signed in by a session are not among them. Never to be called in an event
     loop.
@@ -69,7 +69,7 @@ def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
 
 
 def database_of_sessions(store: type[Any]) -> str | None:
-    """Gives the alias of the database that holds a class's sessions, None for other stores."""
+    """Returns the alias of the database that holds a class's sessions, None for other stores."""
     if not apps.is_installed("django.contrib.sessions"):
         return None
     from django.contrib.sessions.backends.db import SessionStore
@@ -88,7 +88,7 @@ def is_kept(store: type[Any]) -> bool:
 
 
 def login_in(store: type[Any], key: str) -> str:
-    """Gives the user's key in a stored session, empty where there is none."""
+    """Returns the user's key in a stored session, empty where there is none."""
     return str(store(key).load().get(_LOGIN) or "")
 
 
@@ -101,7 +101,7 @@ def is_login(store: type[Any], row: Any) -> bool:
 
 
 def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
-    """Gives the user's key in each session that there is."""
+    """Returns the user's key in each session that there is."""
     if not _are_rows(store):
         # Not `exists()`: sessions in signed cookies exist nowhere.
         return {key: login_in(store, key) for key in keys}
@@ -125,7 +125,7 @@ def _rows(store: Any, keys: Collection[str]) -> dict[str, dict[str, Any]]:
 
 
 def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
-    """Gives the visitors whose user is gone, may not sign in, or has another password."""
+    """Returns the visitors whose user is gone, may not sign in, or has another password."""
     if not apps.is_installed("django.contrib.auth"):
         return {}
     backends = {path: _backend(path) for path in {visitor.who.backend for visitor in visitors}}
@@ -147,7 +147,7 @@ def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
 
 
 def _backend(path: str) -> Any:
-    """Gives an authentication backend, None when Django would not use it."""
+    """Returns an authentication backend, None when Django would not use it."""
     from django.contrib.auth import load_backend
 
     return load_backend(path) if path in settings.AUTHENTICATION_BACKENDS else None

@@ -78,7 +78,7 @@ def ask(hint: Hint) -> None:
 
 
 def _visitors(hint: Hint) -> list[Visitor]:
-    """Gives those whom a hint is about, and closes those about whom nobody can be asked."""
+    """Returns those whom a hint is about, and closes those about whom nobody can be asked."""
     found = dict.fromkeys(visitor for user in hint.users for visitor in present("user", user))
     for user in hint.anywhere:
         found.update(dict.fromkeys(present("user of any realm", user)))
@@ -289,7 +289,7 @@ def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
 
 
 def _batches(visitors: Iterable[Visitor]) -> Iterator[tuple[World | None, list[Visitor]]]:
-    """Gives visitors in parts that one question is for, each with the world to ask in."""
+    """Returns visitors in parts that one question is for, each with the world to ask in."""
     for world, those in worlds.together(list(visitors)):
         for first in range(0, len(those), _BATCH):
             yield world, those[first : first + _BATCH]

@@ -72,7 +72,7 @@ class Who:
     @classmethod
     def of(cls, request: HttpRequest, now: conf.Snapshot | None = None) -> Who:
         """
-        Gives the client, user and session of a request.
+        Returns the client, user and session of a request.
 
         May query the database, as ``request.user`` does.
 
@@ -113,7 +113,7 @@ class Who:
         return worlds.user_key(self.user, self.realm) if self.user else ""
 
     def keys(self) -> list[Key]:
-        """Gives the keys under which this is counted."""
+        """Returns the keys under which this is counted."""
         session = digest(self.session) if self.session else ""
         named = [("address", self.address), ("user", self.user_key), ("session", session)]
         if self.realm:
@@ -122,7 +122,7 @@ class Who:
 
 
 def digest(session_key: str) -> str:
-    """Gives what names a session to other processes: whoever reads its key could sign in."""
+    """Returns what names a session to other processes: whoever reads its key could sign in."""
     return hashlib.sha256(session_key.encode()).hexdigest()[:32]
 
 
@@ -137,7 +137,7 @@ def _is_row(user: Any) -> bool:
 
 
 def _network(address: str) -> str:
-    """Gives the addresses of one client: an IPv4 address, or the /64 of an IPv6 address."""
+    """Returns the addresses of one client: an IPv4 address, or the /64 of an IPv6 address."""
     if ":" not in address:
         return address
     try:
@@ -153,7 +153,7 @@ def _network(address: str) -> str:
 
 
 def auth_hash(user: Any) -> str:
-    """Gives a hash that changes with a user's password, empty for users without one."""
+    """Returns a hash that changes with a user's password, empty for users without one."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
 
 
@@ -246,7 +246,7 @@ class _Register:
         """
         Does the work of :meth:`sweep`, under the lock.
 
-        Gives the removed objects, for the caller to drop after it has released the lock.
+        Returns the removed objects, for the caller to drop after it has released the lock.
         """
         gone: list[object] = []
         while self.vanished:
@@ -314,7 +314,7 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
 
 def present(kind: str, name: object) -> list[Visitor]:
     """
-    Gives the visitors under one key, such as the user 7, in order of their arrival.
+    Returns the visitors under one key, such as the user 7, in order of their arrival.
 
     Args:
         kind: ``address``, ``user``, ``user of any realm``, ``session`` or ``bucket``.
@@ -340,7 +340,7 @@ def tell_of_leaving(call: Callable[[], object]) -> None:
 
 
 def connections_of(user: str) -> Iterator[WebSocket]:
-    """Gives the open connections of a user in this process."""
+    """Returns the open connections of a user in this process."""
     for visitor in present("user", user):
         if visitor.is_open:
             yield visitor._websocket

@@ -41,7 +41,7 @@ def keep(session: Any) -> None:
 
 @functools.cache
 def _merging(store: type[Any]) -> type[Any]:
-    """Gives a subclass of ``store``, a session class, that merges when it saves."""
+    """Returns a subclass of ``store``, a session class, that merges when it saves."""
 
     class Merging(store):  # type: ignore[misc]
         def load(self) -> Any:

@@ -68,7 +68,7 @@ def _note(instance: Model, values: Values) -> None:
 
 
 def _values(instance: Model) -> Values:
-    """Gives the values of all fields that are loaded."""
+    """Returns the values of all fields that are loaded."""
     found = vars(instance)
     names = [field.attname for field in instance._meta.concrete_fields]
     return {name: found[name] for name in names if name in found}

@@ -45,7 +45,7 @@ pub(super) fn is_like_beats(kind: Kind, payload: &[u8]) -> bool {
     kind == Kind::Text && payload.iter().all(|byte| *byte == b' ')
 }
 
-/// `payload` with a blank behind it.
+/// `payload` with a blank after it.
 pub(super) fn one_more_blank(payload: &[u8]) -> Vec<u8> {
     [payload, b" "].concat()
 }

@@ -268,7 +268,7 @@ impl Connection {
         (!self.is_foreign()).then(|| self.turns.gil_semaphore.enter())
     }
 
-    /// Begins to close: `frame` goes out behind everything that was sent before, and nothing more
+    /// Begins to close: `frame` goes out after everything that was sent before, and nothing more
     /// comes in. False when the connection was closing already. Never sleeps.
     pub fn close(&self, frame: &CloseFrame) -> bool {
         if self.is_foreign() {

@@ -163,7 +163,7 @@ impl Connection {
         }
     }
 
-    /// How many whole messages wait, and whether the end has come behind them.
+    /// How many whole messages wait, and whether the end has come after them.
     pub fn waiting(&self) -> (usize, bool) {
         if self.is_foreign() {
             return (0, true);

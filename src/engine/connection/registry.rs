@@ -131,7 +131,7 @@ impl Registry {
     /// Closes every connection with `frame`, spread over `window` on the clock of `runtime`, and
     /// refuses new ones. Does not wait.
     ///
-    /// Gives the time until the last one begins to close. That is less than `window` when a drain
+    /// Returns the time until the last one begins to close. That is less than `window` when a drain
     /// that ends sooner is under way already: then nothing changes.
     pub(crate) fn drain(&self, runtime: &Handle, frame: CloseFrame, window: Duration) -> Duration {
         let now = clock::task_now();

@@ -11,7 +11,7 @@ pub struct Traffic {
     pub messages_in: u64,
     /// Messages that were taken for the peer.
     pub messages_out: u64,
-    /// Bytes that were read from the socket behind the handshake.
+    /// Bytes that were read from the socket after the handshake.
     pub bytes_in: u64,
     /// Bytes that the socket has taken, the handshake's response among them.
     pub bytes_out: u64,

@@ -20,8 +20,8 @@ const MAX_INTERIM: usize = 16;
 /// How long a body may take: it only explains a refusal.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reads the head of a response, behind interim ones such as 103. The second value is what came
-/// behind it.
+/// Reads the head of a response, after interim ones such as 103. The second value is what came
+/// after it.
 pub(super) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Head, Vec<u8>)> {
     let mut behind = Vec::with_capacity(1024);
     for _ in 0..=MAX_INTERIM {
@@ -41,7 +41,7 @@ async fn one_head(
     let mut bytes = begun;
     let mut seen = 0;
     loop {
-        // The bytes behind an interim answer may be a whole one.
+        // The bytes after an interim answer may be a whole one.
         if bytes.len() == seen && stream.read_buf(&mut bytes).await? == 0 {
             let reason = "the server hung up before its answer was complete";
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
@@ -85,7 +85,7 @@ pub(super) struct BodyLimit {
     pub(super) until: Option<Instant>,
 }
 
-/// Reads the body behind `head`, of which `begun` is here, as far as it comes in a short time.
+/// Reads the body after `head`, of which `begun` is here, as far as it comes in a short time.
 pub(super) async fn body(
     stream: &mut (impl AsyncRead + Unpin),
     head: &Head,

@@ -71,7 +71,7 @@ pub struct DialRequest {
 pub enum Want {
     /// A connection.
     Connection,
-    /// The socket behind its 101 to these bytes, whatever they are and whatever it says.
+    /// The socket after its 101 to these bytes, whatever they are and whatever it says.
     Socket(Vec<u8>),
 }
 
@@ -113,7 +113,7 @@ pub struct Answered {
     socket: Mutex<Option<OwnedFd>>,
     /// The 101.
     pub head: Head,
-    /// The bytes that came behind it.
+    /// The bytes that came after it.
     pub early: Vec<u8>,
 }
 
@@ -294,7 +294,7 @@ async fn encrypt(
     })
 }
 
-/// A 101, what it agrees on if that was validated, and the bytes behind it.
+/// A 101, what it agrees on if that was validated, and the bytes after it.
 type Agreement = (Head, Option<Agreed>, Vec<u8>);
 
 async fn ask(

@@ -13,9 +13,9 @@ use crate::protocol::{
 /// What a server has answered.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// A WebSocket is open. The bytes came behind the head.
+    /// A WebSocket is open. The bytes came after the head.
     Opened(Head, Agreed, Vec<u8>),
-    /// A 101 to a request of the caller's own, with the bytes behind it.
+    /// A 101 to a request of the caller's own, with the bytes after it.
     Unjudged(Head, Vec<u8>),
     /// Another response, with the start of its body.
     Refused(Head, Vec<u8>),
@@ -41,7 +41,7 @@ pub(super) async fn shake_hands(
 }
 
 /// Sends the bytes of a request and reads the head of the answer. The second value is what came
-/// behind a 101, or the body of another answer.
+/// after a 101, or the body of another answer.
 pub(super) async fn exchange(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     request: &[u8],

@@ -13,7 +13,7 @@
 //! and decrypts between the other end and the server.
 //!
 //! Clients in tests break rules on purpose. For them a dial sends a request as it is and gives the
-//! socket behind the answer, in place of a connection.
+//! socket after the answer, in place of a connection.
 
 mod answer;
 pub mod dial;

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::engine::resources::inherited::NotInherited;
 
-/// Gives the socket through which the other side of `tls` is reached, and the task that has to run
+/// Returns the socket through which the other side of `tls` is reached, and the task that has to run
 /// for that. The task ends when the server ends the stream, or `linger` after the socket's end.
 pub(super) fn pump(
     tls: TlsStream<TcpStream>,

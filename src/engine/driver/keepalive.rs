@@ -21,7 +21,7 @@ pub(super) enum Due {
 /// The keepalive of one connection.
 ///
 /// Received bytes prove that a peer lives. Bytes of ours that it takes prove it, too, as long as
-/// they come before a ping that it could answer, or more bytes wait behind them.
+/// they come before a ping that it could answer, or more bytes wait after them.
 #[derive(Debug)]
 pub(super) struct Keepalive {
     interval: Option<Duration>,
@@ -47,7 +47,7 @@ impl Unanswered {
         let has_ping = self.has_ping || passage.has_ping;
         let moves = passage.taken > self.taken;
         // The peer's system may take small messages for ever although its program does nothing.
-        // Such messages never block, so bytes behind the ping prove life only while more of them
+        // Such messages never block, so bytes after the ping prove life only while more of them
         // are blocked.
         let goes_on = (has_ping && !self.has_ping) || (moves && (!has_ping || passage.is_blocked));
         *self = Self {
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// A peer that was asked 10 s ago behind 1000 bytes, of which it has taken none.
+    /// A peer that was asked 10 s ago after 1000 bytes, of which it has taken none.
     fn asked(start: Instant) -> Keepalive {
         let mut keepalive = Keepalive::new(Some(10 * S), Some(4 * S), 0, start);
         let before = || passage(0, true, false);

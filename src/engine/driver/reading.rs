@@ -128,7 +128,7 @@ impl Driver {
         }
     }
 
-    /// Takes in what a server that carries the connection has brought, and behind it the end.
+    /// Takes in what a server that carries the connection has brought, and after it the end.
     fn take_brought(&mut self) {
         let Some(carrier) = self.connection.carrier.clone() else {
             return;

@@ -217,7 +217,7 @@ async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
     loop {
         let pass = fan_out.pass(&group, &mut deliveries, &mut turn);
         if contain_task(pass).await.is_none() {
-            // The queue is as it was, behind the batch that has failed.
+            // The queue is as it was, after the batch that has failed.
             deliveries = begin();
             fan_out.on_failed_pass(&group);
             sleep(BEFORE_RESTART).await;

@@ -296,7 +296,7 @@ impl State {
     }
 
     /// Takes the entries that the members of `stretch` are to get next, about `most` bytes, into
-    /// `batch`, and those members into `recipients`. `None` behind the last stretch.
+    /// `batch`, and those members into `recipients`. `None` after the last stretch.
     pub(super) fn next(
         &mut self,
         stretch: usize,

@@ -36,7 +36,7 @@ enum Form {
     Data,
     /// The text, which begins with the group's name: with the room's in place of so many bytes.
     About(usize),
-    /// The text behind the room's name. Other members do not get it.
+    /// The text after the room's name. Other members do not get it.
     Event,
 }
 
@@ -62,7 +62,7 @@ impl Message {
         }
     }
 
-    /// A text for members of rooms, as it stands behind the room's name.
+    /// A text for members of rooms, as it stands after the room's name.
     pub fn event(rest: &[u8], exclude: &[MemberId]) -> Self {
         Self {
             form: Form::Event,

@@ -80,7 +80,7 @@ fn push_data(text: &mut String, kind: Kind, payload: &[u8]) {
 }
 
 /// The text for members of the group `name` that have missed messages which nothing keeps: they get
-/// those behind `position`. The same as for a client that comes back too late.
+/// those after `position`. The same as for a client that comes back too late.
 pub(super) fn gap(name: &str, position: Position) -> String {
     let mut text = String::from("{\"group\":");
     push_string(&mut text, name);

@@ -83,7 +83,7 @@ impl Groups {
             .collect()
     }
 
-    /// Hands the members here what is new to them in `page`, which was read behind their position.
+    /// Hands the members here what is new to them in `page`, which was read after their position.
     pub fn take_page(self: &Arc<Self>, name: &str, page: &Page) {
         let Some(group) = self.find(name).filter(|_| !self.is_foreign()) else {
             return;

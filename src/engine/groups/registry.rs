@@ -206,7 +206,7 @@ impl Groups {
         self.put(name, Entry::Message(message));
     }
 
-    /// Closes all members of the group `name` in this process, behind what was published before.
+    /// Closes all members of the group `name` in this process, after what was published before.
     pub fn close(self: &Arc<Self>, name: &str, frame: CloseFrame) {
         self.put(name, Entry::Close(frame));
     }

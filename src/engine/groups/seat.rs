@@ -40,7 +40,7 @@ pub struct Seat {
     number: u64,
     losses: Arc<Losses>,
     is_over: AtomicBool,
-    /// Locked while messages are handed on, so that nothing comes behind a leave.
+    /// Locked while messages are handed on, so that nothing comes after a leave.
     state: Mutex<State>,
 }
 
@@ -116,7 +116,7 @@ impl Seat {
         !self.is_over.load(Ordering::Acquire)
     }
 
-    /// Leaves all groups, for good: nothing comes behind this call.
+    /// Leaves all groups, for good: nothing comes after this call.
     pub fn leave(self: &Arc<Self>) {
         let state = self.state.lock();
         let was_over = self.is_over.swap(true, Ordering::AcqRel);
@@ -223,7 +223,7 @@ impl Member for Seat {
             .map(Message::frame_len)
             .sum::<usize>();
         if held.is_over_full || held.bytes > MAX_HELD_BYTES {
-            // What has come before is of no use behind a gap.
+            // What has come before is of no use after a gap.
             held.is_over_full = true;
             held.deliveries.clear();
         } else {

@@ -785,7 +785,7 @@ mod tests {
                     let first = parts.next();
                     assert!(parts.all(|part| Some(part) == first));
                 }
-                // By turns from the beginning, and behind what is known.
+                // By turns from the beginning, and after what is known.
                 at = match at {
                     None => Some(page.head),
                     Some(_) => None,

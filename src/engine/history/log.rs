@@ -1,6 +1,6 @@
-//! The file of one group: a head and, behind it, records one after the other.
+//! The file of one group: a head and, after it, records one after the other.
 //!
-//! To append, a process locks the file, writes the record behind the last one, and then the head,
+//! To append, a process locks the file, writes the record after the last one, and then the head,
 //! which says where the first record begins and the last one ends. So a process that is killed leaves
 //! whole records only, and the system ends its lock.
 //!
@@ -362,7 +362,7 @@ impl<'a> Locked<'a> {
         Ok(())
     }
 
-    /// Moves the beginning of `head` behind the first records for which `is_dropped` holds.
+    /// Moves the beginning of `head` after the first records for which `is_dropped` holds.
     fn drop_while(
         &self,
         head: &mut Head,
@@ -502,7 +502,7 @@ impl Head {
             last = record.offset;
             let whole = rest.split_to(size);
             if record.sent_at < oldest {
-                // With what is before it, which may seem newer behind a clock that was set back.
+                // With what is before it, which may seem newer after a clock that was set back.
                 page.entries.clear();
             } else if record.offset > first {
                 page.entries.push(Kept {

@@ -69,7 +69,7 @@ impl History {
         }
     }
 
-    /// The messages behind `after` that are not too old; all of them when that is of another epoch,
+    /// The messages after `after` that are not too old; all of them when that is of another epoch,
     /// or beyond the newest. Waits as [`History::append`].
     ///
     /// # Errors

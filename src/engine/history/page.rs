@@ -107,7 +107,7 @@ pub(super) fn first_epoch(seeds: [u64; 2], name: &str) -> u64 {
     (digest.first_chunk()).map_or(0, |part| u64::from_le_bytes(*part))
 }
 
-/// The offset behind which messages are asked for; 0 for a position that was never reached.
+/// The offset after which messages are asked for; 0 for a position that was never reached.
 pub(super) fn offset_after(after: Option<Position>, head: Position) -> u64 {
     after
         .filter(|after| after.epoch == head.epoch && after.offset <= head.offset)

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(before.answer().unwrap(), end);
         assert_eq!(before.acknowledge(3), Ok(()));
         assert_eq!(before.cost(), 0);
-        // Also behind a line of which a part was dropped, and in parts itself.
+        // Also after a line of which a part was dropped, and in parts itself.
         let mut later = backlog(b"1\n2\n");
         later.take_in(&vec![b'x'; 100_000]);
         later.shed();

@@ -123,7 +123,7 @@ impl PendingPoll {
         }
     }
 
-    /// Has the answer written to `client`, behind `head`, and the connection ended.
+    /// Has the answer written to `client`, after `head`, and the connection ended.
     /// After `timeout` without an answer, and when it has given way, it is `otherwise`.
     ///
     /// # Errors

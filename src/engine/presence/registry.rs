@@ -306,7 +306,7 @@ impl Presence {
     }
 
     /// All that this process tells another one that it meets, and the number of the first note
-    /// behind it.
+    /// after it.
     pub fn records(&self) -> (u64, Vec<(Arc<str>, Record)>) {
         let count = self.outgoing.count();
         let mut all = Vec::new();
@@ -329,7 +329,7 @@ impl Presence {
         self.outgoing.count()
     }
 
-    /// All that this process tells of the group `name`, and the number of the first note behind it.
+    /// All that this process tells of the group `name`, and the number of the first note after it.
     pub fn records_of(&self, name: &str) -> (u64, Vec<Record>) {
         let count = self.outgoing.count();
         if self.is_foreign() {

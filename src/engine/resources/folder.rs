@@ -201,7 +201,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Gives what lies under a name another one.
+    /// Returns what lies under a name another one.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(&self.opened, from, &self.opened, to)?)
     }

@@ -40,7 +40,7 @@ pub(crate) fn wait_until_none(timeout: Duration) {
 }
 
 /// Calls `call` once, when the last permit is given back. It must not sleep. The caller looks again
-/// behind this: what was given back before calls nobody.
+/// after this: what was given back before calls nobody.
 pub fn when_none(call: impl FnOnce() + Send + 'static) {
     if WHEN_NONE.load().is_none() {
         WHEN_NONE.compare_and_swap(&None::<Arc<Calls>>, Some(Arc::default()));

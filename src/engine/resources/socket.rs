@@ -142,7 +142,7 @@ impl Socket {
             unsafe_code,
             reason = "`recv` overwrites the bytes: to zero them first, as tungstenite does, takes an eighth of its time"
         )]
-        // SAFETY: the system has just written so many bytes behind those that were there, where
+        // SAFETY: the system has just written so many bytes after those that were there, where
         // there was room for them; `recv` borrowed that room.
         unsafe {
             buffer.set_len(buffer.len() + length);

@@ -193,7 +193,7 @@ impl Engine {
 
     /// Takes over `client`, sends `head` (the 101 response) and runs the connection.
     ///
-    /// `early` are bytes that the client sent behind its handshake and that were read already.
+    /// `early` are bytes that the client sent after its handshake and that were read already.
     /// A client that cannot be driven is answered with 503 in place of `head`, and let go.
     ///
     /// # Errors

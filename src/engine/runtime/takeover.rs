@@ -71,7 +71,7 @@ impl Takeover {
         Ok(())
     }
 
-    /// Gives the descriptor of the client's connection away; once.
+    /// Returns the descriptor of the client's connection away; once.
     pub fn take_client(&mut self) -> Option<OwnedFd> {
         self.client.take()
     }

@@ -147,7 +147,7 @@ impl<T: Clone> Ticket<T> {
         self.call.strong_count() > 0
     }
 
-    /// Gives the call its outcome.
+    /// Returns the call its outcome.
     pub(crate) fn finish(self, outcome: T) {
         self.set(outcome);
     }

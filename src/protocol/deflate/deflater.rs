@@ -138,7 +138,7 @@ impl Deflated<'_> {
         &self.payload
     }
 
-    /// Notes that the client will get it, behind all that was compressed before.
+    /// Notes that the client will get it, after all that was compressed before.
     pub fn was_sent(mut self) {
         self.context = None;
     }

@@ -58,7 +58,7 @@ class Caller:
 
     def pause(self, now: float) -> float:
         """
-        Gives the seconds that a call after the end has to sleep before anything else.
+        Returns the seconds that a call after the end has to sleep before anything else.
 
         The pauses grow, up to a second, so that a loop that ignores the end uses little processor
         time. A caller that calls more rarely than that never sleeps.

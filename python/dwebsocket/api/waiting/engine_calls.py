@@ -33,7 +33,7 @@ class EngineCall(Protocol[T_co]):
         """Takes :meth:`watch` back."""
 
     def outcome(self) -> T_co:
-        """Gives the outcome; None when there is none yet."""
+        """Returns the outcome; None when there is none yet."""
 
 
 # The longest time that is waited for at once.

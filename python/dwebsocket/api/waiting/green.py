@@ -112,7 +112,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
         return self._ready
 
     def call_on(self, call: Call) -> int:
-        """Gives a token: the hub makes ``call`` each time the engine announces it."""
+        """Returns a token: the hub makes ``call`` each time the engine announces it."""
         token = next(self._tokens)
         self._lasting[token] = call
         return token
@@ -354,7 +354,7 @@ class HubWaiter(Waiter):
         return self._new_event()
 
     def watcher(self) -> HubWatcher[Any]:
-        """Gives the watcher of this thread's hub. Not for threads without one."""
+        """Returns the watcher of this thread's hub. Not for threads without one."""
         return self._watcher(self._hub())
 
     def _watcher(self, hub: GreenHub) -> HubWatcher[Any]:

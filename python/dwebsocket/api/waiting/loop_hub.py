@@ -106,7 +106,7 @@ class LoopHub:
 
     def call_on(self, callback: Callable[[], None]) -> int:
         """
-        Gives a token: the loop calls ``callback`` each time the engine announces it.
+        Returns a token: the loop calls ``callback`` each time the engine announces it.
 
         Any thread may call this, and :meth:`forget`.
         """
@@ -262,7 +262,7 @@ _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary
 
 
 def current() -> LoopHub:
-    """Gives the running loop's hub."""
+    """Returns the running loop's hub."""
     global _latest
     loop = asyncio.get_running_loop()
     hub = _latest()
@@ -275,7 +275,7 @@ def current() -> LoopHub:
 
 
 def hub_and_loop() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
-    """Gives the engine's hub of the running loop, and that loop."""
+    """Returns the engine's hub of the running loop, and that loop."""
     return current()._hub, asyncio.get_running_loop()
 
 

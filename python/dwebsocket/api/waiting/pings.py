@@ -99,7 +99,7 @@ async def _wait_for(connection: Connection, look: Look[T], deadline: float | Non
 def _time_for_room(
     connection: Connection, deadline: float | None, timeout: float | None
 ) -> float | None:
-    """Gives the seconds that may pass until there is room for a ping."""
+    """Returns the seconds that may pass until there is room for a ping."""
     left = _left(deadline)
     if connection.end() is not None or left == 0:
         _answer(connection, None, timeout)

@@ -132,7 +132,7 @@ class Waiter:
         return done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
     def caller(self) -> object:
-        """Gives the thread, green thread or task that calls. It can be referred to weakly."""
+        """Returns the thread, green thread or task that calls. It can be referred to weakly."""
         if running_loop() is not None and (task := asyncio.current_task()):
             return task
         return threading.current_thread()
@@ -153,7 +153,7 @@ class Waiter:
         """
         Calls ``call`` after ``delay`` seconds, on a thread that must not sleep.
 
-        Gives a function that cancels it.
+        Returns a function that cancels it.
         """
         return callbacks.call_later(delay, call)
 
@@ -170,7 +170,7 @@ THREAD = Waiter()
 
 
 def no_room(timeout: float) -> SendTimeout:
-    """Gives the error of a sender that has waited ``timeout`` seconds and got no room."""
+    """Returns the error of a sender that has waited ``timeout`` seconds and got no room."""
     return SendTimeout(
         f"the client made no room within {timeout} s; "
         "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"

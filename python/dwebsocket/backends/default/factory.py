@@ -17,7 +17,7 @@ class WebSocketFactory(factory.WebSocketFactory):
 
     def get_wsgi_sock(self) -> SocketWarp:
         """
-        Gives the client's socket, for ``WebSocketProtocol13(sock=…, headers=…)``.
+        Returns the client's socket, for ``WebSocketProtocol13(sock=…, headers=…)``.
 
         The server is asked for the socket only when the result is used; ``UnsupportedServer`` is
         raised then.

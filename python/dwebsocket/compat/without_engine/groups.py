@@ -92,16 +92,16 @@ class Groups(_InOneProcess):
         return member in self._members.get(name, ())
 
     def names_of(self, member: Mailbox) -> list[str]:
-        """Gives the names of a member's groups."""
+        """Returns the names of a member's groups."""
         with self._lock:
             return [name for name, members in self._members.items() if member in members]
 
     def count(self, name: str) -> int:
-        """Gives the number of members of a group."""
+        """Returns the number of members of a group."""
         return len(self._members.get(name, ()))
 
     def counts(self) -> list[tuple[str, int]]:
-        """Gives all groups with members, and their numbers."""
+        """Returns all groups with members, and their numbers."""
         with self._lock:
             return [(name, len(members)) for name, members in self._members.items()]
 
@@ -125,7 +125,7 @@ class Groups(_InOneProcess):
 
     def close(self, name: str, code: int, reason: str) -> None:
         """
-        Closes the members, behind what was published before.
+        Closes the members, after what was published before.
 
         Raises:
             ValueError: A code that must not be sent, or a reason that does not fit.
@@ -152,11 +152,11 @@ class Groups(_InOneProcess):
             self._counters[event] += 1
 
     def statistics(self) -> dict[str, int]:
-        """Gives the counters of messages."""
+        """Returns the counters of messages."""
         return {"published": 0, "delivered": 0, **self._counters}
 
     def recorded_names(self) -> list[str]:
-        """Gives the groups with a history: none."""
+        """Returns the groups with a history: none."""
         return []
 
     def take_notice(self, timeout: float | None) -> tuple[str, list[str]] | None:
@@ -191,11 +191,11 @@ class LocalNode(_InOneProcess):
         self._groups.close(name, code, reason)
 
     def peers(self) -> int:
-        """Gives the number of other processes."""
+        """Returns the number of other processes."""
         return 0
 
     def processes(self) -> list[int]:
-        """Gives the numbers of the other processes: none."""
+        """Returns the numbers of the other processes: none."""
         return []
 
     def stop(self, timeout: float) -> None:
@@ -225,9 +225,9 @@ class Presence:
         """Does nothing: the connection is not present."""
 
     def members(self, name: str) -> list[Any]:
-        """Gives the users that are present."""
+        """Returns the users that are present."""
         return []
 
     def take_departed(self) -> list[Any]:
-        """Gives the users that have left."""
+        """Returns the users that have left."""
         return []

@@ -44,7 +44,7 @@ def validate_handshake(
     protocols: str | None,
     extensions: str | None,
 ) -> tuple[int, str, list[str]]:
-    """Gives 101, the accept key and the offered subprotocols, or a status and the reason."""
+    """Returns 101, the accept key and the offered subprotocols, or a status and the reason."""
     offered = [] if protocols is None else _elements(protocols)
     extended = [] if extensions is None else _elements(extensions)
     rules = (
@@ -85,7 +85,7 @@ def response_head(
     compression: object = None,
 ) -> bytes:
     """
-    Gives the head of the 101, without the headers that are not the application's.
+    Returns the head of the 101, without the headers that are not the application's.
 
     Raises:
         ValueError: A header that would break the response.
@@ -112,7 +112,7 @@ def response_head(
 
 
 def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
-    """Gives the first of ``supported`` that the client offers."""
+    """Returns the first of ``supported`` that the client offers."""
     return next((each for each in supported if each in offered), None)
 
 
@@ -127,7 +127,7 @@ def may_send_close_code(code: int) -> bool:
 
 
 def _elements(header: str) -> list[str]:
-    """Gives the elements of a list in a header, empty ones ignored; commas in quotes are part."""
+    """Returns the elements of a list in a header, empty ones ignored; commas in quotes are part."""
     parts = re.findall(r'(?:[^,"]|"(?:\\.|[^"\\])*"|")+', header)
     return [part for part in map(_trim, parts) if part]
 

@@ -64,11 +64,11 @@ class Hub:
         """Does nothing: no connection waits for this."""
 
     def fileno(self) -> int:
-        """Gives a descriptor that is readable while there are tokens, for a selector."""
+        """Returns a descriptor that is readable while there are tokens, for a selector."""
         with self._changed:
             if self._pair is None:
                 self._pair = socket.socketpair()
-                # Not by `__del__`, which may come behind that of the sockets.
+                # Not by `__del__`, which may come after that of the sockets.
                 weakref.finalize(self, _close, *self._pair)
                 if self._tokens:
                     self._pair[1].send(b"\0")
@@ -82,7 +82,8 @@ class Hub:
 
         The bits of a token above the lower 40 name its lane; lanes have turns.
 
-        Gives the token, a number without meaning, and whether no other thread is left for the next.
+        Returns the token, a number without meaning, and whether no other thread is left for the
+        next.
 
         Raises:
             TimeoutError: There was none for ``timeout`` seconds.

@@ -54,7 +54,7 @@ class Mailbox:
             return message
 
     def close_frame(self) -> tuple[int, str] | None:
-        """Gives the code and the reason to close with, once all messages were taken."""
+        """Returns the code and the reason to close with, once all messages were taken."""
         with self._lock:
             return None if self._messages else self._close
 
@@ -90,7 +90,7 @@ class Mailbox:
         return handed
 
     def close(self, code: int, reason: str) -> None:
-        """Has its connection closed, behind the messages that wait."""
+        """Has its connection closed, after the messages that wait."""
         with self._lock:
             if not self._is_closable or self._close is not None:
                 return
@@ -100,7 +100,7 @@ class Mailbox:
             self._hub.announce(self._token)
 
     def _make_room(self, size: int, when_full: str) -> int | None:
-        """Gives the number of messages that were dropped for one; None when it has no room."""
+        """Returns the number of messages that were dropped for one; None when it has no room."""
         dropped = 0
         while self._messages and self._bytes + size > self._capacity:
             if when_full in ("close", "drop_newest"):

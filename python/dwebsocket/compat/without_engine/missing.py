@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def unavailable(what: str) -> Callable[..., Any]:
-    """Gives a function that raises :class:`UnsupportedServer` about ``what``, whatever it gets."""
+    """
+    Returns a function that raises :class:`UnsupportedServer` about ``what``, whatever it gets.
+    """
 
     def call(*_: Any, **__: Any) -> Any:
         raise UnsupportedServer(needs_engine(what))

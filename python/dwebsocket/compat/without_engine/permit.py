@@ -21,12 +21,12 @@ _waits: deque[Wait] = deque()
 
 
 def open_connections() -> int:
-    """Gives the number of places that are taken, by connections and handshakes."""
+    """Returns the number of places that are taken, by connections and handshakes."""
     return len(_places)
 
 
 def wait_for_none_open() -> Wait | None:
-    """Gives a wait until no place is taken; None when none is."""
+    """Returns a wait until no place is taken; None when none is."""
     if not _places:
         return None
     wait = Wait()
@@ -71,7 +71,7 @@ class Wait:
         self._watch = None
 
     def outcome(self) -> bool | None:
-        """Gives True when it is over; None before."""
+        """Returns True when it is over; None before."""
         return self._is_over or None
 
 

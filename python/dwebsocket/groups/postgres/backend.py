@@ -224,7 +224,7 @@ class Backend(HistoryBackend, Presence):
 
     @property
     def lag(self) -> float | None:
-        """That of the last query on the connection that listens, behind which messages come."""
+        """That of the last query on the connection that listens, after which messages come."""
         return self._listener.lag
 
     def problems(self, *, deploy: bool) -> list[str]:
@@ -257,7 +257,7 @@ class Backend(HistoryBackend, Presence):
 
     def _result(self, found: Future[Any]) -> Any:
         """
-        Gives the result of a future that was waited for.
+        Returns the result of a future that was waited for.
 
         Raises:
             GroupUnavailable: It has none, or an error.

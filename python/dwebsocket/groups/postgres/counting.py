@@ -36,7 +36,7 @@ class Count:
         number: Unguessable; the answers have it.
         future: Of the number of members.
         asked_at: When it was asked; None while it has not been.
-        expected: The server's processes behind those that have to answer.
+        expected: The server's processes after those that have to answer.
         answers: The numbers of members, by these.
     """
 
@@ -60,12 +60,12 @@ class Counts:
         self._found: dict[str, tuple[float, int]] = {}
 
     def known(self, name: str) -> int | None:
-        """Gives a number that is at most a second old."""
+        """Returns a number that is at most a second old."""
         found = self._found.get(name)
         return found[1] if found and monotonic() - found[0] <= _FRESH_S else None
 
     def want(self, name: str) -> Future[int]:
-        """Gives the future of a number; those who want the same share one question."""
+        """Returns the future of a number; those who want the same share one question."""
         with self._lock:
             count = self._by_name.get(name)
             # One that was asked before may be too old when it is answered.

@@ -60,7 +60,7 @@ class Reading:
 
     Attributes:
         name: The group's.
-        after: The position behind which it begins; None for all.
+        after: The position after which it begins; None for all.
         size: The number of newest messages that are wanted at most.
         seconds: Their age.
     """
@@ -72,18 +72,18 @@ class Reading:
 
 
 def new_epoch() -> int:
-    """Gives the epoch of a numbering that may begin now: a number that the column takes."""
+    """Returns the epoch of a numbering that may begin now: a number that the column takes."""
     return secrets.randbits(63)
 
 
 def key_of(name: str, key: bytes) -> str:
-    """Gives the name that a group has in the tables: of this project alone."""
+    """Returns the name that a group has in the tables: of this project alone."""
     return str(uuid.UUID(bytes=hmac.digest(key, b"history " + name.encode(), "sha256")[:16]))
 
 
 def append(publication: uuid.UUID, group_key: str, limits: tuple[int, float], content: str) -> str:
     """
-    Gives the statement that keeps a message, but for two values that come behind it: its channel,
+    Returns the statement that keeps a message, but for two values that come after it: its channel,
     and whether it is alone in its transaction.
 
     A row of that publication has been written when a statement is repeated whose answer was lost.
@@ -100,7 +100,7 @@ def append(publication: uuid.UUID, group_key: str, limits: tuple[int, float], co
 
 def read(query: Callable[[str], Rows], reading: Reading, key: bytes) -> Log:
     """
-    Gives what is kept, about a MiB at once.
+    Returns what is kept, about a MiB at once.
 
     Args:
         query: Asks the server.
@@ -150,7 +150,7 @@ WHERE numbering.group_key = '{group_key}' ORDER BY kept.number
 
 
 def _without_gaps(rows: Rows, name: str) -> list[LogRow]:
-    """Gives the messages behind the last gap, such as one after a change of HISTORY."""
+    """Returns the messages after the last gap, such as one after a change of HISTORY."""
     found: list[LogRow] = []
     for *_, number, ms, content in rows:
         if number is None or ms is None or content is None:

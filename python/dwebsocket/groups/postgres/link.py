@@ -68,7 +68,7 @@ class Link:
 
     def query(self, sql: str) -> list[tuple[str | None, ...]]:
         """
-        Gives the rows of a query. Notifications that come meanwhile are kept.
+        Returns the rows of a query. Notifications that come meanwhile are kept.
 
         Raises:
             Lost: The connection is lost, or the server was silent for too long.

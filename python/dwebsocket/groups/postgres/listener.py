@@ -72,7 +72,7 @@ class Host:
     keeps_history: bool
 
     def connect_to(self, attempt: int) -> tuple[Library, Mapping[str, object], str | None]:
-        """Gives what to connect with, and the role to take on."""
+        """Returns what to connect with, and the role to take on."""
         raise NotImplementedError
 
     def deliver(self, name: str, envelope: bytes) -> bool:
@@ -88,7 +88,7 @@ class Host:
         raise NotImplementedError
 
     def members(self, name: str) -> int:
-        """Gives the number of members in this process."""
+        """Returns the number of members in this process."""
         raise NotImplementedError
 
     def wants(self, name: str, envelope: bytes | None = None) -> bool:
@@ -96,7 +96,7 @@ class Host:
         raise NotImplementedError
 
     def names(self) -> list[str]:
-        """Gives the groups that have members in this process."""
+        """Returns the groups that have members in this process."""
         raise NotImplementedError
 
     def has_history(self, name: str) -> bool:
@@ -178,7 +178,7 @@ class Listener:
             hub.announce(_LOOK)
 
     def read(self, reading: Reading) -> Future[Log]:
-        """Gives the future of what is kept of a group, while there is a connection."""
+        """Returns the future of what is kept of a group, while there is a connection."""
         wanted = self.readings.want(reading)
         self.look()
         return wanted

@@ -17,7 +17,7 @@ _DEFAULT_PORT = "5432"
 
 def connection_of(database: str) -> Any:
     """
-    Gives this thread's connection, which need not be open.
+    Returns this thread's connection, which need not be open.
 
     Raises:
         ImproperlyConfigured: There is no such database.
@@ -31,7 +31,7 @@ def connection_of(database: str) -> Any:
 
 def library(database: str) -> Library:
     """
-    Gives the library that Django uses for a database.
+    Returns the library that Django uses for a database.
 
     Raises:
         ImproperlyConfigured: There is no such database.
@@ -48,7 +48,7 @@ def library(database: str) -> Library:
 
 def of_database(database: str) -> dict[str, Any]:
     """
-    Gives the parameters with which Django connects, made anew each time: passwords may expire.
+    Returns the parameters with which Django connects, made anew each time: passwords may expire.
 
     Raises:
         ImproperlyConfigured: There is no such database, or its settings are invalid.
@@ -57,7 +57,7 @@ def of_database(database: str) -> dict[str, Any]:
 
 
 def address(found: Mapping[str, Any]) -> str:
-    """Gives host, port and database, without a password."""
+    """Returns host, port and database, without a password."""
     if service := found.get("service"):
         return f"the service {service!r}"
     host = found.get("host") or found.get("hostaddr") or "the default socket"
@@ -66,7 +66,7 @@ def address(found: Mapping[str, Any]) -> str:
 
 
 def of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what :func:`address` needs, from an entry of ``DATABASES``."""
+    """Returns what :func:`address` needs, from an entry of ``DATABASES``."""
     return {
         **(settings.get("OPTIONS") or {}),
         **{

@@ -112,13 +112,13 @@ class Answer:
 
 
 def pack(name: str, envelope: bytes) -> str:
-    """Gives a message's content: the group's name and the envelope."""
+    """Returns a message's content: the group's name and the envelope."""
     encoded = name.encode()
     return _base64(len(encoded).to_bytes(2, "big") + encoded + envelope)
 
 
 def unpack(content: str) -> tuple[str, bytes] | None:
-    """Gives the group's name and the envelope; None for a text that has none."""
+    """Returns the group's name and the envelope; None for a text that has none."""
     try:
         found = base64.b64decode(content, validate=True)
         length = int.from_bytes(found[:2], "big")
@@ -130,26 +130,26 @@ def unpack(content: str) -> tuple[str, bytes] | None:
 
 
 def of_message(message: Message) -> str:
-    """Gives the text of a message."""
+    """Returns the text of a message."""
     kind = _REPEATED if message.is_repeated else _MESSAGE
     return f"{kind}{message.publication}.{message.content}"
 
 
 def of_row(row: Row, key: bytes) -> str:
-    """Gives the text for a row of the table."""
+    """Returns the text for a row of the table."""
     kind = _REPEATED_ROW if row.is_repeated else _ROW
     text = f"{kind}{row.publication}.{row.number}.{_base64(row.name.encode())}"
     return _signed(text, key)
 
 
 def of_question(question: Question, key: bytes) -> str:
-    """Gives the text of a question."""
+    """Returns the text of a question."""
     name = _base64(question.name.encode())
     return _signed(f"{_QUESTION}{question.number}.{question.channel}.{name}", key)
 
 
 def of_answer(answer: Answer, key: bytes) -> str:
-    """Gives the text of an answer."""
+    """Returns the text of an answer."""
     return _signed(f"{_ANSWER}{answer.number}.{answer.pid}.{answer.members}", key)
 
 

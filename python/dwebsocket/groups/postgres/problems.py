@@ -46,7 +46,7 @@ _HISTORY = ("the history of groups", history.EXISTS)
 
 
 def of_settings(own: BackendSettings) -> list[str]:
-    """Gives what is wrong with the settings, as sentences. Connects with nothing."""
+    """Returns what is wrong with the settings, as sentences. Connects with nothing."""
     try:
         connection = parameters.connection_of(own.database)
         if connection.vendor != "postgresql":
@@ -68,7 +68,7 @@ def of_settings(own: BackendSettings) -> list[str]:
 
 
 def of_servers(host: Host, own: BackendSettings) -> list[str]:
-    """Gives what is wrong with the servers, as sentences: listens on one, notifies on another."""
+    """Returns what is wrong with the servers, as sentences: listens on one, notifies on another."""
     channel = f"dwebsocket_test_{secrets.token_hex(8)}"
     needed = [_LONG_MESSAGES, _HISTORY] if own.history else [_LONG_MESSAGES]
     try:

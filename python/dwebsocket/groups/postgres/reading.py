@@ -44,7 +44,7 @@ class Readings:
         return bool(self._new)
 
     def want(self, reading: Reading) -> Future[Log]:
-        """Gives the future of what is read after this call."""
+        """Returns the future of what is read after this call."""
         with self._lock:
             return self._new.setdefault(reading, Wanted()).future
 

@@ -36,7 +36,7 @@ LONGEST = 96 * 1024 * 1024
 
 
 def select(number: int) -> str:
-    """Gives the query for a row's content, which is NULL when it is longer than any message."""
+    """Returns the query for a row's content, which is NULL when it is longer than any message."""
     return (
         f"SELECT CASE WHEN octet_length(content) <= {LONGEST} THEN content END "  # noqa: S608
         f"FROM dwebsocket_message WHERE number = {number:d}"
@@ -45,7 +45,7 @@ def select(number: int) -> str:
 
 def publish(number: int, content: str, channel: str, text: str) -> str:
     """
-    Gives the statement that writes a row and notifies. The texts have no quotes.
+    Returns the statement that writes a row and notifies. The texts have no quotes.
 
     A row of that number has been written when a statement is repeated whose answer was lost.
     """

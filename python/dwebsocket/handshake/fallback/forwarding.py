@@ -80,7 +80,7 @@ class Node(nodes.Node):
         return found
 
     def _pass_on(self, hold: _core.PendingPoll, found: dict[str, Any]) -> None:
-        """Gives the answer of ``hold``, when there is one, to the hold elsewhere."""
+        """Returns the answer of ``hold``, when there is one, to the hold elsewhere."""
 
         def take() -> None:
             self._arrivals.leave(token)
@@ -115,7 +115,7 @@ class Node(nodes.Node):
 
 def node() -> Node:
     """
-    Gives the node that this process is.
+    Returns the node that this process is.
 
     Raises:
         ImproperlyConfigured: The default backend of groups is configured wrongly.

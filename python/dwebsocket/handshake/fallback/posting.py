@@ -44,7 +44,7 @@ _RETRY_AFTER_S = 1
 
 
 def address(request: HttpRequest) -> tuple[bytes, str]:
-    """Gives a new key for the connection that a request opens, and the id for its client."""
+    """Returns a new key for the connection that a request opens, and the id for its client."""
     node = forwarding.node().number
     key = node + secrets.token_bytes(_KEY_BYTES - len(node))
     made = int(clock.wall()).to_bytes(_TIME_BYTES, "big")
@@ -106,14 +106,14 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
 
 
 def later(text: str) -> HttpResponse:
-    """Gives the response to a request that the client has to repeat."""
+    """Returns the response to a request that the client has to repeat."""
     response = short(503, text)
     response["Retry-After"] = str(_RETRY_AFTER_S)
     return response
 
 
 def short(status: int, text: str = "") -> HttpResponse:
-    """Gives a response with a line of text, or none."""
+    """Returns a response with a line of text, or none."""
     body = f"{text}\n" if text else ""
     response = HttpResponse(body, status=status, content_type="text/plain; charset=utf-8")
     response["Cache-Control"] = "no-store"
@@ -131,7 +131,7 @@ def _seal(name: bytes, request: HttpRequest, secret: str | bytes) -> bytes:
 
 
 def _owner(request: HttpRequest) -> str:
-    """Gives the session of a request, or the user where no session has a key that lasts."""
+    """Returns the session of a request, or the user where no session has a key that lasts."""
     session = getattr(request, "session", None)
     key = getattr(session, "session_key", None)
     # The key of a session in a cookie is the cookie, which changes.
@@ -142,7 +142,9 @@ def _owner(request: HttpRequest) -> str:
 
 
 def key_of(request: HttpRequest) -> bytes | None:
-    """Gives the key in a request's id; None when it is not of this client and path, or too old."""
+    """
+    Returns the key in a request's id; None when it is not of this client and path, or too old.
+    """
     given = request.GET.get("id", "")
     try:
         code = base64.b64decode(given.encode() + b"=" * (-len(given) % 4), b"-_", validate=True)

@@ -64,7 +64,7 @@ class Result:
     answers: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Gives the figures, times in milliseconds."""
+        """Returns the figures, times in milliseconds."""
         return {
             "opened": self.opened,
             "failures": dict(self.failures),
@@ -78,7 +78,7 @@ class Result:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float] | None:
-    """Gives the median, the 90th and the 99th percentile and the maximum, in milliseconds."""
+    """Returns the median, the 90th and the 99th percentile and the maximum, in milliseconds."""
     if not seconds:
         return None
     ordered = sorted(seconds)

@@ -35,7 +35,7 @@ class Entry:
     message: Message
 
     def line(self) -> str:
-        """Gives it as a line of a file."""
+        """Returns it as a line of a file."""
         content = (
             {"text": self.message}
             if isinstance(self.message, str)

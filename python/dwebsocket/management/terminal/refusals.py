@@ -16,7 +16,7 @@ _MOST = 500
 
 def explained(refused: HandshakeRefused) -> str:
     """
-    Gives the status, and what explains it.
+    Returns the status, and what explains it.
 
     That is the address of a redirect, the title of a page, or the beginning of any other text.
     """
@@ -31,7 +31,7 @@ def explained(refused: HandshakeRefused) -> str:
 
 def _title_of(page: str) -> str:
     """
-    Gives the text of the first title; nothing without one.
+    Returns the text of the first title; nothing without one.
 
     Step by step: one expression for all of it would try every ``<title`` of a page that has many,
     to the page's end.

@@ -20,9 +20,9 @@ _MOST_HEX = 64
 
 def shown(message: str | bytes, *, colour: bool) -> str:
     """
-    Gives a message as text: JSON over several lines, bytes as hexadecimal digits.
+    Returns a message as text: JSON over several lines, bytes as hexadecimal digits.
 
-    A server cannot move the cursor or change the terminal by what it sends. Lines behind the first
+    A server cannot move the cursor or change the terminal by what it sends. Lines after the first
     one are indented: none looks like one of the command's own.
     """
     if isinstance(message, bytes):

@@ -37,7 +37,7 @@ _NAME = "dwebsocket_openwebsocket_changelist"
 
 
 def urls(site: AdminSite) -> list[URLPattern]:
-    """Gives the patterns of the page in an admin site."""
+    """Returns the patterns of the page in an admin site."""
     kwargs = {"site": site}
 
     def wrapped(view: Any) -> Any:

@@ -60,7 +60,7 @@ _CHART_TEXTS = {
 
 
 def page_number(text: str) -> int:
-    """Gives the number of the page that is asked for, 1 for nonsense."""
+    """Returns the number of the page that is asked for, 1 for nonsense."""
     if not (text.isdecimal() and text.isascii()):
         return 1
     # Python reads no number of thousands of digits.
@@ -68,7 +68,7 @@ def page_number(text: str) -> int:
 
 
 def users_named(text: str) -> list[str]:
-    """Gives the keys of users whose name has ``text`` in it."""
+    """Returns the keys of users whose name has ``text`` in it."""
     if "\0" in text:
         # No name has it, and PostgreSQL refuses the question.
         return []
@@ -85,7 +85,7 @@ def context(
     asked: QueryDict,
 ) -> dict[str, Any]:
     """
-    Gives the template's context.
+    Returns the template's context.
 
     Args:
         parts: What the processes have answered.
@@ -139,7 +139,7 @@ def context(
 
 
 def _with(asked: QueryDict, **changed: str) -> str:
-    """Gives the query string of the page with other parameters."""
+    """Returns the query string of the page with other parameters."""
     parameters = asked.copy()
     for name, value in changed.items():
         parameters[name] = value
@@ -171,7 +171,7 @@ def _row(row: listing.Row, names: dict[str, str]) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """Gives a time in its two largest units."""
+    """Returns a time in its two largest units."""
     left = int(seconds)
     found = []
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -232,7 +232,7 @@ def _leaders(parts: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
 
 
 def _names(keys: set[str]) -> dict[str, str]:
-    """Gives the names of users by their keys, of those that the project's model has."""
+    """Returns the names of users by their keys, of those that the project's model has."""
     field = get_user_model()._meta.pk
     valid = {}
     for key in keys - {""}:

@@ -50,15 +50,15 @@ class Finding:
 
 
 def fine(name: str, what: str) -> Finding:
-    """Gives a finding that is as it should be."""
+    """Returns a finding that is as it should be."""
     return Finding(name, Level.FINE, what)
 
 
 def warning(name: str, what: str, fix: str) -> Finding:
-    """Gives a finding that works, but not always."""
+    """Returns a finding that works, but not always."""
     return Finding(name, Level.WARNING, what, fix)
 
 
 def error(name: str, what: str, fix: str) -> Finding:
-    """Gives a finding that cannot work."""
+    """Returns a finding that cannot work."""
     return Finding(name, Level.ERROR, what, fix)

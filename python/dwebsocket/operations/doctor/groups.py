@@ -162,7 +162,7 @@ def _server(backend: Backend) -> Iterator[Finding]:
 
 
 def _command(number: int) -> str:
-    """Gives the beginning of a process's command line."""
+    """Returns the beginning of a process's command line."""
     try:
         words = (PROC / str(number) / "cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -294,7 +294,7 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _counted(counts: Mapping[str, Any]) -> str:
-    """Gives the counters of a backend of groups that are not zero."""
+    """Returns the counters of a backend of groups that are not zero."""
     dropped = {f"dropped ({reason})": count for reason, count in counts["dropped"].items()}
     numbers = {
         **{name: counts[name] for name in counts if name not in ("dropped", "lag", "history")},

@@ -184,7 +184,7 @@ def _memory(name: str) -> int | None:
 
 
 def _cgroup() -> Path:
-    """Gives the folder of this process's control group (version 2)."""
+    """Returns the folder of this process's control group (version 2)."""
     try:
         lines = (PROC / "self/cgroup").read_text().splitlines()
     except OSError:

@@ -53,7 +53,7 @@ class Server:
 
 
 def of_site() -> Iterator[int]:
-    """Gives the numbers of the processes that serve this project, of other users, too."""
+    """Returns the numbers of the processes that serve this project, of other users, too."""
     for number in os.listdir(PROC) if is_visible() else ():
         if not number.isdigit():
             continue
@@ -81,7 +81,7 @@ def is_visible() -> bool:
 
 
 def servers() -> Iterator[Server]:
-    """Gives the servers of this project that run here."""
+    """Returns the servers of this project that run here."""
     seen: dict[int, Server] = {}
     parents: dict[int, int] = {}
     try:
@@ -108,7 +108,9 @@ def servers() -> Iterator[Server]:
 
 
 def files(pid: int) -> tuple[int, int] | None:
-    """Gives the soft and the hard limit of a process's descriptors; None if they are not known."""
+    """
+    Returns the soft and the hard limit of a process's descriptors; None if they are not known.
+    """
     try:
         limits = (PROC / str(pid) / "limits").read_text()
     except OSError:
@@ -122,7 +124,7 @@ def files(pid: int) -> tuple[int, int] | None:
 
 def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ()) -> Server | None:
     """
-    Gives the server that a command line starts, if it starts one.
+    Returns the server that a command line starts, if it starts one.
 
     Args:
         pid: The process.

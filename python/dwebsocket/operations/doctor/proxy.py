@@ -115,5 +115,5 @@ PROXIES: dict[str, Callable[[Site], str]] = {"nginx": _nginx, "caddy": _caddy, "
 
 
 def snippet(proxy: str, site: Site) -> str:
-    """Gives the configuration for one of :data:`PROXIES`."""
+    """Returns the configuration for one of :data:`PROXIES`."""
     return PROXIES[proxy](site)

@@ -112,7 +112,7 @@ class _Sender:
 
 
 def _sender(events: Events, room: _Room, send: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Gives a ``send`` for threads; ``send`` is the one for all but messages."""
+    """Returns a ``send`` for threads; ``send`` is the one for all but messages."""
 
     def send_event(event: Event) -> None:
         if event.get("type") == "websocket.send" and events.stage is Stage.OPEN:
@@ -193,7 +193,7 @@ class _Room:
 async def _dispatch_all(
     channels_own: Callable[..., Awaitable[None]], receivers: Sequence[Receive], dispatch: Dispatch
 ) -> None:
-    """Gives ``dispatch`` one message after the other: the client's, and those of a layer."""
+    """Returns ``dispatch`` one message after the other: the client's, and those of a layer."""
     events = _events_of(receivers[0])
     if events is None:
         await channels_own(receivers, dispatch)
@@ -328,7 +328,7 @@ class _Handler:
 
     @classmethod
     def of(cls, channels_own: Any, consumer: Any) -> _Handler:
-        """Gives the one of a consumer."""
+        """Returns the one of a consumer."""
         handler: _Handler | None = vars(consumer).get(_HANDLER)
         if handler is None:
             handler = vars(consumer)[_HANDLER] = cls(channels_own, consumer)
@@ -336,7 +336,7 @@ class _Handler:
 
     @classmethod
     def behind(cls, dispatch: Dispatch) -> _Handler | None:
-        """Gives the one that ``dispatch`` leads to, if its messages can be read on threads."""
+        """Returns the one that ``dispatch`` leads to, if its messages can be read on threads."""
         channels_own = consumers.channels_dispatch_of(dispatch)
         is_ours = isinstance(asgiref.current_context(), ApplicationContext)
         if channels_own is None or not is_ours or unpatched.patched_by() is not None:

@@ -51,7 +51,7 @@ def _is_async() -> bool:
 
 def mark(name: str) -> Any:
     """
-    Gives the attribute ``name`` of coroutine functions.
+    Returns the attribute ``name`` of coroutine functions.
 
     Raises:
         AttributeError: Coroutine functions have none of this name, or no event loop runs here.

@@ -52,7 +52,7 @@ class Peer(Protocol):
 
     async def receive(self) -> Message:
         """
-        Gives the next message, also where that is called before it is open.
+        Returns the next message, also where that is called before it is open.
 
         Raises:
             ConnectionClosed: No message can come any more.
@@ -65,11 +65,11 @@ class Peer(Protocol):
         """
         As :meth:`send`, on a thread, and never waits.
 
-        Gives False when the message waits for room: see ``WebSocket._send_beyond``.
+        Returns False when the message waits for room: see ``WebSocket._send_beyond``.
         """
 
     def drop(self, message: Message) -> None:
-        """Is given a message behind the application's own close, which no client gets."""
+        """Is given a message after the application's own close, which no client gets."""
 
     async def close(self, code: int, reason: str) -> None:
         """
@@ -93,7 +93,7 @@ _ALLOWED = {
     Stage.UNDECIDED: ("websocket.accept", "websocket.close", "websocket.http.response.start"),
     Stage.OPEN: ("websocket.send", "websocket.close"),
     Stage.RESPONDING: ("websocket.http.response.body",),
-    # No errors of the application's: a message of a group may come just behind the close.
+    # No errors of the application's: a message of a group may come just after the close.
     Stage.OVER: ("websocket.send", "websocket.close"),
 }
 
@@ -127,7 +127,7 @@ class Events:
 
     async def receive(self) -> Event:
         """
-        Gives the next event: ``connect`` first, then messages, and ``disconnect`` ever after.
+        Returns the next event: ``connect`` first, then messages, and ``disconnect`` ever after.
 
         Cancelling it loses no event.
         """
@@ -204,14 +204,14 @@ class Events:
 
 
 def event_of(message: Message) -> Event:
-    """Gives the event for a message."""
+    """Returns the event for a message."""
     kind = "text" if isinstance(message, str) else "bytes"
     return {"type": "websocket.receive", kind: message}
 
 
 def message_of(event: Event) -> Message:
     """
-    Gives the message of a ``websocket.send``.
+    Returns the message of a ``websocket.send``.
 
     Raises:
         UsageError: It has none, or two.

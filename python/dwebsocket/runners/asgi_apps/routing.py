@@ -36,7 +36,7 @@ PATH = "path_remaining"
 
 def routes_of(application: Any) -> list[Any] | None:
     """
-    Gives the routes of a router, also of one behind middleware; None for any other application.
+    Returns the routes of a router, also of one behind middleware; None for any other application.
 
     Raises:
         ValueError: It routes by the type of the scope, and has nothing for ``"websocket"``.
@@ -61,7 +61,7 @@ def _is_of_django(route: object) -> bool:
 
 
 def _inside(application: Any) -> Any:
-    """Gives what the application wraps; itself when it wraps nothing."""
+    """Returns what the application wraps; itself when it wraps nothing."""
     mapping = consumers.by_type(application)
     if mapping is not None:
         if "websocket" not in mapping:
@@ -84,7 +84,7 @@ class Include(tuple):  # type: ignore[type-arg]
 
     @classmethod
     def of(cls, routes: Iterable[Any], view_of: Callable[[Any], View]) -> Include:
-        """Gives that of ``routes``, whose views are what ``view_of`` makes of an application."""
+        """Returns that of ``routes``, whose views are what ``view_of`` makes of an application."""
         resolver = _Outermost(_everything(), _patterns(routes, view_of))
         include = cls(([resolver], None, None))
         include.resolver = resolver
@@ -106,7 +106,7 @@ class Include(tuple):  # type: ignore[type-arg]
 
 
 def _everything() -> Any:
-    """Gives a pattern that is met by each path, and takes nothing of it."""
+    """Returns a pattern that is met by each path, and takes nothing of it."""
     return re_path("", ([], None, None)).pattern
 
 

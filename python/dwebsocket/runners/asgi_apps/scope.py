@@ -28,7 +28,7 @@ def scope_of(
     request: WebSocketRequest, args: tuple[Any, ...], kwargs: Mapping[str, Any], path_remaining: str
 ) -> Scope:
     """
-    Gives the scope that the ASGI specification and Channels describe, a new one for each request.
+    Returns the scope that the ASGI specification and Channels describe, a new one for each request.
 
     Under ASGI what the server's scope has besides is in it, too.
 
@@ -110,7 +110,7 @@ def _headers(environ: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def _address(host: str | None, port: object) -> tuple[str, int | None] | None:
-    """Gives an address as scopes have it; None where there is none, as on Unix sockets."""
+    """Returns an address as scopes have it; None where there is none, as on Unix sockets."""
     if not host:
         return None
     number = str(port or "")

@@ -47,7 +47,7 @@ def asgi_websocket(
     **options: Unpack[CommonOptions],
 ) -> Callable[..., HttpResponseBase]:
     """
-    Gives the view for an ASGI application that serves WebSockets, under any server.
+    Returns the view for an ASGI application that serves WebSockets, under any server.
 
     The handshake passes Django's middleware and is validated as for any view; then the application
     runs as a task, and decides. The scope has the request's ``session`` and ``user``. A router of
@@ -84,7 +84,7 @@ def asgi_websocket(
     decorate = require_websocket(accept=False, text_type=str, subprotocols=(), **options)
 
     def view_of(named: Any) -> Callable[..., Any]:
-        """Gives the view that runs the application, under the name of a part of it."""
+        """Returns the view that runs the application, under the name of a part of it."""
         view = decorate(_view_of(application, name_of(named), named, thread_per_connection))
         return _without_transaction(EitherWay(view, vars(view)["blocking"]))
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def to_event(message: Message, *, binary: bool | None) -> tuple[Event, int]:
-    """Gives the server's event for a message, and its size; text or binary as ``_core`` decides."""
+    """
+    Returns the server's event for a message, and its size; text or binary as ``_core`` decides.
+    """
     if not isinstance(message, str) and not binary:
         try:
             message = message.decode()
@@ -32,7 +34,7 @@ def to_event(message: Message, *, binary: bool | None) -> tuple[Event, int]:
 
 
 def size_of(message: Message) -> int:
-    """Gives the bytes of a message, text as UTF-8."""
+    """Returns the bytes of a message, text as UTF-8."""
     if isinstance(message, str) and not message.isascii():
         return len(message.encode())
     return len(message)

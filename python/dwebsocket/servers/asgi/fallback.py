@@ -57,7 +57,7 @@ class Exchange:
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> Exchange:
         """
-        Gives the exchange that an ASGI scope is about.
+        Returns the exchange that an ASGI scope is about.
 
         Raises:
             UnsupportedServer: Another application than dwebsocket's took the request.

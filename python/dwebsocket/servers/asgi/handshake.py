@@ -140,7 +140,7 @@ class AsgiHandshake:
 
 
 def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Gives the headers for the accepting response, checked as the engine checks them."""
+    """Returns the headers for the accepting response, checked as the engine checks them."""
     lines = _core.response_head("", None, headers).split(b"\r\n")
     # The status, and the three headers that are the server's.
     fields = [line.partition(b": ") for line in lines[4:] if line]

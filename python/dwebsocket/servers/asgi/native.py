@@ -46,7 +46,7 @@ def keep_early_bytes() -> None:
 
 
 def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
-    """Gives the handshake of a websocket scope, or the reason why the server keeps it."""
+    """Returns the handshake of a websocket scope, or the reason why the server keeps it."""
     if NO_ENGINE:
         return "there is no engine on this system"
     version = scope.get("http_version")
@@ -113,7 +113,7 @@ class NativeHandshake(WsgiHandshake):
         call_in(self._loop, function)
 
     def refuse(self) -> None:
-        """Gives the connection back, for the server to write a refusal."""
+        """Returns the connection back, for the server to write a refusal."""
         self._served.release()
 
     def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -135,7 +135,7 @@ class NativeHandshake(WsgiHandshake):
 
 
 def _environ_of(scope: Mapping[str, Any], http_version: str | None, method: str) -> dict[str, Any]:
-    """Gives what a handshake is validated by, as a WSGI server has it."""
+    """Returns what a handshake is validated by, as a WSGI server has it."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SERVER_PROTOCOL": f"HTTP/{http_version or scope.get('http_version', '1.1')}",

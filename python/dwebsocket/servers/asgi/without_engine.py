@@ -154,7 +154,9 @@ class AsgiConnection:
         return self.take(0, text_as_bytes) if self._inbox else None
 
     def owes_a_pause(self) -> bool:
-        """Gives False: a task fills the inbox, so a view that never yields soon finds it empty."""
+        """
+        Returns False: a task fills the inbox, so a view that never yields soon finds it empty.
+        """
         return False
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
@@ -175,7 +177,7 @@ class AsgiConnection:
         return self.take(time, text_as_bytes)
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
-        """Gives False: each message has to go through the queue of :meth:`send`."""
+        """Returns False: each message has to go through the queue of :meth:`send`."""
         return False
 
     def send(
@@ -330,11 +332,11 @@ class AsgiConnection:
     close_descriptor = mark_end_read
 
     def ping(self, payload: bytes) -> bool:
-        """Gives False, and sends nothing: ASGI has no pings of applications."""
+        """Returns False, and sends nothing: ASGI has no pings of applications."""
         return False
 
     def pong(self, payload: bytes) -> bool:
-        """Gives False, and sends nothing: ASGI has no pongs of applications."""
+        """Returns False, and sends nothing: ASGI has no pongs of applications."""
         return False
 
     #: Always None: ASGI has no event for a pong.
@@ -381,7 +383,7 @@ class AsgiConnection:
         return self.pop(False)
 
     def is_slow_to_send(self, message: Message, /) -> bool:
-        """Gives False: sending only queues the message, and the server does the rest."""
+        """Returns False: sending only queues the message, and the server does the rest."""
         return False
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
@@ -691,7 +693,7 @@ def _bounded(timeout: float | None) -> float | None:
 
 
 def _target(hub: _core.Hub) -> loop_hub.LoopHub | _core.Hub:
-    """Gives the hub of the running loop if ``hub`` is its engine's part, else ``hub``."""
+    """Returns the hub of the running loop if ``hub`` is its engine's part, else ``hub``."""
     if running_loop() is not None and (current := loop_hub.current()).core is hub:
         return current
     return hub

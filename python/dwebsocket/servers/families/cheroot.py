@@ -16,7 +16,7 @@ from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that cheroot serves."""
+    """Returns the client of a request that cheroot serves."""
     body = environ.get("wsgi.input")
     if type(body).__module__.split(".")[0] != "cheroot":
         return None

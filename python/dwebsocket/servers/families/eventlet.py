@@ -12,7 +12,7 @@ _HANDLERS = "eventlet.set_idle"
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that ``eventlet.wsgi`` serves."""
+    """Returns the client of a request that ``eventlet.wsgi`` serves."""
     body: Any = environ.get(BODY)
     if body is None:
         return None

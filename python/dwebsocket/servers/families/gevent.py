@@ -18,7 +18,7 @@ from dwebsocket.servers.contract import Client, Environ
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that ``gevent.pywsgi`` serves."""
+    """Returns the client of a request that ``gevent.pywsgi`` serves."""
     if not str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent/"):
         return None
     body: Any = environ["wsgi.input"]

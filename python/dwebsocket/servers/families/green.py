@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def kind_of(sock: object) -> Concurrency:
-    """Gives the kind of threads of a server by the class of its sockets."""
+    """Returns the kind of threads of a server by the class of its sockets."""
     library = type(sock).__module__.partition(".")[0]
     if library == "gevent":
         return "gevent"
@@ -23,7 +23,7 @@ def kind_of(sock: object) -> Concurrency:
 
 def settle(client: Client) -> Client:
     """
-    Gives ``client`` with the actual kind of threads of the process.
+    Returns ``client`` with the actual kind of threads of the process.
 
     Where the project has patched the standard library, a threaded server runs green threads, and
     calls must not block the system's thread.

@@ -4,7 +4,7 @@ gunicorn, workers ``sync``, ``gthread``, ``gevent`` and ``eventlet``, versions 2
 ``gevent_pywsgi`` is in :mod:`dwebsocket.servers.families.gevent`; ``eventlet`` ended with
 version 25.
 
-It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
+It puts the client's socket into the environ. Bytes after the request stay in two buffers: that
 of the request's body, and that of the parser below it.
 
 The arbiter ends a worker by SIGTERM, and kills it when it takes too long. It gives the worker no
@@ -35,7 +35,7 @@ _writers: dict[type, Any] = {}
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that gunicorn serves."""
+    """Returns the client of a request that gunicorn serves."""
     sock = environ.get(_KEY)
     if sock is None:
         return None
@@ -73,7 +73,7 @@ def _forget(environ: Environ) -> None:
 
 
 def _one_for_all(errors: Any) -> Any:
-    """Gives one writer for all requests with the same streams; each request brings its own."""
+    """Returns one writer for all requests with the same streams; each request brings its own."""
     known = _writers.setdefault(type(errors), errors)
     if streams(known) != streams(errors):
         # The log was reopened, so the shared writer is out of date.
@@ -82,7 +82,7 @@ def _one_for_all(errors: Any) -> Any:
 
 
 def shutdown_plan() -> ShutdownPlanner:
-    """Gives the :class:`ShutdownPlanner` of this worker: how the arbiter will end it."""
+    """Returns the :class:`ShutdownPlanner` of this worker: how the arbiter will end it."""
     found = worker("cfg", "nr", "max_requests", "ppid", "sockets")
     return ShutdownPlan.unknown if found is None else _PlanOfWorker(found)
 

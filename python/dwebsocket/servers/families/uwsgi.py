@@ -1,7 +1,7 @@
 """
 uWSGI: its own HTTP sockets and router, ``--socket`` behind nginx, threads and the gevent loop.
 
-The descriptor comes from the ``uwsgi`` module that the server puts into the process. Bytes behind
+The descriptor comes from the ``uwsgi`` module that the server puts into the process. Bytes after
 the request stay in its C structures; a function that it exports for its plugins reads them.
 
 The master ends a worker by a signal, whose handler may itself call ``exit``. The signal tells a
@@ -48,7 +48,7 @@ _CHUNK = 65536
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that uWSGI serves."""
+    """Returns the client of a request that uWSGI serves."""
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None or "uwsgi.version" not in environ:
         return None
@@ -122,7 +122,7 @@ def _has_threads(options: Mapping[str, Any]) -> bool:
 
 
 def _last(value: Any) -> str | bool:
-    """Gives an option's value: the last one, if it was given several times."""
+    """Returns an option's value: the last one, if it was given several times."""
     if isinstance(value, list):
         value = value[-1]
     return os.fsdecode(value) if isinstance(value, (str, bytes)) else bool(value)
@@ -145,7 +145,7 @@ def _number(value: Any) -> int:
 
 def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, ShutdownPlan]:
     """
-    Gives how a worker ends, by signal.
+    Returns how a worker ends, by signal.
 
     A worker may wait only while other workers serve. On a reload of the whole instance none serves
     until the last worker has ended, and by SIGHUP a worker cannot tell whether it is such a reload
@@ -190,7 +190,7 @@ def _register(function: Callable[[], None]) -> None:
 
 def _read_early(environ: Environ, descriptor: int) -> bytes:
     """
-    Gives what uWSGI has read behind the request.
+    Returns what uWSGI has read after the request.
 
     Empty with a single thread: there it is not known which of the functions returns the current
     request, and the wrong one would give an invalid pointer. Behind the router it is empty, too:

@@ -1,7 +1,7 @@
 """
 waitress, from version 2.
 
-A method in the environ belongs to the channel, which has the client's socket. Bytes behind the
+A method in the environ belongs to the channel, which has the client's socket. Bytes after the
 request wait in the channel's next request, as the beginning of its head.
 """
 
@@ -18,7 +18,7 @@ from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that waitress serves."""
+    """Returns the client of a request that waitress serves."""
     channel = channel_of(environ)
     if channel is None:
         return None

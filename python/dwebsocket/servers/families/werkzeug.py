@@ -16,7 +16,7 @@ _KEY = "werkzeug.socket"
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that Werkzeug serves."""
+    """Returns the client of a request that Werkzeug serves."""
     sock = environ.get(_KEY)
     if sock is None:
         return None

@@ -16,7 +16,7 @@ from dwebsocket.servers.contract import Client, Environ, ShutdownPlan
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client of a request that runserver or the live test server serves."""
+    """Returns the client of a request that runserver or the live test server serves."""
     if not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer"):
         return None
     reader = _reader(environ["wsgi.input"])
@@ -34,12 +34,12 @@ def find(environ: Environ) -> Client | None:
 
 
 def _shutdown_plan(*, terminated: bool) -> ShutdownPlan:
-    """Gives no time: a developer waits for the end, and few clients reconnect."""
+    """Returns no time: a developer waits for the end, and few clients reconnect."""
     return ShutdownPlan(timeout_s=0)
 
 
 def _reader(body: object) -> io.BufferedReader | None:
-    """Gives the reader, whose place depends on the Django version; None where there is none."""
+    """Returns the reader, whose place depends on the Django version; None where there is none."""
     for candidate in (body, *limited_readers(body)):
         if isinstance(candidate, io.BufferedReader):
             return candidate

@@ -20,7 +20,7 @@ pub(super) struct Room {
     pub(super) is_known: bool,
     /// The question by which that is found out.
     pub(super) question: Option<u64>,
-    /// The position behind the last note.
+    /// The position after the last note.
     told: u64,
     /// What is still to be told.
     notes: Vec<Numbered>,
@@ -40,7 +40,7 @@ pub(super) struct Numbered {
 pub(super) struct Peer {
     /// The position up to which everything is known; zero for nothing.
     known: u64,
-    /// The position behind its last note that has come.
+    /// The position after its last note that has come.
     newest: u64,
     asked_at: Option<Instant>,
     /// An answer of which only the first parts have come.

@@ -32,7 +32,7 @@ pub(super) enum Message {
     Notes(Notes),
     /// A part of what the sender tells of all its users in a group.
     Answer(Answer),
-    /// The sender has no users any more in a group, behind this position.
+    /// The sender has no users any more in a group, after this position.
     Left { name: String, position: u64 },
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Answer {
 /// A process that takes part in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
-    /// The position behind its last notes.
+    /// The position after its last notes.
     pub(super) position: u64,
     /// Whether it has told of no user yet.
     pub(super) is_new: bool,

@@ -1138,7 +1138,7 @@ mod tests {
         let key = b"0123456789abcdef0123456789abcdef";
         let (stranger, node) = (start(&path), start_with(&path, Some(key)));
         stranger.publish("room", text("not sealed")).unwrap();
-        // On the same connection, behind it.
+        // On the same connection, after it.
         let _guest = join(&stranger, "other");
         eventually("it has come", || node.count("other") == 1);
         assert_eq!(counted(&node, "unreadable"), 0);

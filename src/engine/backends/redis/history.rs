@@ -34,7 +34,7 @@ pub(super) struct Scripts {
     pub(super) run: Arc<[u8]>,
 }
 
-/// Gives the server the scripts.
+/// Returns the server the scripts.
 pub(super) async fn load(connection: &mut Connection, limit: Duration) -> Result<Scripts, Reason> {
     let mut commands = Pipeline::with_capacity(3);
     commands.cmd("SCRIPT").arg("LOAD").arg(APPEND);

@@ -282,7 +282,7 @@ struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
-    /// Gives the calls: there are replies, or none is waited for.
+    /// Returns the calls: there are replies, or none is waited for.
     fn over(mut self) -> Vec<Vec<Publish>> {
         mem::take(&mut self.calls)
     }
@@ -323,7 +323,7 @@ fn announce(shard: &Shard, publishes: Vec<Publish>, announcement: &[u8]) {
     finish(publishes, offset.map_or(Value::Nil, Value::Int));
 }
 
-/// Gives the calls of one command their outcome.
+/// Returns the calls of one command their outcome.
 fn finish(publishes: Vec<Publish>, reply: Value) {
     let outcome = match reply {
         Value::Int(number) => Ok(Reply::Number(u64::try_from(number).unwrap_or_default())),
@@ -444,7 +444,7 @@ async fn ask_again(shard: &Shard) {
     }
 }
 
-/// Gives the server the scripts once more while it refuses them: it may have loaded its data, or have
+/// Returns the server the scripts once more while it refuses them: it may have loaded its data, or have
 /// ended a long script, and a user may have got a right meanwhile.
 async fn load_again(mut connection: Connection, limit: Duration, scripts: &Loaded) {
     let mut pause = FIRST_PAUSE;

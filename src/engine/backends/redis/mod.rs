@@ -102,7 +102,7 @@ pub struct Status {
     pub reason: Option<Reason>,
     /// How often it was lost.
     pub losses: u64,
-    /// How long an answer takes behind what waits for this process; `None` while none has come.
+    /// How long an answer takes after what waits for this process; `None` while none has come.
     pub lag: Option<Duration>,
 }
 
@@ -162,7 +162,7 @@ impl Redis {
         self.in_shard(name, |shard| shard.record(name, envelope, limits))
     }
 
-    /// Reads what is kept of the group `name` behind `after`. The outcome is a page, which may end
+    /// Reads what is kept of the group `name` after `after`. The outcome is a page, which may end
     /// before the newest message.
     pub fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Arc<Call> {
         self.in_shard(name, |shard| shard.read(name, after, limits))

@@ -118,7 +118,7 @@ impl Shard {
         call
     }
 
-    /// Reads what is kept of `name` behind `after`. The outcome is a page.
+    /// Reads what is kept of `name` after `after`. The outcome is a page.
     pub(super) fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Arc<Call> {
         let (call, ticket) = Call::new(lost);
         let channel = self.channel_of(name);

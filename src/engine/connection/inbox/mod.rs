@@ -59,7 +59,7 @@ impl Inbox {
 
     /// Adds all `messages`. After the end they are dropped: no view takes them any more.
     ///
-    /// Gives the thread and the event loops that wait for them and have to be woken.
+    /// Returns the thread and the event loops that wait for them and have to be woken.
     #[must_use]
     pub(crate) fn push(&self, messages: &mut Vec<Message>) -> Waiting {
         if messages.is_empty() {
@@ -330,7 +330,7 @@ impl Inbox {
         (state.received, state.queue.len(), state.bytes)
     }
 
-    /// How many messages wait, and whether the end has come behind them.
+    /// How many messages wait, and whether the end has come after them.
     pub(crate) fn len(&self) -> (usize, bool) {
         let state = self.state.lock();
         (state.queue.len(), state.ended)

@@ -49,7 +49,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Whether there is room for another message behind so many with so many bytes.
+    /// Whether there is room for another message after so many with so many bytes.
     pub(crate) fn holds(self, messages: usize, bytes: usize) -> bool {
         messages < self.messages && bytes < self.bytes
     }
@@ -187,7 +187,7 @@ impl State {
     }
 
     /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
-    /// copy of all that waits behind it.
+    /// copy of all that waits after it.
     pub(super) fn is_half_empty(&self) -> bool {
         self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= self.max_bytes / 2
     }

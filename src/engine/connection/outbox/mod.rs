@@ -98,7 +98,7 @@ impl Outbox {
                 }
                 leaves_rest |= sent == Sent::Queued;
             }
-            // A message may also go in behind a ping or pong that waits alone.
+            // A message may also go in after a ping or pong that waits alone.
             let reserved = state.reserved.bytes;
             let may_enter = match timeout {
                 Some(timeout) => state.admit(length, self.capacity, !timeout.is_zero()),
@@ -242,7 +242,7 @@ impl Outbox {
         }
     }
 
-    /// Queues the close frame behind everything else; nothing can follow it.
+    /// Queues the close frame after everything else; nothing can follow it.
     pub(crate) fn seal(&self, close: &CloseFrame) -> Sent {
         let close = self.framing.close(close);
         let mut state = self.state.lock();

@@ -5,7 +5,7 @@
 pub(crate) enum Corked {
     /// It was, and is the first: the caller has to see to it that it is sent.
     First,
-    /// It was, behind others.
+    /// It was, after others.
     More,
     /// It was not.
     No,

@@ -103,7 +103,7 @@ impl State {
         self.queue.is_empty() && self.corked.is_empty() && self.pong.is_none() && !self.ping
     }
 
-    /// Queues bytes behind all others.
+    /// Queues bytes after all others.
     pub(super) fn push(&mut self, bytes: impl Into<Queued>) {
         let queued = bytes.into();
         self.queued += queued.bytes.len();
@@ -225,7 +225,7 @@ impl State {
     }
 
     /// Drops all but a small rest of the frame that has been written in part, and puts `close`
-    /// behind it. False when the rest is large: then no close frame can be sent any more.
+    /// after it. False when the rest is large: then no close frame can be sent any more.
     pub(super) fn shed(&mut self, close: Bytes) -> bool {
         if self.socket.as_ref().is_some_and(|socket| !socket.shed()) {
             return false;

@@ -376,7 +376,7 @@ fn messages_that_go_together_are_taken_whole_or_not_at_all() {
     assert_eq!(outbox.take_whole(&delivery(10)), Sent::Written);
     let corked = frame::encode(Opcode::Binary, b"corked");
     assert_eq!(read_now(&mut peer), [&corked[..], &expected(10)].concat());
-    // More than the socket takes: the rest waits, and a control frame behind it.
+    // More than the socket takes: the rest waits, and a control frame after it.
     assert_eq!(outbox.take_whole(&delivery(20_000)), Sent::Queued);
     outbox.pong(pong(b"p"));
     // Room for one of them, not for both.

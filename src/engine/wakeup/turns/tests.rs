@@ -105,7 +105,7 @@ impl Fixture {
         self.turns.run(self.runtime.handle());
     }
 
-    /// Gives the first `count` views a turn.
+    /// Returns the first `count` views a turn.
     fn turn(&self, count: usize) {
         (0..count).for_each(|number| self.deliver(number));
         self.run();
