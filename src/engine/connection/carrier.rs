@@ -250,8 +250,11 @@ impl Carrier {
     /// Notes the bytes in the server's own buffers.
     pub(super) fn note_in_server(&self, bytes: usize) {
         let mut state = self.state.lock();
-        state.in_server = bytes;
-        state.count();
+        // Nobody would take them off the count after the end.
+        if !state.is_over {
+            state.in_server = bytes;
+            state.count();
+        }
     }
 
     /// Notes how the client has gone.

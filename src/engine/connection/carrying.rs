@@ -254,6 +254,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_holds_after_the_end_is_not_counted() {
+        let (connection, _hub) = connection();
+        connection.note_in_server(5000);
+        assert_eq!(connection.share().held(), 5000);
+        connection.leave_carrier(end(close::NO_STATUS, Initiator::Peer));
+        until(|| connection.is_carrier_over());
+        connection.note_in_server(5000);
+        assert_eq!(connection.share().held(), 0);
+    }
+
+    #[test]
     fn a_server_that_takes_no_more_is_a_lost_client_unless_it_says_more() {
         let (connection, _hub) = connection();
         connection.break_carrier();
