@@ -1279,6 +1279,9 @@ class Redis:
             OSError: The system gives no thread or no descriptor.
         """
 
+    def use_exchange(self, exchange: Exchange, /) -> None:
+        """Hands an exchange what comes for it from now on. Only the first one counts."""
+
     def publish(self, name: str, envelope: bytes) -> Call:
         """Publishes an envelope. The outcome is the number of connections that got it."""
 
@@ -1639,12 +1642,12 @@ def open_polled(
     """
 
 def poll(
-    key: bytes, ack: int, hold: PendingPoll, /
+    key: bytes, ack: int, pending: PendingPoll, /
 ) -> Literal["held", "no room", "out of turn", "over"]:
     """
     Answers a poll which acknowledges the events up to number `ack`. Never waits.
 
-    "held": the answer is that of `hold`, now when there are events, else later. The poll before
+    "held": the answer is that of `pending`, now when there are events, else later. The poll before
     gives way.
     """
 

@@ -118,6 +118,11 @@ impl PyRedis {
         ))
     }
 
+    #[pyo3(signature = (exchange, /))]
+    fn use_exchange(&self, exchange: &Exchange) {
+        self.0.use_exchange(Arc::clone(&exchange.0));
+    }
+
     fn publish(&self, name: &str, envelope: &[u8]) -> Call {
         Call(self.0.publish(name, envelope))
     }

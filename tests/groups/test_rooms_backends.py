@@ -17,6 +17,7 @@ from history_backends import (  # noqa: F401
 
 from dwebsocket import group
 from dwebsocket.rooms import Room, rooms
+from dwebsocket.signals import member_joined
 from dwebsocket.testing import RoomError, WebSocketClient, websockets_of_a_test
 from support.waiting import eventually
 
@@ -85,6 +86,23 @@ def next_of(live: ClientRooms, kind: str, name: str | None = None) -> Any:
     while kind not in (got := live.receive(name)):
         pass
     return got[kind]
+
+
+def test_a_join_is_told_by_the_signal(client: Callable[..., ClientRooms]) -> None:
+    """Once, and the join waits for no timeout, though the settings name no presence."""
+    told = []
+
+    def note(member: Any, **_: Any) -> None:
+        told.append(member.key)
+
+    member_joined.connect(note)
+    try:
+        with client() as anna:
+            [own] = anna.join("room-1")["members"]
+            anna.join("room-2")
+    finally:
+        member_joined.disconnect(note)
+    assert told == [own["key"]] * 2
 
 
 def test_who_is_here_is_told(client: Callable[..., ClientRooms]) -> None:

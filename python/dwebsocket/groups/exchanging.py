@@ -113,7 +113,7 @@ class PresenceBackend(contract.Backend):
         """As :meth:`dwebsocket.groups.Backend.deliver`."""
         if not _core.Exchange.is_message(envelope):
             return super().deliver(name, envelope)
-        is_message = bool(self.settings.presence) and self.exchange.on_message(name, envelope)
+        is_message = self.exchanges_presence and self.exchange.on_message(name, envelope)
         if not is_message:
             self.groups.note("unreadable")
         return is_message
@@ -129,6 +129,14 @@ class PresenceBackend(contract.Backend):
             self._exchange.greet(list(names) or None)
 
     # -- for the rest of the package -------------------------------------------------------------
+
+    @property
+    def exchanges_presence(self) -> bool:
+        """Whether this process takes part: by its settings, or by a room that has presence."""
+        return bool(self.settings.presence) or self._exchange is not None
+
+    def _use(self, exchange: _core.Exchange) -> None:
+        """Has the exchange get what comes for it, where :meth:`deliver` does not."""
 
     @property
     def exchange(self) -> _core.Exchange:
@@ -233,12 +241,14 @@ class PresenceBackend(contract.Backend):
     def _hear_others(self) -> None:
         """Subscribes to what is for all processes, and for this one; once."""
         if not self._hears_others:
+            self._use(self.exchange)
             channels = self.exchange.channels()
             self.hold_all(channels)
             self._keep(channels)
 
     async def _ahear_others(self) -> None:
         if not self._hears_others:
+            self._use(self.exchange)
             channels = self.exchange.channels()
             await self.ahold_all(channels)
             self._keep(channels)

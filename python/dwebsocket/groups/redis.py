@@ -104,6 +104,9 @@ class Backend(HistoryBackend, PresenceBackend):
         self._start_reports()
         return started
 
+    def _use(self, exchange: _core.Exchange) -> None:
+        self.core.use_exchange(exchange)
+
     def problems(self, *, deploy: bool) -> list[str]:
         """As :meth:`dwebsocket.groups.backend.Backend.problems`."""
         try:

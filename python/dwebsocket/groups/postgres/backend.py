@@ -340,7 +340,7 @@ class _Host(Host):
         if self._backend.groups.count(name):
             return True
         if envelope is None:
-            return bool(self._backend.settings.presence) and self._backend.exchange.wants(name)
+            return self._backend.exchanges_presence and self._backend.exchange.wants(name)
         # All that listen answer: the one that asks knows how many there are.
         return _core.Exchange.is_message(envelope)
 

@@ -30,7 +30,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -80,7 +80,7 @@ struct Backend {
     shards: Vec<Arc<Shard>>,
     member_count: Arc<MemberCount>,
     incoming: Incoming,
-    exchange: Option<Arc<Exchange>>,
+    exchange: OnceLock<Arc<Exchange>>,
 }
 
 /// The backend in Redis of the groups of this process. Any thread may use it.
@@ -130,7 +130,7 @@ impl Redis {
             shards: shards.collect(),
             member_count: Arc::new(MemberCount::new(runtime.clone())),
             incoming,
-            exchange,
+            exchange: exchange.map(OnceLock::from).unwrap_or_default(),
         });
         let weak: Weak<Backend> = Arc::downgrade(&backend);
         let gate = Arc::clone(&backend.incoming.gate);
@@ -149,6 +149,11 @@ impl Redis {
 
     fn is_foreign(&self) -> bool {
         self.generation != fork::generation()
+    }
+
+    /// Hands `exchange` what comes for it from now on. Only the first one counts.
+    pub fn use_exchange(&self, exchange: Arc<Exchange>) {
+        let _ = self.backend.exchange.set(exchange);
     }
 
     /// Publishes an envelope of the group `name`. The outcome is the number of processes that got
@@ -261,7 +266,7 @@ impl Receiver for Backend {
         };
         let (name, payload) = (&*name, &pushed.payload[..]);
         let is_known = if Exchange::is_message(payload) {
-            let exchange = self.exchange.as_ref();
+            let exchange = self.exchange.get();
             exchange.is_some_and(|exchange| exchange.on_message(name, payload))
         } else {
             self.take(shard, name, payload)
