@@ -1261,7 +1261,6 @@ class Redis:
         certificates: RedisCertificates | None = None,
         *,
         keeps_history: bool = False,
-        exchange: Exchange | None = None,
     ) -> Redis:
         """
         Makes a backend that connects on its first call.
@@ -1272,7 +1271,6 @@ class Redis:
             timeout: The seconds that a call may take.
             certificates: For servers with TLS.
             keeps_history: Whether `record` and `read` are used.
-            exchange: Takes what comes for it.
 
         Raises:
             ValueError: An unknown kind of server, or certificates that cannot be used.

@@ -89,7 +89,7 @@ impl Description {
 #[pymethods]
 impl PyRedis {
     #[new]
-    #[pyo3(signature = (groups, servers, timeout, certificates=None, *, keeps_history=false, exchange=None))]
+    #[pyo3(signature = (groups, servers, timeout, certificates=None, *, keeps_history=false))]
     fn new(
         py: Python<'_>,
         groups: &Groups,
@@ -97,7 +97,6 @@ impl PyRedis {
         timeout: f64,
         certificates: Option<Files>,
         keeps_history: bool,
-        exchange: Option<&Exchange>,
     ) -> PyResult<Self> {
         let tls = certificates.map(Files::read).transpose()?;
         if tls.is_none() && servers.iter().any(|server| server.tls) {
@@ -112,10 +111,7 @@ impl PyRedis {
             timeout: duration(Some(timeout))?.unwrap_or(Duration::MAX),
             keeps_history,
         };
-        let exchange = exchange.map(|exchange| Arc::clone(&exchange.0));
-        Ok(Self(
-            py.detach(|| Redis::new(&groups.0, &config, exchange))?,
-        ))
+        Ok(Self(py.detach(|| Redis::new(&groups.0, &config))?))
     }
 
     #[pyo3(signature = (exchange, /))]

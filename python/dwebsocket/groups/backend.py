@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     #: moment, what it says, whether it watches, the grace, the connection's name, whether its user
     #: is present by it, and whether this process tells when its user joins.
     Arrival = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool, bool]
-    #: Empty, or the user that has joined, with what is to be waited for before it is asked who
-    #: tells that; None when the connection is over.
-    Entered = tuple[_core.Member, _core.Wait | None] | tuple[()] | None
+    #: The user that has joined, and the wait before `_core.Presence.tells` is asked, if any.
+    Joining = tuple[_core.Member, _core.Wait | None]
+    #: Empty where no user has joined; None when the connection is over.
+    Entered = Joining | tuple[()] | None
 
     Message = str | bytes
     Exclude = list[bytes]

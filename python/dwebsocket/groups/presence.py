@@ -16,10 +16,9 @@ from dwebsocket.groups.members import key_of
 from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
-    from dwebsocket import _core
     from dwebsocket.api.base import Base
     from dwebsocket.conf.group_settings import BackendSettings, PresenceLimits
-    from dwebsocket.groups.backend import Arrival, Backend, Member
+    from dwebsocket.groups.backend import Arrival, Backend, Joining, Member
     from dwebsocket.groups.membership_signals import Named
 
 #: The most bytes of JSON that a connection may say about its user.
@@ -118,7 +117,7 @@ def enter(
     if entered is None:
         return False
     if entered:
-        _tell(backend, group, websocket, *entered)
+        _tell(backend, group, websocket, entered)
     return True
 
 
@@ -143,19 +142,13 @@ async def aenter(
     if entered is None:
         return False
     if entered:
-        await _atell(backend, group, websocket, *entered)
+        await _atell(backend, group, websocket, entered)
     return True
 
 
-def _tell(
-    backend: Backend,
-    group: Named,
-    websocket: Base,
-    joined: _core.Member,
-    telling: _core.Wait | None,
-) -> None:
+def _tell(backend: Backend, group: Named, websocket: Base, joining: Joining) -> None:
     """Sends ``member_joined``, unless another process does. In an event loop a thread waits."""
-
+    joined, telling = joining
     request, facts = websocket._view_request, {"group": group, "member": joined}
     if telling is None:
         signals.send(signals.member_joined, websocket, request, **facts)
@@ -169,19 +162,14 @@ def _tell(
     signals.make(tell)
 
 
-async def _atell(
-    backend: Backend,
-    group: Named,
-    websocket: Base,
-    joined: _core.Member,
-    telling: _core.Wait | None,
-) -> None:
+async def _atell(backend: Backend, group: Named, websocket: Base, joining: Joining) -> None:
+    joined, telling = joining
     if telling is not None:
         try:
             await await_call(telling, backend.telling_timeout)
         except BaseException:
             # The task ends here, but its user has joined.
-            _tell(backend, group, websocket, joined, telling)
+            _tell(backend, group, websocket, joining)
             raise
         if not backend.presence.tells(group.name, joined.key):
             return

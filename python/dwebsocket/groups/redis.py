@@ -95,12 +95,14 @@ class Backend(HistoryBackend, PresenceBackend):
                 self.settings.timeout,
                 certificates,
                 keeps_history=bool(self.settings.history),
-                exchange=self.exchange if self.settings.presence else None,
             )
         except ValueError as error:
             raise ImproperlyConfigured(
                 f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
             ) from None
+        if self.settings.presence:
+            # Also a process that asks for nobody answers the others.
+            started.use_exchange(self.exchange)
         self._start_reports()
         return started
 

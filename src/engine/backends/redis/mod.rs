@@ -107,16 +107,11 @@ pub struct Status {
 }
 
 impl Redis {
-    /// A backend for `groups`, and for the presence of an exchange if there is one. Connects to
-    /// nothing yet.
+    /// A backend for `groups`. Connects to nothing yet.
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives the engine no thread or no descriptor.
-    pub fn new(
-        groups: &Arc<Groups>,
-        config: &Config,
-        exchange: Option<Arc<Exchange>>,
-    ) -> Result<Self, Error> {
+    pub fn new(groups: &Arc<Groups>, config: &Config) -> Result<Self, Error> {
         let engine = Engine::current()?;
         let runtime = engine.handle();
         let (incoming, arrivals) = Incoming::new();
@@ -130,7 +125,7 @@ impl Redis {
             shards: shards.collect(),
             member_count: Arc::new(MemberCount::new(runtime.clone())),
             incoming,
-            exchange: exchange.map(OnceLock::from).unwrap_or_default(),
+            exchange: OnceLock::new(),
         });
         let weak: Weak<Backend> = Arc::downgrade(&backend);
         let gate = Arc::clone(&backend.incoming.gate);
