@@ -25,8 +25,8 @@
 //! - `resources/`: the limited resources of a process: sockets, descriptors, permits for
 //!   connections, buffers, and the budget of buffered bytes.
 //! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass
-//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked, and the GIL semaphore lets
-//!   few threads at a time ask for the GIL.
+//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked,
+//!   and the GIL semaphore lets few threads at a time ask for the GIL.
 //! - `history/`: the numbered messages of groups that are kept. An envelope is bytes here.
 //! - `groups/`: messages to all members of a name. A member is a trait here.
 //! - `presence/`: the users behind the members of a group, and those that come and go.

@@ -164,7 +164,7 @@ class TestProject:
             eventually(lambda text=text: browser.execute_script(shows) == text)
 
     def test_turbo(self, site: Server, browser: Chrome) -> None:
-        """What a form posts is appended by a stream."""
+        """A stream appends the text that a form posts."""
         browser.get(site.url("/lines/", "http"))
         browser.find_element("tag name", "button").click()
         lines = "return [...document.querySelectorAll('#lines li')].map((line) => line.innerText)"

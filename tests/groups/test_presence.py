@@ -387,7 +387,7 @@ class TestGrace:
 
     @pytest.mark.parametrize("session", ["secret", ""])
     def test_of_anonymous_users(self, tabs: Tabs, know: Callable[..., None], session: str) -> None:
-        """They stay as others do. Whoever has a session comes back by that."""
+        """They stay as others do. A visitor with a session comes back by its key."""
         know(PRESENCE={"room-*": {"grace": 100}})
         clock = Clock()
         tabs.come("watcher", "watcher", presence=True)

@@ -227,7 +227,7 @@ def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
     )
 )
 def test_one_process_tells_that_a_user_has_joined(steps: list[tuple[Any, ...]]) -> None:
-    """Whatever the others knew of each other meanwhile: as long as none is killed."""
+    """In any order of what they learn of each other, as long as none is killed."""
     world = World()
     told: Counter[str] = Counter()
     for _ in range(3):

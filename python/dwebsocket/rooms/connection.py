@@ -67,7 +67,7 @@ class Rooms:
         self._waiting: deque[Request] = deque()
         self._checked_at = clock.now()
         self._number = 0
-        # What tells its user apart, by the alias of the backend: two hashes each.
+        # The key of its user in each backend, by alias: to make one takes two hashes.
         self._keys: dict[str, str] = {}
 
     def owned_by(self, owner: seats.Owner) -> None:

@@ -50,7 +50,7 @@ class Handshake(Protocol):
     #: The subprotocols that the client offers, once validated.
     offered: list[str]
 
-    #: What is known of the client's server, once found.
+    #: The client's server, once found.
     client: Client
 
     @property

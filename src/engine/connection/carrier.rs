@@ -32,7 +32,7 @@ const MAX_BROUGHT_MESSAGES: usize = 32;
 /// A message that the server is about to send is waited for up to this size when all else is dropped.
 const MAX_REST_BYTES: usize = 64 * 1024;
 
-/// What a server is to send.
+/// An event that a server is to send.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outgoing {
     /// A message.
@@ -78,7 +78,7 @@ struct State {
     in_hand: bool,
     /// The task waits for room to bring more.
     awaits_room: bool,
-    /// What goes out is dropped: the server takes no more.
+    /// The server takes no more: frames for it are dropped.
     is_broken: bool,
     /// How the client has gone.
     left: Option<End>,
@@ -250,7 +250,7 @@ impl Carrier {
     /// Notes the bytes in the server's own buffers.
     pub(super) fn note_in_server(&self, bytes: usize) {
         let mut state = self.state.lock();
-        // Nobody would take them off the count after the end.
+        // After the end no call takes these bytes off the count.
         if !state.is_over {
             state.in_server = bytes;
             state.count();

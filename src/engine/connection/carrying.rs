@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// What the server is to send next, when it has taken what came before.
+    /// The next event for the server, which has taken the one before.
     ///
     /// `None` when there is nothing: the token of the carrier is announced when there is.
     pub fn carry_out(&self) -> Option<Outgoing> {
@@ -139,7 +139,7 @@ impl Connection {
         self.wake.notify_one();
     }
 
-    /// Notes how the client has gone. What it has sent before is still taken in.
+    /// Notes how the client has gone. Its messages from before are still taken in.
     pub fn leave_carrier(&self, end: End) {
         if let Some(carrier) = self.own_carrier() {
             carrier.leave(end);

@@ -183,7 +183,7 @@ impl Membership for Seat {
         false
     }
 
-    fn end(&self, _place: u32) {
+    fn end(&self, _slot: u32) {
         // The connection has ended. It may be closed while it takes a message, so without the lock.
         if !self.is_over.swap(true, Ordering::AcqRel) {
             self.memberships.end();
@@ -223,7 +223,7 @@ impl Member for Seat {
             .map(Message::frame_len)
             .sum::<usize>();
         if held.is_over_full || held.bytes > MAX_HELD_BYTES {
-            // What has come before is of no use after a gap.
+            // Messages from before a gap are of no use after it.
             held.is_over_full = true;
             held.deliveries.clear();
         } else {

@@ -28,7 +28,7 @@ pub(super) struct Claim {
     waiting: Option<Ticket<()>>,
 }
 
-/// What has become of a claim.
+/// The outcome of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// This process tells; true when the others want to know that.
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_waited_too_long_tells() {
+    fn a_process_that_has_waited_too_long_tells() {
         let (claim, _wait) = contested(true);
         assert_eq!(claim.decide(), Decision::Won(true));
         let (_wait, ticket) = Wait::new(|| ());

@@ -1,11 +1,11 @@
 //! Presence: which users are in a group, however many connections each of them has.
 //!
 //! A [`Presence`] belongs to one backend of groups, and has a [`Room`](room::Room) for each group in
-//! which a user is present. A room knows each user once, as a [`Person`](person::Person): with its own
-//! connections in this process, the *local connections*, and with the number of those in each other process, the
-//! *shares*. A person without any connection stays for the grace, and is removed when that is over.
+//! which a user is present. A room knows each user once, as a [`Person`](person::Person): with the
+//! *local connections*, which are in this process, and with the number of those in each other process,
+//! the *shares*. A person without any connection stays for the grace, and is removed when that is over.
 //!
-//! A process sends the others its own local only, as a [`Record`]: how many connections this user has
+//! A process sends the others its local connections only, as a [`Record`]: how many this user has
 //! here now. A record replaces the one before, and may be repeated. Joins and leaves are not
 //! sent: each process sees them by itself, when a person enters its room or is removed from it. So the
 //! watching connections of a process get what this process knows, in its order: a user joins before

@@ -37,7 +37,7 @@ pub struct Presence {
     outgoing: Outgoing,
     /// How many claims there were.
     claims: AtomicU64,
-    /// What this process reports.
+    /// Departures and returns that this process reports.
     departed: Mutex<Vec<Departed>>,
 }
 
@@ -79,7 +79,7 @@ pub enum Entered {
     Over,
     /// Its user was present already.
     Present,
-    /// Its user has joined by it. Behind the wait, if there is one, [`Presence::tells`] has to be
+    /// Its user has joined by it. After the wait, if there is one, [`Presence::tells`] has to be
     /// asked who tells that.
     Joined(Arc<Facts>, Option<Arc<Wait>>),
 }

@@ -67,7 +67,7 @@ pub(super) struct State {
     grace: Duration,
     /// Whether there may be other processes.
     pub(super) is_shared: bool,
-    /// What is still to be reported, in order.
+    /// Departures and returns that are still to be reported, in order.
     moves: Vec<Move>,
     /// The claims to tell that a user has joined. See `claim.rs`.
     claims: HashMap<String, Claim>,
@@ -165,7 +165,7 @@ impl State {
     ) -> (u32, bool) {
         self.grace = grace;
         self.end_grace_of(&facts.key, now);
-        let slot = self.new_place();
+        let slot = self.new_slot();
         let key = facts.key.clone();
         self.local.insert(
             slot,
@@ -189,7 +189,7 @@ impl State {
         (slot, is_new)
     }
 
-    fn new_place(&mut self) -> u32 {
+    fn new_slot(&mut self) -> u32 {
         while self.local.contains_key(&self.next_slot)
             || self.watching.contains_key(&self.next_slot)
         {
@@ -203,7 +203,7 @@ impl State {
     /// A connection here that is told of the users, and is none of them. Gives its place.
     pub(super) fn only_watch(&mut self, member: Weak<dyn Member>, grace: Duration) -> u32 {
         self.grace = grace;
-        let slot = self.new_place();
+        let slot = self.new_slot();
         self.watched_at = self.count;
         self.watching.insert(
             slot,
@@ -652,7 +652,7 @@ mod tests {
 
     impl Processes {
         /// Each has a connection of the user, and knows those of the others.
-        fn with_a_tab_each(count: usize) -> (Self, Vec<u32>) {
+        fn with_a_connection_each(count: usize) -> (Self, Vec<u32>) {
             let mut all = Self {
                 rooms: (0..count).map(|_| State::default()).collect(),
                 told: Vec::new(),
@@ -727,7 +727,7 @@ mod tests {
             for leaving in 1..=count {
                 // Whether what one has told reaches the other before that one's connection ends.
                 for heard in 0..1_u32 << (count * count) {
-                    let (mut all, local) = Processes::with_a_tab_each(count);
+                    let (mut all, local) = Processes::with_a_connection_each(count);
                     for (number, slot) in local.iter().enumerate().rev() {
                         all.leave(number, *slot);
                         if number >= leaving {
@@ -748,7 +748,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_and_leaves_again_is_reported_once() {
-        let (mut all, local) = Processes::with_a_tab_each(2);
+        let (mut all, local) = Processes::with_a_connection_each(2);
         all.leave(1, local[1]);
         all.hand_over(|_, _| true);
         all.leave(0, local[0]);
@@ -761,7 +761,7 @@ mod tests {
 
     #[test]
     fn numbers_that_another_process_tells_cannot_be_too_large() {
-        let (mut all, _) = Processes::with_a_tab_each(1);
+        let (mut all, _) = Processes::with_a_connection_each(1);
         let record = |connections| Record {
             facts: Arc::new(facts()),
             stamp: u64::MAX,

@@ -17,7 +17,7 @@ pub(crate) use super::socket_option::HANG_UP;
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
     Retry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
-/// What is written to in place of a socket, where another server keeps that.
+/// Takes the frames in place of a socket, where another server keeps that.
 pub(crate) trait Carriage: fmt::Debug + Send + Sync {
     /// Takes all of `slices`, whole frames, or none of them.
     fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
@@ -67,7 +67,7 @@ impl Socket {
         Ok(Self(Way::Own(socket)))
     }
 
-    /// What takes the place of a socket that another server keeps.
+    /// The stand-in for a socket that another server keeps.
     pub(crate) fn carried(carriage: Arc<dyn Carriage>) -> Self {
         Self(Way::Carried(carriage))
     }

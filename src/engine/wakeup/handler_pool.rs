@@ -17,7 +17,7 @@ use crate::engine::base::{
 /// How long tokens may wait without one being taken.
 const MAX_WAIT: Duration = Duration::from_millis(2);
 
-/// What a thread of the pool gets to do.
+/// The work of a thread of the pool.
 #[derive(Debug)]
 pub struct Work {
     /// The token of a connection.
@@ -28,7 +28,7 @@ pub struct Work {
     pub lacks_helper: bool,
 }
 
-/// What ends the sleep of a thread of the pool.
+/// The end of a sleep of a thread of the pool.
 #[derive(Debug)]
 pub enum Next {
     /// There is something to do.
