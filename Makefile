@@ -1,8 +1,9 @@
 # Two commands for newcomers: `make demo` and `make test`. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
-# Most tests wait for a server most of the time: more of them at once than there are cores.
-PYTEST_ARGS ?= -n 6 --dist loadgroup --durations 30 --durations-min 5
+# Most tests wait for a server most of the time: more of them at once than there are cores. Eight have
+# ports of their own (tests/support/server.py).
+PYTEST_ARGS ?= -n 8 --dist loadgroup --durations 30 --durations-min 5
 # What each test did, for tests/table.py and .ci/verdict.py. DURATIONS=1 prints the cost of each file.
 REPORTS ?= .cache/reports
 REPORT = $(if $(DURATIONS),--costs) --report-log-exclude-logs-on-passed-tests --report-log=$(REPORTS)
@@ -29,12 +30,14 @@ export RUST_TEST_THREADS = 8
 test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/installed-tests compiled-tests
 	@status=0; \
-	$(MAKE) --no-print-directory -k -j2 test-engine .cache/collected || status=$$?; \
-	$(MAKE) --no-print-directory test-python || status=$$?; \
+	$(MAKE) --no-print-directory .cache/collected || status=$$?; \
+	$(MAKE) --no-print-directory -k -j2 test-engine test-python || status=$$?; \
 	exit $$status
 
+# Beside Python's, as most of them wait. Their output comes at once, in one piece.
 test-engine:
-	cargo test --quiet --no-fail-fast --no-default-features
+	@output=$$(cargo test --quiet --no-fail-fast --no-default-features 2>&1); status=$$?; \
+	printf '\n%s\n' "$$output"; exit $$status
 
 test-python: $(VENV)/installed-tests
 	$(BIN)/python -m pytest --tier basic $(REPORT)/basic.jsonl $(PYTEST_ARGS)
