@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.raw_peer import CLOSE, PING, PONG, TEXT, Frame, RawPeer, build_frame, close_payload
+from support.selection import later
 from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC, Server
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ def drop_all(peer: RawPeer) -> None:
 everywhere = pytest.mark.parametrize(
     ("server", "path"),
     [
-        (GUNICORN_SYNC, "/async-echo/"),
         (GUNICORN_GTHREAD, "/async-echo/"),
         (GUNICORN_GTHREAD, "/echo/"),
         (GUNICORN_GEVENT, "/echo/"),
+        *later((GUNICORN_SYNC, "/async-echo/")),
     ],
     indirect=["server"],
     ids=lambda value: str(value).strip("/"),

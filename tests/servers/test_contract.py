@@ -72,16 +72,12 @@ def close_politely(peer: RawPeer, code: int = 1000) -> None:
 class TestMessages:
     """Messages go there and back unharmed."""
 
-    @pytest.mark.parametrize(
-        "text",
-        ["", "hello", "grüße 日本語 🙂", "x" * 125, "x" * 126, "x" * 65536],
-        ids=["empty", "ASCII", "Unicode", "125", "126", "65536"],
-    )
-    def test_text_is_echoed(self, server: Server, text: str) -> None:
+    def test_text_is_echoed(self, server: Server) -> None:
         """Text of every length form comes back as one text message."""
         with RawPeer.open(server, "/echo/") as peer:
-            peer.send_text(text)
-            assert peer.read_frame() == Frame(TEXT, text.encode())
+            for text in ("", "hello", "grüße 日本語 🙂", "x" * 125, "x" * 126, "x" * 65536):
+                peer.send_text(text)
+                assert peer.read_frame() == Frame(TEXT, text.encode())
             close_politely(peer)
 
     def test_bytes_that_are_text_are_sent_as_text_by_default(self, server: Server) -> None:
@@ -340,8 +336,8 @@ class TestEnds:
     @pytest.mark.parametrize(
         ("path", "code", "messages"),
         [
-            ("/returns-at-once/", 1000, []),
             ("/says-one-thing/", 1000, [b"only this"]),
+            ("/returns-at-once/", 1000, []),
             ("/slow/", 1000, [b"slow message"]),
             ("/raises/", 1011, []),
             ("/denied/", 1008, []),

@@ -84,9 +84,16 @@ CORE = {
     "test_polling.py": {"test_they_are_echoed_in_order"},
     "test_recipes.py": set(),
     "test_resources.py": set(),
+    "test_startproject.py": {
+        "test_chat_of_an_untouched_asgi_file",
+        "test_handshake_that_is_refused",
+        "test_handler_of_the_project",
+    },
     "test_tls.py": {"test_mebibyte_both_ways", "test_early_bytes"},
     "test_tutorials.py": set(),
 }
+# Of these each case is another behaviour of a server; of the others in CORE the first case runs.
+EACH_CASE = {"test_early_frames_are_kept_in_order", "test_early_bytes"}
 # How processes of groups come, go and fail is one protocol above both databases: on Redis alone.
 BACKEND_TWICE = re.compile(r"test_(.*_nodes|.*_servers|.*_processes|history_model)\.py")
 # Elsewhere a test that names several servers runs on the first of them, and on green threads, where
@@ -206,7 +213,17 @@ def _tier(item: pytest.Item, kinds: list[servers.Kind]) -> str:
 
 
 def _is_core(item: pytest.Item) -> bool:
-    return _test_name(item) in CORE.get(item.path.name, ())
+    name = _test_name(item)
+    return name in CORE.get(item.path.name, ()) and (name in EACH_CASE or _is_first_case(item))
+
+
+def _is_first_case(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is None or not any(
+        index
+        for name, index in callspec.indices.items()
+        if not isinstance(callspec.params[name], servers.Kind)
+    )
 
 
 def _is_core_on(
