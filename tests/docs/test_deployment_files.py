@@ -307,10 +307,14 @@ class TestRouters:
     """fly.toml, Procfile and the page's commands."""
 
     def test_silence(self) -> None:
-        """The ping comes before the shortest of the limits."""
+        """The ping comes before the shortest of the limits, and each row names its source."""
         table = text_of(ROUTERS).partition("## Idle timeouts")[2].partition("\n## ")[0]
-        limits = [int(each) for each in re.findall(r"^\| [^|]+ \| (\d+) s", table, re.MULTILINE)]
-        assert len(limits) >= 6
+        rows = re.findall(r"^\| ([^\s|][^|]+) \| ([^|]+) \|", table, re.MULTILINE)
+        assert [maker for maker, _ in rows if "](https://" not in maker] == []
+        named = [limit for _, limit in rows if not limit.startswith("none is named")]
+        found = [re.match(r"(\d+) (s|minutes)\b", limit) for limit in named]
+        limits = [int(each[1]) * (1 if each[2] == "s" else 60) for each in found if each]
+        assert len(limits) == len(named) >= 5
         assert min(limits) > PINGS_S
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is of Python 3.11")
