@@ -80,10 +80,14 @@ def take_picture(browser: Chrome, name: str) -> None:
         from PIL import Image
 
         Path(PICTURES).mkdir(exist_ok=True)
+        # Without the bar of the window beside it.
+        bar = "document.documentElement.style.scrollbarWidth = arguments[0]"
+        browser.execute_script(bar, "none")
         picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
         picture.quantize(96, dither=Image.Dither.NONE).save(
             Path(PICTURES) / f"{name}.png", optimize=True
         )
+        browser.execute_script(bar, "")
 
 
 @contextlib.contextmanager
