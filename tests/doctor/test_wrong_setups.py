@@ -219,6 +219,14 @@ class TestServers:
         assert status == 1
         assert "Granian does not give" in findings["server.unsupported"]["what"]
 
+    def test_asgi_server_without_websockets(self, own_server: Own) -> None:
+        """The server is right, and a package is missing: no other server is advised."""
+        command = ("{python}", "-m", "uvicorn", "--port", "{port}", "--log-level", "warning")
+        kind = Kind("uvicorn", "asgi", (*command, "--ws", "none", "project.asgi:application"))
+        found = examine("--url", own_server(kind).url("/echo/"))
+        assert_finds("server.plain_http", "pip install websockets")(found)
+        assert "server.unsupported" not in found[1]
+
     def test_gevent_without_monkey_patching(self, own_server: Own) -> None:
         """gunicorn's gevent worker whose patching was lost."""
         options = ("--worker-class", "project.unpatched.Worker", "--workers", "1")

@@ -554,6 +554,25 @@ class TestDiagnosis:
                 patch.setattr(time, "time", lambda: NOW)
                 assert bool(ask(question)) is is_answered
 
+    def test_asgi_server_without_websockets(self) -> None:
+        """A handshake that came as plain HTTP: the advice is a package, not another server."""
+        from django.core.handlers.asgi import ASGIRequest
+
+        question = site_report.question("testserver", "/chat/")
+        headers = [
+            (name.lower().removeprefix("http_").replace("_", "-").encode(), value.encode())
+            for name, value in handshake("/chat/", HTTP_X_WEBSOCKET_DOCTOR=question).items()
+            if name.startswith("HTTP_")
+        ]
+        scope = {"type": "http", "method": "GET", "path": "/chat/", "headers": headers}
+        answer = site_report.answer(ASGIRequest(scope, None), conf.Options.current({}))
+        assert answer is not None
+        report = json.loads(answer.content)
+        findings = by_id(live._judge_report(live.Target("ws://testserver/chat/"), report))
+        assert "server.unsupported" not in findings
+        assert findings["server.plain_http"].level is Level.ERROR
+        assert "pip install websockets" in findings["server.plain_http"].fix
+
     def test_server_that_speaks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Under ASGI the server has validated the handshake, and may keep its headers."""
         # Modules of servers that other tests have imported.

@@ -196,8 +196,7 @@ def _kept(request: HttpRequest) -> str | None:
 
 def _server(request: HttpRequest) -> dict[str, Any]:
     if _asgi_scope(request) is not None:
-        known = [name for name in _ASGI_SERVERS if name in sys.modules]
-        name = f"{known[0] if known else 'a server'} (ASGI)"
+        name = _asgi_server()
         server: dict[str, Any] = {
             "software": name,
             "name": name,
@@ -208,6 +207,9 @@ def _server(request: HttpRequest) -> dict[str, Any]:
             shutdown_plan = handshake.client.shutdown_plan()(terminated=True)
             server |= {"timeout_s": shutdown_plan.timeout_s, "limit": shutdown_plan.limit}
         return server
+    if getattr(request, "scope", None) is not None:
+        # A handshake as plain HTTP.
+        return {"software": _asgi_server(), "name": None, "refusal": None, "plain_http": True}
     software = request.META.get("SERVER_SOFTWARE", "")
     try:
         client = find_client(request.META)
@@ -221,6 +223,11 @@ def _server(request: HttpRequest) -> dict[str, Any]:
         "timeout_s": shutdown_plan.timeout_s,
         "limit": shutdown_plan.limit,
     }
+
+
+def _asgi_server() -> str:
+    known = [name for name in _ASGI_SERVERS if name in sys.modules]
+    return f"{known[0] if known else 'a server'} (ASGI)"
 
 
 def _worker() -> dict[str, Any]:

@@ -285,6 +285,14 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
         )
     if server["refusal"]:
         yield error("server.unsupported", server["refusal"], "Run the site on another server.")
+    if server.get("plain_http"):
+        yield error(
+            "server.plain_http",
+            "No WebSocket on this server: it is an ASGI server that took the handshake for plain "
+            "HTTP, and clients get 501.",
+            "Install and enable its WebSocket support (for uvicorn: pip install websockets, and "
+            "not --ws none).",
+        )
     if report["process"]["leaving"]:
         yield warning(
             "server.leaving",
