@@ -19,7 +19,8 @@ from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"\A(?:# |<!-- )([\w/.]+)(, below \w+)?(?: -->)?\n")
-SERVERS = ("python manage.py runserver", "gunicorn ")
+SERVERS = ("python manage.py runserver", "gunicorn ", "uvicorn ")
+DOCTOR = "python manage.py websocket_doctor "
 ADDRESS = ("127.0.0.1", 8000)
 SECONDS_FOR_A_SERVER = 60
 
@@ -31,6 +32,8 @@ class Follower:
         self.folder = folder
         self.activation = ""
         self.server = None
+        # The command that examines a running server.
+        self.doctor = None
 
     def follow(self, page):
         """Does what the page says."""
@@ -40,6 +43,8 @@ class Follower:
                     self.run(command)
             else:
                 self.write(text)
+        # The page has it behind one of the servers; the last one is examined, too.
+        self.run(self.doctor)
 
     def write(self, text):
         """Writes a file, or adds to it."""
@@ -52,6 +57,8 @@ class Follower:
     def run(self, command):
         """Runs a command of the shell."""
         print("$", command, flush=True)
+        if command.startswith(DOCTOR):
+            self.doctor = command
         if command.startswith(". "):
             self.activation = command + "\n"
             return

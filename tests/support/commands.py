@@ -148,7 +148,9 @@ def _manage(words: list[str]) -> None:
     name, *rest = words
     if (of_example := next((ROOT / "examples").rglob(f"commands/{name}.py"), None)) is not None:
         return _check_options(of_example, rest)
-    app = get_commands().get(name, "dwebsocket")
+    # The settings of tests have no static files; a new project has.
+    beside = "django.contrib.staticfiles" if name == "collectstatic" else "dwebsocket"
+    app = get_commands().get(name, beside)
     try:
         command: Any = load_command_class(app, name)
     except ModuleNotFoundError:
