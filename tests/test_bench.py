@@ -119,6 +119,20 @@ def test_charts_in_the_docs_are_of_the_newest_records(tmp_path: Path) -> None:
     assert drawn == {path.name: path.read_text() for path in charts.FOLDER.iterdir()}
 
 
+@pytest.mark.usefixtures("bench")
+def test_machine_has_no_more_cores_than_there_are() -> None:
+    """A row that was read late has what belongs to the time until the next one, too."""
+    import storm
+
+    # Two cores are busy for 40 s; each second row is read 0.9 s late.
+    rows = [{"s": at + 1.0, "cores": 3.8 if at % 2 else 0.2} for at in range(40)]
+    means = storm.mean_cores(rows)
+    assert len(means) == len(rows)
+    assert max(means) < 2.1
+    assert min(means) > 1.7
+    assert storm.mean_cores(rows[:1]) == [pytest.approx(0.1)]
+
+
 def frame(text: str) -> bytes:
     """Make a frame as a server sends it."""
     payload = text.encode()
