@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.proxy import Proxy, doctor
-from support.server import GUNICORN_GTHREAD, Kind, Server, free_port
+from support.proxy import APPS, Proxy, doctor
+from support.server import GUNICORN_GTHREAD, UVICORN, Kind, Server, free_port
 from support.users import sign_in
 
 if TYPE_CHECKING:
@@ -64,12 +64,17 @@ def behind_nginx(own_server: Own) -> Iterator[Callable[..., Proxy]]:
     """Start gunicorn with an nginx in front: `behind_nginx(directives, settings…)`."""
     with contextlib.ExitStack() as stack:
 
-        def start(*directives: str, snippet: str | None = None, **settings: object) -> Proxy:
+        def start(
+            *directives: str,
+            snippet: str | None = None,
+            server: Kind = GUNICORN_GTHREAD,
+            **settings: object,
+        ) -> Proxy:
             # By default gunicorn believes the scheme that a proxy on the same machine sends.
-            options = ("--forwarded-allow-ips", "192.0.2.1")
-            server = own_server(GUNICORN_GTHREAD, options=options, settings=settings)
+            options = ("--forwarded-allow-ips", "192.0.2.1") if server is GUNICORN_GTHREAD else ()
+            running = own_server(server, options=options, settings=settings)
             snippet = snippet or SERVER % " ".join(directives)
-            return stack.enter_context(Proxy("nginx", server, snippet=snippet))
+            return stack.enter_context(Proxy("nginx", running, snippet=snippet))
 
         yield start
 
@@ -115,6 +120,41 @@ class TestBehindNginx:
         result = examine("--url", proxy.url("/echo/"))
         for name in ("proxy.host", "proxy.upgrade", "proxy.http10"):
             assert_finds(name)(result)
+
+    @pytest.mark.parametrize("server", [GUNICORN_GTHREAD, UVICORN], ids=lambda kind: kind.name)
+    @pytest.mark.parametrize(
+        ("hosts", "names"),
+        [(["127.0.0.1"], ["proxy.host"]), (["chat.example"], ["proxy.host", "hosts.missing"])],
+    )
+    def test_all_is_lost_and_the_host_is_refused(
+        self,
+        behind_nginx: Callable[..., Proxy],
+        server: Kind,
+        hosts: list[str],
+        names: list[str],
+    ) -> None:
+        """Middleware refuses the Host with 400, and the rest is named all the same."""
+        settings = {
+            "ALLOWED_HOSTS": hosts,
+            "MIDDLEWARE": ["django.middleware.common.CommonMiddleware"],
+            "WEBSOCKET_ALLOWED_ORIGINS": ["https://friend.example"],
+        }
+        proxy = behind_nginx(
+            "proxy_set_header Host the_upstream; proxy_http_version 1.0;",
+            "proxy_set_header X-Forwarded-For $http_x_forwarded_for;", server=server, **settings,
+        )  # fmt: skip
+        result = examine(
+            "--url", proxy.url("/echo/"), "--silence", "1",
+            "--origin", "https://app.example", "--origin", "https://friend.example", **settings,
+        )  # fmt: skip
+        for name in (*names, "proxy.upgrade", "proxy.http10", "origin.refused"):
+            assert_finds(name)(result)
+        assert "'the_upstream'" in result[1]["proxy.host"]["what"]
+        assert {"origin.allowed", "origin.foreign"} <= set(result[1])
+        assert_finds("silence.unknown", "again", level="warning")(result)
+        assert ("hosts.missing" in result[1]) == ("hosts.missing" in names)
+        # By default uvicorn believes the address that a proxy on its own machine sends.
+        assert ("forwarded.believed" in result[1]) == (server is UVICORN)
 
     def test_host_is_lost(self, behind_nginx: Callable[..., Proxy]) -> None:
         """Without the Host of the browser every Origin is foreign."""
@@ -183,6 +223,37 @@ class TestTls:
         assert status == 1
         assert "arrives as 'https'" in findings["proxy.scheme"]["what"]
         assert findings["proxy.scheme"]["fix"].startswith("Set SECURE_PROXY_SSL_HEADER")
+
+    def test_site_redirects_to_https(
+        self, behind_nginx: Callable[..., Proxy], certificate: Path
+    ) -> None:
+        """SECURE_SSL_REDIRECT hides what else is lost, and is no reason to try another address."""
+        settings = {
+            "SECURE_SSL_REDIRECT": True,
+            "INSTALLED_APPS": APPS,
+            "MIDDLEWARE": ["django.middleware.security.SecurityMiddleware"],
+        }
+        snippet = self.snippet(certificate, "proxy_set_header X-Forwarded-Proto http;")
+        proxy = behind_nginx(snippet=snippet.replace(UPGRADE, ""), **settings)
+        result = examine(
+            "--url", proxy.url("/echo/", "wss"), "--cafile", str(certificate / "cert.pem"),
+            **settings,
+        )  # fmt: skip
+        assert_finds("proxy.scheme", "SECURE_PROXY_SSL_HEADER")(result)
+        assert_finds("proxy.upgrade")(result)
+        assert "handshake.redirect" not in result[1]
+
+    def test_site_wants_https(self, own_server: Own) -> None:
+        """ws:// where the site redirects to https://."""
+        settings = {
+            "SECURE_SSL_REDIRECT": True,
+            "INSTALLED_APPS": APPS,
+            "MIDDLEWARE": ["django.middleware.security.SecurityMiddleware"],
+        }
+        server = own_server(GUNICORN_GTHREAD, settings=settings)
+        result = examine("--url", server.url("/echo/"), **settings)
+        assert_finds("handshake.redirect", "wss://")(result)
+        assert "origin.own" not in result[1]
 
     def test_all_is_well(self, behind_nginx: Callable[..., Proxy], certificate: Path) -> None:
         """With both there is nothing to say."""

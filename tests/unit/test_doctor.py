@@ -21,7 +21,7 @@ from visit import handshake
 
 from dwebsocket import conf, group_statistics
 from dwebsocket.conf import checks
-from dwebsocket.handshake import site_report
+from dwebsocket.handshake import site_question, site_report
 from dwebsocket.management.commands import websocket_doctor
 from dwebsocket.operations.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.telemetry.records import EVENTS
@@ -496,7 +496,7 @@ class TestDiagnosis:
     def test_report(self, ask: Callable) -> None:
         """The headers that arrived, the server that runs, the settings."""
         report = ask(
-            site_report.question("testserver", "/chat/"), HTTP_ORIGIN="http://evil.example"
+            site_question.question("testserver", "/chat/"), HTTP_ORIGIN="http://evil.example"
         )
         assert report["request"]["upgrade"] == "websocket"
         assert report["request"]["host"] == "testserver"
@@ -515,33 +515,39 @@ class TestDiagnosis:
     @pytest.mark.parametrize("path", ["/other/", "/chat", "/chat//", ""])
     def test_signed_for_elsewhere(self, ask: Callable, path: str) -> None:
         """Another address of the same site."""
-        assert ask(site_report.question("testserver", path)) is None
+        assert ask(site_question.question("testserver", path)) is None
 
     @pytest.mark.parametrize(
         ("salt", "key"), [("else", None), ("dwebsocket.operations.doctor.question", "another")]
     )
     def test_signed_by_others(self, ask: Callable, salt: str, key: str | None) -> None:
         """Another purpose, another key."""
-        words, _, _ = site_report.question("testserver", "/chat/").rpartition(":")
+        words, _, _ = site_question.question("testserver", "/chat/").rpartition(":")
         assert ask(signing.Signer(key=key, salt=salt).sign(words)) is None
 
     @pytest.mark.parametrize("host", ["testserver:8000", "evil.example", "", "testserver.example"])
     def test_signed_for_another_host(self, ask: Callable, host: str) -> None:
         """A server that was asked cannot ask another with that: it learns that it is another."""
         arrived = {"protocol": "HTTP/1.1", "upgrade": "websocket", "connection": "Upgrade"}
-        assert ask(site_report.question(host, "/chat/")) == {
-            "request": {**arrived, "secure": False}
+        assert ask(site_question.question(host, "/chat/")) == {
+            "request": {
+                **arrived,
+                "secure": False,
+                "redirected": False,
+                "origin_allowed": True,
+                "made_up_address": False,
+            }
         }
 
     @pytest.mark.parametrize("path", ["/ch%61t/", "/chat/"])
     def test_other_ways_to_write_an_address(self, ask: Callable, path: str) -> None:
         """Large letters in the host, letters that are written as bytes."""
-        assert ask(site_report.question("TestServer", path))["request"]["host"] == "testserver"
+        assert ask(site_question.question("TestServer", path))["request"]["host"] == "testserver"
 
     @pytest.mark.parametrize("answered", [b"[]", b"{}", b"", b"\xff", b"[" * 100_000])
     def test_forged_report(self, answered: bytes) -> None:
         """Without our signature, or with that of another answer, it is none."""
-        asked = site_report.question("testserver", "/chat/")
+        asked = site_question.question("testserver", "/chat/")
         assert site_report.read(answered, asked, "") is None
         assert site_report.read(answered, asked, asked.rpartition(":")[2]) is None
 
@@ -550,7 +556,7 @@ class TestDiagnosis:
         for seconds, is_answered in ((-90, False), (-30, True), (30, True), (90, False)):
             with monkeypatch.context() as patch:
                 patch.setattr(time, "time", lambda seconds=seconds: NOW + seconds)
-                question = site_report.question("testserver", "/chat/")
+                question = site_question.question("testserver", "/chat/")
                 patch.setattr(time, "time", lambda: NOW)
                 assert bool(ask(question)) is is_answered
 
@@ -558,7 +564,7 @@ class TestDiagnosis:
         """A handshake that came as plain HTTP: the advice is a package, not another server."""
         from django.core.handlers.asgi import ASGIRequest
 
-        question = site_report.question("testserver", "/chat/")
+        question = site_question.question("testserver", "/chat/")
         headers = [
             (name.lower().removeprefix("http_").replace("_", "-").encode(), value.encode())
             for name, value in handshake("/chat/", HTTP_X_WEBSOCKET_DOCTOR=question).items()
@@ -586,7 +592,7 @@ class TestDiagnosis:
             "scheme": "https",
             "headers": [
                 (b"host", b"testserver"),
-                (b"x-websocket-doctor", site_report.question("testserver", "/chat/").encode()),
+                (b"x-websocket-doctor", site_question.question("testserver", "/chat/").encode()),
             ],
         }
         answer = site_report.answer(ASGIRequest(scope, None), conf.Options.current({}))
@@ -630,3 +636,87 @@ def test_wrong_options_of_the_command_are_named(options: dict[str, Any], reason:
     """By the command's own names."""
     with pytest.raises(CommandError, match=reason):
         call_command(websocket_doctor.Command(), stdout=io.StringIO(), **options)
+
+
+class TestWayToTheView:
+    """A question whose Host or scheme middleware would refuse."""
+
+    @pytest.fixture
+    def send(self) -> Callable[..., dict[str, Any]]:
+        """Begin a request as a server does: `send(**changes of the environ)` gives the environ."""
+        from django.core.signals import request_started
+
+        def send_(asked: str, **changes: Any) -> dict[str, Any]:
+            environ = handshake("/chat/", HTTP_X_WEBSOCKET_DOCTOR=asked, **changes)
+            request_started.send(sender=None, environ=environ)
+            return environ
+
+        return send_
+
+    def test_host_that_is_allowed_stays(self, send: Callable) -> None:
+        """Also with a question."""
+        environ = send(site_question.question("testserver", "/chat/"))
+        assert environ["HTTP_HOST"] == "testserver"
+        assert site_question.REFUSED_HOST not in environ
+
+    def test_question_of_a_stranger_changes_nothing(self, send: Callable) -> None:
+        """Its signature is by another key."""
+        asked = signing.Signer(key="another", salt="dwebsocket.operations.doctor.question")
+        words = site_question.question("testserver", "/chat/").rpartition(":")[0]
+        environ = send(asked.sign(words), HTTP_HOST="a_b")
+        assert environ["HTTP_HOST"] == "a_b"
+
+    def test_host_of_the_proxy(self, send: Callable, override: Callable[..., None]) -> None:
+        """The one of X-Forwarded-Host counts where the site believes it."""
+        override(USE_X_FORWARDED_HOST=True, ALLOWED_HOSTS=["testserver"])
+        asked = site_question.question("testserver", "/chat/")
+        environ = send(asked, HTTP_HOST="testserver", HTTP_X_FORWARDED_HOST="inner:80")
+        assert environ["HTTP_HOST"] == "testserver"
+        assert environ[site_question.REFUSED_HOST] == "inner:80"
+        assert "HTTP_X_FORWARDED_HOST" not in environ
+
+    @pytest.mark.parametrize(
+        ("hosts", "taken"), [([".chat.example"], "chat.example"), (["*"], "elsewhere")]
+    )
+    def test_address_that_is_not_allowed(
+        self, send: Callable, override: Callable[..., None], hosts: list[str], taken: str
+    ) -> None:
+        """Then the first host of the site is taken."""
+        override(ALLOWED_HOSTS=hosts)
+        environ = send(site_question.question("elsewhere", "/chat/"), HTTP_HOST="a_b")
+        assert environ["HTTP_HOST"] == taken
+        assert environ[site_question.REFUSED_HOST] == "a_b"
+
+    @pytest.mark.parametrize(
+        ("told", "is_changed"), [("http", True), ("https", False), (None, True)]
+    )
+    def test_scheme(
+        self, send: Callable, override: Callable[..., None], told: str | None, is_changed: bool
+    ) -> None:
+        """Where the proxy hides the client's TLS the site would redirect for ever."""
+        override(
+            SECURE_SSL_REDIRECT=True,
+            SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
+        )
+        asked = site_question.question("testserver", "/chat/")
+        environ = send(asked, HTTP_X_FORWARDED_PROTO=told)
+        assert (site_question.REFUSED_SCHEME in environ) is is_changed
+        assert (environ["wsgi.url_scheme"] == "https") is is_changed
+
+    def test_headers_of_an_asgi_server(self) -> None:
+        """They are changed in the scope; others stay as they are, also twice the same."""
+        from django.core.handlers.asgi import ASGIRequest
+        from django.core.signals import request_started
+
+        others = [(b"cookie", b"a=1"), (b"cookie", b"b=2")]
+        asked = (b"x-websocket-doctor", site_question.question("testserver", "/chat/").encode())
+        scope: dict[str, Any] = {
+            "type": "http", "method": "GET", "path": "/chat/", "scheme": "http",
+            "headers": [(b"host", b"a_b"), *others, asked],
+        }  # fmt: skip
+        request_started.send(sender=None, scope=scope)
+        new = [(b"host", b"testserver"), (b"x-websocket-doctor-host", b"a_b")]
+        assert scope["headers"][:3] == [*others, asked]
+        assert sorted(scope["headers"][3:]) == new
+        assert scope["scheme"] == "http"
+        assert ASGIRequest(scope, None).get_host() == "testserver"

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
 
 import django
 from django.core import signing
@@ -26,7 +24,8 @@ from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import group_statistics
-from dwebsocket.handshake import origin
+from dwebsocket.handshake import origin, site_question
+from dwebsocket.handshake.site_question import place_of, signer
 from dwebsocket.servers import find_client
 from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake
 from dwebsocket.telemetry.records import event_counts
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-HEADER = "X-Websocket-Doctor"
-
-# Seconds for which a question is valid, before and after its time: the two clocks may differ.
-_VALID_S = 60
 _ASGI_SERVERS = ("uvicorn", "daphne", "hypercorn", "granian", "gunicorn")
 _FORWARDED = (
     "HTTP_X_FORWARDED_PROTO",
@@ -49,18 +44,6 @@ _FORWARDED = (
     "HTTP_FORWARDED",
     "HTTP_VIA",
 )
-
-
-def question(host: str, path: str) -> str:
-    """
-    Returns the header's value that gets a report, for a minute.
-
-    Args:
-        host: The site's, as in the Host header. Another site does not answer, even if it has the
-            same ``SECRET_KEY`` and the asked one forwards the question to it.
-        path: The view's, percent-encoded or not.
-    """
-    return _signer("question").sign(f"{int(time.time())} {_place(host, unquote(path))}")
 
 
 def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
@@ -77,24 +60,20 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     Raises:
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
     """
-    asked = request.META.get("HTTP_X_WEBSOCKET_DOCTOR")
-    if asked is None:
+    place = site_question.asked_place(request.META)
+    if place is None:
         return None
-    try:
-        moment, _, place = _signer("question").unsign(asked).partition(" ")
-    except signing.BadSignature:
-        return None
-    if abs(time.time() - int(moment)) > _VALID_S:
-        return None
-    if place == _place(request.get_host(), request.path):
+    is_host_refused = site_question.REFUSED_HOST in request.META
+    if not is_host_refused and place == place_of(request.get_host(), request.path):
         report = _report(request, options)
-    elif place.partition("/")[2] == _place("", request.path).partition("/")[2]:
-        report = {"request": _arrived(request)}
+    elif place.partition("/")[2] == place_of("", request.path).partition("/")[2]:
+        report = {"request": _of_another_host(request, options)}
     else:
         return None
     response = JsonResponse(report, headers={"Cache-Control": "no-store"})
     response["Content-Length"] = str(len(response.content))
-    response[HEADER] = _signer(asked).sign(response.content.decode()).rpartition(":")[2]
+    signed = signer(request.META["HTTP_X_WEBSOCKET_DOCTOR"]).sign(response.content.decode())
+    response[site_question.HEADER] = signed.rpartition(":")[2]
     return response
 
 
@@ -109,20 +88,11 @@ def read(body: bytes, asked: str, signature: str) -> dict[str, Any] | None:
     """
     try:
         # The signature is checked before parsing: any server may have sent the body.
-        signed = _signer(asked).unsign(f"{body.decode()}:{signature}")
+        signed = signer(asked).unsign(f"{body.decode()}:{signature}")
     except (UnicodeDecodeError, signing.BadSignature):
         return None
     report: dict[str, Any] = json.loads(signed)
     return report
-
-
-def _place(host: str, path: str) -> str:
-    return f"{host.lower()}{quote(path)}"
-
-
-def _signer(purpose: str) -> signing.Signer:
-    # Not at import: the key is a setting.
-    return signing.Signer(salt=f"dwebsocket.operations.doctor.{purpose}")
 
 
 def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
@@ -265,11 +235,30 @@ def _arrived(request: HttpRequest) -> dict[str, Any]:
         "connection": "HTTP_CONNECTION",
     }
     arrived = {name: request.META.get(key) for name, key in names.items()}
-    if (scope := _asgi_scope(request)) is not None:
+    if (scope := getattr(request, "scope", None)) is not None:
+        arrived["protocol"] = f"HTTP/{scope.get('http_version', '1.1')}"
+    if _asgi_scope(request) is not None:
         # Some servers do not pass these headers on; without them there would be no WebSocket.
-        version = f"HTTP/{scope.get('http_version', '1.1')}"
-        arrived = {"protocol": version, "upgrade": "websocket", "connection": "Upgrade"}
-    return {**arrived, "secure": request.is_secure()}
+        arrived |= {"upgrade": "websocket", "connection": "Upgrade"}
+    is_redirected = site_question.REFUSED_SCHEME in request.META
+    is_secure = request.is_secure() and not is_redirected
+    return {**arrived, "secure": is_secure, "redirected": is_redirected}
+
+
+def _of_another_host(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
+    """Returns what a stranger may know, who could find it out by handshakes, too."""
+    found = {
+        **_arrived(request),
+        "origin_allowed": _objection(request, options) is None,
+        "made_up_address": request.META.get("REMOTE_ADDR") == site_question.MADE_UP,
+    }
+    if (refused := request.META.get(site_question.REFUSED_HOST)) is not None:
+        found["refused_host"] = refused
+    return found
+
+
+def _objection(request: HttpRequest, options: conf.Options) -> str | None:
+    return origin.objection(request, options.allowed_origins, required=options.require_origin)
 
 
 def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
@@ -278,9 +267,7 @@ def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
         **_arrived(request),
         "host": request.get_host(),
         "origin": meta.get("HTTP_ORIGIN"),
-        "objection": origin.objection(
-            request, options.allowed_origins, required=options.require_origin
-        ),
+        "objection": _objection(request, options),
         "peer": meta.get("REMOTE_ADDR"),
         "forwarded": {name: meta[name] for name in _FORWARDED if name in meta},
     }

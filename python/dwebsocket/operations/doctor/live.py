@@ -24,18 +24,16 @@ from dwebsocket.exceptions import (
     HandshakeRefused,
     ReceiveTimeout,
 )
-from dwebsocket.handshake import site_report
+from dwebsocket.handshake import site_question, site_report
 from dwebsocket.operations.doctor import local
 from dwebsocket.operations.doctor.finding import Level, error, fine, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dwebsocket.client import ClientConnection
     from dwebsocket.operations.doctor.finding import Finding
 
-# An address that no host has (RFC 5737).
-_MADE_UP = "192.0.2.123"
 _FOREIGN = "https://websocket-doctor.invalid"
 _NGINX = "nginx needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and "
 _SNIPPET = "(all of it: websocket_doctor --proxy nginx)"
@@ -124,6 +122,15 @@ def _examine(visit: Target) -> Iterator[Finding]:
         if isinstance(answer, HandshakeRefused):
             if not blamed:
                 yield _refused(visit, answer, report)
+            if report is not None:
+                yield from _origins(visit, _origin_in_report)
+            if visit.silence:
+                yield warning(
+                    "silence.unknown",
+                    "No WebSocket opens, so the time after which a proxy cuts a silent one is not "
+                    "known.",
+                    "Run the command again when the errors are mended.",
+                )
             return
         yield fine("handshake", f"{visit.address.origin} answers 101 with the right key.")
         if report is None:
@@ -136,7 +143,7 @@ def _examine(visit: Target) -> Iterator[Finding]:
             )
         if visit.silence:
             yield from _keep_silent(visit, answer, report)
-        yield from _origins(visit)
+        yield from _origins(visit, _origin_in_handshake)
     finally:
         _close(answer)
 
@@ -146,17 +153,17 @@ def _close(answer: ClientConnection | HandshakeRefused) -> None:
         answer.close()
 
 
-def _ask(visit: Target) -> dict[str, Any] | None:
+def _ask(visit: Target, **more: str) -> dict[str, Any] | None:
     path = visit.address.target.partition("?")[0]
-    question = site_report.question(visit.address.netloc, path)
+    question = site_question.question(visit.address.netloc, path)
     # A client must not be able to choose its address: the report shows whether this one did.
-    headers = {site_report.HEADER: question, "X-Forwarded-For": _MADE_UP}
+    headers = {site_question.HEADER: question, "X-Forwarded-For": site_question.MADE_UP, **more}
     answer = visit.shake_hands(**headers)
     if not isinstance(answer, HandshakeRefused):
         answer.close()
         return None
     assert answer.headers is not None
-    signature = answer.headers.get(site_report.HEADER, "")
+    signature = answer.headers.get(site_question.HEADER, "")
     return site_report.read(answer.body, question, signature)
 
 
@@ -190,12 +197,15 @@ def _unreachable(address: Address, problem: OSError) -> Finding:
 
 
 def _judge_report(visit: Target, report: Mapping[str, Any]) -> Iterator[Finding]:
-    if "host" not in report["request"]:
+    request = report["request"]
+    if "host" not in request:
         # A site reports little else when the question was signed for another Host than it got;
         # one of an older version nothing.
-        yield _lost_host(visit)
-        if "upgrade" in report["request"]:
-            yield from _arrived(visit, report["request"])
+        yield from _lost_host(visit, request.get("refused_host"))
+        if "upgrade" in request:
+            yield from _arrived(visit, request)
+        if request.get("made_up_address"):
+            yield _addresses({"peer": site_question.MADE_UP, "forwarded": {}})
         return
     yield from _server(report)
     yield from _arrived(visit, report["request"])
@@ -317,13 +327,35 @@ def _counted(counts: Mapping[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _lost_host(visit: Target) -> Finding:
+def _lost_host(visit: Target, refused: str | None) -> Iterator[Finding]:
+    """
+    Explains a Host that is not the one of the address.
+
+    Args:
+        refused: What arrived, where it is not in ``ALLOWED_HOSTS``.
+    """
+    asked = visit.address.netloc
+    host = host_of(asked)
+    if refused is None or refused.lower() != asked.lower():
+        what = f"another than {asked!r}: every page of the site is a foreign origin."
+        if refused is not None:
+            what = f"{refused!r} in place of {asked!r}. That is not allowed: each request gets 400."
+        yield error(
+            "proxy.host",
+            f"Host reaches Django as {what}",
+            "nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On. If the proxy "
+            "tells it in X-Forwarded-Host: USE_X_FORWARDED_HOST = True.",
+        )
+        if is_host_allowed(host, settings.ALLOWED_HOSTS):
+            return
+    yield _not_allowed(host)
+
+
+def _not_allowed(host: str) -> Finding:
     return error(
-        "proxy.host",
-        f"Host reaches Django as another than {visit.address.netloc!r}: every page of the site is "
-        "a foreign origin.",
-        "nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On. If the proxy "
-        "tells it in X-Forwarded-Host: USE_X_FORWARDED_HOST = True.",
+        "hosts.missing",
+        f"{host!r} is not in ALLOWED_HOSTS: each request for it gets 400.",
+        f"Add {host!r} to ALLOWED_HOSTS.",
     )
 
 
@@ -371,6 +403,14 @@ def _arrived(visit: Target, request: Mapping[str, Any]) -> Iterator[Finding]:
             "The client speaks no TLS, but Django takes the request for one that does.",
             "Let the proxy overwrite X-Forwarded-Proto, whatever the client sent.",
         )
+    elif request.get("redirected"):
+        blamed = True
+        yield error(
+            "handshake.redirect",
+            "The site redirects plain HTTP to HTTPS (SECURE_SSL_REDIRECT). Browsers do not follow "
+            "redirects of WebSockets.",
+            "Use wss:// in the address.",
+        )
     if request.get("objection") and not blamed:
         yield error(
             "origin.own",
@@ -382,7 +422,7 @@ def _arrived(visit: Target, request: Mapping[str, Any]) -> Iterator[Finding]:
 def _addresses(request: Mapping[str, Any]) -> Finding:
     """Checks whether a client can choose the address that Django sees."""
     peer = request["peer"]
-    if peer != _MADE_UP:
+    if peer != site_question.MADE_UP:
         seen = (
             f"Django sees this client as {peer}" if peer else "Django gets no address of a client"
         )
@@ -411,11 +451,7 @@ def _refused(visit: Target, answer: HandshakeRefused, report: Mapping[str, Any] 
     whole = f"{whole.rstrip('.')}."
     host = host_of(visit.address.netloc)
     if status == 400 and report is None and not is_host_allowed(host, settings.ALLOWED_HOSTS):
-        return error(
-            "hosts.missing",
-            f"{said}: {host!r} is not in ALLOWED_HOSTS.",
-            f"Add {host!r} to ALLOWED_HOSTS.",
-        )
+        return _not_allowed(host)
     if status in (301, 302, 307, 308):
         where = headers.get("location", "")
         return error(
@@ -463,23 +499,47 @@ def _refused(visit: Target, answer: HandshakeRefused, report: Mapping[str, Any] 
     return error("handshake", whole, cure)
 
 
-def _origins(visit: Target) -> Iterator[Finding]:
-    for origin in visit.origins:
-        answer = visit.shake_hands(Origin=origin)
-        if isinstance(answer, HandshakeRefused):
-            yield error(
-                "origin.refused",
-                f"A page of {origin} may not connect: {answer.status} {answer.reason}.",
-                f'Add "{origin}" to WEBSOCKET_ALLOWED_ORIGINS.',
-            )
-        else:
-            answer.close()
-            yield fine("origin.allowed", f"A page of {origin} may connect.")
-    answer = visit.shake_hands(Origin=_FOREIGN)
+def _origin_in_handshake(visit: Target, origin: str) -> str | None:
+    """Returns why a page of ``origin`` may not connect, None if it may, by trying it."""
+    answer = visit.shake_hands(Origin=origin)
     if isinstance(answer, HandshakeRefused):
-        yield fine("origin.foreign", f"A page of another site may not connect ({answer.status}).")
-        return
+        return f"{answer.status} {answer.reason}".rstrip()
     answer.close()
+    return None
+
+
+def _origin_in_report(visit: Target, origin: str) -> str | None:
+    """
+    Returns the same by the site's report, where no handshake succeeds for other reasons.
+
+    Raises:
+        LookupError: The site does not say; it has another version.
+    """
+    report = _ask(visit, Origin=origin)
+    request = report["request"] if report is not None else {}
+    if "objection" in request:
+        objection: str | None = request["objection"]
+        return objection
+    return None if request["origin_allowed"] else "its origin is not allowed"
+
+
+def _origins(visit: Target, ask: Callable[[Target, str], str | None]) -> Iterator[Finding]:
+    try:
+        for origin in visit.origins:
+            if (objection := ask(visit, origin)) is not None:
+                yield error(
+                    "origin.refused",
+                    f"A page of {origin} may not connect: {objection}.",
+                    f'Add "{origin}" to WEBSOCKET_ALLOWED_ORIGINS.',
+                )
+            else:
+                yield fine("origin.allowed", f"A page of {origin} may connect.")
+        objection = ask(visit, _FOREIGN)
+    except LookupError:
+        return
+    if objection is not None:
+        yield fine("origin.foreign", f"A page of another site may not connect ({objection}).")
+        return
     yield (warning if "*" in conf.get("ALLOWED_ORIGINS") else error)(
         "origin.everybody",
         f"A page of {_FOREIGN}, or of anywhere, may connect with the cookies of its visitor.",
