@@ -117,7 +117,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         }
     },
     "docs/testing.md": {"python": {"tests/test_sample_project.py": 17}},
-    "docs/tokens.md": {"python": {"tests/docs/test_tokens_page.py": 7}},
+    "docs/tokens.md": {"python": {"tests/docs/test_tokens_page.py": 8}},
     "docs/troubleshooting.md": {"console": {SHELL: 1}},
     "docs/views.md": {"python": {"tests/docs/test_views_page.py": 18}},
     "docs/write_a_client.md": {

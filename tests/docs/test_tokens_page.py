@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 
 import dwebsocket
-from dwebsocket import accept_websocket
+from dwebsocket import accept_websocket, require_websocket
 from dwebsocket.operations import listing
 from dwebsocket.testing import Clock, WebSocketClient
 from support.pages import run
@@ -251,3 +252,33 @@ def test_ninja(serve: Serve, modules: Any) -> None:
             assert websocket.receive() == "device-pump-7: hello"
     with client.websocket("/") as websocket:
         assert websocket.response.status_code == 401
+
+
+@pytest.mark.usefixtures("jwt")
+def test_expiry_of_an_async_view(serve: Serve) -> None:
+    """It has the same `until_expiry`."""
+    until_expiry = run(PAGE, "class BearerJWT(JWTAuthentication)")["until_expiry"]
+
+    @require_websocket(text_type=str)
+    async def view(request: Any) -> None:
+        until_expiry(request.websocket, {"exp": time.time() + 300})
+        async for message in request.websocket:
+            await request.websocket.asend(message)
+
+    with serve(view).websocket("/") as websocket:
+        websocket.send("hello")
+        assert websocket.receive() == "hello"
+        Clock().advance(295)
+        websocket.send("still here")
+        assert websocket.receive() == "still here"
+        Clock().advance(6)
+        assert (websocket.wait_closed(), websocket.close_reason) == (4401, "token expired")
+
+
+def test_settings() -> None:
+    """The apps that the examples use; the middleware is behind Django's own."""
+    own = "django.contrib.auth.middleware.AuthenticationMiddleware"
+    made = run(PAGE, "# mysite/settings.py", INSTALLED_APPS=[], MIDDLEWARE=[own])
+    assert made["MIDDLEWARE"] == [own, *MIDDLEWARE["MIDDLEWARE"]]
+    apps = ["rest_framework", "rest_framework.authtoken"]
+    assert made["INSTALLED_APPS"] == ["dwebsocket", "devices", *apps]
