@@ -122,6 +122,48 @@ def test_dashboard() -> None:
     assert [each["name"] for each in DASHBOARD["templating"]["list"]] == ["datasource"]
 
 
+# Grafana's own types of a dashboard, and of the options of each kind of panel. An enum of theirs
+# takes its members alone; in JSON the text of a member stands.
+TYPES = """\
+import type {{ Dashboard }} from "@grafana/schema";
+import type {{ Options as Stat }} from "{folder}/stat/panelcfg/x/types.gen";
+import type {{ Options as Series }} from "{folder}/timeseries/panelcfg/x/types.gen";
+type Text<T> = T extends string ? `${{T}}`
+    : T extends object ? {{ [K in keyof T]: Text<T[K]> }} : T;
+const dashboard: Dashboard = {dashboard};
+"""
+
+
+@pytest.mark.needs("grafana-schema")
+@pytest.mark.parametrize("is_broken", [False, True], ids=["as it is", "with mistakes"])
+def test_dashboard_is_of_the_types_of_grafana(tmp_path: Any, *, is_broken: bool) -> None:
+    """All that stands in it is known to Grafana, and nothing is missing."""
+    modules = ROOT / "tests/clients/node_modules"
+    (tmp_path / "node_modules").symlink_to(modules)
+    folder = "./node_modules/@grafana/schema/dist/types/raw/composable"
+    text = json.dumps(DASHBOARD)
+    if is_broken:
+        text = text.replace('"title"', '"titel"', 1).replace('"multi"', '"many"')
+    lines = [TYPES.format(folder=folder, dashboard=text)]
+    for panel in json.loads(text)["panels"]:
+        options = {"stat": "Stat", "timeseries": "Series"}[panel["type"]]
+        name = f"panel_{panel['id']}: Text<Partial<{options}>>"
+        lines.append(f"const {name} = {json.dumps(panel['options'])};")
+    lines.append("export default dashboard;")
+    (tmp_path / "dashboard.ts").write_text("\n".join(lines))
+    options = "--noEmit --strict --skipLibCheck --module esnext --moduleResolution bundler"
+    done = subprocess.run(
+        [str(modules / ".bin/tsc"), *options.split(), "dashboard.ts"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    if not is_broken:
+        assert (done.stdout, done.returncode) == ("", 0)
+        return
+    assert done.returncode != 0
+    for mistake in ("titel", '"many"'):
+        assert mistake in done.stdout
+
+
 # For each alert series with which it fires after half an hour, in the notation of promtool.
 CLOSED = "dwebsocket_closed_total{code='1000',by='peer'} 0+10x60"
 FIRING = {
@@ -200,3 +242,21 @@ def test_each_alert_fires(tmp_path: Any) -> None:
     ):
         done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("promtool")
+def test_each_query_of_the_dashboard_is_parsed(tmp_path: Any) -> None:
+    """By Prometheus' own tool, with an interval in the place of Grafana's variable."""
+    rules = [
+        {"record": f"panel:{number}", "expr": re.sub(r"\$__\w+", "5m", target["expr"])}
+        for number, target in enumerate(
+            target for panel in DASHBOARD["panels"] for target in panel["targets"]
+        )
+    ]
+    assert len(rules) > 10
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    command = ["promtool", "check", "rules", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(rules)} rules found" in done.stdout

@@ -53,6 +53,9 @@ def is_here(part: str) -> bool:
             return has_program(part)
         case "chromium":
             return has_program("chromium", "chromedriver")
+        case "grafana-schema":
+            schema = TESTS / "clients/node_modules/@grafana/schema"
+            return is_here("typescript") and schema.is_dir()
         case "node":
             return has_program("node") and (TESTS / "clients/node_modules/ws").is_dir()
         case "htmx":
