@@ -155,6 +155,7 @@ class TestBehindNginx:
         assert ("hosts.missing" in result[1]) == ("hosts.missing" in names)
         # By default uvicorn believes the address that a proxy on its own machine sends.
         assert ("forwarded.believed" in result[1]) == (server is UVICORN)
+        assert "None" not in str(result[1].get("forwarded.believed", ""))
 
     def test_host_is_lost(self, behind_nginx: Callable[..., Proxy]) -> None:
         """Without the Host of the browser every Origin is foreign."""

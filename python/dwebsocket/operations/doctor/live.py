@@ -427,11 +427,13 @@ def _addresses(request: Mapping[str, Any]) -> Finding:
             f"Django sees this client as {peer}" if peer else "Django gets no address of a client"
         )
         return fine("forwarded", f"{seen}; a made-up X-Forwarded-For changes nothing.")
+    # A site that was asked for another Host does not say it.
     arrived = request["forwarded"].get("HTTP_X_FORWARDED_FOR")
+    how = f" (it arrives as {arrived!r})" if arrived else ""
     return warning(
         "forwarded.believed",
-        f"The X-Forwarded-For that a client makes up is believed (it arrives as {arrived!r}): logs "
-        "and limits can be given any address.",
+        f"The X-Forwarded-For that a client makes up is believed{how}: logs and limits can be "
+        "given any address.",
         "Let the proxy overwrite it: nginx: proxy_set_header X-Forwarded-For $remote_addr; Apache: "
         "RequestHeader unset X-Forwarded-For. If --url is the server's own address: servers that "
         "believe the header (uvicorn) believe it of their own machine, so ask from another one, "
