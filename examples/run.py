@@ -4,7 +4,7 @@ Starts one of the examples, with all that it needs, until Ctrl-C.
     python examples/run.py bell
     python examples/run.py bell 8001
 
-Options behind the name go to the server: `runserver`, or uvicorn for FastAPI beside Django.
+Options after the name go to the server: `runserver`, or uvicorn for FastAPI beside Django.
 """
 
 import signal

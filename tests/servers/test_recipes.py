@@ -463,6 +463,7 @@ def test_terminal_in_a_browser(tmp_path: Path) -> None:
             )
 
         eventually(lambda: state.text.endswith("connected"), 60, "connected")
+        eventually(lambda: "$" in screen.text, 60, "the shell asks")
         screen.send_keys("echo helloo", Keys.BACKSPACE, Keys.ENTER)
         shown("hello")
         screen.send_keys(Keys.ARROW_UP, Keys.ENTER)
@@ -477,6 +478,8 @@ def test_terminal_in_a_browser(tmp_path: Path) -> None:
         screen.send_keys("echo bye", Keys.ENTER)
         shown("bye")
         ARTIFACTS.mkdir(exist_ok=True)
+        # docs/recipes.png: without the bar of the window.
+        browser.execute_script("document.documentElement.style.scrollbarWidth = 'none'")
         browser.save_screenshot(str(ARTIFACTS / "recipes-terminal.png"))
         screen.send_keys("exit", Keys.ENTER)
         eventually(lambda: state.text.endswith("closed: 1000 the shell has ended"), 60, "the end")
