@@ -1,0 +1,232 @@
+"""
+Whether the tests that run by default find as many faults as all that there are.
+
+    python tests/mutants.py [--language python|rust] [--count 40] [--seed 36] [--default-only]
+
+Draws mutants of `ROOMS` with a fixed seed, applies each in a scratch copy, and runs `TESTS`: first
+those that run by default. What survives is tried with `--every-server`: all survivors at once, as
+those tests pass where each of them survives; where they fail, each half by itself.
+
+Mutants of Python come from cosmic-ray, those of Rust from cargo-mutants, which have to be there
+(`pip install cosmic-ray`, `cargo install --locked cargo-mutants`); each of Rust is compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+# The rooms that the lists of behaviours go through.
+ROOMS = {
+    "python": ("handshake", "runners", "servers", "websocket.py", "decorators.py", "handler.py"),
+    "rust": (
+        "src/protocol/**",
+        "src/engine/connection/**",
+        "src/engine/driver/**",
+        "src/binding/*.rs",
+    ),
+}
+TESTS = (
+    "tests/unit",
+    "tests/conformance",
+    "tests/handlers",
+    "tests/servers/test_contract.py",
+    "tests/servers/test_fallback.py",
+    "tests/servers/test_polling.py",
+    "tests/servers/test_consumers.py",
+    "tests/robustness/test_floods.py",
+)
+
+
+class Mutant(NamedTuple):
+    """A change of one file: its path, what the change is, and the text with it."""
+
+    path: str
+    what: str
+    text: str
+
+
+def of_python() -> Iterator[tuple[str, str, int]]:
+    """Give the places that cosmic-ray can change: path, name of the operator, its occurrence."""
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    # Those of variables want to be told which.
+    names = sorted(name for name in operator_names() if "Variable" not in name)
+    operators = {name: get_operator(name)() for name in names}
+    package = ROOT / "python" / "dwebsocket"
+    for room in ROOMS["python"]:
+        found = package / room
+        for path in [found] if found.is_file() else sorted(found.rglob("*.py")):
+            nodes = list(ast_nodes(get_ast_from_path(path)))
+            for name, operator in operators.items():
+                places = sum(1 for node in nodes for _ in operator.mutation_positions(node))
+                yield from ((str(path.relative_to(ROOT)), name, nth) for nth in range(places))
+
+
+def draw_python(count: int, seed: int) -> list[Mutant]:
+    """Draw mutants of Python: first a kind, as some have a hundred times the places of others."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    kinds: dict[str, list[tuple[str, str, int]]] = {}
+    for place in of_python():
+        # Of ReplaceComparisonOperator_Lt_GtE and its like one kind each.
+        kinds.setdefault(place[1].split("_")[0], []).append(place)
+    chance, drawn = random.Random(seed), []
+    while len(drawn) < count:
+        path, name, nth = chance.choice(kinds[chance.choice(sorted(kinds))])
+        before = (ROOT / path).read_text()
+        text = mutate_code(before, get_operator(name)(), nth)
+        mutant = Mutant(path, f"{name} {nth}", text or before)
+        # An annotation is no code.
+        if mutant not in drawn and not _same_code(before, mutant.text):
+            drawn.append(mutant)
+    return drawn
+
+
+def _same_code(one: str, other: str) -> bool:
+    import ast
+
+    class Annotations(ast.NodeTransformer):
+        def visit_arg(self, node: ast.arg) -> ast.arg:
+            node.annotation = None
+            return node
+
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+            node.returns = None
+            return self.generic_visit(node)
+
+        visit_AsyncFunctionDef = visit_FunctionDef
+
+        def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+            node.annotation = ast.Constant(None)
+            return self.generic_visit(node)
+
+    trees = [ast.dump(Annotations().visit(ast.parse(text))) for text in (one, other)]
+    return trees[0] == trees[1]
+
+
+def draw_rust(count: int, seed: int) -> list[Mutant]:
+    """Draw mutants of Rust."""
+    files = [word for room in ROOMS["rust"] for word in ("--file", room)]
+    listed = subprocess.run(
+        ["cargo", "mutants", "--list", "--json", "--diff", *files],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    drawn = []
+    for found in random.Random(seed).sample(json.loads(listed.stdout), count):
+        path = found["file"]
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "file.rs"
+            shutil.copy(ROOT / path, copy)
+            subprocess.run(
+                ["patch", "--quiet", str(copy)], input=found["diff"], text=True, check=True
+            )
+            drawn.append(Mutant(path, found["name"], copy.read_text()))
+    return drawn
+
+
+class Copy:
+    """A copy of the tree, in which tests run with some mutants applied."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder / "tree"
+        self._target = folder / "target"
+        ignored = shutil.ignore_patterns(".git", "target", ".venv", "dist", "__pycache__")
+        shutil.copytree(ROOT, self._root, symlinks=True, ignore=ignored)
+
+    def survives(self, mutants: Sequence[Mutant], *options: str) -> bool:
+        """Whether all tests pass with these mutants; one that does not compile does not survive."""
+        for mutant in mutants:
+            (self._root / mutant.path).write_text(mutant.text)
+        try:
+            is_rust = any(mutant.path.endswith(".rs") for mutant in mutants)
+            return (not is_rust or self.build()) and self._run(*options)
+        finally:
+            for mutant in mutants:
+                shutil.copy(ROOT / mutant.path, self._root / mutant.path)
+
+    def build(self) -> bool:
+        """Compile the engine into the copy; return whether it compiles."""
+        quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+        command = ["cargo", "build", "--quiet", "--release", "--lib", "--target-dir", self._target]
+        env = {**os.environ, **quick, "CARGO_INCREMENTAL": "1", "PYO3_BUILD_EXTENSION_MODULE": "1"}
+        if subprocess.run(command, cwd=self._root, env=env, check=False).returncode:
+            return False
+        shutil.copy(
+            self._target / "release" / "lib_core.so",
+            self._root / "python" / "dwebsocket" / "_core.abi3.so",
+        )
+        return True
+
+    def _run(self, *options: str) -> bool:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-qq", "-x", "-n", "4", "--dist", "loadgroup"),
+                *("-p", "no:cacheprovider", *options, *TESTS),
+            ],
+            cwd=self._root,
+            env={**os.environ, "PYTHONPATH": str(self._root / "python")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        return done.returncode == 0
+
+
+def those_killed(copy: Copy, mutants: Sequence[Mutant]) -> list[Mutant]:
+    """Return those of some mutants that only the tests of `--every-server` find."""
+    if not mutants or copy.survives(mutants, "--every-server"):
+        return []
+    if len(mutants) == 1:
+        return list(mutants)
+    half = len(mutants) // 2
+    return those_killed(copy, mutants[:half]) + those_killed(copy, mutants[half:])
+
+
+def main() -> int:
+    """Print each mutant and its fate, then the figures of tests/README.md."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser.add_argument("--language", choices=ROOMS, default="python")
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=36)
+    parser.add_argument("--default-only", action="store_true", help="without --every-server")
+    options = parser.parse_args()
+    draw = draw_python if options.language == "python" else draw_rust
+    mutants, survivors = draw(options.count, options.seed), []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(Path(folder))
+        if not copy.build() or not copy.survives([]):
+            print("the tests fail without a mutant")
+            return 1
+        for mutant in mutants:
+            alive = copy.survives([mutant])
+            print(f"{'survives' if alive else 'killed'}: {mutant.path}: {mutant.what}", flush=True)
+            survivors += [mutant] if alive else []
+        more = [] if options.default_only else those_killed(copy, survivors)
+    for mutant in more:
+        print(f"killed by --every-server alone: {mutant.path}: {mutant.what}")
+    killed = len(mutants) - len(survivors)
+    print(f"{options.language}, seed {options.seed}: {killed} of {len(mutants)} by default", end="")
+    print("" if options.default_only else f", {killed + len(more)} by every test")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
