@@ -25,8 +25,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # Most of the engine's tests wait: more of them than there are processors go at once.
 export RUST_TEST_THREADS = 8
 
-# The tests that need only pip and cargo, on the servers that most projects run: eight minutes on two
-# cores, and five more where all has to be compiled first.
+# The tests that need only pip and cargo, on the servers that most projects run: five minutes on two
+# cores, and four more where all has to be compiled first.
 test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/installed-tests compiled-tests
 	@status=0; \
