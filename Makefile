@@ -34,7 +34,7 @@ test:
 	$(MAKE) --no-print-directory -k -j2 test-engine test-python || status=$$?; \
 	exit $$status
 
-# Beside Python's, as most of them wait. Their output comes at once, in one piece.
+# They run beside Python's tests, as most of them wait. Their output is printed once, at their end.
 test-engine:
 	@output=$$(cargo test --quiet --no-fail-fast --no-default-features 2>&1); status=$$?; \
 	printf '\n%s\n' "$$output"; exit $$status

@@ -43,7 +43,7 @@ class Follower:
                     self.run(command)
             else:
                 self.write(text)
-        # The page has it behind one of the servers; the last one is examined, too.
+        # The page shows the doctor after one server. It examines the last server, too.
         self.run(self.doctor)
 
     def write(self, text):

@@ -247,7 +247,7 @@ class Sampler:
                 used = machine.cpu_s([pid])
                 busy += used - self._used.get(pid, 0.0)
                 self._used[pid] = used
-        # The memory is read slowly, which must not move the end of the time above.
+        # Reading the memory is slow, so the time ends before it.
         now = time.monotonic()
         for pid in pids:
             with contextlib.suppress(OSError, BenchError):
@@ -277,8 +277,8 @@ def mean_cores(rows: list[dict[str, float]]) -> list[float]:
     """
     Return the mean of the thirty rows around each row.
 
-    One second's share of a busy machine says little: there a row was read late, by the time that
-    the next one began. So that is where its share ends.
+    One second says little on a busy machine. A row is read late there, about when the next row
+    begins. So its processor time is counted until the next row begins.
     """
     times = [0.0, *(row["s"] for row in rows)]
     busy = [row["cores"] * (times[at + 1] - times[at]) for at, row in enumerate(rows)]

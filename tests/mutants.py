@@ -3,9 +3,9 @@ Whether the tests that run by default find as many faults as all that there are.
 
     python tests/mutants.py [--language python|rust] [--count 40] [--seed 36] [--default-only]
 
-Draws mutants of `ROOMS` with a fixed seed, applies each in a scratch copy, and runs `TESTS`: first
-those that run by default. What survives is tried with `--every-server`: all survivors at once, as
-those tests pass where each of them survives; where they fail, each half by itself.
+Draws mutants of `ROOMS` with a fixed seed, applies each in a scratch copy, and runs the part of
+`TESTS` that runs by default. The survivors run once more with `--every-server`, all of them in one
+copy. If that run passes, each of them survives. If it fails, each half of them runs by itself.
 
 Mutants of Python come from cosmic-ray, those of Rust from cargo-mutants, which have to be there
 (`pip install cosmic-ray`, `cargo install --locked cargo-mutants`); each of Rust is compiled.

@@ -121,7 +121,7 @@ def test_charts_in_the_docs_are_of_the_newest_records(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bench")
 def test_machine_has_no_more_cores_than_there_are() -> None:
-    """A row that was read late has what belongs to the time until the next one, too."""
+    """A row that is read late also contains the time until the next row begins."""
     import storm
 
     # Two cores are busy for 40 s; each second row is read 0.9 s late.

@@ -133,7 +133,7 @@ def test_question_is_of_no_use_elsewhere(server: Server) -> None:
             peer.send(handshake_request("/echo/", server.host, headers=headers))
             report = peer.read_response().json()
             assert set(report) == {"request"}
-            # Headers that the asker has sent by itself, and what its own handshakes show it.
+            # Headers that the asker has sent by itself, and facts that its own handshakes show.
             assert set(report["request"]) == {
                 *("protocol", "upgrade", "connection", "secure", "redirected"),
                 *("origin_allowed", "made_up_address"),

@@ -148,7 +148,7 @@ def _manage(words: list[str]) -> None:
     name, *rest = words
     if (of_example := next((ROOT / "examples").rglob(f"commands/{name}.py"), None)) is not None:
         return _check_options(of_example, rest)
-    # The settings of tests have no static files; a new project has.
+    # The tests' settings lack Django's app of static files; a new project has it.
     beside = "django.contrib.staticfiles" if name == "collectstatic" else "dwebsocket"
     app = get_commands().get(name, beside)
     try:

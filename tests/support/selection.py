@@ -92,7 +92,8 @@ CORE = {
     "test_tls.py": {"test_mebibyte_both_ways", "test_early_bytes"},
     "test_tutorials.py": set(),
 }
-# Of these each case is another behaviour of a server; of the others in CORE the first case runs.
+# These run with each of their cases, as each is another behaviour of a server. The other tests of
+# CORE run with their first case.
 EACH_CASE = {"test_early_frames_are_kept_in_order", "test_early_bytes"}
 # How processes of groups come, go and fail is one protocol above both databases: on Redis alone.
 BACKEND_TWICE = re.compile(r"test_(.*_nodes|.*_servers|.*_processes|history_model)\.py")

@@ -136,7 +136,7 @@ class PresenceBackend(contract.Backend):
         return bool(self.settings.presence) or self._exchange is not None
 
     def _use(self, exchange: _core.Exchange) -> None:
-        """Has the exchange get what comes for it, where :meth:`deliver` does not."""
+        """Passes messages to the exchange, in backends whose :meth:`deliver` does not."""
 
     @property
     def exchange(self) -> _core.Exchange:

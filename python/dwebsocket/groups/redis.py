@@ -101,7 +101,7 @@ class Backend(HistoryBackend, PresenceBackend):
                 f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
             ) from None
         if self.settings.presence:
-            # Also a process that asks for nobody answers the others.
+            # A process without questions of its own answers the others, too.
             started.use_exchange(self.exchange)
         self._start_reports()
         return started

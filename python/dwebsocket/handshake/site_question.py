@@ -4,8 +4,9 @@ The question of ``manage.py websocket_doctor``, and its way through the project'
 The question is a header, signed with the project's ``SECRET_KEY`` and valid for a minute.
 Middleware refuses a request whose Host a proxy has changed, and redirects one whose TLS a proxy has
 hidden. Such a request would not reach the view, and the report could name nothing else that the
-proxy does wrong. So a question gets a Host that is allowed, or the scheme ``https``, and headers
-that say what arrived. This opens nothing: any client may send that Host, and may use TLS.
+proxy does wrong. So a question gets a Host that is allowed, or the scheme ``https``, and more
+headers name the Host and the scheme that arrived. This opens nothing: any client may send that
+Host, and may use TLS.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from django.core import signing
 from django.core.exceptions import DisallowedHost
 from django.core.signals import request_started
 from django.http import HttpRequest
+from django.http.request import HttpHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +35,8 @@ MADE_UP = "192.0.2.123"
 
 # Seconds for which a question is valid, before and after its time: the two clocks may differ.
 _VALID_S = 60
-_ASKED = "HTTP_X_WEBSOCKET_DOCTOR"
+_ASKED = HttpHeaders.to_wsgi_name(HEADER)
+_ASKED_IN_SCOPE = HEADER.lower().encode()
 
 
 def question(host: str, path: str) -> str:
@@ -65,7 +68,7 @@ def place_of(host: str, path: str) -> str:
 
 
 def signer(purpose: str) -> signing.Signer:
-    """Returns what signs for this purpose."""
+    """Returns the signer for a purpose."""
     # Not at import: the key is a setting.
     return signing.Signer(salt=f"dwebsocket.operations.doctor.{purpose}")
 
@@ -76,12 +79,12 @@ def _on_request(
     if environ is not None:
         if _ASKED in environ:
             _change(environ, environ.get("wsgi.url_scheme", "http"))
-    elif scope is not None and any(name == b"x-websocket-doctor" for name, _ in scope["headers"]):
+    elif scope is not None and any(name == _ASKED_IN_SCOPE for name, _ in scope["headers"]):
         _change_scope(scope)
 
 
 def _change(meta: dict[str, Any], scheme: str) -> None:
-    """Changes what middleware looks at, if there is a valid question."""
+    """Changes the Host and the scheme that middleware sees, for a valid question."""
     if (place := asked_place(meta)) is None:
         return
     if not _is_host_allowed(meta):
@@ -115,28 +118,24 @@ def _is_host_allowed(meta: dict[str, Any]) -> bool:
 def _change_scope(scope: dict[str, Any]) -> None:
     headers = scope["headers"]
     if not isinstance(headers, list):
-        # Only a list can be changed for all that have it.
+        # Only a list can be changed in place.
         return
-    before = {_name_in_meta(name): value.decode("latin-1") for name, value in headers}
+    keys = [HttpHeaders.to_wsgi_name(name.decode("latin-1")) for name, _ in headers]
+    before = {key: value.decode("latin-1") for key, (_, value) in zip(keys, headers, strict=True)}
     meta: dict[str, Any] = dict(before)
     _change(meta, scope.get("scheme", "http"))
     scope["scheme"] = meta.pop("wsgi.url_scheme", scope.get("scheme", "http"))
     if meta == before:
         return
     kept = [
-        (name, value) for name, value in headers
-        if before[_name_in_meta(name)] == meta.get(_name_in_meta(name))
-    ]  # fmt: skip
+        header for key, header in zip(keys, headers, strict=True) if before[key] == meta.get(key)
+    ]
     new = [
-        (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
-        for name, value in meta.items()
-        if before.get(name) != value
+        (str(HttpHeaders.parse_header_name(key)).lower().encode(), value.encode("latin-1"))
+        for key, value in meta.items()
+        if before.get(key) != value
     ]
     headers[:] = [*kept, *new]
-
-
-def _name_in_meta(name: bytes) -> str:
-    return f"HTTP_{name.decode('latin-1').replace('-', '_').upper()}"
 
 
 request_started.connect(_on_request, dispatch_uid="dwebsocket.handshake.site_question")

@@ -72,7 +72,7 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
         return None
     response = JsonResponse(report, headers={"Cache-Control": "no-store"})
     response["Content-Length"] = str(len(response.content))
-    signed = signer(request.META["HTTP_X_WEBSOCKET_DOCTOR"]).sign(response.content.decode())
+    signed = signer(request.headers[site_question.HEADER]).sign(response.content.decode())
     response[site_question.HEADER] = signed.rpartition(":")[2]
     return response
 
@@ -246,7 +246,7 @@ def _arrived(request: HttpRequest) -> dict[str, Any]:
 
 
 def _of_another_host(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
-    """Returns what a stranger may know, who could find it out by handshakes, too."""
+    """Returns the facts for another Host. A stranger could find them by handshakes, too."""
     found = {
         **_arrived(request),
         "origin_allowed": _objection(request, options) is None,

@@ -332,7 +332,7 @@ def _lost_host(visit: Target, refused: str | None) -> Iterator[Finding]:
     Explains a Host that is not the one of the address.
 
     Args:
-        refused: What arrived, where it is not in ``ALLOWED_HOSTS``.
+        refused: The Host that arrived, if ``ALLOWED_HOSTS`` lacks it.
     """
     asked = visit.address.netloc
     host = host_of(asked)
@@ -427,7 +427,7 @@ def _addresses(request: Mapping[str, Any]) -> Finding:
             f"Django sees this client as {peer}" if peer else "Django gets no address of a client"
         )
         return fine("forwarded", f"{seen}; a made-up X-Forwarded-For changes nothing.")
-    # A site that was asked for another Host does not say it.
+    # The short report, for another Host, lacks this header.
     arrived = request["forwarded"].get("HTTP_X_FORWARDED_FOR")
     how = f" (it arrives as {arrived!r})" if arrived else ""
     return warning(
@@ -512,10 +512,10 @@ def _origin_in_handshake(visit: Target, origin: str) -> str | None:
 
 def _origin_in_report(visit: Target, origin: str) -> str | None:
     """
-    Returns the same by the site's report, where no handshake succeeds for other reasons.
+    Returns the same from the site's report, where every handshake fails for other reasons.
 
     Raises:
-        LookupError: The site does not say; it has another version.
+        LookupError: The report lacks it, as the site has another version.
     """
     report = _ask(visit, Origin=origin)
     request = report["request"] if report is not None else {}
