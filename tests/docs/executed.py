@@ -175,5 +175,5 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "examples/task/README.md": {"console": {SHELL: 1}},
     "examples/tutorials/README.md": {"console": {SHELL: 1}},
     "fuzz/README.md": {"": {SHELL: 2}},
-    "tests/README.md": {"": {SHELL: 2}},
+    "tests/README.md": {"": {SHELL: 3}},
 }

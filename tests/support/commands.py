@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Commands that a shell has anyway.
 SYSTEM = {"cat", "grep", "ip", "sysctl", "unshare", "wsl"}
 #: Packages that pages install beside our own and those of tests/requirements.txt.
-OTHERS = {"whitenoise"}
+OTHERS = {"whitenoise", "cosmic-ray"}
 
 # For each server: code that parses `words`, and raises or exits when it cannot.
 PARSERS = {
