@@ -14,6 +14,7 @@ Mutants of Python come from cosmic-ray, those of Rust from cargo-mutants, which 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import random
@@ -50,12 +51,22 @@ TESTS = (
 )
 
 
+# What is compiled for one run of the tests only.
+QUICK = {"LTO": "off", "CODEGEN_UNITS": "16", "OPT_LEVEL": "1"}
+
+
 class Mutant(NamedTuple):
     """A change of one file: its path, what the change is, and the text with it."""
 
     path: str
     what: str
     text: str
+
+    def lines(self) -> str:
+        """Return the lines that are not those of the tree."""
+        before = (ROOT / self.path).read_text().splitlines()
+        changes = difflib.unified_diff(before, self.text.splitlines(), lineterm="", n=1)
+        return "\n".join(f"    {line}" for line in list(changes)[2:])
 
 
 def of_python() -> Iterator[tuple[str, str, int]]:
@@ -163,7 +174,7 @@ class Copy:
 
     def build(self) -> bool:
         """Compile the engine into the copy; return whether it compiles."""
-        quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+        quick = {f"CARGO_PROFILE_RELEASE_{name}": value for name, value in QUICK.items()}
         command = ["cargo", "build", "--quiet", "--release", "--lib", "--target-dir", self._target]
         env = {**os.environ, **quick, "CARGO_INCREMENTAL": "1", "PYO3_BUILD_EXTENSION_MODULE": "1"}
         if subprocess.run(command, cwd=self._root, env=env, check=False).returncode:
@@ -175,11 +186,18 @@ class Copy:
         return True
 
     def _run(self, *options: str) -> bool:
+        """Run the tests. A failure counts if the test fails alone, too, or if it is the third."""
+        together = ("-n", "4", "--dist", "loadgroup", "--cache-clear", *options)
+        for _ in range(3):
+            if self._pytest(*together):
+                return True
+            if not self._pytest("--last-failed", *options):
+                return False
+        return False
+
+    def _pytest(self, *options: str) -> bool:
         done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-qq", "-x", "-n", "4", "--dist", "loadgroup"),
-                *("-p", "no:cacheprovider", *options, *TESTS),
-            ],
+            [sys.executable, "-m", "pytest", "-qq", "-x", *options, *TESTS],
             cwd=self._root,
             env={**os.environ, "PYTHONPATH": str(self._root / "python")},
             stdin=subprocess.DEVNULL,
@@ -218,7 +236,9 @@ def main() -> int:
         for mutant in mutants:
             alive = copy.survives([mutant])
             print(f"{'survives' if alive else 'killed'}: {mutant.path}: {mutant.what}", flush=True)
-            survivors += [mutant] if alive else []
+            if alive:
+                survivors.append(mutant)
+                print(mutant.lines(), flush=True)
         more = [] if options.default_only else those_killed(copy, survivors)
     for mutant in more:
         print(f"killed by --every-server alone: {mutant.path}: {mutant.what}")
