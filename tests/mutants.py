@@ -100,15 +100,19 @@ def draw_python(count: int, seed: int) -> list[Mutant]:
     while len(drawn) < count:
         path, name, nth = chance.choice(kinds[chance.choice(sorted(kinds))])
         before = (ROOT / path).read_text()
-        text = mutate_code(before, get_operator(name)(), nth)
+        try:
+            text = mutate_code(before, get_operator(name)(), nth)
+        except AttributeError:
+            # The operator for exceptions cannot change those that are written with a module.
+            continue
         mutant = Mutant(path, f"{name} {nth}", text or before)
-        # An annotation is no code.
-        if mutant not in drawn and not _same_code(before, mutant.text):
+        if mutant not in drawn and _differs(before, mutant.text):
             drawn.append(mutant)
     return drawn
 
 
-def _same_code(one: str, other: str) -> bool:
+def _differs(before: str, after: str) -> bool:
+    """Whether a change is one of code, not of an annotation, and can be parsed."""
     import ast
 
     class Annotations(ast.NodeTransformer):
@@ -126,8 +130,11 @@ def _same_code(one: str, other: str) -> bool:
             node.annotation = ast.Constant(None)
             return self.generic_visit(node)
 
-    trees = [ast.dump(Annotations().visit(ast.parse(text))) for text in (one, other)]
-    return trees[0] == trees[1]
+    try:
+        trees = [ast.dump(Annotations().visit(ast.parse(text))) for text in (before, after)]
+    except SyntaxError:
+        return False
+    return trees[0] != trees[1]
 
 
 def draw_rust(count: int, seed: int) -> list[Mutant]:
