@@ -4,6 +4,9 @@
 //! group's numbering begins with it. When a numbering is dropped, the part of the file for its group
 //! changes, and with it the epochs of some other groups that have no numbering: their clients learn
 //! needlessly that they may have missed something.
+//!
+//! The file also has what all processes have counted: the bytes by which the files of groups have
+//! grown, and those that were freed.
 
 use std::{
     fs::File,
@@ -11,6 +14,8 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::{
     log::Lock,
@@ -27,20 +32,49 @@ const HEAD: usize = 3;
 const PARTS: usize = 256;
 /// How long another process is waited for that begins the file, once in its life.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long another process is waited for that counts; it needs some microseconds for that.
+const COUNTING: Duration = Duration::from_millis(2);
 const NUMBER: usize = size_of::<u64>();
+/// Where the numbers of [`Usage`] begin.
+const USAGE: u64 = ((HEAD + PARTS) * NUMBER) as u64;
+
+/// The bytes of all files, as counted.
+///
+/// Two sums, so that a process which has measured the files can take what it found for true, and
+/// still add what the files have grown by meanwhile: it may count that twice, but misses nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    grown: u64,
+    freed: u64,
+}
+
+impl Usage {
+    /// The bytes that the files take.
+    pub(super) fn bytes(self) -> u64 {
+        // Less than nothing is a mistake of the counting.
+        let bytes = self.grown.wrapping_sub(self.freed);
+        i64::try_from(bytes).map_or(0, i64::unsigned_abs)
+    }
+}
 
 /// The file, open.
 #[derive(Debug)]
 pub(super) struct Epochs {
     file: File,
     boot: u64,
+    /// Held by the thread that counts: locks of files do not keep threads apart.
+    counting: Mutex<()>,
 }
 
 impl Epochs {
     /// Opens the file in `folder`, made if it is missing.
     pub(super) fn open(folder: &Folder, boot: u64) -> io::Result<Self> {
         let file = folder.file(NAME, true)?;
-        let epochs = Self { file, boot };
+        let epochs = Self {
+            file,
+            boot,
+            counting: Mutex::default(),
+        };
         if epochs.seeds(0)?.is_none() {
             let _lock = Lock::new(&epochs.file, Instant::now() + PATIENCE)?;
             if epochs.seeds(0)?.is_none() {
@@ -72,6 +106,47 @@ impl Epochs {
         (self.file).write_all_at(&new_epoch().to_le_bytes(), at as u64)
     }
 
+    /// Counts that a file which took `before` bytes now takes `after`.
+    pub(super) fn count(&self, before: u64, after: u64) -> io::Result<Usage> {
+        self.change(|usage| {
+            let sum = if after > before {
+                &mut usage.grown
+            } else {
+                &mut usage.freed
+            };
+            *sum = sum.wrapping_add(after.abs_diff(before));
+        })
+    }
+
+    /// What is counted now.
+    pub(super) fn usage(&self) -> io::Result<Usage> {
+        let mut bytes = [0; 2 * NUMBER];
+        match self.file.read_exact_at(&mut bytes, USAGE) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Usage::default()),
+            other => other?,
+        }
+        Ok(Usage {
+            grown: number(&bytes, 0),
+            freed: number(&bytes, 1),
+        })
+    }
+
+    /// The files were measured since `begun`, and take `bytes`.
+    pub(super) fn correct(&self, begun: Usage, bytes: u64) -> io::Result<Usage> {
+        self.change(|usage| usage.freed = begun.grown.wrapping_sub(bytes))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Usage)) -> io::Result<Usage> {
+        let _counting = self.counting.lock();
+        // Where a process was stopped that has the lock, the count is wrong until files are measured.
+        let _lock = Lock::new(&self.file, Instant::now() + COUNTING).ok();
+        let mut usage = self.usage()?;
+        change(&mut usage);
+        let numbers = [usage.grown, usage.freed].map(u64::to_le_bytes);
+        self.file.write_all_at(&numbers.concat(), USAGE)?;
+        Ok(usage)
+    }
+
     /// The random number of all groups, and that of a part; `None` where the file has to be begun.
     fn seeds(&self, part: usize) -> io::Result<Option<[u64; 2]>> {
         let mut bytes = [0; (HEAD + PARTS) * NUMBER];
@@ -79,13 +154,16 @@ impl Epochs {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
         }
-        let number = |at: usize| {
-            let found = bytes.get(at * NUMBER..).and_then(|rest| rest.first_chunk());
-            found.map_or(0, |found| u64::from_le_bytes(*found))
-        };
+        let number = |at| number(&bytes, at);
         let is_sound = (number(0), number(1)) == (MAGIC, self.boot);
         Ok(is_sound.then(|| [number(2), number(HEAD + part)]))
     }
+}
+
+/// The number at `at` of some.
+fn number(bytes: &[u8], at: usize) -> u64 {
+    let found = bytes.get(at * NUMBER..).and_then(|rest| rest.first_chunk());
+    found.map_or(0, |found| u64::from_le_bytes(*found))
 }
 
 /// The part of the file for the group with the file `name`, which begins with hexadecimal digits.

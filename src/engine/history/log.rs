@@ -328,6 +328,11 @@ impl<'a> Locked<'a> {
         Ok(self.head.position())
     }
 
+    /// Where the file will end when `envelope` is appended.
+    pub(super) fn end_with(&self, envelope: &[u8]) -> u64 {
+        self.end() + RECORD_BYTES + envelope.len() as u64
+    }
+
     /// Makes the file as short as `length`, if that is possible: drops the oldest records, but not
     /// the numbering. Gives the number of those that were not too old.
     pub(super) fn shrink(&mut self, length: u64) -> io::Result<u64> {

@@ -1,10 +1,11 @@
 //! The bytes that the files of all groups may take.
 //!
-//! A process knows what it found when it last looked at the files, and what it has added since. It
-//! looks again when both exceed the limit, when it has added a sixteenth of the limit, and with a
-//! message after ten seconds. So the files of one process never exceed the limit when a message is
-//! kept, and those of several processes by a sixteenth for each process. In between, an append asks
-//! the system for nothing more.
+//! All processes count together, in a file ([`epochs`](super::epochs)), by how many blocks the files
+//! have grown. One that has a message for which there is no room measures all files, and makes room
+//! before it appends. What several processes append in the same moment has a little room of its own; if
+//! that was not enough, they remove what is too much before their appends end. What was counted before a
+//! process was killed may be wrong, and someone may have deleted files: each process measures them at
+//! least with a message after ten seconds. An append that needs no new block asks for nothing.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 
 use super::{
-    epochs::{self, Epochs},
+    epochs::{self, Epochs, Usage},
     log::{Content, HEAD_BYTES, Locked},
     page::NUMBERING,
 };
@@ -25,11 +26,13 @@ use crate::engine::resources::folder::{Folder, Item};
 
 /// How often the files are looked at, at least, while messages are kept.
 const PERIOD: Duration = Duration::from_secs(10);
-/// The part of the limit that is freed at once, that a process may add before it looks at the files,
-/// and that the numberings of groups without messages may take.
+/// The part of the limit that is freed at once, and that the numberings of groups without messages
+/// may take.
 const SLICE: u64 = 16;
 /// How long a file that another process holds is waited for.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// So many other processes may append a message of the same size in the same moment.
+const OTHERS: u64 = 4;
 /// Bytes of a block of the disk, which a file takes whole.
 const BLOCK: u64 = 4096;
 /// Characters of a file's name.
@@ -40,18 +43,18 @@ pub(super) const NAME_LENGTH: usize = 32;
 pub(super) struct Quota {
     most: u64,
     boot: u64,
-    usage: Mutex<Usage>,
+    known: Mutex<Known>,
     /// Held by the thread that looks at the files.
     alone: Mutex<()>,
     evicted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Usage {
-    /// The bytes that were found last.
-    found: u64,
-    /// Those that this process has added since.
-    added: i64,
+struct Known {
+    /// What all processes had counted when this one last did.
+    usage: Usage,
+    /// Whether this process could not count.
+    is_wrong: bool,
     /// When groups that are not used any more were looked for.
     aged_at: Option<Instant>,
 }
@@ -78,46 +81,67 @@ impl Quota {
         Self {
             most,
             boot,
-            usage: Mutex::default(),
+            known: Mutex::default(),
             alone: Mutex::default(),
             evicted: AtomicU64::new(0),
         }
     }
 
     /// Notes that a file which ended at `before` now ends at `after`.
-    pub(super) fn note(&self, before: u64, after: u64) {
+    pub(super) fn note(&self, epochs: &Epochs, before: u64, after: u64) {
         let (before, after) = (in_blocks(before), in_blocks(after));
-        let more = i64::try_from(after.abs_diff(before)).unwrap_or(i64::MAX);
-        let mut usage = self.usage.lock();
-        usage.added = if after < before {
-            usage.added.saturating_sub(more)
-        } else {
-            usage.added.saturating_add(more)
-        };
+        if before != after {
+            self.know(epochs.count(before, after));
+        }
+    }
+
+    fn know(&self, counted: io::Result<Usage>) {
+        let mut known = self.known.lock();
+        known.is_wrong = counted.is_err();
+        if let Ok(usage) = counted {
+            known.usage = usage;
+        }
+    }
+
+    /// Whether there is no room for `needs` bytes more.
+    pub(super) fn lacks(&self, epochs: &Epochs, needs: u64) -> bool {
+        epochs
+            .usage()
+            .is_ok_and(|usage| self.exceeds(usage.bytes(), needs))
+    }
+
+    /// Whether files that take `bytes` leave no room for `needs` bytes more.
+    fn exceeds(&self, bytes: u64, needs: u64) -> bool {
+        bytes.saturating_add(self.room_for(needs)) > self.most
+    }
+
+    /// What is to be free before `needs` bytes are added.
+    fn room_for(&self, needs: u64) -> u64 {
+        let others = needs.saturating_mul(OTHERS).min(self.most / SLICE);
+        needs.saturating_add(others)
     }
 
     /// Whether the files have to be looked at.
     pub(super) fn is_due(&self) -> bool {
-        let usage = self.usage.lock();
-        usage.found.saturating_add_signed(usage.added) > self.most
-            || u64::try_from(usage.added).is_ok_and(|added| added > self.most / SLICE)
-            || is_period_over(usage.aged_at)
+        let known = self.known.lock();
+        known.is_wrong || known.usage.bytes() > self.most || is_period_over(known.aged_at)
     }
 
-    /// Looks at the files, if that is due: removes those of groups that are not used any more, and
-    /// drops the oldest messages while all together are too large, first of the groups to which
-    /// nothing was published for longest. `newest` is the file that was written last.
+    /// Looks at the files, if that is due, or room lacks for `needs` bytes: removes those of groups that
+    /// are not used any more, and drops the oldest messages while all together are too large, first of
+    /// the groups to which nothing was published for longest. `newest` is the file that was written last.
     pub(super) fn enforce(
         &self,
         folder: &Folder,
         epochs: &Epochs,
         newest: &str,
+        needs: u64,
         patience: Duration,
     ) {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
             // Another thread may have done it.
-            if self.is_due() {
-                self.look(folder, epochs, newest, false, patience);
+            if self.is_due() || (needs > 0 && self.lacks(epochs, needs)) {
+                self.look(folder, epochs, newest, Some(needs), patience);
             }
         }
     }
@@ -131,7 +155,7 @@ impl Quota {
         patience: Duration,
     ) {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
-            self.look(folder, epochs, newest, true, patience);
+            self.look(folder, epochs, newest, None, patience);
         }
     }
 
@@ -148,37 +172,36 @@ impl Quota {
         self.evicted.load(Ordering::Relaxed)
     }
 
+    /// Without `needs` the disk is full.
     fn look(
         &self,
         folder: &Folder,
         epochs: &Epochs,
         newest: &str,
-        is_full: bool,
+        needs: Option<u64>,
         patience: Duration,
     ) {
-        let (added, is_aging) = {
-            let mut usage = self.usage.lock();
-            let is_aging = is_period_over(usage.aged_at);
-            (std::mem::take(&mut usage.added), is_aging)
-        };
+        let is_aging = is_period_over(self.known.lock().aged_at);
+        let begun = epochs.usage();
         let Ok(mut files) = files(folder) else {
             // No descriptor is left for now: the next message tries again.
-            let mut usage = self.usage.lock();
-            usage.added = usage.added.saturating_add(added);
             return;
         };
         if is_aging {
-            self.usage.lock().aged_at = Some(Instant::now());
+            self.known.lock().aged_at = Some(Instant::now());
         }
         // Times of files are only as exact as the system's ticks.
         files.sort_by_key(|file| (file.name == newest, file.modified));
         let others = folder.item(epochs::NAME).map_or(0, |item| item.taken);
         let total = files.iter().fold(others, |sum, file| sum + file.taken);
-        let goal = match (is_full, total > self.most) {
-            (true, _) => self.most.min(total / 2),
-            (false, true) => self.most - self.most / SLICE,
-            (false, false) => self.most,
+        let goal = match needs {
+            None => self.most.min(total / 2),
+            Some(needs) if self.exceeds(total, needs) => {
+                (self.most - self.most / SLICE).saturating_sub(self.room_for(needs))
+            }
+            Some(_) => self.most,
         };
+        let is_full = needs.is_none();
         // Files without messages keep the numbering of their groups: so many of them, the newest.
         let most_empty = usize::try_from(self.most / SLICE / BLOCK).unwrap_or(usize::MAX);
         let numbered = files.iter().enumerate();
@@ -214,7 +237,7 @@ impl Quota {
                 }
             }
         }
-        self.usage.lock().found = left;
+        self.know(begun.and_then(|begun| epochs.correct(begun, left)));
     }
 
     /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
@@ -263,8 +286,8 @@ impl Quota {
     /// Looks at the files as if the period were over.
     #[cfg(test)]
     pub(super) fn enforce_later(&self, folder: &Folder, epochs: &Epochs, newest: &str) {
-        self.usage.lock().aged_at = None;
-        self.enforce(folder, epochs, newest, PATIENCE);
+        self.known.lock().aged_at = None;
+        self.enforce(folder, epochs, newest, 0, PATIENCE);
     }
 }
 
@@ -288,6 +311,11 @@ fn files(folder: &Folder) -> io::Result<Vec<Stored>> {
             })
         });
     Ok(stored.collect())
+}
+
+/// The bytes of blocks that a file needs to end at `after`, not at `before`.
+pub(super) fn growth(before: u64, after: u64) -> u64 {
+    in_blocks(after).saturating_sub(in_blocks(before))
 }
 
 fn in_blocks(length: u64) -> u64 {
