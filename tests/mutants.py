@@ -40,7 +40,6 @@ ROOMS = {
     ),
 }
 TESTS = (
-    "tests/unit",
     "tests/conformance",
     "tests/handlers",
     "tests/servers/test_contract.py",
@@ -48,6 +47,7 @@ TESTS = (
     "tests/servers/test_polling.py",
     "tests/servers/test_consumers.py",
     "tests/robustness/test_floods.py",
+    "tests/unit",
 )
 
 
@@ -198,7 +198,7 @@ class Copy:
         for _ in range(3):
             if self._pytest(*together):
                 return True
-            if not self._pytest("--last-failed", *options):
+            if not self._pytest("--last-failed", "--last-failed-no-failures=none", *options):
                 return False
         return False
 

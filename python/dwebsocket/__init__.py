@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         UsageError,
         WebSocketError,
     )
-    from dwebsocket.groups import Group, group, group_statistics, user
+    from dwebsocket.groups import Group, group, user
+    from dwebsocket.groups.statistics import group_statistics as group_statistics
     from dwebsocket.handler import WebSocketHandler
-    from dwebsocket.operations import metrics, site_statistics, statistics
+    from dwebsocket.operations import metrics, statistics
+    from dwebsocket.operations import site_statistics as site_statistics
     from dwebsocket.runners.asgi_apps import asgi_websocket
     from dwebsocket.runners.shutdown import drain
-    from dwebsocket.telemetry.records import event_counts
+    from dwebsocket.telemetry.records import event_counts as event_counts
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.users.sign_out import close_user
     from dwebsocket.websocket import WebSocket
@@ -64,19 +66,17 @@ __all__ = [
     "close_user",
     "connect",
     "drain",
-    "event_counts",
     "group",
-    "group_statistics",
     "metrics",
     "require_websocket",
-    "site_statistics",
     "statistics",
     "user",
     "websocket",
 ]
 
 # Where each name is found, on first use: most processes of a project need few of them, and a
-# command none.
+# command none. `site_statistics`, `group_statistics` and `event_counts` are former names of what
+# `statistics` gives.
 _HOMES = {
     "runners.asgi_apps": ("asgi_websocket",),
     "client": ("ClientConnection", "aconnect", "connect"),
@@ -86,7 +86,8 @@ _HOMES = {
         *("HandshakeRefused", "InternalError", "InvalidMessage", "PingTimeout", "ReceiveTimeout"),
         *("SendTimeout", "ShuttingDown", "UnsupportedServer", "UsageError", "WebSocketError"),
     ),
-    "groups": ("Group", "group", "group_statistics", "user"),
+    "groups": ("Group", "group", "user"),
+    "groups.statistics": ("group_statistics",),
     "handler": ("WebSocketHandler",),
     "operations": ("metrics", "site_statistics", "statistics"),
     "telemetry.records": ("event_counts",),

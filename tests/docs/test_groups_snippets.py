@@ -105,13 +105,13 @@ def test_going_on_without() -> None:
 def test_statistics() -> None:
     """The comment has the keys that the call gives."""
     group("any").send("so that there are some")
-    code = block(PAGE, "group_statistics()\n# ")
+    code = block(PAGE, '["groups"]\n# ')
     text = "".join(line.removeprefix("#") for line in code.splitlines()[1:])
     (shown,) = ast.literal_eval(text.strip()).values()
-    (real,) = list(dwebsocket.group_statistics().values())[:1]
+    (real,) = list(dwebsocket.statistics()["groups"].values())[:1]
     assert shown.keys() == real.keys()
     assert shown["dropped"].keys() == real["dropped"].keys()
-    assert run(PAGE, "group_statistics()\n# ", dwebsocket=dwebsocket)
+    assert run(PAGE, '["groups"]\n# ', dwebsocket=dwebsocket)
 
 
 @pytest.mark.parametrize("typed", [True, False])

@@ -95,11 +95,12 @@ def test_signals(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_logging_counts() -> None:
     """The comment below the call has the form of what it gives."""
-    code = block("docs/logging.md", "event_counts()")
-    shown = ast.literal_eval(code.partition("# ")[2].replace(", …}", "}"))
+    code = block("docs/logging.md", '["events"]')
+    shown = ast.literal_eval(code.partition("# ")[2])
     assert shown.keys() <= dwebsocket.event_counts().keys()
     for codes in shown.values():
-        assert all(isinstance(each, int) for pair in codes.items() for each in pair)
+        assert all(code.isdecimal() and isinstance(count, int) for code, count in codes.items())
+    run("docs/logging.md", '["events"]', dwebsocket=dwebsocket)
 
 
 def test_drain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ class TestOperations:
 
     def test_numbers(self, serve: Serve) -> None:
         """Of this process, and of all: the keys are there."""
-        site = run(self.PAGE, "site_statistics()")["site"]
+        site = run(self.PAGE, 'statistics("site")')["site"]
         assert isinstance(site["total"]["open"]["views"], dict)
 
     def test_metrics(self, serve: Serve) -> None:

@@ -17,11 +17,10 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 import dwebsocket
-from dwebsocket import accept_websocket, group, user
+from dwebsocket import accept_websocket, group, statistics, user
 from dwebsocket.compat import unpatched
 from dwebsocket.groups import backends
 from dwebsocket.groups.backend import Backend
-from dwebsocket.operations import site_statistics
 from project import consumer_urls, group_views, urls
 
 _original = unpatched.original
@@ -82,7 +81,7 @@ def everything(request: HttpRequest) -> HttpResponse:
     Backend.subscribe_soon(backend, "kept")
     user(request.user).send("for you")
     group("present").members()
-    return HttpResponse(str(site_statistics()["missing"]))
+    return HttpResponse(str(statistics("site")["missing"]))
 
 
 urlpatterns = [

@@ -18,7 +18,6 @@ import dwebsocket
 from dwebsocket import conf, require_websocket, statistics
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, process
-from dwebsocket.management.commands import websocket_stats
 from dwebsocket.operations import listing, prometheus, series, snapshot, survey
 from dwebsocket.operations.scraping import metrics
 from dwebsocket.telemetry import tally
@@ -123,10 +122,32 @@ def test_statistics_of_processes_are_added() -> None:
 def test_a_site_of_one_process_answers_for_itself(visit: Callable[..., Visit]) -> None:
     """Without other processes nothing is sent."""
     opened(visit)
-    site = dwebsocket.site_statistics()
+    site = dwebsocket.statistics("site")
     assert site["total"]["open"]["views"] == {VIEW: 1}
     assert (len(site["processes"]), site["missing"]) == (1, 0)
     assert json.loads(json.dumps(site)) == site
+
+
+def test_what_is_no_sum_is_in_no_total() -> None:
+    """The lag, and what processes of one machine share."""
+    own = statistics()["groups"]["default"]
+    assert {"lag", "history"} < own.keys()
+    added = snapshot.total([statistics(), statistics()])["groups"]["default"]
+    assert own.keys() - added.keys() == {"lag", "history"}
+
+
+def test_the_former_names_are_parts_of_it() -> None:
+    """Code that uses them goes on."""
+    assert dwebsocket.group_statistics() == statistics()["groups"]
+    assert dwebsocket.site_statistics().keys() == statistics("site").keys()
+    counts = {name: sum(codes.values()) for name, codes in dwebsocket.event_counts().items()}
+    assert statistics()["events"].keys() == {name for name, count in counts.items() if count}
+
+
+def test_statistics_of_nothing_else() -> None:
+    """The argument is named."""
+    with pytest.raises(ValueError, match=r"of is .*, not 'sites'"):
+        statistics("sites")  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +252,11 @@ def test_every_counter_of_groups_is_a_metric() -> None:
     """Names of the statistics are those of the metrics."""
     names = {name for _, name, *_ in prometheus._METRICS}
     own = statistics()["groups"]["default"]
-    assert {f"group_{name}" for name in own} - names == {"group_regained"}
+    assert {f"group_{name}" for name in own} - names == {
+        "group_history",
+        "group_lag",
+        "group_regained",
+    }
 
 
 def command(*options: str) -> str:
@@ -257,7 +282,7 @@ def _others(_installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_others")
 def test_the_command_prints_a_table_or_json(visit: Callable[..., Visit]) -> None:
-    """The JSON is what `site_statistics()` gives."""
+    """The JSON is what `statistics("site")` gives."""
     opened(visit)
     lines = [line.split() for line in command().splitlines()]
     assert ["1", "process"] in lines
@@ -265,7 +290,7 @@ def test_the_command_prints_a_table_or_json(visit: Callable[..., Visit]) -> None
     assert [VIEW, "1"] in lines
     found = json.loads(command("--json"))
     assert found["total"]["open"]["views"] == {VIEW: 1}
-    assert found.keys() == dwebsocket.site_statistics().keys()
+    assert found.keys() == dwebsocket.statistics("site").keys()
 
 
 @pytest.mark.usefixtures("_others")
@@ -282,7 +307,7 @@ def test_the_command_fails_with_groups_of_one_process(options: list[str]) -> Non
     """It would have asked its own process only; a page of that process has the numbers."""
     with pytest.raises(CommandError, match=r"process backend.* Use dwebsocket\.groups\.local, "):
         command(*options)
-    assert len(dwebsocket.site_statistics()["processes"]) == 1
+    assert len(dwebsocket.statistics("site")["processes"]) == 1
 
 
 @pytest.mark.usefixtures("_others")
@@ -301,7 +326,7 @@ def test_numbers_that_make_no_sense_are_refused(option: str, value: str) -> None
 
 def watched(monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[str, str]:
     """Watch a site whose backend is away for a while; give what is printed, and the errors."""
-    site = dwebsocket.site_statistics()
+    site = dwebsocket.statistics("site")
     answers = iter([site, GroupUnavailable("Redis is away"), site, KeyboardInterrupt])
 
     def ask(timeout: float) -> Any:
@@ -310,7 +335,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[str, str]:
             return site
         raise answer
 
-    monkeypatch.setattr(websocket_stats, "site_statistics", ask)
+    monkeypatch.setattr(survey, "site_statistics", ask)
     out, err = io.StringIO(), io.StringIO()
     call_command("websocket_stats", "--watch", "0.01", *options, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()

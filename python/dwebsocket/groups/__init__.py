@@ -15,7 +15,6 @@ from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.history import Entry, History, Log, Recovery
 from dwebsocket.groups.recorded import HistoryBackend
-from dwebsocket.groups.statistics import group_statistics
 
 __all__ = [
     "Backend",
@@ -28,7 +27,6 @@ __all__ = [
     "PresenceBackend",
     "Recovery",
     "group",
-    "group_statistics",
     "user",
 ]
 

@@ -8,7 +8,8 @@ in Django's admin, the command ``websocket_stats``, and metrics.
 from __future__ import annotations
 
 from dwebsocket.operations.scraping import metrics
-from dwebsocket.operations.snapshot import Statistics, statistics
-from dwebsocket.operations.survey import SiteStatistics, site_statistics
+from dwebsocket.operations.snapshot import Statistics
+from dwebsocket.operations.survey import SiteStatistics, statistics
+from dwebsocket.operations.survey import site_statistics as site_statistics
 
-__all__ = ["SiteStatistics", "Statistics", "metrics", "site_statistics", "statistics"]
+__all__ = ["SiteStatistics", "Statistics", "metrics", "statistics"]

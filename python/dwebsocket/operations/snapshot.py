@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core
-from dwebsocket.groups import group_statistics
+from dwebsocket.groups.statistics import group_statistics
 from dwebsocket.telemetry import durations, tally
 from dwebsocket.telemetry.records import event_counts
 
@@ -40,7 +40,7 @@ class Queued(TypedDict):
 
 
 class Statistics(TypedDict):
-    """Counters and present values, of one process or of several. All are sums."""
+    """Counters and present values, of one process or the sums of several."""
 
     open: Open
     opened: dict[str, int]
@@ -55,22 +55,8 @@ class Statistics(TypedDict):
     groups: dict[str, dict[str, Any]]
 
 
-def statistics() -> Statistics:
-    """
-    Returns the statistics of this process. Never waits for another; any thread may call it.
-
-    It costs a few microseconds for each open WebSocket. Counters begin anew in a forked child.
-
-    Returns:
-        ``open`` WebSockets in total, those that were ``opened`` by view, ``refused`` by HTTP status
-        and cause, ``closed`` by close code and the side that began (``local``, ``peer``, ``lost``);
-        ``messages`` and ``bytes`` in and out (bytes as on the wire after the handshake; those that
-        come are those of messages where an ASGI server keeps the connection); what is ``queued``
-        now; how long ``pings`` and the methods of ``handlers`` took; the ``events`` of
-        :func:`dwebsocket.event_counts`; and for each alias the counters of
-        :func:`dwebsocket.group_statistics`, with ``drop_…`` for the messages that were dropped by
-        policy. Every key is a ``str``, so that it may be JSON.
-    """
+def of_process() -> Statistics:
+    """Returns the statistics of this process: see :func:`dwebsocket.statistics`."""
     opened, refused, closed = tally.counts()
     _, of_engine, latencies = _core.overview()
     totals = [a + b for a, b in zip(of_engine, tally.kept()[1], strict=True)]
@@ -114,15 +100,10 @@ def statistics() -> Statistics:
 
 def _groups() -> dict[str, dict[str, Any]]:
     try:
-        found = group_statistics()
+        return {alias: {**counts} for alias, counts in group_statistics().items()}
     except ImproperlyConfigured:
         # The system checks report it.
         return {}
-    # The lag is no sum, and processes of one machine may share what is kept of groups.
-    return {
-        alias: {name: value for name, value in counts.items() if name not in _NO_SUMS}
-        for alias, counts in found.items()
-    }
 
 
 def _with_text_keys(counts: dict[int, dict[str, int]]) -> dict[str, dict[str, int]]:
@@ -135,7 +116,16 @@ def _text_keys(counts: dict[int, int]) -> dict[str, int]:
 
 def total(parts: list[Statistics]) -> Statistics:
     """Returns the sum of the statistics of several processes; zeros for none."""
-    return cast("Statistics", _sum([_NOTHING, *parts]))
+    return cast("Statistics", _sum([_NOTHING, *map(_without_lag, parts)]))
+
+
+def _without_lag(part: Statistics) -> Statistics:
+    """Without what is no sum: processes of one machine may share what is kept of groups."""
+    groups = {
+        alias: {name: value for name, value in counts.items() if name not in _NO_SUMS}
+        for alias, counts in part["groups"].items()
+    }
+    return {**part, "groups": groups}
 
 
 def _sum(parts: list[Any]) -> Any:

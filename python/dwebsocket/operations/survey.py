@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
@@ -26,7 +26,7 @@ from dwebsocket.groups import backends, process
 from dwebsocket.groups.names import OWN
 from dwebsocket.groups.node import Node
 from dwebsocket.operations import listing, series
-from dwebsocket.operations.snapshot import Statistics, statistics, total
+from dwebsocket.operations.snapshot import Statistics, of_process, total
 from dwebsocket.telemetry import tally
 
 if TYPE_CHECKING:
@@ -69,23 +69,58 @@ class SiteStatistics(TypedDict):
     missing: int
 
 
-def site_statistics(timeout: float = PATIENCE_S) -> SiteStatistics:
-    """
-    Returns the statistics of all processes of the site that have had a WebSocket or refused one.
+@overload
+def statistics(of: Literal["process"] = "process") -> Statistics: ...
 
-    Not for event loops. Any process of the project may ask, such as a command or a job.
+
+@overload
+def statistics(of: Literal["site"], *, timeout: float = PATIENCE_S) -> SiteStatistics: ...
+
+
+def statistics(
+    of: Literal["process", "site"] = "process", *, timeout: float = PATIENCE_S
+) -> Statistics | SiteStatistics:
+    """
+    Returns the statistics of this process, or those of all processes of the site.
+
+    Those of the process cost a few microseconds for each open WebSocket, and never wait: any thread
+    or event loop may ask. Those of the site wait for the slowest process, so not for event loops;
+    any process of the project may ask, such as a command or a job. Counters begin anew in a forked
+    child. Example::
+
+        open_here = dwebsocket.statistics()["open"]["total"]
+        by_view = dwebsocket.statistics("site")["total"]["open"]["views"]
 
     Args:
-        timeout: Seconds to wait for the slowest process.
+        of: ``"process"`` for this one, ``"site"`` for all that have had a WebSocket or refused one.
+        timeout: Seconds to wait for the slowest process of the site.
 
     Returns:
-        The ``total``, the ``processes`` with their own, and how many are ``missing`` because they
-        did not answer in time.
+        Of a process: ``open`` WebSockets in total, those that were ``opened`` by view, ``refused``
+        by HTTP status and cause, ``closed`` by close code and the side that began (``local``,
+        ``peer``, ``lost``); ``messages`` and ``bytes`` in and out (bytes as on the wire after the
+        handshake; those that come are those of messages where an ASGI server keeps the connection);
+        what is ``queued`` now; how long ``pings`` and the methods of ``handlers`` took; how often
+        each of the ``events`` of the log happened, by code; and what the ``groups`` of each alias
+        have done. Every key is a ``str``, so that it may be JSON.
+        Of a site: the ``total``, the ``processes`` with their own, and how many are ``missing``
+        because they did not answer in time.
 
     Raises:
-        GroupUnavailable: The default backend of groups cannot be reached.
+        GroupUnavailable: The default backend of groups cannot be reached, which asks the others.
         ImproperlyConfigured: Its settings are invalid.
+        ValueError: ``of`` is neither.
     """
+    match of:
+        case "process":
+            return of_process()
+        case "site":
+            return site_statistics(timeout)
+    raise ValueError(f'of is "process" or "site", not {of!r}')
+
+
+def site_statistics(timeout: float = PATIENCE_S) -> SiteStatistics:
+    """Returns the statistics of all processes: see :func:`statistics`."""
     return summed(*ask("statistics", timeout=timeout))
 
 
@@ -104,7 +139,7 @@ def ask(act: str, timeout: float = PATIENCE_S, **question: Any) -> tuple[list[An
     Asks all processes, this one too; gives their answers, and how many have given none.
 
     Raises:
-        GroupUnavailable, ImproperlyConfigured: As :func:`site_statistics`.
+        GroupUnavailable, ImproperlyConfigured: As :func:`statistics`.
     """
     question["act"] = act
     backend = backends.backend(DEFAULT)
@@ -141,7 +176,7 @@ def _node(backend: Backend) -> Node:
 
 
 def _own_statistics(_: dict[str, Any]) -> Process:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "statistics": statistics()}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "statistics": of_process()}
 
 
 def _own_page(asked: dict[str, Any]) -> PagePart:

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from dwebsocket.compat.system import NO_ENGINE, monotonic, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.management.arguments import MOST, check_number
-from dwebsocket.operations import site_statistics, survey
+from dwebsocket.operations import survey
 from dwebsocket.operations.survey import PATIENCE_S
 from dwebsocket.telemetry.records import printable
 
@@ -82,7 +82,7 @@ class Command(BaseCommand):
             return
 
     def _tell_once(self, options: dict[str, Any]) -> None:
-        site = site_statistics(options["timeout"])
+        site = survey.site_statistics(options["timeout"])
         if not site["processes"]:
             raise CommandError(_NOBODY)
         if options["json"]:
@@ -94,7 +94,7 @@ class Command(BaseCommand):
         before: tuple[float, SiteStatistics] | None = None
         while True:
             try:
-                site = site_statistics(options["timeout"])
+                site = survey.site_statistics(options["timeout"])
             except GroupUnavailable as error:
                 # The backend may come back. The standard output has JSON alone.
                 self.stderr.write(f"{_UNASKED}: {error}")
