@@ -45,10 +45,11 @@ class ComparisonWriter:
         self._scenarios: Scenarios = json.loads(path.read_text()) if path.exists() else {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note one test's end; with the original, one that fails is expected to."""
+        """Note one test's end; failures that nobody expects are the run's to tell."""
         scenario = dict(report.user_properties).get("scenario")
-        expected = hasattr(report, "wasxfail")
-        if scenario is None or report.when != "call" or (report.skipped and not expected):
+        # With the original a scenario that fails is expected to.
+        is_known = report.passed or hasattr(report, "wasxfail")
+        if scenario is None or report.when != "call" or not is_known:
             return
         noted = self._scenarios.setdefault(scenario["name"], {"original": {}, "ours": {}})
         noted["does"] = scenario["does"]

@@ -65,6 +65,29 @@ def test_passes_as_with_the_original() -> None:
     assert comparison.unexplained(json.loads(comparison.FOUND.read_text())) == []
 
 
+def test_a_test_that_fails_is_not_noted(tmp_path: Path) -> None:
+    """The run itself tells of it, and whether it was unstable: the page is right until then."""
+    path = tmp_path / "compared.json"
+    path.write_text(json.dumps(FOUND))
+    writer = comparison.ComparisonWriter(path)
+    name = next(iter(FOUND))
+    scenario = {"name": name, "does": FOUND[name]["does"], "kind": next(iter(FOUND[name]["ours"]))}
+    for outcome in ("failed", "passed"):
+        report = pytest.TestReport(
+            name,
+            ("", 0, ""),
+            {},
+            outcome,  # type: ignore[arg-type]
+            None,
+            "call",
+            user_properties=[("scenario", {**scenario, "kind": f"of-{outcome}"})],
+        )
+        writer.pytest_runtest_logreport(report)
+    writer.pytest_sessionfinish()
+    noted = json.loads(path.read_text())[name]["ours"]
+    assert noted == {**FOUND[name]["ours"], "of-passed": True}
+
+
 def test_written_table(page: Path) -> None:
     """Variants share a row, servers that fail are named, and the rest of the page stays."""
     assert page.read_text() == (

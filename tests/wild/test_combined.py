@@ -42,6 +42,8 @@ def test_game(subject: Subject) -> None:
     with subject.scenario():
         with subject.client("/game/ada/") as ada:
             with subject.client("/game/bob/") as bob:
+                both = {"players": ["ada", "bob"]}
+                eventually(lambda: subject.get("/game/x/").json() == both, 60)
                 bob.send(json.dumps([1, 2]))
                 for client in (ada, bob):
                     receive(client, json.dumps({"move": [1, 2], "by": "bob"}))
