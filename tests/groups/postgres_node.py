@@ -386,7 +386,7 @@ class Node(HistoryCommands, logging.Handler):
 
     def channel(self) -> str:
         """Give the secret channel."""
-        return str(self.backend._host.channel)
+        return str(self.backend._place.channel)
 
     def seal(self, name: str, message: str) -> str:
         """Give the sealed envelope of a message, in base64."""

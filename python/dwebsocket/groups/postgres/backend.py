@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +9,19 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core
-from dwebsocket.compat.postgresql import Lost
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import reports
 from dwebsocket.groups.postgres import future, parameters, problems
 from dwebsocket.groups.postgres.history import Reading
-from dwebsocket.groups.postgres.listener import CannotListen, Host, Listener
+from dwebsocket.groups.postgres.listener import CannotListen, Listener
+from dwebsocket.groups.postgres.place import Place
 from dwebsocket.groups.postgres.presence import Presence
 from dwebsocket.groups.postgres.publishing import CannotPublish, Publisher
 from dwebsocket.groups.recorded import HistoryBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from concurrent.futures import Future
 
-    from dwebsocket.compat.postgresql import Library
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Log, Position
 
@@ -46,9 +42,9 @@ class Backend(HistoryBackend, Presence):
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.__init__`."""
         super().__init__(alias, own)
-        self._host = _Host(self)
-        self._listener = Listener(self._host)
-        self._publisher = Publisher(own.database, self._host.channel, self._host.key, own.timeout)
+        place = self._place = Place(self)
+        self._listener = Listener(self, place, self._wants)
+        self._publisher = Publisher(own.database, place.channel, place.key, own.timeout)
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
@@ -192,7 +188,7 @@ class Backend(HistoryBackend, Presence):
         found = self._listener.counts.known(name)
         if found is None:
             self.subscribe(name)
-            wanted = self._want(name)
+            wanted = self._listener.count(name)
             future.wait(wanted, self.settings.timeout)
             found = self._result(wanted)
         return int(found)
@@ -207,7 +203,7 @@ class Backend(HistoryBackend, Presence):
         found = self._listener.counts.known(name)
         if found is None:
             await self.asubscribe(name)
-            wanted = self._want(name)
+            wanted = self._listener.count(name)
             await future.wait_in_loop(wanted, self.settings.timeout)
             found = self._result(wanted)
         return int(found)
@@ -235,7 +231,7 @@ class Backend(HistoryBackend, Presence):
         that swallows ``LISTEN``; it looks for the table, too. That takes a few times ``TIMEOUT``.
         """
         found = problems.of_settings(self.settings)
-        return found or (problems.of_servers(self._host, self.settings) if deploy else [])
+        return found or (problems.of_servers(self._place, self.settings) if deploy else [])
 
     def stop(self) -> None:
         """
@@ -250,10 +246,13 @@ class Backend(HistoryBackend, Presence):
         # The listener does it.
         pass
 
-    def _want(self, name: str) -> Future[int]:
-        wanted = self._listener.counts.want(name)
-        self._listener.look()
-        return wanted
+    def _wants(self, name: str, envelope: bytes | None) -> bool:
+        if self.groups.count(name):
+            return True
+        if envelope is None:
+            return self.exchanges_presence and self.exchange.wants(name)
+        # All that listen answer: the one that asks knows how many there are.
+        return _core.Exchange.is_message(envelope)
 
     def _result(self, found: Future[Any]) -> Any:
         """
@@ -270,102 +269,4 @@ class Backend(HistoryBackend, Presence):
             raise self._cannot_listen(str(error)) from None
 
     def _cannot_listen(self, reason: str) -> GroupUnavailable:
-        return GroupUnavailable(f"groups of {self.alias!r} at {self._host.address}: {reason}")
-
-
-class _Host(Host):
-    """The part of its backend that the listener uses."""
-
-    def __init__(self, owner: Backend) -> None:
-        self._backend = owner
-        self.timeout = owner.settings.timeout
-        self.keeps_history = bool(owner.settings.history)
-        self.key = owner.project_key("postgres")
-        # Secret: only those who know it can listen, and the server shows it to no other user.
-        self.channel = f"dwebsocket_{owner.project_key('postgres channel').hex()[:32]}"
-        # Every user of the server can see this one.
-        self.marker = f"dwebsocket {owner.project_key('postgres marker').hex()[:16]}"
-
-    def connect_to(self, attempt: int) -> tuple[Library, Mapping[str, object], str | None]:
-        """As :meth:`Host.connect_to`."""
-        own = self._backend.settings
-        try:
-            library = parameters.library(own.database)
-            found = parameters.of_database(own.database)
-            if own.location:
-                dsn = own.location[attempt % len(own.location)]
-                found = {**found, **library.parse(dsn)}
-        except ValueError as error:
-            raise Lost(f"WEBSOCKET_GROUPS[{self._backend.alias!r}]['LOCATION']: {error}") from None
-        except (ImportError, ImproperlyConfigured) as error:
-            raise Lost(str(error)) from error
-        options = parameters.connection_of(own.database).settings_dict.get("OPTIONS") or {}
-        return library, {**found, "client_encoding": "UTF8"}, options.get("assume_role")
-
-    @functools.cached_property
-    def address(self) -> str:  # type: ignore[override]
-        """Host, port and database of the connection that listens."""
-        own = self._backend.settings
-        try:
-            library = parameters.library(own.database)
-            found = parameters.of_database(own.database)
-            located = [library.parse(each) for each in own.location] or [{}]
-        except (ValueError, ImportError, ImproperlyConfigured):
-            # The error that is told anyway.
-            return f"the database {own.database!r}"
-        return ", ".join(parameters.address({**found, **each}) for each in located)
-
-    def deliver(self, name: str, envelope: bytes) -> bool:
-        """As :meth:`Host.deliver`."""
-        return self._backend.deliver(name, envelope)
-
-    def deliver_at(self, name: str, at: Position, envelope: bytes) -> None:
-        """As :meth:`Host.deliver_at`."""
-        self._backend.deliver_at(name, at, envelope)
-
-    def catch_up_soon(self, *names: str) -> None:
-        """As :meth:`Host.catch_up_soon`."""
-        self._backend.catch_up_soon(*names)
-
-    def has_history(self, name: str) -> bool:
-        """As :meth:`Host.has_history`."""
-        return self._backend.settings.kept(name) is not None
-
-    def members(self, name: str) -> int:
-        """As :meth:`Host.members`."""
-        return self._backend.groups.count(name)
-
-    def wants(self, name: str, envelope: bytes | None = None) -> bool:
-        """As :meth:`Host.wants`."""
-        if self._backend.groups.count(name):
-            return True
-        if envelope is None:
-            return self._backend.exchanges_presence and self._backend.exchange.wants(name)
-        # All that listen answer: the one that asks knows how many there are.
-        return _core.Exchange.is_message(envelope)
-
-    def names(self) -> list[str]:
-        """As :meth:`Host.names`."""
-        return [name for name, _ in self._backend.groups.counts()]
-
-    def report(self, kind: str, texts: list[str]) -> None:
-        """As :meth:`Host.report`."""
-        if kind in ("lost", "regained"):
-            self._backend.groups.note(kind)
-        reports.report(self._backend, kind, texts)
-
-    def count_unreadable(self) -> None:
-        """As :meth:`Host.count_unreadable`."""
-        self._backend.groups.note("unreadable")
-
-    def report_unreadable(self, name: str, reason: str) -> None:
-        """As :meth:`Host.report_unreadable`."""
-        _log.error(
-            "groups of %r at %s: a message to %r could not be read from the table: %s",
-            *(self._backend.alias, self._backend.address, name, reason),
-        )
-
-    def report_members(self) -> None:
-        """As :meth:`Host.report_members`."""
-        while (notice := self._backend.groups.take_notice(0)) is not None:
-            self.report(*notice)
+        return GroupUnavailable(f"groups of {self.alias!r} at {self._place.address}: {reason}")

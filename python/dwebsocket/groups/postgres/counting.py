@@ -11,9 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
-from dwebsocket.groups.postgres import future
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -33,30 +31,31 @@ class Count:
 
     Attributes:
         name: The group's.
-        number: Unguessable; the answers have it.
         future: Of the number of members.
-        asked_at: When it was asked; None while it has not been.
+        number: Unguessable; the answers have it.
+        asked_at: When it was asked.
         expected: The server's processes after those that have to answer.
         answers: The numbers of members, by these.
     """
 
     name: str
+    future: Future[int]
     number: str = field(default_factory=lambda: secrets.token_hex(8))
-    future: Future[int] = field(default_factory=future.new)
-    asked_at: float | None = None
+    asked_at: float = field(default_factory=monotonic)
     expected: set[int] = field(default_factory=set)
     answers: dict[int, int] = field(default_factory=dict)
 
 
 class Counts:
-    """The questions of this process, and their results for a second. Any thread may use it."""
+    """
+    The questions that this process has asked, and their results for a second.
+
+    For the thread that listens; any thread may call :meth:`known`.
+    """
 
     def __init__(self) -> None:
-        self._lock = unpatched.lock()
-        # Not asked yet; then those whose answers are awaited, by their numbers.
-        self._new: list[Count] = []
+        # Those whose answers are awaited, by their numbers.
         self._asked: dict[str, Count] = {}
-        self._by_name: dict[str, Count] = {}
         self._found: dict[str, tuple[float, int]] = {}
 
     def known(self, name: str) -> int | None:
@@ -64,27 +63,9 @@ class Counts:
         found = self._found.get(name)
         return found[1] if found and monotonic() - found[0] <= _FRESH_S else None
 
-    def want(self, name: str) -> Future[int]:
-        """Returns the future of a number; those who want the same share one question."""
-        with self._lock:
-            count = self._by_name.get(name)
-            # One that was asked before may be too old when it is answered.
-            if count is None or count.asked_at is not None:
-                count = self._by_name[name] = Count(name)
-                self._new.append(count)
-            return count.future
-
-    def take_new(self) -> list[Count]:
-        """Takes the questions to ask now."""
-        with self._lock:
-            new, self._new = self._new, []
-            for count in new:
-                count.asked_at = monotonic()
-                self._asked[count.number] = count
-        return new
-
     def expect(self, count: Count, pids: set[int]) -> None:
-        """Notes which processes of the server have to answer."""
+        """Notes a question that was asked, and which processes of the server have to answer."""
+        self._asked[count.number] = count
         count.expected = pids
         self._settle(count)
 
@@ -105,7 +86,7 @@ class Counts:
         now = monotonic()
         lefts = []
         for count in list(self._asked.values()):
-            left = (count.asked_at or now) + timeout - now
+            left = count.asked_at + timeout - now
             if left <= 0:
                 self._finish(count)
             else:
@@ -114,12 +95,8 @@ class Counts:
 
     def fail(self, error: Exception) -> None:
         """Ends all questions with an error."""
-        with self._lock:
-            failed = [*self._new, *self._asked.values()]
-            self._new = []
-            self._asked = {}
-            self._by_name = {}
-        for count in failed:
+        failed, self._asked = self._asked, {}
+        for count in failed.values():
             count.future.set_exception(error)
 
     def _settle(self, count: Count) -> None:
@@ -127,16 +104,10 @@ class Counts:
             self._finish(count)
 
     def _finish(self, count: Count) -> None:
+        del self._asked[count.number]
         members = sum(count.answers.values())
-        with self._lock:
-            if self._asked.pop(count.number, None) is None:
-                return
-            if self._by_name.get(count.name) is count:
-                del self._by_name[count.name]
+        if len(self._found) >= _MANY:
             oldest = monotonic() - _FRESH_S
-            if len(self._found) >= _MANY:
-                self._found = {
-                    name: found for name, found in self._found.items() if found[0] > oldest
-                }
-            self._found[count.name] = (count.asked_at or oldest, members)
+            self._found = {name: each for name, each in self._found.items() if each[0] > oldest}
+        self._found[count.name] = (count.asked_at, members)
         count.future.set_result(members)

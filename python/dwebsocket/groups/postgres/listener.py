@@ -8,6 +8,7 @@ next attempt.
 
 from __future__ import annotations
 
+import logging
 import random
 import secrets
 from collections import deque
@@ -19,20 +20,22 @@ from dwebsocket import _core
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.postgresql import Lost, QueryFailed
 from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.groups import reports
 from dwebsocket.groups.postgres import future, history, payload, table
-from dwebsocket.groups.postgres.announcing import Announcements
-from dwebsocket.groups.postgres.counting import Counts
+from dwebsocket.groups.postgres.counting import Count, Counts
 from dwebsocket.groups.postgres.link import Link
-from dwebsocket.groups.postgres.reading import Readings
+from dwebsocket.groups.postgres.queries import Queries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dwebsocket.compat.postgresql import Library
-    from dwebsocket.groups.history import Log, Position
+    from dwebsocket.groups.history import Log
     from dwebsocket.groups.postgres.history import Reading
+    from dwebsocket.groups.postgres.place import Place
+    from dwebsocket.groups.recorded import HistoryBackend
 
+_log = logging.getLogger("dwebsocket")
 
 #: A silently broken connection is found by a query after so many seconds without one.
 PROBE_S = 5.0
@@ -51,95 +54,28 @@ class CannotListen(Exception):
     """There is no connection that listens. The text says why."""
 
 
-class Host:
-    """
-    What a listener needs of its backend.
-
-    Attributes:
-        channel: The project's.
-        marker: The name by which listening connections are known to the server.
-        key: For :mod:`~dwebsocket.groups.postgres.payload`.
-        timeout: The seconds for which the server may be silent.
-        address: Where the server is, without a password.
-        keeps_history: Whether there are groups with a history.
-    """
-
-    channel: str
-    marker: str
-    key: bytes
-    timeout: float
-    address: str
-    keeps_history: bool
-
-    def connect_to(self, attempt: int) -> tuple[Library, Mapping[str, object], str | None]:
-        """Returns what to connect with, and the role to take on."""
-        raise NotImplementedError
-
-    def deliver(self, name: str, envelope: bytes) -> bool:
-        """Hands an envelope to the members. False when it is none, or its seal is wrong."""
-        raise NotImplementedError
-
-    def deliver_at(self, name: str, at: Position, envelope: bytes) -> None:
-        """Hands the envelope of a group with a history to the members."""
-        raise NotImplementedError
-
-    def catch_up_soon(self, *names: str) -> None:
-        """Hands members what they have missed of groups with a history, by default of all."""
-        raise NotImplementedError
-
-    def members(self, name: str) -> int:
-        """Returns the number of members in this process."""
-        raise NotImplementedError
-
-    def wants(self, name: str, envelope: bytes | None = None) -> bool:
-        """Whether an envelope on the channel of a group is for this process, as far as known."""
-        raise NotImplementedError
-
-    def names(self) -> list[str]:
-        """Returns the groups that have members in this process."""
-        raise NotImplementedError
-
-    def has_history(self, name: str) -> bool:
-        """Whether what members of a group have missed can be read."""
-        raise NotImplementedError
-
-    def report(self, kind: str, texts: list[str]) -> None:
-        """
-        Reports an event.
-
-        Args:
-            kind: ``lost`` and ``regained``: the server; ``interrupted``: groups whose members may
-                have missed messages.
-            texts: The reason, or the groups' names.
-        """
-        raise NotImplementedError
-
-    def count_unreadable(self) -> None:
-        """Counts a message that is none, or was not found."""
-        raise NotImplementedError
-
-    def report_unreadable(self, name: str, reason: str) -> None:
-        """Reports that a long message to the group ``name`` could not be read."""
-        raise NotImplementedError
-
-    def report_members(self) -> None:
-        """Reports what has happened to members, such as that one is slow."""
-        raise NotImplementedError
-
-
 class Listener:
-    """Listens for one backend. Any thread may call its methods."""
+    """
+    Listens for one backend. Any thread may call its methods.
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
+    Args:
+        backend: The backend.
+        place: Where its connection leads to.
+        wants: Whether an envelope on the channel of a group is for this process, as far as known;
+            without the envelope, whether any may be.
+    """
+
+    def __init__(
+        self, backend: HistoryBackend, place: Place, wants: Callable[[str, bytes | None], bool]
+    ) -> None:
+        self._backend, self._place, self._wants = backend, place, wants
         self._lock = unpatched.lock()
         #: Whether everything that is published from now on will come.
         self.is_listening = False
         #: The seconds that the last look at that took; None while there is no connection.
         self.lag: float | None = None
         self.counts = Counts()
-        self.announcements = Announcements()
-        self.readings = Readings()
+        self._queries = Queries()
         self._hub: Any = None
         self._up: Future[None] | None = None
         self._link: Link | None = None
@@ -148,7 +84,7 @@ class Listener:
         self._attempts = 0
         self._pid = 0
         self._recent: deque[str] = deque(maxlen=_REMEMBERED)
-        self._answer_channel = f"{host.channel}_{secrets.token_hex(6)}"
+        self._answer_channel = f"{place.channel}_{secrets.token_hex(6)}"
         self._purge_until = 0.0
         self._purge_at = 0.0
         self._purge_history_at = 0.0
@@ -178,10 +114,29 @@ class Listener:
             hub.announce(_LOOK)
 
     def read(self, reading: Reading) -> Future[Log]:
-        """Returns the future of what is kept of a group, while there is a connection."""
-        wanted = self.readings.want(reading)
+        """Returns the future of what is kept of a group. The same readings share a query."""
+
+        def ask(link: Link, found: Future[Log]) -> None:
+            found.set_result(history.read(link.query, reading, self._place.key))
+
+        return self._soon(self._queries.add(reading, ask, is_lasting=True))
+
+    def count(self, name: str) -> Future[int]:
+        """Returns the future of the number of members in all processes that listen."""
+        return self._soon(self._queries.add(name, lambda *given: self._ask(name, *given)))
+
+    def announce(self, texts: list[str]) -> Future[int]:
+        """
+        Publishes texts that ``NOTIFY`` takes, in order, outside of the project's transactions.
+
+        Returns:
+            The future of the number of processes that listen.
+        """
+        return self._soon(self._queries.add(object(), lambda *given: self._announce(texts, *given)))
+
+    def _soon(self, found: Future[Any]) -> Future[Any]:
         self.look()
-        return wanted
+        return found
 
     def stop(self) -> None:
         """Ends the thread, and with it the connection, soon."""
@@ -229,19 +184,19 @@ class Listener:
             pause = min(max(_FIRST_PAUSE_S, 2 * pause), _LONGEST_PAUSE_S)
 
     def _open(self, hub: _core.Hub) -> Link:
-        host = self._host
+        place = self._place
         self._attempts += 1
-        library, parameters, role = host.connect_to(self._attempts - 1)
-        link = Link(library, parameters, host.timeout, hub.fileno())
+        library, parameters, role = place.connect_to(self._attempts - 1)
+        link = Link(library, parameters, place.timeout, hub.fileno())
         try:
             if role is not None:
                 link.query("SET ROLE " + '"' + role.replace('"', '""') + '"')
-            link.query(f"LISTEN {host.channel}")
+            link.query(f"LISTEN {place.channel}")
             link.query(f"LISTEN {self._answer_channel}")
             # Afterwards: those who ask wait for an answer of each connection with this name.
             asked_at = monotonic()
             ((_, pid),) = link.query(
-                f"SELECT set_config('application_name', '{host.marker}', false), pg_backend_pid()"
+                f"SELECT set_config('application_name', '{place.marker}', false), pg_backend_pid()"
             )
             self.lag = monotonic() - asked_at
             self._pid = int(pid or 0)
@@ -258,11 +213,12 @@ class Listener:
         if up is not None:
             up.set_result(None)
         if was_lost:
-            self._host.report("regained", [])
-            self._host.catch_up_soon()
-            names = [name for name in self._host.names() if not self._host.has_history(name)]
+            self._report("regained", [])
+            self._backend.catch_up_soon()
+            kept = self._backend.settings.kept
+            names = [name for name in self._names() if kept(name) is None]
             if names:
-                self._host.report("interrupted", names)
+                self._report("interrupted", names)
 
     def _end(self, reason: str) -> bool:
         """Notes that there is no connection any more, or yet. True when none is needed."""
@@ -270,21 +226,17 @@ class Listener:
         self.lag = None
         if was_listening and self._may_run:
             self._is_lost = True
-            self._host.report("lost", [reason])
+            self._report("lost", [reason])
         error = CannotListen(reason)
         self.counts.fail(error)
-        self.announcements.fail(error)
-        if was_listening and self._may_run:
-            self.readings.put_back(error)
-        else:
-            self.readings.fail(error)
-        has_members = bool(self._host.names())
+        self._queries.fail(error, put_back=was_listening and self._may_run)
+        has_members = bool(self._names())
         with self._lock:
             # Callers that wait since it was lost get an attempt first.
             up = None if was_listening and self._may_run else self._up
             if up is not None:
                 self._up = None
-            is_awaited = self._up is not None or self.readings.is_wanted
+            is_awaited = self._up is not None or self._queries.is_lasting
             is_needed = self._may_run and (has_members or is_awaited)
             if not is_needed:
                 self._hub = None
@@ -295,18 +247,16 @@ class Listener:
     def _serve(self, link: Link, hub: _core.Hub) -> None:
         probe_at = monotonic() + PROBE_S
         while self._may_run:
-            self._ask(link)
-            self._announce(link)
-            self._read(link)
+            self._answer(link)
             if monotonic() >= probe_at:
                 self._probe(link)
                 probe_at = monotonic() + PROBE_S
             # The last of all that asks the server: notifications come with any answer.
             while link.has_more:
                 self._handle(link)
-            self._host.report_members()
+            self._report_members()
             # Within the time for which those who asked wait.
-            left = self.counts.give_up(0.75 * self._host.timeout)
+            left = self.counts.give_up(0.75 * self._place.timeout)
             timeout = probe_at - monotonic()
             link.wait(timeout if left is None else min(left, timeout))
             hub.drain()
@@ -316,67 +266,58 @@ class Listener:
         asked_at = monotonic()
         rows = link.query("SELECT pg_listening_channels()")
         self.lag = monotonic() - asked_at
-        if (self._host.channel,) not in rows:
+        if (self._place.channel,) not in rows:
             raise Lost("the connection has stopped to listen: is there a pooler in between?")
         now = monotonic()
         if self._purge_at <= now < self._purge_until:
             self._purge_at = now + table.PURGE_EVERY_S
             with suppress(QueryFailed):
                 link.query(table.PURGE)
-        if self._host.keeps_history and self._purge_history_at <= now:
+        if self._backend.settings.history and self._purge_history_at <= now:
             self._purge_history_at = now + table.PURGE_EVERY_S
             with suppress(QueryFailed):
                 link.query(history.PURGE)
 
-    def _ask(self, link: Link) -> None:
-        host = self._host
-        for count in self.counts.take_new():
-            question = payload.Question(count.number, self._answer_channel, count.name)
-            text = payload.of_question(question, host.key)
-            ((pids, _),) = link.query(
-                f"SELECT (SELECT string_agg(pid::text, ' ') FROM {self._listeners}), "  # noqa: S608
-                f"pg_notify('{host.channel}', '{text}')"
-            )
-            self.counts.expect(count, {int(pid) for pid in (pids or "").split()})
+    def _answer(self, link: Link) -> None:
+        """Does what other threads want."""
+        for query in self._queries.take():
+            try:
+                query.ask(link, query.future)
+            except QueryFailed as error:
+                query.future.set_exception(CannotListen(_reason(error)))
+
+    def _ask(self, name: str, link: Link, found: Future[int]) -> None:
+        place, count = self._place, Count(name, found)
+        question = payload.Question(count.number, self._answer_channel, name)
+        text = payload.of_question(question, place.key)
+        ((pids, _),) = link.query(
+            f"SELECT (SELECT string_agg(pid::text, ' ') FROM {self._listeners}), "  # noqa: S608
+            f"pg_notify('{place.channel}', '{text}')"
+        )
+        self.counts.expect(count, {int(pid) for pid in (pids or "").split()})
 
     @property
     def _listeners(self) -> str:
         """The connections that listen, as a part of a query."""
-        marker = self._host.marker
+        marker = self._place.marker
         return (
             "pg_stat_activity WHERE datname = current_database() "
             f"AND left(application_name, {len(marker)}) = '{marker}'"
         )
 
-    def _announce(self, link: Link) -> None:
-        for announcement in self.announcements.take():
-            processes = 0
-            try:
-                for start in range(0, len(announcement.texts), _AT_ONCE):
-                    texts = announcement.texts[start : start + _AT_ONCE]
-                    calls = "".join(f", pg_notify('{self._host.channel}', '{t}')" for t in texts)
-                    rows = link.query(f"SELECT (SELECT count(*) FROM {self._listeners}){calls}")  # noqa: S608
-                    processes = int(rows[0][0] or 0)
-            except Exception as error:
-                announcement.future.set_exception(CannotListen(_reason(error)))
-                if not isinstance(error, QueryFailed):
-                    raise
-            else:
-                announcement.future.set_result(processes)
-
-    def _read(self, link: Link) -> None:
-        for reading, wanted in self.readings.take_new().items():
-            try:
-                found = history.read(link.query, reading, self._host.key)
-            except QueryFailed as error:
-                wanted.future.set_exception(CannotListen(_reason(error)))
-            else:
-                wanted.future.set_result(found)
+    def _announce(self, texts: list[str], link: Link, told: Future[int]) -> None:
+        processes = 0
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            calls = "".join(f", pg_notify('{self._place.channel}', '{text}')" for text in some)
+            rows = link.query(f"SELECT (SELECT count(*) FROM {self._listeners}){calls}")  # noqa: S608
+            processes = int(rows[0][0] or 0)
+        told.set_result(processes)
 
     def _handle(self, link: Link) -> None:
         answers: list[str] = []
         while (notification := link.take()) is not None:
-            found = payload.read(notification[1], self._host.key)
+            found = payload.read(notification[1], self._place.key)
             if isinstance(found, payload.Message):
                 if not self._is_double(found):
                     self._deliver(payload.unpack(found.content))
@@ -386,8 +327,8 @@ class Listener:
             elif isinstance(found, payload.Recorded):
                 self._deliver_recorded(found)
             elif isinstance(found, payload.Question):
-                answer = payload.Answer(found.number, self._pid, self._host.members(found.name))
-                text = payload.of_answer(answer, self._host.key)
+                answer = payload.Answer(found.number, self._pid, self._members(found.name))
+                text = payload.of_answer(answer, self._place.key)
                 answers.append(f"pg_notify('{found.channel}', '{text}')")
             elif isinstance(found, payload.Answer):
                 self.counts.add(found)
@@ -403,28 +344,28 @@ class Listener:
     def _deliver(self, unpacked: tuple[str, bytes] | None) -> bool:
         """Hands a message to the members here, if there are any. False when it is none."""
         if unpacked is None:
-            self._host.count_unreadable()
+            self._backend.groups.note("unreadable")
             return False
         # Most processes have no member of most groups: do not check the seal for nothing.
-        return not self._host.wants(*unpacked) or self._host.deliver(*unpacked)
+        return not self._wants(*unpacked) or self._backend.deliver(*unpacked)
 
     def _deliver_recorded(self, found: payload.Recorded) -> None:
         name, envelope = payload.unpack(found.content) or (None, b"")
         if name is None:
-            self._host.count_unreadable()
-        elif not self._host.members(name):
+            self._backend.groups.note("unreadable")
+        elif not self._members(name):
             return
         elif found.is_whole:
-            self._host.deliver_at(name, (found.epoch, found.number), envelope)
+            self._backend.deliver_at(name, (found.epoch, found.number), envelope)
         else:
-            self._host.catch_up_soon(name)
+            self._backend.catch_up_soon(name)
 
     def _fetch(self, link: Link, row: payload.Row) -> None:
         now = monotonic()
         if now >= self._purge_until:
             self._purge_at = now
         self._purge_until = now + table.PURGE_FOR_S
-        if not self._host.wants(row.name):
+        if not self._wants(row.name, None):
             return
         try:
             rows = link.query(table.select(row.number))
@@ -433,10 +374,30 @@ class Listener:
         except QueryFailed as error:
             content, reason = None, _reason(error)
         if content is None:
-            self._host.count_unreadable()
+            self._backend.groups.note("unreadable")
         if content is None or not self._deliver(payload.unpack(content)):
-            self._host.report_unreadable(row.name, reason)
-            self._host.report("interrupted", [row.name])
+            _log.error(
+                "groups of %r at %s: a message to %r could not be read from the table: %s",
+                *(self._backend.alias, self._backend.address, row.name, reason),
+            )
+            self._report("interrupted", [row.name])
+
+    def _members(self, name: str) -> int:
+        return self._backend.groups.count(name)
+
+    def _names(self) -> list[str]:
+        """Returns the groups that have members in this process."""
+        return [name for name, _ in self._backend.groups.counts()]
+
+    def _report(self, kind: str, texts: list[str]) -> None:
+        if kind in ("lost", "regained"):
+            self._backend.groups.note(kind)
+        reports.report(self._backend, kind, texts)
+
+    def _report_members(self) -> None:
+        """Reports what has happened to members, such as that one is slow."""
+        while (notice := self._backend.groups.take_notice(0)) is not None:
+            self._report(*notice)
 
 
 def _reason(error: BaseException) -> str:

@@ -40,7 +40,7 @@ class Presence(PresenceBackend):
             GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.publish`.
         """
         self.subscribe(name)
-        told = self._announce([self._text(name, envelope)])
+        told = self._listener.announce([self._text(name, envelope)])
         future.wait(told, self.settings.timeout)
         return int(self._result(told))
 
@@ -52,7 +52,7 @@ class Presence(PresenceBackend):
             GroupUnavailable: As :meth:`ask`.
         """
         await self.asubscribe(name)
-        told = self._announce([self._text(name, envelope)])
+        told = self._listener.announce([self._text(name, envelope)])
         await future.wait_in_loop(told, self.settings.timeout)
         return int(self._result(told))
 
@@ -72,7 +72,7 @@ class Presence(PresenceBackend):
             if is_long:
                 self._publish_long(envelope for _, envelope in some)
             else:
-                told = self._announce([text for text, _ in some])
+                told = self._listener.announce([text for text, _ in some])
                 future.wait_in_thread(told, self.settings.timeout)
                 self._result(told)
 
@@ -89,11 +89,6 @@ class Presence(PresenceBackend):
         publication = f"{self._start}-{next(self._numbers):x}"
         content = payload.pack(name, envelope)
         return payload.of_message(payload.Message(publication, is_repeated=False, content=content))
-
-    def _announce(self, texts: list[str]) -> Future[int]:
-        told = self._listener.announcements.add(texts)
-        self._listener.look()
-        return told
 
     def _result(self, found: Future[Any]) -> Any:
         raise NotImplementedError

@@ -18,7 +18,7 @@ from dwebsocket.groups.postgres.link import Link
 
 if TYPE_CHECKING:
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.postgres.listener import Host
+    from dwebsocket.groups.postgres.place import Place
 
 _NO_POSTGRESQL = (
     "DATABASE names {database!r}, which is no PostgreSQL: its ENGINE is {engine}. Name an alias of "
@@ -67,26 +67,26 @@ def of_settings(own: BackendSettings) -> list[str]:
     return []
 
 
-def of_servers(host: Host, own: BackendSettings) -> list[str]:
+def of_servers(place: Place, own: BackendSettings) -> list[str]:
     """Returns what is wrong with the servers, as sentences: listens on one, notifies on another."""
     channel = f"dwebsocket_test_{secrets.token_hex(8)}"
     needed = [_LONG_MESSAGES, _HISTORY] if own.history else [_LONG_MESSAGES]
     try:
-        library, found, _ = host.connect_to(0)
-        link = Link(library, found, host.timeout)
+        library, found, _ = place.connect_to(0)
+        link = Link(library, found, place.timeout)
     except Lost as error:
-        return [f"no connection that listens can be made at {host.address}: {_text(error)}."]
+        return [f"no connection that listens can be made at {place.address}: {_text(error)}."]
     try:
         link.query(f"LISTEN {channel}")
-        missing = _notify(own.database, channel, host.timeout, needed)
-        has_come = _wait(link, channel, host.timeout)
+        missing = _notify(own.database, channel, place.timeout, needed)
+        has_come = _wait(link, channel, place.timeout)
     except (Lost, QueryFailed) as error:
-        return [f"the connection that listens at {host.address} failed: {_text(error)}."]
+        return [f"the connection that listens at {place.address} failed: {_text(error)}."]
     except db.Error as error:
         return [f"the database {own.database!r} cannot be reached: {_text(error)}."]
     finally:
         link.close()
-    problems = [] if has_come else [_POOLER.format(address=host.address)]
+    problems = [] if has_come else [_POOLER.format(address=place.address)]
     option = "" if own.database == "default" else f" --database {own.database}"
     return problems + [
         _NO_TABLE.format(database=own.database, what=what, option=option) for what in missing
