@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,7 +88,7 @@ def of_python() -> Iterator[tuple[str, str, int]]:
                 yield from ((str(path.relative_to(ROOT)), name, nth) for nth in range(places))
 
 
-def draw_python(count: int, seed: int) -> list[Mutant]:
+def draw_python(seed: int) -> Iterator[Mutant]:
     """Draw mutants of Python: first a kind, as some have a hundred times the places of others."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
@@ -96,8 +97,8 @@ def draw_python(count: int, seed: int) -> list[Mutant]:
     for place in of_python():
         # Of ReplaceComparisonOperator_Lt_GtE and its like one kind each.
         kinds.setdefault(place[1].split("_")[0], []).append(place)
-    chance, drawn = random.Random(seed), []
-    while len(drawn) < count:
+    chance, drawn = random.Random(seed), set()
+    while True:
         path, name, nth = chance.choice(kinds[chance.choice(sorted(kinds))])
         before = (ROOT / path).read_text()
         try:
@@ -105,10 +106,10 @@ def draw_python(count: int, seed: int) -> list[Mutant]:
         except AttributeError:
             # The operator for exceptions cannot change those that are written with a module.
             continue
-        mutant = Mutant(path, f"{name} {nth}", text or before)
+        mutant = Mutant(path, f"{path}: {name} {nth}", text or before)
         if mutant not in drawn and _differs(before, mutant.text):
-            drawn.append(mutant)
-    return drawn
+            drawn.add(mutant)
+            yield mutant
 
 
 def _differs(before: str, after: str) -> bool:
@@ -137,7 +138,7 @@ def _differs(before: str, after: str) -> bool:
     return trees[0] != trees[1]
 
 
-def draw_rust(count: int, seed: int) -> list[Mutant]:
+def draw_rust(seed: int) -> Iterator[Mutant]:
     """Draw mutants of Rust."""
     files = [word for room in ROOMS["rust"] for word in ("--file", room)]
     listed = subprocess.run(
@@ -146,17 +147,17 @@ def draw_rust(count: int, seed: int) -> list[Mutant]:
         check=True,
         stdout=subprocess.PIPE,
     )
-    drawn = []
-    for found in random.Random(seed).sample(json.loads(listed.stdout), count):
-        path = found["file"]
+    found = json.loads(listed.stdout)
+    random.Random(seed).shuffle(found)
+    for each in found:
+        path = each["file"]
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "file.rs"
             shutil.copy(ROOT / path, copy)
             subprocess.run(
-                ["patch", "--quiet", str(copy)], input=found["diff"], text=True, check=True
+                ["patch", "--quiet", str(copy)], input=each["diff"], text=True, check=True
             )
-            drawn.append(Mutant(path, found["name"], copy.read_text()))
-    return drawn
+            yield Mutant(path, each["name"], copy.read_text())
 
 
 class Copy:
@@ -168,13 +169,13 @@ class Copy:
         ignored = shutil.ignore_patterns(".git", "target", ".venv", "dist", "__pycache__")
         shutil.copytree(ROOT, self._root, symlinks=True, ignore=ignored)
 
-    def survives(self, mutants: Sequence[Mutant], *options: str) -> bool:
-        """Whether all tests pass with these mutants; one that does not compile does not survive."""
+    @contextmanager
+    def changed(self, mutants: Sequence[Mutant]) -> Iterator[bool]:
+        """Apply these mutants in the block; give whether that compiles."""
         for mutant in mutants:
             (self._root / mutant.path).write_text(mutant.text)
         try:
-            is_rust = any(mutant.path.endswith(".rs") for mutant in mutants)
-            return (not is_rust or self.build()) and self._run(*options)
+            yield not any(mutant.path.endswith(".rs") for mutant in mutants) or self.build()
         finally:
             for mutant in mutants:
                 shutil.copy(ROOT / mutant.path, self._root / mutant.path)
@@ -184,7 +185,8 @@ class Copy:
         quick = {f"CARGO_PROFILE_RELEASE_{name}": value for name, value in QUICK.items()}
         command = ["cargo", "build", "--quiet", "--release", "--lib", "--target-dir", self._target]
         env = {**os.environ, **quick, "CARGO_INCREMENTAL": "1", "PYO3_BUILD_EXTENSION_MODULE": "1"}
-        if subprocess.run(command, cwd=self._root, env=env, check=False).returncode:
+        quiet = subprocess.DEVNULL
+        if subprocess.run(command, cwd=self._root, env=env, stderr=quiet, check=False).returncode:
             return False
         shutil.copy(
             self._target / "release" / "lib_core.so",
@@ -192,7 +194,7 @@ class Copy:
         )
         return True
 
-    def _run(self, *options: str) -> bool:
+    def passes(self, *options: str) -> bool:
         """Run the tests. A failure counts if the test fails alone, too, or if it is the third."""
         together = ("-n", "4", "--dist", "loadgroup", "--cache-clear", *options)
         for _ in range(3):
@@ -217,8 +219,11 @@ class Copy:
 
 def those_killed(copy: Copy, mutants: Sequence[Mutant]) -> list[Mutant]:
     """Return those of some mutants that only the tests of `--every-server` find."""
-    if not mutants or copy.survives(mutants, "--every-server"):
+    if not mutants:
         return []
+    with copy.changed(mutants) as compiles:
+        if compiles and copy.passes("--every-server"):
+            return []
     if len(mutants) == 1:
         return list(mutants)
     half = len(mutants) // 2
@@ -234,23 +239,29 @@ def main() -> int:
     parser.add_argument("--default-only", action="store_true", help="without --every-server")
     options = parser.parse_args()
     draw = draw_python if options.language == "python" else draw_rust
-    mutants, survivors = draw(options.count, options.seed), []
+    tried, survivors = 0, []
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(Path(folder))
-        if not copy.build() or not copy.survives([]):
+        if not copy.build() or not copy.passes():
             print("the tests fail without a mutant")
             return 1
-        for mutant in mutants:
-            alive = copy.survives([mutant])
-            print(f"{'survives' if alive else 'killed'}: {mutant.path}: {mutant.what}", flush=True)
-            if alive:
+        for mutant in draw(options.seed):
+            with copy.changed([mutant]) as compiles:
+                if not compiles:
+                    continue
+                is_alive = copy.passes()
+            print(f"{'survives' if is_alive else 'killed'}: {mutant.what}", flush=True)
+            if is_alive:
                 survivors.append(mutant)
                 print(mutant.lines(), flush=True)
+            tried += 1
+            if tried == options.count:
+                break
         more = [] if options.default_only else those_killed(copy, survivors)
     for mutant in more:
-        print(f"killed by --every-server alone: {mutant.path}: {mutant.what}")
-    killed = len(mutants) - len(survivors)
-    print(f"{options.language}, seed {options.seed}: {killed} of {len(mutants)} by default", end="")
+        print(f"killed by --every-server alone: {mutant.what}")
+    killed = tried - len(survivors)
+    print(f"{options.language}, seed {options.seed}: {killed} of {tried} by default", end="")
     print("" if options.default_only else f", {killed + len(more)} by every test")
     return 0
 
