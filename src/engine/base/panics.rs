@@ -3,12 +3,17 @@
 //! A task that panics ends with its connection. But some of the engine's work is for many
 //! connections in turn, and goes on after one of them has failed; a task that serves many is begun
 //! anew ([`keep_up`], [`Task`]). By then Rust's panic hook has written what happened to the process's
-//! error output.
+//! error output. A panic that is an answer of the system is an error, and the hook is silent
+//! ([`refused`]).
 
 use std::{
+    any::Any,
+    cell::Cell,
     future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
+    io,
+    panic::{self, AssertUnwindSafe, catch_unwind},
     pin::pin,
+    sync::Once,
     task::Poll,
     time::Duration,
 };
@@ -25,6 +30,39 @@ pub(crate) const BEFORE_RESTART: Duration = Duration::from_millis(100);
 /// The object of the work may be half changed: the caller ends it or makes it anew.
 pub(crate) fn contain<T>(unit: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(unit)).ok()
+}
+
+thread_local! {
+    /// Whether a panic of this thread is an answer of the system.
+    static IS_ANSWER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls what panics where the system gives no thread or descriptor, as parts of tokio do.
+///
+/// # Errors
+/// It has panicked. The text is that of the panic, which is written nowhere.
+pub(crate) fn refused<T>(call: impl FnOnce() -> T) -> io::Result<T> {
+    static HOOK: Once = Once::new();
+    // Rust's runtime in this library is its own: other libraries have another hook.
+    HOOK.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !IS_ANSWER.get() {
+                hook(panic);
+            }
+        }));
+    });
+    IS_ANSWER.set(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IS_ANSWER.set(false);
+    result.map_err(|panic| io::Error::other(text_of(panic.as_ref())))
+}
+
+/// The text of a panic.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("unknown").to_owned()
 }
 
 /// As [`contain`], for work that waits.
@@ -109,6 +147,16 @@ mod tests {
         };
         keep_up(work, on_panic).await;
         assert_eq!((begun.into_inner(), told.into_inner()), (4, 3));
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_an_error_with_its_text() {
+        assert_eq!(refused(|| 7).unwrap(), 7);
+        let panics: [fn(); 2] = [|| panic!("a text"), || panic!("a {}", "text")];
+        for panics in panics {
+            assert_eq!(refused(panics).unwrap_err().to_string(), "a text");
+            assert!(!IS_ANSWER.get());
+        }
     }
 
     #[tokio::test]

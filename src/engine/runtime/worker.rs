@@ -1,10 +1,7 @@
 //! One thread of the engine: a tokio runtime, and what the connections that it drives share.
 
 use std::{
-    any::Any,
     io,
-    os::unix::net::UnixStream,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +17,11 @@ use tokio::{
 
 use crate::{
     engine::{
-        base::{error::Error, panics::contain, signal_mask::Blocked},
+        base::{
+            error::Error,
+            panics::{contain, refused},
+            signal_mask::Blocked,
+        },
         connection::Connection,
         wakeup::turns::Turns,
     },
@@ -108,13 +109,7 @@ impl Worker {
         }
         // As with the engine's own thread.
         let _signals = Blocked::here();
-        // The panic is written to the log, so see first whether the system gives one.
-        let spare = thread::Builder::new().spawn(|| ());
-        let spare = spare.map_err(Error::io(NO_BLOCKING_THREAD))?;
-        let _ = spare.join();
-        let start = AssertUnwindSafe(|| drop(self.handle.spawn_blocking(|| ())));
-        catch_unwind(start)
-            .map_err(|panic| io::Error::other(text_of(panic.as_ref())))
+        refused(|| drop(self.handle.spawn_blocking(|| ())))
             .map_err(Error::io(NO_BLOCKING_THREAD))?;
         self.has_blocking_thread.store(true, Ordering::Release);
         Ok(())
@@ -134,15 +129,10 @@ impl Worker {
 
 /// A runtime whose thread lets the views of `turns` run before it sleeps.
 fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
-    // Tokio panics when there are no descriptors for its signal handling. So see first whether as
-    // many as it will ask for are there.
-    let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
-    for pair in spare {
-        pair?;
-    }
     // Weak: the flush timer of the turns holds the runtime's handle, and that holds this closure.
     let runner = Arc::downgrade(turns);
-    let build = AssertUnwindSafe(|| {
+    // Tokio panics when there are no descriptors for its signal handling.
+    refused(|| {
         Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -156,16 +146,7 @@ fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
                 }
             })
             .build()
-    });
-    // Other threads may have taken the descriptors meanwhile.
-    catch_unwind(build).unwrap_or_else(|panic| Err(io::Error::other(text_of(panic.as_ref()))))
-}
-
-/// The text of a panic.
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("unknown").to_owned()
+    })?
 }
 
 #[cfg(test)]
@@ -197,14 +178,5 @@ mod tests {
             assert!(worker.is_running());
         }
         worker.stop();
-    }
-
-    #[test]
-    fn the_text_of_a_panic_is_kept() {
-        let panics: [fn(); 2] = [|| panic!("a text"), || panic!("a {}", "text")];
-        for panics in panics {
-            let panic = catch_unwind(panics).unwrap_err();
-            assert_eq!(text_of(panic.as_ref()), "a text");
-        }
     }
 }
