@@ -1,7 +1,8 @@
 """
 Whether the tests that run by default find as many faults as all that there are.
 
-    python tests/mutants.py [--language python|rust] [--count 40] [--seed 36] [--default-only]
+    python tests/mutants.py [--language python|rust] [--count 40] [--seed 36] [--skip N]
+                            [--default-only]
 
 Draws mutants of `ROOMS` with a fixed seed, applies each in a scratch copy, and runs the part of
 `TESTS` that runs by default. The survivors run once more with `--every-server`, all of them in one
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -236,6 +238,7 @@ def main() -> int:
     parser.add_argument("--language", choices=ROOMS, default="python")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=36)
+    parser.add_argument("--skip", type=int, default=0, help="mutants that were tried before")
     parser.add_argument("--default-only", action="store_true", help="without --every-server")
     options = parser.parse_args()
     draw = draw_python if options.language == "python" else draw_rust
@@ -245,7 +248,7 @@ def main() -> int:
         if not copy.build() or not copy.passes():
             print("the tests fail without a mutant")
             return 1
-        for mutant in draw(options.seed):
+        for mutant in islice(draw(options.seed), options.skip, None):
             with copy.changed([mutant]) as compiles:
                 if not compiles:
                     continue

@@ -69,7 +69,9 @@ SCENARIOS: dict[str, tuple[set[Kind], tuple[pytest.MarkDecorator, ...]]] = {
     "shutdown": (ALL, (pytest.mark.every("starts a server for each call"),)),
 }
 # Faults that a scenario is known not to stand, with the reason. The sample leaves them out.
-KNOWN: dict[tuple[str, str], str] = {}
+KNOWN: dict[tuple[str, str], str] = {
+    ("redis-lost", "send-short"): "tokio takes half a write for a full socket, as Linux means it",
+}
 
 
 class Stage:
