@@ -106,15 +106,15 @@ impl Epochs {
         (self.file).write_all_at(&new_epoch().to_le_bytes(), at as u64)
     }
 
-    /// Counts that a file which took `before` bytes now takes `after`.
-    pub(super) fn count(&self, before: u64, after: u64) -> io::Result<Usage> {
+    /// Counts that files take so many bytes more, or less.
+    pub(super) fn count(&self, change: i64) -> io::Result<Usage> {
         self.change(|usage| {
-            let sum = if after > before {
+            let sum = if change > 0 {
                 &mut usage.grown
             } else {
                 &mut usage.freed
             };
-            *sum = sum.wrapping_add(after.abs_diff(before));
+            *sum = sum.wrapping_add(change.unsigned_abs());
         })
     }
 

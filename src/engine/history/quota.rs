@@ -3,7 +3,8 @@
 //! All processes count together, in a file ([`epochs`](super::epochs)), by how many blocks the files
 //! have grown. One that has a message for which there is no room measures all files, and makes room
 //! before it appends. What several processes append in the same moment has a little room of its own; if
-//! that was not enough, they remove what is too much before their appends end. What was counted before a
+//! that was not enough, they remove what is too much before their appends end. Far from the limit a
+//! process counts only when it has added some more. What was counted before a
 //! process was killed may be wrong, and someone may have deleted files: each process measures them at
 //! least with a message after ten seconds. An append that needs no new block asks for nothing.
 
@@ -33,6 +34,10 @@ const SLICE: u64 = 16;
 const PATIENCE: Duration = Duration::from_millis(2);
 /// So many other processes may append a message of the same size in the same moment.
 const OTHERS: u64 = 4;
+/// The part of the limit that a process may add before it counts that, while an eighth is free: many
+/// processes together have room for it there.
+const UNCOUNTED: u64 = 1024;
+const FREE: u64 = 8;
 /// Bytes of a block of the disk, which a file takes whole.
 const BLOCK: u64 = 4096;
 /// Characters of a file's name.
@@ -53,6 +58,8 @@ pub(super) struct Quota {
 struct Known {
     /// What all processes had counted when this one last did.
     usage: Usage,
+    /// What this process has not counted yet.
+    uncounted: i64,
     /// Whether this process could not count.
     is_wrong: bool,
     /// When groups that are not used any more were looked for.
@@ -90,9 +97,21 @@ impl Quota {
     /// Notes that a file which ended at `before` now ends at `after`.
     pub(super) fn note(&self, epochs: &Epochs, before: u64, after: u64) {
         let (before, after) = (in_blocks(before), in_blocks(after));
-        if before != after {
-            self.know(epochs.count(before, after));
+        if before == after {
+            return;
         }
+        let change = i64::try_from(after.abs_diff(before)).unwrap_or(i64::MAX);
+        let change = if after > before { change } else { -change };
+        let uncounted = {
+            let mut known = self.known.lock();
+            known.uncounted = known.uncounted.saturating_add(change);
+            let is_far = known.usage.bytes() < self.most - self.most / FREE;
+            if is_far && known.uncounted.unsigned_abs() <= self.most / UNCOUNTED {
+                return;
+            }
+            std::mem::take(&mut known.uncounted)
+        };
+        self.know(epochs.count(uncounted));
     }
 
     fn know(&self, counted: io::Result<Usage>) {
@@ -105,9 +124,14 @@ impl Quota {
 
     /// Whether there is no room for `needs` bytes more.
     pub(super) fn lacks(&self, epochs: &Epochs, needs: u64) -> bool {
-        epochs
-            .usage()
-            .is_ok_and(|usage| self.exceeds(usage.bytes(), needs))
+        let Ok(usage) = epochs.usage() else {
+            // The next count says so.
+            return false;
+        };
+        let mut known = self.known.lock();
+        known.usage = usage;
+        let bytes = usage.bytes().saturating_add_signed(known.uncounted);
+        self.exceeds(bytes, needs)
     }
 
     /// Whether files that take `bytes` leave no room for `needs` bytes more.
@@ -181,7 +205,12 @@ impl Quota {
         needs: Option<u64>,
         patience: Duration,
     ) {
-        let is_aging = is_period_over(self.known.lock().aged_at);
+        let is_aging = {
+            let mut known = self.known.lock();
+            // The files are measured with it.
+            known.uncounted = 0;
+            is_period_over(known.aged_at)
+        };
         let begun = epochs.usage();
         let Ok(mut files) = files(folder) else {
             // No descriptor is left for now: the next message tries again.
