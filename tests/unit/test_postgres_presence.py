@@ -23,8 +23,8 @@ def test_short_and_long_ones_keep_their_order(monkeypatch: Any) -> None:
         told.set_result(1)
         return told
 
-    monkeypatch.setattr(made, "_listener", SimpleNamespace(listening=lambda: None))
-    monkeypatch.setattr(made, "_announce", announce)
+    listener = SimpleNamespace(listening=lambda: None, announce=announce)
+    monkeypatch.setattr(made, "_listener", listener)
     monkeypatch.setattr(made, "publish", lambda name, envelope: found.append(name))
     sizes = {"a": 1, "b": payload.LONGEST, "c": 1, "d": 2, "e": payload.LONGEST, "f": 3}
     made.publish_all([(name, bytes(size)) for name, size in sizes.items()])

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::unix::net::UnixStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -131,7 +132,13 @@ impl Worker {
 fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
     // Weak: the flush timer of the turns holds the runtime's handle, and that holds this closure.
     let runner = Arc::downgrade(turns);
-    // Tokio panics when there are no descriptors for its signal handling.
+    // Tokio panics when there are no descriptors for its signal handling, and keeps those that it has
+    // got by then. So see first whether as many as it will ask for are there.
+    let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
+    for pair in spare {
+        pair?;
+    }
+    // Other threads may take them meanwhile.
     refused(|| {
         Builder::new_current_thread()
             .enable_io()
