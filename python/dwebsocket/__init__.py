@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         WebSocketError,
     )
     from dwebsocket.groups import Group, group, user
-    from dwebsocket.groups.statistics import group_statistics as group_statistics
+    from dwebsocket.groups import group_statistics as group_statistics
     from dwebsocket.handler import WebSocketHandler
     from dwebsocket.operations import metrics, statistics
     from dwebsocket.operations import site_statistics as site_statistics
@@ -86,8 +86,7 @@ _HOMES = {
         *("HandshakeRefused", "InternalError", "InvalidMessage", "PingTimeout", "ReceiveTimeout"),
         *("SendTimeout", "ShuttingDown", "UnsupportedServer", "UsageError", "WebSocketError"),
     ),
-    "groups": ("Group", "group", "user"),
-    "groups.statistics": ("group_statistics",),
+    "groups": ("Group", "group", "group_statistics", "user"),
     "handler": ("WebSocketHandler",),
     "operations": ("metrics", "site_statistics", "statistics"),
     "telemetry.records": ("event_counts",),

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from visit import handshake
 
 import dwebsocket
-from dwebsocket import conf, require_websocket, statistics
+from dwebsocket import conf, groups, require_websocket, statistics
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, process
 from dwebsocket.operations import listing, prometheus, series, snapshot, survey
@@ -139,6 +139,7 @@ def test_what_is_no_sum_is_in_no_total() -> None:
 def test_the_former_names_are_parts_of_it() -> None:
     """Code that uses them goes on."""
     assert dwebsocket.group_statistics() == statistics()["groups"]
+    assert groups.group_statistics is dwebsocket.group_statistics
     assert dwebsocket.site_statistics().keys() == statistics("site").keys()
     counts = {name: sum(codes.values()) for name, codes in dwebsocket.event_counts().items()}
     assert statistics()["events"].keys() == {name for name, count in counts.items() if count}

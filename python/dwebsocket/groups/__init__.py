@@ -15,6 +15,7 @@ from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.history import Entry, History, Log, Recovery
 from dwebsocket.groups.recorded import HistoryBackend
+from dwebsocket.groups.statistics import group_statistics as group_statistics
 
 __all__ = [
     "Backend",

@@ -23,7 +23,7 @@ from dwebsocket import _core, conf
 from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.groups.statistics import group_statistics
+from dwebsocket.groups import group_statistics
 from dwebsocket.handshake import origin, site_question
 from dwebsocket.handshake.site_question import place_of, signer
 from dwebsocket.servers import find_client

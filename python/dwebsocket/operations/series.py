@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
-from dwebsocket.groups.statistics import group_statistics
+from dwebsocket.groups import group_statistics
 from dwebsocket.telemetry import tally
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core
-from dwebsocket.groups.statistics import group_statistics
+from dwebsocket.groups import group_statistics
 from dwebsocket.telemetry import durations, tally
 from dwebsocket.telemetry.records import event_counts
 
