@@ -5,7 +5,7 @@
 //! changes, and with it the epochs of some other groups that have no numbering: their clients learn
 //! needlessly that they may have missed something.
 //!
-//! The file also has what all processes have counted: the bytes by which the files of groups have
+//! The file also has the count of all processes: the bytes by which the files of groups have
 //! grown, and those that were freed.
 
 use std::{
@@ -118,7 +118,7 @@ impl Epochs {
         })
     }
 
-    /// What is counted now.
+    /// The present count.
     pub(super) fn usage(&self) -> io::Result<Usage> {
         let mut bytes = [0; 2 * NUMBER];
         match self.file.read_exact_at(&mut bytes, USAGE) {

@@ -504,7 +504,7 @@ mod tests {
             }
         });
         assert!(made.bytes() <= 1024 * 1024, "{}", made.bytes());
-        // What was counted is what there is, but for what was counted twice.
+        // The count is right once the files were measured.
         let (folder, epochs) = made.opened();
         made.quota.enforce_later(&folder, &epochs, "other");
         assert_eq!(epochs.usage().unwrap().bytes(), made.bytes());

@@ -2,11 +2,11 @@
 //!
 //! All processes count together, in a file ([`epochs`](super::epochs)), by how many blocks the files
 //! have grown. One that has a message for which there is no room measures all files, and makes room
-//! before it appends. What several processes append in the same moment has a little room of its own; if
-//! that was not enough, they remove what is too much before their appends end. Far from the limit a
-//! process counts only when it has added some more. What was counted before a
-//! process was killed may be wrong, and someone may have deleted files: each process measures them at
-//! least with a message after ten seconds. An append that needs no new block asks for nothing.
+//! before it appends. A little room is left for messages that several processes append in the same
+//! moment; if it was not enough, they remove the oldest messages before their appends end. Far from the
+//! limit a process counts only when it has added some more. The count may be wrong after a process was
+//! killed or files were deleted: each process measures them at least with a message after ten seconds.
+//! An append that needs no new block asks the system for nothing.
 
 use std::{
     collections::BTreeSet,
@@ -56,9 +56,9 @@ pub(super) struct Quota {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// What all processes had counted when this one last did.
+    /// The count of all processes when this one last asked for it.
     usage: Usage,
-    /// What this process has not counted yet.
+    /// The bytes that this process has not counted yet.
     uncounted: i64,
     /// Whether this process could not count.
     is_wrong: bool,
@@ -139,7 +139,7 @@ impl Quota {
         bytes.saturating_add(self.room_for(needs)) > self.most
     }
 
-    /// What is to be free before `needs` bytes are added.
+    /// The bytes that have to be free before `needs` bytes are added.
     fn room_for(&self, needs: u64) -> u64 {
         let others = needs.saturating_mul(OTHERS).min(self.most / SLICE);
         needs.saturating_add(others)
@@ -205,15 +205,17 @@ impl Quota {
         needs: Option<u64>,
         patience: Duration,
     ) {
-        let is_aging = {
+        let (uncounted, is_aging) = {
             let mut known = self.known.lock();
             // The files are measured with it.
-            known.uncounted = 0;
-            is_period_over(known.aged_at)
+            let uncounted = std::mem::take(&mut known.uncounted);
+            (uncounted, is_period_over(known.aged_at))
         };
         let begun = epochs.usage();
         let Ok(mut files) = files(folder) else {
             // No descriptor is left for now: the next message tries again.
+            let mut known = self.known.lock();
+            known.uncounted = known.uncounted.saturating_add(uncounted);
             return;
         };
         if is_aging {
