@@ -54,7 +54,7 @@ TESTS = (
 )
 
 
-# What is compiled for one run of the tests only.
+# Cargo compiles quickly: each mutant serves one run of the tests.
 QUICK = {"LTO": "off", "CODEGEN_UNITS": "16", "OPT_LEVEL": "1"}
 
 

@@ -1,4 +1,4 @@
-"""What threads want of the connection to PostgreSQL that listens, and what its loss means."""
+"""The queue of questions to the connection that listens to PostgreSQL, and a loss of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ask(link: Any, found: Future[Any]) -> None:
 
 
 def test_equal_ones_share_one_until_it_has_begun() -> None:
-    """What was asked before may be too old for those who come later."""
+    """An answer to an earlier question may be too old for a later one."""
     queries = Queries()
     first = queries.add("room", ask)
     assert queries.add("room", ask) is first
@@ -51,7 +51,7 @@ def test_one_that_has_not_begun_waits_as_long_as_it_takes() -> None:
 
 
 def test_a_younger_equal_one_takes_the_place_of_one_that_is_put_back() -> None:
-    """Those who wait for the older one get the error: there is one query for each key."""
+    """The older one gets the error, as there is one query for each key."""
     queries = Queries()
     older = queries.add("history", ask, is_lasting=True)
     queries.take()

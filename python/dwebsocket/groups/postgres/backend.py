@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Log, Position
-
-_log = logging.getLogger("dwebsocket")
 
 
 class Backend(HistoryBackend, Presence):

@@ -1,4 +1,4 @@
-"""What other threads want of the connection that listens: one queue, which its thread empties."""
+"""The questions of other threads to the connection that listens, in one queue."""
 
 from __future__ import annotations
 
