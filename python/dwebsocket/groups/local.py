@@ -196,10 +196,10 @@ class Backend(process.Backend):
 
     def _note_if_apart(self) -> None:
         """Counts a message that no other process gets, although others of the site run here."""
-        if self.is_of_copy or self.node.peers():
+        if self.node.peers():
             return
         now = clock.now()
-        if now >= self._look_at:
+        if now >= self._look_at and not self.is_of_copy:
             self._look_at = now + _LOOK_S
             # It reads what all processes of the user have open.
             if running_loop() is None:
@@ -238,8 +238,7 @@ class Backend(process.Backend):
         if self.settings.kept(name) is not None:
             return super()._publish(name, message, exclude, awaits=awaits)
         self._note_if_apart()
-        with self._reporting():
-            return self.node.publish(name, message, exclude)
+        return self._reported(self.node.publish, name, message, exclude)
 
     def _record(
         self,
@@ -256,8 +255,7 @@ class Backend(process.Backend):
         return self.node.history(most, self.settings.timeout)
 
     def _close(self, name: str, code: int, reason: str) -> _core.Wait | None:
-        with self._reporting():
-            return self.node.close(name, code, reason)
+        return self._reported(self.node.close, name, code, reason)
 
     def subscribe(self, name: str) -> None:
         """

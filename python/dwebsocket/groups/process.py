@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting import engine_calls
@@ -16,7 +15,7 @@ from dwebsocket.groups.history import Page
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backend import Arrival, Entered, Exclude, Member, Message
@@ -109,13 +108,12 @@ class Backend(backend.Backend):
         Waits for no other process if the caller ``awaits``.
 
         Raises:
-            TimeoutError: As :meth:`_reporting`.
+            TimeoutError: As :meth:`_reported`.
         """
         if (kept := self.settings.kept(name)) is None:
             return self.groups.publish(name, message, exclude)
         patience = 0.0 if awaits else self._patience()
-        with self._reporting():
-            return self._record(name, message, exclude, kept.limits, patience)
+        return self._reported(self._record, name, message, exclude, kept.limits, patience)
 
     def _record(
         self,
@@ -140,8 +138,8 @@ class Backend(backend.Backend):
         if self._history is None:
             with self._history_lock:
                 if self._history is None:
-                    with self._reporting():
-                        self._history = self._new_history(conf.get("MAX_HISTORY") // _sharing())
+                    most = conf.get("MAX_HISTORY") // _sharing()
+                    self._history = self._reported(self._new_history, most)
         return self._history
 
     @property
@@ -153,17 +151,16 @@ class Backend(backend.Backend):
     def _new_history(self, most: int) -> _core.History:
         return _core.History.in_memory(most)
 
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def _reported(self, call: Callable[..., T], *args: Any) -> T:
         """
-        Turns what the system refuses into an exception of groups.
+        Makes a call, and turns what the system refuses into an exception of groups.
 
         Raises:
             TimeoutError: Another process holds the history. Later it may not.
             GroupUnavailable: Any other reason.
         """
         try:
-            yield
+            return call(*args)
         except OSError as error:
             if isinstance(error, (GroupUnavailable, TimeoutError)):
                 raise
@@ -186,10 +183,9 @@ class Backend(backend.Backend):
         limits: tuple[int, float],
         patience: float | None,
     ) -> Page:
-        history = self.history
-        with self._reporting():
-            head, rows = history.read(self.groups, name, after, limits, patience)
-            return Page(head, rows, head)
+        read = self.history.read
+        head, rows = self._reported(read, self.groups, name, after, limits, patience)
+        return Page(head, rows, head)
 
     def catch_up(self, name: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.catch_up`."""
@@ -200,9 +196,7 @@ class Backend(backend.Backend):
         await self._ainsist(lambda: self._catch_up(name, 0.0))
 
     def _catch_up(self, name: str, patience: float | None) -> None:
-        history = self.history
-        with self._reporting():
-            history.catch_up(self.groups, name, patience)
+        self._reported(self.history.catch_up, self.groups, name, patience)
 
     # -- presence ----------------------------------------------------------------------------------
 

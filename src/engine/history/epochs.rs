@@ -5,8 +5,8 @@
 //! changes, and with it the epochs of some other groups that have no numbering: their clients learn
 //! needlessly that they may have missed something.
 //!
-//! The file also has the count of all processes: the bytes by which the files of groups have
-//! grown, and those that were freed.
+//! The file also has the count of all processes: the bytes that they have reserved for the files of
+//! groups, and those that were freed.
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ use crate::engine::resources::folder::Folder;
 /// The name of the file.
 pub(super) const NAME: &str = "epochs";
 /// Another one for each form of the file.
-const MAGIC: u64 = u64::from_be_bytes(*b"dwsepoc1");
+const MAGIC: u64 = u64::from_be_bytes(*b"dwsepoc2");
 /// Numbers of the file: the form, the boot, what is random for all groups, and for parts of them.
 const HEAD: usize = 3;
 const PARTS: usize = 256;
@@ -41,18 +41,21 @@ const USAGE: u64 = ((HEAD + PARTS) * NUMBER) as u64;
 /// The bytes of all files, as counted.
 ///
 /// Two sums, so that a process which has measured the files can take what it found for true, and
-/// still add what the files have grown by meanwhile: it may count that twice, but misses nothing.
+/// still add what was reserved meanwhile: it may count that twice, but misses nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    grown: u64,
+    reserved: u64,
     freed: u64,
+    /// How often the files were measured. What was reserved before the last time is void: a file
+    /// that has grown by it counts with its own bytes.
+    pub(super) measures: u64,
 }
 
 impl Usage {
-    /// The bytes that the files take.
+    /// The bytes that the files take, and those that are reserved for them.
     pub(super) fn bytes(self) -> u64 {
         // Less than nothing is a mistake of the counting.
-        let bytes = self.grown.wrapping_sub(self.freed);
+        let bytes = self.reserved.wrapping_sub(self.freed);
         i64::try_from(bytes).map_or(0, i64::unsigned_abs)
     }
 }
@@ -106,34 +109,43 @@ impl Epochs {
         (self.file).write_all_at(&new_epoch().to_le_bytes(), at as u64)
     }
 
-    /// Counts that files take so many bytes more, or less.
-    pub(super) fn count(&self, change: i64) -> io::Result<Usage> {
-        self.change(|usage| {
-            let sum = if change > 0 {
-                &mut usage.grown
-            } else {
-                &mut usage.freed
-            };
-            *sum = sum.wrapping_add(change.unsigned_abs());
-        })
+    /// Reserves the bytes that `choose` gives for the present count.
+    pub(super) fn reserve(&self, choose: impl FnOnce(Usage) -> u64) -> io::Result<(u64, Usage)> {
+        let mut bytes = 0;
+        let usage = self.change(|usage| {
+            bytes = choose(*usage);
+            usage.reserved = usage.reserved.wrapping_add(bytes);
+        })?;
+        Ok((bytes, usage))
+    }
+
+    /// Counts that files take so many bytes less.
+    pub(super) fn free(&self, bytes: u64) -> io::Result<Usage> {
+        self.change(|usage| usage.freed = usage.freed.wrapping_add(bytes))
     }
 
     /// The present count.
     pub(super) fn usage(&self) -> io::Result<Usage> {
-        let mut bytes = [0; 2 * NUMBER];
+        let mut bytes = [0; 3 * NUMBER];
         match self.file.read_exact_at(&mut bytes, USAGE) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Usage::default()),
             other => other?,
         }
         Ok(Usage {
-            grown: number(&bytes, 0),
+            reserved: number(&bytes, 0),
             freed: number(&bytes, 1),
+            measures: number(&bytes, 2),
         })
     }
 
+    /// To be called before the files are measured.
+    pub(super) fn begin_measure(&self) -> io::Result<Usage> {
+        self.change(|usage| usage.measures = usage.measures.wrapping_add(1))
+    }
+
     /// The files were measured since `begun`, and take `bytes`.
-    pub(super) fn correct(&self, begun: Usage, bytes: u64) -> io::Result<Usage> {
-        self.change(|usage| usage.freed = begun.grown.wrapping_sub(bytes))
+    pub(super) fn end_measure(&self, begun: Usage, bytes: u64) -> io::Result<Usage> {
+        self.change(|usage| usage.freed = begun.reserved.wrapping_sub(bytes))
     }
 
     fn change(&self, change: impl FnOnce(&mut Usage)) -> io::Result<Usage> {
@@ -142,7 +154,7 @@ impl Epochs {
         let _lock = Lock::new(&self.file, Instant::now() + COUNTING).ok();
         let mut usage = self.usage()?;
         change(&mut usage);
-        let numbers = [usage.grown, usage.freed].map(u64::to_le_bytes);
+        let numbers = [usage.reserved, usage.freed, usage.measures].map(u64::to_le_bytes);
         self.file.write_all_at(&numbers.concat(), USAGE)?;
         Ok(usage)
     }

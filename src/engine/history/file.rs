@@ -16,7 +16,7 @@ use super::{
     epochs::Epochs,
     log::{Content, Found, Locked, boot, held_for_too_long, is_about_content, read_beside},
     page::{Limits, Page, Position},
-    quota::{self, NAME_LENGTH, Quota},
+    quota::{NAME_LENGTH, Quota},
 };
 use crate::engine::resources::folder::{Folder, Place};
 
@@ -157,9 +157,11 @@ impl FileHistory {
     ) -> io::Result<Option<Position>> {
         let mut needs = 0;
         let mut append = || {
-            let appended = self.with(name, true, patience, |locked, _| {
-                needs = quota::growth(locked.end(), locked.end_with(envelope));
-                if is_bounded && needs > 0 && self.quota.lacks(&self.opened().1, needs) {
+            let appended = self.with(name, true, patience, |locked, _, epochs| {
+                needs = locked.growth_with(envelope);
+                if needs > 0 && self.quota.reserve(epochs, needs) {
+                    locked.reserved += needs;
+                } else if needs > 0 && is_bounded {
                     return Ok(None);
                 }
                 locked.append(envelope, limits).map(Some)
@@ -206,7 +208,7 @@ impl FileHistory {
             }
         }
         let patience = patience.unwrap_or(self.timeout);
-        let page = self.with(&name, false, patience, |locked, found| {
+        let page = self.with(&name, false, patience, |locked, found, _| {
             locked.read(found, after, limits)
         })?;
         if let Some(page) = page {
@@ -236,7 +238,7 @@ impl FileHistory {
         name: &str,
         creates: bool,
         patience: Duration,
-        mut act: impl FnMut(&mut Locked<'_>, &mut Found) -> io::Result<T>,
+        mut act: impl FnMut(&mut Locked<'_>, &mut Found, &Epochs) -> io::Result<T>,
     ) -> io::Result<Option<T>> {
         let deadline = Instant::now() + patience;
         loop {
@@ -255,22 +257,18 @@ impl FileHistory {
                 self.forget(name, &shared);
                 continue;
             }
-            let before = match locked.content() {
-                Content::Nothing if !creates => return Ok(None),
-                Content::Nothing | Content::OfOtherBoot | Content::Broken => 0,
-                Content::Sound(_) => locked.end(),
-            };
             let mut result = match locked.content() {
-                Content::Sound(_) => act(&mut locked, &mut found),
+                Content::Sound(_) => act(&mut locked, &mut found, &epochs),
                 Content::Broken => Err(ErrorKind::InvalidData.into()),
                 Content::OfOtherBoot => {
                     epochs.forget(name).map_err(named)?;
                     self.begin(name, &mut locked)?;
-                    act(&mut locked, &mut found)
+                    act(&mut locked, &mut found, &epochs)
                 }
+                Content::Nothing if !creates => return Ok(None),
                 Content::Nothing => {
                     self.begin(name, &mut locked)?;
-                    act(&mut locked, &mut found)
+                    act(&mut locked, &mut found, &epochs)
                 }
             };
             if result.as_ref().is_err_and(is_about_content) {
@@ -278,9 +276,9 @@ impl FileHistory {
                 self.watcher.on_damage(path.display().to_string());
                 epochs.forget(name).map_err(named)?;
                 self.begin(name, &mut locked)?;
-                result = act(&mut locked, &mut found);
+                result = act(&mut locked, &mut found, &epochs);
             }
-            self.quota.note(&epochs, before, locked.end());
+            self.quota.note(&epochs, &locked);
             return result.map(Some).map_err(named);
         }
     }
@@ -751,8 +749,11 @@ mod tests {
         }
         // The first one was sent while the clock was far ahead.
         let file = File::options().write(true).open(history.path_of("room"));
+        let file = file.unwrap();
         let ahead = u64::MAX.to_le_bytes();
-        file.unwrap().write_all_at(&ahead, HEAD_BYTES + 12).unwrap();
+        for at in [HEAD_BYTES - 8, HEAD_BYTES + 12] {
+            file.write_all_at(&ahead, at).unwrap();
+        }
         std::thread::sleep(Duration::from_millis(120));
         history.append("room", b"", brief, None).unwrap();
         let page = history.read("room", Some(before), brief, None).unwrap();
@@ -764,9 +765,9 @@ mod tests {
     fn a_damaged_file_is_begun_anew_and_that_is_told() {
         let limits = Limits { size: 2, ..LIMITS };
         let damages: [(&[u8], u64); 4] = [
-            // A record's length, and its offset; the head's number of its form, and its end.
-            (&[255; 4], HEAD_BYTES),
-            (&[255; 8], HEAD_BYTES + 4),
+            // The second record's length, and its offset; the head's number of its form, and its end.
+            (&[255; 4], HEAD_BYTES + 50),
+            (&[255; 8], HEAD_BYTES + 54),
             (&[0; 8], 0),
             (&[255; 8], 8 * 5),
         ];

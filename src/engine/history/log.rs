@@ -28,13 +28,15 @@ use super::page::{Kept, Limits, Page, Position, age_ms, offset_after, oldest_ms}
 use crate::engine::{base::clock::wall_ms, resources::folder::Folder};
 
 /// Another one for each form of the file: one of another form is begun anew.
-const MAGIC: u64 = u64::from_be_bytes(*b"dwshist2");
-/// Bytes of the head: ten numbers.
-const HEAD: usize = 80;
+const MAGIC: u64 = u64::from_be_bytes(*b"dwshist3");
+/// Bytes of the head: twelve numbers.
+const HEAD: usize = 96;
 pub(super) const HEAD_BYTES: u64 = HEAD as u64;
 /// Bytes of a record before its envelope: length, offset and time.
 const RECORD: usize = 20;
 const RECORD_BYTES: u64 = RECORD as u64;
+/// Bytes of a block of the disk, which a file takes whole.
+pub(super) const BLOCK: u64 = 4096;
 /// Dead records that take less than this stay.
 const COMPACT_BYTES: u64 = 64 * 1024;
 /// The pauses of a process that waits for a lock.
@@ -87,8 +89,10 @@ pub(super) struct Head {
     last: u64,
     /// Records.
     count: u64,
-    /// Where the first one begins.
+    /// Where the first one begins, its size, and when it was sent.
     start: u64,
+    first_size: u64,
+    first_sent_at: u64,
     /// Where the last one ends.
     end: u64,
     /// How often records were moved within the file.
@@ -108,6 +112,8 @@ impl Head {
             last: 0,
             count: 0,
             start: HEAD_BYTES,
+            first_size: 0,
+            first_sent_at: 0,
             end: HEAD_BYTES,
             moves: 0,
             is_removed: false,
@@ -147,11 +153,14 @@ impl Head {
             is_removed: number(7) != 0,
             boot: number(8),
             age: number(9),
+            first_size: number(10),
+            first_sent_at: number(11),
         };
         let is_sound = number(0) == MAGIC
             && head.start >= HEAD_BYTES
             && head.start <= head.end
             && head.count <= head.last
+            && head.first_size <= head.end - head.start
             && head.end <= length;
         Ok(match (is_sound, head.boot == boot) {
             (true, true) => Content::Sound(head),
@@ -172,6 +181,8 @@ impl Head {
             u64::from(self.is_removed),
             self.boot,
             self.age,
+            self.first_size,
+            self.first_sent_at,
         ];
         let mut bytes = Vec::with_capacity(HEAD);
         for number in numbers {
@@ -248,6 +259,8 @@ pub(super) struct Locked<'a> {
     metadata: Metadata,
     content: Content,
     head: Head,
+    /// The bytes of the limit that are reserved for what is appended.
+    pub(super) reserved: u64,
 }
 
 impl<'a> Locked<'a> {
@@ -269,6 +282,7 @@ impl<'a> Locked<'a> {
                 Content::Sound(head) => head,
                 _ => Head::new(boot, 0),
             },
+            reserved: 0,
         })
     }
 
@@ -314,13 +328,16 @@ impl<'a> Locked<'a> {
         };
         let mut head = self.head;
         self.file.write_all_at(&record.write(envelope), head.end)?;
+        if head.count == 0 {
+            (head.first_size, head.first_sent_at) = (record.size(), record.sent_at);
+        }
         head.end += record.size();
         head.last += 1;
         head.count += 1;
         head.age = age_ms(limits);
         let oldest = oldest_ms(now, limits);
-        self.drop_while(&mut head, |head, first| {
-            head.count > limits.size as u64 || first.sent_at < oldest
+        self.drop_while(&mut head, |head| {
+            head.count > limits.size as u64 || head.first_sent_at < oldest
         })?;
         self.put(head)?;
         // The message is kept, whatever becomes of this.
@@ -328,9 +345,18 @@ impl<'a> Locked<'a> {
         Ok(self.head.position())
     }
 
-    /// Where the file will end when `envelope` is appended.
-    pub(super) fn end_with(&self, envelope: &[u8]) -> u64 {
-        self.end() + RECORD_BYTES + envelope.len() as u64
+    /// Where the last record ended when the file was locked; 0 if it is begun anew.
+    pub(super) fn end_before(&self) -> u64 {
+        match self.content {
+            Content::Sound(head) => head.end,
+            Content::Nothing | Content::OfOtherBoot | Content::Broken => 0,
+        }
+    }
+
+    /// The bytes of blocks that the file lacks for `envelope`.
+    pub(super) fn growth_with(&self, envelope: &[u8]) -> u64 {
+        let end = self.end() + RECORD_BYTES + envelope.len() as u64;
+        in_blocks(end).saturating_sub(in_blocks(self.end_before()))
     }
 
     /// Makes the file as short as `length`, if that is possible: drops the oldest records, but not
@@ -338,14 +364,14 @@ impl<'a> Locked<'a> {
     pub(super) fn shrink(&mut self, length: u64) -> io::Result<u64> {
         let mut head = self.head;
         let oldest = wall_ms().saturating_sub(head.age);
-        self.drop_while(&mut head, |_, first| first.sent_at < oldest)?;
+        self.drop_while(&mut head, |head| head.first_sent_at < oldest)?;
         let fresh = head.count;
         // Those that stay must not overlap with their new place.
         let room = (length.saturating_sub(HEAD_BYTES)).min((head.end - HEAD_BYTES) / 2);
         if room == 0 {
-            (head.start, head.count) = (head.end, 0);
+            (head.start, head.count, head.first_size) = (head.end, 0, 0);
         } else {
-            self.drop_while(&mut head, |head, _| head.end - head.start > room)?;
+            self.drop_while(&mut head, |head| head.end - head.start > room)?;
         }
         let dropped = fresh - head.count;
         self.put(head)?;
@@ -368,23 +394,20 @@ impl<'a> Locked<'a> {
     }
 
     /// Moves the beginning of `head` after the first records for which `is_dropped` holds.
-    fn drop_while(
-        &self,
-        head: &mut Head,
-        is_dropped: impl Fn(&Head, &RecordHead) -> bool,
-    ) -> io::Result<()> {
-        while head.count > 0 {
-            let first = RecordHead::read(self.file, head.start)?;
-            let is_sound =
-                first.offset == head.last - head.count + 1 && first.size() <= head.end - head.start;
-            if !is_sound {
-                return Err(is_broken());
-            }
-            if !is_dropped(head, &first) {
-                break;
-            }
-            head.start += first.size();
+    fn drop_while(&self, head: &mut Head, is_dropped: impl Fn(&Head) -> bool) -> io::Result<()> {
+        while head.count > 0 && is_dropped(head) {
+            head.start += head.first_size;
             head.count -= 1;
+            head.first_size = 0;
+            if head.count > 0 {
+                let first = RecordHead::read(self.file, head.start)?;
+                let is_sound = first.offset == head.last - head.count + 1
+                    && first.size() <= head.end - head.start;
+                if !is_sound {
+                    return Err(is_broken());
+                }
+                (head.first_size, head.first_sent_at) = (first.size(), first.sent_at);
+            }
         }
         Ok(())
     }
@@ -560,6 +583,11 @@ fn lock(file: &File, deadline: Instant) -> io::Result<()> {
         thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Bytes of the blocks of a file.
+pub(super) fn in_blocks(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK)
 }
 
 fn is_broken() -> io::Error {

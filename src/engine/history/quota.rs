@@ -1,12 +1,12 @@
 //! The bytes that the files of all groups may take.
 //!
-//! All processes count together, in a file ([`epochs`](super::epochs)), by how many blocks the files
-//! have grown. One that has a message for which there is no room measures all files, and makes room
-//! before it appends. A little room is left for messages that several processes append in the same
-//! moment; if it was not enough, they remove the oldest messages before their appends end. Far from the
-//! limit a process counts only when it has added some more. The count may be wrong after a process was
-//! killed or files were deleted: each process measures them at least with a message after ten seconds.
-//! An append that needs no new block asks the system for nothing.
+//! All processes count together, in a file ([`epochs`](super::epochs)). One reserves the blocks by which
+//! a file is going to grow before it appends, and some more, so that most appends find theirs reserved.
+//! If there is no room, it measures all files and removes the oldest messages first. If others were
+//! quicker to use that room, it appends all the same, and removes more before the append ends.
+//!
+//! The count may be too high after a process was killed: each process measures the files at least with
+//! a message after ten seconds. An append that needs no new block asks the system for nothing.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use rustix::fs::FileType;
 
 use super::{
     epochs::{self, Epochs, Usage},
-    log::{Content, HEAD_BYTES, Locked},
+    log::{BLOCK, Content, HEAD_BYTES, Locked, in_blocks},
     page::NUMBERING,
 };
 use crate::engine::resources::folder::{Folder, Item};
@@ -32,14 +32,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 const SLICE: u64 = 16;
 /// How long a file that another process holds is waited for.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// So many other processes may append a message of the same size in the same moment.
-const OTHERS: u64 = 4;
-/// The part of the limit that a process may add before it counts that, while an eighth is free: many
-/// processes together have room for it there.
-const UNCOUNTED: u64 = 1024;
-const FREE: u64 = 8;
-/// Bytes of a block of the disk, which a file takes whole.
-const BLOCK: u64 = 4096;
+/// The part of the limit that a process reserves at once.
+const RESERVED: u64 = 1024;
 /// Characters of a file's name.
 pub(super) const NAME_LENGTH: usize = 32;
 
@@ -58,12 +52,29 @@ pub(super) struct Quota {
 struct Known {
     /// The count of all processes when this one last asked for it.
     usage: Usage,
-    /// The bytes that this process has not counted yet.
-    uncounted: i64,
+    /// The bytes that are reserved for this process and not used, as long as `usage.measures` is that
+    /// of the file.
+    reserve: u64,
     /// Whether this process could not count.
     is_wrong: bool,
     /// When groups that are not used any more were looked for.
     aged_at: Option<Instant>,
+}
+
+impl Known {
+    /// Notes what the count is now.
+    fn learn(&mut self, usage: Usage) {
+        if self.usage.measures != usage.measures {
+            self.reserve = 0;
+        }
+        self.usage = usage;
+    }
+
+    fn take(&mut self, bytes: u64) -> bool {
+        let left = self.reserve.checked_sub(bytes);
+        self.reserve = left.unwrap_or(self.reserve);
+        left.is_some()
+    }
 }
 
 /// A file of the folder.
@@ -94,55 +105,55 @@ impl Quota {
         }
     }
 
-    /// Notes that a file which ended at `before` now ends at `after`.
-    pub(super) fn note(&self, epochs: &Epochs, before: u64, after: u64) {
-        let (before, after) = (in_blocks(before), in_blocks(after));
-        if before == after {
-            return;
-        }
-        let change = i64::try_from(after.abs_diff(before)).unwrap_or(i64::MAX);
-        let change = if after > before { change } else { -change };
-        let uncounted = {
-            let mut known = self.known.lock();
-            known.uncounted = known.uncounted.saturating_add(change);
-            let is_far = known.usage.bytes() < self.most - self.most / FREE;
-            if is_far && known.uncounted.unsigned_abs() <= self.most / UNCOUNTED {
-                return;
-            }
-            std::mem::take(&mut known.uncounted)
+    /// Reserves so many bytes, by which a file is going to grow; false if there is no room for them.
+    pub(super) fn reserve(&self, epochs: &Epochs, bytes: u64) -> bool {
+        let Ok(usage) = epochs.usage() else {
+            // What is counted afterwards says so.
+            return true;
         };
-        self.know(epochs.count(uncounted));
+        {
+            let mut known = self.known.lock();
+            known.learn(usage);
+            if known.take(bytes) {
+                return true;
+            }
+        }
+        let more = self.most / RESERVED / BLOCK * BLOCK;
+        let reserved = epochs.reserve(|usage| {
+            let free = self.most.saturating_sub(usage.bytes());
+            let wanted = [bytes.saturating_add(more), bytes];
+            wanted
+                .into_iter()
+                .find(|wanted| *wanted <= free)
+                .unwrap_or(0)
+        });
+        let mut known = self.known.lock();
+        known.is_wrong = reserved.is_err();
+        if let Ok((found, usage)) = reserved {
+            known.learn(usage);
+            known.reserve = known.reserve.saturating_add(found);
+        }
+        known.is_wrong || known.take(bytes)
+    }
+
+    /// Notes what became of a file.
+    pub(super) fn note(&self, epochs: &Epochs, file: &Locked<'_>) {
+        let before = in_blocks(file.end_before()).saturating_add(file.reserved);
+        let after = in_blocks(file.end());
+        if after > before {
+            let counted = epochs.reserve(|_| after - before);
+            self.know(counted.map(|(_, usage)| usage));
+        } else if after < before {
+            self.know(epochs.free(before - after));
+        }
     }
 
     fn know(&self, counted: io::Result<Usage>) {
         let mut known = self.known.lock();
         known.is_wrong = counted.is_err();
         if let Ok(usage) = counted {
-            known.usage = usage;
+            known.learn(usage);
         }
-    }
-
-    /// Whether there is no room for `needs` bytes more.
-    pub(super) fn lacks(&self, epochs: &Epochs, needs: u64) -> bool {
-        let Ok(usage) = epochs.usage() else {
-            // The next count says so.
-            return false;
-        };
-        let mut known = self.known.lock();
-        known.usage = usage;
-        let bytes = usage.bytes().saturating_add_signed(known.uncounted);
-        self.exceeds(bytes, needs)
-    }
-
-    /// Whether files that take `bytes` leave no room for `needs` bytes more.
-    fn exceeds(&self, bytes: u64, needs: u64) -> bool {
-        bytes.saturating_add(self.room_for(needs)) > self.most
-    }
-
-    /// The bytes that have to be free before `needs` bytes are added.
-    fn room_for(&self, needs: u64) -> u64 {
-        let others = needs.saturating_mul(OTHERS).min(self.most / SLICE);
-        needs.saturating_add(others)
     }
 
     /// Whether the files have to be looked at.
@@ -164,7 +175,7 @@ impl Quota {
     ) {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
             // Another thread may have done it.
-            if self.is_due() || (needs > 0 && self.lacks(epochs, needs)) {
+            if self.is_due() || self.lacks(epochs, needs) {
                 self.look(folder, epochs, newest, Some(needs), patience);
             }
         }
@@ -181,6 +192,12 @@ impl Quota {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
             self.look(folder, epochs, newest, None, patience);
         }
+    }
+
+    /// Whether there is no room for `needs` bytes more.
+    fn lacks(&self, epochs: &Epochs, needs: u64) -> bool {
+        let usage = epochs.usage().unwrap_or_default();
+        needs > 0 && usage.bytes().saturating_add(needs) > self.most
     }
 
     /// The bytes that the files take now.
@@ -205,17 +222,10 @@ impl Quota {
         needs: Option<u64>,
         patience: Duration,
     ) {
-        let (uncounted, is_aging) = {
-            let mut known = self.known.lock();
-            // The files are measured with it.
-            let uncounted = std::mem::take(&mut known.uncounted);
-            (uncounted, is_period_over(known.aged_at))
-        };
-        let begun = epochs.usage();
+        let is_aging = is_period_over(self.known.lock().aged_at);
+        let begun = epochs.begin_measure();
         let Ok(mut files) = files(folder) else {
             // No descriptor is left for now: the next message tries again.
-            let mut known = self.known.lock();
-            known.uncounted = known.uncounted.saturating_add(uncounted);
             return;
         };
         if is_aging {
@@ -227,8 +237,8 @@ impl Quota {
         let total = files.iter().fold(others, |sum, file| sum + file.taken);
         let goal = match needs {
             None => self.most.min(total / 2),
-            Some(needs) if self.exceeds(total, needs) => {
-                (self.most - self.most / SLICE).saturating_sub(self.room_for(needs))
+            Some(needs) if total.saturating_add(needs) > self.most => {
+                (self.most - self.most / SLICE).saturating_sub(needs)
             }
             Some(_) => self.most,
         };
@@ -268,7 +278,7 @@ impl Quota {
                 }
             }
         }
-        self.know(begun.and_then(|begun| epochs.correct(begun, left)));
+        self.know(begun.and_then(|begun| epochs.end_measure(begun, left)));
     }
 
     /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
@@ -342,15 +352,6 @@ fn files(folder: &Folder) -> io::Result<Vec<Stored>> {
             })
         });
     Ok(stored.collect())
-}
-
-/// The bytes of blocks that a file needs to end at `after`, not at `before`.
-pub(super) fn growth(before: u64, after: u64) -> u64 {
-    in_blocks(after).saturating_sub(in_blocks(before))
-}
-
-fn in_blocks(length: u64) -> u64 {
-    length.next_multiple_of(BLOCK)
 }
 
 fn age_of(modified: SystemTime) -> Duration {
