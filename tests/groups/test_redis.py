@@ -9,6 +9,7 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,6 +231,22 @@ def test_a_connection_that_the_server_closes(server: Redis, log: pytest.LogCaptu
         until_it_works(lambda: send(made, "room", kind))  # noqa: B023
         assert member.receive() == kind
     eventually(lambda: len(logged(log)) == 4, what="each was lost and regained")
+
+
+def test_a_message_under_way_when_the_connection_of_subscriptions_is_lost(server: Redis) -> None:
+    """Gets its reply: it came over the other connection, which lives."""
+    made = backend(server.url)
+    Member(made, "room")
+    until_it_works(lambda: send(made, "room", "first"))
+    eventually(lambda: server.channels() == {"room"}, what="both are connected")
+    server.ask("CLIENT", "PAUSE", 10_000, "WRITE")
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(send, made, "room", "second")
+        eventually(lambda: "blocked_clients:1" in server.ask("INFO", "clients"), what="it waits")
+        assert server.ask("CLIENT", "KILL", "TYPE", "pubsub") == "1"
+        server.ask("CLIENT", "UNPAUSE")
+        sending.result(60)
+    until_it_works(lambda: send(made, "room", "third"))
 
 
 def test_a_frozen_server(server: Redis) -> None:

@@ -5,6 +5,7 @@ use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
     mem,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -84,22 +85,35 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         Err("it has no history".into())
     });
     shard.on_connected(place);
-    select! {
-        reason = publish(shard, place, wakeups, publisher.clone(), &scripts) => reason,
+    let is_last = Notify::new();
+    let mut publishing = pin!(publish(
+        shard,
+        place,
+        wakeups,
+        publisher.clone(),
+        &scripts,
+        &is_last
+    ));
+    let reason = select! {
+        reason = &mut publishing => return reason,
         reason = subscribe(shard, place, wakeups, subscriber.clone(), &unsubscribing) => reason,
-        reason = check(publisher.clone(), || false, |_| {}) => reason,
+        () = subscriber.end() => CLOSED.into(),
+        reason = check(publisher.clone(), || false, |_| {}) => return reason,
         reason = check(
             subscriber.clone(),
             || incoming.gate.was_shut(),
             |note| shard.note_lag(place, note),
-        ) => reason,
-        reason = check_master(shard, place) => reason,
-        () = ask_again(shard) => CLOSED.into(),
-        () = load_again(loader, limit, &scripts), if shard.keeps_history => CLOSED.into(),
-        () = publisher.end() => CLOSED.into(),
-        () = subscriber.end() => CLOSED.into(),
-        () = misled.notified() => "it has given a part of the cluster away".into(),
-    }
+        ) => return reason,
+        reason = check_master(shard, place) => return reason,
+        () = ask_again(shard) => return CLOSED.into(),
+        () = load_again(loader, limit, &scripts), if shard.keeps_history => return CLOSED.into(),
+        () = publisher.end() => return CLOSED.into(),
+        () = misled.notified() => return "it has given a part of the cluster away".into(),
+    };
+    // The connection that publishes may live: what is under way there gets its reply.
+    is_last.notify_one();
+    publishing.await;
+    reason
 }
 
 /// The pause before the next attempt: none at first, then longer ones, each partly by chance.
@@ -167,16 +181,19 @@ fn on_push(incoming: &Incoming, misled: &Arc<Notify>, unsubscribing: &Arc<Atomic
 /// The scripts of the history on a connection, or the reason why there are none now.
 type Loaded = Mutex<Result<Arc<Scripts>, Reason>>;
 
-/// Publishes what waits, many messages in one piece.
+/// Publishes what waits, many messages in one piece, until the connection fails. After `is_last` it
+/// only waits for what is under way.
 async fn publish(
     shard: &Shard,
     place: usize,
     wakeups: &Wakeups,
     connection: Connection,
     scripts: &Loaded,
+    is_last: &Notify,
 ) -> Reason {
     let mut in_flight = FuturesOrdered::new();
-    loop {
+    let mut is_ending = false;
+    while !(is_ending && in_flight.is_empty()) {
         select! {
             biased;
             // Polls the newest piece for the first time, too: in this order they are queued.
@@ -185,7 +202,8 @@ async fn publish(
                     return reason;
                 }
             }
-            () = wakeups.publish.notified(), if in_flight.len() < IN_FLIGHT => {
+            () = is_last.notified(), if !is_ending => is_ending = true,
+            () = wakeups.publish.notified(), if !is_ending && in_flight.len() < IN_FLIGHT => {
                 let batch = shard.take_publishes(place, BATCH, BATCH_BYTES);
                 if !batch.is_empty() {
                     in_flight.push_back(send(shard, place, connection.clone(), batch, scripts));
@@ -193,6 +211,7 @@ async fn publish(
             }
         }
     }
+    CLOSED.into()
 }
 
 /// Sends a batch, and gives each message its outcome.
