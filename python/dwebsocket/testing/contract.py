@@ -482,7 +482,9 @@ class BackendContract(WebSocketTestMixin, _Case):
         self.eventually(lambda: len(room.members()) == 2, "two users")
         process.kill()
         self.eventually(lambda: len(room.members()) == 1, "one is gone")
-        self.assertEqual(len(self.process()("members", room.name)), 1)
+        newcomer = self.process()
+        self.eventually(lambda: newcomer("members", room.name), "the next one knows the other")
+        self.assertEqual(len(newcomer("members", room.name)), 1)
         own.close()
 
     # -- in several ------------------------------------------------------------------------------
