@@ -154,7 +154,7 @@ class Connection:
 
         `sender` is the connection whose view sends it, if any: while more messages wait for that
         view, a small message may be kept for the next write. Never sleeps. False means only that
-        the message was not taken.
+        the message was not taken; so is never a text that begins as those of groups do.
         """
 
     def send(

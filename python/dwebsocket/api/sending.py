@@ -95,7 +95,6 @@ class Sending(Base):
                 gets False then, and the client is closed with 1013.
             TypeError: Any other type of message.
         """
-        message = self._apart(message)
         if self._post(message):
             return True
         if message is None and self._end() is not None:
@@ -150,7 +149,6 @@ class Sending(Base):
         Raises:
             ConnectionClosed, SendTimeout, TypeError: As :meth:`send`.
         """
-        message = self._apart(message)
         if not self._is_sending_long() and self._post(message):
             return True
         if message is None and self._end() is not None:
@@ -238,20 +236,15 @@ class Sending(Base):
 
     # -- what the calls above share -------------------------------------------------------------
 
-    def _apart(self, message: Any) -> Any:
-        if isinstance(message, str):
-            return apart(message)
-        # Which may be text.
-        is_binary = message is None or not self._text_as_bytes
-        return message if is_binary else apart(as_bytes(message))
-
     def _as_sent(self, message: Any) -> Frame:
         if isinstance(message, str):
-            return message, None
-        return as_bytes(message), None if self._text_as_bytes else True
+            return apart(message), None
+        # Which may be text.
+        is_binary = not self._text_as_bytes
+        return (as_bytes(message), True) if is_binary else (apart(as_bytes(message)), None)
 
     def _post(self, message: Any) -> bool:
-        """Sends a message if that needs no waiting and no further checks."""
+        """Sends a message if that needs no waiting and no change, and no further checks."""
         if self._held is not None:
             self._held.give_back_idle()
         sender = current_websocket()
@@ -356,7 +349,6 @@ class Sending(Base):
 
         Returns False then: no more is to be sent before :meth:`_await_rest`.
         """
-        message = self._apart(message)
         if self._post(message):
             return True
         message, binary = self._as_sent(message)
