@@ -19,7 +19,8 @@ anna = _unit.anna
 
 from memory_backend import Switchboard  # noqa: E402
 
-from dwebsocket.groups import backends, process  # noqa: E402
+from dwebsocket.groups import backends  # noqa: E402
+from dwebsocket.groups.backends import process  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

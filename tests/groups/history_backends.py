@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 
 from dwebsocket.groups import backends
-from dwebsocket.groups.postgres import Backend as PostgresBackend
+from dwebsocket.groups.backends.postgres import Backend as PostgresBackend
 from dwebsocket.testing.clock import Clock
 from support import postgres
 from support.redis import Redis, settings

@@ -400,7 +400,7 @@ class Node(HistoryCommands, logging.Handler):
 
     def probe_never(self) -> None:
         """Give the listener nothing to do but what it is asked for."""
-        from dwebsocket.groups.postgres import listener
+        from dwebsocket.groups.backends.postgres import listener
 
         listener.PROBE_S = 3600.0
 

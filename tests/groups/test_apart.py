@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket.groups import local
+from dwebsocket.groups.backends import local
 from support.selection import later
 
 if TYPE_CHECKING:

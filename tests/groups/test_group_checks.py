@@ -12,7 +12,8 @@ from django.test import modify_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket.conf import checks as all_settings
-from dwebsocket.groups import backends, checks, local
+from dwebsocket.groups import backends, checks
+from dwebsocket.groups.backends import local
 from dwebsocket.testing.groups import groups_of_a_test
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import pytest
 from django.urls import path
 
 from dwebsocket import GroupUnavailable, accept_websocket
-from dwebsocket.groups import backends, redis
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import redis
 from dwebsocket.testing import WebSocketClient
 from support.redis import Redis, settings
 from support.relay import Relay

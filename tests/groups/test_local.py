@@ -19,7 +19,8 @@ from node_process import Node
 
 from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, local
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local
 from support.server import descriptors, thread_count
 from support.waiting import eventually, pause
 

@@ -16,7 +16,7 @@ import pytest
 from dwebsocket import _core
 from dwebsocket.conf import group_settings
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import local
+from dwebsocket.groups.backends import local
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 
 from dwebsocket import GroupUnavailable
 from dwebsocket.groups import backends
-from dwebsocket.groups import node as nodes
-from dwebsocket.groups.node import Doubtful, Gone, Node
+from dwebsocket.groups.backends import node as nodes
+from dwebsocket.groups.backends.node import Doubtful, Gone, Node
 from dwebsocket.telemetry import clock
 from dwebsocket.testing import websockets_of_a_test
 from support.waiting import eventually

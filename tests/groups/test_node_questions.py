@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from memory_backend import MemoryBackend, Switchboard
 
 from dwebsocket.conf.group_settings import BackendSettings
-from dwebsocket.groups import backend as backend_module
-from dwebsocket.groups import node as nodes
+from dwebsocket.groups.backends import contract
+from dwebsocket.groups.backends import node as nodes
 
 if TYPE_CHECKING:
     import pytest
@@ -40,7 +40,7 @@ def test_question_that_comes_again_after_five_minutes(
     two.start()
     one.ask(two.number, {"act": "close", "user": 7})
     later = SimpleNamespace(time=lambda: time.time() + 301, sleep=time.sleep)
-    for module in (nodes, backend_module):
+    for module in (nodes, contract):
         monkeypatch.setattr(module, "time", later)
     for _ in range(2):
         for envelope in list(backend.kept):

@@ -175,7 +175,7 @@ class TestLongMessages:
 
     def test_rows_do_not_stay(self, nodes: Nodes) -> None:
         """A purge deletes those whose minute is over, and only them."""
-        from dwebsocket.groups.postgres import table
+        from dwebsocket.groups.backends.postgres import table
 
         node = nodes()
         node("ask", "DELETE FROM dwebsocket_message")

@@ -10,7 +10,7 @@ import pytest
 from django.db import connections
 
 from dwebsocket.api import callbacks
-from dwebsocket.groups.postgres import Backend
+from dwebsocket.groups.backends.postgres import Backend
 from dwebsocket.testing import contract
 from support import postgres as database_server
 from support.waiting import eventually

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dwebsocket.groups.postgres import payload
+from dwebsocket.groups.backends.postgres import payload
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from dwebsocket.groups import redis
+from dwebsocket.groups.backends import redis
 from dwebsocket.testing.contract import BackendContract
 from support.certificates import authority_file
 from support.redis import Cluster, Redis, Service, settings, tls_options

@@ -18,7 +18,7 @@ from support.waiting import eventually, pause
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.groups.redis import Backend
+    from dwebsocket.groups.backends.redis import Backend
 
 pytestmark = pytest.mark.needs("redis")
 

@@ -12,7 +12,7 @@ import pytest
 
 from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import redis, reports
+from dwebsocket.groups import reports
 from support.redis import Cluster, Redis, Service
 from support.redis_backend import Member, backend, head, send, until_it_works
 from support.relay import Relay
@@ -20,6 +20,8 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from dwebsocket.groups.backends import redis
 
 pytestmark = pytest.mark.needs("redis")
 

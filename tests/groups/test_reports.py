@@ -13,8 +13,10 @@ from memory_backend import MemoryBackend
 
 from dwebsocket import _core, group
 from dwebsocket.conf.group_settings import BackendSettings
-from dwebsocket.groups import backends, process, recorded, reports
-from dwebsocket.groups.recorded import HistoryBackend
+from dwebsocket.groups import backends, reports
+from dwebsocket.groups.backends import process
+from dwebsocket.groups.history import recorded
+from dwebsocket.groups.history.recorded import HistoryBackend
 from support.redis import Redis, settings
 from support.waiting import eventually
 

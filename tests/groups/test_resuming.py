@@ -20,14 +20,14 @@ from dwebsocket import (
 )
 from dwebsocket.groups import backends
 from dwebsocket.groups.history import Page
-from dwebsocket.groups.recovering import Recovering
+from dwebsocket.groups.history.recovering import Recovering
 from dwebsocket.testing import ClientWebSocket, WebSocketClient
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket.groups.history import Row
-    from dwebsocket.groups.recorded import HistoryBackend
+    from dwebsocket.groups.history.recorded import HistoryBackend
 
 Override = Callable[..., None]
 

@@ -15,7 +15,8 @@ import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
 from dwebsocket import GroupUnavailable, _core, group, group_statistics
-from dwebsocket.groups import backends, local, process, redis
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local, process, redis
 from support.redis import Redis, settings
 from support.redis_backend import publish_forged, until_it_works
 from support.waiting import eventually
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from memory_backend import Switchboard
     from postgres_nodes import Nodes
 
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
     Override = Callable[..., None]
 

@@ -20,7 +20,7 @@ import dwebsocket
 from dwebsocket import accept_websocket, group, statistics, user
 from dwebsocket.compat import unpatched
 from dwebsocket.groups import backends
-from dwebsocket.groups.backend import Backend
+from dwebsocket.groups.backends.contract import Backend
 from project import consumer_urls, group_views, urls
 
 _original = unpatched.original

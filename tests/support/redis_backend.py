@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from dwebsocket import _core
 from dwebsocket.conf import group_settings
-from dwebsocket.groups import redis
+from dwebsocket.groups.backends import redis
 from support.redis import settings
 from support.waiting import eventually
 

@@ -10,7 +10,8 @@ import pytest
 from django.test.utils import setup_test_environment, teardown_test_environment
 
 from dwebsocket.compat import django as parts
-from dwebsocket.groups import backends, local, process
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,8 @@ from visit import handshake
 import dwebsocket
 from dwebsocket import conf, groups, require_websocket, statistics
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, process
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import process
 from dwebsocket.operations import listing, prometheus, series, snapshot, survey
 from dwebsocket.operations.scraping import metrics
 from dwebsocket.telemetry import tally

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket.conf import group_settings
 from dwebsocket.groups import reports
-from dwebsocket.groups.postgres import Backend
+from dwebsocket.groups.backends.postgres import Backend
 
 if TYPE_CHECKING:
     import pytest

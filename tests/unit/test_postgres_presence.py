@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dwebsocket.conf import group_settings
-from dwebsocket.groups.postgres import Backend, payload
+from dwebsocket.groups.backends.postgres import Backend, payload
 
 
 def test_short_and_long_ones_keep_their_order(monkeypatch: Any) -> None:

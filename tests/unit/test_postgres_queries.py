@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket.groups.postgres.queries import Queries
+from dwebsocket.groups.backends.postgres.queries import Queries
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -8,7 +8,8 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket.conf import group_settings
-from dwebsocket.groups import redis, redis_address
+from dwebsocket.groups.backends import redis
+from dwebsocket.groups.backends.redis import address as redis_address
 
 
 def server(address: str) -> redis_address.Server:

@@ -13,7 +13,8 @@ from django.http import Http404
 from django.urls import path
 
 from dwebsocket import UsageError, _core, accept_websocket, group, user
-from dwebsocket.groups import backends, process, seats
+from dwebsocket.groups import backends, seats
+from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
 from support.waiting import eventually

@@ -16,7 +16,7 @@ import pytest
 
 from dwebsocket import _core
 from dwebsocket.compat import system, transports, unpatched
-from dwebsocket.groups import local
+from dwebsocket.groups.backends import local
 from dwebsocket.servers.families import gevent
 
 if TYPE_CHECKING:

@@ -34,15 +34,15 @@ from dwebsocket.compat.channels import ChannelFull
 from dwebsocket.compat.msgpack import pack
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend as contract
 from dwebsocket.groups.arrivals import Arrivals, Subscription
+from dwebsocket.groups.backends import contract
 from dwebsocket.groups.members import key_of
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 _log = logging.getLogger("dwebsocket")
 

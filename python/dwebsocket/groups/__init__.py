@@ -11,10 +11,10 @@ from dwebsocket._core import Member
 from dwebsocket.conf.checks import register as _register_checks
 from dwebsocket.groups import reports
 from dwebsocket.groups.api import Group, group, user
-from dwebsocket.groups.backend import Backend
-from dwebsocket.groups.exchanging import PresenceBackend
+from dwebsocket.groups.backends.contract import Backend
 from dwebsocket.groups.history import Entry, History, Log, Recovery
-from dwebsocket.groups.recorded import HistoryBackend
+from dwebsocket.groups.history.recorded import HistoryBackend
+from dwebsocket.groups.presence.exchanging import PresenceBackend
 from dwebsocket.groups.statistics import group_statistics as group_statistics
 
 __all__ = [

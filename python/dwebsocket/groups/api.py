@@ -18,16 +18,16 @@ from dwebsocket.groups import (
     names,
     presence,
     publications,
-    recovering,
     seats,
 )
+from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import excluded, joinable, key_of, member_of
 from dwebsocket.request import worlds
 
 if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.api.arguments import Sendable
-    from dwebsocket.groups.backend import Backend, Exclude, Member, Message
+    from dwebsocket.groups.backends.contract import Backend, Exclude, Member, Message
     from dwebsocket.groups.history import History, Position
     from dwebsocket.groups.members import Excluded
 

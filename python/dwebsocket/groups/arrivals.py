@@ -21,7 +21,7 @@ from dwebsocket.exceptions import GroupUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 _log = logging.getLogger("dwebsocket")
 # Bytes that one group's messages may take until the thread has them. What has no room is dropped:

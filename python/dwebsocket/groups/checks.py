@@ -10,7 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.compat.system import NO_ENGINE, needs_engine
-from dwebsocket.groups import backends, local
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

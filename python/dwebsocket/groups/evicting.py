@@ -9,7 +9,7 @@ from dwebsocket.groups.api import Group
 from dwebsocket.groups.members import member_of
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 
 def leave(backend: Backend, name: str, what: str, whom: str) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dwebsocket.groups.api import Group
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
     #: Backends, and the names of the groups that are held there.
     Held = list[tuple[Backend, list[str]]]

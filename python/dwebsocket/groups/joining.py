@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.api.base import Base
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable, UsageError
-from dwebsocket.groups import backends, history, holding, names, recovering
+from dwebsocket.groups import backends, history, holding, names
 from dwebsocket.groups.api import Group, group
-from dwebsocket.groups.history import Recovery
+from dwebsocket.groups.history import Recovery, recovering
 from dwebsocket.groups.members import joinable, member_of
 from dwebsocket.groups.presence import JoinOptions, aenter, aupdate, enter, needs, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.backends.contract import Member
 
 
 class Joining(Base):

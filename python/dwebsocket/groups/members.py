@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.base import Base
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Exclude, Member
+    from dwebsocket.groups.backends.contract import Exclude, Member
 
     #: The argument: a WebSocket, the ``id`` of one, several of either, or None.
     Excluded = Base | str | Iterable[Base | str] | None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.base import Base
     from dwebsocket.api.ending import Ending
-    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.backends.contract import Member
 
 
 class Named(Protocol):

@@ -14,7 +14,7 @@ from dwebsocket import signals
 from dwebsocket.compat import unpatched
 from dwebsocket.groups import evicting, seats
 from dwebsocket.groups.api import Group
-from dwebsocket.groups.backend import Backend
+from dwebsocket.groups.backends.contract import Backend
 from dwebsocket.groups.membership_signals import note_interrupted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dwebsocket import conf
 from dwebsocket.groups import backends
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 
 class Dropped(TypedDict):

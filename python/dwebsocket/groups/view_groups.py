@@ -23,9 +23,9 @@ from dwebsocket.groups import (
     presence,
 )
 from dwebsocket.groups.api import Group, group
+from dwebsocket.groups.history.recovering import Resumption
 from dwebsocket.groups.members import key_of, member_of
 from dwebsocket.groups.presence import NOTHING, JoinOptions
-from dwebsocket.groups.recovering import Resumption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from django.core.signals import request_started
 from dwebsocket.compat.django import is_in_command
 
 _MODULES = (
-    *("client", "decorators", "groups.local", "handler"),
+    *("client", "decorators", "groups.backends.local", "handler"),
     *("handshake.fallback", "handshake.inline", "handshake.upgrade", "operations.survey"),
     *("runners.asgi_apps", "runners.shutdown", "users.announcements", "users.recheck"),
     *("users.sign_out", "websocket"),

@@ -22,9 +22,10 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, process
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import process
+from dwebsocket.groups.backends.node import Node
 from dwebsocket.groups.names import OWN
-from dwebsocket.groups.node import Node
 from dwebsocket.operations import listing, series
 from dwebsocket.operations.snapshot import Statistics, of_process, total
 from dwebsocket.telemetry import tally
@@ -32,7 +33,7 @@ from dwebsocket.telemetry import tally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 _log = logging.getLogger("dwebsocket")
 

@@ -20,7 +20,8 @@ from django.http import Http404
 from dwebsocket import _core, conf
 from dwebsocket.conf.group_settings import PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
-from dwebsocket.groups import backends, history, membership_signals, presence, recovering, seats
+from dwebsocket.groups import backends, history, membership_signals, presence, seats
+from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dwebsocket import _core
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwebsocket.groups import backends, process, publications
+from dwebsocket.groups import backends, publications
+from dwebsocket.groups.backends import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

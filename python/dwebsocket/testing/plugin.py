@@ -34,7 +34,8 @@ def _groups_of_this_run() -> Iterator[None]:
     if not _uses_django():
         yield
         return
-    from dwebsocket.groups import backends, process
+    from dwebsocket.groups import backends
+    from dwebsocket.groups.backends import process
 
     with backends.replaced(process.Backend):
         yield

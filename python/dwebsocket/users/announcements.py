@@ -22,14 +22,14 @@ from dwebsocket.compat.system import at_fork
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, names
-from dwebsocket.groups.backend import at_exit
+from dwebsocket.groups.backends.contract import at_exit
 from dwebsocket.request import database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.api.waiting.waiter import Waiter
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
     Publish = Callable[[Backend], None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django import is_in_test_environment
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import UsageError
-from dwebsocket.groups.backend import Backend
+from dwebsocket.groups.backends.contract import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     Make = Callable[[str, BackendSettings], Backend]
 
 
+# Settings name the backends of this package without this folder.
+_OWN_PATH = re.compile(r"^dwebsocket\.groups\.(?=(local|postgres|process|redis)(\.|$))")
 # Backends of one alias that are kept, more than settings lie over one another in any test.
 _MOST = 8
 
@@ -104,6 +107,7 @@ def class_of(path: str) -> type[Backend]:
         ImportError: It cannot be imported.
         TypeError: It is no backend.
     """
+    path = _OWN_PATH.sub(r"\g<0>backends.", path)
     try:
         found: Any = import_module(path).Backend
     except (ImportError, AttributeError) as error:

@@ -94,10 +94,10 @@ class Backend:
     #: Then they are sealed with a key that is made from ``SECRET_KEY``.
     is_sealed = True
     #: Whether it keeps the history of groups: see
-    #: :class:`~dwebsocket.groups.recorded.HistoryBackend`.
+    #: :class:`~dwebsocket.groups.HistoryBackend`.
     keeps_history = False
     #: Whether it knows which users are present: see
-    #: :class:`~dwebsocket.groups.exchanging.PresenceBackend`.
+    #: :class:`~dwebsocket.groups.PresenceBackend`.
     keeps_presence = False
     #: Messages that processes of the site did not hear, as far as that is known.
     apart = 0

@@ -21,14 +21,14 @@ from dwebsocket.api.waiting.long_calls import call_elsewhere, submit
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import user_id
-from dwebsocket.groups import backend, process
+from dwebsocket.groups.backends import contract, process
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Exclude, Message
+    from dwebsocket.groups.backends.contract import Exclude, Message
     from dwebsocket.groups.history import Page, Position
 
 # Raised with the format of frames between processes: other versions have folders of their own.
@@ -121,7 +121,7 @@ class Backend(process.Backend):
     medium = "folder"
 
     def __init__(self, alias: str, settings: BackendSettings) -> None:
-        """As :class:`dwebsocket.groups.backend.Backend`."""
+        """As :class:`dwebsocket.groups.Backend`."""
         super().__init__(alias, settings)
         self._lock = unpatched.lock()
         self._node: _core.LocalNode | None = None
@@ -169,7 +169,7 @@ class Backend(process.Backend):
             node = _core.LocalNode(self.folder, user_id(), self.groups, self.presence)
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
-        backend.at_exit(self.stop)
+        contract.at_exit(self.stop)
         self._start_reports()
         return node
 
@@ -276,19 +276,19 @@ class Backend(process.Backend):
         await self._start_elsewhere()
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`."""
+        """As :meth:`dwebsocket.groups.Backend.subscribe_soon`."""
         if self._node is None and running_loop() is not None:
             submit(lambda: super(Backend, self).subscribe_soon(name))
         else:
             super().subscribe_soon(name)
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
-        """As :meth:`dwebsocket.groups.process.Backend.asend`."""
+        """As :meth:`dwebsocket.groups.backends.process.Backend.asend`."""
         await self._start_elsewhere()
         await super().asend(name, message, exclude)
 
     async def aclose(self, name: str, code: int, reason: str) -> None:
-        """As :meth:`dwebsocket.groups.process.Backend.aclose`."""
+        """As :meth:`dwebsocket.groups.backends.process.Backend.aclose`."""
         await self._start_elsewhere()
         await super().aclose(name, code, reason)
 
@@ -305,13 +305,13 @@ class Backend(process.Backend):
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
-        """As :meth:`dwebsocket.groups.process.Backend.aread_history`."""
+        """As :meth:`dwebsocket.groups.backends.process.Backend.aread_history`."""
         await self._start_elsewhere()
         return await super().aread_history(name, after, limits)
 
     def members(self, name: str) -> list[_core.Member]:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.members`.
+        As :meth:`dwebsocket.groups.Backend.members`.
 
         Raises:
             GroupUnavailable: The folder cannot be used.
@@ -320,5 +320,5 @@ class Backend(process.Backend):
         return super().members(name)
 
     def count(self, name: str) -> int:
-        """As :meth:`dwebsocket.groups.backend.Backend.count`, of others half a second old."""
+        """As :meth:`dwebsocket.groups.Backend.count`, of others half a second old."""
         return self.node.count(name)

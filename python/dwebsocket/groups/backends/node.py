@@ -30,7 +30,7 @@ from dwebsocket.telemetry import clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
     Act = Callable[[dict[str, Any]], Any]
 

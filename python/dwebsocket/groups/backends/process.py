@@ -10,7 +10,8 @@ from dwebsocket.api.waiting import engine_calls
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend, backends
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import contract
 from dwebsocket.groups.history import Page
 from dwebsocket.telemetry import clock
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Arrival, Entered, Exclude, Member, Message
+    from dwebsocket.groups.backends.contract import Arrival, Entered, Exclude, Member, Message
     from dwebsocket.groups.history import Position
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 _IN_LOOP_S = 0.02
 
 
-class Backend(backend.Backend):
+class Backend(contract.Backend):
     """
     Hands messages straight to the engine, which needs no waiting.
 
@@ -44,14 +45,14 @@ class Backend(backend.Backend):
     keeps_presence = True
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
-        """As :class:`dwebsocket.groups.backend.Backend`."""
+        """As :class:`dwebsocket.groups.Backend`."""
         super().__init__(alias, own)
         self._history: _core.History | None = None
         self._history_lock = unpatched.lock()
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.send`.
+        As :meth:`dwebsocket.groups.Backend.send`.
 
         Raises:
             GroupUnavailable: More is published than can be delivered.
@@ -76,7 +77,7 @@ class Backend(backend.Backend):
             raise
 
     def close(self, name: str, code: int, reason: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.close`."""
+        """As :meth:`dwebsocket.groups.Backend.close`."""
         self._insist(lambda: self._close(name, code, reason))
 
     async def aclose(self, name: str, code: int, reason: str) -> None:
@@ -84,7 +85,7 @@ class Backend(backend.Backend):
         await self._ainsist(lambda: self._close(name, code, reason))
 
     def publish(self, name: str, envelope: bytes) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.publish`, for what is no message."""
+        """As :meth:`dwebsocket.groups.Backend.publish`, for what is no message."""
         self.groups.deliver(name, envelope)
 
     async def apublish(self, name: str, envelope: bytes) -> None:
@@ -92,7 +93,7 @@ class Backend(backend.Backend):
         self.groups.deliver(name, envelope)
 
     def count(self, name: str) -> int:
-        """As :meth:`dwebsocket.groups.backend.Backend.count`, exact."""
+        """As :meth:`dwebsocket.groups.Backend.count`, exact."""
         return self.groups.count(name)
 
     async def acount(self, name: str) -> int:
@@ -144,7 +145,7 @@ class Backend(backend.Backend):
 
     @property
     def history_usage(self) -> tuple[int, int] | None:
-        """As :meth:`dwebsocket.groups.backend.Backend.history_usage`."""
+        """As :meth:`dwebsocket.groups.Backend.history_usage`."""
         history = self._history
         return None if history is None else (history.bytes(), history.evicted())
 
@@ -167,7 +168,7 @@ class Backend(backend.Backend):
             raise self.unavailable(error.strerror or str(error)) from error
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
-        """As :meth:`dwebsocket.groups.backend.Backend.read_history`."""
+        """As :meth:`dwebsocket.groups.Backend.read_history`."""
         return self._insist(lambda: self._read(name, after, limits, self._patience()))
 
     async def aread_history(
@@ -188,7 +189,7 @@ class Backend(backend.Backend):
         return Page(head, rows, head)
 
     def catch_up(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.catch_up`."""
+        """As :meth:`dwebsocket.groups.Backend.catch_up`."""
         self._insist(lambda: self._catch_up(name, self._patience()))
 
     async def acatch_up(self, name: str) -> None:
@@ -201,7 +202,7 @@ class Backend(backend.Backend):
     # -- presence ----------------------------------------------------------------------------------
 
     def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """As :meth:`dwebsocket.groups.backend.Backend.enter`."""
+        """As :meth:`dwebsocket.groups.Backend.enter`."""
         self._start_reports()
         return self.presence.enter(name, member, *visit)
 
@@ -210,7 +211,7 @@ class Backend(backend.Backend):
         return self.enter(name, member, visit)
 
     def members(self, name: str) -> list[_core.Member]:
-        """As :meth:`dwebsocket.groups.backend.Backend.members`."""
+        """As :meth:`dwebsocket.groups.Backend.members`."""
         return self.presence.members(name)
 
     async def amembers(self, name: str) -> list[_core.Member]:

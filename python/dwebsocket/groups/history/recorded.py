@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.waiting import engine_calls
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups.backend import Backend
+from dwebsocket.groups.backends.contract import Backend
 from dwebsocket.groups.history import Page
 from dwebsocket.telemetry import clock
 

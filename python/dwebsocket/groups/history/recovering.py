@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.backends.contract import Member
     from dwebsocket.groups.history import Page, Position, Row
     from dwebsocket.groups.membership_signals import Named
 

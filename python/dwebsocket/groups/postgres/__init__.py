@@ -1,1 +1,1 @@
-"""The Django application of groups in PostgreSQL: its tables. The backend is in `backends/postgres/`."""
+"""The Django application of groups in PostgreSQL, for their tables: see `backends/postgres/`."""

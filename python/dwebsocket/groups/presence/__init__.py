@@ -18,7 +18,7 @@ from dwebsocket.request.worlds import user_key
 if TYPE_CHECKING:
     from dwebsocket.api.base import Base
     from dwebsocket.conf.group_settings import BackendSettings, PresenceLimits
-    from dwebsocket.groups.backend import Arrival, Backend, Joining, Member
+    from dwebsocket.groups.backends.contract import Arrival, Backend, Joining, Member
     from dwebsocket.groups.membership_signals import Named
 
 #: The most bytes of JSON that a connection may say about its user.

@@ -13,13 +13,13 @@ from dwebsocket import _core
 from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend as contract
+from dwebsocket.groups.backends import contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Arrival, Entered, Member
+    from dwebsocket.groups.backends.contract import Arrival, Entered, Member
 
     #: What is to be published, by the names of its channels; None to release the name.
     Steps = list[tuple[str, bytes | None]]

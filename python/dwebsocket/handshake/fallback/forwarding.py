@@ -2,8 +2,8 @@
 Posts and polls for connections of other processes.
 
 A server gives a request to any of its workers. Each process is a node
-(:mod:`dwebsocket.groups.node`), whose number is in the ids of its connections. A poll is held by
-the process that got it, and is answered by a second message.
+(:mod:`dwebsocket.groups.backends.node`), whose number is in the ids of its connections. A poll is
+held by the process that got it, and is answered by a second message.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dwebsocket import _core, conf
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
-from dwebsocket.groups import node as nodes
-from dwebsocket.groups.node import NODE_BYTES, Doubtful, Gone
+from dwebsocket.groups.backends import node as nodes
+from dwebsocket.groups.backends.node import NODE_BYTES, Doubtful, Gone
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 __all__ = ["NODE_BYTES", "Doubtful", "Gone", "node", "poll", "post"]
 

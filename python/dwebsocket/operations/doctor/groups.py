@@ -10,14 +10,15 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, local
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local
 from dwebsocket.operations.doctor import process
 from dwebsocket.operations.doctor.finding import error, fine, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.operations.doctor.finding import Finding
 
 PROC = Path("/proc")

@@ -1,7 +1,7 @@
 //! The frames on the connection between two nodes.
 //!
 //! Four bytes for the length of what follows (big endian), one for the kind, the rest is its
-//! content. Nodes of another version of this format have another folder (`groups/local.py`).
+//! content. Nodes of another version of this format have another folder (`groups/backends/local.py`).
 
 use bytes::{Buf, Bytes, BytesMut};
 

@@ -9,6 +9,6 @@ members holds one connection that listens (:mod:`listener`), to one channel, who
 
 from __future__ import annotations
 
-from dwebsocket.groups.postgres.backend import Backend
+from dwebsocket.groups.backends.postgres.backend import Backend
 
 __all__ = ["Backend"]

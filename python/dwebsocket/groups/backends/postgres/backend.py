@@ -10,13 +10,13 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups.postgres import future, parameters, problems
-from dwebsocket.groups.postgres.history import Reading
-from dwebsocket.groups.postgres.listener import CannotListen, Listener
-from dwebsocket.groups.postgres.place import Place
-from dwebsocket.groups.postgres.presence import Presence
-from dwebsocket.groups.postgres.publishing import CannotPublish, Publisher
-from dwebsocket.groups.recorded import HistoryBackend
+from dwebsocket.groups.backends.postgres import future, parameters, problems
+from dwebsocket.groups.backends.postgres.history import Reading
+from dwebsocket.groups.backends.postgres.listener import CannotListen, Listener
+from dwebsocket.groups.backends.postgres.place import Place
+from dwebsocket.groups.backends.postgres.presence import Presence
+from dwebsocket.groups.backends.postgres.publishing import CannotPublish, Publisher
+from dwebsocket.groups.history.recorded import HistoryBackend
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,7 +37,7 @@ class Backend(HistoryBackend, Presence):
     is_sealed = True
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.__init__`."""
+        """As :meth:`dwebsocket.groups.Backend.__init__`."""
         super().__init__(alias, own)
         place = self._place = Place(self)
         self._listener = Listener(self, place, self._wants)
@@ -45,7 +45,7 @@ class Backend(HistoryBackend, Presence):
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.publish`, when the present transaction commits.
+        As :meth:`dwebsocket.groups.Backend.publish`, when the present transaction commits.
 
         A connection that is dead is made anew, once, outside of a transaction.
 
@@ -139,7 +139,7 @@ class Backend(HistoryBackend, Presence):
         self._listener.look()
 
     async def awaits_commit(self) -> bool:
-        """As :meth:`dwebsocket.groups.backend.Backend.awaits_commit`, of the task's ORM."""
+        """As :meth:`dwebsocket.groups.Backend.awaits_commit`, of the task's ORM."""
         return bool(await sync_to_async(self._publisher.is_in_transaction)())
 
     def subscribe(self, name: str) -> None:
@@ -147,7 +147,7 @@ class Backend(HistoryBackend, Presence):
         Listens, to all groups of the project at once.
 
         Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.subscribe`.
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.subscribe`.
         """
         if (up := self._listener.listening()) is not None:
             future.wait(up, self.settings.timeout)
@@ -165,7 +165,7 @@ class Backend(HistoryBackend, Presence):
             self._result(up)
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`. The listener does it."""
+        """As :meth:`dwebsocket.groups.Backend.subscribe_soon`. The listener does it."""
         if (up := self._listener.listening()) is not None:
             up.add_done_callback(self._on_attempt)
 
@@ -180,7 +180,7 @@ class Backend(HistoryBackend, Presence):
         Asks all processes that listen. One that does not answer in time is left out.
 
         Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.count`.
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.count`.
         """
         found = self._listener.counts.known(name)
         if found is None:
@@ -222,7 +222,7 @@ class Backend(HistoryBackend, Presence):
 
     def problems(self, *, deploy: bool) -> list[str]:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.problems`.
+        As :meth:`dwebsocket.groups.Backend.problems`.
 
         With ``deploy`` it listens on one connection and notifies on another, and so finds a pooler
         that swallows ``LISTEN``; it looks for the table, too. That takes a few times ``TIMEOUT``.

@@ -16,7 +16,7 @@ from dwebsocket.compat.system import monotonic
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from dwebsocket.groups.postgres.payload import Answer
+    from dwebsocket.groups.backends.postgres.payload import Answer
 
 #: How old a number may be that is given again.
 _FRESH_S = 0.9

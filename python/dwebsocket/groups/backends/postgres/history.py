@@ -13,8 +13,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dwebsocket.groups.backends.postgres import payload, table
 from dwebsocket.groups.history import Log
-from dwebsocket.groups.postgres import payload, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

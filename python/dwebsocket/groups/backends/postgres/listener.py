@@ -21,19 +21,19 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.postgresql import Lost, QueryFailed
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.groups import reports
-from dwebsocket.groups.postgres import future, history, payload, table
-from dwebsocket.groups.postgres.counting import Count, Counts
-from dwebsocket.groups.postgres.link import Link
-from dwebsocket.groups.postgres.queries import Queries
+from dwebsocket.groups.backends.postgres import future, history, payload, table
+from dwebsocket.groups.backends.postgres.counting import Count, Counts
+from dwebsocket.groups.backends.postgres.link import Link
+from dwebsocket.groups.backends.postgres.queries import Queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from dwebsocket.groups.backends.postgres.history import Reading
+    from dwebsocket.groups.backends.postgres.place import Place
     from dwebsocket.groups.history import Log
-    from dwebsocket.groups.postgres.history import Reading
-    from dwebsocket.groups.postgres.place import Place
-    from dwebsocket.groups.recorded import HistoryBackend
+    from dwebsocket.groups.history.recorded import HistoryBackend
 
 _log = logging.getLogger("dwebsocket")
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket.compat.postgresql import Lost
-from dwebsocket.groups.postgres import parameters
+from dwebsocket.groups.backends.postgres import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dwebsocket.compat.postgresql import Library
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket.groups.backends.contract import Backend
 
 
 class Place:
@@ -24,7 +24,7 @@ class Place:
     Attributes:
         channel: The project's.
         marker: The name by which listening connections are known to the server.
-        key: For :mod:`~dwebsocket.groups.postgres.payload`.
+        key: For :mod:`~dwebsocket.groups.backends.postgres.payload`.
         timeout: The seconds for which the server may be silent.
     """
 

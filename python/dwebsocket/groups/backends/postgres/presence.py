@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from dwebsocket.groups.exchanging import PresenceBackend
-from dwebsocket.groups.postgres import future, payload
+from dwebsocket.groups.backends.postgres import future, payload
+from dwebsocket.groups.presence.exchanging import PresenceBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from concurrent.futures import Future
 
-    from dwebsocket.groups.postgres.listener import Listener
+    from dwebsocket.groups.backends.postgres.listener import Listener
 
 
 class Presence(PresenceBackend):
@@ -27,7 +27,7 @@ class Presence(PresenceBackend):
     _listener: Listener
 
     def __init__(self, *arguments: Any) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.__init__`."""
+        """As :meth:`dwebsocket.groups.Backend.__init__`."""
         super().__init__(*arguments)
         self._start = secrets.token_hex(6)
         self._numbers = itertools.count()
@@ -37,7 +37,7 @@ class Presence(PresenceBackend):
         As :meth:`dwebsocket.groups.PresenceBackend.ask`: all that listen get it.
 
         Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.publish`.
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.publish`.
         """
         self.subscribe(name)
         told = self._listener.announce([self._text(name, envelope)])
@@ -61,7 +61,7 @@ class Presence(PresenceBackend):
         As :meth:`dwebsocket.groups.PresenceBackend.publish_all`.
 
         Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.publish`.
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.publish`.
         """
         if (up := self._listener.listening()) is not None:
             future.wait_in_thread(up, self.settings.timeout)

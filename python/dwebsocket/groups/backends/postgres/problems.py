@@ -12,13 +12,13 @@ from django.db import connections
 
 from dwebsocket.compat.postgresql import Lost, QueryFailed
 from dwebsocket.compat.system import monotonic
-from dwebsocket.groups.postgres import history, parameters, table
-from dwebsocket.groups.postgres.deadline import Deadline
-from dwebsocket.groups.postgres.link import Link
+from dwebsocket.groups.backends.postgres import history, parameters, table
+from dwebsocket.groups.backends.postgres.deadline import Deadline
+from dwebsocket.groups.backends.postgres.link import Link
 
 if TYPE_CHECKING:
     from dwebsocket.conf.group_settings import BackendSettings
-    from dwebsocket.groups.postgres.place import Place
+    from dwebsocket.groups.backends.postgres.place import Place
 
 _NO_POSTGRESQL = (
     "DATABASE names {database!r}, which is no PostgreSQL: its ENGINE is {engine}. Name an alias of "

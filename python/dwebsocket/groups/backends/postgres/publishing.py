@@ -14,8 +14,8 @@ from django.db import connections
 
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.compat.system import at_fork, monotonic
-from dwebsocket.groups.postgres import history, parameters, payload, table
-from dwebsocket.groups.postgres.deadline import Deadline
+from dwebsocket.groups.backends.postgres import history, parameters, payload, table
+from dwebsocket.groups.backends.postgres.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class Publisher:
     Args:
         database: The alias in ``DATABASES``.
         channel: The project's.
-        key: For :mod:`~dwebsocket.groups.postgres.payload`.
+        key: For :mod:`~dwebsocket.groups.backends.postgres.payload`.
         timeout: The seconds that a call may take.
     """
 

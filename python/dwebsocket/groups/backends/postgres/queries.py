@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import unpatched
-from dwebsocket.groups.postgres import future
+from dwebsocket.groups.backends.postgres import future
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from concurrent.futures import Future
 
-    from dwebsocket.groups.postgres.link import Link
+    from dwebsocket.groups.backends.postgres.link import Link
 
 
 @dataclass

@@ -16,18 +16,18 @@ from dwebsocket import _core
 from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
-from dwebsocket.groups import redis_address
-from dwebsocket.groups.exchanging import PresenceBackend
+from dwebsocket.groups.backends.redis import address as redis_address
 from dwebsocket.groups.history import Log
-from dwebsocket.groups.recorded import HistoryBackend
+from dwebsocket.groups.history.recorded import HistoryBackend
+from dwebsocket.groups.presence.exchanging import PresenceBackend
 
 if TYPE_CHECKING:
     from dwebsocket.api.waiting.engine_calls import Outcome
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.exceptions import GroupUnavailable
-    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.backends.contract import Member
+    from dwebsocket.groups.backends.redis.address import Server
     from dwebsocket.groups.history import Position
-    from dwebsocket.groups.redis_address import Server
 
 # Characters of the key in the names of channels.
 _KEY_LENGTH = 16
@@ -38,7 +38,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """
-        As :class:`dwebsocket.groups.backend.Backend`.
+        As :class:`dwebsocket.groups.Backend`.
 
         Raises:
             ImproperlyConfigured: An invalid ``LOCATION`` or ``OPTIONS``.
@@ -110,7 +110,7 @@ class Backend(HistoryBackend, PresenceBackend):
         self.core.use_exchange(exchange)
 
     def problems(self, *, deploy: bool) -> list[str]:
-        """As :meth:`dwebsocket.groups.backend.Backend.problems`."""
+        """As :meth:`dwebsocket.groups.Backend.problems`."""
         try:
             return super().problems(deploy=deploy)
         except ImproperlyConfigured as error:
@@ -140,7 +140,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.publish`.
+        As :meth:`dwebsocket.groups.Backend.publish`.
 
         Returns when the server has it. A green thread lets others run meanwhile.
 
@@ -231,7 +231,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def subscribe(self, name: str) -> None:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.subscribe`: the server has confirmed it then.
+        As :meth:`dwebsocket.groups.Backend.subscribe`: the server has confirmed it then.
 
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
@@ -250,12 +250,12 @@ class Backend(HistoryBackend, PresenceBackend):
         self.core.release(name, if_empty=False)
 
     def unsubscribe(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.unsubscribe`; not while there are members."""
+        """As :meth:`dwebsocket.groups.Backend.unsubscribe`; not while there are members."""
         self.core.unsubscribe(name)
 
     def hold(self, name: str) -> None:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.hold`.
+        As :meth:`dwebsocket.groups.Backend.hold`.
 
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
@@ -273,7 +273,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def hold_all(self, names: list[str]) -> None:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.hold_all`, in one round trip to each server.
+        As :meth:`dwebsocket.groups.Backend.hold_all`, in one round trip to each server.
 
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
@@ -310,21 +310,21 @@ class Backend(HistoryBackend, PresenceBackend):
             raise
 
     def hold_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.hold_soon`; done when the server is there."""
+        """As :meth:`dwebsocket.groups.Backend.hold_soon`; done when the server is there."""
         self.core.subscribe([name])
 
     def release(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.release`."""
+        """As :meth:`dwebsocket.groups.Backend.release`."""
         # Until then a last member that leaves does not end the subscription.
         self.core.release(name, if_empty=True)
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`."""
+        """As :meth:`dwebsocket.groups.Backend.subscribe_soon`."""
         self.hold_soon(name)
         self.core.release(name, if_empty=False)
 
     def discard(self, name: str, member: Member) -> None:
-        """As :meth:`dwebsocket.groups.backend.Backend.discard`."""
+        """As :meth:`dwebsocket.groups.Backend.discard`."""
         # The engine ends the subscription after the last member, however that left.
         self.groups.leave(name, member)
 
@@ -332,7 +332,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def count(self, name: str) -> int:
         """
-        As :meth:`dwebsocket.groups.backend.Backend.count`: each process is asked now.
+        As :meth:`dwebsocket.groups.Backend.count`: each process is asked now.
 
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
