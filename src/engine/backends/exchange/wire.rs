@@ -71,55 +71,9 @@ pub(super) struct Part {
 impl Packet {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
-        bytes.extend_from_slice(&self.from.to_be_bytes());
-        bytes.extend_from_slice(&self.sent_at.to_be_bytes());
-        match &self.message {
-            Message::Beat => bytes.push(0),
-            Message::Gone => bytes.push(1),
-            Message::Question { name, number, part } => {
-                bytes.push(2);
-                put(&mut bytes, name.as_bytes());
-                bytes.extend_from_slice(&number.to_be_bytes());
-                if let Some(part) = part {
-                    bytes.extend_from_slice(&part.position.to_be_bytes());
-                    bytes.push(u8::from(part.is_new));
-                }
-            }
-            Message::Notes(Notes {
-                name,
-                before,
-                after,
-                records,
-            }) => {
-                bytes.push(3);
-                put(&mut bytes, name.as_bytes());
-                bytes.extend_from_slice(&before.to_be_bytes());
-                bytes.extend_from_slice(&after.to_be_bytes());
-                put_records(&mut bytes, records);
-            }
-            Message::Answer(Answer {
-                name,
-                number,
-                position,
-                takes_part,
-                is_first,
-                is_last,
-                records,
-            }) => {
-                bytes.push(4);
-                put(&mut bytes, name.as_bytes());
-                bytes.extend_from_slice(&number.to_be_bytes());
-                bytes.extend_from_slice(&position.to_be_bytes());
-                let flags = [*takes_part, *is_first, *is_last];
-                bytes.extend(flags.map(u8::from));
-                put_records(&mut bytes, records);
-            }
-            Message::Left { name, position } => {
-                bytes.push(5);
-                put(&mut bytes, name.as_bytes());
-                bytes.extend_from_slice(&position.to_be_bytes());
-            }
-        }
+        put_number(&mut bytes, self.from);
+        put_number(&mut bytes, self.sent_at);
+        self.message.put(&mut bytes);
         bytes
     }
 
@@ -129,47 +83,108 @@ impl Packet {
     /// [`Malformed`] for anything else.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut bytes = Bytes::copy_from_slice(bytes);
-        let (from, sent_at) = (number(&mut bytes)?, number(&mut bytes)?);
-        let message = match byte(&mut bytes)? {
-            0 => Message::Beat,
-            1 => Message::Gone,
-            2 => Message::Question {
-                name: text(&mut bytes)?,
-                number: number(&mut bytes)?,
+        Ok(Self {
+            from: number(&mut bytes)?,
+            sent_at: number(&mut bytes)?,
+            message: Message::decode(&mut bytes)?,
+        })
+    }
+}
+
+impl Message {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Beat => bytes.push(0),
+            Self::Gone => bytes.push(1),
+            Self::Question { name, number, part } => {
+                bytes.push(2);
+                put(bytes, name.as_bytes());
+                put_number(bytes, *number);
+                if let Some(part) = part {
+                    put_number(bytes, part.position);
+                    bytes.push(u8::from(part.is_new));
+                }
+            }
+            Self::Notes(notes) => {
+                bytes.push(3);
+                notes.put(bytes);
+            }
+            Self::Answer(answer) => {
+                bytes.push(4);
+                answer.put(bytes);
+            }
+            Self::Left { name, position } => {
+                bytes.push(5);
+                put(bytes, name.as_bytes());
+                put_number(bytes, *position);
+            }
+        }
+    }
+
+    fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        Ok(match byte(bytes)? {
+            0 => Self::Beat,
+            1 => Self::Gone,
+            2 => Self::Question {
+                name: text(bytes)?,
+                number: number(bytes)?,
                 part: if bytes.is_empty() {
                     None
                 } else {
                     Some(Part {
-                        position: number(&mut bytes)?,
-                        is_new: byte(&mut bytes)? != 0,
+                        position: number(bytes)?,
+                        is_new: byte(bytes)? != 0,
                     })
                 },
             },
-            3 => Message::Notes(Notes {
-                name: text(&mut bytes)?,
-                before: number(&mut bytes)?,
-                after: number(&mut bytes)?,
-                records: records(&mut bytes)?,
-            }),
-            4 => Message::Answer(Answer {
-                name: text(&mut bytes)?,
-                number: number(&mut bytes)?,
-                position: number(&mut bytes)?,
-                takes_part: byte(&mut bytes)? != 0,
-                is_first: byte(&mut bytes)? != 0,
-                is_last: byte(&mut bytes)? != 0,
-                records: records(&mut bytes)?,
-            }),
-            5 => Message::Left {
-                name: text(&mut bytes)?,
-                position: number(&mut bytes)?,
+            3 => Self::Notes(Notes::decode(bytes)?),
+            4 => Self::Answer(Answer::decode(bytes)?),
+            5 => Self::Left {
+                name: text(bytes)?,
+                position: number(bytes)?,
             },
             _ => return Err(Malformed),
-        };
+        })
+    }
+}
+
+impl Notes {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        put(bytes, self.name.as_bytes());
+        put_number(bytes, self.before);
+        put_number(bytes, self.after);
+        put_records(bytes, &self.records);
+    }
+
+    fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
         Ok(Self {
-            from,
-            sent_at,
-            message,
+            name: text(bytes)?,
+            before: number(bytes)?,
+            after: number(bytes)?,
+            records: records(bytes)?,
+        })
+    }
+}
+
+impl Answer {
+    fn put(&self, bytes: &mut Vec<u8>) {
+        put(bytes, self.name.as_bytes());
+        put_number(bytes, self.number);
+        put_number(bytes, self.position);
+        let flags = [self.takes_part, self.is_first, self.is_last];
+        bytes.extend(flags.map(u8::from));
+        put_records(bytes, &self.records);
+    }
+
+    fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
+        Ok(Self {
+            name: text(bytes)?,
+            number: number(bytes)?,
+            position: number(bytes)?,
+            takes_part: byte(bytes)? != 0,
+            is_first: byte(bytes)? != 0,
+            is_last: byte(bytes)? != 0,
+            records: records(bytes)?,
         })
     }
 }
@@ -178,6 +193,10 @@ fn put(bytes: &mut Vec<u8>, part: &[u8]) {
     let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(part);
+}
+
+fn put_number(bytes: &mut Vec<u8>, number: u64) {
+    bytes.extend_from_slice(&number.to_be_bytes());
 }
 
 fn put_records(bytes: &mut Vec<u8>, records: &[Record]) {
@@ -224,9 +243,8 @@ mod tests {
     use super::*;
     use crate::engine::presence::{Facts, Telling};
 
-    #[test]
-    fn a_parcel_is_the_same_behind_its_bytes() {
-        let record = Record {
+    fn record() -> Record {
+        Record {
             facts: Arc::new(Facts {
                 since: "s".to_owned(),
                 key: "user:7".to_owned(),
@@ -239,13 +257,17 @@ mod tests {
             away: Duration::ZERO,
             grace: Duration::from_secs(10),
             telling: Telling::Claimed(3),
-        };
+        }
+    }
+
+    /// One of each kind, and one more for what may be left out.
+    fn messages() -> [Message; 7] {
         let name = || "räum".to_owned();
         let part = Part {
             position: 7,
             is_new: true,
         };
-        let messages = [
+        [
             Message::Beat,
             Message::Gone,
             Message::Question {
@@ -262,7 +284,7 @@ mod tests {
                 name: name(),
                 before: 1,
                 after: 3,
-                records: vec![record.clone(), record.clone()],
+                records: vec![record(), record()],
             }),
             Message::Answer(Answer {
                 name: name(),
@@ -271,14 +293,18 @@ mod tests {
                 takes_part: true,
                 is_first: false,
                 is_last: true,
-                records: vec![record],
+                records: vec![record()],
             }),
             Message::Left {
                 name: name(),
                 position: 9,
             },
-        ];
-        for message in messages {
+        ]
+    }
+
+    #[test]
+    fn a_parcel_is_the_same_behind_its_bytes() {
+        for message in messages() {
             let packet = Packet {
                 from: 1,
                 sent_at: 2,
