@@ -172,49 +172,43 @@ impl Reader {
 fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
     match kind {
         HELLO => Ok(Frame::Hello {
-            id: content.try_get_u64().map_err(|_| Malformed)?,
+            id: take_number(&mut content)?,
             // Version 0.2.0 does not send this byte.
             is_new: content.first() == Some(&1),
         }),
-        MESSAGE => {
-            let name = take_name(&mut content)?;
-            Ok(Frame::Message {
-                name,
-                envelope: content,
-            })
-        }
-        PRESENT => {
-            let name = take_name(&mut content)?;
-            Ok(Frame::Present {
-                name,
-                record: content,
-            })
-        }
-        RECORDED => {
-            let name = take_name(&mut content)?;
-            let position = Position {
-                epoch: content.try_get_u64().map_err(|_| Malformed)?,
-                offset: content.try_get_u64().map_err(|_| Malformed)?,
-            };
-            Ok(Frame::Recorded {
-                name,
-                position,
-                envelope: content,
-            })
-        }
+        MESSAGE => Ok(Frame::Message {
+            name: take_name(&mut content)?,
+            envelope: content,
+        }),
+        PRESENT => Ok(Frame::Present {
+            name: take_name(&mut content)?,
+            record: content,
+        }),
+        RECORDED => Ok(Frame::Recorded {
+            name: take_name(&mut content)?,
+            position: Position {
+                epoch: take_number(&mut content)?,
+                offset: take_number(&mut content)?,
+            },
+            envelope: content,
+        }),
         COUNTS => {
             let mut counts = Vec::with_capacity(content.len() / COUNT_BYTES);
             while content.has_remaining() {
-                let hash = content.try_get_u64().map_err(|_| Malformed)?;
+                let hash = take_number(&mut content)?;
                 let count = content.try_get_u32().map_err(|_| Malformed)?;
                 counts.push((hash, count));
             }
             Ok(Frame::Counts(counts))
         }
         READY => Ok(Frame::Ready),
-        SEEN => Ok(Frame::Seen(content.try_get_u64().map_err(|_| Malformed)?)),
+        SEEN => Ok(Frame::Seen(take_number(&mut content)?)),
         _ => Err(Malformed),
     }
+}
+
+fn take_number(content: &mut Bytes) -> Result<u64, Malformed> {
+    content.try_get_u64().map_err(|_| Malformed)
 }
 
 fn take_name(content: &mut Bytes) -> Result<Bytes, Malformed> {
@@ -234,6 +228,18 @@ mod tests {
         offset: 7,
     };
 
+    fn cut(bytes: &[u8], size: usize) -> Vec<Frame> {
+        let mut reader = Reader::default();
+        let mut found = Vec::new();
+        for piece in bytes.chunks(size) {
+            reader.buffer.extend_from_slice(piece);
+            while let Some(frame) = reader.next_frame().unwrap() {
+                found.push(frame);
+            }
+        }
+        found
+    }
+
     #[test]
     fn frames_are_the_same_however_they_are_cut() {
         let large = vec![7; 70_000];
@@ -249,44 +255,31 @@ mod tests {
             seen(7),
         ]
         .concat();
+        let hello = |is_new| Frame::Hello { id: 3, is_new };
+        let message = |name: &'static str, envelope: &[u8]| Frame::Message {
+            name: name.as_bytes().into(),
+            envelope: Bytes::copy_from_slice(envelope),
+        };
+        let expected = [
+            hello(true),
+            hello(false),
+            Frame::Counts(vec![(1, 2), (u64::MAX, 0)]),
+            Frame::Ready,
+            message("räum", b"envelope"),
+            message("", &large),
+            Frame::Recorded {
+                name: Bytes::from_static(b"room"),
+                position: POSITION,
+                envelope: Bytes::from_static(b"envelope"),
+            },
+            Frame::Present {
+                name: Bytes::from_static(b"room"),
+                record: Bytes::from_static(b"record"),
+            },
+            Frame::Seen(7),
+        ];
         for size in [1, 3, 1000, bytes.len()] {
-            let mut reader = Reader::default();
-            let mut found = Vec::new();
-            for piece in bytes.chunks(size) {
-                reader.buffer.extend_from_slice(piece);
-                while let Some(frame) = reader.next_frame().unwrap() {
-                    found.push(frame);
-                }
-            }
-            let message = |name: &'static str, envelope: &[u8]| Frame::Message {
-                name: name.as_bytes().into(),
-                envelope: Bytes::copy_from_slice(envelope),
-            };
-            let expected = [
-                Frame::Hello {
-                    id: 3,
-                    is_new: true,
-                },
-                Frame::Hello {
-                    id: 3,
-                    is_new: false,
-                },
-                Frame::Counts(vec![(1, 2), (u64::MAX, 0)]),
-                Frame::Ready,
-                message("räum", b"envelope"),
-                message("", &large),
-                Frame::Recorded {
-                    name: Bytes::from_static(b"room"),
-                    position: POSITION,
-                    envelope: Bytes::from_static(b"envelope"),
-                },
-                Frame::Present {
-                    name: Bytes::from_static(b"room"),
-                    record: Bytes::from_static(b"record"),
-                },
-                Frame::Seen(7),
-            ];
-            assert_eq!(found, expected, "{size}");
+            assert_eq!(cut(&bytes, size), expected, "{size}");
         }
     }
 

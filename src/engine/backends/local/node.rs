@@ -14,9 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, unix::AsyncFd},
     net::{UnixListener, UnixStream},
     runtime::Handle,
     sync::Notify,
@@ -39,7 +39,7 @@ use crate::{
         groups::{Event, Groups, Message, Notice, Observer, Offer},
         history::{History, Limits, Position, Watcher},
         presence::{Announcer, Note, Presence, Record, Source, Telling},
-        resources::{folder::Place, inherited::NotInherited},
+        resources::{folder::Place, inherited::NotInherited, socket::Socket},
         runtime::Engine,
         wakeup::call::Wait,
     },
@@ -99,7 +99,7 @@ pub struct Node {
     breaks: Mutex<Option<&'static str>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Whether it starts: it has no members, and has published nothing.
     is_new: bool,
@@ -151,6 +151,34 @@ impl Node {
         groups: Arc<Groups>,
         presence: Arc<Presence>,
     ) -> io::Result<Arc<Self>> {
+        let node = Self::new(path, user, groups, presence)?;
+        let mut state = node.state.lock();
+        node.open(&mut state)?;
+        let deadline = Instant::now() + MAX_START;
+        if let Err(error) = node.await_others(&mut state, deadline) {
+            drop(state);
+            node.stop(deadline);
+            return Err(error);
+        }
+        state.is_new = false;
+        let has_dirty = Arc::clone(&node.has_dirty);
+        state.tasks = vec![
+            node.keep_up("telling the numbers of members", move |node| {
+                Self::send_counts(node, Arc::clone(&has_dirty))
+            }),
+            node.keep_up("watching the folder", Self::watch_folder),
+        ];
+        drop(state);
+        Ok(node)
+    }
+
+    /// A node that is not in the folder yet. The groups and the presence tell it of changes.
+    fn new(
+        path: &Path,
+        user: u32,
+        groups: Arc<Groups>,
+        presence: Arc<Presence>,
+    ) -> io::Result<Arc<Self>> {
         let engine = Engine::current().map_err(io::Error::other)?;
         let node = Arc::new(Self {
             // Random, with the process's number: a forked child inherits the keys of the hash.
@@ -164,18 +192,7 @@ impl Node {
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
                 is_new: true,
-                folder: None,
-                acceptor: None,
-                tasks: Vec::new(),
-                is_lost: false,
-                peers: HashMap::new(),
-                claims: HashMap::new(),
-                silent: HashSet::new(),
-                still: HashSet::new(),
-                sources: HashMap::new(),
-                ready: HashSet::new(),
-                processes: HashMap::new(),
-                counts: Counts::default(),
+                ..State::default()
             }),
             changed: Condvar::new(),
             dirty: Mutex::default(),
@@ -189,33 +206,29 @@ impl Node {
             .observe(Arc::downgrade(&node) as Weak<dyn Observer>);
         node.presence
             .announce_by(Arc::downgrade(&node) as Weak<dyn Announcer>);
-        let mut state = node.state.lock();
-        node.open(&mut state)?;
-        let deadline = Instant::now() + MAX_START;
+        Ok(node)
+    }
+
+    /// Connects to all nodes in the folder, and waits until they have connected to this one, until
+    /// `deadline` at most.
+    ///
+    /// # Errors
+    /// As [`Node::meet_all`], at the end of that time.
+    fn await_others(
+        self: &Arc<Self>,
+        state: &mut MutexGuard<'_, State>,
+        deadline: Instant,
+    ) -> io::Result<()> {
         loop {
-            let met = node.meet_all(&mut state);
+            let met = self.meet_all(state);
             let is_over = Instant::now() >= deadline;
             match met {
-                Ok(others) if is_over || others.is_subset(&state.ready) => break,
-                Err(error) if is_over => {
-                    drop(state);
-                    node.stop(deadline);
-                    return Err(error);
-                }
+                Ok(others) if is_over || others.is_subset(&state.ready) => return Ok(()),
+                Err(error) if is_over => return Err(error),
                 _ => {}
             }
-            node.changed.wait_for(&mut state, START_PERIOD);
+            self.changed.wait_for(state, START_PERIOD);
         }
-        state.is_new = false;
-        let has_dirty = Arc::clone(&node.has_dirty);
-        state.tasks = vec![
-            node.keep_up("telling the numbers of members", move |node| {
-                Self::send_counts(node, Arc::clone(&has_dirty))
-            }),
-            node.keep_up("watching the folder", Self::watch_folder),
-        ];
-        drop(state);
-        Ok(node)
     }
 
     /// Starts a task, which does `what`. After a panic it begins anew.
@@ -476,17 +489,8 @@ impl Node {
         let Some(folder) = &state.folder else {
             return Ok(false);
         };
-        let connection = match folder.connect(id) {
-            Err(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused => {
-                    folder.remove(id);
-                    return Ok(false);
-                }
-                // It has ended meanwhile, or too many connections wait there.
-                io::ErrorKind::NotFound | io::ErrorKind::WouldBlock => return Ok(false),
-                _ => return Err(error),
-            },
-            connection => connection?,
+        let Some(connection) = connect(folder, id)? else {
+            return Ok(false);
         };
         // Under the lock of the state: a note is either among these records, or is sent later.
         let (notes_from, records) = self.presence.records();
@@ -495,28 +499,28 @@ impl Node {
             let _context = self.runtime.enter();
             peer.watch()?
         };
-        peer.send(&frames::hello(self.id, state.is_new));
+        self.introduce(&peer, state.is_new, records);
+        state.peers.insert(id, Arc::clone(&peer));
+        self.begin_writing(peer, watched);
+        Ok(true)
+    }
+
+    /// Sends the first frames to a node: what it has to know of this one.
+    fn introduce(&self, peer: &Peer, is_new: bool, records: Vec<(Arc<str>, Record)>) {
+        peer.send(&frames::hello(self.id, is_new));
         for (name, record) in records {
             peer.send(&frames::present(&name, &record.encode()));
         }
         // First this: a change of which these numbers know nothing is then sent later.
         self.has_met.store(true, Ordering::SeqCst);
-        let counts: Vec<_> = self
-            .groups
-            .counts()
-            .into_iter()
-            .map(|(name, count)| {
-                (
-                    counts::hash(&name),
-                    u32::try_from(count).unwrap_or(u32::MAX),
-                )
-            })
-            .collect();
-        for part in counts.chunks(COUNTS_A_FRAME) {
-            peer.send(&frames::counts(part));
+        for frame in count_frames(self.groups.counts()) {
+            peer.send(&frame);
         }
         peer.send(&frames::ready());
-        state.peers.insert(id, Arc::clone(&peer));
+    }
+
+    /// Starts the task that writes what waits for a node, until that ends.
+    fn begin_writing(self: &Arc<Self>, peer: Arc<Peer>, watched: AsyncFd<Arc<Socket>>) {
         let (node, groups) = (Arc::downgrade(self), Arc::clone(&self.groups));
         self.runtime.spawn(async move {
             let written = contain_task(peer.write_on(watched, groups.room())).await;
@@ -532,7 +536,6 @@ impl Node {
             }
             groups.room().tell(|_| true);
         });
-        Ok(true)
     }
 
     async fn accept(node: Weak<Self>, listener: Arc<UnixListener>) {
@@ -636,34 +639,10 @@ impl Node {
         match (frame, *sender) {
             (Frame::Hello { id, is_new }, None) => {
                 *sender = Some(id);
-                {
-                    let mut state = self.state.lock();
-                    state.still.remove(&id);
-                    state.counts.forget(id);
-                    // Where that fails, the next look at the folder tries again.
-                    let _ = self.meet(&mut state, id);
-                    state.sources.insert(id, source);
-                }
-                // What it has published before did not come here.
-                if !is_new {
-                    self.note_gap().await;
-                }
+                self.on_hello(id, source, is_new).await;
                 true
             }
-            (Frame::Message { name, envelope }, Some(_)) => {
-                let Ok(name) = std::str::from_utf8(&name) else {
-                    return false;
-                };
-                self.break_at("take");
-                if !self.await_room(name, envelope.len()).await {
-                    return true;
-                }
-                let is_message = self.groups.deliver(name, &envelope);
-                if !is_message {
-                    self.groups.statistics().count(Event::Unreadable);
-                }
-                is_message
-            }
+            (Frame::Message { name, envelope }, Some(_)) => self.on_message(&name, &envelope).await,
             (
                 Frame::Recorded {
                     name,
@@ -671,20 +650,7 @@ impl Node {
                     envelope,
                 },
                 Some(_),
-            ) => {
-                let Ok(name) = std::str::from_utf8(&name) else {
-                    return false;
-                };
-                if !self.await_room(name, envelope.len()).await {
-                    return true;
-                }
-                match self.groups.offer(name, position, &envelope) {
-                    Some(Offer::Taken) => {}
-                    Some(Offer::Behind) => self.catch_up(name).await,
-                    None => self.groups.statistics().count(Event::Unreadable),
-                }
-                true
-            }
+            ) => self.on_recorded(&name, position, &envelope).await,
             (Frame::Present { name, record }, Some(id)) => {
                 match (std::str::from_utf8(&name), Record::decode(record)) {
                     (Ok(name), Ok(record)) => self.note_present(id, source, name, &record),
@@ -693,11 +659,7 @@ impl Node {
                 true
             }
             (Frame::Seen(claim), Some(id)) => {
-                let mut state = self.state.lock();
-                state.silent.remove(&id);
-                let ready = state.note_seen(id, |number| number == claim);
-                drop(state);
-                self.tell_ready(ready);
+                self.on_seen(id, claim);
                 true
             }
             (Frame::Counts(counts), Some(id)) => {
@@ -713,6 +675,55 @@ impl Node {
         }
     }
 
+    /// Connects to a node that has connected to this one.
+    async fn on_hello(self: &Arc<Self>, id: NodeId, source: Source, is_new: bool) {
+        {
+            let mut state = self.state.lock();
+            state.still.remove(&id);
+            state.counts.forget(id);
+            // Where that fails, the next look at the folder tries again.
+            let _ = self.meet(&mut state, id);
+            state.sources.insert(id, source);
+        }
+        // What it has published before did not come here.
+        if !is_new {
+            self.note_gap().await;
+        }
+    }
+
+    /// Delivers a message to the members here; false when it is none.
+    async fn on_message(&self, name: &[u8], envelope: &[u8]) -> bool {
+        let Ok(name) = std::str::from_utf8(name) else {
+            return false;
+        };
+        self.break_at("take");
+        if !self.await_room(name, envelope.len()).await {
+            return true;
+        }
+        let is_message = self.groups.deliver(name, envelope);
+        if !is_message {
+            self.groups.statistics().count(Event::Unreadable);
+        }
+        is_message
+    }
+
+    /// Delivers a message of a group with a history to the members here, with those that they miss;
+    /// false when it is none.
+    async fn on_recorded(&self, name: &[u8], position: Position, envelope: &[u8]) -> bool {
+        let Ok(name) = std::str::from_utf8(name) else {
+            return false;
+        };
+        if !self.await_room(name, envelope.len()).await {
+            return true;
+        }
+        match self.groups.offer(name, position, envelope) {
+            Some(Offer::Taken) => {}
+            Some(Offer::Behind) => self.catch_up(name).await,
+            None => self.groups.statistics().count(Event::Unreadable),
+        }
+        true
+    }
+
     /// Notes what another node tells of a user, and answers to its claim.
     fn note_present(&self, id: NodeId, source: Source, name: &str, record: &Record) {
         self.presence.note(source, name, record);
@@ -726,6 +737,15 @@ impl Node {
         if let Some(peer) = self.state.lock().peers.get(&id) {
             peer.send(&frames::seen(claim));
         }
+    }
+
+    /// Notes that another node has answered to a claim.
+    fn on_seen(&self, id: NodeId, claim: u64) {
+        let mut state = self.state.lock();
+        state.silent.remove(&id);
+        let ready = state.note_seen(id, |number| number == claim);
+        drop(state);
+        self.tell_ready(ready);
     }
 
     /// Tells of claims for which all nodes have answered.
@@ -818,16 +838,13 @@ impl Node {
             };
             let dirty = std::mem::take(&mut *node.dirty.lock());
             node.break_at("counts");
-            let counts: Vec<_> = dirty
-                .iter()
-                .map(|name| {
-                    let count = u32::try_from(node.groups.count(name)).unwrap_or(u32::MAX);
-                    (counts::hash(name), count)
-                })
-                .collect();
+            let counts = dirty.into_iter().map(|name| {
+                let count = node.groups.count(&name);
+                (name, count)
+            });
+            let frames = count_frames(counts);
             let state = node.state.lock();
-            for part in counts.chunks(COUNTS_A_FRAME) {
-                let frame = frames::counts(part);
+            for frame in frames {
                 state.peers.values().for_each(|peer| peer.send(&frame));
             }
         }
@@ -875,6 +892,38 @@ impl Node {
             let _ = node.meet_all(&mut state);
         }
     }
+}
+
+/// Connects to a node; `None` when it has ended, or takes no connection now.
+///
+/// # Errors
+/// That is not possible now.
+fn connect(folder: &RuntimeDir, id: NodeId) -> io::Result<Option<socket2::Socket>> {
+    let error = match folder.connect(id) {
+        Ok(connection) => return Ok(Some(connection)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            folder.remove(id);
+            Ok(None)
+        }
+        // It has ended meanwhile, or too many connections wait there.
+        io::ErrorKind::NotFound | io::ErrorKind::WouldBlock => Ok(None),
+        _ => Err(error),
+    }
+}
+
+/// The frames that tell these numbers of members.
+fn count_frames(counts: impl IntoIterator<Item = (String, usize)>) -> Vec<Bytes> {
+    let counts: Vec<_> = (counts.into_iter())
+        .map(|(name, count)| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            (counts::hash(&name), count)
+        })
+        .collect();
+    let parts = counts.chunks(COUNTS_A_FRAME);
+    parts.map(frames::counts).collect()
 }
 
 impl State {
