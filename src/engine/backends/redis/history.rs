@@ -123,29 +123,14 @@ impl ScriptCall {
             Self::Append { .. } => &scripts.append,
             Self::Read { .. } => &scripts.read,
         });
-        let keys = keys_of(channel);
-        let keys = if asks.is_some() {
-            &keys[..1]
-        } else {
-            &keys[..]
-        };
-        command.arg(keys.len());
-        for key in keys {
-            command.arg(&key[..]);
-        }
-        let run = match asks {
-            Some(former) => Cow::Owned([&scripts.run[..], b",", former].concat()),
-            None => Cow::Borrowed(&scripts.run[..]),
-        };
-        command.arg(epoch_text(new_epoch())).arg(&run[..]);
+        add_numbering(&mut command, channel, &scripts.run, asks);
         match self {
             Self::Append {
                 envelope,
                 limits,
                 publish,
             } => {
-                command.arg(number(limits.size as u64));
-                command.arg(milliseconds(limits.age));
+                add_limits(&mut command, limits);
                 command.arg(if asks.is_some() { "" } else { publish });
                 command.arg(channel).arg(&envelope[..]);
                 for call in more {
@@ -159,8 +144,7 @@ impl ScriptCall {
                     (epoch_text(after.epoch), after.offset)
                 });
                 command.arg(epoch).arg(number(offset));
-                command.arg(number(limits.size as u64));
-                command.arg(milliseconds(limits.age));
+                add_limits(&mut command, limits);
                 command.arg(number(PAGE_BYTES as u64));
             }
         }
@@ -174,6 +158,31 @@ impl ScriptCall {
             Self::Read { .. } => 0,
         }
     }
+}
+
+/// Adds what both scripts number messages with: the keys, an epoch for a new numbering, and the run of
+/// the server. A node that is getting the slot has the numbering, but not the messages.
+fn add_numbering(command: &mut Cmd, channel: &[u8], run: &[u8], asks: Option<&[u8]>) {
+    let keys = keys_of(channel);
+    let keys = if asks.is_some() {
+        &keys[..1]
+    } else {
+        &keys[..]
+    };
+    command.arg(keys.len());
+    for key in keys {
+        command.arg(&key[..]);
+    }
+    let run = match asks {
+        Some(former) => Cow::Owned([run, b",", former].concat()),
+        None => Cow::Borrowed(run),
+    };
+    command.arg(epoch_text(new_epoch())).arg(&run[..]);
+}
+
+fn add_limits(command: &mut Cmd, limits: &Limits) {
+    command.arg(number(limits.size as u64));
+    command.arg(milliseconds(limits.age));
 }
 
 /// The keys of the group with this channel, which has no brace in it.

@@ -77,37 +77,27 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         Ok(connections) => connections,
         Err(reason) => return reason,
     };
-    let mut loader = publisher.clone();
-    let limit = shard.timeout.min(CONNECT_LIMIT);
-    let scripts = Mutex::new(if shard.keeps_history {
-        history::load(&mut loader, limit).await.map(Arc::new)
+    let scripts = if shard.keeps_history {
+        load(publisher.clone(), connect_limit(shard)).await
     } else {
         Err("it has no history".into())
-    });
-    shard.on_connected(place);
-    let is_last = Notify::new();
-    let mut publishing = pin!(publish(
+    };
+    let link = Link {
         shard,
         place,
         wakeups,
-        publisher.clone(),
-        &scripts,
-        &is_last
-    ));
+        publisher,
+        subscriber,
+        scripts: Mutex::new(scripts),
+    };
+    shard.on_connected(place);
+    let is_last = Notify::new();
+    let mut publishing = pin!(link.publish(&is_last));
     let reason = select! {
         reason = &mut publishing => return reason,
-        reason = subscribe(shard, place, wakeups, subscriber.clone(), &unsubscribing) => reason,
-        () = subscriber.end() => CLOSED.into(),
-        reason = check(publisher.clone(), || false, |_| {}) => return reason,
-        reason = check(
-            subscriber.clone(),
-            || incoming.gate.was_shut(),
-            |note| shard.note_lag(place, note),
-        ) => return reason,
-        reason = check_master(shard, place) => return reason,
-        () = ask_again(shard) => return CLOSED.into(),
-        () = load_again(loader, limit, &scripts), if shard.keeps_history => return CLOSED.into(),
-        () = publisher.end() => return CLOSED.into(),
+        reason = link.subscribe(&unsubscribing) => reason,
+        () = link.subscriber.end() => CLOSED.into(),
+        reason = link.look_after(incoming) => return reason,
         () = misled.notified() => return "it has given a part of the cluster away".into(),
     };
     // The connection that publishes may live: what is under way there gets its reply.
@@ -134,7 +124,7 @@ async fn connect(
     incoming: &Incoming,
     on_push: OnPush,
 ) -> Result<(Connection, Connection), Reason> {
-    let limit = shard.timeout.min(CONNECT_LIMIT);
+    let limit = connect_limit(shard);
     let address = if let Kind::Sentinel { .. } = shard.server.kind {
         let found = sentinel::find_master(&shard.server, limit).await?;
         shard.on_found(place, &found);
@@ -178,115 +168,256 @@ fn on_push(incoming: &Incoming, misled: &Arc<Notify>, unsubscribing: &Arc<Atomic
     })
 }
 
-/// The scripts of the history on a connection, or the reason why there are none now.
-type Loaded = Mutex<Result<Arc<Scripts>, Reason>>;
-
-/// Publishes what waits, many messages in one piece, until the connection fails. After `is_last` it
-/// only waits for what is under way.
-async fn publish(
-    shard: &Shard,
-    place: usize,
-    wakeups: &Wakeups,
-    connection: Connection,
-    scripts: &Loaded,
-    is_last: &Notify,
-) -> Reason {
-    let mut in_flight = FuturesOrdered::new();
-    let mut is_ending = false;
-    while !(is_ending && in_flight.is_empty()) {
-        select! {
-            biased;
-            // Polls the newest piece for the first time, too: in this order they are queued.
-            Some(outcome) = in_flight.next() => {
-                if let Err(reason) = outcome {
-                    return reason;
-                }
-            }
-            () = is_last.notified(), if !is_ending => is_ending = true,
-            () = wakeups.publish.notified(), if !is_ending && in_flight.len() < IN_FLIGHT => {
-                let batch = shard.take_publishes(place, BATCH, BATCH_BYTES);
-                if !batch.is_empty() {
-                    in_flight.push_back(send(shard, place, connection.clone(), batch, scripts));
-                }
-            }
-        }
-    }
-    CLOSED.into()
+fn connect_limit(shard: &Shard) -> Duration {
+    shard.timeout.min(CONNECT_LIMIT)
 }
 
-/// Sends a batch, and gives each message its outcome.
-async fn send(
-    shard: &Shard,
+/// The scripts of the history on a connection, or the reason why there are none now.
+type Loaded = Result<Arc<Scripts>, Reason>;
+
+async fn load(mut connection: Connection, limit: Duration) -> Loaded {
+    history::load(&mut connection, limit).await.map(Arc::new)
+}
+
+/// A route that is connected.
+struct Link<'a> {
+    shard: &'a Shard,
     place: usize,
-    mut connection: Connection,
-    waiting: Vec<Publish>,
-    scripts: &Loaded,
-) -> Result<(), Reason> {
-    // Only a node of a cluster may refuse one because it is another's.
-    let known = scripts.lock().clone();
-    let Batch { commands, calls } = Batch::of(waiting, &known, shard.is_cluster());
-    if calls.is_empty() {
-        return Ok(());
+    wakeups: &'a Wakeups,
+    publisher: Connection,
+    subscriber: Connection,
+    scripts: Mutex<Loaded>,
+}
+
+/// Calls that a node cannot do now.
+#[derive(Default)]
+struct Undone {
+    /// It has forgotten its scripts.
+    unknown: Vec<Publish>,
+    /// A part of their keys is here, and a part is at another node.
+    torn: Vec<Publish>,
+}
+
+impl Link<'_> {
+    /// Publishes what waits, many messages in one piece, until the connection fails. After `is_last`
+    /// it only waits for what is under way.
+    async fn publish(&self, is_last: &Notify) -> Reason {
+        let mut in_flight = FuturesOrdered::new();
+        let mut is_ending = false;
+        while !(is_ending && in_flight.is_empty()) {
+            select! {
+                biased;
+                // Polls the newest piece for the first time, too: in this order they are queued.
+                Some(outcome) = in_flight.next() => {
+                    if let Err(reason) = outcome {
+                        return reason;
+                    }
+                }
+                () = is_last.notified(), if !is_ending => is_ending = true,
+                () = self.wakeups.publish.notified(), if !is_ending && in_flight.len() < IN_FLIGHT => {
+                    let batch = self.shard.take_publishes(self.place, BATCH, BATCH_BYTES);
+                    if !batch.is_empty() {
+                        in_flight.push_back(self.send(batch));
+                    }
+                }
+            }
+        }
+        CLOSED.into()
     }
-    let first = calls.iter().flatten().map(|publish| publish.deadline).min();
-    let deadline = clock::real(first.unwrap_or_else(clock::now));
-    let under_way = UnderWay { shard, calls };
-    match timeout_at(deadline.into(), connection.send_all(&commands)).await {
-        Ok(Ok(replies)) => {
-            let (mut unknown, mut later) = (Vec::new(), Vec::new());
-            for (publishes, reply) in under_way.over().into_iter().zip(replies) {
-                match reply {
-                    Value::ServerError(error) if shard.is_cluster() && error.code() == "MOVED" => {
-                        for publish in publishes {
-                            shard.on_moved(publish);
-                        }
+
+    /// Sends a batch, and gives each message its outcome.
+    async fn send(&self, waiting: Vec<Publish>) -> Result<(), Reason> {
+        let shard = self.shard;
+        let known = self.scripts.lock().clone();
+        // Only a node of a cluster may refuse one because it is another's.
+        let Batch { commands, calls } = Batch::of(waiting, &known, shard.is_cluster());
+        if calls.is_empty() {
+            return Ok(());
+        }
+        let first = calls.iter().flatten().map(|publish| publish.deadline).min();
+        let deadline = clock::real(first.unwrap_or_else(clock::now));
+        let under_way = UnderWay { shard, calls };
+        let mut connection = self.publisher.clone();
+        match timeout_at(deadline.into(), connection.send_all(&commands)).await {
+            Ok(Ok(replies)) => {
+                let run = known.map(|scripts| Arc::clone(&scripts.run));
+                let replies = under_way.over().into_iter().zip(replies);
+                let undone = self.settle(replies, &run.unwrap_or_default());
+                self.retry(undone).await;
+                Ok(())
+            }
+            Ok(Err(reason)) => {
+                under_way.fail(&reason);
+                Err(reason)
+            }
+            // The server may be slow: the connection is closed by `check` if it does not answer at all.
+            Err(_) => {
+                fail(under_way.over().into_iter().flatten(), &late(shard.timeout));
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives calls their outcomes, or sends them to other nodes, as the replies say; `run` is that of
+    /// this node. Gives those that it cannot do now.
+    fn settle(
+        &self,
+        replies: impl Iterator<Item = (Vec<Publish>, Value)>,
+        run: &Arc<[u8]>,
+    ) -> Undone {
+        let shard = self.shard;
+        let mut undone = Undone::default();
+        for (publishes, reply) in replies {
+            match reply {
+                Value::ServerError(error) if shard.is_cluster() && error.code() == "MOVED" => {
+                    for publish in publishes {
+                        shard.on_moved(publish);
                     }
-                    Value::ServerError(error) if shard.is_cluster() && error.code() == "ASK" => {
-                        let run = known.as_ref().map(|scripts| Arc::clone(&scripts.run));
-                        let to = error.details().unwrap_or_default();
-                        shard.on_sent_on(place, publishes, to, &run.unwrap_or_default());
-                    }
-                    // A part of its keys is here, and a part is there.
-                    Value::ServerError(error)
-                        if shard.is_cluster() && error.code() == "TRYAGAIN" =>
-                    {
-                        later.extend(publishes);
-                    }
-                    Value::ServerError(error) if error.code() == "NOSCRIPT" => {
-                        unknown.extend(publishes);
-                    }
-                    Value::BulkString(announcement) => announce(shard, publishes, &announcement),
-                    reply => finish(publishes, reply),
+                }
+                Value::ServerError(error) if shard.is_cluster() && error.code() == "ASK" => {
+                    let to = error.details().unwrap_or_default();
+                    shard.on_sent_on(self.place, publishes, to, run);
+                }
+                Value::ServerError(error) if shard.is_cluster() && error.code() == "TRYAGAIN" => {
+                    undone.torn.extend(publishes);
+                }
+                Value::ServerError(error) if error.code() == "NOSCRIPT" => {
+                    undone.unknown.extend(publishes);
+                }
+                Value::BulkString(announcement) => announce(shard, publishes, &announcement),
+                reply => finish(publishes, reply),
+            }
+        }
+        undone
+    }
+
+    /// Queues calls once more, as soon as the node may do them.
+    async fn retry(&self, Undone { unknown, torn }: Undone) {
+        if !unknown.is_empty() {
+            // The scripts have the same names as before.
+            match load(self.publisher.clone(), CONNECT_LIMIT).await {
+                Ok(_) => self.shard.send_again(unknown),
+                Err(reason) => {
+                    *self.scripts.lock() = Err(Arc::clone(&reason));
+                    fail(unknown, &reason);
                 }
             }
-            if !unknown.is_empty() {
-                // The server has forgotten its scripts. They have the same names as before.
-                match history::load(&mut connection, CONNECT_LIMIT).await {
-                    Ok(_) => shard.send_again(unknown),
-                    Err(reason) => {
-                        *scripts.lock() = Err(Arc::clone(&reason));
-                        for publish in unknown {
-                            publish.finish(Err(Arc::clone(&reason)));
-                        }
-                    }
+        }
+        if !torn.is_empty() {
+            sleep(FIRST_PAUSE).await;
+            self.shard.send_again(torn);
+        }
+    }
+
+    /// Subscribes and unsubscribes. `unsubscribing` is how many replies to the latter are due.
+    async fn subscribe(&self, unsubscribing: &AtomicUsize) -> Reason {
+        let mut connection = self.subscriber.clone();
+        loop {
+            let changes = self.shard.take_changes(self.place, CHANGES);
+            if changes.is_empty() {
+                self.wakeups.subscribe.notified().await;
+                continue;
+            }
+            let commands = self.commands_for(&changes);
+            let is_end = |change: &&Change| matches!(change, Change::Unsubscribe(_));
+            unsubscribing.store(changes.iter().filter(is_end).count(), Ordering::Relaxed);
+            let replies = within(CHECK_LIMIT, connection.send_all(&commands)).await;
+            unsubscribing.store(0, Ordering::Relaxed);
+            match replies {
+                Ok(replies) => self.note_changed(changes.into_iter().zip(replies)),
+                Err(reason) => return reason,
+            }
+        }
+    }
+
+    /// One command for each channel: so each has one reply.
+    fn commands_for(&self, changes: &[Change]) -> Pipeline {
+        let (subscribe, unsubscribe) = if self.shard.is_cluster() {
+            ("SSUBSCRIBE", "SUNSUBSCRIBE")
+        } else {
+            ("SUBSCRIBE", "UNSUBSCRIBE")
+        };
+        let mut commands = Pipeline::with_capacity(changes.len());
+        for change in changes {
+            let (command, name) = match change {
+                Change::Subscribe(name, _) => (subscribe, name),
+                Change::Unsubscribe(name) => (unsubscribe, name),
+            };
+            commands.cmd(command).arg(self.shard.channel_of(name));
+        }
+        commands
+    }
+
+    /// Notes what has become of subscriptions.
+    fn note_changed(&self, replies: impl Iterator<Item = (Change, Value)>) {
+        for (change, reply) in replies {
+            let Change::Subscribe(name, serial) = change else {
+                continue;
+            };
+            if let Value::ServerError(error) = reply {
+                let (has_moved, reason) = (has_moved(&error), text_of(&error));
+                self.shard.on_refused(&name, serial, has_moved, &reason);
+            } else {
+                self.shard.on_subscribed(&name, serial);
+            }
+        }
+    }
+
+    /// Looks whether the node still is the right one and answers, and gives the reason when not.
+    async fn look_after(&self, incoming: &Incoming) -> Reason {
+        select! {
+            reason = check(self.publisher.clone(), || false, |_| {}) => reason,
+            reason = check(
+                self.subscriber.clone(),
+                || incoming.gate.was_shut(),
+                |note| self.shard.note_lag(self.place, note),
+            ) => reason,
+            reason = self.check_master() => reason,
+            () = self.ask_again() => CLOSED.into(),
+            () = self.load_again(), if self.shard.keeps_history => CLOSED.into(),
+            () = self.publisher.end() => CLOSED.into(),
+        }
+    }
+
+    /// Asks now and then for what the server has refused: a user may have got a right meanwhile.
+    async fn ask_again(&self) {
+        loop {
+            clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
+            self.shard.ask_again();
+        }
+    }
+
+    /// Returns the server the scripts once more while it refuses them: it may have loaded its data, or
+    /// have ended a long script, and a user may have got a right meanwhile.
+    async fn load_again(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            clock::sleep_until(clock::task_now() + pause).await;
+            if self.scripts.lock().is_err() {
+                let loaded = load(self.publisher.clone(), connect_limit(self.shard)).await;
+                *self.scripts.lock() = loaded;
+                pause = CHECK_EVERY.min(2 * pause);
+            } else {
+                pause = CHECK_EVERY;
+            }
+        }
+    }
+
+    /// Asks now and then whether the service has another master, and gives the reason when it has.
+    async fn check_master(&self) -> Reason {
+        let server = &self.shard.server;
+        if !matches!(server.kind, Kind::Sentinel { .. }) {
+            return std::future::pending().await;
+        }
+        loop {
+            clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
+            let (now, _) = self.shard.target(self.place);
+            // Without sentinels the master that is there goes on.
+            if let Ok(found) = sentinel::find_master(server, CONNECT_LIMIT).await {
+                if now.is_some_and(|now| now != found) {
+                    return format!("the service has another master, {found}").into();
                 }
             }
-            if !later.is_empty() {
-                sleep(FIRST_PAUSE).await;
-                shard.send_again(later);
-            }
-            Ok(())
-        }
-        Ok(Err(reason)) => {
-            under_way.fail(&reason);
-            Err(reason)
-        }
-        // The server may be slow: the connection is closed by `check` if it does not answer at all.
-        Err(_) => {
-            for publish in under_way.over().into_iter().flatten() {
-                publish.finish(Err(late(shard.timeout)));
-            }
-            Ok(())
         }
     }
 }
@@ -309,11 +440,9 @@ impl UnderWay<'_> {
     /// Ends the calls of a connection that has failed.
     fn fail(mut self, reason: &Reason) {
         let calls = mem::take(&mut self.calls).into_iter().flatten();
-        let (reads, others) = calls.partition(Publish::may_repeat);
+        let (reads, others): (_, Vec<_>) = calls.partition(Publish::may_repeat);
         self.calls = vec![reads];
-        for publish in others {
-            publish.finish(Err(Arc::clone(reason)));
-        }
+        fail(others, reason);
     }
 }
 
@@ -363,6 +492,13 @@ fn finish(publishes: Vec<Publish>, reply: Value) {
     }
 }
 
+/// Gives the calls an error.
+fn fail(publishes: impl IntoIterator<Item = Publish>, reason: &Reason) {
+    for publish in publishes {
+        publish.finish(Err(Arc::clone(reason)));
+    }
+}
+
 /// Whether a node has refused a command because of the state of its cluster.
 fn has_moved(error: &ServerError) -> bool {
     matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN")
@@ -372,59 +508,6 @@ fn text_of(error: &ServerError) -> Reason {
     match error.details() {
         Some(details) => format!("{} {details}", error.code()).into(),
         None => error.code().into(),
-    }
-}
-
-/// Subscribes and unsubscribes.
-async fn subscribe(
-    shard: &Shard,
-    place: usize,
-    wakeups: &Wakeups,
-    mut connection: Connection,
-    unsubscribing: &AtomicUsize,
-) -> Reason {
-    let (subscribe, unsubscribe) = if shard.is_cluster() {
-        ("SSUBSCRIBE", "SUNSUBSCRIBE")
-    } else {
-        ("SUBSCRIBE", "UNSUBSCRIBE")
-    };
-    loop {
-        let changes = shard.take_changes(place, CHANGES);
-        if changes.is_empty() {
-            wakeups.subscribe.notified().await;
-            continue;
-        }
-        // One command for each channel: so each has one reply.
-        let mut commands = Pipeline::with_capacity(changes.len());
-        let mut ending = 0;
-        for change in &changes {
-            match change {
-                Change::Subscribe(name, _) => {
-                    commands.cmd(subscribe).arg(shard.channel_of(name));
-                }
-                Change::Unsubscribe(name) => {
-                    commands.cmd(unsubscribe).arg(shard.channel_of(name));
-                    ending += 1;
-                }
-            }
-        }
-        unsubscribing.store(ending, Ordering::Relaxed);
-        let replies = within(CHECK_LIMIT, connection.send_all(&commands)).await;
-        unsubscribing.store(0, Ordering::Relaxed);
-        let replies = match replies {
-            Ok(replies) => replies,
-            Err(reason) => return reason,
-        };
-        for (change, reply) in changes.into_iter().zip(replies) {
-            let Change::Subscribe(name, serial) = change else {
-                continue;
-            };
-            if let Value::ServerError(error) = reply {
-                shard.on_refused(&name, serial, has_moved(&error), &text_of(&error));
-            } else {
-                shard.on_subscribed(&name, serial);
-            }
-        }
     }
 }
 
@@ -452,47 +535,6 @@ async fn check(
             note(&|lag| lag.answer(answered_at));
         }
         clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
-    }
-}
-
-/// Asks now and then for what the server has refused: a user may have got a right meanwhile.
-async fn ask_again(shard: &Shard) {
-    loop {
-        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
-        shard.ask_again();
-    }
-}
-
-/// Returns the server the scripts once more while it refuses them: it may have loaded its data, or have
-/// ended a long script, and a user may have got a right meanwhile.
-async fn load_again(mut connection: Connection, limit: Duration, scripts: &Loaded) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        clock::sleep_until(clock::task_now() + pause).await;
-        if scripts.lock().is_err() {
-            let loaded = history::load(&mut connection, limit).await;
-            *scripts.lock() = loaded.map(Arc::new);
-            pause = CHECK_EVERY.min(2 * pause);
-        } else {
-            pause = CHECK_EVERY;
-        }
-    }
-}
-
-/// Asks now and then whether the service has another master, and gives the reason when it has.
-async fn check_master(shard: &Shard, place: usize) -> Reason {
-    if !matches!(shard.server.kind, Kind::Sentinel { .. }) {
-        return std::future::pending().await;
-    }
-    loop {
-        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
-        let (now, _) = shard.target(place);
-        // Without sentinels the master that is there goes on.
-        if let Ok(found) = sentinel::find_master(&shard.server, CONNECT_LIMIT).await {
-            if now.is_some_and(|now| now != found) {
-                return format!("the service has another master, {found}").into();
-            }
-        }
     }
 }
 

@@ -3,7 +3,11 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{select, task::yield_now, time::sleep};
+use tokio::{
+    select,
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use super::{
     cluster::{self, Map},
@@ -44,15 +48,9 @@ pub(super) async fn run(running: Running, incoming: Incoming) {
                 links.push(async move { (place, link::run(shard, place, incoming).await) });
             }
         }
-        let is_due = shard.is_map_doubtful() || clock::task_now() >= next_look;
-        if shard.is_cluster() && shard.is_used() && is_due && !is_asking {
+        if !is_asking && needs_map(shard, next_look) {
             is_asking = true;
-            map = async move {
-                sleep(link::pause_after(failures)).await;
-                let limit = shard.timeout.min(LIMIT);
-                cluster::find_map(&shard.known_nodes(), &shard.server, limit).await
-            }
-            .boxed();
+            map = ask(shard, failures).boxed();
         }
         select! {
             () = shard.look.notified() => {}
@@ -77,4 +75,17 @@ pub(super) async fn run(running: Running, incoming: Incoming) {
             }
         }
     }
+}
+
+/// Whether the map of the cluster has to be asked for now.
+fn needs_map(shard: &Shard, next_look: Instant) -> bool {
+    let is_due = shard.is_map_doubtful() || clock::task_now() >= next_look;
+    shard.is_cluster() && shard.is_used() && is_due
+}
+
+/// Asks for the map of the cluster, which could not be got so often in a row.
+async fn ask(shard: &Shard, failures: u32) -> Result<Map, Reason> {
+    sleep(link::pause_after(failures)).await;
+    let limit = shard.timeout.min(LIMIT);
+    cluster::find_map(&shard.known_nodes(), &shard.server, limit).await
 }

@@ -15,6 +15,7 @@ use redis::Cmd;
 use tokio::sync::Notify;
 
 use super::{
+    cluster::Map,
     config::Address,
     history::ScriptCall,
     lag::Lag,
@@ -314,6 +315,47 @@ impl State {
                 self.routes.len() - 1
             }
         }
+    }
+
+    /// The places of the routes to the nodes of the slots, as the map has them. Routes are made for its
+    /// nodes; those to other nodes are not current any more.
+    pub(super) fn slots_of(&mut self, map: &Map) -> Vec<u16> {
+        let is_in_map = |route: &Route| {
+            map.iter()
+                .any(|(address, _)| route.address.as_ref() == Some(address))
+        };
+        // First, so that no route is used for another node that the map has further down.
+        for route in &mut self.routes {
+            // A node that is getting its first slots is not in the map.
+            route.is_current = std::mem::take(&mut route.is_asked) || is_in_map(route);
+        }
+        let mut slots = vec![0; self.slots.len()];
+        for (address, ranges) in map {
+            let place = self.place_of(address);
+            let Ok(number) = u16::try_from(place) else {
+                continue;
+            };
+            self.routes[place].is_current = true;
+            for &(first, last) in ranges {
+                let range = usize::from(first)..=usize::from(last);
+                if let Some(slots) = slots.get_mut(range) {
+                    slots.fill(number);
+                }
+            }
+        }
+        slots
+    }
+
+    /// Notes whether there are slots that no node serves; true when that was otherwise.
+    pub(super) fn note_gaps(&mut self, has_gaps: bool) -> bool {
+        let unknown = &mut self.routes[UNKNOWN];
+        unknown.is_current = has_gaps;
+        let status = if has_gaps {
+            Status::Away("no node of the cluster serves this part of it".into())
+        } else {
+            Status::Idle
+        };
+        std::mem::replace(&mut unknown.status, status.clone()) != status
     }
 
     /// Why a call that needs a route has to fail, if it has.

@@ -81,39 +81,9 @@ impl Shard {
     pub(super) fn on_map(&self, map: &Map) {
         let mut state = self.state.lock();
         state.is_map_doubtful = false;
-        let is_in_map = |route: &Route| {
-            map.iter()
-                .any(|(address, _)| route.address.as_ref() == Some(address))
-        };
-        // First, so that no route is used for another node that the map has further down.
-        for route in &mut state.routes {
-            // A node that is getting its first slots is not in the map.
-            route.is_current = std::mem::take(&mut route.is_asked) || is_in_map(route);
-        }
-        let mut slots = vec![0; state.slots.len()];
-        for (address, ranges) in map {
-            let place = state.place_of(address);
-            let Ok(number) = u16::try_from(place) else {
-                continue;
-            };
-            state.routes[place].is_current = true;
-            for &(first, last) in ranges {
-                let range = usize::from(first)..=usize::from(last);
-                if let Some(slots) = slots.get_mut(range) {
-                    slots.fill(number);
-                }
-            }
-        }
+        let slots = state.slots_of(map);
         // Slots that no node serves.
-        let has_gaps = slots.contains(&0);
-        let unknown = &mut state.routes[UNKNOWN];
-        unknown.is_current = has_gaps;
-        let status = if has_gaps {
-            Status::Away("no node of the cluster serves this part of it".into())
-        } else {
-            Status::Idle
-        };
-        let is_other = std::mem::replace(&mut unknown.status, status.clone()) != status;
+        let is_other = state.note_gaps(slots.contains(&0));
         let has_moved = std::mem::replace(&mut state.slots, slots) != state.slots;
         if has_moved || is_other || state.has_refused {
             state.begin_sweep();
