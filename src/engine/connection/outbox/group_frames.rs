@@ -2,8 +2,15 @@
 
 use bytes::Bytes;
 
-use super::{Outbox, outcome::Sent, queue::Queued};
-use crate::engine::groups::{Delivery, Handed, WhenFull};
+use super::{
+    Outbox,
+    outcome::Sent,
+    queue::{Queued, State},
+};
+use crate::engine::{
+    base::sync::MutexGuard,
+    groups::{Delivery, Handed, WhenFull},
+};
 
 impl Outbox {
     /// Takes the frames of `delivery`, in one write if nothing waits; [`Sent::Full`] when there is no
@@ -11,10 +18,7 @@ impl Outbox {
     pub(crate) fn take_whole(&self, delivery: &Delivery) -> Sent {
         let joined = &delivery.framed(self.framing).joined;
         let mut state = self.state.lock();
-        if state.sealed {
-            return Sent::Closed;
-        }
-        if !state.corked.is_empty() && self.write_corked(&mut state) == Sent::Closed {
+        if !self.clear_corked(&mut state) {
             return Sent::Closed;
         }
         if !state.fits(joined.len(), self.capacity) || state.reserved.bytes > 0 {
@@ -36,10 +40,7 @@ impl Outbox {
         let mut handed = Handed::default();
         let framed = delivery.framed(self.framing);
         let mut state = self.state.lock();
-        if state.sealed {
-            return (handed, Sent::Closed);
-        }
-        if !state.corked.is_empty() && self.write_corked(&mut state) == Sent::Closed {
+        if !self.clear_corked(&mut state) {
             return (handed, Sent::Closed);
         }
         let mut written = 0;
@@ -53,34 +54,66 @@ impl Outbox {
                 None => return (handed, Sent::Closed),
             }
         }
-        for frame in &framed.each {
-            if written >= frame.len() {
-                written -= frame.len();
-            } else if written > 0 {
-                state.push(frame.slice(written..));
-                state.mid_frame = true;
-                written = 0;
-            } else {
-                let may_drop = matches!(when_full, WhenFull::DropOldest | WhenFull::KeepLatest);
-                if !state.fits(frame.len(), self.capacity) && may_drop {
-                    let drops_all = when_full == WhenFull::KeepLatest;
-                    handed.dropped += state.make_room(frame.len(), self.capacity, drops_all);
-                }
-                if state.fits(frame.len(), self.capacity) {
-                    state.push(Queued {
-                        bytes: Bytes::clone(frame),
-                        may_drop,
-                    });
-                } else if when_full == WhenFull::Close {
-                    handed.is_closed = true;
-                    break;
-                } else {
-                    handed.dropped += 1;
-                    continue;
-                }
+        let begun = state.queue_rest(&framed.each, written);
+        handed.delivered = begun as u64;
+        for frame in &framed.each[begun..] {
+            state.take_frame(frame, when_full, self.capacity, &mut handed);
+            if handed.is_closed {
+                break;
             }
-            handed.delivered += 1;
         }
         (handed, Sent::Queued)
+    }
+
+    /// Writes what is corked before all else. False when the outbox is closed.
+    fn clear_corked(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        let is_closed =
+            state.sealed || (!state.corked.is_empty() && self.write_corked(state) == Sent::Closed);
+        !is_closed
+    }
+}
+
+impl State {
+    /// Queues the rest of the frame that has begun, after the socket has taken `written` bytes of
+    /// `frames`. Gives how many of them need no place any more.
+    fn queue_rest(&mut self, frames: &[Bytes], mut written: usize) -> usize {
+        for (at, frame) in frames.iter().enumerate() {
+            if written == 0 {
+                return at;
+            }
+            if written < frame.len() {
+                self.push(frame.slice(written..));
+                self.mid_frame = true;
+                return at + 1;
+            }
+            written -= frame.len();
+        }
+        frames.len()
+    }
+
+    /// Queues a frame if there is room for it, or can be made. Notes in `handed` what becomes of it.
+    fn take_frame(
+        &mut self,
+        frame: &Bytes,
+        when_full: WhenFull,
+        capacity: usize,
+        handed: &mut Handed,
+    ) {
+        let may_drop = matches!(when_full, WhenFull::DropOldest | WhenFull::KeepLatest);
+        if !self.fits(frame.len(), capacity) && may_drop {
+            let drops_all = when_full == WhenFull::KeepLatest;
+            handed.dropped += self.make_room(frame.len(), capacity, drops_all);
+        }
+        if self.fits(frame.len(), capacity) {
+            self.push(Queued {
+                bytes: Bytes::clone(frame),
+                may_drop,
+            });
+            handed.delivered += 1;
+        } else if when_full == WhenFull::Close {
+            handed.is_closed = true;
+        } else {
+            handed.dropped += 1;
+        }
     }
 }

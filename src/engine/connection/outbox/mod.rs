@@ -37,7 +37,7 @@ use crate::{
     protocol::{
         close::CloseFrame,
         frame::{self, First, Opcode},
-        framing::Framing,
+        framing::{Framed, Framing},
     },
 };
 
@@ -100,18 +100,8 @@ impl Outbox {
             }
             // A message may also go in after a ping or pong that waits alone.
             let reserved = state.reserved.bytes;
-            let may_enter = match timeout {
-                Some(timeout) => state.admit(length, self.capacity, !timeout.is_zero()),
-                // A sender that cannot wait does not wait for those that can.
-                None => state.fits(length, self.capacity),
-            };
-            if may_enter {
-                let sent = if state.is_idle() {
-                    self.write_through(&mut state, head, payload)
-                } else {
-                    state.push(framed.into_bytes());
-                    Sent::Queued
-                };
+            if state.admit_within(timeout, length, self.capacity) {
+                let sent = self.enter(&mut state, framed);
                 if state.reserved.bytes < reserved {
                     // Smaller messages need not wait for this one any more.
                     self.announce_room(state);
@@ -128,11 +118,20 @@ impl Outbox {
             let in_time;
             (state, in_time) = self.room.wait(state, deadline);
             if !in_time {
-                if !timeout.is_zero() {
-                    self.give_up(state, length);
-                }
-                return Err(self.no_room(timeout));
+                return Err(self.give_up(state, length, timeout));
             }
+        }
+    }
+
+    /// Writes a message for which there is room, or queues it behind others.
+    #[inline]
+    fn enter(&self, state: &mut MutexGuard<'_, State>, framed: Framed<'_>) -> Sent {
+        if state.is_idle() {
+            let (head, payload) = framed.pieces();
+            self.write_through(state, head, payload)
+        } else {
+            state.push(framed.into_bytes());
+            Sent::Queued
         }
     }
 
@@ -173,21 +172,21 @@ impl Outbox {
             return Sent::Closed;
         }
         state.queue_corked();
-        let fits = state.fits(head.len() + payload.len(), self.capacity);
-        if state.is_idle() && fits {
-            return self.write_through(&mut state, head, payload);
+        if state.fits(head.len() + payload.len(), self.capacity) {
+            return self.enter(&mut state, framed);
         }
         state.push(framed.into_bytes());
-        if fits { Sent::Queued } else { Sent::Beyond }
+        Sent::Beyond
     }
 
-    /// Ends the wait of a sender of `length` bytes. Senders of smaller messages need not wait for
-    /// it any more.
-    fn give_up(&self, mut state: MutexGuard<'_, State>, length: usize) {
-        if state.reserved.bytes == length {
+    /// Ends the wait of a sender of `length` bytes, and gives its error. Senders of smaller messages
+    /// need not wait for it any more.
+    fn give_up(&self, mut state: MutexGuard<'_, State>, length: usize, waited: Duration) -> Error {
+        if !waited.is_zero() && state.reserved.bytes == length {
             state.reserved = Reserved::default();
             self.announce_room(state);
         }
+        self.no_room(waited)
     }
 
     /// Sends one message if nothing waits for the socket; [`Sent::Full`] if something does.

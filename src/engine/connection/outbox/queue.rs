@@ -1,6 +1,6 @@
 //! The bytes that wait for the socket, their order, and which sender may add to them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 
@@ -171,6 +171,20 @@ impl State {
             };
         }
         enters
+    }
+
+    /// As [`State::admit`], for a sender that waits for `timeout`. One that cannot wait does not wait for
+    /// those that can.
+    pub(super) fn admit_within(
+        &mut self,
+        timeout: Option<Duration>,
+        length: usize,
+        capacity: usize,
+    ) -> bool {
+        match timeout {
+            Some(timeout) => self.admit(length, capacity, !timeout.is_zero()),
+            None => self.fits(length, capacity),
+        }
     }
 
     /// The control frames to write next: the pongs if some wait, else the ping if one waits.
