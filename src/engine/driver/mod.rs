@@ -70,6 +70,24 @@ enum More {
     TakeIn,
 }
 
+impl More {
+    /// Lets others use the thread, if their turn has come.
+    ///
+    /// Neither wake-ups nor readiness count as work in tokio: without this, a peer or a view that never
+    /// pauses would have the thread for itself.
+    async fn end_turn(self) {
+        if self == Self::Nothing {
+            consume_budget().await;
+            return;
+        }
+        if self == Self::TakeIn {
+            // This connection needs many turns. A view's thread may wait for the processor.
+            thread::yield_now();
+        }
+        yield_now().await;
+    }
+}
+
 /// The driver of one connection. Dropping it ends the connection, whatever happened.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -198,17 +216,7 @@ impl Driver {
         }
         loop {
             connection.hurry_views();
-            // Neither wake-ups nor readiness count as work in tokio: without this, a peer or a view
-            // that never pauses would have the thread for itself.
-            if self.more == More::Nothing {
-                consume_budget().await;
-            } else {
-                if self.more == More::TakeIn {
-                    // This connection needs many turns. A view's thread may wait for the processor.
-                    thread::yield_now();
-                }
-                yield_now().await;
-            }
+            self.more.end_turn().await;
             if self.more == More::Read {
                 self.more = More::Nothing;
             }
@@ -219,9 +227,7 @@ impl Driver {
             }
             let goes_on = self.goes_on();
             let reads_on = !goes_on && self.reads_on();
-            let deadline = self
-                .deadline()
-                .map(|deadline| Instant::from_std(clock::real(deadline.into_std())));
+            let deadline = self.real_deadline();
             if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
                 alarm.as_mut().reset(deadline);
             }
@@ -388,6 +394,11 @@ impl Driver {
         if self.next_beat.is_some_and(|at| at <= now) {
             self.look_at_beat(now);
         }
+        self.keep_alive(now, socket);
+    }
+
+    /// Sends a ping that is due, or ends a connection whose peer has not answered the last one.
+    fn keep_alive(&mut self, now: Instant, socket: &Socket) {
         let mut due = self.keepalive_due(now);
         if due == Due::Death && self.pause.is_none() {
             self.catch_up(socket);
@@ -465,6 +476,12 @@ impl Driver {
             self.message_timeout.deadline().filter(|_| !is_paused),
         ];
         own.into_iter().flatten().min()
+    }
+
+    /// The deadline on the system's clock.
+    fn real_deadline(&self) -> Option<Instant> {
+        let deadline = self.deadline()?;
+        Some(Instant::from_std(clock::real(deadline.into_std())))
     }
 
     /// Goes on to the next stage of closing when the present one is done.

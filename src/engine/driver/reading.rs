@@ -12,7 +12,7 @@ use super::{Driver, More, closing::Stage, lost, pause::Pause, rate::Pace};
 use crate::{
     engine::{
         base::clock,
-        connection::{End, Initiator},
+        connection::{End, Initiator, inbox::Room},
         resources::{
             budget,
             read_buffer::{self, Batch, Input, Scratch},
@@ -62,47 +62,53 @@ impl Driver {
                 }
                 Ok(length) => {
                     let is_filled = length == most;
-                    if self.connection.posts.is_some() {
-                        // A further request, perhaps; this response does not end before the connection.
-                        input.clear();
-                        return !is_filled;
-                    }
-                    let before = mem::replace(&mut self.last_read, length);
-                    // When the view takes this message, it lets go of the one before.
-                    if length.max(before) >= LARGE_BYTES {
-                        trim::expect_trim();
-                    }
-                    self.keepalive.heard();
-                    self.count(0, length);
-                    self.connection.count_read(length);
-                    if self.feed(input, batch) {
-                        self.leftover = input.put_by();
-                    } else if is_filled {
-                        self.more = More::Read;
-                    }
-                    self.account_for();
+                    self.on_read(input, batch, length, is_filled);
                     // A short read has emptied the socket; no need to ask it again.
                     !is_filled
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(error) => {
-                    match error.kind() {
-                        io::ErrorKind::WouldBlock => return true,
-                        io::ErrorKind::Interrupted => {}
-                        io::ErrorKind::ConnectionReset => {
-                            self.on_end_of_stream(" reset the connection");
-                        }
-                        io::ErrorKind::TimedOut => {
-                            self.on_end_of_stream("'s network is gone");
-                        }
-                        _ => {
-                            self.connection.begin_end(lost("the connection broke"));
-                            self.closing.end();
-                        }
-                    }
+                    self.on_read_error(error.kind());
                     false
                 }
             }
         })
+    }
+
+    /// Takes in the `length` bytes that a read has brought.
+    #[inline]
+    fn on_read(&mut self, input: &mut Input, batch: &mut Batch, length: usize, is_filled: bool) {
+        if self.connection.posts.is_some() {
+            // A further request, perhaps; this response does not end before the connection.
+            input.clear();
+            return;
+        }
+        let before = mem::replace(&mut self.last_read, length);
+        // When the view takes this message, it lets go of the one before.
+        if length.max(before) >= LARGE_BYTES {
+            trim::expect_trim();
+        }
+        self.keepalive.heard();
+        self.count(0, length);
+        self.connection.count_read(length);
+        if self.feed(input, batch) {
+            self.leftover = input.put_by();
+        } else if is_filled {
+            self.more = More::Read;
+        }
+        self.account_for();
+    }
+
+    fn on_read_error(&mut self, error: io::ErrorKind) {
+        match error {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::ConnectionReset => self.on_end_of_stream(" reset the connection"),
+            io::ErrorKind::TimedOut => self.on_end_of_stream("'s network is gone"),
+            _ => {
+                self.connection.begin_end(lost("the connection broke"));
+                self.closing.end();
+            }
+        }
     }
 
     /// Takes in what was posted, unless the view is behind.
@@ -206,34 +212,43 @@ impl Driver {
                 }
             };
             self.count(1, 0);
-            match event {
-                Event::Message(message) => {
-                    self.message_timeout.on_message();
-                    let goes_on = left.take(&message);
-                    batch.messages.push(message);
-                    batch.count += 1;
-                    // Delivered together, so that the view finds all of them at its first look.
-                    if !goes_on {
-                        self.connection.deliver(&mut batch.messages);
-                        room = self.connection.inbox.room();
-                    }
-                }
-                Event::Ping(payload) => {
-                    batch.controls += 1;
-                    self.connection.pings.on_ping();
-                    let framing = self.connection.transport().framing();
-                    framing.append(&mut batch.pongs, Opcode::Pong, &payload);
-                }
-                Event::Pong(payload) => {
-                    batch.controls += 1;
-                    self.connection.pings.answered(&payload, clock::now());
-                }
-                Event::Close(frame) => {
-                    self.hand_over(batch);
-                    self.on_close_frame(&frame);
-                }
+            if !self.take_event(event, batch, left) {
+                room = self.connection.inbox.room();
             }
         }
+    }
+
+    /// Takes one event. False when its message was the last for which there is `room`.
+    #[inline]
+    fn take_event(&mut self, event: Event, batch: &mut Batch, room: &mut Room) -> bool {
+        match event {
+            Event::Message(message) => {
+                self.message_timeout.on_message();
+                let goes_on = room.take(&message);
+                batch.messages.push(message);
+                batch.count += 1;
+                // Delivered together, so that the view finds all of them at its first look.
+                if !goes_on {
+                    self.connection.deliver(&mut batch.messages);
+                }
+                return goes_on;
+            }
+            Event::Ping(payload) => {
+                batch.controls += 1;
+                self.connection.pings.on_ping();
+                let framing = self.connection.transport().framing();
+                framing.append(&mut batch.pongs, Opcode::Pong, &payload);
+            }
+            Event::Pong(payload) => {
+                batch.controls += 1;
+                self.connection.pings.answered(&payload, clock::now());
+            }
+            Event::Close(frame) => {
+                self.hand_over(batch);
+                self.on_close_frame(&frame);
+            }
+        }
+        true
     }
 
     /// Sends the pongs and delivers the messages of `batch`.

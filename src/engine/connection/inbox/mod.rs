@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::queue::{Answer, Room, State};
+pub(crate) use self::queue::Room;
+use self::queue::{Answer, State};
 pub use self::queue::{Front, Received};
 use crate::{
     engine::{
