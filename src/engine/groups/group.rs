@@ -311,41 +311,47 @@ impl State {
         // is for neither, and what comes after waits until all have got what came before.
         let end = (pending.left.front()).map_or(numbers.end, |(until, _)| *until);
         let at = |number: u64| usize::try_from(number - numbers.start).unwrap_or(usize::MAX);
-        let waiting = pending.entries.range(at(*next)..at(end.max(*next)));
+        let first = *next;
+        let waiting = pending.entries.range(at(first)..at(end.max(first)));
         let count = count_of_batch(waiting.clone(), most);
         if count == 0 {
             return Some(Next::Nothing);
         }
-        let is_new = batch.first != *next || batch.entries.len() != count;
+        let is_new = batch.first != first || batch.entries.len() != count;
         if is_new {
-            batch.first = *next;
+            batch.first = first;
             batch.entries.clear();
             batch.entries.extend(waiting.take(count).cloned());
         }
+        *next += count as u64;
+        recipients.extend(self.recipients_of(first, stretch));
+        Some(if is_new {
+            Next::NewBatch
+        } else {
+            Next::SameBatch
+        })
+    }
+
+    /// The members of `stretch` that are to get the entry with this number.
+    fn recipients_of(&self, number: u64, stretch: usize) -> impl Iterator<Item = Recipient> {
         let numbered = (self.recorded.as_deref()).map(|recorded| &recorded.numbered);
-        let is_numbered = |slot: usize| {
+        let is_numbered = move |slot: usize| {
             let slot = u32::try_from(slot).unwrap_or(u32::MAX);
             numbered.is_some_and(|numbered| numbered.contains(&slot))
         };
         let slots = self.slots.iter().enumerate();
         let slots = slots.skip(stretch * STRETCH).take(STRETCH);
-        recipients.extend(slots.filter_map(|(number, slot)| match slot {
+        slots.filter_map(move |(place, slot)| match slot {
             Slot::Taken {
                 member,
                 since,
                 until,
-            } if *until > *next => Some(Recipient {
+            } if *until > number => Some(Recipient {
                 member: Weak::clone(member),
                 since: *since,
-                is_numbered: is_numbered(number),
+                is_numbered: is_numbered(place),
             }),
             _ => None,
-        }));
-        *next += count as u64;
-        Some(if is_new {
-            Next::NewBatch
-        } else {
-            Next::SameBatch
         })
     }
 
