@@ -493,17 +493,54 @@ impl Head {
         limits: Limits,
         check: impl FnOnce(Self) -> io::Result<Self>,
     ) -> io::Result<Page> {
-        let first = offset_after(after, self.position());
+        let after = offset_after(after, self.position());
         let mut page = Page {
             head: self.position(),
             entries: Vec::new(),
         };
-        if first >= self.last || limits.size == 0 {
+        if after >= self.last || limits.size == 0 {
             return Ok(page);
         }
+        let mut records = self.records(file, found, after, check)?;
+        let oldest = oldest_ms(wall_ms(), limits);
+        while let Some((record, bytes)) = records.take_next()? {
+            if record.sent_at < oldest {
+                // With what is before it, which may seem newer after a clock that was set back.
+                page.entries.clear();
+            } else if record.offset > after {
+                page.entries.push(Kept {
+                    offset: record.offset,
+                    sent_at: record.sent_at,
+                    envelope: bytes.slice(RECORD..),
+                });
+            }
+        }
+        if records.last != self.last {
+            return Err(is_broken());
+        }
+        *found = Found {
+            epoch: self.epoch,
+            moves: self.moves,
+            offset: self.last,
+            at: self.end,
+        };
+        // Those beyond the size that was asked for, when another process keeps more.
+        let surplus = page.entries.len().saturating_sub(limits.size);
+        page.entries.drain(..surplus);
+        Ok(page)
+    }
+
+    /// The records of the file with this head: all behind `after`, and maybe some before.
+    fn records(
+        self,
+        file: &File,
+        found: &Found,
+        after: u64,
+        check: impl FnOnce(Self) -> io::Result<Self>,
+    ) -> io::Result<Records> {
         // The one that reads on begins where it has ended.
         let goes_on = (found.epoch, found.moves) == (self.epoch, self.moves)
-            && found.offset <= first
+            && found.offset <= after
             && (self.start..=self.end).contains(&found.at);
         let (begin, mut last) = if goes_on {
             (found.at, found.offset)
@@ -520,39 +557,34 @@ impl Head {
             rest = rest.slice(dropped..);
             last = now.last - now.count;
         }
-        let oldest = oldest_ms(wall_ms(), limits);
-        while let Some(bytes) = rest.first_chunk() {
-            let record = RecordHead::parse(bytes);
-            let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
-            if size > rest.len() || record.offset != last + 1 {
-                return Err(is_broken());
-            }
-            last = record.offset;
-            let whole = rest.split_to(size);
-            if record.sent_at < oldest {
-                // With what is before it, which may seem newer after a clock that was set back.
-                page.entries.clear();
-            } else if record.offset > first {
-                page.entries.push(Kept {
-                    offset: record.offset,
-                    sent_at: record.sent_at,
-                    envelope: whole.slice(RECORD..),
-                });
-            }
-        }
-        if last != self.last || !rest.is_empty() {
+        Ok(Records { rest, last })
+    }
+}
+
+/// Records that were read, one after the other.
+struct Records {
+    rest: Bytes,
+    /// The offset of the one before.
+    last: u64,
+}
+
+impl Records {
+    /// The next record, and its bytes.
+    fn take_next(&mut self) -> io::Result<Option<(RecordHead, Bytes)>> {
+        let Some(head) = self.rest.first_chunk() else {
+            return if self.rest.is_empty() {
+                Ok(None)
+            } else {
+                Err(is_broken())
+            };
+        };
+        let record = RecordHead::parse(head);
+        let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
+        if size > self.rest.len() || record.offset != self.last + 1 {
             return Err(is_broken());
         }
-        *found = Found {
-            epoch: self.epoch,
-            moves: self.moves,
-            offset: self.last,
-            at: self.end,
-        };
-        // Those beyond the size that was asked for, when another process keeps more.
-        let surplus = page.entries.len().saturating_sub(limits.size);
-        page.entries.drain(..surplus);
-        Ok(page)
+        self.last = record.offset;
+        Ok(Some((record, self.rest.split_to(size))))
     }
 }
 

@@ -235,65 +235,96 @@ impl Quota {
         files.sort_by_key(|file| (file.name == newest, file.modified));
         let others = folder.item(epochs::NAME).map_or(0, |item| item.taken);
         let total = files.iter().fold(others, |sum, file| sum + file.taken);
-        let goal = match needs {
+        let numbered = files.iter().enumerate();
+        let mut look = Look {
+            quota: self,
+            folder,
+            epochs,
+            patience,
+            is_full: needs.is_none(),
+            goal: self.goal(total, needs),
+            left: total,
+            empty: (numbered.clone())
+                .filter_map(|(at, file)| file.is_empty().then_some(at))
+                .collect(),
+        };
+        for (at, file) in numbered {
+            let is_old = is_aging && age_of(file.modified) >= NUMBERING;
+            if is_old || (look.surplus() > 0 && (look.is_full || !file.is_empty())) {
+                look.reduce(&files, at, file.name == newest);
+            }
+        }
+        self.know(begun.and_then(|begun| epochs.end_measure(begun, look.left)));
+    }
+
+    /// The bytes that files may take which take `total` now.
+    fn goal(&self, total: u64, needs: Option<u64>) -> u64 {
+        match needs {
             None => self.most.min(total / 2),
             Some(needs) if total.saturating_add(needs) > self.most => {
                 (self.most - self.most / SLICE).saturating_sub(needs)
             }
             Some(_) => self.most,
+        }
+    }
+
+    /// Looks at the files as if the period were over.
+    #[cfg(test)]
+    pub(super) fn enforce_later(&self, folder: &Folder, epochs: &Epochs, newest: &str) {
+        self.known.lock().aged_at = None;
+        self.enforce(folder, epochs, newest, 0, PATIENCE);
+    }
+}
+
+/// A look at the files, which makes them smaller.
+struct Look<'a> {
+    quota: &'a Quota,
+    folder: &'a Folder,
+    epochs: &'a Epochs,
+    patience: Duration,
+    /// Whether the disk is full.
+    is_full: bool,
+    /// Bytes that all files may take.
+    goal: u64,
+    /// Bytes that they take now.
+    left: u64,
+    /// The places of those without messages, which keep the numbering of their groups.
+    empty: BTreeSet<usize>,
+}
+
+impl Look<'_> {
+    fn surplus(&self) -> u64 {
+        self.left.saturating_sub(self.goal)
+    }
+
+    /// Makes the file at that place smaller. Of those without messages only the newest stay.
+    fn reduce(&mut self, files: &[Stored], at: usize, is_newest: bool) {
+        let (file, surplus) = (&files[at], self.surplus());
+        let Ok(length) = self.shorten(&file.name, surplus, is_newest || !self.is_full) else {
+            return;
         };
-        let is_full = needs.is_none();
-        // Files without messages keep the numbering of their groups: so many of them, the newest.
-        let most_empty = usize::try_from(self.most / SLICE / BLOCK).unwrap_or(usize::MAX);
-        let numbered = files.iter().enumerate();
-        let mut empty: BTreeSet<_> = (numbered.clone())
-            .filter_map(|(at, file)| file.is_empty().then_some(at))
-            .collect();
-        let mut left = total;
-        let reduce = |file: &Stored, surplus: u64, is_kept: bool| {
-            let deadline = Instant::now() + patience.min(PATIENCE);
-            self.reduce(folder, epochs, &file.name, surplus, is_kept, deadline)
-        };
-        for (at, file) in numbered {
-            let surplus = left.saturating_sub(goal);
-            let is_old = is_aging && age_of(file.modified) >= NUMBERING;
-            if !is_old && (surplus == 0 || (file.is_empty() && !is_full)) {
-                continue;
-            }
-            let is_newest = file.name == newest;
-            let Ok(length) = reduce(file, surplus, is_newest || !is_full) else {
-                continue;
+        self.left = (self.left).saturating_sub(file.taken.saturating_sub(in_blocks(length)));
+        self.empty.remove(&at);
+        if length > 0 && length <= HEAD_BYTES && !is_newest {
+            self.empty.insert(at);
+        }
+        let most_empty = self.quota.most / SLICE / BLOCK;
+        while surplus > 0 && self.empty.len() as u64 > most_empty {
+            let Some(file) = self.empty.pop_first().and_then(|at| files.get(at)) else {
+                break;
             };
-            left = left.saturating_sub(file.taken.saturating_sub(in_blocks(length)));
-            empty.remove(&at);
-            if length > 0 && length <= HEAD_BYTES && !is_newest {
-                empty.insert(at);
-            }
-            while surplus > 0 && empty.len() > most_empty {
-                let Some(file) = empty.pop_first().and_then(|at| files.get(at)) else {
-                    break;
-                };
-                if reduce(file, surplus, false).is_ok() {
-                    left = left.saturating_sub(in_blocks(HEAD_BYTES));
-                }
+            if self.shorten(&file.name, surplus, false).is_ok() {
+                self.left = self.left.saturating_sub(in_blocks(HEAD_BYTES));
             }
         }
-        self.know(begun.and_then(|begun| epochs.end_measure(begun, left)));
     }
 
     /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
     /// Without messages it stays if `is_kept`. Gives the length that is left.
-    fn reduce(
-        &self,
-        folder: &Folder,
-        epochs: &Epochs,
-        name: &str,
-        surplus: u64,
-        is_kept: bool,
-        deadline: Instant,
-    ) -> io::Result<u64> {
-        let file = folder.file(name, false)?;
-        let mut locked = Locked::new(&file, self.boot, deadline)?;
+    fn shorten(&self, name: &str, surplus: u64, is_kept: bool) -> io::Result<u64> {
+        let deadline = Instant::now() + self.patience.min(PATIENCE);
+        let file = self.folder.file(name, false)?;
+        let mut locked = Locked::new(&file, self.quota.boot, deadline)?;
         if locked.is_removed() {
             return Ok(0);
         }
@@ -301,8 +332,8 @@ impl Quota {
         let length = locked.metadata().len();
         let is_old = age_of(modified) >= locked.age().saturating_add(NUMBERING);
         let remove = |locked: &mut Locked<'_>| {
-            epochs.forget(name)?;
-            locked.remove(folder, name)?;
+            self.epochs.forget(name)?;
+            locked.remove(self.folder, name)?;
             Ok(0)
         };
         if is_old || !matches!(locked.content(), Content::Sound(_)) {
@@ -315,20 +346,14 @@ impl Quota {
             // It is broken.
             return remove(&mut locked);
         };
-        self.evicted.fetch_add(dropped, Ordering::Relaxed);
+        let evicted = &self.quota.evicted;
+        evicted.fetch_add(dropped, Ordering::Relaxed);
         if locked.end() <= HEAD_BYTES && !is_kept {
             return remove(&mut locked);
         }
         // It is as old as before.
         file.set_modified(modified)?;
         Ok(locked.end())
-    }
-
-    /// Looks at the files as if the period were over.
-    #[cfg(test)]
-    pub(super) fn enforce_later(&self, folder: &Folder, epochs: &Epochs, newest: &str) {
-        self.known.lock().aged_at = None;
-        self.enforce(folder, epochs, newest, 0, PATIENCE);
     }
 }
 
