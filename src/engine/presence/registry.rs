@@ -72,6 +72,14 @@ pub struct Arrival {
     pub tells: bool,
 }
 
+/// A connection that becomes present. What it says has left `arrival`, and has got the time.
+struct Newcomer {
+    id: MemberId,
+    member: Weak<dyn Member>,
+    arrival: Arrival,
+    info: Option<Info>,
+}
+
 /// What has become of a connection that was to be present.
 #[derive(Clone, Debug)]
 pub enum Entered {
@@ -113,40 +121,30 @@ impl Presence {
         name: &str,
         member: &Arc<M>,
         id: MemberId,
-        arrival: Arrival,
+        mut arrival: Arrival,
     ) -> Entered {
         if self.is_foreign() || member.is_foreign() {
             return Entered::Over;
         }
-        let info = arrival.info.map(|json| Info {
+        let info = arrival.info.take().map(|json| Info {
             json,
             stamp: clock::wall_ms(),
         });
         let weak: Weak<M> = Arc::downgrade(member);
-        let (mut joined, mut claimed) = (None, None);
+        let newcomer = Newcomer {
+            id,
+            member: weak,
+            arrival,
+            info,
+        };
+        let mut joined = None;
         let entry = member.memberships().join(
             id,
             || self.find(name),
             || {
-                let facts = arrival.facts.clone();
                 let (room, slot) = self.change(name, |room, state| {
-                    if !arrival.is_present {
-                        return state.only_watch(weak.clone(), arrival.grace);
-                    }
-                    let key = facts.key.clone();
-                    let connection = Arc::clone(&arrival.name);
-                    let now = clock::now();
-                    let (slot, is_new) =
-                        state.enter(id, facts, connection, info.clone(), arrival.grace, now);
-                    if is_new && arrival.tells {
-                        claimed = self.claim(state, &key);
-                    }
-                    if arrival.watches {
-                        // At once: it misses none that join when this one is seen to be present.
-                        state.watch(id, weak.clone());
-                    }
-                    self.note_change(room, state, &key);
-                    joined = is_new.then(|| state.facts(&key)).flatten();
+                    let (slot, news) = self.place(room, state, &newcomer);
+                    joined = news;
                     slot
                 });
                 Some((room, slot, false))
@@ -157,18 +155,45 @@ impl Presence {
         }
         if let Some(room) = self.find(name) {
             if entry == Joined::Already {
-                let mut state = room.state.lock();
-                if let Some(key) = info.and_then(|info| state.say(id, info)) {
-                    self.note_change(&room, &state, &key);
-                }
-                if arrival.watches {
-                    state.watch(id, weak);
-                }
+                self.update(&room, newcomer);
             }
             room.changed.notify_one();
         }
         self.outgoing.send();
-        joined.map_or(Entered::Present, |facts| Entered::Joined(facts, claimed))
+        joined.unwrap_or(Entered::Present)
+    }
+
+    /// Gives a connection its place in a room. Also its user, if that has joined by it.
+    fn place(&self, room: &Room, state: &mut State, newcomer: &Newcomer) -> (u32, Option<Entered>) {
+        let (id, arrival) = (newcomer.id, &newcomer.arrival);
+        let member = || Weak::clone(&newcomer.member);
+        if !arrival.is_present {
+            return (state.only_watch(member(), arrival.grace), None);
+        }
+        let (facts, info) = (arrival.facts.clone(), newcomer.info.clone());
+        let (name, now) = (Arc::clone(&arrival.name), clock::now());
+        let (slot, is_new) = state.enter(id, facts, name, info, arrival.grace, now);
+        let key = &arrival.facts.key;
+        let claimed = (is_new && arrival.tells).then(|| self.claim(state, key));
+        if arrival.watches {
+            // At once: it misses none that join when this one is seen to be present.
+            state.watch(id, member());
+        }
+        self.note_change(room, state, key);
+        let joined = is_new.then(|| state.facts(key)).flatten();
+        let joined = joined.map(|facts| Entered::Joined(facts, claimed.flatten()));
+        (slot, joined)
+    }
+
+    /// Changes what a connection says that is in the room already, and whether it is told.
+    fn update(&self, room: &Room, newcomer: Newcomer) {
+        let mut state = room.state.lock();
+        if let Some(key) = (newcomer.info).and_then(|info| state.say(newcomer.id, info)) {
+            self.note_change(room, &state, &key);
+        }
+        if newcomer.arrival.watches {
+            state.watch(newcomer.id, newcomer.member);
+        }
     }
 
     /// Claims to tell that the user `key` has joined, if there may be other processes.
