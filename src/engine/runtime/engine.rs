@@ -21,7 +21,7 @@ use crate::{
         connection::{
             Connection,
             carrier::Carrier,
-            registry::Registry,
+            registry::{Registration, Registry},
             settings::{Key, Settings, Transport},
             traffic::Overview,
         },
@@ -88,6 +88,13 @@ pub struct Engine {
     registry: Arc<Registry>,
     pollers: Arc<Pollers>,
     holders: Arc<Holders<Connection>>,
+}
+
+/// A client that is to be driven.
+struct Client {
+    socket: Arc<Socket>,
+    /// What the socket stands for, if it is not ours.
+    carrier: Option<Arc<Carrier>>,
 }
 
 impl Engine {
@@ -224,55 +231,38 @@ impl Engine {
         permit: impl Into<Arc<Permit>>,
         before_head: impl FnOnce(&Arc<Connection>),
     ) -> Result<Arc<Connection>, Error> {
-        let socket = Arc::new(socket_of(client)?);
-        self.begin(socket, None, early, head, settings, permit, before_head)
+        let client = Client {
+            socket: Arc::new(socket_of(client)?),
+            carrier: None,
+        };
+        self.begin(client, early, head, settings, permit, before_head)
     }
 
-    /// As [`Engine::adopt_with`], for a `socket` that is ours, or one that `carrier` stands for.
-    #[expect(clippy::too_many_arguments, reason = "those of its callers")]
+    /// As [`Engine::adopt_with`], for any client.
     fn begin(
         &self,
-        socket: Arc<Socket>,
-        carrier: Option<Arc<Carrier>>,
+        client: Client,
         early: Vec<u8>,
         head: Vec<u8>,
         settings: &Settings,
         permit: impl Into<Arc<Permit>>,
         before_head: impl FnOnce(&Arc<Connection>),
     ) -> Result<Arc<Connection>, Error> {
-        let unused = Arc::clone(&socket);
+        let socket = Arc::clone(&client.socket);
         let refuse = |error| {
             // A server awaits no response.
             if settings.transport.role() == Role::Server {
-                unused.refuse();
+                socket.refuse();
             }
             error
         };
-        if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
-            socket.give_up_after(interval.saturating_add(timeout));
-        }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let Some(worker) = self.worker_for(id) else {
             return Err(refuse(Error::Broken));
         };
-        let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
-        let mut connection = Connection::new(
-            id,
-            socket,
-            settings,
-            head,
-            Arc::clone(&worker.turns),
-            &worker.codecs,
-        );
-        if let Some(carrier) = &carrier {
-            carrier.count_in(Account::of(connection.share()));
-        }
-        connection.carrier = carrier;
-        let connection = Arc::new(connection);
-        // Before the runtime is used: one that has stopped would only report that it is gone.
-        let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
-        let entry = Holders::enter(&self.holders, id, connection.share(), &connection);
-        connection.keep_entry(entry);
+        let (connection, registration) = self
+            .register(id, worker, client, head, settings)
+            .map_err(refuse)?;
         // A shutdown sets `LEAVING` first and collects the connections then; here it is the other
         // way round. So at least one side sees this connection. If both do and the shutdown was
         // first, the connection is closing already: then that goes on.
@@ -280,13 +270,7 @@ impl Engine {
         if is_leaving() && !connection.is_carried() && connection.refuse() {
             return Err(refuse(Error::ShuttingDown));
         }
-        let io = if watched.is_carried() {
-            Ok(Io::Carried(watched))
-        } else {
-            let _context = worker.handle.enter();
-            watched.watch().map(Io::Watched)
-        };
-        let io = match io.map_err(Error::io("cannot watch the client's connection")) {
+        let io = match io_of(&socket, worker) {
             Ok(io) => io,
             // Unless a shutdown has begun to close it meanwhile.
             Err(error) if connection.refuse() => return Err(refuse(error)),
@@ -304,6 +288,39 @@ impl Engine {
         );
         worker.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
+    }
+
+    /// A new connection, in the registry.
+    fn register(
+        &self,
+        id: u64,
+        worker: &Worker,
+        client: Client,
+        head: Vec<u8>,
+        settings: &Settings,
+    ) -> Result<(Arc<Connection>, Registration), Error> {
+        let Client { socket, carrier } = client;
+        if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
+            socket.give_up_after(interval.saturating_add(timeout));
+        }
+        let mut connection = Connection::new(
+            id,
+            socket,
+            settings,
+            Bytes::from(head),
+            Arc::clone(&worker.turns),
+            &worker.codecs,
+        );
+        if let Some(carrier) = &carrier {
+            carrier.count_in(Account::of(connection.share()));
+        }
+        connection.carrier = carrier;
+        let connection = Arc::new(connection);
+        // Before the runtime is used: one that has stopped would only report that it is gone.
+        let registration = Registry::register(&self.registry, &connection)?;
+        let entry = Holders::enter(&self.holders, id, connection.share(), &connection);
+        connection.keep_entry(entry);
+        Ok((connection, registration))
     }
 
     /// Closes all connections with `frame`, spread over `window`, and takes no new ones. Does not
@@ -364,6 +381,16 @@ impl Engine {
         permits::wait_until_none(end.saturating_duration_since(Instant::now()));
         self.stop();
     }
+}
+
+/// How a driver on `worker` learns that it can read or write.
+fn io_of(socket: &Arc<Socket>, worker: &Worker) -> Result<Io, Error> {
+    if socket.is_carried() {
+        return Ok(Io::Carried(Arc::clone(socket)));
+    }
+    let _context = worker.handle.enter();
+    let watched = socket.watch().map(Io::Watched);
+    watched.map_err(Error::io("cannot watch the client's connection"))
 }
 
 /// Sees to it that the process has an engine that can drive connections.
@@ -433,17 +460,11 @@ pub fn open_carried(
         ..*settings
     };
     let carrier = Carrier::new(hub, token, &settings);
-    let socket = Arc::new(Socket::carried(Arc::clone(&carrier) as _));
-    let none = Vec::new;
-    engine.begin(
-        socket,
-        Some(carrier),
-        none(),
-        none(),
-        &settings,
-        permit,
-        before_head,
-    )
+    let client = Client {
+        socket: Arc::new(Socket::carried(Arc::clone(&carrier) as _)),
+        carrier: Some(carrier),
+    };
+    engine.begin(client, vec![], vec![], &settings, permit, before_head)
 }
 
 /// Opens a connection whose client polls by `key`, on the process's engine; `before_head` as with
