@@ -196,6 +196,19 @@ impl<V> State<V> {
         stands
     }
 
+    /// Ends a turn. After a standstill it gives the threads that are still parked: for a while each view is
+    /// woken as soon as its message comes.
+    fn end_turn(&mut self, has_progress: bool) -> Option<VecDeque<Arc<V>>> {
+        let is_stuck = self.has_standstill() && !has_progress;
+        self.last_is_due = false;
+        if !is_stuck {
+            return None;
+        }
+        self.apart_until = Instant::now().checked_add(APART_TIME);
+        self.serving.clear();
+        Some(std::mem::take(&mut self.parked))
+    }
+
     /// Counts a thread that passed on, or a loop that has served its list. True when all are done
     /// and the engine can be woken.
     fn step(&mut self) -> bool {
@@ -345,6 +358,30 @@ impl<V: View + fmt::Debug> Turns<V> {
             self.flush_timer.begin_collecting();
         }
         drop(state);
+        let (mut state, has_progress) = self.stand_back();
+        let corked = began.map(|_| self.flush_timer.end_collecting());
+        let is_done = state.is_done();
+        let stuck = state.end_turn(has_progress);
+        if !state.parked.is_empty() {
+            self.note_waiting(&mut state);
+        }
+        if began.is_some_and(|began| began.elapsed() > enough) {
+            state.alone_until = Instant::now().checked_add(APART_TIME);
+        }
+        drop(state);
+        let is_over = is_done || stuck.is_some();
+        for connection in stuck.into_iter().flatten() {
+            connection.wake_thread();
+        }
+        for connection in corked.into_iter().flatten() {
+            connection.send_corked();
+        }
+        is_over
+    }
+
+    /// Wakes the first thread, and waits until the views have had their turn, for a moment at most.
+    /// Also gives whether there was progress.
+    fn stand_back(&self) -> (MutexGuard<'_, State<V>>, bool) {
         #[cfg(test)]
         assert!(
             !self.turn_panics.swap(false, Ordering::SeqCst),
@@ -357,33 +394,8 @@ impl<V: View + fmt::Debug> Turns<V> {
             self.done.wait_for(&mut state, self.max_stand_back);
         }
         state.engine_stands_back = false;
-        let corked = match began {
-            Some(_) => self.flush_timer.end_collecting(),
-            None => Vec::new(),
-        };
-        let is_done = state.is_done();
-        let is_stuck = state.has_standstill() && state.steps == steps;
-        state.last_is_due = false;
-        let mut stuck = VecDeque::new();
-        if is_stuck {
-            state.apart_until = Instant::now().checked_add(APART_TIME);
-            state.serving.clear();
-            stuck = std::mem::take(&mut state.parked);
-        }
-        if !state.parked.is_empty() {
-            self.note_waiting(&mut state);
-        }
-        if began.is_some_and(|began| began.elapsed() > enough) {
-            state.alone_until = Instant::now().checked_add(APART_TIME);
-        }
-        drop(state);
-        for connection in stuck {
-            connection.wake_thread();
-        }
-        for connection in corked {
-            connection.send_corked();
-        }
-        is_done || is_stuck
+        let has_progress = state.steps != steps;
+        (state, has_progress)
     }
 }
 
