@@ -169,6 +169,19 @@ impl Inflater {
         }
     }
 
+    /// Notes that the stream's last block is through.
+    fn end_stream(&mut self, allowance: &mut usize) -> Result<(), Violation> {
+        self.has_ended = true;
+        *allowance = allowance.saturating_sub(STREAM_COST);
+        self.final_blocks += 1;
+        if self.final_blocks > MAX_FINAL_BLOCKS {
+            return Err(Violation::too_big(format!(
+                "compressed message has more than {MAX_FINAL_BLOCKS} final blocks"
+            )));
+        }
+        Ok(())
+    }
+
     fn run(
         &mut self,
         stream: &mut Decompress,
@@ -209,14 +222,7 @@ impl Inflater {
                 .map_err(|_| Violation::invalid_data("compressed message is not DEFLATE"))?;
             input = &input[taken..];
             if status == Status::StreamEnd {
-                self.has_ended = true;
-                *allowance = allowance.saturating_sub(STREAM_COST);
-                self.final_blocks += 1;
-                if self.final_blocks > MAX_FINAL_BLOCKS {
-                    return Err(Violation::too_big(format!(
-                        "compressed message has more than {MAX_FINAL_BLOCKS} final blocks"
-                    )));
-                }
+                self.end_stream(allowance)?;
             } else if given < output.len() && (input.is_empty() || taken == 0) {
                 return Ok(Step {
                     taken: piece.len(),
