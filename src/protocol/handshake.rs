@@ -317,6 +317,8 @@ fn is_key(key: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
     use super::*;
 
     const GOOD: Request<'static> = Request {
@@ -350,49 +352,53 @@ mod tests {
         assert_eq!(validate(&request), Ok(expected));
     }
 
+    fn assert_accepted<'a, T: Copy + Debug>(values: &[T], request: impl Fn(T) -> Request<'a>) {
+        for value in values {
+            assert!(validate(&request(*value)).is_ok(), "{value:?}");
+        }
+    }
+
+    fn assert_refused<'a, T: Copy + Debug>(
+        refusal: Refusal,
+        values: &[T],
+        request: impl Fn(T) -> Request<'a>,
+    ) {
+        for value in values {
+            assert_eq!(validate(&request(*value)), Err(refusal), "{value:?}");
+        }
+    }
+
     #[test]
     fn harmless_variety_is_accepted() {
-        for upgrade in [
+        let upgrades = [
             "WebSocket",
             " websocket\t",
             "h2c, websocket",
             "WEBSOCKET,",
             ",,websocket",
-        ] {
-            let request = Request {
-                upgrade: Some(upgrade),
-                ..GOOD
-            };
-            assert!(validate(&request).is_ok(), "{upgrade:?}");
-        }
-        for connection in ["upgrade", "keep-alive, Upgrade", "keep-alive,UPGRADE,te"] {
-            let request = Request {
-                connection: Some(connection),
-                ..GOOD
-            };
-            assert!(validate(&request).is_ok(), "{connection:?}");
-        }
-        for http_version in [(1, 1), (1, 2), (2, 0), (3, 0)] {
-            let request = Request {
-                http_version,
-                ..GOOD
-            };
-            assert!(validate(&request).is_ok(), "{http_version:?}");
-        }
-        for content_length in ["", "0", " 0 ", "00"] {
-            let request = Request {
-                content_length: Some(content_length),
-                ..GOOD
-            };
-            assert!(validate(&request).is_ok(), "{content_length:?}");
-        }
-        for extensions in ["x", "permessage-deflate; unknown", ", x; y=\"z\" ,"] {
-            let request = Request {
-                extensions: Some(extensions),
-                ..GOOD
-            };
-            assert!(validate(&request).is_ok(), "{extensions:?}");
-        }
+        ];
+        assert_accepted(&upgrades, |upgrade| Request {
+            upgrade: Some(upgrade),
+            ..GOOD
+        });
+        let connections = ["upgrade", "keep-alive, Upgrade", "keep-alive,UPGRADE,te"];
+        assert_accepted(&connections, |connection| Request {
+            connection: Some(connection),
+            ..GOOD
+        });
+        assert_accepted(&[(1, 1), (1, 2), (2, 0), (3, 0)], |http_version| Request {
+            http_version,
+            ..GOOD
+        });
+        assert_accepted(&["", "0", " 0 ", "00"], |length| Request {
+            content_length: Some(length),
+            ..GOOD
+        });
+        let extensions = ["x", "permessage-deflate; unknown", ", x; y=\"z\" ,"];
+        assert_accepted(&extensions, |extensions| Request {
+            extensions: Some(extensions),
+            ..GOOD
+        });
         let padded = Request {
             version: Some(" 13 "),
             key: Some("\tdGhlIHNhbXBsZSBub25jZQ== "),
@@ -402,16 +408,30 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_refuses() {
-        fn table<'a, T: Copy>(
-            refusal: Refusal,
-            values: &[T],
-            request: impl Fn(T) -> Request<'a>,
-        ) -> Vec<(Request<'a>, Refusal)> {
-            values.iter().map(|v| (request(*v), refusal)).collect()
-        }
+    fn what_is_no_request_without_a_body_is_refused() {
         let methods = ["POST", "HEAD", "get", "CONNECT", ""];
-        let http_versions = [(1, 0), (0, 9)];
+        assert_refused(Refusal::Method, &methods, |method| Request {
+            method,
+            ..GOOD
+        });
+        assert_refused(Refusal::HttpVersion, &[(1, 0), (0, 9)], |version| Request {
+            http_version: version,
+            ..GOOD
+        });
+        assert_refused(Refusal::Host, &[None], |host| Request { host, ..GOOD });
+        let lengths = ["1", "11", "-0", "0x0", "0, 5", "nonsense"];
+        assert_refused(Refusal::Body, &lengths, |length| Request {
+            content_length: Some(length),
+            ..GOOD
+        });
+        assert_refused(Refusal::Body, &["chunked", ""], |coding| Request {
+            transfer_encoding: Some(coding),
+            ..GOOD
+        });
+    }
+
+    #[test]
+    fn what_asks_for_no_websocket_is_refused() {
         let upgrades = [
             None,
             Some(""),
@@ -421,6 +441,10 @@ mod tests {
             Some("websocket/13"),
             Some("\u{a0}websocket"),
         ];
+        assert_refused(Refusal::Upgrade, &upgrades, |upgrade| Request {
+            upgrade,
+            ..GOOD
+        });
         let connections = [
             None,
             Some(""),
@@ -428,6 +452,14 @@ mod tests {
             Some("Upgrades"),
             Some("close"),
         ];
+        assert_refused(Refusal::Connection, &connections, |connection| Request {
+            connection,
+            ..GOOD
+        });
+    }
+
+    #[test]
+    fn versions_and_keys_that_are_not_exact_are_refused() {
         let versions = [
             None,
             Some(""),
@@ -441,6 +473,10 @@ mod tests {
             Some("13, 13"),
             Some("١٣"),
         ];
+        assert_refused(Refusal::Version, &versions, |version| Request {
+            version,
+            ..GOOD
+        });
         let keys = [
             None,
             Some(""),
@@ -459,6 +495,11 @@ mod tests {
             Some("dGhlIHNhbXBsZSBub25jé=="),
             Some("dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ=="),
         ];
+        assert_refused(Refusal::Key, &keys, |key| Request { key, ..GOOD });
+    }
+
+    #[test]
+    fn offers_against_the_grammar_are_refused() {
         let protocols = [
             "",
             " , ",
@@ -471,52 +512,30 @@ mod tests {
             "chat, chat",
             "a\u{0}b",
         ];
-        let lengths = ["1", "11", "-0", "0x0", "0, 5", "nonsense"];
+        assert_refused(Refusal::Subprotocol, &protocols, |protocols| Request {
+            protocols: Some(protocols),
+            ..GOOD
+        });
         let extensions = ["", ",", "x;", "x y", "x; y=", "x; y=\"z"];
-        let cases = [
-            table(Refusal::Host, &[None], |host| Request { host, ..GOOD }),
-            table(Refusal::Body, &lengths, |length| Request {
-                content_length: Some(length),
-                ..GOOD
-            }),
-            table(Refusal::Body, &["chunked", ""], |coding| Request {
-                transfer_encoding: Some(coding),
-                ..GOOD
-            }),
-            table(Refusal::Extensions, &extensions, |extensions| Request {
-                extensions: Some(extensions),
-                ..GOOD
-            }),
-            table(Refusal::Method, &methods, |method| Request {
-                method,
-                ..GOOD
-            }),
-            table(Refusal::HttpVersion, &http_versions, |v| Request {
-                http_version: v,
-                ..GOOD
-            }),
-            table(Refusal::Upgrade, &upgrades, |upgrade| Request {
-                upgrade,
-                ..GOOD
-            }),
-            table(Refusal::Connection, &connections, |connection| Request {
-                connection,
-                ..GOOD
-            }),
-            table(Refusal::Version, &versions, |version| Request {
-                version,
-                ..GOOD
-            }),
-            table(Refusal::Key, &keys, |key| Request { key, ..GOOD }),
-            table(Refusal::Subprotocol, &protocols, |protocols| Request {
-                protocols: Some(protocols),
-                ..GOOD
-            }),
-        ];
-        for (request, refusal) in cases.concat() {
-            assert_eq!(validate(&request), Err(refusal), "{request:?}");
-        }
+        assert_refused(Refusal::Extensions, &extensions, |extensions| Request {
+            extensions: Some(extensions),
+            ..GOOD
+        });
     }
+
+    /// All of them, in the order in which the rules are looked at.
+    const REFUSALS: [Refusal; 10] = [
+        Refusal::Method,
+        Refusal::HttpVersion,
+        Refusal::Host,
+        Refusal::Body,
+        Refusal::Upgrade,
+        Refusal::Connection,
+        Refusal::Version,
+        Refusal::Key,
+        Refusal::Subprotocol,
+        Refusal::Extensions,
+    ];
 
     #[test]
     fn the_first_broken_rule_is_named() {
@@ -541,27 +560,15 @@ mod tests {
             named.push(validate(&request).unwrap_err());
             fix(&mut request);
         }
-        let order = [
-            Refusal::Method,
-            Refusal::HttpVersion,
-            Refusal::Host,
-            Refusal::Body,
-            Refusal::Upgrade,
-            Refusal::Connection,
-            Refusal::Version,
-            Refusal::Key,
-            Refusal::Subprotocol,
-            Refusal::Extensions,
-        ];
-        assert_eq!(named, order);
+        assert_eq!(named, REFUSALS);
         assert!(validate(&request).is_ok());
-        for refusal in order {
-            let status = if refusal == Refusal::Version {
-                426
-            } else {
-                400
-            };
-            assert_eq!(refusal.status(), status);
+    }
+
+    #[test]
+    fn each_refusal_has_a_status_and_a_text() {
+        for refusal in REFUSALS {
+            let is_version = refusal == Refusal::Version;
+            assert_eq!(refusal.status(), if is_version { 426 } else { 400 });
             assert!(!refusal.to_string().is_empty());
         }
     }
