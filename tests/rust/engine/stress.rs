@@ -4,12 +4,13 @@
 
 use std::{
     io::Write,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use _core::{
-    engine::{Received, Settings},
+    engine::{Connection, Received, Settings},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -17,7 +18,7 @@ use crate::support::{
     SETTINGS,
     chance::Chance,
     connect_narrow, echo,
-    peer::{BINARY, CLOSE, PING, PONG, TEXT, frame},
+    peer::{BINARY, CLOSE, PING, PONG, Peer, TEXT, frame},
 };
 
 const TIME: Duration = Duration::from_secs(3);
@@ -27,6 +28,76 @@ const TIGHT: Settings = Settings {
     send_buffer_bytes: 6000,
     ..SETTINGS
 };
+
+/// Sends numbered messages until the connection is closed, and gives how many were taken in.
+fn send_all(connection: &Connection, sender: u8) -> u32 {
+    let mut chance = Chance::new();
+    let mut number = 0_u32;
+    loop {
+        let mut message = vec![sender];
+        message.extend(number.to_be_bytes());
+        message.resize(5 + chance.size(4000), sender);
+        let timeout = Some(Duration::from_secs(60));
+        if !connection.send(Kind::Binary, &message, timeout).unwrap() {
+            return number;
+        }
+        number += 1;
+        chance.dawdle();
+    }
+}
+
+/// Reads until the connection is over, which the side `way` ends after so many rounds. Gives the number
+/// of messages of each sender, and whether a close frame came.
+fn read_all(
+    connection: &Connection,
+    peer: &mut Peer,
+    way: u64,
+    rounds: u64,
+    chance: &mut Chance,
+) -> ([u32; 3], bool) {
+    let mut next = [0_u32; 3];
+    let (mut frames, mut closed, mut hung_up) = (0, false, false);
+    while let Ok((first, payload)) = peer.try_read() {
+        frames += 1;
+        match first {
+            BINARY => {
+                assert!(!closed, "a message behind the close frame");
+                let sender = usize::from(payload[0]);
+                let (number, body) = payload[1..].split_first_chunk().unwrap();
+                assert_eq!(u32::from_be_bytes(*number), next[sender]);
+                assert!(body.iter().all(|byte| *byte == payload[0]));
+                next[sender] += 1;
+            }
+            PING | PONG => assert!(payload.len() <= 125),
+            CLOSE => {
+                closed = true;
+                if way == 0 {
+                    peer.close(1000, "");
+                }
+            }
+            other => panic!("{other:#x} is no frame that we send"),
+        }
+        chance.dawdle();
+        if !closed && !hung_up && frames % 7 == 0 {
+            peer.send(PING, b"?");
+        }
+        if !closed && !hung_up && frames == rounds + 1 {
+            hung_up = way == 2;
+            end(connection, peer, way);
+        }
+    }
+    (next, closed)
+}
+
+fn end(connection: &Connection, peer: &mut Peer, way: u64) {
+    match way {
+        0 => {
+            connection.close(&CloseFrame::default());
+        }
+        1 => peer.close(1000, ""),
+        _ => peer.socket.shutdown(std::net::Shutdown::Write).unwrap(),
+    }
+}
 
 /// Senders with and without a timeout, pings from both sides, and an end from a random side at a
 /// random moment: whole frames only, each sender's in order, nothing lost before a close frame.
@@ -42,77 +113,43 @@ fn senders_flushes_seals_and_cuts_in_any_order() {
         let mut chance = Chance::new();
         let (way, rounds) = (chance.below(3), chance.below(200));
         let accepted: Vec<u32> = thread::scope(|scope| {
+            let connection = &connection;
             let senders: Vec<_> = (0..3_u8)
-                .map(|sender| {
-                    let connection = &connection;
-                    scope.spawn(move || {
-                        let mut chance = Chance::new();
-                        let mut number = 0_u32;
-                        loop {
-                            let mut message = vec![sender];
-                            message.extend(number.to_be_bytes());
-                            message.resize(5 + chance.size(4000), sender);
-                            let timeout = Some(Duration::from_secs(60));
-                            if !connection.send(Kind::Binary, &message, timeout).unwrap() {
-                                return number;
-                            }
-                            number += 1;
-                            chance.dawdle();
-                        }
-                    })
-                })
+                .map(|sender| scope.spawn(move || send_all(connection, sender)))
                 .collect();
-            let mut next = [0_u32; 3];
-            let mut frames = 0;
-            let mut closed = false;
-            let mut hung_up = false;
-            while let Ok((first, payload)) = peer.try_read() {
-                frames += 1;
-                match first {
-                    BINARY => {
-                        assert!(!closed, "a message behind the close frame");
-                        let sender = usize::from(payload[0]);
-                        let (number, body) = payload[1..].split_first_chunk().unwrap();
-                        assert_eq!(u32::from_be_bytes(*number), next[sender]);
-                        assert!(body.iter().all(|byte| *byte == payload[0]));
-                        next[sender] += 1;
-                    }
-                    PING | PONG => assert!(payload.len() <= 125),
-                    CLOSE => {
-                        closed = true;
-                        if way == 0 {
-                            peer.close(1000, "");
-                        }
-                    }
-                    other => panic!("{other:#x} is no frame that we send"),
-                }
-                chance.dawdle();
-                if !closed && !hung_up && frames % 7 == 0 {
-                    peer.send(PING, b"?");
-                }
-                if !closed && !hung_up && frames == rounds + 1 {
-                    match way {
-                        0 => {
-                            connection.close(&CloseFrame::default());
-                        }
-                        1 => peer.close(1000, ""),
-                        _ => {
-                            hung_up = true;
-                            peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
-                        }
-                    }
-                }
-            }
+            let (seen, closed) = read_all(connection, &mut peer, way, rounds, &mut chance);
             assert_eq!(closed, way < 2);
             let accepted = senders.into_iter().map(|sender| sender.join().unwrap());
             let accepted: Vec<_> = accepted.collect();
             if closed {
-                assert_eq!(accepted, next, "messages that were taken in are lost");
+                assert_eq!(accepted, seen, "messages that were taken in are lost");
             }
             accepted
         });
         assert_eq!(accepted.len(), 3);
         assert!(matches!(connection.take(None), Received::End));
+    }
+}
+
+/// Takes messages until the end, and gives how many.
+fn take_all(connection: &Arc<Connection>) -> u64 {
+    let mut chance = Chance::new();
+    let mut taken = 0;
+    let mut last = None;
+    loop {
+        let timeout = Duration::from_micros(chance.below(2000));
+        match connection.take(Some(Instant::now() + timeout)) {
+            Received::Message(message) => {
+                let number = message.payload.first_chunk().unwrap();
+                let number = Some(u64::from_be_bytes(*number));
+                assert!(last < number, "out of order");
+                last = number;
+                taken += 1;
+            }
+            Received::Nothing => {}
+            Received::End => return taken,
+        }
+        chance.dawdle();
     }
 }
 
@@ -127,29 +164,7 @@ fn takers_pauses_and_hang_ups_in_any_order() {
         let large = chance.below(2) == 0;
         let taken: u64 = thread::scope(|scope| {
             let takers: Vec<_> = (0..3)
-                .map(|_| {
-                    let connection = &connection;
-                    scope.spawn(move || {
-                        let mut chance = Chance::new();
-                        let mut taken = 0;
-                        let mut last = None;
-                        loop {
-                            let timeout = Duration::from_micros(chance.below(2000));
-                            match connection.take(Some(Instant::now() + timeout)) {
-                                Received::Message(message) => {
-                                    let number = message.payload.first_chunk().unwrap();
-                                    let number = Some(u64::from_be_bytes(*number));
-                                    assert!(last < number, "out of order");
-                                    last = number;
-                                    taken += 1;
-                                }
-                                Received::Nothing => {}
-                                Received::End => return taken,
-                            }
-                            chance.dawdle();
-                        }
-                    })
-                })
+                .map(|_| scope.spawn(|| take_all(&connection)))
                 .collect();
             for number in 0..count {
                 let mut payload = number.to_be_bytes().to_vec();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Hub, Received, Watch},
+    engine::{Connection, Hub, Received, Watch},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -20,7 +20,7 @@ use crate::{
         SETTINGS,
         chance::Chance,
         connect, echo,
-        peer::{BINARY, TEXT, close_payload, frame},
+        peer::{BINARY, Peer, TEXT, close_payload, frame},
         take, until,
     },
     waiting::is_readable,
@@ -28,12 +28,25 @@ use crate::{
 
 const TIME: Duration = Duration::from_secs(3);
 
+const RINGERS: u64 = 4;
+
+/// Notifies watches until the deadline, and gives how many.
+fn ring(connection: &Connection, hub: &Arc<Hub>, ringer: u64, deadline: Instant) -> u64 {
+    let mut number = 0;
+    while Instant::now() < deadline {
+        // A message is here already, so `watch_inbox` itself notifies the watch.
+        let token = number * RINGERS + ringer;
+        connection.watch_inbox(Watch::new(Arc::clone(hub), token));
+        number += 1;
+    }
+    number
+}
+
 /// The race: a watch is notified while the loop, which has emptied the descriptor, takes the list;
 /// or two watches are notified first at once. A token on the list of a hub whose descriptor is not
 /// readable would stay there.
 #[test]
 fn a_notification_is_found_whenever_it_comes() {
-    const RINGERS: u64 = 4;
     let hub = Hub::new().unwrap();
     let deadline = Instant::now() + TIME;
     let ringing = AtomicUsize::new(0);
@@ -47,13 +60,7 @@ fn a_notification_is_found_whenever_it_comes() {
                 let (hub, ringing) = (&hub, &ringing);
                 scope.spawn(move || {
                     let _peer = peer;
-                    let mut number = 0;
-                    while Instant::now() < deadline {
-                        // A message is here already, so `watch_inbox` itself notifies the watch.
-                        let token = number * RINGERS + ringer;
-                        connection.watch_inbox(Watch::new(Arc::clone(hub), token));
-                        number += 1;
-                    }
+                    let number = ring(&connection, hub, ringer, deadline);
                     ringing.fetch_sub(1, Ordering::SeqCst);
                     number
                 })
@@ -79,26 +86,29 @@ fn a_notification_is_found_whenever_it_comes() {
     });
 }
 
+/// Sends messages until the deadline, each after the answer to the one before, and gives how many.
+fn talk(mut peer: Peer, deadline: Instant) -> u32 {
+    let mut chance = Chance::new();
+    let mut count = 0_u32;
+    while Instant::now() < deadline {
+        peer.send(BINARY, &count.to_be_bytes());
+        // A view that missed this message would wait for the next one for ever.
+        peer.expect(BINARY, &count.to_be_bytes());
+        count += 1;
+        chance.dawdle();
+    }
+    peer.hang_up();
+    count
+}
+
 /// The race: a message comes between a view's look into the inbox and its watch, or while a watch
 /// that was given up is removed.
 #[test]
 fn no_message_is_left_in_an_inbox_that_is_watched() {
     let deadline = Instant::now() + TIME;
     let hub = Hub::new().unwrap();
-    let (connection, mut peer) = connect(&SETTINGS);
-    let talking = thread::spawn(move || {
-        let mut chance = Chance::new();
-        let mut count = 0_u32;
-        while Instant::now() < deadline {
-            peer.send(BINARY, &count.to_be_bytes());
-            // A view that missed this message would wait for the next one for ever.
-            peer.expect(BINARY, &count.to_be_bytes());
-            count += 1;
-            chance.dawdle();
-        }
-        peer.hang_up();
-        count
-    });
+    let (connection, peer) = connect(&SETTINGS);
+    let talking = thread::spawn(move || talk(peer, deadline));
     let mut chance = Chance::new();
     let mut token = 0;
     let mut count = 0;

@@ -1,9 +1,9 @@
 //! A connection for which there is nothing to do costs no CPU time.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, sync::Arc, thread, time::Duration};
 
 use _core::{
-    engine::Settings,
+    engine::{Connection, Settings},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     alone,
     support::{
         SETTINGS, connect, connect_narrow, join,
-        peer::{CLOSE, TEXT, frame},
+        peer::{CLOSE, Peer, TEXT, frame},
         send, unix, until,
     },
 };
@@ -39,20 +39,27 @@ fn assert_at_rest(what: &str) {
     assert!(worked <= 4, "{worked} of 40 ticks at work: {what}");
 }
 
+fn many() -> Vec<u8> {
+    frame(TEXT, b"x").repeat(5000)
+}
+
+/// The connection, with as many messages as it takes while its view takes none.
+fn filled((connection, mut peer): (Arc<Connection>, Peer)) -> (Arc<Connection>, Peer) {
+    peer.write(&many());
+    until("it is full", || connection.waiting().0 >= 1024);
+    (connection, peer)
+}
+
 #[test]
 fn idle_connections_take_no_cpu_time() {
     alone("rest::idle_connections_take_no_cpu_time", || {
-        let many = || frame(TEXT, b"x").repeat(5000);
-
         let idle = connect(&Settings {
             ping_interval: Some(Duration::from_secs(10)),
             ..SETTINGS
         });
         assert_at_rest("idle");
 
-        let mut paused = connect(&SETTINGS);
-        paused.1.write(&many());
-        until("it is full", || paused.0.waiting().0 >= 1024);
+        let mut paused = filled(connect(&SETTINGS));
         paused.1.write(&many());
         assert_at_rest("paused over a full inbox");
         paused.1.reset();
@@ -60,9 +67,7 @@ fn idle_connections_take_no_cpu_time() {
         assert_at_rest("paused and reset");
 
         for kind in [crate::support::tcp, unix] {
-            let (connection, mut peer) = join(kind(), &SETTINGS);
-            peer.write(&many());
-            until("it is full", || connection.waiting().0 >= 1024);
+            let (connection, peer) = filled(join(kind(), &SETTINGS));
             peer.hang_up();
             until("it is lost", || connection.end().is_some());
             assert_at_rest("paused and hung up");
@@ -74,15 +79,12 @@ fn idle_connections_take_no_cpu_time() {
         blocked.0.close(&CloseFrame::default());
         assert_at_rest("flushing to a peer that takes nothing");
 
-        let mut both = connect_narrow(&SETTINGS);
+        let both = connect_narrow(&SETTINGS);
         send(&both.0, Kind::Binary, &vec![0; 500_000]);
-        both.1.write(&many());
-        until("it is full", || both.0.waiting().0 >= 1024);
+        let both = filled(both);
         assert_at_rest("full on both sides");
 
-        let mut urgent = connect(&SETTINGS);
-        urgent.1.write(&many());
-        until("it is full", || urgent.0.waiting().0 >= 1024);
+        let urgent = filled(connect(&SETTINGS));
         urgent.1.socket.send_out_of_band(b"!").unwrap();
         assert_at_rest("urgent data while paused");
 

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use _core::{
@@ -30,8 +31,16 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// The folders of this process's threads.
+fn thread_folders() -> Vec<PathBuf> {
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .map(|thread| thread.unwrap().path())
+        .collect()
+}
+
 fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
+    thread_folders().len()
 }
 
 /// The bytes of addresses that this process has taken.
@@ -182,23 +191,18 @@ fn groups_outlive_a_moment_without_threads() {
     });
 }
 
+/// The signals that a thread blocks.
+fn blocked(thread: &Path) -> u64 {
+    let status = std::fs::read_to_string(thread.join("status")).unwrap();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap()
+}
+
 #[test]
 fn the_engine_s_threads_take_no_signals() {
     alone("scarcity::the_engine_s_threads_take_no_signals", || {
-        let known: Vec<_> = std::fs::read_dir("/proc/self/task")
-            .unwrap()
-            .map(|task| task.unwrap().path())
-            .collect();
-        let blocked = |task: &std::path::Path| {
-            let status = std::fs::read_to_string(task.join("status")).unwrap();
-            let mask = status
-                .lines()
-                .find_map(|line| line.strip_prefix("SigBlk:"))
-                .unwrap()
-                .trim()
-                .to_owned();
-            u64::from_str_radix(&mask, 16).unwrap()
-        };
+        let known = thread_folders();
         let bits = [
             libc::SIGTERM,
             libc::SIGINT,
@@ -212,11 +216,8 @@ fn the_engine_s_threads_take_no_signals() {
         let own_fault = 1 << (libc::SIGSEGV - 1);
         runtime::want_threads(2);
         serves();
-        let own: Vec<_> = std::fs::read_dir("/proc/self/task")
-            .unwrap()
-            .map(|task| task.unwrap().path())
-            .filter(|task| !known.contains(task))
-            .collect();
+        let mut own = thread_folders();
+        own.retain(|thread| !known.contains(thread));
         assert_eq!(own.len(), 2);
         // While threads start the C library blocks all signals in both, for a moment.
         until("the engine's threads take only their own faults", || {

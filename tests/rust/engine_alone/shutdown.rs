@@ -1,12 +1,13 @@
 //! The end of the process.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use _core::{
-    engine::{Engine, Error, Initiator, permits, runtime},
+    engine::{Connection, Engine, Error, Initiator, permits, runtime},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -167,6 +168,15 @@ fn connections_that_come_while_it_shuts_down_are_refused_or_closed() {
     );
 }
 
+/// Has a client taken over, after a moment.
+fn come(engine: &Engine) -> (Result<Arc<Connection>, Error>, Peer) {
+    let (server, client) = tcp();
+    Chance::new().dawdle();
+    let permit = permits::Permit::claim(None).unwrap();
+    let adopted = engine.adopt(server, vec![], HEAD.into(), &SETTINGS, permit);
+    (adopted, Peer::new(client))
+}
+
 /// The race: a connection is taken over at the very moment when the process begins to close those
 /// that it has, again and again.
 #[test]
@@ -181,14 +191,7 @@ fn a_connection_that_comes_as_the_closing_begins_is_refused_or_closed() {
                 let comers: Vec<_> = (0..4)
                     .map(|_| {
                         let engine = engine.clone();
-                        thread::spawn(move || {
-                            let (server, client) = tcp();
-                            Chance::new().dawdle();
-                            let permit = permits::Permit::claim(None).unwrap();
-                            let adopted =
-                                engine.adopt(server, vec![], HEAD.into(), &SETTINGS, permit);
-                            (adopted, Peer::new(client))
-                        })
+                        thread::spawn(move || come(&engine))
                     })
                     .collect();
                 chance.dawdle();

@@ -89,6 +89,31 @@ const OPTIONS: Options = Options {
     client_max_window_bits: 15,
 };
 
+impl End {
+    fn draw(chance: &mut Chance, incoming: u32) -> Self {
+        match chance.below(6) {
+            0 => Self::ClientFinishes,
+            1 => Self::ClientHangsUp,
+            2 => Self::ClientResets,
+            3 => Self::ViewCloses(u32::try_from(chance.below(u64::from(incoming) + 1)).unwrap()),
+            4 => Self::OtherCloses,
+            _ => Self::ClientCloses,
+        }
+    }
+}
+
+impl Taker {
+    fn draw(chance: &mut Chance) -> Self {
+        [
+            Self::Sleeps,
+            Self::Polls,
+            Self::Naps,
+            Self::Looks,
+            Self::Watches,
+        ][chance.size(5)]
+    }
+}
+
 impl Plan {
     pub(crate) fn draw(chance: &mut Chance, steps: Steps) -> Self {
         let incoming = u32::try_from(chance.below(300)).unwrap();
@@ -108,23 +133,7 @@ impl Plan {
             close_timeout: timeout,
             ..SETTINGS
         };
-        let end = match chance.below(6) {
-            0 => End::ClientFinishes,
-            1 => End::ClientHangsUp,
-            2 => End::ClientResets,
-            3 => End::ViewCloses(u32::try_from(chance.below(u64::from(incoming) + 1)).unwrap()),
-            4 => End::OtherCloses,
-            _ => End::ClientCloses,
-        };
-        let taker = |chance: &mut Chance| {
-            [
-                Taker::Sleeps,
-                Taker::Polls,
-                Taker::Naps,
-                Taker::Looks,
-                Taker::Watches,
-            ][chance.size(5)]
-        };
+        let end = End::draw(chance, incoming);
         Self {
             settings,
             is_tcp: chance.below(2) == 0,
@@ -135,7 +144,7 @@ impl Plan {
                 .map(|_| u32::try_from(chance.below(300)).unwrap())
                 .collect(),
             size: [30, 3000, 200_000][chance.size(3)] / if incoming > 100 { 4 } else { 1 },
-            takers: (0..=chance.below(2)).map(|_| taker(chance)).collect(),
+            takers: (0..=chance.below(2)).map(|_| Taker::draw(chance)).collect(),
             answers: chance.below(2) == 0,
             sip: [100, 5000, 200_000][chance.size(3)],
             pings: 1 + chance.below(20),

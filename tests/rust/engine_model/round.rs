@@ -118,33 +118,24 @@ fn run(plan: &Plan, client: Client<'_>, view: &View<'_>, chance: &mut Chance) ->
         let writer = scope.spawn(move || for_writer.write_all(&mut own));
         let mut own = chance.branch();
         let reader = scope.spawn(move || client.read_all(&mut own));
-        let takers: Vec<_> = plan
-            .takers
-            .iter()
-            .enumerate()
-            .map(|(index, taker)| {
-                let mut own = chance.branch();
-                let answers = plan.answers && index == 0;
-                scope.spawn(move || view.take_all(*taker, answers, &mut own))
-            })
-            .collect();
-        let senders: Vec<_> = plan
-            .outgoing
-            .iter()
-            .enumerate()
-            .map(|(sender, count)| {
-                let mut own = chance.branch();
-                scope.spawn(move || (sender, view.send_all(sender, *count, &mut own), *count))
-            })
-            .collect();
+        let mut takers = Vec::new();
+        for (index, taker) in plan.takers.iter().enumerate() {
+            let mut own = chance.branch();
+            let answers = plan.answers && index == 0;
+            takers.push(scope.spawn(move || view.take_all(*taker, answers, &mut own)));
+        }
+        let mut senders = Vec::new();
+        for (sender, &count) in plan.outgoing.iter().enumerate() {
+            let mut own = chance.branch();
+            let send = move || (sender, view.send_all(sender, count, &mut own), count);
+            senders.push(scope.spawn(send));
+        }
         if plan.end == End::OtherCloses {
             thread::sleep(Duration::from_micros(chance.below(50_000)));
             view.close();
         }
-        let mut sent: Vec<_> = senders
-            .into_iter()
-            .map(|sender| sender.join().unwrap())
-            .collect();
+        let sent = senders.into_iter().map(|sender| sender.join().unwrap());
+        let mut sent: Vec<_> = sent.collect();
         let mut taken = Vec::new();
         for taker in takers {
             let (numbers, answers) = taker.join().unwrap();

@@ -257,7 +257,6 @@ pub(crate) fn judge_deflate(script: &[u8]) {
     let [style, cut, stream @ ..] = script else {
         return;
     };
-    let is_text = style & 1 != 0;
     let agreement = Agreement {
         server_no_context_takeover: style & 2 != 0,
         client_no_context_takeover: style & 2 != 0,
@@ -272,7 +271,7 @@ pub(crate) fn judge_deflate(script: &[u8]) {
 
     let (start, rest) = stream.split_at(usize::from(*cut).min(stream.len()));
     let frames = [
-        client_frame(if is_text { 0x41 } else { 0x42 }, start),
+        client_frame(if style & 1 != 0 { 0x41 } else { 0x42 }, start),
         client_frame(0x80, rest),
     ];
     // Twice, so that takeover has something to take over.
@@ -284,18 +283,21 @@ pub(crate) fn judge_deflate(script: &[u8]) {
             assert_eq!(Some(&message.payload[..]), theirs.as_deref());
         }
     }
+    let message = &stream[..stream.len().min(limits.max_message_bytes)];
+    judge_deflater(agreement, 1 + style % 9, message, receiver());
+}
 
+/// Our compressed message, some times in a row, as the receiver takes it.
+fn judge_deflater(agreement: Agreement, level: u8, message: &[u8], mut receiver: Receiver) {
     let options = Options {
         threshold_bytes: 0,
-        level: 1 + style % 9,
+        level,
         server_no_context_takeover: true,
         client_no_context_takeover: true,
         server_max_window_bits: 15,
         client_max_window_bits: 15,
     };
     let deflater = Deflater::new(&agreement, &options, &CODECS);
-    let message = &stream[..stream.len().min(limits.max_message_bytes)];
-    let mut receiver = receiver();
     for _ in 0..3 {
         let Some(deflated) = deflater.deflate(message) else {
             continue;

@@ -119,44 +119,26 @@ fn any_message() -> impl Strategy<Value = tungstenite::Message> {
 fn each_known_difference_has_an_example() {
     let mut later = Frame::new(0x81, b"\xff and more").encode();
     later.truncate(10);
+    let formed = |form, payload| Frame {
+        form,
+        ..Frame::new(0x82, payload)
+    };
+    let unmasked = Frame {
+        key: None,
+        ..Frame::new(0x82, &[0; 301])
+    };
+    let close = |payload| Frame::new(0x88, payload).encode();
     let table = [
         (
-            Frame {
-                form: Form::Bits16,
-                ..Frame::new(0x82, b"short")
-            }
-            .encode(),
+            formed(Form::Bits16, b"short").encode(),
             Difference::LengthForm,
         ),
         (later, Difference::Later),
-        (
-            Frame {
-                form: Form::Bit63,
-                ..Frame::new(0x82, b"")
-            }
-            .encode(),
-            Difference::LimitFirst,
-        ),
-        (
-            Frame {
-                key: None,
-                ..Frame::new(0x82, &[0; 301])
-            }
-            .encode(),
-            Difference::LimitFirst,
-        ),
-        (
-            Frame::new(0x88, &1005_u16.to_be_bytes()).encode(),
-            Difference::CloseCode,
-        ),
-        (
-            Frame::new(0x88, &1014_u16.to_be_bytes()).encode(),
-            Difference::CloseCode,
-        ),
-        (
-            Frame::new(0x88, b"\0\0\xff").encode(),
-            Difference::ReasonFirst,
-        ),
+        (formed(Form::Bit63, b"").encode(), Difference::LimitFirst),
+        (unmasked.encode(), Difference::LimitFirst),
+        (close(&1005_u16.to_be_bytes()), Difference::CloseCode),
+        (close(&1014_u16.to_be_bytes()), Difference::CloseCode),
+        (close(b"\0\0\xff"), Difference::ReasonFirst),
     ];
     for (bytes, expected) in table {
         assert_eq!(compare(&bytes), Some(expected), "{bytes:02x?}");
@@ -166,52 +148,56 @@ fn each_known_difference_has_an_example() {
 /// Both ends of a connection, alive: their client, our receiver and frames as an echo server.
 #[tokio::test]
 async fn their_client_and_our_server_talk() {
-    let (client, mut server) = tokio::io::duplex(1000);
-    let echo = async {
-        let mut receiver = Receiver::new(Limits::default());
-        let mut buffer = [0; 333];
-        loop {
-            let len = server.read(&mut buffer).await.unwrap();
-            assert_ne!(len, 0, "the client left without a close");
-            let mut input = &mut buffer[..len];
-            while let Some(event) = receiver.next(&mut input).unwrap() {
-                let reply = match event {
-                    Event::Message(message) => {
-                        frame::encode(Opcode::from(message.kind), &message.payload)
-                    }
-                    Event::Ping(payload) => frame::encode(Opcode::Pong, &payload),
-                    Event::Pong(_) => continue,
-                    Event::Close(frame) => {
-                        server.write_all(&frame.encode()).await.unwrap();
-                        return frame;
-                    }
-                };
-                server.write_all(&reply).await.unwrap();
-            }
-        }
-    };
-    let talk = async {
-        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        for len in [0, 1, 125, 126, 5000, 70_000] {
-            let text = tungstenite::Message::text("ü".repeat(len));
-            let (sent, got) = takeover(&mut client, &text).await;
-            sent.unwrap();
-            assert_eq!(got.unwrap().unwrap(), text);
-        }
-        let ping = tungstenite::Message::Ping(Bytes::from_static(b"there?"));
-        client.send(ping).await.unwrap();
-        let pong = tungstenite::Message::Pong(Bytes::from_static(b"there?"));
-        assert_eq!(client.next().await.unwrap().unwrap(), pong);
-        let close = TheirClose {
-            code: 1000.into(),
-            reason: "bye".into(),
-        };
-        client.close(Some(close.clone())).await.unwrap();
-        let answer = client.next().await.unwrap().unwrap();
-        assert_eq!(answer, tungstenite::Message::Close(Some(close)));
-    };
-    let (close, ()) = future::join(echo, talk).await;
+    let (client, server) = tokio::io::duplex(1000);
+    let (close, ()) = future::join(echo(server), talk(client)).await;
     assert_eq!(close, CloseFrame::new(Some(1000), "bye").unwrap());
+}
+
+/// Our end: answers each message by the same one, until the close frame.
+async fn echo(mut server: tokio::io::DuplexStream) -> CloseFrame {
+    let mut receiver = Receiver::new(Limits::default());
+    let mut buffer = [0; 333];
+    loop {
+        let len = server.read(&mut buffer).await.unwrap();
+        assert_ne!(len, 0, "the client left without a close");
+        let mut input = &mut buffer[..len];
+        while let Some(event) = receiver.next(&mut input).unwrap() {
+            let reply = match event {
+                Event::Message(message) => {
+                    frame::encode(Opcode::from(message.kind), &message.payload)
+                }
+                Event::Ping(payload) => frame::encode(Opcode::Pong, &payload),
+                Event::Pong(_) => continue,
+                Event::Close(frame) => {
+                    server.write_all(&frame.encode()).await.unwrap();
+                    return frame;
+                }
+            };
+            server.write_all(&reply).await.unwrap();
+        }
+    }
+}
+
+/// Their end: messages of some sizes, a ping, a close.
+async fn talk(client: tokio::io::DuplexStream) {
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    for len in [0, 1, 125, 126, 5000, 70_000] {
+        let text = tungstenite::Message::text("ü".repeat(len));
+        let (sent, got) = takeover(&mut client, &text).await;
+        sent.unwrap();
+        assert_eq!(got.unwrap().unwrap(), text);
+    }
+    let ping = tungstenite::Message::Ping(Bytes::from_static(b"there?"));
+    client.send(ping).await.unwrap();
+    let pong = tungstenite::Message::Pong(Bytes::from_static(b"there?"));
+    assert_eq!(client.next().await.unwrap().unwrap(), pong);
+    let close = TheirClose {
+        code: 1000.into(),
+        reason: "bye".into(),
+    };
+    client.close(Some(close.clone())).await.unwrap();
+    let answer = client.next().await.unwrap().unwrap();
+    assert_eq!(answer, tungstenite::Message::Close(Some(close)));
 }
 
 /// Sends and receives at once: neither side's pipe holds a whole message.
