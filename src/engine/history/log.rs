@@ -530,7 +530,7 @@ impl Head {
         Ok(page)
     }
 
-    /// The records of the file with this head: all behind `after`, and maybe some before.
+    /// The records of the file with this head: all after `after`, and maybe some before.
     fn records(
         self,
         file: &File,

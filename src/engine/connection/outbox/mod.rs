@@ -123,7 +123,7 @@ impl Outbox {
         }
     }
 
-    /// Writes a message for which there is room, or queues it behind others.
+    /// Writes a message for which there is room, or queues it after others.
     #[inline]
     fn enter(&self, state: &mut MutexGuard<'_, State>, framed: Framed<'_>) -> Sent {
         if state.is_idle() {
