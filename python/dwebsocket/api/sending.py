@@ -239,9 +239,10 @@ class Sending(Base):
     def _as_sent(self, message: Any) -> Frame:
         if isinstance(message, str):
             return apart(message), None
-        # Which may be text.
-        is_binary = not self._text_as_bytes
-        return (as_bytes(message), True) if is_binary else (apart(as_bytes(message)), None)
+        if not self._text_as_bytes:
+            return as_bytes(message), True
+        # It may be text.
+        return apart(as_bytes(message)), None
 
     def _post(self, message: Any) -> bool:
         """Sends a message if that needs no waiting and no change, and no further checks."""
