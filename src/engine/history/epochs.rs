@@ -46,8 +46,8 @@ const USAGE: u64 = ((HEAD + PARTS) * NUMBER) as u64;
 pub(super) struct Usage {
     reserved: u64,
     freed: u64,
-    /// How often the files were measured. What was reserved before the last time is void: a file
-    /// that has grown by it counts with its own bytes.
+    /// How often the files were measured. Bytes that were reserved before the last time do
+    /// not count any more: a file that has grown by them counts with its own.
     pub(super) measures: u64,
 }
 

@@ -108,7 +108,7 @@ impl Quota {
     /// Reserves so many bytes, by which a file is going to grow; false if there is no room for them.
     pub(super) fn reserve(&self, epochs: &Epochs, bytes: u64) -> bool {
         let Ok(usage) = epochs.usage() else {
-            // What is counted afterwards says so.
+            // The next count fails, too, and is noted.
             return true;
         };
         {

@@ -72,7 +72,7 @@ pub struct Arrival {
     pub tells: bool,
 }
 
-/// A connection that becomes present. What it says has left `arrival`, and has got the time.
+/// A connection that becomes present. Its info was taken out of `arrival`, and has got the time.
 struct Newcomer {
     id: MemberId,
     member: Weak<dyn Member>,

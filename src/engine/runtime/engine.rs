@@ -93,7 +93,7 @@ pub struct Engine {
 /// A client that is to be driven.
 struct Client {
     socket: Arc<Socket>,
-    /// What the socket stands for, if it is not ours.
+    /// The server that has the socket, if it is not ours.
     carrier: Option<Arc<Carrier>>,
 }
 

@@ -685,7 +685,7 @@ impl Node {
             let _ = self.meet(&mut state, id);
             state.sources.insert(id, source);
         }
-        // What it has published before did not come here.
+        // Its earlier messages did not come here.
         if !is_new {
             self.note_gap().await;
         }
