@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream::FuturesOrdered};
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{FuturesOrdered, FuturesUnordered},
+};
 use parking_lot::Mutex;
 use redis::{Pipeline, PushInfo, PushKind, ServerError, Value};
 use tokio::{
@@ -67,6 +70,14 @@ pub(super) async fn run(shard: &Shard, place: usize, incoming: &Incoming) -> Rea
     }
 }
 
+/// Why a route is over.
+enum Break {
+    /// The node is of no use any more.
+    Node(Reason),
+    /// The connection for subscriptions is over. That for messages may live.
+    Subscriber(Reason),
+}
+
 async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeups) -> Reason {
     let (_, failures) = shard.target(place);
     sleep(pause_after(failures)).await;
@@ -93,12 +104,14 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
     shard.on_connected(place);
     let is_last = Notify::new();
     let mut publishing = pin!(link.publish(&is_last));
-    let reason = select! {
+    let broken = select! {
+        biased;
         reason = &mut publishing => return reason,
-        reason = link.subscribe(&unsubscribing) => reason,
-        () = link.subscriber.end() => CLOSED.into(),
-        reason = link.look_after(incoming) => return reason,
-        () = misled.notified() => return "it has given a part of the cluster away".into(),
+        broken = link.rest(incoming, &unsubscribing, &misled) => broken,
+    };
+    let reason = match broken {
+        Break::Node(reason) => return reason,
+        Break::Subscriber(reason) => reason,
     };
     // The connection that publishes may live: what is under way there gets its reply.
     is_last.notify_one();
@@ -307,6 +320,33 @@ impl Link<'_> {
             sleep(FIRST_PAUSE).await;
             self.shard.send_again(torn);
         }
+    }
+
+    /// Does all but publishing, until one part of that is over.
+    async fn rest(
+        &self,
+        incoming: &Incoming,
+        unsubscribing: &AtomicUsize,
+        misled: &Notify,
+    ) -> Break {
+        let given_away = "it has given a part of the cluster away";
+        // Each message wakes the task. Of these futures only those that were woken are polled then.
+        let mut parts = FuturesUnordered::from_iter([
+            self.subscribe(unsubscribing).map(Break::Subscriber).boxed(),
+            self.subscriber
+                .end()
+                .map(|()| Break::Subscriber(CLOSED.into()))
+                .boxed(),
+            self.look_after(incoming).map(Break::Node).boxed(),
+            misled
+                .notified()
+                .map(|()| Break::Node(given_away.into()))
+                .boxed(),
+        ]);
+        parts
+            .next()
+            .await
+            .unwrap_or_else(|| Break::Node(CLOSED.into()))
     }
 
     /// Subscribes and unsubscribes. `unsubscribing` is how many replies to the latter are due.
