@@ -6,32 +6,34 @@
 
 local ENVELOPES = 7
 local size, age, count = ARGV[3], tonumber(ARGV[4]), #ARGV - ENVELOPES + 1
-local is_due, before
+local is_due, before, failure
 
--- Gives an error of the server.
-local function keep()
+for _ = 1, 2 do
     is_due = offset == 0
-    before = redis.call('HINCRBY', NUMBERING, 'offset', count) - count
-    for i = 1, count do
-        -- An identifier is the offset and the time.
-        local id = string.format('%.0f-%.0f', before + i, now)
-        local envelope = ARGV[ENVELOPES + i - 1]
-        local added = redis.pcall('XADD', MESSAGES, 'NOMKSTREAM', 'MAXLEN', '~', size, id, '', envelope)
-        if not added then
-            -- The first message of a stream.
-            added = redis.pcall('XADD', MESSAGES, id, '', envelope)
-            is_due = true
-        end
-        if type(added) == 'table' and added.err then
-            return added
+    before = redis.pcall('HINCRBY', NUMBERING, 'offset', count)
+    failure = type(before) == 'table' and before
+    if not failure then
+        before = before - count
+        for i = 1, count do
+            -- An identifier is the offset and the time.
+            local id = string.format('%.0f-%.0f', before + i, now)
+            local envelope = ARGV[ENVELOPES + i - 1]
+            local added = redis.pcall('XADD', MESSAGES, 'NOMKSTREAM', 'MAXLEN', '~', size, id, '', envelope)
+            if not added then
+                -- The first message of a stream.
+                added = redis.pcall('XADD', MESSAGES, id, '', envelope)
+                is_due = true
+            end
+            if type(added) == 'table' and added.err then
+                failure = added
+                break
+            end
         end
     end
-end
-
-local failure = keep()
-if is_spoilt(failure) then
-    begin()
-    failure = keep()
+    if not is_spoilt(failure) then
+        break
+    end
+    epoch, offset, mark, marked_at = begin(run, MESSAGES, now)
 end
 if failure then
     return failure
@@ -51,13 +53,12 @@ if is_due then
     redis.call('PEXPIRE', MESSAGES, string.format('%.0f', 2 * age))
     redis.call('PEXPIRE', NUMBERING, string.format('%.0f', math.max(DAY_MS, age) + age))
 end
-local function announced(i)
-    return string.format('\1history %s-%.0f ', epoch, before + i) .. ARGV[ENVELOPES + i - 1]
-end
-if ARGV[5] == '' then
-    return announced(count)
-end
 for i = 1, count do
-    redis.call(ARGV[5], ARGV[6], announced(i))
+    local announcement = string.format('\1history %s-%.0f ', epoch, before + i) .. ARGV[ENVELOPES + i - 1]
+    if ARGV[5] ~= '' then
+        redis.call(ARGV[5], ARGV[6], announcement)
+    elseif i == count then
+        return announcement
+    end
 end
 return offset
