@@ -101,6 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
     parser.add_argument("--compare", type=Path, metavar="FOLDER", help="another built package")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--only", choices=sorted({case[0] for case in CASES}), help="one backend")
     parser.add_argument("--load-core", type=int, default=1, help="of Redis")
     parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -111,7 +112,7 @@ def main() -> int:
     print("| | " + " | ".join(f"{name}: messages/s, µs" for name in packages) + " |")
     print("|---|" + "---|" * len(packages))
     with redis_server.running(asked.load_core):
-        for case in CASES:
+        for case in (case for case in CASES if asked.only in {None, case[0]}):
             turns = [
                 {name: measure(package, case) for name, package in packages.items()}
                 for _ in range(asked.turns)
