@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -512,6 +514,33 @@ def test_service() -> None:
         check(service.url)
 
 
+class Move:
+    """A group's slot, which goes to another node with its keys."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._old = cluster.node_with(name)
+        (channel,) = self._old.ask("PUBSUB", "SHARDCHANNELS", f"*:{name}").splitlines()
+        self._slot = self._old.ask("CLUSTER", "KEYSLOT", channel)
+        nodes = [node for node in cluster.nodes if node.ask("ROLE").startswith("master")]
+        self.new = next(node for node in nodes if node is not self._old)
+        self._ids = {node: node.ask("CLUSTER", "MYID") for node in nodes}
+
+    def begin(self) -> None:
+        """Say at both nodes that it moves."""
+        self.new.ask("CLUSTER", "SETSLOT", self._slot, "IMPORTING", self._ids[self._old])
+        self._old.ask("CLUSTER", "SETSLOT", self._slot, "MIGRATING", self._ids[self.new])
+
+    def take_keys(self) -> None:
+        """Move the keys: the slot is at the old node still."""
+        keys = self._old.ask("CLUSTER", "GETKEYSINSLOT", self._slot, "10").splitlines()
+        self._old.ask("MIGRATE", "127.0.0.1", f"{self.new.port}", "", "0", "60000", "KEYS", *keys)
+
+    def end(self) -> None:
+        """Give the slot to the new node."""
+        for node in (self.new, self._old, *self._ids):
+            node.ask("CLUSTER", "SETSLOT", self._slot, "NODE", self._ids[self.new])
+
+
 @pytest.mark.parametrize("keys", ["some", "none"])
 def test_a_slot_that_is_moving(keys: str) -> None:
     """Nothing fails or comes late while the keys of a group are at a node that has no slot yet."""
@@ -522,22 +551,49 @@ def test_a_slot_that_is_moving(keys: str) -> None:
         if keys == "some":
             send(other, "room", "before")
             assert member.receive_numbered() == (1, "before")
-        old = cluster.node_with("room")
-        (channel,) = old.ask("PUBSUB", "SHARDCHANNELS", "*:room").splitlines()
-        slot = old.ask("CLUSTER", "KEYSLOT", channel)
-        masters = [node for node in cluster.nodes if node.ask("ROLE").startswith("master")]
-        new = next(node for node in masters if node is not old)
-        ids = {node: node.ask("CLUSTER", "MYID") for node in masters}
-        new.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[old])
-        old.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[new])
-        moving = old.ask("CLUSTER", "GETKEYSINSLOT", slot, "10").splitlines()
-        old.ask("MIGRATE", "127.0.0.1", f"{new.port}", "", "0", "60000", "KEYS", *moving)
+        move = Move(cluster, "room")
+        move.begin()
+        move.take_keys()
         first = 2 if keys == "some" else 1
         for number in range(first, first + 3):
             send(other, "room", f"{number}")
             assert member.receive_numbered() == (number, f"{number}")
-        for node in (new, old, *masters):
-            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[new])
-        eventually(lambda: "room" in new.channels(), what="the subscription has moved")
+        move.end()
+        eventually(lambda: "room" in move.new.channels(), what="the subscription has moved")
         send(other, "room", "after")
         assert member.receive_numbered() == (first + 3, "after")
+
+
+def test_senders_while_a_slot_moves() -> None:
+    """No call fails, and each message comes once."""
+    with Cluster() as cluster:
+        own, other = made(cluster.url), made(cluster.url)
+        member = Member(own)
+        assert member.come_back("room", head(own, "room")) == []
+        sent, is_over = list[str](), threading.Event()
+
+        def speak(name: str) -> int:
+            for number in itertools.count():
+                if is_over.is_set():
+                    return number
+                send(other, "room", f"{name}-{number}")
+                sent.append(f"{name}-{number}")
+
+        def is_broken() -> bool:
+            return any(speaker.done() for speaker in speakers)
+
+        with ThreadPoolExecutor() as threads:
+            speakers = [threads.submit(speak, name) for name in "abc"]
+            try:
+                move = Move(cluster, "room")
+                for step in (move.begin, move.take_keys, move.end):
+                    step()
+                    enough = len(sent) + 50
+                    eventually(lambda: len(sent) > enough or is_broken())  # noqa: B023
+                eventually(lambda: "room" in move.new.channels() or is_broken())
+            finally:
+                is_over.set()
+            assert sum(speaker.result() for speaker in speakers) == len(sent)
+        found = [member.receive_numbered() for _ in sent]
+        assert [number for number, _ in found] == list(range(1, len(sent) + 1))
+        assert sorted(text for _, text in found) == sorted(sent)

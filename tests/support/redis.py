@@ -111,6 +111,9 @@ class Redis:
     def kill(self) -> None:
         """End it at once."""
         if self._process is not None:
+            if self._process.poll() is not None:
+                # Shown beside the failure that this has caused.
+                print(f"{self._name} on port {self.port} has ended by itself: {self.log[-8000:]}")
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait()
