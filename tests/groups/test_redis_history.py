@@ -586,6 +586,9 @@ def test_senders_while_a_slot_moves() -> None:
             speakers = [threads.submit(speak, name) for name in "abc"]
             try:
                 move = Move(cluster, "room")
+                # Before its first message a group has one of its two keys: until that has moved,
+                # both nodes refuse messages.
+                eventually(lambda: bool(sent) or is_broken())
                 for step in (move.begin, move.take_keys, move.end):
                     step()
                     enough = len(sent) + 50
