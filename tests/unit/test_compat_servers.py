@@ -160,7 +160,10 @@ class TestGreenLibraries:
 
     def test_selector_of_eventlet(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without it a thread of the system could not sleep."""
-        monkeypatch.setitem(sys.modules, "eventlet.patcher", ModuleType("eventlet.patcher"))
+        patcher: Any = ModuleType("eventlet.patcher")
+        # Threads that live on ask for it.
+        patcher.is_monkey_patched = lambda _: False
+        monkeypatch.setitem(sys.modules, "eventlet.patcher", patcher)
         with pytest.raises(MissingPart, match=r"patcher\.inject"):
             eventlet.system_selector()
 
