@@ -24,6 +24,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Most of the engine's tests wait: more of them than there are processors go at once.
 export RUST_TEST_THREADS = 8
+# What its tests generate: this many cases each.
+export PROPTEST_CASES = $(if $(EVERY),3000,256)
 
 # The tests that need only pip and cargo, on the servers that most projects run: five minutes on two
 # cores, and four more where all has to be compiled first.

@@ -35,8 +35,6 @@ fn unexplained(frames: &[Frame]) -> Option<Difference> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
-
     #[test]
     fn honest_traffic_is_judged_as_tungstenite_judges_it(frames in traffic::honest()) {
         prop_assert_eq!(unexplained(&frames), None);

@@ -41,8 +41,6 @@ fn receive_in_place(limits: Limits, mut bytes: &[u8], most: usize) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
     #[test]
     fn any_bytes_give_the_same_outcome_however_they_are_cut(
         bytes in traffic::bytes(),

@@ -243,10 +243,7 @@ fn lives_up_to_it(kind: Kind, events: Vec<Event>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(1000)
-    })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_single_server_gets_what_is_wanted(events in events()) {
