@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import importlib
@@ -140,7 +141,21 @@ def _no_server_is_imported() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file of the test project; every server gets a copy."""
-    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # One for all workers.
+        folder = folder.parent
+    path, new = folder / "db.sqlite3", folder / "new.sqlite3"
+    with (folder / "db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            new.unlink(missing_ok=True)
+            _migrate(new)
+            new.rename(path)
+    return path
+
+
+def _migrate(path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
         env={
@@ -152,7 +167,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
         timeout=60,
     )
-    return path
 
 
 @pytest.fixture

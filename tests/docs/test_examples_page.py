@@ -12,6 +12,9 @@ import pytest
 
 from support.pages import ROOT, blocks, links
 
+# One process gets the pages of all.
+pytestmark = pytest.mark.xdist_group("first pages")
+
 EXAMPLES = ROOT / "examples"
 PROJECTS = sorted(path.parent.name for path in EXAMPLES.glob("*/manage.py"))
 
