@@ -22,7 +22,7 @@ PROJECT = TESTS / "sample_project"
 PAGE = TESTS.parent / "docs" / "testing.md"
 
 pytest.importorskip("pytest_django", reason="pip install -r tests/requirements.txt")
-pytestmark = pytest.mark.timeout(450)
+pytestmark = [pytest.mark.timeout(450), pytest.mark.extended("the suites of other projects")]
 pytest.importorskip("pytest_asyncio", reason="pip install -r tests/requirements.txt")
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Start = Callable[..., subprocess.Popen[str]]
 
+pytestmark = pytest.mark.extended("many processes come and go")
+
 # Tests that run at the same time are other sites.
 NAME = f"apart{os.getpid()}"
 SITE = """

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["folder", "history_entry", "nodes", "redis_server"]
 
+pytestmark = pytest.mark.extended("many processes come and go")
+
 DAY_S = 24 * 60 * 60
 HISTORY = {"room*": {"size": 100_000, "seconds": 300}}
 

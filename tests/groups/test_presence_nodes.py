@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from presence_backends import PresenceEntry
 
+pytestmark = pytest.mark.extended("many processes come and go")
+
 NODE = Path(__file__).with_name("presence_node.py")
 # Longer than anything takes on a busy machine that has not to wait for it.
 LONG = 3600.0

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     Make = Callable[..., ChannelLayer]
     Start = Callable[..., Other]
 
-pytestmark = pytest.mark.parametrize("site", CROSSING, indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("site", CROSSING, indirect=True),
+    pytest.mark.extended("many processes come and go"),
+]
 
 
 def message(number: int) -> dict[str, Any]:
