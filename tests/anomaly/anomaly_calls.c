@@ -43,6 +43,13 @@ struct plan {
 };
 
 static struct plan *plan;
+
+/* What watches a socket: a socket that has taken half is full, and is reported once it has room. */
+#define MOST_FDS 4096
+static struct watch {
+    atomic_int epoll;   /* 0: none. */
+    struct epoll_event event;
+} watches[MOST_FDS];
 static atomic_uintptr_t engine_begin, engine_end;
 
 static uint64_t now(void)
@@ -203,7 +210,25 @@ int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
 {
     REAL(epoll_ctl);
     int is_new = operation == EPOLL_CTL_ADD;
-    return is_new && fails(WATCH, CALLER) ? -1 : real(epoll, operation, fd, event);
+    if (is_new && fails(WATCH, CALLER))
+        return -1;
+    if (plan && fd >= 0 && fd < MOST_FDS) {
+        if (event)
+            watches[fd].event = *event;
+        atomic_store(&watches[fd].epoll, operation == EPOLL_CTL_DEL ? 0 : epoll);
+    }
+    return real(epoll, operation, fd, event);
+}
+
+/* Has the room of a socket reported, as if it had been full: `taken` is what it took. */
+static ssize_t report_room(int fd, ssize_t taken)
+{
+    int epoll = fd < MOST_FDS ? atomic_load(&watches[fd].epoll) : 0;
+    int before = errno;
+    if (taken > 0 && epoll && type_of(fd) == S_IFSOCK)
+        epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &watches[fd].event);
+    errno = before;
+    return taken;
 }
 
 WRAP(MAP, void *, MAP_FAILED, mmap,
@@ -272,7 +297,7 @@ static size_t half(size_t size)
         enum kind kind = kind_of(fd, SEND);               \
         if (!kind || !fails(kind, CALLER))                \
             return whole;                                 \
-        return plan->error ? failed_at(fd) : part;        \
+        return plan->error ? failed_at(fd) : report_room(fd, part); \
     }
 #define IN(name, parameters, whole)                                       \
     ssize_t name parameters                                               \

@@ -68,10 +68,6 @@ SCENARIOS: dict[str, tuple[set[Kind], tuple[pytest.MarkDecorator, ...]]] = {
     "reload": (ALL | {Kind.FORK}, ()),
     "shutdown": (ALL, (pytest.mark.every("starts a server for each call"),)),
 }
-# Faults that a scenario is known not to stand, with the reason. The sample leaves them out.
-KNOWN: dict[tuple[str, str], str] = {
-    ("redis-lost", "send-short"): "tokio takes half a write for a full socket, as Linux means it",
-}
 
 
 class Stage:
@@ -275,7 +271,7 @@ def test_sample(
     record_property("seed", seed)
     draw = random.Random(seed)
     here = stage(name)
-    faults = [fault for fault in faults_of(name) if (name, str(fault)) not in KNOWN]
+    faults = faults_of(name)
     for ms in [0] * ONCE + [LASTING_MS] * LASTING:
         fault = draw.choice(faults)
         if calls := here.calls(fault):
@@ -292,12 +288,9 @@ def test_every_call(
     fault: Fault,
     ms: int,
     stage: Callable[[str], Stage],
-    request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
     """The first call, the second, … until none fails."""
-    if (name, str(fault)) in KNOWN:
-        request.applymarker(pytest.mark.xfail(reason=KNOWN[name, str(fault)], strict=False))
     here = stage(name)
     # Background work makes calls without end.
     most = here.calls(fault)
