@@ -207,10 +207,13 @@ class Copy:
         return False
 
     def _pytest(self, *options: str) -> bool:
+        env = {**os.environ, "PYTHONPATH": str(self._root / "python")}
+        # Else each of its processes would rewrite the assertions of all tests.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-qq", "-x", *options, *TESTS],
             cwd=self._root,
-            env={**os.environ, "PYTHONPATH": str(self._root / "python")},
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
