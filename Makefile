@@ -9,7 +9,7 @@ REPORTS ?= .cache/reports
 REPORT = $(if $(DURATIONS),--costs) --report-log-exclude-logs-on-passed-tests --report-log=$(REPORTS)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-engine test-python compiled-tests test-all parts extended tables lint types sanitize interleavings kqueue-way bench wheel wheels site site-check clean
+.PHONY: demo test test-engine test-python compiled-tests test-all parts extended tables lint types sanitize interleavings kqueue-way windows-way bench wheel wheels site site-check clean
 
 # WORKERS=4 serves it by as many processes of gunicorn, which share groups.
 demo: $(VENV)/installed $(if $(WORKERS),$(VENV)/installed-gunicorn)
@@ -101,6 +101,10 @@ interleavings:
 # The engine's tests with the readiness that kqueue reports, as on macOS: on Linux by epoll all the same.
 kqueue-way:
 	RUSTFLAGS="--cfg kqueue_way" cargo test --quiet --no-default-features --lib --test engine --target-dir target/kqueue
+
+# The same with pairs of sockets and readiness as on Windows.
+windows-way:
+	RUSTFLAGS="--cfg windows_way" cargo test --quiet --no-default-features --lib --test engine --test portable --target-dir target/windows
 
 # Writes tables to bench/record/ and charts to docs/bench/, and needs a quiet machine for that.
 # QUICK=1 for a first look and GOALS=1 for what the goals compare print tables only.

@@ -27,21 +27,30 @@ mod _core {
         },
         history::{History, numbered},
         hub::Hub,
-        local::LocalNode,
         message_future::MessageFuture,
         next_message::NextMessage,
         polls::{PendingPoll, open_polled, poll, polling_head},
         posts::{Post, post},
         presence::{Member, Presence},
         process::{
-            Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,
-            die_of_sigterm, drain, is_handled, is_leaving, is_terminated, limit_buffered, on_exit,
-            on_terminate, open_connections, overview, prepare, shut_down, signal_seen,
-            wait_for_none_open, want_threads,
+            Permit, PySettings, adopt, buffered_bytes, close_all, drain, is_leaving,
+            limit_buffered, open_connections, overview, prepare, shut_down, wait_for_none_open,
+            want_threads,
         },
         redis::PyRedis,
-        takeover::{Takeover, discard},
+        takeover::Takeover,
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         threads::Threads,
+    };
+    /// What Windows has not.
+    #[cfg(unix)]
+    #[pymodule_export]
+    use crate::binding::{
+        local::LocalNode,
+        signals::{
+            after_fork_in_child, die_of_sigterm, is_handled, is_terminated, on_exit, on_terminate,
+            signal_seen,
+        },
+        takeover::discard,
     };
 }

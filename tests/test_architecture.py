@@ -252,7 +252,7 @@ def test_unsafe_code_is_in_one_place() -> None:
     # `exit.rs` asks the C library to be called at its exit, `signal.rs` to call it within a signal,
     # `signal_mask.rs` to keep signals from the engine's threads, `trim.rs` to give memory back,
     # `inherited.rs` closes descriptors in a forked child, `socket_option.rs` has options that no
-    # crate has;
+    # crate has; `watched.rs` tells tokio that a socket stays open;
     # `copy.rs` fills `bytes` piece by piece, `sleep.rs` asks which thread is the main one, and
     # `threads.rs` calls functions on threads that Python may end.
     named = {
@@ -263,6 +263,7 @@ def test_unsafe_code_is_in_one_place() -> None:
         "resources/socket.rs",
         "resources/socket_option.rs",
         "resources/trim.rs",
+        "resources/watched.rs",
     }
     assert found <= {f"engine/{name}" for name in named} | {
         "binding/copy.rs",

@@ -1,7 +1,6 @@
 //! `_core.Connection`: one WebSocket for Python.
 
 use std::{
-    os::fd::RawFd,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -21,7 +20,7 @@ use super::{
     sleep::{self, without_gil},
 };
 use crate::{
-    engine::{Connection, Initiator, Ping, Received, Watch, clock},
+    engine::{Connection, Initiator, Ping, Received, Watch, clock, descriptor::Raw},
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 
@@ -242,7 +241,7 @@ impl PyConnection {
         Ok(())
     }
 
-    fn descriptor(&self) -> PyResult<Option<RawFd>> {
+    fn descriptor(&self) -> PyResult<Option<Raw>> {
         Ok(self.0.descriptor()?)
     }
 

@@ -1,6 +1,6 @@
 //! `_core.Dial`: opening a connection to another server, for Python.
 
-use std::{os::fd::IntoRawFd, sync::Arc};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
@@ -13,7 +13,10 @@ use super::{
     sleep,
 };
 use crate::{
-    engine::dialing::{Dial, DialRequest, Failure, Proxy, Step, Success, Want, dial, tls::Tls},
+    engine::{
+        descriptor::{Raw, into_raw},
+        dialing::{Dial, DialRequest, Failure, Proxy, Step, Success, Want, dial, tls::Tls},
+    },
     protocol::{client_handshake::Request, deflate::Options, response::Head},
 };
 
@@ -135,9 +138,9 @@ impl PyDial {
         self.0.unwatch(hub.0.hub(), token);
     }
 
-    fn descriptor(&self) -> Option<i32> {
+    fn descriptor(&self) -> Option<Raw> {
         match self.0.outcome() {
-            Some(Ok(Success::Answered(answered))) => answered.take().map(IntoRawFd::into_raw_fd),
+            Some(Ok(Success::Answered(answered))) => answered.take().map(into_raw),
             _ => None,
         }
     }

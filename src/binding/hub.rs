@@ -1,11 +1,11 @@
 //! `_core.Hub`: one descriptor that wakes an event loop for all its connections.
 
-use std::{os::fd::RawFd, sync::Arc};
+use std::sync::Arc;
 
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyTimeoutError, prelude::*};
 
 use super::{convert::duration, loop_hub::LoopHub, message_future::MessageFuture};
-use crate::engine::{self, Next};
+use crate::engine::{self, Next, descriptor::Raw};
 
 /// One event loop's list of ready connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
@@ -48,7 +48,7 @@ impl Hub {
         self.0.hub().close();
     }
 
-    fn fileno(&self) -> RawFd {
+    fn fileno(&self) -> Raw {
         self.0.hub().descriptor()
     }
 

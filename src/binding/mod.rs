@@ -17,6 +17,7 @@ pub(crate) mod groups;
 pub(crate) mod handshake;
 pub(crate) mod history;
 pub(crate) mod hub;
+#[cfg(unix)]
 pub(crate) mod local;
 mod log;
 mod loop_hub;
@@ -28,6 +29,8 @@ pub(crate) mod presence;
 pub(crate) mod process;
 mod publication;
 pub(crate) mod redis;
+#[cfg(unix)]
+pub(crate) mod signals;
 mod sleep;
 pub(crate) mod takeover;
 pub(crate) mod testkit;

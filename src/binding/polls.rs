@@ -1,6 +1,6 @@
 //! Connections whose clients poll, for Python.
 
-use std::{os::fd::RawFd, sync::Arc};
+use std::sync::Arc;
 
 use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyBytes};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     engine::{
-        Key, Watch,
+        Key, Watch, descriptor,
         groups::MemberId,
         polling::{self, Polled},
         runtime, socket,
@@ -57,7 +57,7 @@ impl PendingPoll {
     fn attach(
         &self,
         py: Python<'_>,
-        descriptor: RawFd,
+        descriptor: descriptor::Raw,
         head: &[u8],
         timeout: f64,
         otherwise: &[u8],

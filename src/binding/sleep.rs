@@ -79,9 +79,15 @@ fn ask_system() -> bool {
     unsafe { libc::gettid() == libc::getpid() }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 #[expect(unsafe_code, reason = "the standard library does not tell")]
 fn ask_system() -> bool {
     // SAFETY: the call has no arguments and cannot fail.
     unsafe { libc::pthread_main_np() == 1 }
+}
+
+/// Windows does not tell: each thread lets Python look for signals now and then.
+#[cfg(windows)]
+fn ask_system() -> bool {
+    true
 }

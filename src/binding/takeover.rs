@@ -1,11 +1,12 @@
 //! Exchanging a client's connection for a placeholder, for Python.
 
-use std::os::fd::{IntoRawFd, RawFd};
-
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::engine::runtime::takeover;
+use crate::engine::{
+    descriptor::{Raw, into_raw},
+    runtime::takeover,
+};
 
 /// A client's connection on its way from its server to us. See `_core.pyi`.
 ///
@@ -18,23 +19,31 @@ pub(crate) struct Takeover(Mutex<takeover::Takeover>);
 impl Takeover {
     /// Allocates what it takes. `OSError` when there is nothing left, or the descriptor is closed.
     #[new]
-    fn prepare(server_side: RawFd) -> PyResult<Self> {
+    fn prepare(server_side: Raw) -> PyResult<Self> {
         Ok(Self(Mutex::new(takeover::Takeover::prepare(server_side)?)))
     }
 
-    /// Makes the server's descriptor refer to the placeholder.
-    fn put_placeholder(&self, server_side: RawFd) -> PyResult<()> {
-        Ok(self.0.lock().put_placeholder(server_side)?)
+    /// Makes the server's descriptor refer to the placeholder. Windows has none.
+    fn put_placeholder(&self, server_side: Raw) -> PyResult<()> {
+        #[cfg(unix)]
+        self.0.lock().put_placeholder(server_side)?;
+        #[cfg(windows)]
+        let _ = server_side;
+        Ok(())
     }
 
     /// Returns the client's descriptor away; None when that was done before.
-    fn take_client(&self) -> Option<RawFd> {
-        self.0.lock().take_client().map(IntoRawFd::into_raw_fd)
+    fn take_client(&self) -> Option<Raw> {
+        self.0.lock().take_client().map(into_raw)
     }
 
     /// Drops what the server writes from now on.
     fn discard(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.0.lock().discard())?)
+        #[cfg(unix)]
+        py.detach(|| self.0.lock().discard())?;
+        #[cfg(windows)]
+        let _ = py;
+        Ok(())
     }
 
     /// Closes what is left. May be repeated.
@@ -44,8 +53,9 @@ impl Takeover {
 }
 
 /// Reads a socket up to its end, and drops the bytes.
+#[cfg(unix)]
 #[pyfunction]
 #[pyo3(signature = (descriptor, /))]
-pub(crate) fn discard(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
+pub(crate) fn discard(py: Python<'_>, descriptor: Raw) -> PyResult<()> {
     Ok(py.detach(|| takeover::discard(descriptor))?)
 }

@@ -95,6 +95,8 @@ mod resources;
 pub mod runtime;
 mod wakeup;
 
+#[cfg(unix)]
+pub use self::process::{after_fork_in_child, exit, signal};
 pub use self::{
     base::{clock, error::Error, fork::generation},
     connection::{
@@ -106,8 +108,7 @@ pub use self::{
         settings::{Key, Rates, Settings, Transport},
         traffic::{Overview, Traffic},
     },
-    process::{after_fork_in_child, exit, signal},
-    resources::{budget, permits, socket},
+    resources::{budget, descriptor, permits, socket},
     runtime::Engine,
     wakeup::{
         call::Wait,

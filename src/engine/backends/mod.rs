@@ -2,5 +2,6 @@
 
 pub mod call;
 pub mod exchange;
+#[cfg(unix)]
 pub mod local;
 pub mod redis;

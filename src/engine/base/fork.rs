@@ -14,6 +14,7 @@ pub fn generation() -> u64 {
 }
 
 /// Makes all that was made before belong to the parent process; called in a forked child.
+#[cfg(unix)]
 pub(crate) fn begin_generation() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }

@@ -100,6 +100,7 @@ pub(crate) struct Task {
 
 impl Task {
     /// Starts it on `runtime`.
+    #[cfg_attr(windows, expect(dead_code, reason = "of the local backend"))]
     pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
         runtime: &Handle,
         begin: impl FnMut() -> F + Send + 'static,

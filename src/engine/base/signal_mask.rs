@@ -1,8 +1,10 @@
 //! Threads that take no signals.
 
+#[cfg(unix)]
 use std::{mem::MaybeUninit, ptr};
 
 /// Signals that a thread's own faults send to that thread: their handlers have to run there.
+#[cfg(unix)]
 const OWN_FAULTS: [libc::c_int; 6] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -14,8 +16,22 @@ const OWN_FAULTS: [libc::c_int; 6] = [
 
 /// While it lives, this thread and those that it starts take no signals: the process's handlers
 /// run on its other threads, those of the server, as they would without an engine.
+#[cfg(unix)]
 pub(crate) struct Blocked(Option<libc::sigset_t>);
 
+/// Windows sends no signals to threads.
+#[cfg(not(unix))]
+pub(crate) struct Blocked;
+
+#[cfg(not(unix))]
+impl Blocked {
+    /// Does nothing.
+    pub(crate) fn here() -> Self {
+        Self
+    }
+}
+
+#[cfg(unix)]
 impl Blocked {
     /// Blocks them on this thread.
     pub(crate) fn here() -> Self {
@@ -36,6 +52,7 @@ impl Blocked {
     }
 }
 
+#[cfg(unix)]
 impl Drop for Blocked {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {

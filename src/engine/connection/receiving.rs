@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::RawFd,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use super::{
     inbox::{Front, Received},
 };
 use crate::{
-    engine::{base::clock, wakeup::hub::Watch},
+    engine::{base::clock, resources::descriptor::Raw, wakeup::hub::Watch},
     protocol::message::{Kind, Message},
 };
 
@@ -142,7 +141,7 @@ impl Connection {
     ///
     /// # Errors
     /// The system's error when it has no descriptor left.
-    pub fn descriptor(&self) -> io::Result<Option<RawFd>> {
+    pub fn descriptor(&self) -> io::Result<Option<Raw>> {
         if self.is_foreign() {
             return Ok(None);
         }

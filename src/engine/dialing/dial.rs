@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -33,7 +32,7 @@ use crate::{
             Connection,
             settings::{Settings, Transport},
         },
-        resources::permits::Permit,
+        resources::{descriptor::Owned, permits::Permit},
         runtime::Engine,
         wakeup::{
             call::{Call, Ticket},
@@ -110,7 +109,7 @@ impl Drop for Opened {
 /// A 101 to the caller's own request.
 #[derive(Debug)]
 pub struct Answered {
-    socket: Mutex<Option<OwnedFd>>,
+    socket: Mutex<Option<Owned>>,
     /// The 101.
     pub head: Head,
     /// The bytes that came after it.
@@ -119,7 +118,7 @@ pub struct Answered {
 
 impl Answered {
     /// The socket, once. It does not block.
-    pub fn take(&self) -> Option<OwnedFd> {
+    pub fn take(&self) -> Option<Owned> {
         self.socket.lock().take()
     }
 }
@@ -332,7 +331,7 @@ async fn ask(
 fn finish(
     engine: &Engine,
     plan: &DialRequest,
-    socket: OwnedFd,
+    socket: Owned,
     (head, agreed, early): Agreement,
 ) -> Outcome {
     Ok(match agreed {
@@ -350,7 +349,7 @@ fn finish(
 fn adopt(
     engine: &Engine,
     plan: &DialRequest,
-    socket: OwnedFd,
+    socket: Owned,
     early: Vec<u8>,
     head: Head,
     agreed: Agreed,

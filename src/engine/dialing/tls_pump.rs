@@ -1,32 +1,32 @@
 //! Between TLS and a connection's driver, which reads and writes a plain socket.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncWriteExt, copy, split},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
     time::sleep,
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::engine::resources::inherited::NotInherited;
+use crate::engine::resources::{
+    descriptor::{self, AsyncStream, Owned},
+    inherited::NotInherited,
+};
 
 /// Returns the socket through which the other side of `tls` is reached, and the task that has to run
 /// for that. The task ends when the server ends the stream, or `linger` after the socket's end.
 pub(super) fn pump(
     tls: TlsStream<TcpStream>,
     linger: Duration,
-) -> io::Result<(OwnedFd, impl Future<Output = ()> + Send)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let socket = OwnedFd::from(ours.into_std()?);
+) -> io::Result<(Owned, impl Future<Output = ()> + Send)> {
+    let (ours, theirs) = descriptor::pair()?;
+    let socket = Owned::from(ours);
+    let theirs = AsyncStream::from_std(theirs)?;
     // A child that kept them would keep the server from seeing the end.
     let kept = [
-        NotInherited::enter(tls.get_ref().0.as_raw_fd()),
-        NotInherited::enter(theirs.as_raw_fd()),
+        NotInherited::enter(tls.get_ref().0),
+        NotInherited::enter(&theirs),
     ];
     // In this order they are dropped, also by a runtime that has ended: a number that is free may
     // belong to another socket at once.

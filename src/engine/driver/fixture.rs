@@ -13,7 +13,7 @@ use super::{Driver, Io};
 use crate::{
     engine::{
         connection::{Connection, registry::Registry, settings::Settings},
-        resources::{permits::Permit, socket::Socket},
+        resources::{permits::Permit, socket::Socket, watched},
     },
     protocol::deflate::Codecs,
 };
@@ -37,7 +37,7 @@ pub(super) fn fixture(settings: &Settings) -> Fixture {
     let (ours, peer) = UnixStream::pair().unwrap();
     peer.set_nonblocking(true).unwrap();
     let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
-    let io = Io::Watched(socket.watch().unwrap());
+    let io = Io::Watched(watched::watch(&socket).unwrap());
     let connection = Arc::new(Connection::new(
         1,
         socket,

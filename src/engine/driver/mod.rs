@@ -22,10 +22,7 @@ use std::{
 };
 
 use tokio::{
-    io::{
-        Interest, Ready,
-        unix::{AsyncFd, AsyncFdReadyGuard},
-    },
+    io::{Interest, Ready},
     task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until},
 };
@@ -49,6 +46,7 @@ use crate::{
             permits::Permit,
             read_buffer::Input,
             socket::{HANG_UP, Socket},
+            watched::{Guard, Watched},
         },
     },
     protocol::{
@@ -141,7 +139,7 @@ impl Drop for Departure {
 #[derive(Debug)]
 pub(crate) enum Io {
     /// From the system.
-    Watched(AsyncFd<Arc<Socket>>),
+    Watched(Watched),
     /// Another server has the socket: by [`Connection::wake`].
     Carried(Arc<Socket>),
 }
@@ -250,10 +248,7 @@ impl Driver {
     }
 
     /// Waits for the readiness of the socket that matters now, and only for that.
-    fn ready<'io>(
-        &self,
-        io: &'io Io,
-    ) -> impl Future<Output = io::Result<AsyncFdReadyGuard<'io, Arc<Socket>>>> + use<'io> {
+    fn ready<'io>(&self, io: &'io Io) -> impl Future<Output = io::Result<Guard<'io>>> + use<'io> {
         // A hang-up that was seen would be reported again and again. So wait for nothing here: only
         // the view can change anything, by taking a message.
         let waits_for_view = self.pause == Some(Pause::InboxFull) && self.hung_up;
@@ -281,7 +276,7 @@ impl Driver {
         }
     }
 
-    fn on_ready(&mut self, mut guard: AsyncFdReadyGuard<'_, Arc<Socket>>) {
+    fn on_ready(&mut self, mut guard: Guard<'_>) {
         let ready = guard.ready();
         if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
             guard.clear_ready_matching(Ready::WRITABLE);

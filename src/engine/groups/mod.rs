@@ -31,6 +31,9 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::memberships::Membership;
+#[cfg(unix)]
+pub(crate) use self::room::Room;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
@@ -44,4 +47,3 @@ pub use self::{
     seat::{Losses, Seat},
     statistics::{Event, Statistics},
 };
-pub(crate) use self::{memberships::Membership, room::Room};

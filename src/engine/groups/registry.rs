@@ -276,6 +276,7 @@ impl Groups {
     }
 
     /// Whether the group `name` exists here: a member may get what is published.
+    #[cfg(unix)]
     pub(crate) fn has(&self, name: &str) -> bool {
         !self.is_foreign() && self.find(name).is_some()
     }

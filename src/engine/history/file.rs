@@ -17,6 +17,7 @@ use super::{
     log::{Content, Found, Locked, boot, held_for_too_long, is_about_content, read_beside},
     page::{Limits, Page, Position},
     quota::{NAME_LENGTH, Quota},
+    watcher::Watcher,
 };
 use crate::engine::resources::folder::{Folder, Place};
 
@@ -26,12 +27,6 @@ const NAME: &str = "history";
 const MOST_OPEN: usize = 64;
 /// How often a file is read beside processes that write to it, before it is locked.
 const READS: usize = 3;
-
-/// Is told of events of a history in files.
-pub trait Watcher: Debug + Send + Sync {
-    /// A file was damaged, so the numbering of its group began anew. The text names the file.
-    fn on_damage(&self, file: String);
-}
 
 /// See [`History::in_files`](super::History::in_files).
 #[derive(Debug)]

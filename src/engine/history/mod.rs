@@ -7,19 +7,31 @@
 //!
 //! Messages are the envelopes of [`groups`](super::groups): what they hold is not known here.
 
+#[cfg(unix)]
 mod epochs;
+#[cfg(unix)]
 mod file;
+#[cfg(unix)]
 mod log;
 mod memory;
 mod page;
+#[cfg(unix)]
 mod quota;
+mod watcher;
 
-use std::{io, sync::Arc, time::Duration};
+#[cfg(unix)]
+use std::sync::Arc;
+use std::{io, time::Duration};
 
-pub use self::file::Watcher;
+#[cfg(unix)]
+use self::file::FileHistory;
+use self::memory::MemoryHistory;
 pub(crate) use self::page::new_epoch;
-pub use self::page::{Kept, Limits, Page, Position};
-use self::{file::FileHistory, memory::MemoryHistory};
+pub use self::{
+    page::{Kept, Limits, Page, Position},
+    watcher::Watcher,
+};
+#[cfg(unix)]
 use crate::engine::resources::folder::Place;
 
 /// The history of all groups of one backend. Any thread may use it.
@@ -28,6 +40,7 @@ pub enum History {
     /// In this process.
     Memory(MemoryHistory),
     /// In files.
+    #[cfg(unix)]
     Files(FileHistory),
 }
 
@@ -42,6 +55,7 @@ impl History {
     ///
     /// # Errors
     /// The folder cannot be used. The text names it.
+    #[cfg(unix)]
     pub(crate) fn in_files(
         place: Arc<Place>,
         most: u64,
@@ -63,8 +77,11 @@ impl History {
         limits: Limits,
         patience: Option<Duration>,
     ) -> io::Result<Position> {
+        #[cfg(not(unix))]
+        let _ = patience;
         match self {
             Self::Memory(memory) => Ok(memory.append(name, envelope, limits)),
+            #[cfg(unix)]
             Self::Files(files) => files.append(name, envelope, limits, patience),
         }
     }
@@ -81,8 +98,11 @@ impl History {
         limits: Limits,
         patience: Option<Duration>,
     ) -> io::Result<Page> {
+        #[cfg(not(unix))]
+        let _ = patience;
         match self {
             Self::Memory(memory) => Ok(memory.read(name, after, limits)),
+            #[cfg(unix)]
             Self::Files(files) => files.read(name, after, limits, patience),
         }
     }
@@ -91,6 +111,7 @@ impl History {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.bytes() as u64,
+            #[cfg(unix)]
             Self::Files(files) => files.bytes(),
         }
     }
@@ -99,6 +120,7 @@ impl History {
     pub fn evicted(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.evicted(),
+            #[cfg(unix)]
             Self::Files(files) => files.evicted(),
         }
     }

@@ -13,12 +13,7 @@ mod pending_poll;
 mod relay;
 mod response;
 
-use std::{
-    collections::HashMap,
-    io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
-    sync::Arc,
-};
+use std::{collections::HashMap, io, sync::Arc};
 
 use tokio::runtime::Handle;
 
@@ -30,6 +25,7 @@ use crate::engine::{
         Connection,
         settings::{Key, Settings},
     },
+    resources::descriptor::{self, AsyncStream, Owned, Stream},
 };
 
 /// The connections of a process whose clients poll.
@@ -38,16 +34,15 @@ pub(crate) struct Pollers(Mutex<HashMap<Key, Arc<Relay>>>);
 
 /// A connection that is about to be polled: the end of its socket that a relay is to read.
 #[derive(Debug)]
-pub(crate) struct Unread(UnixStream);
+pub(crate) struct Unread(Stream);
 
 /// Makes the two ends of a connection's socket.
 ///
 /// # Errors
 /// The system's, when it has no descriptor left.
-pub(crate) fn pair() -> io::Result<(OwnedFd, Unread)> {
-    let (written, read) = UnixStream::pair()?;
-    read.set_nonblocking(true)?;
-    Ok((OwnedFd::from(written), Unread(read)))
+pub(crate) fn pair() -> io::Result<(Owned, Unread)> {
+    let (written, read) = descriptor::pair()?;
+    Ok((Owned::from(written), Unread(read)))
 }
 
 impl Pollers {
@@ -65,7 +60,7 @@ impl Pollers {
     ) -> io::Result<()> {
         let stream = {
             let _context = runtime.enter();
-            tokio::net::UnixStream::from_std(unread.0)?
+            AsyncStream::from_std(unread.0)?
         };
         let relay = Arc::new(Relay::new(connection.share(), settings));
         pollers.0.lock().insert(key, Arc::clone(&relay));
@@ -105,6 +100,7 @@ impl Drop for Entry {
 mod tests {
     use std::{
         io::{Read, Write},
+        os::unix::net::UnixStream,
         time::Duration,
     };
 
@@ -122,14 +118,17 @@ mod tests {
 
     fn fixture(settings: &Settings) -> Fixture {
         let (written, unread) = pair().unwrap();
+        let written = UnixStream::from(written);
+        // The test's own thread sleeps until there is room.
+        written.set_nonblocking(false).unwrap();
         let share = Share::new();
         let relay = Arc::new(Relay::new(&share, settings));
-        let stream = tokio::net::UnixStream::from_std(unread.0).unwrap();
+        let stream = AsyncStream::from_std(unread.0).unwrap();
         let running = Arc::clone(&relay);
         Fixture {
             relay,
             share,
-            written: written.into(),
+            written,
             task: Handle::current().spawn(async move { running.run(stream).await }),
         }
     }

@@ -4,14 +4,18 @@
 //! away, the answer when there are events, in this process or, by way of [`PendingPoll::watch`], in another.
 //! When the client's next poll comes, it gives way: what has not been written is dropped.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::{io::unix::AsyncFd, runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::response::{self, Answer, Rest};
 use crate::engine::{
     base::{clock, sync::Mutex},
-    resources::socket::Socket,
+    resources::{
+        descriptor::Owned,
+        socket::Socket,
+        watched::{self, Watched},
+    },
     wakeup::hub::Watch,
 };
 
@@ -131,7 +135,7 @@ impl PendingPoll {
     pub(crate) fn attach(
         self: &Arc<Self>,
         runtime: &Handle,
-        client: OwnedFd,
+        client: Owned,
         head: Vec<u8>,
         timeout: Duration,
         otherwise: Vec<u8>,
@@ -139,7 +143,7 @@ impl PendingPoll {
         let socket = Arc::new(Socket::new(client)?);
         let io = {
             let _context = runtime.enter();
-            socket.watch()?
+            watched::watch(&socket)?
         };
         let mut stage = self.stage.lock();
         match std::mem::replace(&mut *stage, Stage::Attached(socket, head)) {
@@ -159,7 +163,7 @@ impl PendingPoll {
     }
 
     /// Waits for the answer, and sees it through.
-    async fn serve(&self, io: AsyncFd<Arc<Socket>>, timeout: Duration, otherwise: Vec<u8>) {
+    async fn serve(&self, io: Watched, timeout: Duration, otherwise: Vec<u8>) {
         let deadline = clock::task_now() + timeout;
         tokio::select! {
             biased;

@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::UnixStream, sync::Notify, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{backlog::Backlog, pending_poll::PendingPoll, response::Answer};
 use crate::engine::{
     base::{clock, sync::Mutex},
     connection::settings::Settings,
-    resources::budget::{Account, Share},
+    resources::{
+        budget::{Account, Share},
+        descriptor::AsyncStream,
+    },
 };
 
 /// How long a poll waits for events, where the connection has no ping interval.
@@ -118,7 +121,7 @@ impl Relay {
 
     /// Relays to the end: until the client has all of a connection that has ended, or does not come
     /// any more.
-    pub(super) async fn run(&self, stream: UnixStream) {
+    pub(super) async fn run(&self, stream: AsyncStream) {
         let mut stream = Some(stream);
         let mut is_shed = false;
         while let Some(deadline) = self.deadline() {
@@ -210,7 +213,7 @@ impl Relay {
     }
 
     /// Takes in what the connection has written; true at its end.
-    fn read(&self, stream: &UnixStream) -> bool {
+    fn read(&self, stream: &AsyncStream) -> bool {
         let mut chunk = [0; CHUNK];
         let length = match stream.try_read(&mut chunk) {
             Ok(0) => return true,

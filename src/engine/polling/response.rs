@@ -5,19 +5,13 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::Notify,
-    task::coop::consume_budget,
-    time::timeout,
-};
+use tokio::{io::Interest, sync::Notify, task::coop::consume_budget, time::timeout};
 
 use crate::{
-    engine::resources::{budget::Account, socket::Socket},
+    engine::resources::{budget::Account, socket::Socket, watched::Watched},
     protocol::polling,
 };
 
@@ -101,7 +95,7 @@ impl Rest {
 /// Writes what is left, and waits until the client hangs up: closing on bytes that are not read would
 /// reset the connection, and the reset can overtake the response. `cut` ends it where not all is
 /// written.
-pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest, cut: &Notify) {
+pub(super) async fn finish(io: &Watched, mut rest: Rest, cut: &Notify) {
     let write = async {
         while matches!(rest, Rest::Bytes { .. }) {
             let Ok(Ok(mut guard)) = timeout(TIMEOUT, io.ready(Interest::WRITABLE)).await else {
@@ -123,7 +117,7 @@ pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest, cut: &Noti
 }
 
 /// Waits until the client has hung up. What it sends meanwhile is dropped.
-pub(super) async fn end_of_stream(io: &AsyncFd<Arc<Socket>>) {
+pub(super) async fn end_of_stream(io: &Watched) {
     while let Ok(mut guard) = io.ready(Interest::READABLE).await {
         match io.get_ref().receive(&mut Vec::new(), 4096) {
             Ok(0) => return,

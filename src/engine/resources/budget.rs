@@ -120,6 +120,7 @@ fn note_release(bytes: usize) {
 }
 
 /// Forgets what the parent process holds; called in a forked child.
+#[cfg(unix)]
 pub(crate) fn reset() {
     HELD.store(0, Ordering::Relaxed);
     HELD_BY_ANSWERS.store(0, Ordering::Relaxed);

@@ -60,6 +60,7 @@ fn tell_that_there_is_none() {
 }
 
 /// Forgets the connections of the parent process; called in a forked child.
+#[cfg(unix)]
 pub(crate) fn reset() {
     OPEN.store(0, Ordering::Relaxed);
     // Dropping the calls would tell those of the parent that wait.

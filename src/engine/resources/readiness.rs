@@ -3,28 +3,22 @@
 //! For code that passes a connection to `select`, `poll` or an event loop of its own. It is made on
 //! first use: most connections never have one.
 
-use std::{
-    io::{self, Read, Write},
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
-    },
-};
+use std::io::{self, Read, Write};
+
+use super::descriptor::{self, Raw, Stream};
 
 /// One such descriptor. Its owner serialises the calls.
 #[derive(Debug)]
 pub(crate) struct Readiness {
-    read_end: UnixStream,
-    write_end: UnixStream,
+    read_end: Stream,
+    write_end: Stream,
     is_ready: bool,
 }
 
 impl Readiness {
     /// A descriptor that is not readable yet.
     pub(crate) fn new() -> io::Result<Self> {
-        let (read_end, write_end) = UnixStream::pair()?;
-        read_end.set_nonblocking(true)?;
-        write_end.set_nonblocking(true)?;
+        let (read_end, write_end) = descriptor::pair()?;
         Ok(Self {
             read_end,
             write_end,
@@ -33,8 +27,8 @@ impl Readiness {
     }
 
     /// The descriptor to select on. Reading from it would spoil it.
-    pub(crate) fn descriptor(&self) -> RawFd {
-        self.read_end.as_raw_fd()
+    pub(crate) fn descriptor(&self) -> Raw {
+        descriptor::raw(&self.read_end)
     }
 
     /// Makes the descriptor readable, or not. Costs a system call only for a change.

@@ -3,15 +3,18 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::io::{Interest, unix::AsyncFd};
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, FromRawFd};
 
-use super::socket_option;
 pub(crate) use super::socket_option::HANG_UP;
+use super::{
+    descriptor::{Owned, Raw},
+    socket_option,
+};
 
 /// The response to a client whose connection cannot be driven after its server has let go of it.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
@@ -46,8 +49,8 @@ enum Way {
 
 impl Socket {
     /// Takes `descriptor` over, a bare one of a connected TCP or Unix stream socket.
-    #[cfg(test)]
-    pub(crate) fn take_over(descriptor: RawFd) -> io::Result<Self> {
+    #[cfg(all(test, unix))]
+    pub(crate) fn take_over(descriptor: Raw) -> io::Result<Self> {
         Self::new(own(descriptor)?)
     }
 
@@ -55,7 +58,7 @@ impl Socket {
     ///
     /// # Errors
     /// The system's, when the descriptor is no socket. It is closed then.
-    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+    pub fn new(descriptor: Owned) -> io::Result<Self> {
         let socket = socket2::Socket::from(descriptor);
         socket.set_nonblocking(true)?;
         // Refuses what is no socket.
@@ -102,17 +105,10 @@ impl Socket {
         }
     }
 
-    /// Has the running runtime watch the socket for all that a connection may ever wait for.
-    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
-        let interest = Interest::READABLE | Interest::WRITABLE | HANG_UP.0;
-        #[expect(
-            unsafe_code,
-            reason = "tokio cannot see that the descriptor stays open"
-        )]
-        // SAFETY: the `Arc` inside the `AsyncFd` keeps the socket and so its descriptor open, and
-        // nothing ever changes which descriptor a `Socket` has.
-        let watched = unsafe { AsyncFd::register_with_interest(Arc::clone(self), interest) };
-        watched.map_err(|error| error.into_parts().1)
+    /// Another handle of the system's socket.
+    #[cfg(any(windows, windows_way))]
+    pub(super) fn duplicate(&self) -> io::Result<socket2::Socket> {
+        self.own()?.try_clone()
     }
 
     /// Lets the system give up on a peer that acknowledges nothing for `limit`, where it can.
@@ -186,8 +182,9 @@ impl Socket {
     }
 }
 
+#[cfg(unix)]
 impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
+    fn as_raw_fd(&self) -> Raw {
         match &self.0 {
             Way::Own(socket) => socket.as_raw_fd(),
             // It is never watched.
@@ -205,6 +202,7 @@ impl Drop for Socket {
 }
 
 /// The result of a system call, or the error in `errno`.
+#[cfg(unix)]
 fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
         return Err(io::Error::last_os_error());
@@ -216,24 +214,40 @@ fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
 ///
 /// # Errors
 /// The system's, when it is not open.
+#[cfg(unix)]
 #[expect(
     unsafe_code,
     reason = "the one place where a bare descriptor becomes owned"
 )]
-pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
+pub fn own(descriptor: Raw) -> io::Result<Owned> {
     // SAFETY: this only asks what the number means, and any number may be asked about.
     answered(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
     // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands it over:
     // no other code closes it. Otherwise we would close a file that other code uses.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    Ok(unsafe { Owned::from_raw_fd(descriptor) })
+}
+
+/// As on Unix, but Windows does not tell whether a handle is open.
+#[cfg(windows)]
+#[expect(
+    unsafe_code,
+    reason = "the one place where a bare handle becomes owned"
+)]
+pub fn own(handle: Raw) -> io::Result<Owned> {
+    use std::os::windows::io::FromRawSocket;
+
+    // SAFETY: the caller has taken it from a socket of Python that lets go of it, and hands it over:
+    // no other code closes it.
+    Ok(unsafe { Owned::from_raw_socket(handle) })
 }
 
 /// Sleeps until a socket takes more bytes, `time` at most, or a signal comes.
+#[cfg(unix)]
 #[expect(
     unsafe_code,
     reason = "the standard library has no safe function for poll"
 )]
-pub(crate) fn await_writable(descriptor: RawFd, time: Duration) {
+pub(crate) fn await_writable(descriptor: Raw, time: Duration) {
     let mut polled = libc::pollfd {
         fd: descriptor,
         events: libc::POLLOUT,
@@ -246,17 +260,30 @@ pub(crate) fn await_writable(descriptor: RawFd, time: Duration) {
 }
 
 /// Duplicates a bare descriptor of the server. The copy is ours.
+#[cfg(unix)]
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
-pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate(descriptor: Raw) -> io::Result<Owned> {
     // SAFETY: any number may be duplicated; one that is not open is answered with an error.
     let copy = answered(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) })?;
     // SAFETY: the system has just made it, and no other code owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+    Ok(unsafe { Owned::from_raw_fd(copy) })
+}
+
+/// Makes another handle of the server's socket. It is ours.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "the server's handle is a bare number")]
+pub(crate) fn duplicate(handle: Raw) -> io::Result<Owned> {
+    use std::os::windows::io::BorrowedSocket;
+
+    // SAFETY: the server has the socket open while it waits for the response to the handshake.
+    let socket = unsafe { BorrowedSocket::borrow_raw(handle) };
+    socket.try_clone_to_owned()
 }
 
 /// Whether calls on a bare descriptor may sleep.
+#[cfg(unix)]
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
-pub(crate) fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
+pub(crate) fn is_blocking(descriptor: Raw) -> io::Result<bool> {
     // SAFETY: any number may be asked about.
     let flags = answered(unsafe { libc::fcntl(descriptor, libc::F_GETFL) })?;
     Ok(flags & libc::O_NONBLOCK == 0)
@@ -264,8 +291,9 @@ pub(crate) fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
 
 /// Makes `descriptor` refer to the socket of `new`; programs that the process starts do not inherit
 /// it.
+#[cfg(unix)]
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
-pub(crate) fn replace(descriptor: RawFd, new: &socket2::Socket) -> io::Result<()> {
+pub(crate) fn replace(descriptor: Raw, new: &socket2::Socket) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     // SAFETY: this closes the server's descriptor of the client, which is the purpose. The server
     // has given us the number; its later calls on that number reach `new`.

@@ -1,8 +1,9 @@
 //! What Linux and the systems with kqueue (macOS, the BSDs) do differently with a socket.
 
-use std::{os::fd::AsRawFd, time::Duration};
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+use std::os::fd::AsRawFd;
+use std::{ffi::c_int, time::Duration};
 
-use libc::c_int;
 use tokio::io::{Interest, Ready};
 
 /// The interest to register, so that the peer's hang-up is reported even while unread bytes keep the
@@ -18,10 +19,10 @@ pub(crate) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORI
 pub(crate) const HANG_UP: (Interest, Ready) = (Interest::READABLE, Ready::READABLE);
 
 /// Flags for sending: no signal to the process when the peer has gone.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(all(unix, not(target_vendor = "apple")))]
 pub(super) const SEND: c_int = libc::MSG_NOSIGNAL;
-/// macOS has an option of the socket in its place: see [`suppress_signal`].
-#[cfg(target_vendor = "apple")]
+/// macOS has an option of the socket in its place, see [`suppress_signal`]; Windows has no such signal.
+#[cfg(any(windows, target_vendor = "apple"))]
 pub(super) const SEND: c_int = 0;
 
 /// Has a write to a peer that has gone give an error only, and no signal.

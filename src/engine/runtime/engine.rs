@@ -1,7 +1,6 @@
 //! The engine of a process: started on first use, never inherited across a fork.
 
 use std::{
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -30,10 +29,11 @@ use crate::{
         polling::{self, PendingPoll, Polled, Pollers},
         resources::{
             budget::{self, Account, Relief},
+            descriptor::Owned,
             holders::Holders,
             permits::{self, Permit},
             socket::Socket,
-            trim,
+            trim, watched,
         },
         wakeup::{call::Wait, hub::Hub},
     },
@@ -208,7 +208,7 @@ impl Engine {
     /// [`Engine::shut_down`] and [`leave`].
     pub fn adopt(
         &self,
-        client: OwnedFd,
+        client: Owned,
         early: Vec<u8>,
         head: Vec<u8>,
         settings: &Settings,
@@ -224,7 +224,7 @@ impl Engine {
     /// As [`Engine::adopt`].
     pub fn adopt_with(
         &self,
-        client: OwnedFd,
+        client: Owned,
         early: Vec<u8>,
         head: Vec<u8>,
         settings: &Settings,
@@ -389,7 +389,7 @@ fn io_of(socket: &Arc<Socket>, worker: &Worker) -> Result<Io, Error> {
         return Ok(Io::Carried(Arc::clone(socket)));
     }
     let _context = worker.handle.enter();
-    let watched = socket.watch().map(Io::Watched);
+    let watched = watched::watch(socket).map(Io::Watched);
     watched.map_err(Error::io("cannot watch the client's connection"))
 }
 
@@ -415,7 +415,7 @@ pub fn is_prepared() -> bool {
 /// # Errors
 /// Those of [`Engine::current`] and [`Engine::adopt`].
 pub fn adopt(
-    client: OwnedFd,
+    client: Owned,
     early: Vec<u8>,
     head: Vec<u8>,
     settings: &Settings,
@@ -513,7 +513,7 @@ pub fn poll(key: &Key, ack: u64, hold: &Arc<PendingPoll>) -> Polled {
 /// Those of [`Engine::current`], and [`Error::Io`] when the descriptor cannot be watched.
 pub fn attach(
     hold: &Arc<PendingPoll>,
-    client: OwnedFd,
+    client: Owned,
     head: Vec<u8>,
     timeout: Duration,
     otherwise: Vec<u8>,
@@ -528,7 +528,7 @@ pub fn find(key: &Key) -> Option<Arc<Connection>> {
     Engine::running()?.registry.find(key)
 }
 
-fn socket_of(client: OwnedFd) -> Result<Socket, Error> {
+fn socket_of(client: Owned) -> Result<Socket, Error> {
     Socket::new(client).map_err(Error::io("cannot take over the client's connection"))
 }
 
@@ -547,6 +547,7 @@ fn trim_above(bytes: usize) {
 }
 
 /// Leaves the parent's engine alone and makes room for a new one; called in a forked child.
+#[cfg(unix)]
 pub(crate) fn forget_parent() {
     LEAVING.store(false, Ordering::SeqCst);
     shedding::reset();

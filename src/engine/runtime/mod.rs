@@ -2,9 +2,11 @@
 
 mod engine;
 mod shedding;
+#[cfg_attr(windows, path = "takeover_on_windows.rs")]
 pub mod takeover;
 mod worker;
 
+#[cfg(unix)]
 pub(crate) use engine::forget_parent;
 pub use engine::{
     Engine, adopt, attach, find, is_leaving, is_prepared, leave, open_carried, open_polled, poll,

@@ -59,6 +59,7 @@ impl Drop for OnlyTask {
 }
 
 /// Forgets the parent's task; called in a forked child.
+#[cfg(unix)]
 pub(crate) fn reset() {
     UNDER_WAY.store(false, Ordering::Release);
 }

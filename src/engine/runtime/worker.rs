@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::unix::net::UnixStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +23,7 @@ use crate::{
             signal_mask::Blocked,
         },
         connection::Connection,
+        resources::descriptor,
         wakeup::turns::Turns,
     },
     protocol::deflate::Codecs,
@@ -134,7 +134,7 @@ fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
     let runner = Arc::downgrade(turns);
     // Tokio panics when there are no descriptors for its signal handling, and keeps those that it has
     // got by then. So see first whether as many as it will ask for are there.
-    let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
+    let spare: [io::Result<_>; 3] = std::array::from_fn(|_| descriptor::pair());
     for pair in spare {
         pair?;
     }

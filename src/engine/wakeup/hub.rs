@@ -7,10 +7,6 @@
 use std::{
     fmt,
     io::{self, Read, Write},
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
-    },
     ptr,
     sync::{
         Arc,
@@ -22,7 +18,10 @@ use std::{
 use smallvec::SmallVec;
 
 use super::handler_pool::{HandlerPool, Next, Work};
-use crate::engine::base::{clock, fork, sync::Mutex};
+use crate::engine::{
+    base::{clock, fork, sync::Mutex},
+    resources::descriptor::{self, Raw, Stream},
+};
 
 /// Receives a call when an event loop has run all views on its list.
 pub(crate) trait Observer: fmt::Debug + Send + Sync {
@@ -36,8 +35,8 @@ pub(crate) trait Observer: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Hub {
     ready: Mutex<Ready>,
-    read_end: UnixStream,
-    write_end: UnixStream,
+    read_end: Stream,
+    write_end: Stream,
     generation: u64,
     /// Counts the watches that were made: a task that makes one is about to yield to the loop.
     steps: AtomicU64,
@@ -72,9 +71,7 @@ impl Hub {
     }
 
     fn open(pool: Option<Box<HandlerPool>>) -> io::Result<Arc<Self>> {
-        let (read_end, write_end) = UnixStream::pair()?;
-        read_end.set_nonblocking(true)?;
-        write_end.set_nonblocking(true)?;
+        let (read_end, write_end) = descriptor::pair()?;
         Ok(Arc::new(Self {
             ready: Mutex::default(),
             read_end,
@@ -86,8 +83,8 @@ impl Hub {
     }
 
     /// The descriptor that becomes readable when [`Hub::drain`] has something to give.
-    pub fn descriptor(&self) -> RawFd {
-        self.read_end.as_raw_fd()
+    pub fn descriptor(&self) -> Raw {
+        descriptor::raw(&self.read_end)
     }
 
     /// Takes the tokens of all connections that became ready, in order.

@@ -4,7 +4,6 @@ use std::{
     collections::{HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
     io,
-    os::fd::AsRawFd,
     path::Path,
     sync::{
         Arc, OnceLock, Weak,
@@ -16,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::{
-    io::{AsyncReadExt, unix::AsyncFd},
+    io::AsyncReadExt,
     net::{UnixListener, UnixStream},
     runtime::Handle,
     sync::Notify,
@@ -39,7 +38,7 @@ use crate::{
         groups::{Event, Groups, Message, Notice, Observer, Offer},
         history::{History, Limits, Position, Watcher},
         presence::{Announcer, Note, Presence, Record, Source, Telling},
-        resources::{folder::Place, inherited::NotInherited, socket::Socket},
+        resources::{folder::Place, inherited::NotInherited, watched::Watched},
         runtime::Engine,
         wakeup::call::Wait,
     },
@@ -520,7 +519,7 @@ impl Node {
     }
 
     /// Starts the task that writes what waits for a node, until that ends.
-    fn begin_writing(self: &Arc<Self>, peer: Arc<Peer>, watched: AsyncFd<Arc<Socket>>) {
+    fn begin_writing(self: &Arc<Self>, peer: Arc<Peer>, watched: Watched) {
         let (node, groups) = (Arc::downgrade(self), Arc::clone(&self.groups));
         self.runtime.spawn(async move {
             let written = contain_task(peer.write_on(watched, groups.room())).await;
@@ -539,7 +538,7 @@ impl Node {
     }
 
     async fn accept(node: Weak<Self>, listener: Arc<UnixListener>) {
-        let _not_inherited = NotInherited::enter(listener.as_raw_fd());
+        let _not_inherited = NotInherited::enter(&*listener);
         loop {
             let accepted = listener.accept().await;
             let Some(node) = node.upgrade() else {
@@ -594,7 +593,7 @@ impl Node {
         source: Source,
         sender: &mut Option<NodeId>,
     ) {
-        let _not_inherited = NotInherited::enter(stream.as_raw_fd());
+        let _not_inherited = NotInherited::enter(&stream);
         let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let mut reader = Reader::default();
         loop {

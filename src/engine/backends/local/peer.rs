@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use tokio::{io::unix::AsyncFd, sync::Notify, time::timeout};
+use tokio::{io::Interest, sync::Notify, time::timeout};
 
 use super::frames::NodeId;
 use crate::engine::{
@@ -18,6 +18,7 @@ use crate::engine::{
     resources::{
         inherited::NotInherited,
         socket::{self, Socket},
+        watched::{self, Watched},
     },
 };
 
@@ -62,7 +63,7 @@ impl Peer {
         Ok(Arc::new(Self {
             id,
             notes_from,
-            _not_inherited: NotInherited::enter(socket.as_raw_fd()),
+            _not_inherited: NotInherited::enter(&*socket),
             socket,
             waiting: Mutex::default(),
             has_more: Notify::new(),
@@ -150,16 +151,16 @@ impl Peer {
     }
 
     /// The socket, watched by the runtime in whose context this is called.
-    pub(super) fn watch(&self) -> io::Result<AsyncFd<Arc<Socket>>> {
-        self.socket.watch()
+    pub(super) fn watch(&self) -> io::Result<Watched> {
+        watched::watch(&self.socket)
     }
 
     /// Writes what waits whenever the socket takes it, until the connection ends.
-    pub(super) async fn write_on(&self, watched: AsyncFd<Arc<Socket>>, room: &Room) {
+    pub(super) async fn write_on(&self, watched: Watched, room: &Room) {
         while self.write_once(&watched, room).await.is_ok() {}
     }
 
-    async fn write_once(&self, watched: &AsyncFd<Arc<Socket>>, room: &Room) -> io::Result<()> {
+    async fn write_once(&self, watched: &Watched, room: &Room) -> io::Result<()> {
         let has_written_all = self.write()?;
         room.tell(|bytes| self.has_room(bytes));
         if has_written_all {
@@ -170,10 +171,10 @@ impl Peer {
                 () = self.has_more.notified() => Ok(()),
                 // The other node sends nothing here, so that is the end. Its other connection may
                 // have ended before this one was made, and then tells nothing any more.
-                _ = watched.readable() => Err(io::ErrorKind::NotConnected.into()),
+                _ = watched.ready(Interest::READABLE) => Err(io::ErrorKind::NotConnected.into()),
             };
         }
-        let Ok(guard) = timeout(MAX_STANDSTILL, watched.writable()).await else {
+        let Ok(guard) = timeout(MAX_STANDSTILL, watched.ready(Interest::WRITABLE)).await else {
             // Publishers that wait for it find that it stands still.
             room.tell(|_| true);
             return Ok(());

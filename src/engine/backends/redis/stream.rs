@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::AsRawFd,
     pin::Pin,
     sync::{
         Arc,
@@ -16,11 +15,14 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
 };
 
 use super::config::Address;
-use crate::engine::{dialing::tls::Tls, resources::inherited::NotInherited};
+use crate::engine::{
+    dialing::tls::Tls,
+    resources::{descriptor::AsRaw, inherited::NotInherited},
+};
 
 /// How long a peer may be silent before the system asks it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -33,10 +35,10 @@ struct Own<S> {
     socket: S,
 }
 
-impl<S: AsRawFd> Own<S> {
+impl<S: AsRaw> Own<S> {
     fn new(socket: S) -> Self {
         Self {
-            _not_inherited: NotInherited::enter(socket.as_raw_fd()),
+            _not_inherited: NotInherited::enter(&socket),
             socket,
         }
     }
@@ -52,7 +54,13 @@ pub(super) async fn connect(
     tls: Option<&Tls>,
 ) -> io::Result<Pin<Box<dyn Stream>>> {
     match address {
-        Address::Unix(path) => Ok(Box::pin(Own::new(UnixStream::connect(path).await?))),
+        #[cfg(unix)]
+        Address::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(path).await?;
+            Ok(Box::pin(Own::new(stream)))
+        }
+        #[cfg(not(unix))]
+        Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         Address::Tcp(host, port) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;

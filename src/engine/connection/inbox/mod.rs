@@ -4,7 +4,6 @@ mod queue;
 
 use std::{
     io,
-    os::fd::RawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +17,11 @@ use crate::{
             clock,
             sync::{Condvar, Mutex},
         },
-        resources::{budget::Account, readiness::Readiness},
+        resources::{
+            budget::Account,
+            descriptor::{self, Raw},
+            readiness::Readiness,
+        },
         wakeup::hub::{Hub, Watch, Watches},
     },
     protocol::message::{Kind, Message},
@@ -193,7 +196,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's error when it has no descriptor left.
-    pub(crate) fn descriptor(&self) -> io::Result<RawFd> {
+    pub(crate) fn descriptor(&self) -> io::Result<Raw> {
         let mut state = self.state.lock();
         if state.readiness.is_none() {
             state.readiness = Some(Box::new(Readiness::new()?));
@@ -202,7 +205,7 @@ impl Inbox {
         Ok(state
             .readiness
             .as_ref()
-            .map_or(-1, |readiness| readiness.descriptor()))
+            .map_or(descriptor::NONE, |readiness| readiness.descriptor()))
     }
 
     /// Notes that callers that select have read the end.
