@@ -19,7 +19,7 @@ from support.pages import ROOT
 
 HOME = "https://forge.example.org/team/project"
 FILES = ("Cargo.toml", "README.md", "pyproject.toml")
-SCRIPTS = (".ci/release.py", ".ci/wheels", ".ci/sdist", ".ci/windows_wheel.py")
+SCRIPTS = (".ci/release.py", ".ci/wheels", ".ci/sdist")
 
 
 @pytest.fixture
@@ -53,7 +53,6 @@ def release(checkout: Path) -> None:
         [sys.executable, ".ci/release.py"],
         ["bash", ".ci/wheels", "dist"],
         ["bash", ".ci/sdist", "dist"],
-        [sys.executable, ".ci/windows_wheel.py", "dist"],
     ],
     ids=SCRIPTS,
 )

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from dwebsocket import _core, conf
 from dwebsocket.api.base import current_websocket, set_own_websocket
 from dwebsocket.compat import uvicorn
-from dwebsocket.compat.system import NO_ENGINE
+from dwebsocket.compat.system import NO_TAKEOVER
 from dwebsocket.conf import environment
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
@@ -98,8 +98,8 @@ class WebSocketProtocol(asyncio.Protocol):
     _keywords: ClassVar[Mapping[str, Any]] = {}
 
     def __new__(cls, config: Any, *args: Any, **kwargs: Any) -> Any:
-        """Returns uvicorn's own protocol where uvicorn encrypts, and where there is no engine."""
-        if NO_ENGINE or config.is_ssl:
+        """Returns uvicorn's own protocol where uvicorn encrypts, and on Windows."""
+        if NO_TAKEOVER or config.is_ssl:
             return uvicorn.own_protocol(config, *args, **kwargs)
         return super().__new__(cls)
 

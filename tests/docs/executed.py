@@ -77,7 +77,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         },
         "yaml": {DATA: 1},
     },
-    "docs/platforms.md": {"": {DATA: 1}, "console": {SHELL: 1}, "python": {DATA: 1}},
+    "docs/platforms.md": {"": {DATA: 1}, "console": {SHELL: 1}},
     "docs/presence.md": {
         "html": {"tests/groups/test_pages_in_chromium.py": 1},
         "json": {DATA: 1},

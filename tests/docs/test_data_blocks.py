@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from dwebsocket import conf
 from dwebsocket.operations import prometheus
-from support.pages import ROOT, block, run
+from support.pages import ROOT, block
 from support.proxy import NGINX
 
 if TYPE_CHECKING:
@@ -83,18 +81,6 @@ def test_check_on_windows() -> None:
     assert message == "?: (dwebsocket.W005) WebSockets on this system need an ASGI server."
     # Without what stands between the parts of a long text.
     assert re.sub(r"\W", "", hint) in re.sub(r"\W", "", code)
-
-
-@pytest.mark.parametrize(
-    ("platform", "name"), [("linux", "redis"), ("darwin", "redis"), ("win32", "process")]
-)
-def test_settings_of_groups_on_windows(
-    monkeypatch: pytest.MonkeyPatch, platform: str, name: str
-) -> None:
-    """Each system gets the backend that it has."""
-    monkeypatch.setattr(sys, "platform", platform)
-    made = run("docs/platforms.md", "WEBSOCKET_GROUPS")
-    assert conf.read("GROUPS", made["WEBSOCKET_GROUPS"])["default"].backend.endswith(name)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import traceback
 
 import django
 import sentry_sdk
+from asgi_link import Link
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.urls import path
@@ -35,7 +36,6 @@ from dwebsocket.api import close_callbacks
 from dwebsocket.compat import unpatched
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.runners import loop
-from dwebsocket.testing.link import Link
 from support.pages import run
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "sentry_settings"

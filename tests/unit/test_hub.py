@@ -24,6 +24,14 @@ from support.waiting import eventually
 Open = Callable[..., LiveWebSocket]
 
 
+class WithoutReaders(asyncio.SelectorEventLoop):
+    """As the loop that Python uses on Windows, which watches no descriptors."""
+
+    def add_reader(self, *_: Any) -> None:
+        """Fail."""
+        raise NotImplementedError
+
+
 def test_one_hub_serves_a_loop() -> None:
     """A loop has one hub, another loop another."""
 
@@ -57,7 +65,10 @@ def test_keeps_nothing_of_the_first_view() -> None:
     asyncio.run(main())
 
 
-def test_wakes_all_that_wait(open_websocket: Open) -> None:
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, WithoutReaders])
+def test_wakes_all_that_wait(
+    open_websocket: Open, make: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     """Many connections on one loop are woken, each for its own message."""
     lives = [open_websocket() for _ in range(20)]
 
@@ -68,7 +79,8 @@ def test_wakes_all_that_wait(open_websocket: Open) -> None:
             live.client.send(str(number))
         return await asyncio.gather(*tasks)
 
-    assert asyncio.run(main()) == [str(number) for number in range(20)]
+    with closing(make()) as in_loop:
+        assert in_loop.run_until_complete(main()) == [str(number) for number in range(20)]
 
 
 def test_returns_when_the_time_is_up(open_websocket: Open) -> None:

@@ -55,7 +55,6 @@ ON_THE_SYSTEMS_CLOCK = {
     "management/terminal/load.py": "what is measured",
     "management/terminal/recording.py": "when a message came",
     "compat/unpatched.py": "how long a green thread waits for one of the system",
-    "compat/without_engine/process.py": "how long a process that ends waits",
     "api/waiting/green.py": "turns of green threads, and until databases are given back",
 }
 

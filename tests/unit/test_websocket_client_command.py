@@ -23,8 +23,6 @@ from django.core.management import CommandError, call_command
 from django.db.models import UUIDField
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
-from dwebsocket import _core
-from dwebsocket.compat.without_engine.missing import unavailable
 from dwebsocket.management.commands.websocket_client import Command
 from dwebsocket.management.terminal import lines, recording, writing
 from dwebsocket.management.terminal.conversation import Conversation
@@ -386,15 +384,6 @@ def test_input_that_is_no_text(echo: str, monkeypatch: pytest.MonkeyPatch, error
     monkeypatch.setattr("sys.stdin", typed)
     with pytest.raises(CommandError, match=r"the standard input is no text: .*codec can't"):
         call_command(Command(), echo, stdout=io.StringIO())
-
-
-def test_a_system_without_the_engine(
-    talk: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Is told so in a sentence."""
-    monkeypatch.setattr(_core, "Dialer", unavailable("dwebsocket.connect()"))
-    with pytest.raises(CommandError, match=r"dwebsocket\.connect\(\) is not possible on this"):
-        talk("ws://localhost:1/")
 
 
 def test_json_is_coloured() -> None:

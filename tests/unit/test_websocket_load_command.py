@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import io
 import json
@@ -19,9 +18,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from websockets.exceptions import ConnectionClosed
 
-from dwebsocket import _core
 from dwebsocket.compat import rich
-from dwebsocket.compat.without_engine.missing import unavailable
 from dwebsocket.management.commands.websocket_load import Command
 from dwebsocket.management.terminal.load import percentiles
 from support.far_server import far_server
@@ -221,20 +218,6 @@ def test_what_is_refused(url: str, options: dict[str, Any], message: str) -> Non
     """Before anything is connected."""
     with pytest.raises(CommandError, match=message):
         load(url, **options)
-
-
-def test_a_system_without_the_engine(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Is told so in a sentence, once for all clients."""
-    # Objects of earlier tests log now, when they are collected.
-    gc.collect()
-    caplog.clear()
-    monkeypatch.setattr(_core, "Dialer", unavailable("dwebsocket.connect()"))
-    with pytest.raises(CommandError, match=r"dwebsocket\.connect\(\) is not possible on this"):
-        load("ws://localhost:1/", clients=5, ramp=0)
-    gc.collect()
-    assert caplog.messages == []
 
 
 def test_the_environments_proxy_is_not_asked(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,4 @@
-"""
-The interface of a connection to its :class:`~dwebsocket.websocket.WebSocket`.
-
-The engine implements the protocol (:class:`dwebsocket._core.Connection`), or on Windows an
-ASGI server does (:class:`dwebsocket.servers.asgi.without_engine.AsgiConnection`). Code above
-this interface does not distinguish them.
-"""
+"""What a connection promises: that of the engine, and what stands for one."""
 
 from __future__ import annotations
 

@@ -38,6 +38,18 @@ def hide_task(task: asyncio.Task[Any]) -> None:
         unregister(task)
 
 
+def leave_to_loop(task: asyncio.Task[Any]) -> None:
+    """
+    As :func:`hide_task`, for a task that ends with its loop: asyncio does not complain of that.
+
+    ``Task._log_destroy_pending``, in every version of Python so far. Where it is missing the log
+    has a line for it.
+    """
+    hide_task(task)
+    if hasattr(task, "_log_destroy_pending"):
+        task._log_destroy_pending = False
+
+
 def set_running_loop(loop: Loop | None) -> None:
     """
     Sets the event loop that runs in this thread of the system; None for no loop.

@@ -20,8 +20,8 @@ with suppress(ImportError):
 #: The number that stands for no limit.
 UNLIMITED: int = -1 if resource is None else resource.RLIM_INFINITY
 
-#: Whether this system has no engine: on Windows.
-NO_ENGINE = sys.platform == "win32"
+#: Whether no connection can be taken over from a server here: on Windows.
+NO_TAKEOVER = sys.platform == "win32"
 # Libraries that freeze the time of tests replace `time.monotonic` wherever a module refers to it.
 if sys.platform == "win32":
     _monotonic = partial(time.monotonic)
@@ -30,23 +30,18 @@ else:
 #: The seconds of the system's clock, as `time.monotonic`, also where a test has frozen the time:
 #: what waits until a moment of that clock would wait for ever.
 monotonic: Callable[[], float] = _monotonic
-_ENGINE = "dwebsocket's engine runs on Linux and macOS"
 #: The sentence for projects on such a system.
 ONLY_UNDER_ASGI = (
-    "Serve the project by an ASGI server such as uvicorn, in one process: dwebsocket's engine runs "
-    "on Linux and macOS, and without it runserver serves pages only. For all else use WSL 2 or a "
-    "container."
+    "Serve the project by an ASGI server such as uvicorn, in one process: dwebsocket takes "
+    "connections over from servers on Linux and macOS, and without that runserver serves pages "
+    "only. For all else use WSL 2 or a container."
 )
 #: Why a WSGI server has no WebSockets there.
 NOT_UNDER_WSGI = (
-    f"No WebSocket under this server: {_ENGINE}. On Windows serve the project by an ASGI server "
-    "such as uvicorn, or use WSL 2 or a container."
+    "No WebSocket under this server: dwebsocket takes connections over from servers on Linux and "
+    "macOS. On Windows serve the project by an ASGI server such as uvicorn, or use WSL 2 or a "
+    "container."
 )
-
-
-def needs_engine(what: str) -> str:
-    """Returns the sentence about ``what``, which is not possible without the engine."""
-    return f"{what} is not possible on this system: {_ENGINE}. On Windows use WSL 2 or a container."
 
 
 def at_fork(after_in_child: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from dwebsocket import conf
-from dwebsocket.compat.system import NO_ENGINE, ONLY_UNDER_ASGI
+from dwebsocket.compat.system import NO_TAKEOVER, ONLY_UNDER_ASGI
 from dwebsocket.conf import channel_settings
 from dwebsocket.conf.group_settings import DEFAULT
 
@@ -82,7 +82,7 @@ def check_groups_of_deployment(app_configs: Any = None, **kwargs: Any) -> list[c
 
 
 def _engine() -> Iterator[checks.CheckMessage]:
-    if NO_ENGINE:
+    if NO_TAKEOVER:
         yield checks.Warning(
             "WebSockets on this system need an ASGI server.",
             hint=ONLY_UNDER_ASGI,

@@ -9,7 +9,6 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
-from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
 
@@ -19,16 +18,11 @@ if TYPE_CHECKING:
     from dwebsocket.conf.group_settings import BackendSettings
 
 _OURS = [f"dwebsocket.groups.{name}" for name in ("local", "process", "redis", "postgres")]
-# Those that need no engine where there is none: there the first one is as the second.
-_IN_ONE_PROCESS = _OURS[:2]
 
 
 def check() -> list[checks.CheckMessage]:
     """Finds backends that cannot be used with these settings. Connects to no server."""
-    found = [message for alias, own in _entries() for message in _check(alias, own, deploy=False)]
-    if NO_ENGINE:
-        found += [message for alias, own in _entries() for message in _without_engine(alias, own)]
-    return found
+    return [message for alias, own in _entries() for message in _check(alias, own, deploy=False)]
 
 
 def check_deployment() -> list[checks.CheckMessage]:
@@ -76,22 +70,6 @@ def _name_may_be_taken(alias: str) -> Iterator[checks.CheckMessage]:
             "RuntimeDirectory= in a systemd unit.",
             id="dwebsocket.W008",
         )
-
-
-def _without_engine(alias: str, own: BackendSettings) -> Iterator[checks.CheckMessage]:
-    needing = {
-        own.backend: own.backend not in _IN_ONE_PROCESS,
-        "HISTORY": own.history,
-        "PRESENCE": own.presence,
-    }
-    for what, is_wanted in needing.items():
-        if is_wanted:
-            yield checks.Warning(
-                needs_engine(f"WEBSOCKET_GROUPS[{alias!r}]: {what}"),
-                hint="Leave it out of the settings for this system, where the groups of one "
-                f"process work: {' and '.join(_IN_ONE_PROCESS)}.",
-                id="dwebsocket.W006",
-            )
 
 
 def _hint(own: BackendSettings) -> str:

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dwebsocket import _core, conf
 from dwebsocket.api import callbacks
-from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
-from dwebsocket.handshake.refusal import refuse
 from dwebsocket.rooms import calls, room, wire
 from dwebsocket.rooms.connection import Rooms
 from dwebsocket.rooms.names import Pattern
@@ -18,7 +16,6 @@ from dwebsocket.telemetry import clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from dwebsocket.rooms.room import Room
@@ -96,11 +93,6 @@ class _AsyncHandler(_Handler):
         await calls.arun(self.its.end())
 
 
-def _unavailable(request: HttpRequest, *_: Any, **__: Any) -> HttpResponseBase:
-    """The view where there is no engine."""
-    return refuse(request, 501, needs_engine("A WebSocket with rooms"), "error")
-
-
 def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBase]:
     """
     Returns a view for WebSockets whose pages join rooms: ``path("live/", rooms(Chat, Bell))``.
@@ -126,7 +118,5 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
     found = [(Pattern(each.name), each) for each in classes]
     attributes = {"classes": found, "__module__": __name__, "__qualname__": "rooms"}
-    if NO_ENGINE:
-        return _unavailable
     view: type[_Handler] = type("rooms", (base,), attributes)
     return view.as_view(**options, subprotocols=(wire.SUBPROTOCOL, *own))

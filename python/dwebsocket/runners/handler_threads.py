@@ -18,8 +18,8 @@ from dwebsocket import _core, conf
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
-from dwebsocket.compat.without_engine.hub import Hub as GreenHub
 from dwebsocket.request import database
+from dwebsocket.runners.green_hub import GreenHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable

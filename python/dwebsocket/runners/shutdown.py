@@ -26,7 +26,7 @@ from dwebsocket.api.base import own_websocket
 from dwebsocket.api.waiting import engine_calls
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.django import on_file_changed
-from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.system import NO_TAKEOVER, at_fork, monotonic
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import tls_pump
@@ -87,6 +87,9 @@ class _Shutdown:
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(conf.get("MAX_BUFFERED"))
             self._planner = shutdown_plan() if at_exit is None else _by_signal(at_exit)
+            if NO_TAKEOVER:
+                # Windows ends processes without a signal that could be waited for.
+                self._terminating = False
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
                 # Checked only once: a failed first attempt may have left our own handler.
@@ -96,7 +99,7 @@ class _Shutdown:
                 _core.on_exit(_plans(at_exit), _GRACE_S)
             elif self._terminating:
                 _core.on_terminate(unpatched.starter(self._terminate))
-            elif self._shutdown_plan(terminated=True).timeout_s:
+            elif not NO_TAKEOVER and self._shutdown_plan(terminated=True).timeout_s:
                 # Close from SIGTERM on. The server first answers its requests, and then exits,
                 # which calls `_close_at_exit`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
@@ -129,7 +132,7 @@ class _Shutdown:
 
     def closing(self) -> tuple[int, str, float]:
         """Returns the code, the reason, and the window of the closes, as :func:`closing`."""
-        shutdown_plan = self._shutdown_plan(terminated=_core.is_terminated())
+        shutdown_plan = self._shutdown_plan(terminated=not NO_TAKEOVER and _core.is_terminated())
         goes_on = shutdown_plan.goes_on or self._reloading
         return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(shutdown_plan)))
 

@@ -13,7 +13,7 @@ import sys
 
 from dwebsocket.compat.django import is_from_test_client
 from dwebsocket.compat.eventlet import protocol
-from dwebsocket.compat.system import NO_ENGINE, NOT_UNDER_WSGI
+from dwebsocket.compat.system import NO_TAKEOVER, NOT_UNDER_WSGI
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 from dwebsocket.servers.families import FAMILIES, green
@@ -38,8 +38,6 @@ def find_client(environ: Environ) -> Client:
     Raises:
         UnsupportedServer: It is not available. The message names the server and an alternative.
     """
-    if NO_ENGINE:
-        raise UnsupportedServer(NOT_UNDER_WSGI)
     for find in FAMILIES:
         try:
             client = find(environ)
@@ -51,6 +49,8 @@ def find_client(environ: Environ) -> Client:
         raise UnsupportedServer(
             "No WebSocket in Django's own test client: use the one of dwebsocket.testing"
         )
+    if NO_TAKEOVER:
+        raise UnsupportedServer(NOT_UNDER_WSGI)
     raise UnsupportedServer(
         f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
         f"to the application. {_INSTEAD}"

@@ -9,7 +9,7 @@ from dwebsocket.compat.system import at_fork, monotonic
 
 # Here, since all that uses the engine has this clock: a forked child leaves its parent's engine
 # alone, whatever parts of the package it has imported.
-at_fork(_core.after_fork_in_child)
+at_fork(lambda: _core.after_fork_in_child())
 
 
 def now() -> float:

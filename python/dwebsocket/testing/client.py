@@ -18,14 +18,12 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
-from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import asking, in_environ
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.wsgi import WsgiHandshake
-from dwebsocket.testing import asgi_server
 from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.host import name_host
 from dwebsocket.testing.rooms import SUBPROTOCOL, AsyncClientRooms, ClientRooms
@@ -228,12 +226,6 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
     async def _open(self, request: Request, websocket: WebSocketT) -> None:
         """Makes the handshake of a WebSocket, up to its 101 or its refusal."""
         fields = request.fields(websocket._wire.key, websocket._wire.offer, {})
-        if NO_ENGINE:
-            with asgi_server.offering() as (offer, watch):
-                websocket._response = await self._get(request, fields)
-            if offer.link is not None:
-                await websocket._open(offer.link, watch)
-            return
         with _offering() as (sock, watch):
             response = await self._get(request, fields)
         websocket._response = response
@@ -249,7 +241,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
 class WebSocketClient(_OpensWebSockets[ClientWebSocket], Client):
     """Django's test client, for views with WebSockets too."""
 
-    _handler_class = asgi_server.Handler if NO_ENGINE else _Handler
+    _handler_class = _Handler
     _websocket_class = ClientWebSocket
 
     def rooms(self, path: str, data: Any = None, **options: Any) -> ClientRooms:
@@ -275,7 +267,7 @@ class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
     An ``async def`` view is a task of the test's own event loop.
     """
 
-    _handler_class = asgi_server.AsyncHandler if NO_ENGINE else _AsyncHandler
+    _handler_class = _AsyncHandler
     _websocket_class = AsyncClientWebSocket
 
     def rooms(self, path: str, data: Any = None, **options: Any) -> AsyncClientRooms:

@@ -9,8 +9,6 @@ from django.http import HttpResponse
 
 from dwebsocket.client.dialing import exchange
 from dwebsocket.client.options import dialer_for
-from dwebsocket.compat.system import NO_ENGINE, needs_engine
-from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.testing.client import WebSocketClient
 
 if TYPE_CHECKING:
@@ -53,8 +51,6 @@ class LiveWebSocketClient(WebSocketClient):
 
     # A coroutine for the base class, which runs it to its end at once: it never waits in a loop.
     async def _open(self, request: Request, websocket: ClientWebSocket) -> None:
-        if NO_ENGINE:
-            raise UnsupportedServer(needs_engine("A WebSocket of a live server in a test"))
         # The native client opens it. Its frames are those of the test, which may break rules.
         dialer = dialer_for(self._url, {"open_timeout": websocket.timeout, "proxy": None})
         (status, reason, headers), rest, sock = exchange(dialer, self._request(request, websocket))

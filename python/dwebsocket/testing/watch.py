@@ -12,7 +12,6 @@ from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.runners import view as life
-from dwebsocket.servers.asgi.without_engine import AsgiConnection
 from dwebsocket.testing.handler_stack import stack_of
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ class ViewWatch:
         connection: object = websocket._engine
         if isinstance(connection, AnnouncingConnection):
             connection = connection.announced
-        if not isinstance(connection, (_core.Connection, AsgiConnection)):
+        if not isinstance(connection, _core.Connection):
             return False
         if has_gone or connection.end() is not None:
             return self.over.done()

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
-import select
+import selectors
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from concurrent import futures
@@ -24,12 +25,10 @@ from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket.api.waiting.loop_hub import settle, settle_later
-from dwebsocket.compat.system import NO_ENGINE, monotonic
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import about_commits, begin_sharing, end_sharing, is_sharing
-from dwebsocket.testing.event_wire import EventWire
-from dwebsocket.testing.link import Link
 from dwebsocket.testing.scope import open_websockets
 
 if TYPE_CHECKING:
@@ -74,6 +73,18 @@ def _status_of(response: HttpResponse) -> str:
     return f"{response.status_code}" if where is None else f"{response.status_code} to {where}"
 
 
+# Without a descriptor of its own, where the system has that.
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+
+
+def _wait_for_socket(sock: socket.socket, seconds: float, *, writes: bool) -> None:
+    with _Selector() as selector:
+        selector.register(sock, selectors.EVENT_READ | (writes and selectors.EVENT_WRITE))
+        selector.select(seconds)
+
+
 class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
     """
     The common part for sync and async tests.
@@ -95,11 +106,9 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         #: Seconds that its calls wait by default.
         self.timeout = timeout
         self._raises = raises
-        new_wire: Any = EventWire if NO_ENGINE else wire.Wire
-        self._wire: wire.Wire = new_wire(answer_pings=answer_pings, offer=offer)
+        self._wire = wire.Wire(answer_pings=answer_pings, offer=offer)
         self._watch: ViewWatch | None = None
-        # In place of a socket, a link where there is no engine.
-        self._sock: socket.socket | Link | None = None
+        self._sock: socket.socket | None = None
         self._response: HttpResponse | None = None
         self._shares = False
 
@@ -181,9 +190,6 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         sock = self._sock
         if sock is None or self._wire.is_over:
             return
-        if isinstance(sock, Link):
-            sock.exchange(self._wire)
-            return
         outgoing = self._wire.outgoing
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             while outgoing:
@@ -228,7 +234,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         """Returns the result of a call: runs the coroutine, or returns it to be awaited."""
 
     @abstractmethod
-    async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
+    async def _wait(self, sock: socket.socket, seconds: float) -> None:
         """Returns when the socket is ready, or the time is up."""
 
     @abstractmethod
@@ -283,10 +289,9 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             finally:
                 self._unshare()
 
-    async def _open(self, sock: socket.socket | Link, watch: ViewWatch | None) -> None:
+    async def _open(self, sock: socket.socket, watch: ViewWatch | None) -> None:
         """Waits for the 101 on the client's end of a connection."""
-        if not isinstance(sock, Link):
-            sock.settimeout(0)
+        sock.settimeout(0)
         self._sock, self._watch = sock, watch
         open_websockets.add(self)
         found = self._wire
@@ -563,14 +568,8 @@ class ClientWebSocket(BaseWebSocket[None, Message, Any, int]):
             return end.value
         raise AssertionError("a sync test's WebSocket has awaited something")
 
-    async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
-        if isinstance(sock, Link):
-            sock.wait(seconds)
-            return
-        poll = select.poll()
-        writing = select.POLLOUT if self._wire.outgoing else 0
-        poll.register(sock, select.POLLIN | writing)
-        poll.poll(seconds * 1000)
+    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+        _wait_for_socket(sock, seconds, writes=bool(self._wire.outgoing))
 
     async def _wait_for_view(self, over: futures.Future[None], seconds: float) -> None:
         futures.wait([over], seconds)
@@ -602,14 +601,18 @@ class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[A
     def _run(self, call: _Later[T]) -> _Later[T]:
         return call
 
-    async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
-        if isinstance(sock, Link):
-            await sock.await_news(seconds)
-            return
+    async def _wait(self, sock: socket.socket, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
+        try:
+            loop.add_reader(sock, settle, ready)
+        except NotImplementedError:
+            # The loop that Python uses on Windows watches no descriptors.
+            writes = bool(self._wire.outgoing)
+            wait = functools.partial(_wait_for_socket, sock, seconds, writes=writes)
+            await loop.run_in_executor(None, wait)
+            return
         cancel = settle_later(ready, seconds)
-        loop.add_reader(sock, settle, ready)
         if self._wire.outgoing:
             loop.add_writer(sock, settle, ready)
         try:

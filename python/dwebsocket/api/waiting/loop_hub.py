@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import time
 from collections import deque
 from contextlib import suppress
@@ -19,8 +20,8 @@ from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
 from dwebsocket.api import callbacks
-from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import NO_ENGINE, at_fork
+from dwebsocket.compat.asyncio import leave_to_loop, running_loop
+from dwebsocket.compat.system import at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -45,12 +46,14 @@ class LoopHub:
         self._is_notifying = False
         #: The handlers of this loop: see :class:`dwebsocket.runners.handler.LoopHome`.
         self.handlers: Any = None
-        if NO_ENGINE:
-            hub: Any = self._hub
-            hub.on_ready(self._wake_soon)
-            return
         # In an empty context: otherwise the loop would keep the context of the first view here.
-        Context().run(loop.add_reader, self._hub.fileno(), self._wake)
+        context = Context()
+        try:
+            context.run(loop.add_reader, self._hub.fileno(), self._wake)
+        except NotImplementedError:
+            # The loop that Python uses on Windows watches no descriptors.
+            self._listening = context.run(loop.create_task, self._listen(loop))
+            leave_to_loop(self._listening)
 
     async def wait(self, connection: Watched, watch: Watch, timeout: float | None = None) -> None:
         """
@@ -152,12 +155,17 @@ class LoopHub:
         while self._notified:
             self._wake_one(self._notified.popleft())
 
-    def _wake_soon(self) -> None:
-        """Has the loop call :meth:`_wake`, where there is no descriptor. Any thread may call it."""
-        loop = self._loop()
-        if loop is not None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._wake)
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Reads the descriptor, in place of watching it."""
+        descriptor = socket.socket(fileno=self._hub.fileno())
+        descriptor.settimeout(0)
+        try:
+            while await loop.sock_recv(descriptor, 64):
+                # Not in this task: it resumes others.
+                loop.call_soon(self._wake)
+        finally:
+            # It is the hub's.
+            descriptor.detach()
 
     def _wake(self) -> None:
         tokens = deque(self._hub.wake())

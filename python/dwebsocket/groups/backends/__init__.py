@@ -14,7 +14,7 @@ from dwebsocket import conf
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django import is_in_test_environment
-from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.compat.system import NO_TAKEOVER, renew_at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups.backends.contract import Backend
 
@@ -107,6 +107,9 @@ def class_of(path: str) -> type[Backend]:
         ImportError: It cannot be imported.
         TypeError: It is no backend.
     """
+    if NO_TAKEOVER and path == "dwebsocket.groups.local":
+        # One process serves a site there.
+        path = "dwebsocket.groups.process"
     path = _OWN_PATH.sub(r"\g<0>backends.", path)
     try:
         found: Any = import_module(path).Backend

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from django.middleware.csrf import get_token
 
 from dwebsocket import conf
-from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake.attributes import has_websocket
 from dwebsocket.handshake.fallback import forwarding, polling, posting
@@ -55,8 +54,6 @@ def answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
 
 
 def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
-    if NO_ENGINE:
-        return refuse(request, 501, needs_engine("The fallback of WebSockets"), "error")
     transport: Any = request.GET["transport"]
     if transport not in _TRANSPORTS:
         return refuse(request, 400, "transport must be sse or polling.")

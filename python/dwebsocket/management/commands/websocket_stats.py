@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from dwebsocket.compat.system import NO_ENGINE, monotonic, needs_engine
+from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.management.arguments import MOST, check_number
 from dwebsocket.operations import survey
@@ -67,8 +67,6 @@ class Command(BaseCommand):
         if every is not None and not 0 < every <= MOST:
             raise CommandError(f"--watch must be a number of seconds above 0, not {every}")
         check_number(options, "timeout")
-        if NO_ENGINE:
-            raise CommandError(needs_engine("Asking other processes"))
         try:
             if not survey.asks_others():
                 raise CommandError(_ALONE)

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
-from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.servers.asgi.carrying import Carriage
-from dwebsocket.servers.asgi.without_engine import AsgiConnection
 from dwebsocket.servers.contract import Client
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ class AsgiHandshake:
         self.offered: list[str] = list(scope.get("subprotocols") or ())
         self._scope = scope
         self.connection: Connection | None = None
-        self._served: Carriage | AsgiConnection | None = None
+        self._served: Carriage | None = None
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
@@ -88,8 +86,7 @@ class AsgiHandshake:
         Raises:
             OSError: There are no more descriptors or threads.
         """
-        if not NO_ENGINE:
-            _core.prepare()
+        _core.prepare()
 
     def open(
         self,
@@ -112,12 +109,8 @@ class AsgiHandshake:
             "headers": _for_the_101(headers),
         }
         receive, send = self._receive, self._send
-        if NO_ENGINE:
-            self._served = self.connection = AsgiConnection(receive, send, accept, permit, options)
-        else:
-            settings = options.for_engine
-            self._served = Carriage(receive, send, accept, permit, settings, memberships)
-            self.connection = self._served.connection
+        served = Carriage(receive, send, accept, permit, options.for_engine, memberships)
+        self._served, self.connection = served, served.connection
         return self.connection
 
     def call(self, function: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
-from dwebsocket.compat.system import NO_ENGINE
+from dwebsocket.compat.system import NO_TAKEOVER
 from dwebsocket.servers.contract import Client, ShutdownPlan
 from dwebsocket.servers.families import gunicorn
 from dwebsocket.servers.wsgi import WsgiHandshake
@@ -41,14 +41,14 @@ _FINDERS = (
 
 def keep_early_bytes() -> None:
     """Makes the servers that this process has loaded keep the bytes that follow a handshake."""
-    for server in () if NO_ENGINE else _SERVERS:
+    for server in () if NO_TAKEOVER else _SERVERS:
         server.keep_early_bytes()
 
 
 def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
     """Returns the handshake of a websocket scope, or the reason why the server keeps it."""
-    if NO_ENGINE:
-        return "there is no engine on this system"
+    if NO_TAKEOVER:
+        return "nothing is taken over from servers on this system"
     version = scope.get("http_version")
     if version not in ("1.0", "1.1", None):
         return f"over HTTP/{version} the connection has streams of other requests"

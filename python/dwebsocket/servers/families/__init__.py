@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dwebsocket.compat.system import NO_TAKEOVER
 from dwebsocket.servers import in_environ
 from dwebsocket.servers.families import (
     cheroot,
@@ -23,9 +24,7 @@ from dwebsocket.servers.families import (
 if TYPE_CHECKING:
     from dwebsocket.servers.contract import Find
 
-#: In the order in which they are tried.
-FAMILIES: tuple[Find, ...] = (
-    in_environ.find,
+_SERVERS: tuple[Find, ...] = (
     gunicorn.find,
     uwsgi.find,
     gevent.find,
@@ -35,3 +34,5 @@ FAMILIES: tuple[Find, ...] = (
     waitress.find,
     wsgiref.find,
 )
+#: In the order in which they are tried. The first is for the test kit alone.
+FAMILIES: tuple[Find, ...] = (in_environ.find, *(() if NO_TAKEOVER else _SERVERS))
