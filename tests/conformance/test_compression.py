@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dwebsocket import _core
 from support.deflate import RSV1, DeflatePeer, corpus, finished, raw
 from support.raw_peer import (
     BINARY,
@@ -123,6 +124,20 @@ HELLO = {
     "7.2.1 an empty block at the end": raw(b"Hello") + b"\x00\x00\xff\xff\x00",
     "7.2.1 fixed codes": raw(b"Hello", strategy=zlib.Z_FIXED),
 }
+
+
+def test_a_smaller_window_is_told_unasked() -> None:
+    """So the client need not keep more than that of what the server sends."""
+    agreed = _core.Compression.negotiate(
+        "permessage-deflate",
+        threshold=0,
+        level=3,
+        server_no_context_takeover=False,
+        client_no_context_takeover=False,
+        server_max_window_bits=12,
+        client_max_window_bits=15,
+    )
+    assert str(agreed) == "permessage-deflate; server_max_window_bits=12"
 
 
 class TestMessages:
