@@ -65,7 +65,7 @@ def test_one_that_is_gone_is_found_out_within_a_short_timeout(
 ) -> None:
     """Before that is over: it would be doubtful for ever."""
     monkeypatch.setattr(nodes, "_DOUBTS_S", (10.0, 20.0, 30.0))
-    settings = dataclasses.replace(asking._backend.settings, timeout=0.05)
+    settings = dataclasses.replace(asking._backend.settings, timeout=1.0)
     monkeypatch.setattr(asking._backend, "settings", settings)
     with pytest.raises(Gone):
         asking.ask(b"gone..", QUESTION)
@@ -146,7 +146,7 @@ def test_one_that_lives_and_does_not_answer_is_left_alone_for_a_while(
     asking: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then one question waits again."""
-    settings = dataclasses.replace(asking._backend.settings, timeout=0.05)
+    settings = dataclasses.replace(asking._backend.settings, timeout=1.0)
     monkeypatch.setattr(asking._backend, "settings", settings)
     may_answer = threading.Event()
     other = another(lambda found: may_answer.wait(60))
