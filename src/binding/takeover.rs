@@ -25,11 +25,7 @@ impl Takeover {
 
     /// Makes the server's descriptor refer to the placeholder. Windows has none.
     fn put_placeholder(&self, server_side: Raw) -> PyResult<()> {
-        #[cfg(unix)]
-        self.0.lock().put_placeholder(server_side)?;
-        #[cfg(windows)]
-        let _ = server_side;
-        Ok(())
+        Ok(self.0.lock().put_placeholder(server_side)?)
     }
 
     /// Returns the client's descriptor away; None when that was done before.
@@ -39,11 +35,7 @@ impl Takeover {
 
     /// Drops what the server writes from now on.
     fn discard(&self, py: Python<'_>) -> PyResult<()> {
-        #[cfg(unix)]
-        py.detach(|| self.0.lock().discard())?;
-        #[cfg(windows)]
-        let _ = py;
-        Ok(())
+        Ok(py.detach(|| self.0.lock().discard())?)
     }
 
     /// Closes what is left. May be repeated.

@@ -228,6 +228,9 @@ pub fn own(descriptor: Raw) -> io::Result<Owned> {
 }
 
 /// As on Unix, but Windows does not tell whether a handle is open.
+///
+/// # Errors
+/// Never.
 #[cfg(windows)]
 #[expect(
     unsafe_code,

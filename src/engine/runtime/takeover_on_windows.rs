@@ -5,9 +5,12 @@
 
 use std::io;
 
-use crate::engine::resources::{
-    descriptor::{Owned, Raw},
-    socket::duplicate,
+use crate::engine::{
+    base::error::Error,
+    resources::{
+        descriptor::{Owned, Raw},
+        socket::duplicate,
+    },
 };
 
 /// One takeover. Dropping it finishes it.
@@ -21,6 +24,22 @@ impl Takeover {
     /// The system's, when there is no handle left.
     pub fn prepare(server_side: Raw) -> io::Result<Self> {
         duplicate(server_side).map(|client| Self(Some(client)))
+    }
+
+    /// Does nothing: the server's handle stays as it is.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn put_placeholder(&mut self, _: Raw) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing: the server writes to no placeholder.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn discard(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Returns the handle of the client's connection away; once.
