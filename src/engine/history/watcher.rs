@@ -1,4 +1,4 @@
-//! Events of a history that others want to know.
+//! The events of a history.
 
 use std::fmt::Debug;
 

@@ -1,6 +1,6 @@
-//! What a socket is to the system, and pairs of sockets within the process.
+//! Sockets as the system names them, and pairs of sockets within the process.
 //!
-//! On Unix it is a descriptor, on Windows a handle. Windows has no pairs of sockets: there a pair is
+//! A socket is a descriptor on Unix, and a handle on Windows. Windows has no pairs of sockets: there a pair is
 //! a connection of the process with itself. `windows_way` has Linux do as Windows does, for tests.
 
 use std::io;

@@ -3,15 +3,7 @@
 //! On Unix that is tokio's `AsyncFd`. Windows has no such thing, only tokio's own streams: there one
 //! of them, of a copy of the socket's handle, knows whether the socket is ready.
 
-use std::{io, sync::Arc};
-
-pub(crate) use self::system::{Guard, Watched};
-use super::socket::Socket;
-
-/// Has the running runtime watch a socket for all that a connection may ever wait for.
-pub(crate) fn watch(socket: &Arc<Socket>) -> io::Result<Watched> {
-    system::watch(socket)
-}
+pub(crate) use self::system::{Guard, Watched, watch};
 
 #[cfg(all(unix, not(windows_way)))]
 mod system {
@@ -27,7 +19,8 @@ mod system {
     pub(crate) type Watched = AsyncFd<Arc<Socket>>;
     pub(crate) type Guard<'a> = AsyncFdReadyGuard<'a, Arc<Socket>>;
 
-    pub(super) fn watch(socket: &Arc<Socket>) -> io::Result<Watched> {
+    /// Has the running runtime watch a socket for all that a connection may ever wait for.
+    pub(crate) fn watch(socket: &Arc<Socket>) -> io::Result<Watched> {
         let interest = Interest::READABLE | Interest::WRITABLE | HANG_UP.0;
         #[expect(
             unsafe_code,
@@ -97,7 +90,8 @@ mod system {
         }
     }
 
-    pub(super) fn watch(socket: &Arc<Socket>) -> io::Result<Watched> {
+    /// Has the running runtime watch a socket for all that a connection may ever wait for.
+    pub(crate) fn watch(socket: &Arc<Socket>) -> io::Result<Watched> {
         let stream = TcpStream::from_std(socket.duplicate()?.into())?;
         let socket = Arc::clone(socket);
         Ok(Watched { socket, stream })

@@ -1,4 +1,4 @@
-//! What the engine does on every system: it dials, and it drives what a server carries.
+//! The parts of the engine that every system has: it dials, and drives connections that a server carries.
 //!
 //! Windows runs these tests alone: the others have Unix sockets for peers.
 
@@ -7,6 +7,9 @@
     clippy::unwrap_used,
     reason = "a helper that fails is a test that fails"
 )]
+
+#[path = "../engine/support/settings.rs"]
+mod settings;
 
 use std::{
     net::TcpListener,
@@ -17,38 +20,16 @@ use std::{
 
 use _core::{
     engine::{
-        Connection, End, Hub, Initiator, Outgoing, Rates, Received, Settings, Transport,
+        Connection, End, Hub, Initiator, Outgoing, Received,
         dialing::{DialRequest, Success, Want, dial},
         permits::Permit,
         runtime,
     },
-    protocol::{client_handshake::Request, close::CloseFrame, limits::Limits, message::Kind},
+    protocol::{client_handshake::Request, close::CloseFrame, message::Kind},
 };
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// Nothing here takes this long unless it is broken.
-const LIMIT: Duration = Duration::from_secs(60);
-const SETTINGS: Settings = Settings {
-    transport: Transport::Client,
-    limits: Limits {
-        max_message_bytes: 16 * 1024 * 1024,
-        max_frame_bytes: u32::MAX,
-        max_fragments: 1000,
-    },
-    compression: None,
-    rates: Rates {
-        messages: None,
-        bytes: None,
-        timeout: None,
-    },
-    ping_interval: None,
-    ping_timeout: None,
-    receive_buffer_bytes: 1024 * 1024,
-    send_buffer_bytes: 1024 * 1024,
-    send_timeout: Some(LIMIT),
-    message_timeout: None,
-    close_timeout: LIMIT,
-};
+use self::settings::{LIMIT, SETTINGS};
 
 /// The port of a server that echoes the messages of its first client until that closes.
 fn echo() -> u16 {

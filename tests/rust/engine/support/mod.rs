@@ -3,6 +3,7 @@
 
 pub(crate) mod chance;
 pub(crate) mod peer;
+mod settings;
 
 use std::{
     net::{TcpListener, TcpStream},
@@ -13,45 +14,17 @@ use std::{
 };
 
 use _core::{
-    engine::{
-        Connection, End, Engine, Initiator, Rates, Received, Settings, Transport, clock,
-        permits::Permit,
-    },
-    protocol::{deflate::Options, limits::Limits, message::Kind},
+    engine::{Connection, End, Engine, Initiator, Received, Settings, clock, permits::Permit},
+    protocol::{deflate::Options, message::Kind},
 };
 use bytes::Bytes;
 use socket2::SockRef;
 
 use self::peer::Peer;
+pub(crate) use self::settings::{LIMIT, SETTINGS};
 
 /// The response to a handshake that the engine is given to send; the tests need no more of it.
 pub(crate) const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
-
-/// Nothing here takes this long unless it is broken.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-
-/// Patient, silent settings; a test changes what it is about.
-pub(crate) const SETTINGS: Settings = Settings {
-    transport: Transport::WebSocket,
-    limits: Limits {
-        max_message_bytes: 16 * 1024 * 1024,
-        max_frame_bytes: u32::MAX,
-        max_fragments: 1000,
-    },
-    compression: None,
-    rates: Rates {
-        messages: None,
-        bytes: None,
-        timeout: None,
-    },
-    ping_interval: None,
-    ping_timeout: None,
-    receive_buffer_bytes: 1024 * 1024,
-    send_buffer_bytes: 1024 * 1024,
-    send_timeout: Some(LIMIT),
-    message_timeout: None,
-    close_timeout: LIMIT,
-};
 
 /// Compression as a server's defaults have it.
 pub(crate) const COMPRESSION: Options = Options {
