@@ -1,5 +1,5 @@
 """
-What has to hold on Windows, where no connection is taken over from a server.
+The checks for Windows, where no connection is taken over from a server.
 
     python .ci/windows.py                 on Windows: builds the wheel, installs it, checks all
     python .ci/windows.py CHECK …         with the package that is installed
@@ -498,6 +498,13 @@ def asgi() -> None:
     with served("uvicorn") as port:
         assert ask(port, "/") == (200, "a page")
         asyncio.run(talk(port))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", "/achat/?transport=sse", headers=EVENTS)
+            response = connection.getresponse()
+            kind = response.headers.get_content_type()
+            assert (response.status, kind) == (200, "text/event-stream")
+            assert response.readline(), "no event came"
     asyncio.run(make_protocol())
 
 

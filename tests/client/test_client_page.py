@@ -168,7 +168,7 @@ class TestProject:
     def test_turbo(self, site: Server, browser: Chrome) -> None:
         """A stream appends the text that a form posts."""
         browser.get(site.url("/lines/", "http"))
-        # What is posted before the page's socket is open does not come to it.
+        # A post reaches the page only after its socket is open.
         eventually(lambda: b" 1 member" in site.get("/lines/members/").body)
         browser.find_element("tag name", "button").click()
         lines = "return [...document.querySelectorAll('#lines li')].map((line) => line.innerText)"

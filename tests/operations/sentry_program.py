@@ -14,7 +14,6 @@ import traceback
 
 import django
 import sentry_sdk
-from asgi_link import Link
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.urls import path
@@ -327,7 +326,6 @@ def by_wsgi(url, messages, vanishes):
 
 async def by_asgi(application, url, messages, vanishes):
     """Open a connection as a server does that keeps it."""
-    link = Link()
     path, _, query = url.partition("?")
     headers = {"host": "testserver", "cookie": "sessionid=verysecret"}
     scope = {
@@ -347,20 +345,24 @@ async def by_asgi(application, url, messages, vanishes):
         scope.update(type="http", method="GET", scheme="http")
         sent = [{"type": "http.request"}]
     sent += [{"type": "websocket.receive", "text": message} for message in messages]
+    to_server = asyncio.Queue()
     for event in sent:
-        link._take(event)
+        to_server.put_nowait(event)
     told = asyncio.Semaphore(0)
 
     async def tell(event):
-        await link.tell(event)
+        if event["type"] == "websocket.close":
+            # The client answers it.
+            code = event.get("code", 1000)
+            to_server.put_nowait({"type": "websocket.disconnect", "code": code, "reason": ""})
         told.release()
 
-    task = asyncio.ensure_future(application(scope, link.receive, tell))
+    task = asyncio.ensure_future(application(scope, to_server.get, tell))
     if vanishes:
         for _ in ["accepted", *(messages if url.startswith(ANSWERS) else ())]:
             await told.acquire()
         await asyncio.to_thread(wait_for_transaction)
-        link._take({"type": "websocket.disconnect", "code": 1006})
+        to_server.put_nowait({"type": "websocket.disconnect", "code": 1006})
     await task
 
 

@@ -1,4 +1,4 @@
-"""What a connection promises: that of the engine, and what stands for one."""
+"""The interface of connections: of the engine's, and of objects that stand for one."""
 
 from __future__ import annotations
 

@@ -87,13 +87,12 @@ class _Shutdown:
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(conf.get("MAX_BUFFERED"))
             self._planner = shutdown_plan() if at_exit is None else _by_signal(at_exit)
-            if NO_TAKEOVER:
-                # Windows ends processes without a signal that could be waited for.
-                self._terminating = False
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
                 # Checked only once: a failed first attempt may have left our own handler.
-                self._terminating = dies_of_sigterm and not _core.is_handled(signal.SIGTERM)
+                # Windows ends processes without a signal that could be waited for.
+                waits = dies_of_sigterm and not NO_TAKEOVER
+                self._terminating = waits and not _core.is_handled(signal.SIGTERM)
             # Calls that may fail come first, so that the next handshake can try again.
             if at_exit is not None:
                 _core.on_exit(_plans(at_exit), _GRACE_S)
