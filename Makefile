@@ -24,10 +24,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Most of the engine's tests wait: more of them than there are processors go at once.
 export RUST_TEST_THREADS = 8
-# What its tests generate: this many cases each.
-export PROPTEST_CASES = $(if $(EVERY),3000,256)
+# What its tests generate: this many cases each. How long they provoke races: this many seconds each.
+export PROPTEST_CASES = $(if $(EVERY),3000,128)
+export RACE_SECONDS = $(if $(EVERY),5,1)
 
-# The tests that need only pip and cargo, on the servers that most projects run: five minutes on two
+# The tests that need only pip and cargo, on the servers that most projects run: four minutes on two
 # cores, and four more where all has to be compiled first.
 test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/installed-tests compiled-tests

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.extended("the suites of other projects")
+
 TESTS = Path(__file__).resolve().parent
 
 PROLOGUE = """

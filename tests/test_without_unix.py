@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.extended("the suites of other projects")
+
 ROOT = Path(__file__).resolve().parent.parent
 PROBES = ROOT / ".ci" / "windows.py"
 

@@ -14,6 +14,8 @@ from support.programs import EVENTLET, GEVENT, run
 if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
 
+pytestmark = pytest.mark.extended("many processes come and go")
+
 GREEN = """
 import sys
 {patch}
@@ -49,7 +51,6 @@ print(len(ticks))
 """
 
 
-@pytest.mark.extended("runs gevent and eventlet")
 @pytest.mark.parametrize("patch", [GEVENT, EVENTLET], ids=["gevent", "eventlet"])
 def test_green_threads_share_a_thread(patch: str) -> None:
     """Each waits without stopping the others."""

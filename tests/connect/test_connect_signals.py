@@ -18,6 +18,8 @@ from support.selection import later
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.extended("many processes come and go")
+
 # The other thread sends the signals when the main one sleeps: a frame that stays where it is.
 PROGRAM = """
 import json, os, signal, sys, threading, time
@@ -127,7 +129,6 @@ def test_the_main_thread_handles_signals_while_it_waits(call: str) -> None:
     assert max(delays) < 5
 
 
-@pytest.mark.extended("runs gevent and eventlet")
 @pytest.mark.parametrize("call", ["receive", "send", "connect"])
 @pytest.mark.parametrize("patch", [GEVENT, EVENTLET], ids=["gevent", "eventlet"])
 def test_the_main_green_thread_handles_signals_while_it_waits(patch: str, call: str) -> None:

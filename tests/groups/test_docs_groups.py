@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.extended("runs the examples")
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "groups.md"
 

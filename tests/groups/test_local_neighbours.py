@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Make = Callable[[Path], local.Backend]
 
+pytestmark = pytest.mark.extended("other users of the machine come and go")
+
 NOBODY = 65534
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from dwebsocket.channels import ChannelLayer
 
+pytestmark = pytest.mark.extended("many processes come and go")
+
 WORKER = Path(__file__).with_name("layer_worker.py")
 EVERYWHERE = pytest.mark.parametrize("site", EVERY, indirect=True)
 

@@ -13,7 +13,10 @@ import pytest
 from support.pages import ROOT
 
 # What Sentry gets is found out once, on one worker of xdist.
-pytestmark = pytest.mark.xdist_group("sentry")
+pytestmark = [
+    pytest.mark.xdist_group("sentry"),
+    pytest.mark.extended("starts a process for each test"),
+]
 
 Events = list[dict[str, Any]]
 

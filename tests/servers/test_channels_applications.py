@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 pytestmark = [
-    pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed")
-    for name in ("strawberry", "djangochannelsrestframework")
+    pytest.mark.extended("libraries on top of Channels"),
+    *(
+        pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed")
+        for name in ("strawberry", "djangochannelsrestframework")
+    ),
 ]
 SITE = Path(__file__).resolve().parent.parent / "api_site"
 # Views, by each kind of server; and the project's own router on the engine, without a view.

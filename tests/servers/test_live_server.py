@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.extended("the suites of other projects")
+
 TESTS = Path(__file__).resolve().parent.parent
 
 

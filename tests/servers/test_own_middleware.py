@@ -48,7 +48,10 @@ MIDDLEWARE = [
 # Django runs the async view of a worker in a loop that is on the thread of all green ones.
 ON_GREEN_THREADS = {GUNICORN_GEVENT, GUNICORN_EVENTLET, UWSGI_GEVENT}
 
-pytestmark = pytest.mark.parametrize("kind", KINDS, ids=str)
+pytestmark = [
+    pytest.mark.parametrize("kind", KINDS, ids=str),
+    pytest.mark.extended("starts a server for each test"),
+]
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.extended("concerns Werkzeug, cheroot and waitress only")
+
 GOING_AWAY = {1001, 1012}
 PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 

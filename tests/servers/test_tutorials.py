@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from websockets.sync.client import ClientConnection
 
+pytestmark = pytest.mark.extended("runs the examples")
+
 PROJECT = ROOT / "examples" / "tutorials"
 ARTIFACTS = TESTS / "artifacts"
 

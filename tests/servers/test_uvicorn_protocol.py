@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from support.raw_peer import Response
     from support.server import Kind, Server
 
+pytestmark = pytest.mark.extended("it is for sites without Django")
+
 KINDS = [plain_kind("asyncio", "h11"), plain_kind("uvloop", "httptools")]
 
 

@@ -19,9 +19,8 @@ use crate::support::{
     chance::Chance,
     connect_narrow, echo,
     peer::{BINARY, CLOSE, PING, PONG, Peer, TEXT, frame},
+    race_time,
 };
-
-const TIME: Duration = Duration::from_secs(3);
 
 const TIGHT: Settings = Settings {
     receive_buffer_bytes: 1024 * 1024,
@@ -103,7 +102,7 @@ fn end(connection: &Connection, peer: &mut Peer, way: u64) {
 /// random moment: whole frames only, each sender's in order, nothing lost before a close frame.
 #[test]
 fn senders_flushes_seals_and_cuts_in_any_order() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let settings = Settings {
         ping_interval: Some(Duration::from_millis(1)),
         ..TIGHT
@@ -156,7 +155,7 @@ fn take_all(connection: &Arc<Connection>) -> u64 {
 /// A full inbox pauses and resumes at every turn: nothing is lost, nothing stands still.
 #[test]
 fn takers_pauses_and_hang_ups_in_any_order() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     while Instant::now() < deadline {
         let (connection, mut peer) = connect_narrow(&TIGHT);
         let mut chance = Chance::new();
@@ -182,7 +181,7 @@ fn takers_pauses_and_hang_ups_in_any_order() {
 /// Echo with both sides full most of the time.
 #[test]
 fn echoes_with_everything_full() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let (connection, mut peer) = connect_narrow(&TIGHT);
     let view = echo(connection);
     let mut mouth = peer.socket.try_clone().unwrap();

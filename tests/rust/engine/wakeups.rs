@@ -1,5 +1,5 @@
 //! No thread or task sleeps on when it has to be woken, whatever the moment. Each test names the
-//! race that it provokes, for a few seconds of random timing.
+//! race that it provokes by random timing.
 
 use std::{
     sync::{
@@ -21,12 +21,10 @@ use crate::{
         chance::Chance,
         connect, echo,
         peer::{BINARY, Peer, TEXT, close_payload, frame},
-        take, until,
+        race_time, take, until,
     },
     waiting::is_readable,
 };
-
-const TIME: Duration = Duration::from_secs(3);
 
 const RINGERS: u64 = 4;
 
@@ -48,7 +46,7 @@ fn ring(connection: &Connection, hub: &Arc<Hub>, ringer: u64, deadline: Instant)
 #[test]
 fn a_notification_is_found_whenever_it_comes() {
     let hub = Hub::new().unwrap();
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let ringing = AtomicUsize::new(0);
     thread::scope(|scope| {
         let ringers: Vec<_> = (0..RINGERS)
@@ -105,7 +103,7 @@ fn talk(mut peer: Peer, deadline: Instant) -> u32 {
 /// that was given up is removed.
 #[test]
 fn no_message_is_left_in_an_inbox_that_is_watched() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let hub = Hub::new().unwrap();
     let (connection, peer) = connect(&SETTINGS);
     let talking = thread::spawn(move || talk(peer, deadline));
@@ -144,7 +142,7 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
 /// nothing to do for a while, ends.
 #[test]
 fn what_is_corked_leaves_though_the_flush_timer_has_stopped() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -171,7 +169,7 @@ fn what_is_corked_leaves_though_the_flush_timer_has_stopped() {
 /// wait for the view's answers before it closes after a violation.
 #[test]
 fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let mut chance = Chance::new();
     while Instant::now() < deadline {
         let (connection, mut peer) = connect(&SETTINGS);
@@ -212,7 +210,7 @@ fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
 /// lost while the last taker sleeps on.
 #[test]
 fn a_message_wakes_the_taker_that_does_not_give_up() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let (connection, mut peer) = connect(&SETTINGS);
     let mut chance = Chance::new();
     while Instant::now() < deadline {
@@ -245,7 +243,7 @@ fn a_message_wakes_the_taker_that_does_not_give_up() {
 /// watch over the last one.
 #[test]
 fn every_coarse_sleep_comes_to_its_end() {
-    let deadline = Instant::now() + TIME;
+    let deadline = Instant::now() + race_time();
     let (connection, mut peer) = connect(&SETTINGS);
     let (ended, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {

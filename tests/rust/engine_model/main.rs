@@ -5,7 +5,7 @@
 //! connection was cut; what was sent out arrives in the order of its sender, once, and whole unless
 //! the connection was cut; each thread comes back, and nothing is left afterwards.
 //!
-//! `DWEBSOCKET_MODEL_SECONDS` says how long it runs, `DWEBSOCKET_MODEL_SEED` where it begins. A failure
+//! `RACE_SECONDS` says how long it runs, `RACE_SEED` where it begins. A failure
 //! names its seed. Threads take turns as the system likes, so a seed gives the same plans and not
 //! always the same order.
 
@@ -40,8 +40,8 @@ fn number_from(variable: &str) -> Option<u64> {
 
 #[test]
 fn random_rounds_agree_with_the_model() {
-    let time = Duration::from_secs(number_from("DWEBSOCKET_MODEL_SECONDS").unwrap_or(5));
-    let first = number_from("DWEBSOCKET_MODEL_SEED").unwrap_or_else(|| {
+    let time = Duration::from_secs(number_from("RACE_SECONDS").unwrap_or(1));
+    let first = number_from("RACE_SEED").unwrap_or_else(|| {
         let since = std::time::UNIX_EPOCH.elapsed().unwrap();
         u64::from(since.subsec_nanos()) << 20
     });

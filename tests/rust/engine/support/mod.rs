@@ -36,6 +36,12 @@ pub(crate) const COMPRESSION: Options = Options {
     client_max_window_bits: 15,
 };
 
+/// How long a test provokes a race, by random timing.
+pub(crate) fn race_time() -> Duration {
+    let given = std::env::var("RACE_SECONDS").ok();
+    Duration::from_secs(given.map_or(1, |seconds| seconds.parse().unwrap()))
+}
+
 /// The memory that this process occupies.
 pub(crate) fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
