@@ -64,7 +64,7 @@ _CLOSE_FRAME_S = 0.3
 # Seconds that handshakes which have begun may still take.
 _HANDSHAKES_S = 3.0
 # The handshakes that Django is handling now, and who is told when none is left.
-_handshakes: set[asgi.AsgiHandshake | asgi.NativeHandshake | Exchange] = set()
+_handshakes: set[asgi.AsgiHandshake | Exchange] = set()
 _when_none: list[LoopEvent] = []
 # The ends of servers that are under way.
 _endings: set[asyncio.Task[None]] = set()
@@ -308,9 +308,7 @@ def _no_body() -> Receive:
 class _Reply:
     """The ``send`` of a refusal: an HTTP response where the server can, else a bare 403."""
 
-    def __init__(
-        self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake | asgi.NativeHandshake
-    ) -> None:
+    def __init__(self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> None:
         self._handshake = handshake
         self._served = _served_of(scope)
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
@@ -374,16 +372,14 @@ class _OwnReply(_Reply):
             self._native.respond(self._start["status"], self._start["headers"], self._body)
 
 
-def _reply_to(
-    scope: Scope, send: Send, handshake: asgi.AsgiHandshake | asgi.NativeHandshake
-) -> _Reply:
+def _reply_to(scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> _Reply:
     reply = _Reply(scope, send, handshake)
     if reply.is_http or not isinstance(handshake, asgi.NativeHandshake):
         return reply
     return _OwnReply(scope, send, handshake)
 
 
-def _end_handshake(handshake: asgi.AsgiHandshake | asgi.NativeHandshake | Exchange) -> None:
+def _end_handshake(handshake: asgi.AsgiHandshake | Exchange) -> None:
     _handshakes.discard(handshake)
     if not _handshakes:
         for event in _when_none:

@@ -31,7 +31,7 @@ from dwebsocket.runners.asgi_apps import consumers
 from dwebsocket.runners.asgi_apps.events import Events, Stage
 from dwebsocket.servers import asgi
 from dwebsocket.servers.asgi import NativeHandshake
-from dwebsocket.servers.handshake import begin_beat
+from dwebsocket.servers.handshake import Opening, begin_beat
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -218,7 +218,9 @@ class WebSocketProtocol(asyncio.Protocol):
                     at_exit=None,
                 )
             self._handshake.prepare()
-            connection = self._handshake.open([*own, *headers], subprotocol, options, permit, [])
+            connection = self._handshake.open(
+                Opening([*own, *headers], subprotocol, options, permit, [])
+            )
             # uvicorn writes nothing more.
             self._handshake.finish()
             del self._handshake

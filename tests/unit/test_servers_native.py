@@ -102,7 +102,7 @@ def test_plain_connection_is_taken_over() -> None:
 def test_others_stay_with_their_server(how: dict[str, Any], reason: str) -> None:
     """It reads on, and the reason is kept for the doctor."""
     handshake, transport = begin(**how)
-    assert isinstance(handshake, asgi.AsgiHandshake)
+    assert isinstance(handshake, asgi.CarriedHandshake)
     assert reason in handshake.reason
     assert transport.is_reading
 
@@ -125,7 +125,7 @@ def test_unknown_server_keeps_its_connection(send: Any) -> None:
         return asgi.begin(SCOPE, receive, send)
 
     handshake = asyncio.run(call())
-    assert isinstance(handshake, asgi.AsgiHandshake)
+    assert isinstance(handshake, asgi.CarriedHandshake)
     assert "does not give" in handshake.reason
 
 

@@ -22,7 +22,7 @@ from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
 from dwebsocket.handshake.refusal import announce_refusal, refuse
 from dwebsocket.request import request_copy
-from dwebsocket.servers.handshake import begin_beat
+from dwebsocket.servers.handshake import Opening, begin_beat
 from dwebsocket.telemetry import tally
 from dwebsocket.telemetry.records import Record
 from dwebsocket.users import recheck, sessions, sign_out
@@ -261,10 +261,8 @@ class UpgradeResponse(HttpResponse):
         handshake = self._handshake
         try:
             subprotocol = self._choose_subprotocol()
-            connection = handshake.open(
-                *(self._headers_to_send(), subprotocol, options, permit),
-                self._joins.memberships(websocket),
-            )
+            headers, memberships = self._headers_to_send(), self._joins.memberships(websocket)
+            connection = handshake.open(Opening(headers, subprotocol, options, permit, memberships))
         except BaseException as error:
             permit.release()
             self._abandon()

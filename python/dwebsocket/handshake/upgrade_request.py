@@ -10,7 +10,7 @@ from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.fallback import posting
 from dwebsocket.request import http_request, transport_of
-from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
 from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
 from dwebsocket.servers.wsgi import WsgiHandshake
@@ -101,6 +101,6 @@ def _handshake_of(request: HttpRequest) -> Handshake:
         return kind(request, scope, functools.partial(posting.address, request))
     if scope is not None:
         handshake = scope.get(SCOPE_KEY)
-        if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):
+        if isinstance(handshake, WsgiHandshake):
             return handshake
     return WsgiHandshake(request.method or "", request.META, scope)

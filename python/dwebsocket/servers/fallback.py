@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.conf import Options
-    from dwebsocket.servers.handshake import Headers, Memberships, Refusal
+    from dwebsocket.servers.handshake import Opening, Refusal
 
 # Seconds that a client may take for the head of its response.
 _TIMEOUT_S = 10.0
@@ -66,68 +65,44 @@ class FallbackHandshake(WsgiHandshake):
 class EventStreamHandshake(FallbackHandshake):
     """A handshake that is answered with server-sent events."""
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """
         As :meth:`WsgiHandshake.open`, for a response with events.
 
         Raises:
             OSError, ShuttingDown, ValueError: As there.
         """
-        assert self._takeover is not None
+        headers, subprotocol, options, permit, memberships = opening
         key, name = self._new_address()
         head = _core.event_stream_head(name, subprotocol, headers)
-        descriptor, _ = self._takeover.exchange()
+        descriptor, _ = self._take_client()
         return _core.adopt(
             descriptor, b"", head, permit, options.for_engine, None, memberships, key
         )
 
 
-def answer(body: bytes, descriptor: int, head: bytes) -> None:
-    """
-    Has the engine write a response, to its end.
-
-    Raises:
-        OSError: The descriptor cannot be watched. It is closed then.
-    """
-    response = _core.PendingPoll()
-    response.answer(body)
-    response.attach(descriptor, head, timeout=_TIMEOUT_S, otherwise=b"")
-
-
 class PollingHandshake(FallbackHandshake):
     """A handshake that is answered at once, and whose client then polls."""
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """
         As :meth:`WsgiHandshake.open`, for a response with the id.
 
         Raises:
             OSError, ShuttingDown, ValueError: As there.
         """
-        assert self._takeover is not None
+        headers, subprotocol, options, permit, memberships = opening
         key, name = self._new_address()
         head = _core.polling_head(headers)
-        descriptor, _ = self._takeover.exchange()
+        descriptor, _ = self._take_client()
         try:
             connection = _core.open_polled(key, permit, options.for_engine, memberships)
         except BaseException:
             os.close(descriptor)
             raise
-        answer(_core.fallback_opened(name, subprotocol), descriptor, head)
+        answer = _core.PendingPoll()
+        answer.answer(_core.fallback_opened(name, subprotocol))
+        answer.attach(descriptor, head, timeout=_TIMEOUT_S, otherwise=b"")
         return connection
 
 
@@ -135,7 +110,12 @@ class HeldRequest(WsgiHandshake):
     """A poll that waits in the engine; no worker of the server waits with it."""
 
     def hold(
-        self, hold: _core.PendingPoll, headers: Headers, *, timeout: float, otherwise: bytes
+        self,
+        hold: _core.PendingPoll,
+        headers: list[tuple[str, str]],
+        *,
+        timeout: float,
+        otherwise: bytes,
     ) -> None:
         """
         Takes the client from the server, to be answered as ``hold`` is.
@@ -148,7 +128,6 @@ class HeldRequest(WsgiHandshake):
             OSError: The client has gone.
             ValueError: Headers that no response may have.
         """
-        assert self._takeover is not None
         head = _core.polling_head(headers)
-        descriptor, _ = self._takeover.exchange()
+        descriptor, _ = self._take_client()
         hold.attach(descriptor, head, timeout=timeout, otherwise=otherwise)

@@ -9,7 +9,7 @@ The client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`, an
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from dwebsocket.conf import Options
     from dwebsocket.servers.contract import Client
 
-    Headers = list[tuple[str, str]]
-    # Groups, a name, and the member's key.
-    Memberships = list[tuple[_core.Groups, str, bytes]]
     # The status, the reason, and two that may be left out: the level of the log, a warning, and the
     # cause for counters, that of the status.
     Refusal = tuple[int, str] | tuple[int, str, str] | tuple[int, str, str, str]
@@ -42,6 +39,26 @@ def begin_beat(connection: Connection, query: str) -> None:
     """
     if (found := _BEAT.search(query)) and _MIN_BEAT_S <= int(found[1]) <= _MAX_BEAT_S:
         connection.begin_beat(int(found[1]))
+
+
+class Opening(NamedTuple):
+    """
+    What a connection opens with.
+
+    Attributes:
+        headers: Those of the response, beside the protocol's own.
+        subprotocol: One that the client offers.
+        options: Those of its view.
+        permit: Its place.
+        memberships: Groups that it is in from its first moment: each with a name, and the key of
+            the member.
+    """
+
+    headers: list[tuple[str, str]]
+    subprotocol: str | None
+    options: Options
+    permit: _core.Permit
+    memberships: list[tuple[_core.Groups, str, bytes]]
 
 
 class Handshake(Protocol):
@@ -84,19 +101,11 @@ class Handshake(Protocol):
             OSError: There are no more descriptors or threads.
         """
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> Connection:
+    def open(self, opening: Opening) -> Connection:
         """
-        Accepts, with the response's ``headers``, and gives the open connection.
+        Accepts, and returns the open connection.
 
-        Where the client may know that before this returns, the connection becomes a member of the
-        groups in ``memberships`` first.
+        The connection becomes a member of its groups before the client can know that it is open.
 
         Raises:
             OSError: The connection was lost meanwhile.

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from dwebsocket.conf import Options
     from dwebsocket.servers.contract import Client, Environ
-    from dwebsocket.servers.handshake import Headers, Memberships, Refusal
+    from dwebsocket.servers.handshake import Opening, Refusal
     from dwebsocket.servers.takeover import Takeover
     from dwebsocket.servers.tls import TlsTakeover
 
@@ -121,30 +120,28 @@ class WsgiHandshake:
         _core.prepare()
         self._takeover = prepare_takeover(self.client)
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """
         Takes the client's connection from the server and gives it to the engine.
 
         Raises:
             OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
         """
-        assert self._takeover is not None
+        headers, subprotocol, options, permit, memberships = opening
         offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
         compression = None
         if offers and options.compression:
             compression = options.compression.negotiate(offers)
         head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
-        descriptor, early = self._takeover.exchange()
+        descriptor, early = self._take_client()
         return _core.adopt(
             descriptor, early, head, permit, options.for_engine, compression, memberships
         )
+
+    def _take_client(self) -> tuple[int, bytes]:
+        """As :meth:`dwebsocket.servers.takeover.Takeover.exchange`."""
+        assert self._takeover is not None
+        return self._takeover.exchange()
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` here: any thread may call :meth:`open`."""

@@ -42,7 +42,7 @@ class HeldResponse(HttpResponse):
     """The response to a poll: for middleware an empty one. The engine sends the real."""
 
     def __init__(
-        self, held: HeldRequest | AsgiHeldRequest, hold: _core.PendingPoll, timeout: float, ack: int
+        self, held: HeldRequest, hold: _core.PendingPoll, timeout: float, ack: int
     ) -> None:
         super().__init__(content_type="application/json")
         self["Cache-Control"] = "private, no-store"
@@ -126,8 +126,7 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     return posting.short(410, "The connection has ended.")
 
 
-def _held_of(request: HttpRequest) -> HeldRequest | AsgiHeldRequest:
+def _held_of(request: HttpRequest) -> HeldRequest:
     scope = request.__dict__.get("scope")
-    if scope is not None:
-        return AsgiHeldRequest(scope)
-    return HeldRequest(request.method or "", request.META, None)
+    kind = HeldRequest if scope is None else AsgiHeldRequest
+    return kind(request.method or "", request.META, scope)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.servers.asgi import native
 from dwebsocket.servers.asgi.closing import Served, close_within
-from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake, CarriedHandshake
 from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCOPE_KEY",
     "AsgiHandshake",
+    "CarriedHandshake",
     "NativeHandshake",
     "Served",
     "begin",
@@ -30,9 +31,9 @@ __all__ = [
 ]
 
 
-def begin(
-    scope: Mapping[str, Any], receive: Receive, send: Send
-) -> AsgiHandshake | NativeHandshake:
+def begin(scope: Mapping[str, Any], receive: Receive, send: Send) -> AsgiHandshake:
     """Begins a handshake with a websocket scope whose ``websocket.connect`` was received."""
     found = native.find(scope, send)
-    return AsgiHandshake(scope, receive, send, found) if isinstance(found, str) else found
+    if isinstance(found, str):
+        return CarriedHandshake(scope, receive, send, found)
+    return found

@@ -17,7 +17,6 @@ from dwebsocket.compat import uvicorn
 
 if TYPE_CHECKING:
     from dwebsocket.servers.asgi.events import Event, Receive, Send
-    from dwebsocket.servers.handshake import Memberships
 
 _log = logging.getLogger("dwebsocket")
 
@@ -52,7 +51,7 @@ class Carriage:
         accept: Event,
         permit: _core.Permit,
         settings: _core.Settings,
-        memberships: Memberships,
+        memberships: list[tuple[_core.Groups, str, bytes]],
     ) -> None:
         """
         Sends ``accept`` before anything else.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
@@ -19,15 +18,15 @@ from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY
 from dwebsocket.servers.contract import Client
-from dwebsocket.servers.fallback import FallbackHandshake, answer
+from dwebsocket.servers.fallback import EventStreamHandshake, HeldRequest, PollingHandshake
+from dwebsocket.servers.wsgi import WsgiHandshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Receive, Send
-    from dwebsocket.servers.handshake import Headers, Memberships
+    from dwebsocket.servers.handshake import Opening
 
 _CHUNK_BYTES = 64 * 1024
 _EMPTY = [(b"content-length", b"0")]
@@ -146,11 +145,10 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-class AsgiFallbackHandshake(FallbackHandshake):
-    """See :class:`dwebsocket.servers.handshake.Handshake`."""
+class _InExchange(WsgiHandshake):
+    """A request of the fallback whose client the server keeps: the first base of its class."""
 
     has_loop = True
-    body = ()
     _exchange: Exchange
 
     def find(self) -> None:
@@ -173,14 +171,7 @@ class AsgiFallbackHandshake(FallbackHandshake):
         """
         _core.prepare()
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """
         Begins the response. To be called in the server's loop.
 
@@ -188,23 +179,14 @@ class AsgiFallbackHandshake(FallbackHandshake):
             OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
         """
         try:
-            connection = self._begin(headers, subprotocol, options, permit, memberships)
-            self._exchange.connection = connection
-            return connection
+            connection = self._exchange.connection = super().open(opening)
         except BaseException:
             self._exchange.fail()
             raise
+        return connection
 
-    @abstractmethod
-    def _begin(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
-        """Does what :meth:`open` does."""
+    def _take_client(self) -> tuple[int, bytes]:
+        return self._exchange.begin(), b""
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` in the server's loop, and waits for it."""
@@ -214,75 +196,13 @@ class AsgiFallbackHandshake(FallbackHandshake):
         """Does nothing: the server writes no response besides."""
 
 
-class AsgiEventStreamHandshake(AsgiFallbackHandshake):
-    """A handshake that is answered with server-sent events."""
-
-    def _begin(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
-        key, name = self._new_address()
-        head = _core.event_stream_head(name, subprotocol, headers)
-        descriptor = self._exchange.begin()
-        return _core.adopt(
-            descriptor, b"", head, permit, options.for_engine, None, memberships, key
-        )
+class AsgiEventStreamHandshake(_InExchange, EventStreamHandshake):
+    """As :class:`EventStreamHandshake`, of a client that the server keeps."""
 
 
-class AsgiPollingHandshake(AsgiFallbackHandshake):
-    """A handshake that is answered at once, and whose client then polls."""
-
-    def _begin(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
-        key, name = self._new_address()
-        head = _core.polling_head(headers)
-        connection = _core.open_polled(key, permit, options.for_engine, memberships)
-        answer(_core.fallback_opened(name, subprotocol), self._exchange.begin(), head)
-        return connection
+class AsgiPollingHandshake(_InExchange, PollingHandshake):
+    """As :class:`PollingHandshake`, of a client that the server keeps."""
 
 
-class AsgiHeldRequest:
-    """As :class:`dwebsocket.servers.fallback.HeldRequest`."""
-
-    body = ()
-
-    def __init__(self, scope: Mapping[str, Any]) -> None:
-        self._scope = scope
-
-    def find(self) -> None:
-        """
-        Finds the exchange.
-
-        Raises:
-            UnsupportedServer: Another application than dwebsocket's took the request.
-        """
-        self._exchange = Exchange.of(self._scope)
-
-    def prepare(self) -> None:
-        """Does nothing: the engine runs."""
-
-    def hold(
-        self, hold: _core.PendingPoll, headers: Headers, *, timeout: float, otherwise: bytes
-    ) -> None:
-        """
-        Has the server send the answer of ``hold``. To be called in the server's loop.
-
-        Raises:
-            OSError: There are no more descriptors.
-            ValueError: Headers that no response may have.
-        """
-        head = _core.polling_head(headers)
-        hold.attach(self._exchange.begin(), head, timeout=timeout, otherwise=otherwise)
-
-    def finish(self) -> None:
-        """Does nothing: the exchange closes what is left."""
+class AsgiHeldRequest(_InExchange, HeldRequest):
+    """As :class:`HeldRequest`, of a client that the server keeps."""

@@ -1,4 +1,4 @@
-"""A handshake on an ASGI server: the server answers it, with what the site decides."""
+"""A handshake on an ASGI server; and one that the server answers, with what the site decides."""
 
 from __future__ import annotations
 
@@ -9,25 +9,57 @@ from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.servers.asgi.carrying import Carriage
 from dwebsocket.servers.contract import Client
+from dwebsocket.servers.wsgi import WsgiHandshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dwebsocket.api.connection import Connection
-    from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Receive, Send
-    from dwebsocket.servers.handshake import Headers, Memberships, Refusal
+    from dwebsocket.servers.handshake import Opening, Refusal
 
 #: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
 SCOPE_KEY = "dwebsocket.handshake"
 
 
-class AsgiHandshake:
-    """See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop."""
+class AsgiHandshake(WsgiHandshake):
+    """
+    See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop.
+
+    Attributes:
+        connection: Once it is open.
+    """
+
+    has_loop = True
+
+    def __init__(
+        self, scope: Mapping[str, Any], method: str = "GET", http_version: str | None = None
+    ) -> None:
+        """
+        Begins with a websocket scope.
+
+        Args:
+            http_version: As the client wrote it, where the scope's is not that.
+        """
+        super().__init__(method, _environ_of(scope, http_version, method), None)
+        self.connection: _core.Connection | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls ``function`` in the server's loop, and waits for it."""
+        call_in(self._loop, function)
+
+    def refuse(self) -> None:
+        """Lets the server write a refusal."""
+
+    async def serve(self) -> None:
+        """Waits until the server is done with the connection. Then the application ends."""
+        raise NotImplementedError
+
+
+class CarriedHandshake(AsgiHandshake):
+    """A handshake whose connection the server keeps: it speaks the frames."""
 
     client = Client("an ASGI server", -1, bytes, lambda: None)
-    body = ()
-    has_loop = True
 
     def __init__(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, reason: str = ""
@@ -37,44 +69,16 @@ class AsgiHandshake:
 
         ``reason`` is why the engine does not take the connection over.
         """
+        super().__init__(scope)
         self.reason = reason
-        self.offered: list[str] = list(scope.get("subprotocols") or ())
-        self._scope = scope
-        self.connection: Connection | None = None
+        self.offered = list(scope.get("subprotocols") or ())
         self._served: Carriage | None = None
         self._receive = receive
         self._send = send
-        self._loop = asyncio.get_running_loop()
-
-    @property
-    def size(self) -> int:
-        """Bytes of its path, query and headers."""
-        scope = self._scope
-        headers = [part for header in scope.get("headers") or () for part in header]
-        return sum(map(len, (scope["path"], scope.get("query_string") or b"", *headers)))
 
     def validate(self) -> Refusal | None:
         """Validates the headers again, as the server may be lenient; over HTTP/2 there are none."""
-        fields: dict[str, list[str]] = {}
-        for name, value in self._scope.get("headers") or ():
-            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        headers = {name: ",".join(values) for name, values in fields.items()}
-        if "upgrade" not in headers:
-            return None
-        status, answer, _ = _core.validate_handshake(
-            method="GET",
-            http_version=(1, 0) if self._scope.get("http_version") == "1.0" else (1, 1),
-            host=headers.get("host"),
-            content_length=headers.get("content-length"),
-            transfer_encoding=headers.get("transfer-encoding"),
-            upgrade=headers["upgrade"],
-            connection=headers.get("connection"),
-            version=headers.get("sec-websocket-version"),
-            key=headers.get("sec-websocket-key"),
-            protocols=headers.get("sec-websocket-protocol"),
-            extensions=headers.get("sec-websocket-extensions"),
-        )
-        return None if status == 101 else (status, answer)
+        return super().validate() if "HTTP_UPGRADE" in self._environ else None
 
     def find(self) -> None:
         """Does nothing: the server keeps the connection."""
@@ -88,14 +92,7 @@ class AsgiHandshake:
         """
         _core.prepare()
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """
         Makes the server accept. To be called in its loop, whose next turn does it.
 
@@ -103,6 +100,7 @@ class AsgiHandshake:
             OSError: The engine cannot be started.
             ValueError: Headers that no response may have.
         """
+        headers, subprotocol, options, permit, memberships = opening
         accept = {
             "type": "websocket.accept",
             "subprotocol": subprotocol,
@@ -111,20 +109,12 @@ class AsgiHandshake:
         receive, send = self._receive, self._send
         served = Carriage(receive, send, accept, permit, options.for_engine, memberships)
         self._served, self.connection = served, served.connection
+        # This object lives as long as the connection.
+        self._environ = {}
         return self.connection
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Calls ``function`` in the server's loop, and waits for it."""
-        call_in(self._loop, function)
 
     def discard(self) -> None:
         """Does nothing: the server writes no response besides the accepted connection."""
-
-    def finish(self) -> None:
-        """Does nothing: nothing was allocated."""
-
-    def refuse(self) -> None:
-        """Does nothing: the server reads on."""
 
     async def serve(self) -> None:
         """Waits until the connection, if there is one, is over. Then the application ends."""
@@ -132,7 +122,27 @@ class AsgiHandshake:
             await self._served.serve()
 
 
-def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:
+def _environ_of(scope: Mapping[str, Any], http_version: str | None, method: str) -> dict[str, Any]:
+    """Returns what a handshake is validated by, as a WSGI server has it."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SERVER_PROTOCOL": f"HTTP/{http_version or scope.get('http_version', '1.1')}",
+        "PATH_INFO": scope.get("path", ""),
+        "QUERY_STRING": (scope.get("query_string") or b"").decode("latin-1"),
+    }
+    for name, value in scope.get("headers") or ():
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key != "CONTENT_LENGTH":
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    # A server may keep headers from its scope that it has read itself.
+    if offered := scope.get("subprotocols"):
+        environ.setdefault("HTTP_SEC_WEBSOCKET_PROTOCOL", ", ".join(offered))
+    return environ
+
+
+def _for_the_101(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Returns the headers for the accepting response, checked as the engine checks them."""
     lines = _core.response_head("", None, headers).split(b"\r\n")
     # The status, and the three headers that are the server's.

@@ -4,31 +4,28 @@ A handshake on an ASGI server whose connection the engine takes over, as under W
 The server is recognised by its ``send``. It stops reading when its application is called, and its
 socket is exchanged when the site accepts, so it sees its connection end. With TLS in the server,
 HTTP/2, or a server that is not known, there is no such handshake: see
-:class:`dwebsocket.servers.asgi.handshake.AsgiHandshake`.
+:class:`dwebsocket.servers.asgi.handshake.CarriedHandshake`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from http.client import responses as _PHRASES
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
 from dwebsocket.compat.system import NO_TAKEOVER
+from dwebsocket.servers.asgi.handshake import AsgiHandshake
 from dwebsocket.servers.contract import Client, ShutdownPlan
 from dwebsocket.servers.families import gunicorn
-from dwebsocket.servers.wsgi import WsgiHandshake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from dwebsocket import _core
     from dwebsocket.compat.transports import ServedConnection
-    from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Send
     from dwebsocket.servers.contract import ShutdownPlanner
-    from dwebsocket.servers.handshake import Headers, Memberships
+    from dwebsocket.servers.handshake import Opening
 
 _SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
 _FINDERS = (
@@ -60,25 +57,17 @@ def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
     return "it does not give its clients' connections to applications"
 
 
-class NativeHandshake(WsgiHandshake):
-    """See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop."""
-
-    has_loop = True
+class NativeHandshake(AsgiHandshake):
+    """A handshake whose connection the engine takes over."""
 
     def __init__(
         self, scope: Mapping[str, Any], served: ServedConnection, method: str = "GET"
     ) -> None:
         """Begins with a websocket scope, and a connection that the server reads no more."""
-        environ = _environ_of(scope, served.http_version, method)
-        # A server may keep headers from its scope that it has read itself.
-        if offered := scope.get("subprotocols"):
-            environ.setdefault("HTTP_SEC_WEBSOCKET_PROTOCOL", ", ".join(offered))
+        super().__init__(scope, method, served.http_version)
         if offers := served.extensions:
-            environ.setdefault("HTTP_SEC_WEBSOCKET_EXTENSIONS", offers)
-        super().__init__(method, environ, None)
+            self._environ.setdefault("HTTP_SEC_WEBSOCKET_EXTENSIONS", offers)
         self._served = served
-        self._loop = asyncio.get_running_loop()
-        self.connection: _core.Connection | None = None
         # Of the server's.
         self._is_over = False
         self.client = Client(
@@ -95,22 +84,11 @@ class NativeHandshake(WsgiHandshake):
     def find(self) -> None:
         """Does nothing: it is found."""
 
-    def open(
-        self,
-        headers: Headers,
-        subprotocol: str | None,
-        options: Options,
-        permit: _core.Permit,
-        memberships: Memberships,
-    ) -> _core.Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """As :meth:`WsgiHandshake.open`. To be called in the server's loop."""
-        self.connection = super().open(headers, subprotocol, options, permit, memberships)
+        self.connection = super().open(opening)
         self._is_over = True
         return self.connection
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Calls ``function`` in the server's loop, and waits for it."""
-        call_in(self._loop, function)
 
     def refuse(self) -> None:
         """Returns the connection back, for the server to write a refusal."""
@@ -132,20 +110,3 @@ class NativeHandshake(WsgiHandshake):
         served = self._served
         known = ShutdownPlan(served.timeout_s or None, served.limit)
         return lambda *, terminated: known
-
-
-def _environ_of(scope: Mapping[str, Any], http_version: str | None, method: str) -> dict[str, Any]:
-    """Returns what a handshake is validated by, as a WSGI server has it."""
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": method,
-        "SERVER_PROTOCOL": f"HTTP/{http_version or scope.get('http_version', '1.1')}",
-        "PATH_INFO": scope["path"],
-        "QUERY_STRING": (scope.get("query_string") or b"").decode("latin-1"),
-    }
-    for name, value in scope.get("headers") or ():
-        key = name.decode("latin-1").upper().replace("-", "_")
-        if key != "CONTENT_LENGTH":
-            key = f"HTTP_{key}"
-        text = value.decode("latin-1")
-        environ[key] = f"{environ[key]},{text}" if key in environ else text
-    return environ
