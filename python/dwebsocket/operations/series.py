@@ -89,12 +89,11 @@ def total(parts: Iterable[Iterable[Sample]]) -> list[Sample]:
 def _counters() -> tuple[int, list[int]]:
     """Returns the number of open connections, and the sums of all that is counted."""
     opened, refused, closed = tally.counts()
-    in_engine, carried, _ = _core.overview()
-    in_server, carried_there = tally.kept()
+    is_open, carried, _ = _core.overview()
     dropped = [sum(counts["dropped"].values()) for counts in group_statistics().values()]  # type: ignore[arg-type]
-    return in_engine + in_server, [
+    return is_open, [
         sum(opened.values()),
         *(sum(sum(names.values()) for names in counts.values()) for counts in (refused, closed)),
-        *(a + b for a, b in zip(carried[:4], carried_there[:4], strict=True)),
+        *carried[:4],
         sum(dropped),
     ]

@@ -58,8 +58,7 @@ class Statistics(TypedDict):
 def of_process() -> Statistics:
     """Returns the statistics of this process: see :func:`dwebsocket.statistics`."""
     opened, refused, closed = tally.counts()
-    _, of_engine, latencies = _core.overview()
-    totals = [a + b for a, b in zip(of_engine, tally.kept()[1], strict=True)]
+    _, totals, latencies = _core.overview()
     views: Counter[str] = Counter()
     transports: Counter[str] = Counter()
     driven_by: Counter[str] = Counter()
@@ -69,8 +68,7 @@ def of_process() -> Statistics:
         if connection.ended_for() is None:
             views[view] += 1
             transports[websocket._transport] += 1
-            is_carried = getattr(connection, "is_carried", False)
-            driven_by[_KEPT if is_carried else _ENGINE] += 1
+            driven_by[_KEPT if connection.is_carried else _ENGINE] += 1
             signed_in += websocket._visitor_names[0] != ""
     return {
         "open": {

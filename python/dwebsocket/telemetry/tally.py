@@ -1,8 +1,7 @@
 """
 The tally of this process: its open WebSockets, and counts of those opened, refused and closed.
 
-Messages and bytes are counted by the engine, without Python; here only those of connections that an
-ASGI server keeps.
+Messages and bytes are counted by the engine, without Python.
 """
 
 from __future__ import annotations
@@ -19,34 +18,22 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.api.connection import Connection
-
     #: For each status or code, the number by cause or side.
     Counts = dict[int, dict[str, int]]
-    #: As `_core.Connection.traffic()` gives it.
-    Traffic = tuple[int, int, int, int, int, int, int]
 
 # Clients choose close codes: all further ones are counted as this one.
 _MOST_CODES, OTHER_CODE = 64, 0
-# The part of a traffic that only grows: messages in and out, bytes in and out.
-_GROWING = 4
 
 _lock = unpatched.lock()
 # By the name of its view, each open WebSocket with its request. There are few views, and so a
 # connection costs one entry here and no object. A call of a dictionary is atomic.
 _open: dict[str, dict[Any, HttpRequest]] = {}
-# Those of them that an ASGI server keeps.
-_kept_open: dict[Any, None] = {}
 _opened: dict[str, int] = {}
 _refused: Counts = {}
 _closed: Counts = {}
-# Ends that are yet to be counted: code, side, and what an ASGI server's connection has carried.
-# `closed()` may run in the garbage collector while this thread holds the lock.
-_ends: deque[tuple[int, str, Traffic | None]] = deque()
-# What ended connections of ASGI servers have carried, and the highest sum that was reported: one
-# that ends just now is in neither of the two parts of the sum for a moment.
-_kept_before = [0] * _GROWING
-_highest = [0] * _GROWING
+# Ends that are yet to be counted: code and side. `closed()` may run in the garbage collector while
+# this thread holds the lock.
+_ends: deque[tuple[int, str]] = deque()
 
 
 def _tell_first() -> None:
@@ -71,8 +58,6 @@ def opened(websocket: Any, view: str, request: HttpRequest) -> None:
         _count_ends()
         _opened[view] = _opened.get(view, 0) + 1
         of_view = _open.setdefault(view, {})
-    if is_kept(websocket._connection):
-        _kept_open[websocket] = None
     of_view[websocket] = request
     _on_event()
 
@@ -81,10 +66,8 @@ def closed(websocket: Any) -> None:
     """Notes that a WebSocket's view is over. May be repeated, and for one that was never open."""
     if all(of_view.pop(websocket, None) is None for of_view in list(_open.values())):
         return
-    _kept_open.pop(websocket, None)
-    connection: Connection = websocket._connection
-    code, _, by = connection.end() or (OTHER_CODE, "", "lost")
-    _ends.append((code, by, connection.traffic() if is_kept(connection) else None))
+    code, _, by = websocket._connection.end() or (OTHER_CODE, "", "lost")
+    _ends.append((code, by))
 
 
 def refused(status: int, cause: str) -> None:
@@ -97,23 +80,15 @@ def refused(status: int, cause: str) -> None:
 def _count_ends() -> None:
     """Counts what waits in `_ends`. To be called under the lock."""
     while _ends:
-        code, by, carried = _ends.popleft()
+        code, by = _ends.popleft()
         if code not in _closed and len(_closed) >= _MOST_CODES:
             code = OTHER_CODE
         _add(_closed, code, by)
-        if carried is not None:
-            for index in range(_GROWING):
-                _kept_before[index] += carried[index]
 
 
 def _add(counts: Counts, code: int, name: str) -> None:
     by_name = counts.setdefault(code, {})
     by_name[name] = by_name.get(name, 0) + 1
-
-
-def is_kept(connection: Any) -> bool:
-    """Whether an ASGI server keeps this connection, so that the engine does not count for it."""
-    return bool(getattr(connection, "is_kept", False))
 
 
 def open_websockets() -> list[tuple[Any, str, HttpRequest]]:
@@ -136,29 +111,11 @@ def counts() -> tuple[dict[str, int], Counts, Counts]:
         return dict(_opened), by_cause, by_side
 
 
-def kept() -> tuple[int, list[int]]:
-    """
-    Returns the number of open connections that ASGI servers keep, and the traffic of all those.
-    """
-    connections = [websocket._connection for websocket in list(_kept_open)]
-    found = [0] * 7
-    for connection in connections:
-        for index, number in enumerate(connection.traffic()):
-            found[index] += number
-    with _lock:
-        _count_ends()
-        for index in range(_GROWING):
-            _highest[index] = max(_highest[index], found[index] + _kept_before[index])
-            found[index] = _highest[index]
-    return len(connections), found
-
-
 def _forget_parents_tally() -> None:
     global _lock
     _lock = unpatched.lock()
-    for each in (_open, _kept_open, _opened, _refused, _closed, _ends):
+    for each in (_open, _opened, _refused, _closed, _ends):
         each.clear()
-    _kept_before[:] = _highest[:] = [0] * _GROWING
 
 
 at_fork(_forget_parents_tally)
