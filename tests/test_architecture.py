@@ -26,7 +26,7 @@ LINE: list[set[str]] = [
     {"compat"},
     {"exceptions"},
     {"_core", "conf.channel_settings", "request.context", "conf.group_settings", "conf.memory"},
-    {"telemetry.clock", "conf", "api.connection", "request", "users.sessions", "compat.unpatched"},
+    {"telemetry.clock", "conf", "request", "users.sessions", "compat.unpatched"},
     {"request.worlds"},
     {"api.callbacks", "conf.checks", "request.database", "telemetry.durations", "telemetry.records"}
     | {

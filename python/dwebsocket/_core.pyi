@@ -117,6 +117,10 @@ class Connection:
     what these raise.
     """
 
+    @staticmethod
+    def never_opened() -> Connection:
+        """Returns one that is over, as after a client that has vanished. Its `id` is 0."""
+
     @property
     def id(self) -> int:
         """A number that no other connection of this process has."""

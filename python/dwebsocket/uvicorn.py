@@ -37,7 +37,7 @@ from dwebsocket.websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dwebsocket.api.connection import Message
+    from dwebsocket.api.arguments import Message
 
 __all__ = ["WebSocketProtocol", "configured"]
 

@@ -22,7 +22,7 @@ from dwebsocket.exceptions import UnsupportedServer, UsageError
 from dwebsocket.groups.joining import Joining
 
 if TYPE_CHECKING:
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
     from dwebsocket.request import Transport
 
 __all__ = ["Messages", "WebSocket", "own_websocket"]

@@ -35,6 +35,11 @@ pub(crate) struct PyConnection(pub(super) Arc<Connection>);
 
 #[pymethods]
 impl PyConnection {
+    #[staticmethod]
+    fn never_opened() -> Self {
+        Self(Arc::new(Connection::never_opened()))
+    }
+
     #[getter]
     fn id(&self) -> u64 {
         self.0.id()

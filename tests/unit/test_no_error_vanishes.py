@@ -35,7 +35,7 @@ from dwebsocket.runners import view as runner
 if TYPE_CHECKING:
     from visit import Serve
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
 
 Open = Callable[..., LiveWebSocket]
 Log = Callable[..., list[logging.LogRecord]]

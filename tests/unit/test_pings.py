@@ -25,7 +25,6 @@ from dwebsocket import (
     _core,
     accept_websocket,
 )
-from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.api.waiting import pings
 from dwebsocket.api.waiting.waiter import THREAD
 from support.waiting import eventually
@@ -233,7 +232,6 @@ class TestPingElsewhere:
         """It is closed."""
         websocket = WebSocket()
         websocket._never_open()
-        assert isinstance(websocket._connection, NeverOpened)
         assert (websocket.latency, websocket.wait_closed()) == (None, True)
         with pytest.raises(ConnectionClosed):
             websocket.ping()

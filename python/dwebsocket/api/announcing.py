@@ -14,12 +14,16 @@ from dwebsocket import signals
 from dwebsocket.api.waiting.loop_hub import Again
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    import asyncio
+    from collections.abc import Awaitable, Callable
 
     from django.http import HttpRequest
 
-    from dwebsocket.api.connection import Connection, FindHub, Message
+    from dwebsocket import _core
+    from dwebsocket._core import Connection
+    from dwebsocket.api.arguments import Message
 
+    FindHub = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
 
 # The argument `text_as_bytes`: receivers get text as `str`.
 _EXACT = False
@@ -48,19 +52,19 @@ class AnnouncingConnection:
         return getattr(self.announced, name)
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.api.connection.Connection.pop`."""
+        """As :meth:`dwebsocket._core.Connection.pop`."""
         return self._announce(self.announced.pop(_EXACT), text_as_bytes)
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        """As :meth:`dwebsocket.api.connection.Connection.take`."""
+        """As :meth:`dwebsocket._core.Connection.take`."""
         return self._announce(self.announced.take(timeout, _EXACT), text_as_bytes)
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.api.connection.Connection.take_coarse`."""
+        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
         return self._announce(self.announced.take_coarse(time, _EXACT), text_as_bytes)
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """As :meth:`dwebsocket.api.connection.Connection.next`."""
+        """As :meth:`dwebsocket._core.Connection.next`."""
         following = self.announced.next(find_hub)
 
         async def take() -> Message:
@@ -71,7 +75,7 @@ class AnnouncingConnection:
         return Again(take)
 
     async def next_now(self) -> Message | None:
-        """As :meth:`dwebsocket.api.connection.Connection.next_now`."""
+        """As :meth:`dwebsocket._core.Connection.next_now`."""
         message = await self.announced.next_now()
         if message is not None:
             await self._aannounce(message)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket import _core
-from dwebsocket.api.connection import refused_code
 from dwebsocket.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
@@ -23,6 +22,11 @@ _MAX_REASON_BYTES = 123
 # How the messages begin that dwebsocket itself sends to members of groups.
 _OWN = '{"group":'
 _OWN_BYTES = _OWN.encode()
+
+
+def refused_code(code: int) -> ValueError:
+    """Returns the error of a close code that must not be sent (RFC 6455 section 7.4)."""
+    return ValueError(f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999")
 
 
 def as_bytes(message: Any) -> bytes:

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket import _core
 from dwebsocket.api.announcing import announced
-from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.api.waiting.caller import Caller, Callers
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket import _core
+    from dwebsocket._core import Connection
     from dwebsocket.api.close_callbacks import CloseCallbacks, Spawn
-    from dwebsocket.api.connection import By, Connection
     from dwebsocket.api.decision import Decision
     from dwebsocket.api.protocol import WebSocketProtocol13
     from dwebsocket.api.waiting.waiter import Waiter
     from dwebsocket.conf import Options
     from dwebsocket.request import Transport, database
     from dwebsocket.request.worlds import World
+    from dwebsocket.telemetry.records import By
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)
@@ -222,9 +222,14 @@ class Base:
 
     def _never_open(self) -> None:
         """Makes this behave as a connection whose client has vanished."""
-        self._connection = NeverOpened()
+        self._connection = _core.Connection.never_opened()
         if self._close_callbacks is not None:
             self._close_callbacks.attach(self._connection, self._waiter, self._spawn, self._world)
+
+    @property
+    def _was_opened(self) -> bool:
+        """Whether its connection is open, or was."""
+        return self._connection is not None and self._connection.id != 0
 
     @property
     def _is_undecided(self) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
 
     Call = Callable[[], None]
     Cancel = Callable[[], None]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
     from dwebsocket.api.waiting.waiter import Waiter
     from dwebsocket.request.worlds import World
 

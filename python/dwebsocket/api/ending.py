@@ -7,10 +7,9 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import signals
-from dwebsocket.api.arguments import as_bytes, check_timeout
+from dwebsocket.api.arguments import as_bytes, check_timeout, refused_code
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
-from dwebsocket.api.connection import refused_code
 from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import pings

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dwebsocket import _core
 from dwebsocket.api.decision import Acceptance, Answer, Rejection
 from dwebsocket.api.ending import Ending
-from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import UsageError
 from dwebsocket.telemetry import tracing
 
@@ -212,5 +211,5 @@ class Opening(Ending):
         return dropped
 
     def _raise_if_never_opened(self) -> None:
-        if isinstance(self._connection, NeverOpened):
+        if self._connection is not None and not self._was_opened:
             self._raise_if_ended()

@@ -21,10 +21,9 @@ from dwebsocket.telemetry import clock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
+    from dwebsocket.api.arguments import Message
     from dwebsocket.api.waiting.caller import Caller
-
-    Message = str | bytes
 
 T = TypeVar("T")
 

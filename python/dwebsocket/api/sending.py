@@ -25,8 +25,8 @@ from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
+    from dwebsocket._core import Connection
     from dwebsocket.api.arguments import Binary, Frame, Message, Sendable
-    from dwebsocket.api.connection import Connection
     from dwebsocket.api.source import Pumped
 
 

@@ -143,10 +143,9 @@ class Group:
             UsageError: The connection is not open yet.
         """
         member = member_of(_websocket(websocket))
-        if member is not None:
-            presence.leave(self, member)
-            backends.backend(self.using).discard(self.name, member)
-            membership_signals.note_left(self, websocket)
+        presence.leave(self, member)
+        backends.backend(self.using).discard(self.name, member)
+        membership_signals.note_left(self, websocket)
 
     async def adiscard(self, websocket: Base) -> None:
         """
@@ -156,10 +155,9 @@ class Group:
             UsageError: As :meth:`discard`.
         """
         member = member_of(_websocket(websocket))
-        if member is not None:
-            presence.leave(self, member)
-            backends.backend(self.using).discard(self.name, member)
-            await membership_signals.anote_left(self, websocket)
+        presence.leave(self, member)
+        backends.backend(self.using).discard(self.name, member)
+        await membership_signals.anote_left(self, websocket)
 
     def joined(self, websocket: Base) -> _Joined:
         """

@@ -23,5 +23,5 @@ def leave(backend: Backend, name: str, what: str, whom: str) -> None:
     # It knows groups, not the other way round, and a process that serves has imported it.
     for websocket in import_module("dwebsocket.users.registry").connections_of(whom):
         member = member_of(websocket)
-        if member is not None and name in backend.groups.names_of(member):
+        if name in backend.groups.names_of(member):
             Group(name, backend.alias).discard(websocket)

@@ -25,9 +25,9 @@ class Joining(Base):
     @property
     def groups(self) -> frozenset[str]:
         """The names of its groups in the default backend, without that of its user."""
-        if self._connection is None or (member := member_of(self)) is None:
+        if self._connection is None:
             return frozenset()
-        found = backends.backend(DEFAULT).groups.names_of(member)
+        found = backends.backend(DEFAULT).groups.names_of(member_of(self))
         return frozenset(name for name in found if not name.startswith(names.OWN))
 
     def join(
@@ -252,8 +252,7 @@ class Joining(Base):
 
     def _memberships(self, wanted: list[Group]) -> set[Group]:
         """Returns those of ``wanted`` that this connection is in already."""
-        if (member := member_of(self)) is None:
-            return set()
+        member = member_of(self)
         return {
             each
             for each in wanted

@@ -26,9 +26,9 @@ def key_of(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
 
 
-def member_of(websocket: Base) -> Member | None:
+def member_of(websocket: Base) -> Member:
     """
-    Returns the member that a WebSocket is, None for one that was never opened.
+    Returns the member that a WebSocket is.
 
     Raises:
         UsageError: It is not open yet.

@@ -11,7 +11,6 @@ from django.http.response import HttpResponseBase
 
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
-from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.api.waiting.green import HubWaiter
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.handshake.start import Start
@@ -171,7 +170,7 @@ def _accepts(websocket: WebSocket, result: object) -> bool:
 
 
 def _is_open(websocket: WebSocket) -> bool:
-    return not isinstance(websocket._connection, NeverOpened | None)
+    return websocket._was_opened
 
 
 def _note_failure(handler: Handled, error: BaseException) -> bool:

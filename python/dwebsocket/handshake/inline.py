@@ -15,7 +15,6 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpResponse
 
 from dwebsocket.api.base import own_websocket
-from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.handshake.attributes import is_open
 from dwebsocket.handshake.response import UpgradeResponse
@@ -65,7 +64,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
     websocket._view_request = request
     # Every response of Django's closes its request, in the thread that ran the view.
     request.__dict__["close"] = _Close(request, websocket, opening)
-    if not isinstance(websocket._connection, NeverOpened):
+    if websocket._was_opened:
         websocket._announce_opening(request)
 
 

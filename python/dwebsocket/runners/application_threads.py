@@ -33,7 +33,8 @@ from dwebsocket.runners.handler_threads import HandlerThreads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.api.connection import Connection, Message
+    from dwebsocket._core import Connection
+    from dwebsocket.api.arguments import Message
 
 P = ParamSpec("P")
 T = TypeVar("T")

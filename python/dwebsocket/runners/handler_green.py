@@ -11,7 +11,7 @@ from dwebsocket.compat.system import at_fork
 from dwebsocket.request import database
 
 if TYPE_CHECKING:
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
     from dwebsocket.api.waiting.green import HubWaiter, HubWatcher
     from dwebsocket.api.waiting.waiter import Event
     from dwebsocket.runners.contract import Runner

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
 
 T = TypeVar("T")
 

@@ -27,7 +27,6 @@ from dwebsocket import _core
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.helpers import Helpers
-from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
@@ -474,7 +473,7 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
     decision = websocket._decision
     if decision is not None and decision.decide(Answer(result)):
         decision.decided.set()
-    return not isinstance(websocket._connection, NeverOpened | None)
+    return websocket._was_opened
 
 
 def verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:

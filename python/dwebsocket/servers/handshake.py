@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket import _core
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
     from dwebsocket.conf import Options
     from dwebsocket.servers.contract import Client
 

@@ -16,9 +16,13 @@ from dwebsocket.compat.system import at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from django.http import HttpRequest
 
-    from dwebsocket.api.connection import By
+    #: The side that began to end a connection.
+    By = Literal["local", "peer", "lost"]
+
 
 #: Every event and its meaning. The names are stable: projects search their logs for them.
 EVENTS = {
@@ -198,7 +202,7 @@ def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> N
     Args:
         request: The handshake.
         number: The connection's.
-        end: As :meth:`dwebsocket.api.connection.Connection.end`, of a connection that the view has
+        end: As :meth:`dwebsocket._core.Connection.end`, of a connection that the view has
             not closed.
     """
     code, reason, by = end

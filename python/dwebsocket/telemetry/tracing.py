@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
 
     P = ParamSpec("P")
 

@@ -172,7 +172,7 @@ mod tests {
 
     const SETTINGS: Settings = Settings {
         transport: Transport::Carried,
-        ..Settings::FOR_TESTS
+        ..Settings::SMALL
     };
     const LIMIT: Duration = Duration::from_secs(20);
 

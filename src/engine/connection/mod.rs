@@ -7,6 +7,7 @@ mod carrying;
 pub(crate) mod end;
 pub(crate) mod inbox;
 mod member;
+mod never_opened;
 pub(crate) mod outbox;
 pub(crate) mod ping;
 pub(crate) mod ping_register;
@@ -63,6 +64,9 @@ use crate::{
         deflate::{Codecs, Deflater},
     },
 };
+
+/// The number of connections that were never open.
+const NEVER_OPENED: u64 = 0;
 
 /// The reason in the close frame of a connection that holds much while memory is short.
 const NO_MEMORY: &str = "the server is short of memory";
@@ -161,7 +165,7 @@ impl Connection {
         }
     }
 
-    /// A number that no other connection of this process has.
+    /// A number that no other connection of this process has; 0 of those that were never open.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -432,9 +436,13 @@ impl Connection {
     /// How it ended, once either side began to end it.
     pub fn end(&self) -> Option<End> {
         if self.is_foreign() {
+            let reason = match self.id {
+                NEVER_OPENED => "the WebSocket was never opened",
+                _ => "this connection belongs to the parent process",
+            };
             return Some(End {
                 code: close::ABNORMAL,
-                reason: "this connection belongs to the parent process".to_owned(),
+                reason: reason.to_owned(),
                 by: Initiator::Lost,
             });
         }
@@ -512,7 +520,7 @@ mod tests {
     };
 
     fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
-        Connection::for_test(7, &Settings::FOR_TESTS, head)
+        Connection::for_test(7, &Settings::SMALL, head)
     }
 
     fn frame(code: u16) -> CloseFrame {

@@ -28,7 +28,7 @@ mod tests {
     const SETTINGS: Settings = Settings {
         transport: Transport::Events([7; 16]),
         receive_buffer_bytes: 10,
-        ..Settings::FOR_TESTS
+        ..Settings::SMALL
     };
 
     #[test]
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_websocket_takes_no_posts() {
-        let (connection, _peer) = Connection::for_test(1, &Settings::FOR_TESTS, "");
+        let (connection, _peer) = Connection::for_test(1, &Settings::SMALL, "");
         assert_eq!(connection.post(1, b""), Posted::Over);
     }
 }

@@ -253,7 +253,7 @@ mod tests {
     use crate::{engine::connection::settings::Settings, protocol::close};
 
     fn connection(id: u64) -> Arc<Connection> {
-        Connection::for_test(id, &Settings::FOR_TESTS, "").0
+        Connection::for_test(id, &Settings::SMALL, "").0
     }
 
     fn going_away() -> CloseFrame {

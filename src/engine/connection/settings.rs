@@ -89,10 +89,9 @@ pub struct Rates {
     pub timeout: Option<Duration>,
 }
 
-#[cfg(test)]
 impl Settings {
-    /// Small limits, and no timeout that a test would have to wait for.
-    pub(crate) const FOR_TESTS: Self = Self {
+    /// Small limits, and no timeouts.
+    pub(crate) const SMALL: Self = Self {
         transport: Transport::WebSocket,
         limits: Limits {
             max_message_bytes: 1024,

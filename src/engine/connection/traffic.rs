@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_connection_counts_messages_bytes_and_what_waits() {
-        let (connection, _peer) = Connection::for_test(1, &Settings::FOR_TESTS, "");
+        let (connection, _peer) = Connection::for_test(1, &Settings::SMALL, "");
         connection.count_read(11);
         connection.deliver(&mut vec![Message {
             kind: Kind::Text,
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn the_traffic_of_ended_connections_stays_in_the_sum() {
         let registry = Arc::new(Registry::default());
-        let (connection, _peer) = Connection::for_test(1, &Settings::FOR_TESTS, "");
+        let (connection, _peer) = Connection::for_test(1, &Settings::SMALL, "");
         let registration = Registry::register(&registry, &connection).unwrap();
         connection.send(Kind::Text, b"hi", None).unwrap();
         let open = registry.overview();

@@ -22,7 +22,7 @@ pub(super) const SETTINGS: Settings = Settings {
     receive_buffer_bytes: 1024 * 1024,
     send_buffer_bytes: 1024 * 1024,
     send_timeout: Some(Duration::from_secs(3)),
-    ..Settings::FOR_TESTS
+    ..Settings::SMALL
 };
 
 pub(super) struct Fixture {

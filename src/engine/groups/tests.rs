@@ -50,7 +50,7 @@ async fn settle(groups: &Groups) {
 }
 
 fn member(number: u64) -> (Arc<Connection>, UnixStream) {
-    Connection::for_test(number, &Settings::FOR_TESTS, "")
+    Connection::for_test(number, &Settings::SMALL, "")
 }
 
 /// What a peer has got so far.

@@ -169,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_answers_the_poll_that_waits_and_stays_until_it_is_acknowledged() {
-        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let mut fixture = fixture(&Settings::SMALL);
         let (_hold, client) = held(&fixture.relay, 0);
         fixture.written.write_all(b"1\n").unwrap();
         let answer = "{\"n\":1,\"events\":[1]}";
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_follows_an_acknowledged_close_while_the_socket_is_open() {
-        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let mut fixture = fixture(&Settings::SMALL);
         let (_hold, client) = held(&fixture.relay, 0);
         let close = "{\"close\":{\"code\":1000,\"reason\":\"\"}}";
         fixture.written.write_all(close.as_bytes()).unwrap();
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_of_any_size_gets_through_and_more_has_to_wait() {
-        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let mut fixture = fixture(&Settings::SMALL);
         let (_hold, client) = held(&fixture.relay, 0);
         let event = "x".repeat(1024 * 1024);
         let written = tokio::task::spawn_blocking(move || {
@@ -229,7 +229,7 @@ mod tests {
         let mut fixture = fixture(&Settings {
             ping_interval: Some(Duration::from_secs(5)),
             ping_timeout: Some(Duration::from_secs(2)),
-            ..Settings::FOR_TESTS
+            ..Settings::SMALL
         });
         let start = tokio::time::Instant::now();
         let pending = Arc::default();
@@ -281,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_not_read_is_dropped_at_the_next_poll() {
-        let fixture = fixture(&Settings::FOR_TESTS);
+        let fixture = fixture(&Settings::SMALL);
         let (_first, unread) = held(&fixture.relay, 0);
         let _written = write_large(fixture.written).await;
         let expected = format!("{{\"n\":1,\"events\":[{}]}}", "x".repeat(LARGE));
@@ -301,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_has_given_way_before_its_socket_came_has_no_answer() {
-        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let mut fixture = fixture(&Settings::SMALL);
         fixture.written.write_all(b"1\n").unwrap();
         assert_eq!(poll(&fixture.relay, 0).await, "{\"n\":1,\"events\":[1]}");
         let (early, late): (Arc<PendingPoll>, _) = (Arc::default(), Arc::default());
@@ -318,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_has_to_go_takes_its_unread_answer_along() {
-        let fixture = fixture(&Settings::FOR_TESTS);
+        let fixture = fixture(&Settings::SMALL);
         let (_hold, unread) = held(&fixture.relay, 0);
         let _written = write_large(fixture.written).await;
         let begun = unread.try_clone().unwrap();
@@ -333,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_has_to_go_says_so_behind_an_event_that_it_was_writing() {
-        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let mut fixture = fixture(&Settings::SMALL);
         let (_hold, client) = held(&fixture.relay, 0);
         fixture.written.write_all(&vec![b'x'; 100_000]).unwrap();
         while !fixture.share.is_large() {

@@ -574,7 +574,7 @@ mod tests {
             ours.into(),
             vec![],
             b"head".to_vec(),
-            &Settings::FOR_TESTS,
+            &Settings::SMALL,
             permit,
         );
         let mut told = [0; 12];

@@ -165,7 +165,7 @@ mod tests {
     };
 
     fn connection(id: u64) -> (Arc<Connection>, UnixStream) {
-        Connection::for_test(id, &Settings::FOR_TESTS, "")
+        Connection::for_test(id, &Settings::SMALL, "")
     }
 
     #[test]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
     from dwebsocket.api.waiting.waiter import Call, Event, Look, Message, T, Watch, Watched
 
 GreenHub = Any

@@ -14,7 +14,7 @@ from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from dwebsocket import _core
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
     from dwebsocket.api.waiting.waiter import Look, T, Waiter
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
 
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]

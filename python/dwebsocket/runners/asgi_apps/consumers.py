@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
-    from dwebsocket.api.connection import Connection, Message
+    from dwebsocket._core import Connection
+    from dwebsocket.api.arguments import Message
     from dwebsocket.runners.asgi_apps.events import Peer
     from dwebsocket.runners.asgi_apps.routing import Application
     from dwebsocket.servers.asgi.events import Event

@@ -15,7 +15,7 @@ from dwebsocket.exceptions import ConnectionClosed, UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from dwebsocket.api.connection import Message
+    from dwebsocket.api.arguments import Message
     from dwebsocket.servers.asgi.events import Event
     from dwebsocket.websocket import WebSocket
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
     from typing_extensions import Unpack
 
-    from dwebsocket.api.connection import Message
+    from dwebsocket.api.arguments import Message
     from dwebsocket.runners.asgi_apps.events import Headers
     from dwebsocket.typing import CommonOptions, WebSocketRequest
     from dwebsocket.websocket import WebSocket

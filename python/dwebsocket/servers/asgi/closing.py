@@ -10,7 +10,7 @@ from dwebsocket.api.waiting import loop_hub, pings
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from dwebsocket.api.connection import Connection
+    from dwebsocket._core import Connection
 
 # The number of connections up to which ended ones may stay in a list.
 _FEW = 64

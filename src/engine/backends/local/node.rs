@@ -1076,7 +1076,7 @@ mod tests {
     }
 
     fn join(node: &Node, name: &str) -> (Arc<Connection>, std::os::unix::net::UnixStream) {
-        let (connection, peer) = Connection::for_test(1, &Settings::FOR_TESTS, "");
+        let (connection, peer) = Connection::for_test(1, &Settings::SMALL, "");
         peer.set_read_timeout(Some(LIMIT)).unwrap();
         node.groups.join(name, &connection, [1; 16]);
         (connection, peer)

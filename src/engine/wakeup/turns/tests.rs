@@ -53,7 +53,7 @@ fn parked(count: usize, work: Option<Duration>) -> Fixture {
         let connection = Arc::new(Connection::new(
             1,
             Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
-            &Settings::FOR_TESTS,
+            &Settings::SMALL,
             Bytes::new(),
             Arc::clone(&turns),
             &Codecs::default(),
