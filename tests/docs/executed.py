@@ -116,7 +116,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
             "tests/tenancy/test_django_tenants.py": 1,
         }
     },
-    "docs/testing.md": {"python": {"tests/test_sample_project.py": 17}},
+    "docs/testing.md": {"python": {"tests/test_sample_project.py": 13}},
     "docs/tokens.md": {"python": {"tests/docs/test_tokens_page.py": 8}},
     "docs/troubleshooting.md": {"console": {SHELL: 1}},
     "docs/views.md": {"python": {"tests/docs/test_views_page.py": 18}},
@@ -160,7 +160,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     },
     "docs/zh/settings.md": {"python": {CHINESE: 5}},
     "docs/zh/start.md": {"console": {CHINESE: 6}, "html": {CHINESE: 1}, "python": {CHINESE: 4}},
-    "docs/zh/testing.md": {"python": {CHINESE: 17}},
+    "docs/zh/testing.md": {"python": {CHINESE: 13}},
     "docs/zh/troubleshooting.md": {"console": {CHINESE: 1}},
     "docs/zh/views.md": {"python": {CHINESE: 18}},
     "examples/answers/README.md": {"console": {SHELL: 1}},
