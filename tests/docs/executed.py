@@ -69,7 +69,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
     "docs/logging.md": {"python": {SHORT: 1, "tests/unit/test_records.py": 1}},
     "docs/migration.md": {"console": {SHELL: 1}},
     "docs/operations.md": {
-        "": {SHELL: 1, DATA: 1},
+        "": {DATA: 1},
         "python": {
             SHORT: 5,
             "tests/operations/sentry_program.py": 2,
