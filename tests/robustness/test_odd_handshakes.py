@@ -95,8 +95,6 @@ HIDDEN = {
     "the version twice": (_LAST,),
     "two origins, the other way": (_LAST,),
     "key with a blank before the colon": (_LAST,),
-    # The server passes 1.1 to the application.
-    "http 1.0": ("granian",),
 }
 
 
