@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.installed import SUITE
+from support.plain_server import PLAIN as PLAIN_APPLICATION
 from support.plain_server import plain_kind, plain_server
-from support.server import GUNICORN_GTHREAD, UVICORN, Kind
+from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 # An application without Django, on the protocol for uvicorn.
 PLAIN = plain_kind("uvloop", "httptools")
+# A server that speaks the protocol itself, with the site and with that application.
+GRANIAN = next(kind for kind in ASGI if str(kind) == "granian")
+GRANIAN_PLAIN = Kind("granian-plain", "asgi", (*GRANIAN.options[:-1], PLAIN_APPLICATION))
 
 QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.3.1", "10.*", "12.1.1"]
 # Informational ones have no right or wrong.
@@ -65,33 +69,52 @@ def test_every_case(
         else:
             # The suite says that it is a page of its own site.
             server = own_server(kind, settings={"WEBSOCKET_ALLOWED_ORIGINS": ["*"]})
-        _check(server.url(path), tmp_path, every=every)
+        results = _results(server.url(path), tmp_path, every=every)
+    wrong = {case: result for case, result in results.items() if not result <= PASSED}
+    assert wrong == {}
+    assert len(results) == 517 if every else len(results) > 200
 
 
-def _check(url: str, tmp_path: Path, *, every: bool) -> None:
+@pytest.mark.needs("autobahn")
+@pytest.mark.every("what comes to the engine are whole messages")
+@pytest.mark.timeout(600)
+def test_behind_a_server_that_speaks_the_protocol(
+    own_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """
+    Each case ends as with an application of five lines: the engine changes nothing.
+
+    Whether an answer goes out before the server fails a connection is chance: not strict.
+    """
+    with plain_server(GRANIAN_PLAIN) as server:
+        bare = _results(server.url("/echo/"), tmp_path / "bare", every=False)
+    server = own_server(GRANIAN, settings={"WEBSOCKET_ALLOWED_ORIGINS": ["*"]})
+    ours = _results(server.url("/async-echo/"), tmp_path / "ours", every=False)
+    chance = {"OK", "NON-STRICT"}
+    assert {case: found for case, found in ours.items() if found - bare[case] - chance} == {}
+    assert len(ours) > 200
+
+
+def _results(url: str, folder: Path, *, every: bool) -> dict[str, set[str]]:
+    """Return what the suite says of each case: of the behaviour, and of the closing."""
+    folder.mkdir(exist_ok=True)
     spec = {
-        "outdir": str(tmp_path / "reports"),
+        "outdir": str(folder / "reports"),
         "servers": [{"agent": "us", "url": url, "options": PATIENT}],
         "cases": ["*"] if every else QUICK,
         "exclude-cases": [],
         "exclude-agent-cases": {},
     }
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    (folder / "spec.json").write_text(json.dumps(spec))
     python = (SUITE / "python").read_text().strip()
     done = subprocess.run(
         [python, str(SUITE / "bin" / "wstest"), "-m", "fuzzingclient", "-s", "spec.json"],
         env={**os.environ, "PYTHONPATH": str(SUITE), "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "reports" / "index.json").read_text())["us"]
-    wrong = {
-        case: (result["behavior"], result["behaviorClose"])
-        for case, result in results.items()
-        if not {result["behavior"], result["behaviorClose"]} <= PASSED
-    }
-    assert wrong == {}
-    assert len(results) == 517 if every else len(results) > 200
+    results = json.loads((folder / "reports" / "index.json").read_text())["us"]
+    return {case: {each["behavior"], each["behaviorClose"]} for case, each in results.items()}
