@@ -152,14 +152,35 @@ class TestThreads:
     def test_lock_of_a_future(self) -> None:
         """The future works on it; without its condition there is an error and not a green lock."""
         future: concurrent.futures.Future[int] = concurrent.futures.Future()
-        lock = threading.Lock()
+        lock = _thread.RLock()
         threading_parts.use_lock(future, lock)
         with lock:
-            assert not future._condition.acquire(blocking=False)  # type: ignore[attr-defined]
+            acquired = concurrent.futures.ThreadPoolExecutor(1).submit(
+                future._condition.acquire,  # type: ignore[attr-defined]
+                blocking=False,
+            )
+            assert acquired.result(10) is False
         future.set_result(1)
         assert future.result(10) == 1
         with pytest.raises(MissingPart, match=r"Future\._condition, which Python 3"):
             threading_parts.use_lock(SimpleNamespace(), lock)  # type: ignore[arg-type]
+
+    def test_a_future_that_is_settled_twice(self) -> None:
+        """It says so, and with what it has, which it looks up while it holds its lock."""
+        future = unpatched.future()
+        future.set_result(1)
+        errors: list[BaseException] = []
+
+        def settle() -> None:
+            try:
+                future.set_result(2)
+            except concurrent.futures.InvalidStateError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=settle, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert "returned int" in str(errors)
 
     def test_queue(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where the one in C is missing there is the one in Python."""

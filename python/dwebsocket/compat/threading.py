@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.compat.missing import MissingPart
 
 if TYPE_CHECKING:
+    import _thread
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
     from types import FrameType
@@ -81,7 +82,7 @@ def before_pools_end(call: Callable[[], object]) -> None:
     register(call)
 
 
-def use_lock(future: Future[Any], lock: threading.Lock) -> None:
+def use_lock(future: Future[Any], lock: _thread.RLock) -> None:
     """
     Makes ``future`` use ``lock``; to be called before any other code has the future.
 

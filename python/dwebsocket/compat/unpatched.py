@@ -72,7 +72,8 @@ def future() -> Future[Any]:
     Returns a future that any thread may settle; a green lock would not exclude those of others.
     """
     made: Future[Any] = Future()
-    use_lock(made, lock())
+    # The error about a future that is settled already shows the future: one thread takes it twice.
+    use_lock(made, original("_thread", "RLock")())
     return made
 
 
