@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -248,11 +250,16 @@ class TestUnread:
         poller.send(text)
         eventually(lambda: poller.poll().json()["n"] == 1)
         before = max(map(rss, server.workers()))
-        peers = [poller.begin_poll() for _ in range(16)]
-        # This one is read.
-        poller.take(poller.poll())
-        assert poller.message() == text
-        assert all(is_unfinished(peer, len(text)) for peer in peers)
+        with contextlib.ExitStack() as stack:
+            peers = []
+            for _ in range(16):
+                peers.append(stack.enter_context(poller.begin_poll()))
+                # Its answer has begun: no later request overtakes it.
+                assert peers[-1].sock.recv(1, socket.MSG_PEEK)
+            # This one is read.
+            poller.take(poller.poll())
+            assert poller.message() == text
+            assert all(is_unfinished(peer, len(text)) for peer in peers)
         assert max(map(rss, server.workers())) - before < 64 * 1024 * 1024
         poller.send("the connection goes on")
         assert poller.message() == "the connection goes on"
