@@ -8,6 +8,7 @@ that take seconds; `--every-server` runs all 517, which takes most of an hour fo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from support.installed import SUITE
 from support.plain_server import PLAIN as PLAIN_APPLICATION
 from support.plain_server import plain_kind, plain_server
-from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Kind
+from support.server import ASGI, GUNICORN_GTHREAD, KEPT, UVICORN, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
 # An application without Django, on the protocol for uvicorn.
 PLAIN = plain_kind("uvloop", "httptools")
-# A server that speaks the protocol itself, with the site and with that application.
-GRANIAN = next(kind for kind in ASGI if str(kind) == "granian")
-GRANIAN_PLAIN = Kind("granian-plain", "asgi", (*GRANIAN.options[:-1], PLAIN_APPLICATION))
+# Servers that keep their connections, and speak the protocol themselves.
+# Not by HTTP/2, which the suite does not speak: hypercorn fails at data after the end of a stream.
+KEEPING = [
+    next(kind for kind in ASGI if str(kind) == "granian"),
+    *(kind for kind in KEPT if kind.tls),
+]
 
 QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.3.1", "10.*", "12.1.1"]
 # Informational ones have no right or wrong.
@@ -78,17 +82,19 @@ def test_every_case(
 @pytest.mark.needs("autobahn")
 @pytest.mark.every("what comes to the engine are whole messages")
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KEEPING, ids=str)
 def test_behind_a_server_that_speaks_the_protocol(
-    own_server: Callable[..., Server], tmp_path: Path
+    own_server: Callable[..., Server], kind: Kind, tmp_path: Path
 ) -> None:
     """
     Each case ends as with an application of five lines: the engine changes nothing.
 
     Whether an answer goes out before the server fails a connection is chance: not strict.
     """
-    with plain_server(GRANIAN_PLAIN) as server:
+    plain = (*kind.options[:-1], PLAIN_APPLICATION)
+    with plain_server(dataclasses.replace(kind, name=f"{kind}-plain", options=plain)) as server:
         bare = _results(server.url("/echo/"), tmp_path / "bare", every=False)
-    server = own_server(GRANIAN, settings={"WEBSOCKET_ALLOWED_ORIGINS": ["*"]})
+    server = own_server(kind, settings={"WEBSOCKET_ALLOWED_ORIGINS": ["*"]})
     ours = _results(server.url("/async-echo/"), tmp_path / "ours", every=False)
     chance = {"OK", "NON-STRICT"}
     assert {case: found for case, found in ours.items() if found - bare[case] - chance} == {}

@@ -24,7 +24,7 @@ from dwebsocket.factory import WebSocketFactory
 from dwebsocket.handshake import attributes
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import thread
-from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.servers.handshake import Handshake
 from support.waiting import eventually
 
 Override = Callable[..., None]
@@ -77,7 +77,7 @@ class TestRefusals:
     @pytest.mark.parametrize("field", ["HTTP_COOKIE", "QUERY_STRING", "HTTP_X_OF_ITS_OWN"])
     def test_too_large(self, visit: Serve, override: Override, field: str) -> None:
         """A handshake may have so many bytes, wherever they are, and not one more."""
-        size = WsgiHandshake("GET", handshake(**{field: "x=1"}), None).size
+        size = Handshake("GET", handshake(**{field: "x=1"}), None).size
         override(WEBSOCKET_MAX_HANDSHAKE_SIZE=size)
         assert visit(echo, environ=handshake(**{field: "x=1"})).serve().response.status_code == 101
         response = self.refused(visit, 431, **{field: "x=12"})
@@ -88,8 +88,8 @@ class TestRefusals:
     def test_size_is_that_of_text(self) -> None:
         """Middleware may put anything into `META`, which the client has not sent."""
         environ: dict[str, Any] = handshake()
-        size = WsgiHandshake("GET", environ, None).size
-        assert WsgiHandshake("GET", {**environ, "HTTP_X_NUMBER": 7}, None).size == size
+        size = Handshake("GET", environ, None).size
+        assert Handshake("GET", {**environ, "HTTP_X_NUMBER": 7}, None).size == size
 
     @pytest.mark.parametrize(
         ("changes", "word"),

@@ -67,8 +67,3 @@ def of_user_key(key: str) -> str:
     As :func:`of_user`, by the name that :func:`dwebsocket.request.worlds.user_key` gives a user.
     """
     return f"{_OF_USERS}{key}"
-
-
-def is_of_user(name: str) -> bool:
-    """Whether a name is that of a user's group."""
-    return name.startswith(_OF_USERS)

@@ -13,7 +13,7 @@ from dwebsocket.request import http_request, transport_of
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
 from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
-from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from dwebsocket.factory import WebSocketFactory
     from dwebsocket.runners.view import Detached
-    from dwebsocket.servers.handshake import Handshake
 
 _NO_GROUPS = ViewGroups("", ())
 # The handshakes of the fallback.
@@ -101,6 +100,6 @@ def _handshake_of(request: HttpRequest) -> Handshake:
         return kind(request, scope, functools.partial(posting.address, request))
     if scope is not None:
         handshake = scope.get(SCOPE_KEY)
-        if isinstance(handshake, WsgiHandshake):
+        if isinstance(handshake, Handshake):
             return handshake
-    return WsgiHandshake(request.method or "", request.META, scope)
+    return Handshake(request.method or "", request.META, scope)

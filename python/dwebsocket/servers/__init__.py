@@ -1,7 +1,7 @@
 """
 How a request's client connection is obtained from its server.
 
-Under WSGI its socket is taken from the server (:mod:`~dwebsocket.servers.wsgi`):
+Under WSGI its socket is taken from the server (:mod:`~dwebsocket.servers.handshake`):
 :func:`find_client` tries each of the :mod:`~dwebsocket.servers.families`, and
 :mod:`~dwebsocket.servers.takeover` takes the socket over, with :mod:`~dwebsocket.servers.tls` where
 the server encrypts. ASGI servers: :mod:`~dwebsocket.servers.asgi`.

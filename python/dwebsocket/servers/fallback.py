@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
-from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 10.0
 
 
-class FallbackHandshake(WsgiHandshake):
+class FallbackHandshake(Handshake):
     """
     What the handshakes of all transports have in common.
 
@@ -67,7 +67,7 @@ class EventStreamHandshake(FallbackHandshake):
 
     def open(self, opening: Opening) -> _core.Connection:
         """
-        As :meth:`WsgiHandshake.open`, for a response with events.
+        As :meth:`Handshake.open`, for a response with events.
 
         Raises:
             OSError, ShuttingDown, ValueError: As there.
@@ -86,7 +86,7 @@ class PollingHandshake(FallbackHandshake):
 
     def open(self, opening: Opening) -> _core.Connection:
         """
-        As :meth:`WsgiHandshake.open`, for a response with the id.
+        As :meth:`Handshake.open`, for a response with the id.
 
         Raises:
             OSError, ShuttingDown, ValueError: As there.
@@ -106,7 +106,7 @@ class PollingHandshake(FallbackHandshake):
         return connection
 
 
-class HeldRequest(WsgiHandshake):
+class HeldRequest(Handshake):
     """A poll that waits in the engine; no worker of the server waits with it."""
 
     def hold(

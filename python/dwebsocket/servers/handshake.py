@@ -1,23 +1,28 @@
 """
-How a handshake becomes a connection: the interface that hides WSGI and ASGI.
+How a handshake becomes a connection, whatever the server.
 
-The client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`, and under ASGI
-:mod:`dwebsocket.servers.asgi.native`), or an ASGI server keeps it and implements the protocol
-(:mod:`dwebsocket.servers.asgi`).
+The client's socket is taken from the server, here and under ASGI in
+:mod:`dwebsocket.servers.asgi.native`, or an ASGI server keeps it and speaks the protocol
+(:mod:`dwebsocket.servers.asgi.handshake`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
+
+from dwebsocket import _core
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.servers import find_client, prepare_takeover, protocol_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
-    from dwebsocket import _core
-    from dwebsocket._core import Connection
     from dwebsocket.conf import Options
-    from dwebsocket.servers.contract import Client
+    from dwebsocket.servers.contract import Client, Environ
+    from dwebsocket.servers.takeover import Takeover
+    from dwebsocket.servers.tls import TlsTakeover
 
     # The status, the reason, and two that may be left out: the level of the log, a warning, and the
     # cause for counters, that of the status.
@@ -29,7 +34,7 @@ _BEAT = re.compile(r"(?:^|[&?])beat=([1-9]\d{1,2})(?=&|$)")
 _MIN_BEAT_S, _MAX_BEAT_S = 10, 300
 
 
-def begin_beat(connection: Connection, query: str) -> None:
+def begin_beat(connection: _core.Connection, query: str) -> None:
     """
     Begins the heartbeat that the page asks for: ``dwebsocket.js`` does so by ``?beat=20``.
 
@@ -61,60 +66,156 @@ class Opening(NamedTuple):
     memberships: list[tuple[_core.Groups, str, bytes]]
 
 
-class Handshake(Protocol):
-    """The steps from one request to its connection. Each is called once, in this order."""
+class Handshake:
+    """
+    The steps from one request to its connection, each called once, in this order.
 
-    #: The subprotocols that the client offers, once validated.
-    offered: list[str]
+    Here the engine takes the client's socket from the server. Derived classes do so from ASGI
+    servers, leave it there, and answer clients of the fallback.
 
-    #: The client's server, once found.
+    Attributes:
+        offered: The subprotocols that the client offers, once validated.
+        client: The client's server, once found.
+        has_loop: Whether :meth:`open` is called in an event loop, in which async views also run.
+    """
+
+    has_loop = False
     client: Client
+    # Known after `prepare`.
+    _takeover: Takeover | TlsTakeover | None = None
+
+    def __init__(self, method: str, environ: Environ, scope: Mapping[str, Any] | None) -> None:
+        """
+        Begins with a request.
+
+        Args:
+            method: The request's.
+            environ: Its ``META``.
+            scope: The ASGI scope, when an ASGI server took the handshake for plain HTTP.
+        """
+        self.offered: list[str] = []
+        self._method = method
+        self._environ = environ
+        self._scope = scope
+        self._accept_key = ""
 
     @property
     def size(self) -> int:
         """The bytes of its path, query and headers, as far as the server passes them on."""
+        return sum(
+            len(name) + len(value)
+            for name, value in self._environ.items()
+            if (name[:5] == "HTTP_" or name in ("PATH_INFO", "QUERY_STRING"))
+            # Middleware may have put other objects there.
+            and isinstance(value, str)
+        )
 
     @property
     def body(self) -> tuple[bytes, ...]:
-        """The chunks that the server gets when it iterates over the opened response."""
+        """
+        The chunks that the server gets when it iterates over the opened response.
 
-    @property
-    def has_loop(self) -> bool:
-        """Whether :meth:`open` is called in an event loop, in which async views also run."""
+        None; one empty chunk for servers that write the head only after the close.
+        """
+        # The placeholder is closed with the response, so the server must write its head before.
+        return (b"",) if self.client.head_follows_close else ()
 
     def validate(self) -> Refusal | None:
-        """Validates the request's headers; None when they are a valid opening handshake."""
+        """
+        Validates the headers (RFC 6455 section 4.2.1).
+
+        Returns:
+            None when they are a valid opening handshake.
+        """
+        environ = self._environ
+        if (refusal := self._validate_version()) is not None:
+            return refusal
+        # From the environ: Django upper-cases its `request.method`.
+        method = environ.get("REQUEST_METHOD", self._method)
+        header = environ.get
+        status, answer, self.offered = _core.validate_handshake(
+            method=method,
+            http_version=self._http_version(),
+            host=header("HTTP_HOST"),
+            content_length=header("CONTENT_LENGTH"),
+            transfer_encoding=header("HTTP_TRANSFER_ENCODING"),
+            upgrade=header("HTTP_UPGRADE"),
+            connection=header("HTTP_CONNECTION"),
+            version=header("HTTP_SEC_WEBSOCKET_VERSION"),
+            key=header("HTTP_SEC_WEBSOCKET_KEY"),
+            protocols=header("HTTP_SEC_WEBSOCKET_PROTOCOL"),
+            extensions=header("HTTP_SEC_WEBSOCKET_EXTENSIONS"),
+        )
+        if status != 101:
+            return status, answer
+        self._accept_key = answer
+        return None
+
+    def _validate_version(self) -> Refusal | None:
+        """Refuses what is no connection of its own."""
+        if self._http_version() >= (2, 0):
+            # HTTP/2 has no Upgrade header to validate: the server's family raises the reason.
+            try:
+                self.find()
+            except UnsupportedServer as error:
+                return 501, str(error), "error"
+        return None
 
     def find(self) -> None:
         """
-        Finds the client's connection.
+        Finds the client's connection by the server families.
 
         Raises:
-            UnsupportedServer: The server does not give it away.
+            UnsupportedServer: No family knows the server, or it does not give the client away.
         """
+        if self._scope is not None:
+            raise UnsupportedServer(
+                "No WebSocket on this server: it is an ASGI server that took the handshake for "
+                "plain HTTP. Install and enable its WebSocket support (for uvicorn: pip install "
+                "websockets, and not --ws none)."
+            )
+        self.client = find_client(self._environ)
 
     def prepare(self) -> None:
         """
-        Allocates what :meth:`open` needs.
+        Starts the engine, and allocates the descriptors of the exchange.
 
         Raises:
-            OSError: There are no more descriptors or threads.
+            OSError: There are no more descriptors or threads, or the client has gone.
         """
+        _core.prepare()
+        self._takeover = prepare_takeover(self.client)
 
-    def open(self, opening: Opening) -> Connection:
+    def open(self, opening: Opening) -> _core.Connection:
         """
         Accepts, and returns the open connection.
 
-        The connection becomes a member of its groups before the client can know that it is open.
+        It is a member of its groups before the client can know that it is open.
 
         Raises:
             OSError: The connection was lost meanwhile.
             ShuttingDown: The process ends.
             ValueError: Headers that no response may have.
         """
+        headers, subprotocol, options, permit, memberships = opening
+        offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
+        compression = None
+        if offers and options.compression:
+            compression = options.compression.negotiate(offers)
+        head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
+        descriptor, early = self._take_client()
+        return _core.adopt(
+            descriptor, early, head, permit, options.for_engine, compression, memberships
+        )
+
+    def _take_client(self) -> tuple[int, bytes]:
+        """As :meth:`dwebsocket.servers.takeover.Takeover.exchange`."""
+        assert self._takeover is not None
+        return self._takeover.exchange()
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` where :meth:`open` may be called, from any thread of the request."""
+        function()
 
     def discard(self) -> None:
         """
@@ -123,6 +224,21 @@ class Handshake(Protocol):
         Raises:
             OSError: There are no more descriptors.
         """
+        assert self._takeover is not None
+        self._takeover.discard()
 
     def finish(self) -> None:
         """Releases what is left. May be repeated, and called without the other methods."""
+        if self._takeover is not None:
+            self._takeover.finish()
+
+    def _http_version(self) -> tuple[int, int]:
+        if self._scope is not None:
+            protocol = f"HTTP/{self._scope.get('http_version', '')}"
+        elif self._environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+            # Reliable as it is. Servers whose value may be wrong, such as eventlet's, say HTTP/1.0.
+            return 1, 1
+        else:
+            protocol = protocol_of(self._environ)
+        found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
+        return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

@@ -23,7 +23,7 @@ from dwebsocket.runners.view import witness
 from dwebsocket.servers import asking, in_environ
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
-from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.servers.handshake import Handshake
 from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.host import name_host
 from dwebsocket.testing.rooms import SUBPROTOCOL, AsyncClientRooms, ClientRooms
@@ -58,7 +58,7 @@ class _Offer:
 _offer: ContextVar[_Offer | None] = ContextVar("offer", default=None)
 
 
-class _LoopHandshake(WsgiHandshake):
+class _LoopHandshake(Handshake):
     """A handshake in the test's event loop, in which async views run too."""
 
     has_loop = True

@@ -19,7 +19,7 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY
 from dwebsocket.servers.contract import Client
 from dwebsocket.servers.fallback import EventStreamHandshake, HeldRequest, PollingHandshake
-from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,7 +145,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-class _InExchange(WsgiHandshake):
+class _InExchange(Handshake):
     """A request of the fallback whose client the server keeps: the first base of its class."""
 
     has_loop = True

@@ -9,7 +9,7 @@ from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.servers.asgi.carrying import Carriage
 from dwebsocket.servers.contract import Client
-from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 SCOPE_KEY = "dwebsocket.handshake"
 
 
-class AsgiHandshake(WsgiHandshake):
+class AsgiHandshake(Handshake):
     """
-    See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop.
+    A handshake on an ASGI server. Belongs to the server's loop.
 
     Attributes:
         connection: Once it is open.

@@ -85,7 +85,7 @@ class NativeHandshake(AsgiHandshake):
         """Does nothing: it is found."""
 
     def open(self, opening: Opening) -> _core.Connection:
-        """As :meth:`WsgiHandshake.open`. To be called in the server's loop."""
+        """As :meth:`Handshake.open`. To be called in the server's loop."""
         self.connection = super().open(opening)
         self._is_over = True
         return self.connection
