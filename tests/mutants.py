@@ -5,8 +5,9 @@ Whether the tests that run by default find as many faults as all that there are.
                             [--default-only]
 
 Draws mutants of `ROOMS` with a fixed seed, applies each in a scratch copy, and runs the part of
-`TESTS` that runs by default. The survivors run once more with `--every-server`, all of them in one
-copy. If that run passes, each of them survives. If it fails, each half of them runs by itself.
+`TESTS` that runs by default, and where that is Rust the engine's own tests. The survivors run once
+more with `--every-server`, all of them in one copy. If that run passes, each of them survives. If
+it fails, each half of them runs by itself.
 
 Mutants of Python come from cosmic-ray, those of Rust from cargo-mutants, which have to be there
 (`pip install cosmic-ray`, `cargo install --locked cargo-mutants`); each of Rust is compiled.
@@ -167,7 +168,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "tree"
-        self._target = folder / "target"
+        self._target, self._tests = folder / "target", folder / "tests"
         ignored = shutil.ignore_patterns(".git", "target", ".venv", "dist", "__pycache__")
         shutil.copytree(ROOT, self._root, symlinks=True, ignore=ignored)
 
@@ -195,6 +196,16 @@ class Copy:
             self._root / "python" / "dwebsocket" / "_core.abi3.so",
         )
         return True
+
+    def engine_passes(self) -> bool:
+        """Run the engine's own tests, which are the same with `--every-server`."""
+        command = ["cargo", "test", "--quiet", "--no-default-features", "--target-dir", self._tests]
+        quiet = subprocess.DEVNULL
+        # A failure counts if it comes again.
+        return any(
+            subprocess.run(command, cwd=self._root, stdout=quiet, stderr=quiet).returncode == 0
+            for _ in range(2)
+        )
 
     def passes(self, *options: str) -> bool:
         """Run the tests. A failure counts if the test fails alone, too, or if it is the third."""
@@ -248,14 +259,15 @@ def main() -> int:
     tried, survivors = 0, []
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(Path(folder))
-        if not copy.build() or not copy.passes():
+        is_rust = options.language == "rust"
+        if not copy.build() or not copy.passes() or (is_rust and not copy.engine_passes()):
             print("the tests fail without a mutant")
             return 1
         for mutant in islice(draw(options.seed), options.skip, None):
             with copy.changed([mutant]) as compiles:
                 if not compiles:
                     continue
-                is_alive = copy.passes()
+                is_alive = copy.passes() and (not is_rust or copy.engine_passes())
             print(f"{'survives' if is_alive else 'killed'}: {mutant.what}", flush=True)
             if is_alive:
                 survivors.append(mutant)
