@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -30,6 +31,13 @@ class WithoutReaders(asyncio.SelectorEventLoop):
     def add_reader(self, *_: Any) -> None:
         """Fail."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """End the task of the hub first: else its socket stays open until it is collected."""
+        if (hub := loop_hub._hubs.get(self)) is not None:
+            hub._listening.cancel()
+            self.run_until_complete(asyncio.sleep(0))
+        super().close()
 
 
 def test_one_hub_serves_a_loop() -> None:
@@ -81,6 +89,20 @@ def test_wakes_all_that_wait(
 
     with closing(make()) as in_loop:
         assert in_loop.run_until_complete(main()) == [str(number) for number in range(20)]
+
+
+def test_a_socket_that_is_collected_leaves_the_hub_its_descriptor() -> None:
+    """It goes with a loop that is closed while its task still reads, in any order."""
+
+    async def main() -> None:
+        hub = loop_hub.current()
+        await asyncio.sleep(0)
+        frame: Any = hub._listening.get_coro().cr_frame  # type: ignore[union-attr]
+        frame.f_locals["descriptor"].close()
+        assert os.fstat(hub.core.fileno())
+
+    with closing(WithoutReaders()) as loop:
+        loop.run_until_complete(main())
 
 
 def test_returns_when_the_time_is_up(open_websocket: Open) -> None:

@@ -157,15 +157,17 @@ class LoopHub:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Reads the descriptor, in place of watching it."""
-        descriptor = socket.socket(fileno=self._hub.fileno())
-        descriptor.settimeout(0)
+        of_hub = socket.socket(fileno=self._hub.fileno())
         try:
+            # Its own: when the loop is closed, the collector closes it, perhaps before this ends.
+            descriptor = of_hub.dup()
+        finally:
+            of_hub.detach()
+        descriptor.settimeout(0)
+        with descriptor:
             while await loop.sock_recv(descriptor, 64):
                 # Not in this task: it resumes others.
                 loop.call_soon(self._wake)
-        finally:
-            # It is the hub's.
-            descriptor.detach()
 
     def _wake(self) -> None:
         tokens = deque(self._hub.wake())
