@@ -49,6 +49,7 @@ impl Connection {
             Arc::default(),
             codecs,
         );
+        // Of no process.
         itself.generation = u64::MAX;
         itself
     }

@@ -91,7 +91,7 @@ pub struct Rates {
 
 impl Settings {
     /// Small limits, and no timeouts.
-    pub(crate) const SMALL: Self = Self {
+    pub const SMALL: Self = Self {
         transport: Transport::WebSocket,
         limits: Limits {
             max_message_bytes: 1024,

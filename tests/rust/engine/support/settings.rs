@@ -2,33 +2,21 @@
 
 use std::time::Duration;
 
-use _core::{
-    engine::{Rates, Settings, Transport},
-    protocol::limits::Limits,
-};
+use _core::{engine::Settings, protocol::limits::Limits};
 
 /// Nothing here takes this long unless it is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Patient, silent settings; a test changes what it is about.
 pub(crate) const SETTINGS: Settings = Settings {
-    transport: Transport::WebSocket,
     limits: Limits {
         max_message_bytes: 16 * 1024 * 1024,
-        max_frame_bytes: u32::MAX,
         max_fragments: 1000,
+        ..Settings::SMALL.limits
     },
-    compression: None,
-    rates: Rates {
-        messages: None,
-        bytes: None,
-        timeout: None,
-    },
-    ping_interval: None,
-    ping_timeout: None,
     receive_buffer_bytes: 1024 * 1024,
     send_buffer_bytes: 1024 * 1024,
     send_timeout: Some(LIMIT),
-    message_timeout: None,
     close_timeout: LIMIT,
+    ..Settings::SMALL
 };
