@@ -13,6 +13,7 @@ from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket,
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.servers.asgi.carrying import Carriage
+from dwebsocket.servers.handshake import Opening
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Wire:
         assert permit is not None
         self.options = conf.Options.current(conf.overrides("test", options))
         accept = {"type": "websocket.accept"}
-        settings = self.options.for_engine
-        self.carriage = Carriage(self._receive, self._send, accept, permit, settings, [])
+        opening = Opening([], None, self.options, permit, [])
+        self.carriage = Carriage(self._receive, self._send, accept, opening)
         self.connection = self.carriage.connection
         permit.release()
         self.serving = asyncio.create_task(self.carriage.serve())

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket import _core
-    from dwebsocket._core import Connection
     from dwebsocket.api.arguments import Message
 
     FindHub = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
@@ -43,7 +42,7 @@ class AnnouncingConnection:
         announced: The connection itself.
     """
 
-    def __init__(self, connection: Connection, websocket: HasRequest) -> None:
+    def __init__(self, connection: _core.Connection, websocket: HasRequest) -> None:
         self.announced = connection
         # The WebSocket refers to this object: a strong reference back would be a cycle.
         self._websocket = ref(websocket)
@@ -95,8 +94,8 @@ class AnnouncingConnection:
         await signals.asend(signals.websocket_message, websocket, request, message=message)
 
 
-def announced(connection: Connection, websocket: HasRequest) -> Connection:
+def announced(connection: _core.Connection, websocket: HasRequest) -> _core.Connection:
     """Returns ``connection``, or one that announces its messages if the signal has receivers."""
     if not signals.websocket_message.receivers:
         return connection
-    return cast("Connection", AnnouncingConnection(connection, websocket))
+    return cast("_core.Connection", AnnouncingConnection(connection, websocket))

@@ -17,6 +17,7 @@ from dwebsocket.compat import uvicorn
 
 if TYPE_CHECKING:
     from dwebsocket.servers.asgi.events import Event, Receive, Send
+    from dwebsocket.servers.handshake import Opening
 
 _log = logging.getLogger("dwebsocket")
 
@@ -44,15 +45,7 @@ class Carriage:
         *("_receive", "_room", "_send", "_server_bytes", "_token", "_writer"),
     )
 
-    def __init__(
-        self,
-        receive: Receive,
-        send: Send,
-        accept: Event,
-        permit: _core.Permit,
-        settings: _core.Settings,
-        memberships: list[tuple[_core.Groups, str, bytes]],
-    ) -> None:
+    def __init__(self, receive: Receive, send: Send, accept: Event, opening: Opening) -> None:
         """
         Sends ``accept`` before anything else.
 
@@ -69,8 +62,9 @@ class Carriage:
         # Bytes that wait in the server's transport.
         self._server_bytes = 0
         try:
+            _, _, options, permit, memberships = opening
             self.connection, self._carrier = _core.open_carried(
-                self._hub.core, self._token, permit, settings, memberships
+                self._hub.core, self._token, permit, options.for_engine, memberships
             )
         except BaseException:
             self._hub.forget(self._token)

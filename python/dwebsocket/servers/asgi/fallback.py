@@ -13,18 +13,16 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers.asgi.handshake import SCOPE_KEY
-from dwebsocket.servers.contract import Client
+from dwebsocket.servers.asgi.handshake import SCOPE_KEY, KeptClient
 from dwebsocket.servers.fallback import EventStreamHandshake, HeldRequest, PollingHandshake
-from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from dwebsocket import _core
     from dwebsocket.servers.asgi.events import Receive, Send
     from dwebsocket.servers.handshake import Opening
 
@@ -145,10 +143,9 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-class _InExchange(Handshake):
+class _InExchange(KeptClient):
     """A request of the fallback whose client the server keeps: the first base of its class."""
 
-    has_loop = True
     _exchange: Exchange
 
     def find(self) -> None:
@@ -159,17 +156,6 @@ class _InExchange(Handshake):
             UnsupportedServer: Another application than dwebsocket's took the request.
         """
         self._exchange = Exchange.of(self._scope or {})
-        # Nothing is taken from the server.
-        self.client = Client("an ASGI server", -1, bytes, lambda: None)
-
-    def prepare(self) -> None:
-        """
-        Starts the engine.
-
-        Raises:
-            OSError: There are no more descriptors or threads.
-        """
-        _core.prepare()
 
     def open(self, opening: Opening) -> _core.Connection:
         """
@@ -191,9 +177,6 @@ class _InExchange(Handshake):
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` in the server's loop, and waits for it."""
         call_in(self._exchange.loop, function)
-
-    def discard(self) -> None:
-        """Does nothing: the server writes no response besides."""
 
 
 class AsgiEventStreamHandshake(_InExchange, EventStreamHandshake):

@@ -56,10 +56,27 @@ class AsgiHandshake(Handshake):
         raise NotImplementedError
 
 
-class CarriedHandshake(AsgiHandshake):
-    """A handshake whose connection the server keeps: it speaks the frames."""
+class KeptClient(Handshake):
+    """A handshake whose client the server keeps. Nothing is taken from the server."""
 
+    has_loop = True
     client = Client("an ASGI server", -1, bytes, lambda: None)
+
+    def prepare(self) -> None:
+        """
+        Starts the engine.
+
+        Raises:
+            OSError: There are no more descriptors or threads.
+        """
+        _core.prepare()
+
+    def discard(self) -> None:
+        """Does nothing: the server writes no response besides."""
+
+
+class CarriedHandshake(KeptClient, AsgiHandshake):
+    """A handshake whose connection the server keeps: it speaks the frames."""
 
     def __init__(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, reason: str = ""
@@ -83,15 +100,6 @@ class CarriedHandshake(AsgiHandshake):
     def find(self) -> None:
         """Does nothing: the server keeps the connection."""
 
-    def prepare(self) -> None:
-        """
-        Starts the engine.
-
-        Raises:
-            OSError: There are no more descriptors or threads.
-        """
-        _core.prepare()
-
     def open(self, opening: Opening) -> _core.Connection:
         """
         Makes the server accept. To be called in its loop, whose next turn does it.
@@ -100,21 +108,16 @@ class CarriedHandshake(AsgiHandshake):
             OSError: The engine cannot be started.
             ValueError: Headers that no response may have.
         """
-        headers, subprotocol, options, permit, memberships = opening
         accept = {
             "type": "websocket.accept",
-            "subprotocol": subprotocol,
-            "headers": _for_the_101(headers),
+            "subprotocol": opening.subprotocol,
+            "headers": _for_the_101(opening.headers),
         }
-        receive, send = self._receive, self._send
-        served = Carriage(receive, send, accept, permit, options.for_engine, memberships)
+        served = Carriage(self._receive, self._send, accept, opening)
         self._served, self.connection = served, served.connection
         # This object lives as long as the connection.
         self._environ = {}
         return self.connection
-
-    def discard(self) -> None:
-        """Does nothing: the server writes no response besides the accepted connection."""
 
     async def serve(self) -> None:
         """Waits until the connection, if there is one, is over. Then the application ends."""
