@@ -116,3 +116,21 @@ impl Framing {
         matches!(self, Self::WebSocket | Self::Masked)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_websockets_there_are_messages_and_signs_of_life_only() {
+        for framing in [Framing::Events, Framing::Polling] {
+            for kind in [Kind::Text, Kind::Binary] {
+                let frame = framing.frame(Opcode::from(kind), b"payload").into_bytes();
+                assert_eq!(frame, framing.encode(kind, b"payload"));
+                assert!(!frame.is_empty());
+            }
+            assert!(!framing.frame(Opcode::Ping, b"").into_bytes().is_empty());
+            assert!(framing.frame(Opcode::Pong, b"").into_bytes().is_empty());
+        }
+    }
+}

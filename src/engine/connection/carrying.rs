@@ -265,6 +265,16 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_server_whose_client_left_is_dropped() {
+        let (connection, _hub) = connection();
+        assert!(connection.send(Kind::Binary, &[0; 8192], None).unwrap());
+        assert!(connection.share().held() > 0);
+        connection.leave_carrier(end(close::NO_STATUS, Initiator::Peer));
+        until(|| connection.share().held() == 0);
+        assert_eq!(connection.carry_out(), None);
+    }
+
+    #[test]
     fn a_server_that_takes_no_more_is_a_lost_client_unless_it_says_more() {
         let (connection, _hub) = connection();
         connection.break_carrier();

@@ -514,9 +514,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::{inbox::Received, *};
-    use crate::protocol::{
-        frame::Opcode,
-        message::{Kind, Message},
+    use crate::{
+        engine::groups,
+        protocol::{
+            frame::Opcode,
+            message::{Kind, Message},
+        },
     };
 
     fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
@@ -576,6 +579,20 @@ mod tests {
         assert_eq!(hub.drain(), [1]);
         connection.watch_end(Watch::new(Arc::clone(&hub), 2));
         assert_eq!(hub.drain(), [2]);
+    }
+
+    #[test]
+    fn messages_are_sent_together_as_far_as_they_fit_in_a_write() {
+        let (connection, mut peer) = connection("");
+        let message = |size| groups::Message::new(Kind::Binary, &vec![b'x'; size], &[]);
+        let small = vec![message(1), message(2), message(64 * 1024)];
+        assert_eq!(connection.send_together(small), 2);
+        let mut came = [0; 7];
+        peer.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"\x82\x01x\x82\x02xx");
+        assert_eq!(connection.send_together(vec![message(65 * 1024)]), 0);
+        assert!(connection.close(&frame(close::NORMAL)));
+        assert_eq!(connection.send_together(vec![message(1)]), 0);
     }
 
     #[test]

@@ -312,6 +312,24 @@ fn the_close_frame_comes_last_and_only_once() {
 }
 
 #[test]
+fn a_connection_that_is_shed_keeps_the_frame_that_has_begun_and_one_close_frame() {
+    let (outbox, mut peer) = narrow(CAPACITY);
+    let sent = fill(&outbox);
+    let close = CloseFrame::new(Some(1013), "").unwrap();
+    assert_eq!(outbox.seal(&close), Sent::Queued);
+    outbox.shed(&close);
+    assert!(outbox.queued() < 2000);
+    outbox.shed(&close);
+    let came = drain(&outbox, &mut peer);
+    let messages = came.strip_suffix(b"\x88\x02\x03\xf5").unwrap();
+    assert!(messages.len() < sent.len() && sent.starts_with(messages));
+    assert_eq!(
+        messages.len() % frame::encode(Opcode::Binary, &[0; 1000]).len(),
+        0
+    );
+}
+
+#[test]
 fn a_watch_is_notified_once_when_there_is_room_or_nothing_to_wait_for() {
     let hub = Hub::new().unwrap();
     let watch = |token| Watch::new(Arc::clone(&hub), token);
