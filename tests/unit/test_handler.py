@@ -19,6 +19,7 @@ from visit import handshake
 
 import dwebsocket
 from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, group, runners
+from dwebsocket.compat import unpatched
 from dwebsocket.request import database
 from dwebsocket.runners import handler as life
 from dwebsocket.runners.handler_green import GreenHandlers
@@ -478,6 +479,35 @@ class TestThreads:
         for made in all_made:
             assert made.client.receive() == "x"
             made.client.close()
+
+    def test_no_second_thread(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The first one makes all calls, and the log says so."""
+        may_go_on = threading.Event()
+
+        class Slow(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                may_go_on.wait(60)
+                self.websocket.send_text(message)
+
+        start = unpatched.start_code
+
+        def start_first(name: str, target: Callable[[], None]) -> None:
+            if name.startswith("dwebsocket-handler") and not name.endswith("-1"):
+                raise RuntimeError("can't start new thread")
+            start(name, target)
+
+        monkeypatch.setattr(unpatched, "start_code", start_first)
+        all_made = [visit(Slow.as_view()).serve() for _ in range(3)]
+        for made in all_made:
+            made.client.send("x")
+        eventually(lambda: caplog.text)
+        may_go_on.set()
+        for made in all_made:
+            assert made.client.receive() == "x"
+            made.client.close()
+        assert "No thread for another WebSocket handler" in caplog.text
 
     @pytest.mark.parametrize("has_async_receive", [False, True], ids=["sync", "mixed"])
     def test_a_slow_class_does_not_starve_another_one(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpResponse
 from django.test import override_settings
 from visit import handshake
@@ -343,6 +343,16 @@ async def misses(request: Any) -> None:
     raise Http404("nothing here")
 
 
+@accept_websocket(accept=False)
+def suspects(request: Any) -> None:
+    raise SuspiciousOperation("odd")
+
+
+@accept_websocket(accept=False)
+def fails(request: Any) -> None:
+    raise ZeroDivisionError
+
+
 class TestRefused:
     """`websocket_refused`."""
 
@@ -356,6 +366,8 @@ class TestRefused:
             (answers, {}, 402, "response"),
             (forbids, {}, 403, "PermissionDenied"),
             (misses, {}, 404, "nothing here"),
+            (suspects, {}, 400, "odd"),
+            (fails, {}, 500, "ZeroDivisionError"),
         ],
     )
     def test_has_status_and_reason(
