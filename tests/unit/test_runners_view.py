@@ -474,3 +474,35 @@ def test_green_thread_that_is_told_to_end_the_process(
     assert caught.value is error
     assert live.client.closing() == (1001, "going away")
     assert request_log("django.request") == []
+
+
+class Endless(GreenRunner):
+    """Its views never end; it notes how long it may wait for them."""
+
+    kind = "gevent"
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        super().__init__(lambda hub: None, print, lambda: None)  # type: ignore[arg-type, return-value]
+
+    def _current_hub(self) -> Any:
+        return self
+
+    def _current(self) -> Any:
+        return None
+
+    def _spawn(self, name: str, live: Any) -> Any:
+        return name
+
+    def _join(self, views: list[Any], timeout: float) -> None:
+        assert len(self.waits) < 10
+        self.waits.append(timeout)
+
+
+def test_green_views_that_do_not_end_are_waited_for_once() -> None:
+    """Also without any time they have a turn."""
+    green = Endless()
+    assert green.join(0)
+    green.run("view", lambda: None)
+    assert not green.join(0)
+    assert green.waits == [0]
