@@ -203,6 +203,22 @@ def test_client_that_never_takes_the_last_bytes(
     eventually(lambda: line.is_closed, 60)
 
 
+def test_a_slow_client_keeps_its_time_when_a_quick_one_ends(make: Callable[[], Line]) -> None:
+    """It gets its last bytes all the same."""
+    slow, quick = make().open(), make().open()
+    sent = fill(slow.engine)
+    slow.engine.close()
+    quick.engine.close()
+    assert read_all(quick.client) == b""
+    quick.client.close()
+    eventually(lambda: quick.is_closed, 60)
+    # The pump has been round since.
+    other = make().open()
+    other.client.sendall(b"question")
+    assert other.engine.recv(100) == b"question"
+    assert len(read_all(slow.client)) == sent
+
+
 def test_client_that_vanishes_behind_a_silent_view(make: Callable[[], Line]) -> None:
     """Its end is noticed although nothing more is read from it."""
     line = make().open()
