@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Generator
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
@@ -15,35 +15,50 @@ T = TypeVar("T")
 
 
 class Call:
-    """A call that the steps ask for: in two forms, of which one is used."""
+    """
+    A call that the steps ask for, in two forms, of which one is used.
 
-    __slots__ = ("awaited", "made")
+    Attributes:
+        made: The call on a thread.
+        awaited: The call in a task.
+        args: The arguments of either.
+    """
 
-    def __init__(self, made: Callable[[], Any], awaited: Callable[[], Awaitable[Any]]) -> None:
-        self.made = made
-        self.awaited = awaited
+    __slots__ = ("args", "awaited", "made")
+
+    def __init__(
+        self, made: Callable[..., Any], awaited: Callable[..., Awaitable[Any]], *args: Any
+    ) -> None:
+        self.made, self.awaited, self.args = made, awaited, args
 
 
 #: Steps that give the calls they need, get their results, and end with a result of their own.
 Steps = Generator[Call, Any, T]
 
 
-def hook(method: Callable[..., Any], *args: Any) -> Call:
-    """Calls a method of the project's, a function or a coroutine function."""
-    return Call(functools.partial(method, *args), functools.partial(_await_hook, method, *args))
+class Hook(Call):
+    """A call of a method of the project's, a function or a coroutine function."""
+
+    __slots__ = ()
+
+    def __init__(self, method: Callable[..., Any], *args: Any) -> None:
+        self.made, self.awaited = method, functools.partial(_await_hook, method)
+        self.args = args
+
+
+class Twin(Call):
+    """A call of the method ``name`` or its async twin, ``aname``."""
+
+    __slots__ = ()
+
+    def __init__(self, thing: Any, name: str, *args: Any) -> None:
+        self.made, self.awaited = getattr(thing, name), getattr(thing, f"a{name}")
+        self.args = args
 
 
 async def _await_hook(method: Callable[..., Any], *args: Any) -> Any:
     call = method if iscoroutinefunction(method) else sync_to_async(method)
     return await call(*args)
-
-
-def twin(thing: Any, name: str, *args: Any, **kwargs: Any) -> Call:
-    """Calls the method ``name`` or its async twin, ``aname``."""
-    return Call(
-        functools.partial(getattr(thing, name), *args, **kwargs),
-        functools.partial(getattr(thing, f"a{name}"), *args, **kwargs),
-    )
 
 
 def run(steps: Steps[T]) -> T:
@@ -52,7 +67,9 @@ def run(steps: Steps[T]) -> T:
         call = next(steps)
         while True:
             try:
-                result = _checked(call.made())
+                result = call.made(*call.args)
+                if isinstance(result, CoroutineType):
+                    _refuse(result)
             except Exception as error:
                 call = steps.throw(error)
             else:
@@ -63,15 +80,13 @@ def run(steps: Steps[T]) -> T:
         steps.close()
 
 
-def _checked(result: Any) -> Any:
-    if isinstance(result, CoroutineType):
-        # It would count as a yes.
-        result.close()
-        raise UsageError(
-            "a method of a room gave a coroutine but is no coroutine function: mark it, or the "
-            "decorator around it, with asgiref.sync.markcoroutinefunction"
-        )
-    return result
+def _refuse(coroutine: CoroutineType[Any, Any, Any]) -> NoReturn:
+    # It would count as a yes.
+    coroutine.close()
+    raise UsageError(
+        "a method of a room gave a coroutine but is no coroutine function: mark it, or the "
+        "decorator around it, with asgiref.sync.markcoroutinefunction"
+    )
 
 
 async def arun(steps: Steps[T]) -> T:
@@ -80,7 +95,9 @@ async def arun(steps: Steps[T]) -> T:
         call = next(steps)
         while True:
             try:
-                result = _checked(await call.awaited())
+                result = await call.awaited(*call.args)
+                if isinstance(result, CoroutineType):
+                    _refuse(result)
             except Exception as error:
                 call = steps.throw(error)
             else:

@@ -9,10 +9,11 @@ answer comes first, and there is no gap and nothing twice.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
@@ -25,9 +26,9 @@ from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
-from dwebsocket.rooms.calls import Call, hook, twin
+from dwebsocket.rooms.calls import Call, Hook, Twin
 from dwebsocket.rooms.rate import Bucket
-from dwebsocket.rooms.room import Room, group_of, has_own
+from dwebsocket.rooms.room import Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
@@ -47,6 +48,33 @@ _MALFORMED = 1007
 _MOST_ROUNDS = 1000
 
 
+class Limits(NamedTuple):
+    """The project's settings for rooms, and the period of the recheck."""
+
+    rate: float
+    burst: float
+    rooms: int
+    info: int
+    event: int
+    members: int
+    recheck: float | None
+
+
+_SETTINGS = (
+    *("ROOMS_RATE", "ROOMS_BURST", "MAX_ROOMS", "MAX_ROOM_INFO", "MAX_ROOM_EVENT"),
+    *("MAX_ROOM_MEMBERS", "AUTH_RECHECK"),
+)
+
+
+def _present_limits() -> Limits:
+    now = conf.present()
+    known = now[1]
+    limits: Limits | None = known.get(Limits)
+    if limits is None:
+        limits = known[Limits] = Limits(*(conf.get(name, now) for name in _SETTINGS))
+    return limits
+
+
 class Rooms:
     """The rooms of one connection. ``classes`` are those that its view takes, with their names."""
 
@@ -55,15 +83,15 @@ class Rooms:
     ) -> None:
         """Begins without rooms."""
         self._websocket = websocket
+        self._key = key_of(websocket.id)
         self._request = request
         self._classes = classes
         self._joined: dict[str, Room] = {}
         self._losses = _core.Losses()
-        # Of the latest message: to look whether they have changed costs more than to read one.
-        self._settings = conf.present()
-        rate, burst = self._setting("ROOMS_RATE"), self._setting("ROOMS_BURST")
-        self._joins = Bucket(rate, burst)
-        self._events = Bucket(rate, burst)
+        # As they were at the latest message.
+        self._limits = limits = _present_limits()
+        self._joins = Bucket(limits.rate, limits.burst)
+        self._events = Bucket(limits.rate, limits.burst)
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = clock.now()
@@ -75,34 +103,31 @@ class Rooms:
         """Has ``owner`` told when a seat has ended by itself."""
         self._number = seats.new_number(owner)
 
-    def _setting(self, name: str) -> Any:
-        return conf.get(name, self._settings)
-
     @property
     def due(self) -> float | None:
         """When :meth:`look` is to be called; None for never."""
-        times = []
-        if self._waiting:
-            times.append(self._joins.due)
-        if self._joined and (period := self._setting("AUTH_RECHECK")):
-            times.append(self._checked_at + period)
-        return min(times, default=None)
+        period = self._limits.recheck
+        recheck = self._checked_at + period if self._joined and period else None
+        if not self._waiting:
+            return recheck
+        due = self._joins.due
+        return due if recheck is None else min(due, recheck)
 
     # -- messages ----------------------------------------------------------------------------------
 
     def receive(self, message: str | bytes) -> Steps[None]:
         """Takes one message of the client."""
-        self._settings = conf.present()
+        self._limits = _present_limits()
         try:
             request = wire.read(message)
         except Malformed as error:
             # Behind the answers that it has got.
-            yield twin(self._websocket, "close", _MALFORMED, str(error))
+            yield Twin(self._websocket, "close", _MALFORMED, str(error))
             return
         if request.kind == "ping":
-            yield from self._send('{"pong":1}')
+            yield self._send('{"pong":1}')
         elif self._has_to_wait(request):
-            if len(self._waiting) < self._setting("MAX_ROOMS"):
+            if len(self._waiting) < self._limits.rooms:
                 self._waiting.append(request)
             else:
                 refused = Refused("limit", "Too many joins are waiting.")
@@ -115,14 +140,14 @@ class Rooms:
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
-        self._settings = conf.present()
+        self._limits = _present_limits()
         for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
             yield from self._leave(room)
         while self._waiting:
             if self._waiting[0].kind == "join" and not self._joins.take():
                 break
             yield from self._take(self._waiting.popleft())
-        period = self._setting("AUTH_RECHECK")
+        period = self._limits.recheck
         if period and clock.now() >= self._checked_at + period:
             self._checked_at = clock.now()
             yield from self._recheck()
@@ -135,11 +160,10 @@ class Rooms:
             yield from self._leave(room)
 
     def _has_to_wait(self, request: Request) -> bool:
-        if any(waiting.room == request.room for waiting in self._waiting):
+        waiting = self._waiting
+        if waiting and any(each.room == request.room for each in waiting):
             return True
-        if request.kind != "join":
-            return False
-        return bool(self._waiting) or not self._joins.take()
+        return request.kind == "join" and (bool(waiting) or not self._joins.take())
 
     def _take(self, request: Request) -> Steps[None]:
         known = self._joined.get(request.room)
@@ -151,8 +175,12 @@ class Rooms:
                 # It answers by itself, before what it has missed.
                 yield from self._join(request)
                 return
-            steps = {"leave": self._leave_asked, "event": self._event, "update": self._update}
-            result = yield from steps[request.kind](request)
+            if request.kind == "event":
+                result = yield from self._event(request)
+            elif request.kind == "leave":
+                result = yield from self._leave_asked(request)
+            else:
+                result = yield from self._update(request)
             text = "" if request.id is None else wire.answer(request.id, result)
         except (ConnectionClosed, SendTimeout):
             raise
@@ -160,7 +188,7 @@ class Rooms:
             yield from self._answer_error(request, self._refused(error, request.room))
             return
         if text:
-            yield from self._send(text)
+            yield self._send(text)
 
     def _refused(self, error: Exception, name: str) -> Refused:
         """Returns what a client is told of an exception, which is logged if it is no answer."""
@@ -179,10 +207,10 @@ class Rooms:
 
     def _answer_error(self, request: Request, refused: Refused) -> Steps[None]:
         if request.id is not None:
-            yield from self._send(wire.error(request.id, refused))
+            yield self._send(wire.error(request.id, refused))
 
-    def _send(self, text: str) -> Steps[None]:
-        yield twin(self._websocket, "send", text)
+    def _send(self, text: str) -> Call:
+        return Twin(self._websocket, "send", text)
 
     # -- joining -----------------------------------------------------------------------------------
 
@@ -190,13 +218,14 @@ class Rooms:
         found = self._find(request.room)
         if found is None:
             raise Refused("unknown")
-        info = _checked_info(request, self._setting("MAX_ROOM_INFO"))
+        info = _checked_info(request, self._limits.info)
         known = self._joined.get(request.room)
-        if known is None and len(self._joined) >= (most := self._setting("MAX_ROOMS")):
+        if known is None and len(self._joined) >= (most := self._limits.rooms):
             raise Refused("limit", f"A connection may be in {most} rooms.")
         room = known or found
         try:
-            yield from self._ask(room)
+            if "allow" in room._own:
+                yield from self._ask(room)
         except (Refused, PermissionDenied, Http404):
             if known is not None:
                 yield from self._leave(known)
@@ -204,11 +233,11 @@ class Rooms:
         if known is not None:
             yield from self._join_again(known, request, info)
             return
-        named = room.name if not has_own(room, "group_name") else (yield hook(room.group_name))
+        named = room.name if "group_name" not in room._own else (yield Hook(room.group_name))
         room.group = group_of(named)
         room._backend = backends.backend(room.group.using)
         if room.presence is True:
-            server = (yield hook(room.info)) or {}
+            server = (yield Hook(room.info)) or {}
             room._server_info = server
             room._info = _merged(info, server)
         try:
@@ -222,7 +251,8 @@ class Rooms:
         if not self._joined:
             self._checked_at = clock.now()
         self._joined[room.name] = room
-        yield from self._call_quietly(room, "joined")
+        if "joined" in room._own:
+            yield from self._call_quietly(room, "joined")
         if room._seat is not None and room._seat.is_over and room.name in self._joined:
             # Evicted while it joined.
             yield from self._leave(room)
@@ -234,18 +264,19 @@ class Rooms:
         return None
 
     def _ask(self, room: Room) -> Steps[None]:
-        if has_own(room, "allow") and not (yield hook(room.allow)):
+        if not (yield Hook(room.allow)):
             raise Refused("denied")
 
     def _sit_down(self, room: Room, request: Request) -> Steps[bool]:
         """Takes a seat, answers, and opens the seat; false when the connection is over."""
         websocket, group = self._websocket, room.group
         backend = room._backend
-        yield from self._refuse_above(room)
+        if room.max_members is not None:
+            yield from self._refuse_above(room, room.max_members)
         member = joinable(websocket)
         if member is None or isinstance(member, _core.Seat):
             return False
-        key = key_of(websocket.id)
+        key = self._key
         user = websocket._visitor_names[0]
         name = user_key(user, websocket._realm) if user else None
         seat = _core.Seat.take(member, room.name, key, name, self._number, self._losses)
@@ -257,7 +288,7 @@ class Rooms:
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
         is_new = membership_signals.is_new(group, seat)
         if backend.waits:
-            yield twin(backend, "hold", group.name)
+            yield Twin(backend, "hold", group.name)
         else:
             backend.hold(group.name)
         try:
@@ -277,7 +308,7 @@ class Rooms:
             )
         if room.presence and not (yield from self._enter(room, told)):
             return False
-        yield from self._send(wire.answer(request.id, told))
+        yield self._send(wire.answer(request.id, told))
         if rows:
             yield Call(
                 lambda: recovering.send_all(websocket, member, rows),
@@ -301,7 +332,7 @@ class Rooms:
         since = None if request.since is None else history.read_position(request.since)
         is_whole = request.since is None
         limits = kept.limits if request.since is not None else (0, 0.0)
-        page = yield twin(backend, "read_history", group.name, since, limits)
+        page = yield Twin(backend, "read_history", group.name, since, limits)
         if request.since is not None:
             is_whole = since is not None and history.is_whole(page, since)
         if is_whole and request.since is not None:
@@ -313,13 +344,14 @@ class Rooms:
         for _ in range(_MOST_ROUNDS):
             joined = "behind"
             if at == page.head:
-                joined = yield twin(
-                    backend, "join_at", group.name, seat, key_of(self._websocket.id), at,
-                    numbered=True,
-                )  # fmt: skip
+                joined = yield Call(
+                    functools.partial(backend.join_at, numbered=True),
+                    functools.partial(backend.ajoin_at, numbered=True),
+                    *(group.name, seat, self._key, at),
+                )
             if joined != "behind":
                 break
-            page = yield twin(backend, "read_history", group.name, at, kept.limits)
+            page = yield Twin(backend, "read_history", group.name, at, kept.limits)
             if missed_from is None or not history.is_whole(page, at):
                 # What it has missed is lost, or is not asked for: the head is all that counts.
                 is_whole = is_whole and missed_from is None
@@ -330,7 +362,7 @@ class Rooms:
                 rows += _in_room(room.name, page)
                 at = page.reached
         else:
-            yield twin(self._websocket, "close", 1013, "too slow")
+            yield Twin(self._websocket, "close", 1013, "too slow")
             return None
         told["position"] = history.text_of(at)
         told["recovered"] = is_whole
@@ -348,26 +380,23 @@ class Rooms:
             yield from self._say(room, info)
         if room.presence:
             yield from self._note_members(room, told)
-        yield from self._send(wire.answer(request.id, told))
+        yield self._send(wire.answer(request.id, told))
 
-    def _refuse_above(self, room: Room) -> Steps[None]:
+    def _refuse_above(self, room: Room, most: int) -> Steps[None]:
         """
         Refuses a join of a full room.
 
         Raises:
             Refused: It is full.
         """
-
-        if (most := room.max_members) is None:
-            return
         backend = room._backend
         if room.presence is True:
-            members = yield twin(backend, "members", room.group.name)
+            members = yield Twin(backend, "members", room.group.name)
             own = self._key_in(room)
             here = [each for each in members if each.connections]
             is_full = len(here) >= most and all(each.key != own for each in here)
         else:
-            is_full = (yield twin(backend, "count", room.group.name)) >= most
+            is_full = (yield Twin(backend, "count", room.group.name)) >= most
         if is_full:
             raise Refused("limit", "The room is full.")
 
@@ -407,9 +436,9 @@ class Rooms:
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
         backend = room._backend
-        members = yield twin(backend, "members", room.group.name)
+        members = yield Twin(backend, "members", room.group.name)
         own = self._key_in(room)
-        named = members[: self._setting("MAX_ROOM_MEMBERS")]
+        named = members[: self._limits.members]
         told["members"] = [json.loads(each.as_json()) for each in named]
         told["count"] = len(members)
         for each in members:
@@ -433,7 +462,8 @@ class Rooms:
             lambda: membership_signals.note_left(group, websocket),
             lambda: membership_signals.anote_left(group, websocket),
         )
-        yield from self._call_quietly(room, "left")
+        if "left" in room._own:
+            yield from self._call_quietly(room, "left")
 
     def _give_up(self, room: Room) -> None:
         """Gives a seat up, if there is one. Nothing of the room comes after this."""
@@ -448,7 +478,7 @@ class Rooms:
         room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:
-        for room in list(self._joined.values()):
+        for room in [room for room in self._joined.values() if "allow" in room._own]:
             try:
                 yield from self._ask(room)
             except (Refused, PermissionDenied, Http404):
@@ -460,15 +490,13 @@ class Rooms:
             else:
                 continue
             self._give_up(room)
-            yield from self._send(_core.ended(room.name, refused.code, refused.text))
+            yield self._send(_core.ended(room.name, refused.code, refused.text))
             yield from self._leave(room)
 
     def _call_quietly(self, room: Room, name: str) -> Steps[None]:
         """Calls ``joined`` or ``left``, which the client does not wait for."""
-        if not has_own(room, name):
-            return
         try:
-            yield hook(getattr(room, name))
+            yield Hook(getattr(room, name))
         except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
@@ -479,18 +507,17 @@ class Rooms:
 
     def _event(self, request: Request) -> Steps[Any]:
         room = self._room_of(request)
-        most = self._setting("MAX_ROOM_EVENT")
+        most = self._limits.event
         if request.size > most:
             raise Refused("limit", f"An event may have {most} bytes.")
         if not self._events.take() or not (room._bucket is None or room._bucket.take()):
             raise Refused("limit", "Too many events.")
         if request.event not in room.events:
-            return (yield hook(room.receive, request.event, request.data))
+            return (yield Hook(room.receive, request.event, request.data))
         sender = self._sender(room)
         backend = room._backend
         rest = wire.event(request.event, request.data, sender)
-        exclude = [key_of(self._websocket.id)]
-        yield twin(backend, "pass_event", room.group.name, rest, exclude)
+        yield Twin(backend, "pass_event", room.group.name, rest, [self._key])
         return {}
 
     def _key_in(self, room: Room) -> str:
@@ -511,7 +538,7 @@ class Rooms:
 
     def _update(self, request: Request) -> Steps[dict[str, Any]]:
         room = self._room_of(request)
-        info = _checked_info(request, self._setting("MAX_ROOM_INFO"))
+        info = _checked_info(request, self._limits.info)
         if not self._events.take():
             raise Refused("limit", "Too many updates.")
         if room.presence is True:

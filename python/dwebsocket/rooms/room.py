@@ -68,6 +68,9 @@ class Room:
     kwargs: dict[str, Any]
     group: Group
 
+    # The hooks that the project has written: the others need no call.
+    _own: ClassVar[frozenset[str]] = frozenset()
+
     # Of the connection, for `dwebsocket.rooms.connection`.
     _seat: _core.Seat | None = None
     _backend: Backend
@@ -76,6 +79,12 @@ class Room:
     _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
     _since: str = ""
     _bucket: Bucket | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._own = frozenset(
+            each for each in HOOKS if getattr(cls, each) is not getattr(Room, each)
+        )
 
     def __init__(self, websocket: WebSocket, request: Any, name: str, kwargs: Any) -> None:
         """Makes the object of one room. Not for projects."""
@@ -150,11 +159,6 @@ class Room:
 def is_async(cls: type[Room]) -> bool:
     """Whether a method of a class is a coroutine function."""
     return any(iscoroutinefunction(getattr(cls, name)) for name in HOOKS)
-
-
-def has_own(room: Room, name: str) -> bool:
-    """Whether the project has written this method: the others need no call."""
-    return getattr(type(room), name) is not getattr(Room, name)
 
 
 def check(cls: object) -> None:

@@ -25,6 +25,8 @@ TEXTS: dict[str, str] = {
 }
 # Objects and lists may be within each other so often: more could overflow the stack of a thread.
 _MAX_DEPTH = 100
+# What JSON may have around a value.
+_BLANKS = " \t\n\r"
 _SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
 # With escapes: half a surrogate pair, which a client may send, is no text without them.
 _ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -80,11 +82,15 @@ def read(message: str | bytes) -> Request:
     """
     if not isinstance(message, str):
         raise Malformed("binary message")
-    _refuse_depth(message)
+    if message.count("[") + message.count("{") > _MAX_DEPTH:
+        _refuse_depth(message)
+    written = message.strip(_BLANKS)
     try:
-        found = _DECODER.decode(message)
+        found, end = _DECODER.raw_decode(written)
     except (ValueError, RecursionError):
         raise Malformed("no JSON") from None
+    if end != len(written):
+        raise Malformed("no JSON")
     if not isinstance(found, dict):
         raise Malformed("no object")
     answered = _id(found)
@@ -148,8 +154,6 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
 def _refuse_depth(message: str) -> None:
-    if message.count("[") + message.count("{") <= _MAX_DEPTH:
-        return
     depth = 0
     for sign in _SIGNS.finditer(message):
         if sign[1]:
