@@ -2,41 +2,54 @@
 //! was sent for a while.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use crate::{engine::base::clock, protocol::message::Kind};
 
+/// Beats of many connections go out in rounds: a thread that wakes up for each of them would take
+/// several times as long.
+const ROUND_MS: u64 = 250;
+/// The moment from which all connections count.
+static START: LazyLock<Instant> = LazyLock::new(clock::now);
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The heartbeat of one connection.
 #[derive(Debug)]
 pub(crate) struct Beat {
-    every: Duration,
-    start: Instant,
-    /// Milliseconds from the start to the last message.
+    every_ms: u64,
+    /// Milliseconds from [`START`] to the last message.
     last: AtomicU64,
 }
 
 impl Beat {
     pub(super) fn new(every: Duration) -> Self {
-        Self {
-            every,
-            start: clock::now(),
+        let beat = Self {
+            every_ms: millis(every),
             last: AtomicU64::new(0),
-        }
+        };
+        beat.note(clock::now());
+        beat
     }
 
     /// To be called when something was sent.
     pub(super) fn note(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.start);
-        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        self.last.store(millis, Ordering::Relaxed);
+        let since = now.saturating_duration_since(*START);
+        self.last.store(millis(since), Ordering::Relaxed);
     }
 
-    /// The moment at which the next beat is due if nothing is sent before.
+    /// The moment at which the next beat is due if nothing is sent before: that of a round.
     pub(super) fn due(&self) -> Option<Instant> {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        self.start.checked_add(last.saturating_add(self.every))
+        let last = self.last.load(Ordering::Relaxed);
+        let due = last.saturating_add(self.every_ms).div_ceil(ROUND_MS);
+        START.checked_add(Duration::from_millis(due.saturating_mul(ROUND_MS)))
     }
 }
 
