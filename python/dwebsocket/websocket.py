@@ -109,7 +109,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
 
     async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """
-        As :meth:`ping`, for async views: waits without blocking the event loop.
+        Pings the client, as :meth:`ping`, without blocking the event loop.
 
         Cancelling it gives up on the answer.
 
@@ -188,7 +188,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
         return self._engine.ping(payload)
 
     def _pong(self, payload: bytes) -> bool:
-        """Sends an unsolicited pong. As :meth:`_ping`."""
+        """Sends an unsolicited pong. False when it cannot be queued."""
         return self._engine.pong(payload)
 
 

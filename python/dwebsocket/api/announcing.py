@@ -51,19 +51,19 @@ class AnnouncingConnection:
         return getattr(self.announced, name)
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.pop`."""
+        """Returns a message that waits and sends its signal; None without one."""
         return self._announce(self.announced.pop(_EXACT), text_as_bytes)
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.take`."""
+        """Waits for a message and sends its signal; None when the time was up."""
         return self._announce(self.announced.take(timeout, _EXACT), text_as_bytes)
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
+        """Waits as :meth:`take`, perhaps a little longer than ``time``."""
         return self._announce(self.announced.take_coarse(time, _EXACT), text_as_bytes)
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """As :meth:`dwebsocket._core.Connection.next`."""
+        """Returns an awaitable: of the next message, after its signal."""
         following = self.announced.next(find_hub)
 
         async def take() -> Message:
@@ -74,7 +74,7 @@ class AnnouncingConnection:
         return Again(take)
 
     async def next_now(self) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.next_now`."""
+        """Returns a message that waits, after its signal; None without one."""
         message = await self.announced.next_now()
         if message is not None:
             await self._aannounce(message)

@@ -178,7 +178,7 @@ class Base:
             self._engine.close_descriptor()
 
     def _abandon(self, code: int, reason: str) -> None:
-        """As :meth:`_finish`, where nothing can be waited for."""
+        """Finishes, and releases the permit at once: there is nothing to wait for."""
         self._finish(code, reason)
         self._release_permit()
 
@@ -191,7 +191,7 @@ class Base:
         return connection.id, end
 
     def _close_wanted(self, code: int, reason: str, *, is_half: bool = False) -> bool:
-        """As :meth:`_close_soon`, for an end that the view's code means, which is no news."""
+        """Closes for a reason that the view's code means: the end is not logged."""
         connection = self._connection
         if connection is not None and connection.end() is None:
             # First: the view may see the end, and be over, before this thread goes on.

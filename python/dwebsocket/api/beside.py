@@ -62,7 +62,7 @@ class Beside(Base):
         self, function: Callable[P, Coroutine[Any, Any, object]], *args: P.args, **kwargs: P.kwargs
     ) -> Task:
         """
-        Runs a coroutine function beside an async view, as a task. As :meth:`start`.
+        Runs a coroutine function beside an async view: as :meth:`start`, but as a task of its loop.
 
         A task that has not ended a second after the view is cancelled.
 

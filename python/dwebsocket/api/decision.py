@@ -121,7 +121,7 @@ class Decision(Generic[EventT]):
 
     def insist(self, outcome: Outcome) -> None:
         """
-        As :meth:`decide`, but raises when the view has decided before.
+        Decides like :meth:`decide`, but raises when the view has decided before.
 
         Does nothing when the handler has stopped waiting.
 

@@ -77,7 +77,7 @@ class Ending(Base):
 
     async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """
-        As :meth:`close`, which never waits either; for code that awaits everything.
+        Closes the connection. The same as :meth:`close`, for code that awaits everything.
 
         Raises:
             TypeError, ValueError: As :meth:`close`.
@@ -188,7 +188,8 @@ class Ending(Base):
 
     async def await_closed(self, timeout: float | None = None) -> bool:
         """
-        As :meth:`wait_closed`, for async views: waits without blocking the event loop.
+        Waits until the connection has ended, as :meth:`wait_closed`, without blocking the event
+        loop.
 
         Raises:
             UsageError: The connection is not open yet.
@@ -209,7 +210,7 @@ class Ending(Base):
                 self._send_away(request, error)
 
     async def _aannounce_opening(self, request: HttpRequest) -> None:
-        """As :meth:`_announce_opening`, without blocking the event loop."""
+        """Sends the signals as :meth:`_announce_opening`, without blocking the event loop."""
         await signals.asend(signals.websocket_opened, self, request)
         self._announce_end_later(request)
         if self._join_recorded is not None:

@@ -184,7 +184,7 @@ class Helpers:
 
     async def ajoin(self) -> None:
         """
-        As :meth:`join`, for async views: waits without blocking the event loop.
+        Waits for all helpers as :meth:`join`, without blocking the event loop.
 
         Tasks that do not end in time are cancelled.
         """
@@ -280,7 +280,7 @@ class ThreadTicker(Ticker):
         self._cancel = self._waiter.call_later(max(0.0, self._due - clock.now()), self._fire)
 
     def stop(self) -> None:
-        """As :meth:`Ticker.stop`: a call that is under way goes on."""
+        """Stops; a call that is under way goes on."""
         self._call = None
         self._cancel()
         self._wake()
@@ -355,7 +355,7 @@ class Task(Ticker, asyncio.Task[None]):
         self.add_done_callback(lambda _: _settle(self._ended))
 
     def stop(self) -> None:
-        """As :meth:`Ticker.stop`: cancels the task, and with it a call that is under way."""
+        """Cancels the task, and with it a call that is under way."""
         # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
             self.get_loop().call_soon_threadsafe(self.cancel)

@@ -121,7 +121,7 @@ class Opening(Ending):
 
     async def aaccept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
         """
-        As :meth:`accept`, for async views: waits without blocking the event loop.
+        Opens the connection, as :meth:`accept`, without blocking the event loop. For async views.
 
         Raises:
             UsageError: The view is not one that decides, has decided before, or is not async.
@@ -161,7 +161,7 @@ class Opening(Ending):
 
     async def areject(self, status: int = 403) -> None:
         """
-        As :meth:`reject`, which never waits either; for code that awaits everything.
+        Refuses the connection. The same as :meth:`reject`, for code that awaits everything.
 
         Raises:
             UsageError, ValueError: As :meth:`reject`.
@@ -169,7 +169,7 @@ class Opening(Ending):
         self.reject(status)
 
     def _answer(self, response: HttpResponseBase) -> None:
-        """As :meth:`reject`, with a whole response."""
+        """Refuses the connection with a whole response, in place of a status."""
         self._refuse(self._question("a response"), Answer(response))
 
     def _refuse(self, decision: Decision[Any], outcome: Rejection | Answer) -> None:

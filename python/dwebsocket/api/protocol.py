@@ -143,7 +143,7 @@ class WebSocketProtocol13:
 
     def read_data(self) -> tuple[int, bytes | None]:
         """
-        As :meth:`read`, which calls this.
+        Does the work of :meth:`read`, which calls this. A subclass may override it.
 
         Raises:
             ConnectionClosed: As :meth:`read`.
@@ -219,7 +219,7 @@ class WebSocketProtocol13:
 
     def write_close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """
-        As :meth:`close`: no frame may follow a close frame.
+        Closes, as :meth:`close`: no frame may follow a close frame.
 
         Raises:
             TypeError, ValueError: As :meth:`close`.
@@ -230,7 +230,7 @@ class WebSocketProtocol13:
 
     def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """
-        As :meth:`dwebsocket.WebSocket.close`; does nothing when the WebSocket is gone.
+        Closes as :meth:`dwebsocket.WebSocket.close`; does nothing when the WebSocket is gone.
 
         Raises:
             TypeError, ValueError: As that call.
@@ -239,35 +239,35 @@ class WebSocketProtocol13:
             websocket.close(code, reason)
 
     def is_closed(self) -> bool:
-        """As :meth:`dwebsocket.WebSocket.is_closed`; True when the WebSocket is gone."""
+        """Whether a loop around this call is over; True when the WebSocket is gone."""
         websocket = self._find_websocket()
         return websocket is None or websocket.is_closed()
 
     @property
     def closed(self) -> bool:
-        """As :attr:`dwebsocket.WebSocket.closed`; True when the WebSocket is gone."""
+        """Whether the connection has ended; True when the WebSocket is gone."""
         websocket = self._find_websocket()
         return websocket is None or websocket.closed
 
     @property
     def server_terminated(self) -> bool:
-        """As :attr:`closed`: when either side begins to close, both count as terminated."""
+        """The same as :attr:`closed`: a close of either side counts as one of both."""
         return self.closed
 
     @property
     def client_terminated(self) -> bool:
-        """As :attr:`closed`: when either side begins to close, both count as terminated."""
+        """The same as :attr:`closed`: a close of either side counts as one of both."""
         return self.closed
 
     @property
     def close_code(self) -> int | None:
-        """As :attr:`dwebsocket.WebSocket.close_code`; None when the WebSocket is gone."""
+        """The close code; None before the end, and when the WebSocket is gone."""
         websocket = self._find_websocket()
         return None if websocket is None else websocket.close_code
 
     @property
     def close_reason(self) -> str:
-        """As :attr:`dwebsocket.WebSocket.close_reason`; empty when the WebSocket is gone."""
+        """The close reason; empty before the end, and when the WebSocket is gone."""
         websocket = self._find_websocket()
         return "" if websocket is None else websocket.close_reason
 
@@ -291,7 +291,7 @@ class SelectableSocket:
 
     def fileno(self) -> int:
         """
-        As :meth:`dwebsocket.WebSocket.fileno`; -1 when the WebSocket is gone.
+        Returns :meth:`dwebsocket.WebSocket.fileno`; -1 when the WebSocket is gone.
 
         Raises:
             OSError, UsageError: As that call.

@@ -194,9 +194,10 @@ class Receiving(Base):
 
     async def areceive(self, timeout: float | None = None) -> Message:
         """
-        As :meth:`receive`, for async views. Cancelling it loses no message.
+        Returns the next message, as :meth:`receive`, without blocking the event loop.
 
-        Several tasks may wait on one connection; each message goes to one of them.
+        Cancelling it loses no message. Several tasks may wait on one connection; each message goes
+        to one of them.
 
         Raises:
             ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
@@ -230,7 +231,7 @@ class Receiving(Base):
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
         """
-        As :meth:`receive_json`, for async views; waits as :meth:`areceive` does.
+        Returns the next message, parsed as JSON. Waits as :meth:`areceive` does.
 
         Raises:
             InvalidMessage, ReceiveTimeout, ConnectionClosed: As :meth:`receive_json`.
@@ -299,14 +300,14 @@ class Receiving(Base):
     def _take_idly(
         self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`_take` for the own view, which may wait for long: then without databases."""
+        """Takes a message for the own view, which may wait for long: then without databases."""
         deadline = None if timeout is None else clock.now() + timeout
         message = self._waiter.take_coarse(connection, IDLE_AFTER_S, text_as_bytes)
         return self._take_without_databases(deadline, text_as_bytes) if message is None else message
 
     def _take_next(self) -> Message | None:
         """
-        As :meth:`_take` without a timeout, in one step for a view's main loop.
+        Takes the next message without a timeout, in one step for a view's main loop.
 
         All of its messages come through here.
         """

@@ -140,7 +140,7 @@ class Sending(Base):
 
     async def asend(self, message: Sendable | None, *, strict: bool = False) -> bool:
         """
-        As :meth:`send`, for async views: never blocks the event loop.
+        Sends a message, as :meth:`send`, without blocking the event loop.
 
         It waits for room only in the connection's own view and its tasks; elsewhere, a message
         without room closes the client with 1013. A large message is compressed on another thread,
@@ -157,7 +157,7 @@ class Sending(Base):
 
     async def asend_text(self, message: Sendable, *, strict: bool = False) -> bool:
         """
-        As :meth:`send_text`, for async views: waits as :meth:`asend` does.
+        Sends a text message, as :meth:`send_text`; waits as :meth:`asend` does.
 
         Raises:
             ValueError, TypeError, ConnectionClosed, SendTimeout: As :meth:`send_text`.
@@ -166,7 +166,7 @@ class Sending(Base):
 
     async def asend_bytes(self, message: Binary, *, strict: bool = False) -> bool:
         """
-        As :meth:`send_bytes`, for async views: waits as :meth:`asend` does.
+        Sends a binary message, as :meth:`send_bytes`; waits as :meth:`asend` does.
 
         Raises:
             TypeError, ConnectionClosed, SendTimeout: As :meth:`send_bytes`.
@@ -175,7 +175,7 @@ class Sending(Base):
 
     async def asend_json(self, data: Any, *, strict: bool = False, **kwargs: Any) -> bool:
         """
-        As :meth:`send_json`, for async views: waits as :meth:`asend` does.
+        Sends ``data`` as JSON, as :meth:`send_json`; waits as :meth:`asend` does.
 
         Raises:
             TypeError, ConnectionClosed, SendTimeout: As :meth:`send_json`.
@@ -346,7 +346,7 @@ class Sending(Base):
 
     def _send_beyond(self, message: Message) -> bool:
         """
-        As :meth:`send`, but never waits: without room the message waits beyond the buffer's size.
+        Sends, and never waits: without room the message waits beyond the buffer's size.
 
         Returns False then: no more is to be sent before :meth:`_await_rest`.
         """

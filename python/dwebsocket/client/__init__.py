@@ -80,7 +80,7 @@ def aconnect(
     url: Given[str], *, reconnect: bool = False, **options: Unpack[ConnectOptions]
 ) -> Opening | AsyncReconnecting:
     """
-    As :func:`connect`, for async code: await it, or use it in ``async with`` or ``async for``.
+    Opens a WebSocket to a server, for async code.
 
     ``await aconnect(url)`` gives the connection, ``async with aconnect(url) as websocket`` closes
     it, too, ``async for message in aconnect(url)`` gives its messages. Cancelling gives up.

@@ -150,7 +150,7 @@ class ClientConnection:
 
     async def areceive(self, timeout: float | None = None) -> Message:
         """
-        As :meth:`receive`, for async code. Cancelling it loses no message.
+        Returns the next message, without blocking the event loop. Cancelling it loses no message.
 
         Raises:
             ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
@@ -175,7 +175,7 @@ class ClientConnection:
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
         """
-        As :meth:`receive_json`, for async code.
+        Returns the next message, parsed as JSON. Waits as :meth:`areceive` does.
 
         Raises:
             InvalidMessage, ReceiveTimeout, ConnectionClosed: As :meth:`receive_json`.
@@ -268,7 +268,7 @@ class ClientConnection:
 
     async def asend(self, message: Sendable) -> None:
         """
-        As :meth:`send`, for async code: waits for room without blocking the event loop.
+        Sends a message, as :meth:`send`; waits for room without blocking the event loop.
 
         Raises:
             ConnectionClosed, SendTimeout, TypeError: As :meth:`send`.
@@ -280,7 +280,7 @@ class ClientConnection:
 
     async def asend_text(self, message: Sendable) -> None:
         """
-        As :meth:`send_text`, for async code.
+        Sends text, as :meth:`send_text`; waits as :meth:`asend` does.
 
         Raises:
             ValueError, ConnectionClosed, SendTimeout, TypeError: As :meth:`send_text`.
@@ -289,7 +289,7 @@ class ClientConnection:
 
     async def asend_bytes(self, message: Binary) -> None:
         """
-        As :meth:`send_bytes`, for async code.
+        Sends bytes, as :meth:`send_bytes`; waits as :meth:`asend` does.
 
         Raises:
             ConnectionClosed, SendTimeout, TypeError: As :meth:`send_bytes`.
@@ -298,7 +298,7 @@ class ClientConnection:
 
     async def asend_json(self, data: Any, **kwargs: Any) -> None:
         """
-        As :meth:`send_json`, for async code.
+        Sends ``data`` as JSON, as :meth:`send_json`; waits as :meth:`asend` does.
 
         Raises:
             TypeError, ConnectionClosed, SendTimeout: As :meth:`send_json`.
@@ -359,7 +359,7 @@ class ClientConnection:
 
     async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """
-        As :meth:`ping`, for async code.
+        Sends a ping and waits for the pong, as :meth:`ping`, without blocking the event loop.
 
         Raises:
             PingTimeout, ConnectionClosed: As :meth:`ping`.
@@ -451,7 +451,7 @@ class ClientConnection:
         return pings.wait_closed(self._connection, self._waiter, timeout)
 
     async def await_closed(self, timeout: float | None = None) -> bool:
-        """As :meth:`wait_closed`, for async code."""
+        """Waits for the end, as :meth:`wait_closed`, without blocking the event loop."""
         check_timeout(timeout)
         return await pings.await_closed(self._connection, timeout)
 

@@ -63,7 +63,8 @@ def open_now(target: Target) -> ClientConnection:
 
 async def open_soon(target: Target) -> ClientConnection:
     """
-    As :func:`open_now`, without blocking the event loop. Cancelling it gives up.
+    Opens a connection, as :func:`open_now`, without blocking the event loop. Cancelling it gives
+    up.
 
     Raises:
         ConnectionFailed, ShuttingDown, TypeError, ValueError, Exception: As :func:`open_now`.

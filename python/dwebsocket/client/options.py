@@ -181,7 +181,7 @@ class Target:
 
     async def soon(self) -> tuple[str, Dialer]:
         """
-        As :meth:`now`, for async code: functions may be async.
+        Returns what :meth:`now` does, for async code: functions may be async.
 
         Raises:
             TypeError, ValueError, Exception: As :meth:`now`.

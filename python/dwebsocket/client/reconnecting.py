@@ -91,7 +91,9 @@ class Reconnecting:
 
 
 class AsyncReconnecting:
-    """As :class:`Reconnecting`, for ``async for``."""
+    """
+    Connections to one server, one after the other, for ``async for``: see :class:`Reconnecting`.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target

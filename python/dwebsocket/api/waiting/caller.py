@@ -72,7 +72,7 @@ class Caller:
         return pause
 
     def pause_of_send(self, now: float) -> float:
-        """As :meth:`pause`, for a refused send: no pause for 5 s, then growing ones."""
+        """Returns the seconds to sleep after a refused send: none for 5 s, then growing ones."""
         if self._refused_at is None:
             self._refused_at = now
         late = (now - self._refused_at - _SENDS_FREELY_S) / _SENDS_RARELY_S

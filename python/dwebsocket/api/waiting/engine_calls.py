@@ -76,6 +76,6 @@ def _wait_green(call: EngineCall[object], timeout: float | None, select: Select)
 
 
 async def await_call(call: EngineCall[T_co], timeout: float | None) -> T_co:
-    """As :func:`wait`, without blocking the event loop."""
+    """Waits for a call of the engine, without blocking the event loop."""
     await loop_hub.current().wait(call, call.watch, timeout)
     return call.outcome()

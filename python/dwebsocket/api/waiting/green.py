@@ -74,7 +74,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._lasting: dict[int, Call] = {}
 
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
-        """As :meth:`HubWaiter.wait`; may return early."""
+        """Yields to the hub until the engine signals the watch. May return early."""
         token = next(self._tokens)
         # Only the hub reads the descriptor, so no wake-up comes before the sleep has begun.
         watch(self._ready, token)
@@ -87,7 +87,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
     def take_coarse(
         self, connection: Connection, time_s: float, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`HubWaiter.take_coarse`."""
+        """Takes a message, and yields to the hub while there is none."""
         token = next(self._tokens)
         if not connection.listen(self._ready, token):
             return connection.pop(text_as_bytes)
@@ -101,7 +101,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
         return message
 
     def at_end(self, connection: Connection, call: Call) -> None:
-        """As :meth:`Waiter.at_end`: the hub makes the call. To be called on its own thread."""
+        """Has the hub make ``call`` at the end. To be called on the hub's thread."""
         token = next(self._tokens)
         self._calls[token] = call
         connection.watch_end(self._ready, token)
@@ -123,7 +123,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
 
     @abstractmethod
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`Waiter.call_later`: the hub makes the call. To be called on its own thread."""
+        """Has the hub make ``call`` after ``delay``. To be called on the hub's thread."""
 
     def on_wake(self, *_: object) -> None:
         """Called by the hub when the engine has woken it."""
@@ -197,7 +197,7 @@ class HubWaiter(Waiter):
     def take(
         self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`Waiter.take`, but yields to the hub."""
+        """Takes a message, and yields to the hub while there is none."""
         if self._hub() is None:
             return THREAD.take(connection, timeout, text_as_bytes)
         deadline = None if timeout is None else clock.now() + timeout
@@ -221,7 +221,7 @@ class HubWaiter(Waiter):
         timeout: float | None,
     ) -> bool:
         """
-        As :meth:`Waiter.send`, but yields to the hub; a large message is sent on another thread.
+        Sends, and yields to the hub without room; a large message is sent on another thread.
 
         Raises:
             SendTimeout: There was no room within ``timeout`` seconds.
@@ -255,7 +255,7 @@ class HubWaiter(Waiter):
 
     def yield_after_sending(self) -> None:
         """
-        As :meth:`Waiter.yield_after_sending`: yields to the hub after a while of sending.
+        Yields to the hub after a while of sending.
 
         Without this, a view that only sends blocks all other views while its client keeps up.
         """
@@ -264,7 +264,7 @@ class HubWaiter(Waiter):
             self._own.turn_ends = monotonic() + _TURN_S
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
-        """As :meth:`Waiter.wait_for`, but yields to the hub."""
+        """Yields to the hub until ``look`` finds something."""
         if self._hub() is None:
             return THREAD.wait_for(connection, look, timeout)
         deadline = None if timeout is None else clock.now() + timeout
@@ -289,14 +289,14 @@ class HubWaiter(Waiter):
     def take_coarse(
         self, connection: Connection, time: float, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`Waiter.take_coarse`, but yields to the hub."""
+        """Takes a message, and yields to the hub for about ``time`` while there is none."""
         hub = self._hub()
         if hub is None:
             return THREAD.take_coarse(connection, time, text_as_bytes)
         return self._watcher(hub).take_coarse(connection, time, text_as_bytes)
 
     def let_others_run(self, connection: Connection, time: float) -> None:
-        """As :meth:`Waiter.let_others_run`, for the hub's green threads."""
+        """Lets the hub's other green threads run."""
         if self._hub() is None:
             THREAD.let_others_run(connection, time)
         elif time:
@@ -305,19 +305,19 @@ class HubWaiter(Waiter):
             self._pause()
 
     def await_room(self, connection: Connection, timeout: float | None) -> None:
-        """As :meth:`Waiter.await_room`, but yields to the hub."""
+        """Yields to the hub until there is room."""
         if self._hub() is None:
             THREAD.await_room(connection, timeout)
         else:
             self.wait(connection, connection.watch_outbox, timeout)
 
     def sleep(self, seconds: float) -> None:
-        """As :meth:`Waiter.sleep`, but yields to the hub."""
+        """Yields to the hub for the whole time."""
         sleep = unpatched.sleep if self._hub() is None else self._pause
         sleep(seconds)
 
     def wait_until(self, future: Future[Any], timeout: float | None) -> bool:
-        """As :meth:`Waiter.wait_until`, but yields to the hub."""
+        """Yields to the hub until ``future`` is done."""
         if self._hub() is None:
             return THREAD.wait_until(future, timeout)
         deadline = None if timeout is None else monotonic() + timeout
@@ -330,21 +330,21 @@ class HubWaiter(Waiter):
         return True
 
     def caller(self) -> object:
-        """As :meth:`Waiter.caller`: the green thread, where this thread has a hub."""
+        """Returns the green thread, where this thread has a hub."""
         return THREAD.caller() if self._hub() is None else self._current()
 
     def thread(self) -> object:
-        """As :meth:`Waiter.thread`: the green thread, where this thread has a hub."""
+        """Returns the green thread, where this thread has a hub."""
         return THREAD.thread() if self._hub() is None else self._current()
 
     def at_end(self, connection: Connection, call: Call) -> None:
-        """As :meth:`Waiter.at_end`: the hub makes the call, where this thread has one."""
+        """Has the hub make the call at the end, where this thread has one."""
         hub = self._hub()
         at_end = THREAD.at_end if hub is None else self._watcher(hub).at_end
         at_end(connection, call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`Waiter.call_later`: the hub makes the call, where this thread has one."""
+        """Has the hub make the call later, where this thread has one."""
         hub = self._hub()
         call_later = THREAD.call_later if hub is None else self._watcher(hub).call_later
         return call_later(delay, call)

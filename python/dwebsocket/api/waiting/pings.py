@@ -30,9 +30,7 @@ class Pings:
 
     def watch(self, hub: _core.Hub, token: int) -> None:
         """
-        As :meth:`dwebsocket._core.Connection.watch_pings`.
-
-        It also signals when the answer has come before the watch.
+        Puts ``token`` on the hub's list at the answer or the end; now, if one has come already.
         """
         self._connection.watch_pings(hub, token)
         if self._look(0) is not None:
@@ -56,7 +54,7 @@ def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float
 
 async def aping(connection: Connection, timeout: float | None) -> float:
     """
-    As :func:`ping`, for async views: waits in the running loop.
+    Sends a ping and waits for its answer in the running loop: the work of ``WebSocket.aping``.
 
     Raises:
         PingTimeout, ConnectionClosed, UnsupportedServer: As :func:`ping`.
@@ -74,7 +72,7 @@ def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -
 
 
 async def await_closed(connection: Connection, timeout: float | None) -> bool:
-    """As :func:`wait_closed`, for async views: waits in the running loop."""
+    """Waits for the end in the running loop, and returns whether it has come."""
     deadline = None if timeout is None else clock.now() + timeout
     return await _wait_for(connection, _look_for_end(connection), deadline) is True
 
@@ -84,7 +82,7 @@ def _look_for_end(connection: Connection) -> Look[bool]:
 
 
 async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
-    """As :meth:`dwebsocket.api.waiting.waiter.Waiter.wait_for`, in an event loop."""
+    """Waits in an event loop until ``look`` finds something, or the end comes."""
     while True:
         # Read the end before the look: an answer that came before the end counts.
         ended = connection.end() is not None

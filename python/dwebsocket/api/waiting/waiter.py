@@ -58,13 +58,13 @@ class Waiter:
     def take(
         self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.take`."""
+        """Returns the next message; None when the time was up, or at the end."""
         return connection.take(timeout, text_as_bytes)
 
     def take_coarse(
         self, connection: Connection, time: float, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
+        """Waits as :meth:`take`, perhaps a little longer than ``time``; costs less."""
         return connection.take_coarse(time, text_as_bytes)
 
     def send(
@@ -76,7 +76,7 @@ class Waiter:
         timeout: float | None,
     ) -> bool:
         """
-        As :meth:`dwebsocket._core.Connection.send`.
+        Sends a message, and sleeps while there is no room. False when the connection has ended.
 
         Raises:
             SendTimeout: There was no room within ``timeout`` seconds.
@@ -138,7 +138,7 @@ class Waiter:
         return threading.current_thread()
 
     def thread(self) -> object:
-        """As :meth:`caller`, but for a task it gives the thread of the task's loop."""
+        """Returns the thread or green thread that calls; for a task, that of its loop."""
         return threading.current_thread()
 
     def at_end(self, connection: Connection, call: Call) -> None:
