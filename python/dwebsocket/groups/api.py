@@ -46,7 +46,7 @@ class Group:
     using: str
 
     def __init__(self, name: str, using: str = DEFAULT) -> None:
-        """As :func:`group`; it also takes the names that :func:`user` and others here make."""
+        """Makes a group, as :func:`group`; takes also the names that :func:`user` makes."""
         is_own = isinstance(name, str) and name.startswith(names.OWN)
         self.name = name if is_own else names.checked(name)
         self.using = using
@@ -97,7 +97,7 @@ class Group:
 
     async def aadd(self, websocket: Base) -> bool:
         """
-        As :meth:`add`, without blocking the event loop.
+        Makes a connection a member, as :meth:`add`, without blocking the event loop.
 
         Raises:
             GroupUnavailable, UsageError: As :meth:`add`.
@@ -116,7 +116,7 @@ class Group:
         return is_member and await presence.aenter(self, websocket, member)
 
     def _add_held(self, websocket: Base, member: Member) -> bool:
-        """As :meth:`add`, for a group that is held."""
+        """Adds a member to a group that is held, and so is subscribed to already."""
         is_new = membership_signals.is_new(self, member)
         backend = backends.backend(self.using)
         is_member = backend.join(self.name, member, key_of(websocket.id))
@@ -125,7 +125,7 @@ class Group:
         return is_member
 
     async def _aadd_held(self, websocket: Base, member: Member) -> bool:
-        """As :meth:`_add_held`, without blocking the event loop."""
+        """Adds a member to a group that is held, without blocking the event loop."""
         is_new = membership_signals.is_new(self, member)
         backend = backends.backend(self.using)
         is_member = backend.join(self.name, member, key_of(websocket.id))
@@ -149,7 +149,7 @@ class Group:
 
     async def adiscard(self, websocket: Base) -> None:
         """
-        As :meth:`discard`.
+        Ends a membership, as :meth:`discard`; waits for the receivers of its signal.
 
         Raises:
             UsageError: As :meth:`discard`.
@@ -196,7 +196,7 @@ class Group:
         self, message: Sendable, *, exclude: Excluded = None, on_commit: bool | str = False
     ) -> None:
         """
-        As :meth:`send`, without blocking the event loop.
+        Sends a message to every member, as :meth:`send`, without blocking the event loop.
 
         With ``on_commit`` it asks for the transaction where ``sync_to_async`` runs code: on the
         thread of this task's ORM, which is the caller's within ``async_to_sync``.
@@ -228,7 +228,7 @@ class Group:
         self, data: Any, *, exclude: Excluded = None, on_commit: bool | str = False, **kwargs: Any
     ) -> None:
         """
-        As :meth:`send_json`, without blocking the event loop.
+        Sends ``data`` as JSON, as :meth:`send_json`, without blocking the event loop.
 
         Raises:
             GroupUnavailable, TypeError: As :meth:`send_json`.
@@ -252,7 +252,7 @@ class Group:
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """
-        As :meth:`close`, without blocking the event loop.
+        Closes every member, as :meth:`close`, without blocking the event loop.
 
         Raises:
             ValueError, GroupUnavailable: As :meth:`close`.
@@ -283,7 +283,7 @@ class Group:
 
     async def aevict(self, whom: Any, reason: str = "") -> None:
         """
-        As :meth:`evict`, without blocking the event loop.
+        Makes members leave, as :meth:`evict`, without blocking the event loop.
 
         Raises:
             TypeError, ValueError, GroupUnavailable: As :meth:`evict`.
@@ -304,7 +304,7 @@ class Group:
 
     async def acount(self) -> int:
         """
-        As :meth:`count`, without blocking the event loop.
+        Returns the number of members, as :meth:`count`, without blocking the event loop.
 
         Raises:
             GroupUnavailable: As :meth:`count`.
@@ -334,7 +334,7 @@ class Group:
 
     async def amembers(self, limit: int | None = None) -> list[_core.Member]:
         """
-        As :meth:`members`, without blocking the event loop.
+        Returns the users that are present, as :meth:`members`, without blocking the event loop.
 
         Raises:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`members`.
@@ -356,7 +356,7 @@ class Group:
 
     async def acount_members(self) -> int:
         """
-        As :meth:`count_members`, without blocking the event loop.
+        Counts the users, as :meth:`count_members`, without blocking the event loop.
 
         Raises:
             UsageError, GroupUnavailable: As :meth:`members`.
@@ -395,7 +395,7 @@ class Group:
 
     async def ahistory(self, limit: int | None = None, since: str | None = None) -> History:
         """
-        As :meth:`history`, without blocking the event loop.
+        Returns what is kept, as :meth:`history`, without blocking the event loop.
 
         Raises:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`history`.
@@ -420,7 +420,7 @@ class Group:
 
     async def aposition(self) -> str:
         """
-        As :meth:`position`, without blocking the event loop.
+        Returns the newest position, as :meth:`position`, without blocking the event loop.
 
         Raises:
             UsageError, GroupUnavailable: As :meth:`history`.

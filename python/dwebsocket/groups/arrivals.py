@@ -155,12 +155,7 @@ class Subscription:
             self._end_when_collected()
 
     async def astart(self) -> None:
-        """
-        As :meth:`start`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`start`.
-        """
+        """Starts as :meth:`start`, and raises the same, without blocking the event loop."""
         if not self._is_up:
             # Several tasks may do so at once: it is the same member.
             await self._backend.aadd(self._name, self._mailbox, self._key)

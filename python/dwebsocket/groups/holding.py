@@ -38,12 +38,7 @@ def hold(groups: Iterable[Group]) -> Held:
 
 
 async def ahold(groups: Iterable[Group]) -> Held:
-    """
-    As :func:`hold`, without blocking the event loop.
-
-    Raises:
-        GroupUnavailable: As :func:`hold`.
-    """
+    """Holds as :func:`hold`, and raises the same, without blocking the event loop."""
     held: Held = []
     try:
         for backend, names in _by_backend(groups):

@@ -115,7 +115,7 @@ class Joining(Base):
         presence: bool | str = False,
     ) -> bool | Recovery | None:
         """
-        As :meth:`join`, without blocking the event loop.
+        Makes this connection a member of groups, as :meth:`join`, without blocking the event loop.
 
         Raises:
             GroupUnavailable, UsageError, TypeError, ValueError: As :meth:`join`.
@@ -127,7 +127,7 @@ class Joining(Base):
     async def _ajoin(
         self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
     ) -> bool | Recovery | None:
-        """As :meth:`_join`, without blocking the event loop."""
+        """Joins groups as :meth:`_join`, without blocking the event loop."""
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         if (member := joinable(self)) is None:
             return False
@@ -167,7 +167,7 @@ class Joining(Base):
 
     async def aupdate(self, group: str | Group, *, info: Any) -> None:
         """
-        As :meth:`update`, without blocking the event loop.
+        Changes what other members see, as :meth:`update`, without blocking the event loop.
 
         Raises:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`update`.
@@ -204,7 +204,7 @@ class Joining(Base):
 
     async def aleave(self, *groups: str | Group) -> None:
         """
-        As :meth:`leave`.
+        Ends memberships. The same as :meth:`leave`, for code that awaits everything.
 
         Raises:
             UsageError, TypeError, ValueError: As :meth:`leave`.
@@ -220,7 +220,7 @@ class Joining(Base):
             holding.release(held)
 
     async def _ajoin_plain(self, groups: list[Group], member: Member) -> bool:
-        """As :meth:`_join_plain`, without blocking the event loop."""
+        """Joins groups without a history; does not block the event loop."""
         held = await holding.ahold(groups)
         try:
             return all([await each._aadd_held(self, member) for each in groups])
@@ -242,7 +242,7 @@ class Joining(Base):
     async def _arecover(
         self, group: Group, member: Member, since: str | None, **options: Any
     ) -> Recovery | None:
-        """As :meth:`_recover`, without blocking the event loop."""
+        """Recovers as :meth:`_recover`, without blocking the event loop."""
         steps = recovering.Recovering(group, since=since, **options)
         if group in self._memberships([group]):
             if since is None and not options["numbered"]:

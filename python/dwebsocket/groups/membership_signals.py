@@ -49,7 +49,7 @@ def note_joined(group: Named, websocket: Base) -> None:
 
 
 async def anote_joined(group: Named, websocket: Base) -> None:
-    """As :func:`note_joined`, without blocking the event loop."""
+    """Sends the signal as :func:`note_joined`, without blocking the event loop."""
     is_first = _note(group, websocket)
     try:
         await signals.asend(signals.group_joined, websocket, websocket._view_request, group=group)
@@ -84,7 +84,7 @@ def note_left(group: Named, websocket: Base) -> None:
 
 
 async def anote_left(group: Named, websocket: Base) -> None:
-    """As :func:`note_left`, without blocking the event loop."""
+    """Sends the signal as :func:`note_left`, without blocking the event loop."""
     if _take(group, websocket):
         await signals.asend(signals.group_left, websocket, websocket._view_request, group=group)
 

@@ -64,6 +64,6 @@ def user_name(user: Any, realm: str = "") -> str:
 
 def of_user_key(key: str) -> str:
     """
-    As :func:`of_user`, by the name that :func:`dwebsocket.request.worlds.user_key` gives a user.
+    Returns the name of a user's group, by the user's :func:`dwebsocket.request.worlds.user_key`.
     """
     return f"{_OF_USERS}{key}"

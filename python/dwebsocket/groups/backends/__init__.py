@@ -46,7 +46,7 @@ class Backends:
         self._for_tests = None if make_for_tests is None else Backends(make_for_tests)
 
     def get(self, alias: str) -> Backend:
-        """As :func:`backend`."""
+        """Returns the backend of an alias: the work of :func:`backend`."""
         if self._for_tests is not None and is_in_test_environment():
             return self._for_tests.get(alias)
         settings = conf.get("GROUPS").get(alias)
@@ -89,7 +89,7 @@ class Backends:
         return Backends(self._make, make_for_tests=self._make_for_tests)
 
     def made(self, alias: str) -> Backend | None:
-        """As :func:`made`."""
+        """Returns the backends that were made: the work of :func:`made`."""
         if self._for_tests is not None and is_in_test_environment():
             return self._for_tests.made(alias)
         settings = conf.get("GROUPS").get(alias)

@@ -141,12 +141,7 @@ class Backend:
         raise NotImplementedError
 
     async def apublish(self, name: str, envelope: bytes) -> None:
-        """
-        As :meth:`publish`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Publishes as :meth:`publish`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     def subscribe(self, name: str) -> None:
@@ -160,12 +155,7 @@ class Backend:
         """
 
     async def asubscribe(self, name: str) -> None:
-        """
-        As :meth:`subscribe`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
+        """Subscribes as :meth:`subscribe`, and raises the same, without blocking the event loop."""
 
     def unsubscribe(self, name: str) -> None:
         """
@@ -186,12 +176,7 @@ class Backend:
         raise NotImplementedError
 
     async def acount(self, name: str) -> int:
-        """
-        As :meth:`count`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`count`.
-        """
+        """Counts as :meth:`count`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     async def awaits_commit(self) -> bool:
@@ -206,7 +191,7 @@ class Backend:
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
         """
-        Returns the newest position of a group, and the messages behind ``after`` that are kept.
+        Returns the newest position of a group, and the messages after ``after`` that are kept.
 
         Args:
             name: The group's name.
@@ -221,12 +206,7 @@ class Backend:
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
-        """
-        As :meth:`read_history`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_history`.
-        """
+        """Reads as :meth:`read_history`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     def catch_up(self, name: str) -> None:
@@ -239,12 +219,7 @@ class Backend:
         raise NotImplementedError
 
     async def acatch_up(self, name: str) -> None:
-        """
-        As :meth:`catch_up`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_history`.
-        """
+        """Catches up as :meth:`catch_up`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     def join_at(
@@ -275,12 +250,7 @@ class Backend:
     async def ajoin_at(
         self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
     ) -> Joined:
-        """
-        As :meth:`join_at`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_history`.
-        """
+        """Joins as :meth:`join_at`, and raises the same, without blocking the event loop."""
         joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
         if joined == "early":
             await self.acatch_up(name)
@@ -314,12 +284,7 @@ class Backend:
         return min(_TELLING_TIMEOUT_S, self.settings.timeout / 2)
 
     async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """
-        As :meth:`enter`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`enter`.
-        """
+        """Enters as :meth:`enter`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     def members(self, name: str) -> list[_core.Member]:
@@ -332,12 +297,7 @@ class Backend:
         raise NotImplementedError
 
     async def amembers(self, name: str) -> list[_core.Member]:
-        """
-        As :meth:`members`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`enter`.
-        """
+        """Returns the users as :meth:`members`, without blocking the event loop."""
         raise NotImplementedError
 
     def problems(self, *, deploy: bool) -> list[str]:
@@ -497,7 +457,7 @@ class Backend:
         self.publish(name, envelope)
 
     async def _apass_on(self, name: str, envelope: bytes) -> None:
-        """As :meth:`_pass_on`, without blocking the event loop."""
+        """Publishes a message as :meth:`_pass_on`, without blocking the event loop."""
         await self.apublish(name, envelope)
 
     def close(self, name: str, code: int, reason: str) -> None:
@@ -513,7 +473,7 @@ class Backend:
         self.publish(name, self.groups.encode_eviction(name, whom, reason))
 
     async def aevict(self, name: str, whom: bytes | str, reason: str) -> None:
-        """As :meth:`evict`, without blocking the event loop."""
+        """Evicts as :meth:`evict`, without blocking the event loop."""
         await self.apublish(name, self.groups.encode_eviction(name, whom, reason))
 
     def pass_event(self, name: str, rest: str, exclude: Exclude) -> None:
@@ -521,7 +481,7 @@ class Backend:
         self.publish(name, self.groups.encode_event(name, rest, exclude))
 
     async def apass_event(self, name: str, rest: str, exclude: Exclude) -> None:
-        """As :meth:`pass_event`, without blocking the event loop."""
+        """Passes on as :meth:`pass_event`, without blocking the event loop."""
         await self.apublish(name, self.groups.encode_event(name, rest, exclude))
 
     def add(self, name: str, member: Member, key: bytes) -> bool:
@@ -560,12 +520,7 @@ class Backend:
             raise
 
     async def ahold(self, name: str) -> None:
-        """
-        As :meth:`hold`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`hold`.
-        """
+        """Holds as :meth:`hold`, and raises the same, without blocking the event loop."""
         self._enter(name)
         try:
             await self.asubscribe(name)
@@ -575,7 +530,7 @@ class Backend:
 
     def hold_all(self, names: list[str]) -> None:
         """
-        As :meth:`hold` for many groups; one that knows how does it in one round trip.
+        Holds many groups as :meth:`hold`; a backend may do it in one round trip.
 
         Raises:
             GroupUnavailable: As :meth:`subscribe`; none of them has to be released then.
@@ -590,12 +545,7 @@ class Backend:
             raise
 
     async def ahold_all(self, names: list[str]) -> None:
-        """
-        As :meth:`hold_all`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`hold_all`.
-        """
+        """Holds as :meth:`hold_all`, and raises the same, without blocking the event loop."""
         held = []
         try:
             for name in names:
@@ -610,7 +560,7 @@ class Backend:
             self.release(name)
 
     def hold_soon(self, name: str) -> None:
-        """As :meth:`hold`, but never waits and never raises: a failure is logged."""
+        """Holds a group, but never waits and never raises: a failure is logged."""
         self._enter(name)
         try:
             self.subscribe_soon(name)
@@ -631,7 +581,7 @@ class Backend:
         self.unsubscribe_if_unused(name)
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`subscribe`, but never waits and never raises: a failure is logged."""
+        """Subscribes, but never waits and never raises: a failure is logged."""
         if not self.waits:
             self._try(name)
             return

@@ -121,7 +121,6 @@ class Backend(process.Backend):
     medium = "folder"
 
     def __init__(self, alias: str, settings: BackendSettings) -> None:
-        """As :class:`dwebsocket.groups.Backend`."""
         super().__init__(alias, settings)
         self._lock = unpatched.lock()
         self._node: _core.LocalNode | None = None
@@ -267,51 +266,41 @@ class Backend(process.Backend):
         self.node  # noqa: B018
 
     async def asubscribe(self, name: str) -> None:
-        """
-        As :meth:`subscribe`.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
+        """Makes this process a node as :meth:`subscribe`, on another thread."""
         await self._start_elsewhere()
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.subscribe_soon`."""
+        """Subscribes on another thread in an event loop: becoming a node may take a while."""
         if self._node is None and running_loop() is not None:
             submit(lambda: super(Backend, self).subscribe_soon(name))
         else:
             super().subscribe_soon(name)
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
-        """As :meth:`dwebsocket.groups.backends.process.Backend.asend`."""
         await self._start_elsewhere()
         await super().asend(name, message, exclude)
 
     async def aclose(self, name: str, code: int, reason: str) -> None:
-        """As :meth:`dwebsocket.groups.backends.process.Backend.aclose`."""
         await self._start_elsewhere()
         await super().aclose(name, code, reason)
 
     async def acount(self, name: str) -> int:
-        """As :meth:`count`."""
         await self._start_elsewhere()
         return self.count(name)
 
     async def amembers(self, name: str) -> list[_core.Member]:
-        """As :meth:`members`."""
         await self._start_elsewhere()
         return self.members(name)
 
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
-        """As :meth:`dwebsocket.groups.backends.process.Backend.aread_history`."""
         await self._start_elsewhere()
         return await super().aread_history(name, after, limits)
 
     def members(self, name: str) -> list[_core.Member]:
         """
-        As :meth:`dwebsocket.groups.Backend.members`.
+        Returns the users of all processes that use the folder.
 
         Raises:
             GroupUnavailable: The folder cannot be used.
@@ -320,5 +309,5 @@ class Backend(process.Backend):
         return super().members(name)
 
     def count(self, name: str) -> int:
-        """As :meth:`dwebsocket.groups.Backend.count`, of others half a second old."""
+        """Returns the number of members; those of other processes as half a second ago."""
         return self.node.count(name)

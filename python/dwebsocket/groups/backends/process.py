@@ -45,14 +45,13 @@ class Backend(contract.Backend):
     keeps_presence = True
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
-        """As :class:`dwebsocket.groups.Backend`."""
         super().__init__(alias, own)
         self._history: _core.History | None = None
         self._history_lock = unpatched.lock()
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """
-        As :meth:`dwebsocket.groups.Backend.send`.
+        Hands a message to the engine.
 
         Raises:
             GroupUnavailable: More is published than can be delivered.
@@ -64,12 +63,6 @@ class Backend(contract.Backend):
             raise
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
-        """
-        As :meth:`send`.
-
-        Raises:
-            GroupUnavailable: As :meth:`send`.
-        """
         try:
             await self._ainsist(lambda: self._publish(name, message, exclude, awaits=True))
         except GroupUnavailable:
@@ -77,27 +70,23 @@ class Backend(contract.Backend):
             raise
 
     def close(self, name: str, code: int, reason: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.close`."""
         self._insist(lambda: self._close(name, code, reason))
 
     async def aclose(self, name: str, code: int, reason: str) -> None:
-        """As :meth:`close`."""
         await self._ainsist(lambda: self._close(name, code, reason))
 
     def publish(self, name: str, envelope: bytes) -> None:
-        """As :meth:`dwebsocket.groups.Backend.publish`, for what is no message."""
+        """Delivers an envelope that is no message, in this process."""
         self.groups.deliver(name, envelope)
 
     async def apublish(self, name: str, envelope: bytes) -> None:
-        """As :meth:`publish`."""
         self.groups.deliver(name, envelope)
 
     def count(self, name: str) -> int:
-        """As :meth:`dwebsocket.groups.Backend.count`, exact."""
+        """Returns the exact number of members."""
         return self.groups.count(name)
 
     async def acount(self, name: str) -> int:
-        """As :meth:`count`."""
         return self.count(name)
 
     def _publish(
@@ -145,7 +134,6 @@ class Backend(contract.Backend):
 
     @property
     def history_usage(self) -> tuple[int, int] | None:
-        """As :meth:`dwebsocket.groups.Backend.history_usage`."""
         history = self._history
         return None if history is None else (history.bytes(), history.evicted())
 
@@ -168,13 +156,11 @@ class Backend(contract.Backend):
             raise self.unavailable(error.strerror or str(error)) from error
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
-        """As :meth:`dwebsocket.groups.Backend.read_history`."""
         return self._insist(lambda: self._read(name, after, limits, self._patience()))
 
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
-        """As :meth:`read_history`."""
         return await self._ainsist(lambda: self._read(name, after, limits, 0.0))
 
     def _read(
@@ -189,11 +175,9 @@ class Backend(contract.Backend):
         return Page(head, rows, head)
 
     def catch_up(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.catch_up`."""
         self._insist(lambda: self._catch_up(name, self._patience()))
 
     async def acatch_up(self, name: str) -> None:
-        """As :meth:`catch_up`."""
         await self._ainsist(lambda: self._catch_up(name, 0.0))
 
     def _catch_up(self, name: str, patience: float | None) -> None:
@@ -202,20 +186,16 @@ class Backend(contract.Backend):
     # -- presence ----------------------------------------------------------------------------------
 
     def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """As :meth:`dwebsocket.groups.Backend.enter`."""
         self._start_reports()
         return self.presence.enter(name, member, *visit)
 
     async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """As :meth:`enter`."""
         return self.enter(name, member, visit)
 
     def members(self, name: str) -> list[_core.Member]:
-        """As :meth:`dwebsocket.groups.Backend.members`."""
         return self.presence.members(name)
 
     async def amembers(self, name: str) -> list[_core.Member]:
-        """As :meth:`members`."""
         return self.members(name)
 
     def _close(self, name: str, code: int, reason: str) -> _core.Wait | None:
@@ -247,7 +227,7 @@ class Backend(contract.Backend):
             engine_calls.wait(found, self._time_left(deadline))
 
     async def _ainsist(self, attempt: Callable[[], T | _core.Wait]) -> T:
-        """As :meth:`_insist`; repeats also an attempt that another process does not allow yet."""
+        """Insists in an event loop, also while another process does not allow it yet."""
         deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
         while True:
             try:

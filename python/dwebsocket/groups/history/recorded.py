@@ -44,7 +44,6 @@ class HistoryBackend(Backend):
     keeps_history = True
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
-        """As :class:`~dwebsocket.groups.Backend`."""
         super().__init__(alias, own)
         self._behind_lock = unpatched.lock()
         # Groups whose members have missed something, in order, and whether a thread reads it.
@@ -55,7 +54,7 @@ class HistoryBackend(Backend):
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
         """
-        As :meth:`publish`, for a group with a history.
+        Publishes a message of a group with a history, which numbers and keeps it.
 
         The order of offsets is the order in which processes get the messages, apart from failures.
 
@@ -70,17 +69,12 @@ class HistoryBackend(Backend):
         raise NotImplementedError
 
     async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
-        """
-        As :meth:`append`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Appends as :meth:`append`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
         """
-        Returns the newest position of a group, and what is kept behind ``after``, oldest first.
+        Returns the newest position of a group, and what is kept after ``after``, oldest first.
 
         Reading the log of a new group gives it an epoch; its newest offset is 0. The log may give
         a part of a long answer, at least one message of it: the rest is asked for later.
@@ -98,12 +92,7 @@ class HistoryBackend(Backend):
         raise NotImplementedError
 
     async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
-        """
-        As :meth:`read_log`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_log`.
-        """
+        """Reads as :meth:`read_log`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
     # -- what a backend calls --------------------------------------------------------------------
@@ -163,7 +152,7 @@ class HistoryBackend(Backend):
                 if not isinstance(error, GroupUnavailable) and name not in failed:
                     failed.add(name)
                     _log.exception("Members of %r may miss messages; they are read again", name)
-                # Behind the others.
+                # After the others.
                 with self._behind_lock:
                     self._behind[name] = None
                 # A server that is away tells nobody that it is back.
@@ -172,12 +161,6 @@ class HistoryBackend(Backend):
     # -- for the rest of the package -------------------------------------------------------------
 
     def catch_up(self, name: str) -> None:
-        """
-        Hands the members in this process what they have missed of a group.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_log`.
-        """
         while (at := self.groups.position_of(name)) is not None:
             log = self.read_log(name, at, _ALL)
             deadline = clock.now() + self.settings.timeout
@@ -187,12 +170,6 @@ class HistoryBackend(Backend):
                 return
 
     async def acatch_up(self, name: str) -> None:
-        """
-        As :meth:`catch_up`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_log`.
-        """
         while (at := self.groups.position_of(name)) is not None:
             log = await self.aread_log(name, at, _ALL)
             deadline = clock.now() + self.settings.timeout
@@ -214,13 +191,11 @@ class HistoryBackend(Backend):
             await self.aappend(name, envelope, kept.limits)
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
-        """As :meth:`dwebsocket.groups.Backend.read_history`."""
         return self._page(name, self.read_log(name, after, limits))
 
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
-        """As :meth:`read_history`, without blocking the event loop."""
         return self._page(name, await self.aread_log(name, after, limits))
 
     def _page(self, name: str, log: Log) -> Page:

@@ -183,12 +183,7 @@ def join(
 async def ajoin(
     websocket: Any, group: Named, member: Member, steps: Recovering, *, numbered: bool
 ) -> Recovery | None:
-    """
-    As :func:`join`, without blocking the event loop.
-
-    Raises:
-        GroupUnavailable: As :func:`join`.
-    """
+    """Joins as :func:`join`, and raises the same, without blocking the event loop."""
     backend, name, key = backends.backend(group.using), group.name, key_of(websocket.id)
     is_new = membership_signals.is_new(group, member)
     await backend.ahold(name)
@@ -231,12 +226,7 @@ def add(websocket: Any, group: Named, member: Member) -> bool:
 
 
 async def aadd(websocket: Any, group: Named, member: Member) -> bool:
-    """
-    As :func:`add`, without blocking the event loop.
-
-    Raises:
-        GroupUnavailable: As :func:`join`.
-    """
+    """Adds as :func:`add`, and raises the same, without blocking the event loop."""
     if (steps := _from_now_on(group, member)) is None:
         return True
     return await ajoin(websocket, group, member, steps, numbered=False) is not None
@@ -258,7 +248,7 @@ def send_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) ->
 
 
 async def asend_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> None:
-    """As :func:`send_all`, without blocking the event loop."""
+    """Sends as :func:`send_all`, without blocking the event loop."""
     left = list(messages)
     while left := _send_together(member, left):
         message = left.pop(0)

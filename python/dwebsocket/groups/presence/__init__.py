@@ -128,12 +128,7 @@ async def aenter(
     wish: JoinOptions = NOTHING,
     present: PresenceLimits | None = None,
 ) -> bool:
-    """
-    As :func:`enter`, without blocking the event loop.
-
-    Raises:
-        GroupUnavailable: As :func:`enter`.
-    """
+    """Enters as :func:`enter`, and raises the same, without blocking the event loop."""
     backend = backends.backend(group.using)
     tells = bool(signals.member_joined.receivers)
     if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
@@ -208,12 +203,7 @@ async def aupdate(
     wish: JoinOptions,
     present: PresenceLimits | None = None,
 ) -> None:
-    """
-    As :func:`update`, without blocking the event loop.
-
-    Raises:
-        GroupUnavailable: As :func:`enter`.
-    """
+    """Updates as :func:`update`, and raises the same, without blocking the event loop."""
     backend = backends.backend(group.using)
     if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return

@@ -65,7 +65,6 @@ class PresenceBackend(contract.Backend):
     largest_records = 48 * 1024
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
-        """As :class:`~dwebsocket.groups.Backend`."""
         super().__init__(alias, own)
         self._exchange: _core.Exchange | None = None
         self._exchange_lock = unpatched.lock()
@@ -75,7 +74,7 @@ class PresenceBackend(contract.Backend):
 
     def ask(self, name: str, envelope: bytes) -> int | None:
         """
-        As :meth:`publish`, at once, whether or not there is a transaction.
+        Publishes an envelope at once, whether or not there is a transaction.
 
         Returns:
             The number of processes that get the envelope, with this one if it is subscribed to
@@ -88,12 +87,7 @@ class PresenceBackend(contract.Backend):
         return None
 
     async def aask(self, name: str, envelope: bytes) -> int | None:
-        """
-        As :meth:`ask`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Publishes as :meth:`ask`, and raises the same, without blocking the event loop."""
         await self.apublish(name, envelope)
         return None
 
@@ -110,7 +104,6 @@ class PresenceBackend(contract.Backend):
     # -- what a backend calls --------------------------------------------------------------------
 
     def deliver(self, name: str, envelope: bytes) -> bool:
-        """As :meth:`dwebsocket.groups.Backend.deliver`."""
         if not _core.Exchange.is_message(envelope):
             return super().deliver(name, envelope)
         is_message = self.exchanges_presence and self.exchange.on_message(name, envelope)
@@ -158,7 +151,7 @@ class PresenceBackend(contract.Backend):
 
     def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """
-        As :meth:`dwebsocket.groups.Backend.enter`: first it gets to know who is there.
+        Makes a user present, as soon as this process knows who else is there.
 
         Raises:
             GroupUnavailable: As :meth:`dwebsocket.groups.Backend.enter`.
@@ -176,16 +169,10 @@ class PresenceBackend(contract.Backend):
 
     @property
     def telling_timeout(self) -> float:
-        """As :meth:`dwebsocket.groups.Backend.telling_timeout`: the server answers, or is away."""
+        """The whole timeout: a server that does not answer is away."""
         return self.settings.timeout
 
     async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """
-        As :meth:`enter`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`enter`.
-        """
         await self._ahear_others()
         await self.ahold(name)
         is_new = self.exchange.begin(name)
@@ -198,14 +185,7 @@ class PresenceBackend(contract.Backend):
                 self.release(name)
 
     def members(self, name: str) -> list[_core.Member]:
-        """
-        As :meth:`dwebsocket.groups.Backend.members`.
-
-        A process that has users in the group knows; another one asks those that have.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.members`.
-        """
+        """Returns the users. A process that has none in the group asks those that have."""
         if self.exchange.takes_part(name):
             # What is known is true as long as the subscription is there.
             self.hold(name)
@@ -220,12 +200,6 @@ class PresenceBackend(contract.Backend):
         return found
 
     async def amembers(self, name: str) -> list[_core.Member]:
-        """
-        As :meth:`members`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`members`.
-        """
         if self.exchange.takes_part(name):
             await self.ahold(name)
             self.release(name)

@@ -37,7 +37,6 @@ class Backend(HistoryBackend, Presence):
     is_sealed = True
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
-        """As :meth:`dwebsocket.groups.Backend.__init__`."""
         super().__init__(alias, own)
         place = self._place = Place(self)
         self._listener = Listener(self, place, self._wants)
@@ -45,7 +44,7 @@ class Backend(HistoryBackend, Presence):
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
-        As :meth:`dwebsocket.groups.Backend.publish`, when the present transaction commits.
+        Publishes when the present transaction commits, at once outside of one.
 
         A connection that is dead is made anew, once, outside of a transaction.
 
@@ -58,43 +57,23 @@ class Backend(HistoryBackend, Presence):
             raise self.unavailable(str(error)) from error.__cause__
 
     async def apublish(self, name: str, envelope: bytes) -> None:
-        """
-        As :meth:`publish`, on the thread and the connection that the task's ORM uses.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Publishes on the thread and the connection that the task's ORM uses."""
         await sync_to_async(self.publish)(name, envelope)
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
-        """
-        As :meth:`dwebsocket.groups.HistoryBackend.append`, when the present transaction commits.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Appends and publishes when the present transaction commits."""
         try:
             self._publisher.append(name, envelope, limits)
         except CannotPublish as error:
             raise self.unavailable(str(error)) from error.__cause__
 
     async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
-        """
-        As :meth:`append`, on the thread and the connection that the task's ORM uses.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Appends on the thread and the connection that the task's ORM uses."""
         await sync_to_async(self.append)(name, envelope, limits)
 
     def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
         """
-        As :meth:`dwebsocket.groups.HistoryBackend.read_log`, on the connection that listens.
-
-        So it neither sees nor ends a transaction of Django's.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
+        Reads on the connection that listens: it neither sees nor ends a transaction of Django's.
         """
         deadline = monotonic() + self.settings.timeout
         self.subscribe(name)
@@ -104,12 +83,6 @@ class Backend(HistoryBackend, Presence):
         return found
 
     async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
-        """
-        As :meth:`read_log`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         deadline = monotonic() + self.settings.timeout
         await self.asubscribe(name)
         wanted = self._listener.read(Reading(name, after, *limits))
@@ -118,54 +91,31 @@ class Backend(HistoryBackend, Presence):
         return found
 
     def catch_up(self, name: str) -> None:
-        """
-        As :meth:`dwebsocket.groups.HistoryBackend.catch_up`.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         super().catch_up(name)
         # The listener reports when messages are missing.
         self._listener.look()
 
     async def acatch_up(self, name: str) -> None:
-        """
-        As :meth:`catch_up`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         await super().acatch_up(name)
         self._listener.look()
 
     async def awaits_commit(self) -> bool:
-        """As :meth:`dwebsocket.groups.Backend.awaits_commit`, of the task's ORM."""
+        """Whether the task's ORM is in a transaction."""
         return bool(await sync_to_async(self._publisher.is_in_transaction)())
 
     def subscribe(self, name: str) -> None:
-        """
-        Listens, to all groups of the project at once.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.subscribe`.
-        """
+        """Listens, to all groups of the project at once."""
         if (up := self._listener.listening()) is not None:
             future.wait(up, self.settings.timeout)
             self._result(up)
 
     async def asubscribe(self, name: str) -> None:
-        """
-        As :meth:`subscribe`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         if (up := self._listener.listening()) is not None:
             await future.wait_in_loop(up, self.settings.timeout)
             self._result(up)
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.subscribe_soon`. The listener does it."""
+        """Has the listener subscribe."""
         if (up := self._listener.listening()) is not None:
             up.add_done_callback(self._on_attempt)
 
@@ -176,12 +126,7 @@ class Backend(HistoryBackend, Presence):
             self._warn(error)
 
     def count(self, name: str) -> int:
-        """
-        Asks all processes that listen. One that does not answer in time is left out.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.count`.
-        """
+        """Asks all processes that listen. One that does not answer in time is left out."""
         found = self._listener.counts.known(name)
         if found is None:
             self.subscribe(name)
@@ -191,12 +136,6 @@ class Backend(HistoryBackend, Presence):
         return int(found)
 
     async def acount(self, name: str) -> int:
-        """
-        As :meth:`count`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`count`.
-        """
         found = self._listener.counts.known(name)
         if found is None:
             await self.asubscribe(name)
@@ -222,7 +161,7 @@ class Backend(HistoryBackend, Presence):
 
     def problems(self, *, deploy: bool) -> list[str]:
         """
-        As :meth:`dwebsocket.groups.Backend.problems`.
+        Returns what is wrong with settings and database.
 
         With ``deploy`` it listens on one connection and notifies on another, and so finds a pooler
         that swallows ``LISTEN``; it looks for the table, too. That takes a few times ``TIMEOUT``.

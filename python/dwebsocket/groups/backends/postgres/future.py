@@ -42,7 +42,7 @@ def wait(future: Future[Any], timeout: float) -> bool:
 
 
 def wait_in_thread(future: Future[Any], timeout: float) -> bool:
-    """As :func:`wait`, on a thread of ``unpatched.start_code``, also in a patched process."""
+    """Waits on a thread of ``unpatched.start_code``, also in a patched process."""
     if unpatched.is_code_green():
         return wait(future, timeout)
     done = unpatched.lock()
@@ -52,7 +52,7 @@ def wait_in_thread(future: Future[Any], timeout: float) -> bool:
 
 
 async def wait_in_loop(future: Future[Any], timeout: float) -> bool:
-    """As :func:`wait`, for a task."""
+    """Waits in a task, without blocking the event loop."""
     if not future.done():
         done = LoopEvent()
         future.add_done_callback(lambda _: done.set())

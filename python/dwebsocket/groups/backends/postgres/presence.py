@@ -27,42 +27,24 @@ class Presence(PresenceBackend):
     _listener: Listener
 
     def __init__(self, *arguments: Any) -> None:
-        """As :meth:`dwebsocket.groups.Backend.__init__`."""
         super().__init__(*arguments)
         self._start = secrets.token_hex(6)
         self._numbers = itertools.count()
 
     def ask(self, name: str, envelope: bytes) -> int | None:
-        """
-        As :meth:`dwebsocket.groups.PresenceBackend.ask`: all that listen get it.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.publish`.
-        """
+        """Publishes at once, on the connection that listens: all that listen get it."""
         self.subscribe(name)
         told = self._listener.announce([self._text(name, envelope)])
         future.wait(told, self.settings.timeout)
         return int(self._result(told))
 
     async def aask(self, name: str, envelope: bytes) -> int | None:
-        """
-        As :meth:`ask`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`ask`.
-        """
         await self.asubscribe(name)
         told = self._listener.announce([self._text(name, envelope)])
         await future.wait_in_loop(told, self.settings.timeout)
         return int(self._result(told))
 
     def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
-        """
-        As :meth:`dwebsocket.groups.PresenceBackend.publish_all`.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.publish`.
-        """
         if (up := self._listener.listening()) is not None:
             future.wait_in_thread(up, self.settings.timeout)
             self._result(up)

@@ -94,7 +94,7 @@ class Publisher:
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
         """
-        As :meth:`publish`, for a group with a history: the database numbers it at the commit.
+        Publishes for a group with a history: the database numbers it at the commit.
 
         Args:
             name: The group's name.

@@ -38,7 +38,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """
-        As :class:`dwebsocket.groups.Backend`.
+        Makes the backend; opens no connection.
 
         Raises:
             ImproperlyConfigured: An invalid ``LOCATION`` or ``OPTIONS``.
@@ -110,7 +110,6 @@ class Backend(HistoryBackend, PresenceBackend):
         self.core.use_exchange(exchange)
 
     def problems(self, *, deploy: bool) -> list[str]:
-        """As :meth:`dwebsocket.groups.Backend.problems`."""
         try:
             return super().problems(deploy=deploy)
         except ImproperlyConfigured as error:
@@ -140,9 +139,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
-        As :meth:`dwebsocket.groups.Backend.publish`.
-
-        Returns when the server has it. A green thread lets others run meanwhile.
+        Returns when the server has the envelope. A green thread lets others run meanwhile.
 
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
@@ -150,39 +147,17 @@ class Backend(HistoryBackend, PresenceBackend):
         self._wait(self.core.publish(name, envelope))
 
     async def apublish(self, name: str, envelope: bytes) -> None:
-        """
-        As :meth:`publish`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
         await self._await(self.core.publish(name, envelope))
 
     def ask(self, name: str, envelope: bytes) -> int | None:
-        """
-        As :meth:`dwebsocket.groups.PresenceBackend.ask`: the server says how many got it.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Publishes; the server says how many processes got it."""
         return self._wait(self.core.publish(name, envelope))
 
     async def aask(self, name: str, envelope: bytes) -> int | None:
-        """
-        As :meth:`ask`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
         return await self._await(self.core.publish(name, envelope))
 
     def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
-        """
-        As :meth:`dwebsocket.groups.PresenceBackend.publish_all`, without waiting for each of them.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Publishes envelopes one after the other, without waiting for each of them."""
         calls = [self.core.publish(name, envelope) for name, envelope in envelopes]
         for call in calls:
             self._wait(call)
@@ -190,40 +165,18 @@ class Backend(HistoryBackend, PresenceBackend):
     # -- history ---------------------------------------------------------------------------------
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
-        """
-        As :meth:`dwebsocket.groups.HistoryBackend.append`, as one step of the server.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Numbers, keeps and publishes a message, as one step of the server."""
         self._wait(self.core.record(name, envelope, limits))
 
     async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
-        """
-        As :meth:`append`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
         await self._await(self.core.record(name, envelope, limits))
 
     def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
-        """
-        As :meth:`dwebsocket.groups.HistoryBackend.read_log`, about a MiB at once.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
+        """Reads about a MiB of the log at once."""
         call = self.core.read(name, after, limits)
         return self._log(wait(call, self.settings.timeout))
 
     async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
-        """
-        As :meth:`read_log`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`publish`.
-        """
         call = self.core.read(name, after, limits)
         return self._log(await await_call(call, self.settings.timeout))
 
@@ -231,7 +184,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def subscribe(self, name: str) -> None:
         """
-        As :meth:`dwebsocket.groups.Backend.subscribe`: the server has confirmed it then.
+        Subscribes, and returns when the server has confirmed it.
 
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
@@ -240,44 +193,21 @@ class Backend(HistoryBackend, PresenceBackend):
         self.core.release(name, if_empty=False)
 
     async def asubscribe(self, name: str) -> None:
-        """
-        As :meth:`subscribe`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         await self.ahold(name)
         self.core.release(name, if_empty=False)
 
     def unsubscribe(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.unsubscribe`; not while there are members."""
+        """Takes a subscription back; not while there are members."""
         self.core.unsubscribe(name)
 
     def hold(self, name: str) -> None:
-        """
-        As :meth:`dwebsocket.groups.Backend.hold`.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         self.hold_all([name])
 
     async def ahold(self, name: str) -> None:
-        """
-        As :meth:`hold`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         await self.ahold_all([name])
 
     def hold_all(self, names: list[str]) -> None:
-        """
-        As :meth:`dwebsocket.groups.Backend.hold_all`, in one round trip to each server.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
+        """Holds many groups in one round trip to each server."""
         calls = self.core.subscribe(names)
         deadline = monotonic() + self.settings.timeout
         try:
@@ -291,12 +221,6 @@ class Backend(HistoryBackend, PresenceBackend):
             raise
 
     async def ahold_all(self, names: list[str]) -> None:
-        """
-        As :meth:`hold_all`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         calls = self.core.subscribe(names)
         deadline = monotonic() + self.settings.timeout
         try:
@@ -310,21 +234,18 @@ class Backend(HistoryBackend, PresenceBackend):
             raise
 
     def hold_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.hold_soon`; done when the server is there."""
+        """Holds a group. It is subscribed to when the server is there."""
         self.core.subscribe([name])
 
     def release(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.release`."""
         # Until then a last member that leaves does not end the subscription.
         self.core.release(name, if_empty=True)
 
     def subscribe_soon(self, name: str) -> None:
-        """As :meth:`dwebsocket.groups.Backend.subscribe_soon`."""
         self.hold_soon(name)
         self.core.release(name, if_empty=False)
 
     def discard(self, name: str, member: Member) -> None:
-        """As :meth:`dwebsocket.groups.Backend.discard`."""
         # The engine ends the subscription after the last member, however that left.
         self.groups.leave(name, member)
 
@@ -332,7 +253,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def count(self, name: str) -> int:
         """
-        As :meth:`dwebsocket.groups.Backend.count`: each process is asked now.
+        Asks each process now.
 
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
@@ -340,12 +261,6 @@ class Backend(HistoryBackend, PresenceBackend):
         return self._wait(self.core.count(name))
 
     async def acount(self, name: str) -> int:
-        """
-        As :meth:`count`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`count`.
-        """
         return await self._await(self.core.count(name))
 
     # -- waiting ---------------------------------------------------------------------------------
