@@ -112,7 +112,7 @@ def make(call: Callable[[], object]) -> None:
 
 def send_of_end(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
     """
-    As :func:`send`, about an end: never ahead of what an event loop has sent before.
+    Sends a signal about an end: never ahead of what an event loop has sent before.
 
     It may return before the receivers do.
     """
@@ -136,7 +136,7 @@ def _send(
 
 
 async def asend(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
-    """As :func:`send`; waits for the receivers without blocking the event loop."""
+    """Sends a signal, and waits for the receivers without blocking the event loop."""
     if signal.receivers:
         send = functools.partial(_send_in_loop, signal, websocket, request, facts)
         world = getattr(websocket, "_world", None)

@@ -59,7 +59,7 @@ class SocketWarp:
 
     def sendall(self, body: bytes) -> None:
         """
-        As :meth:`send`, without a result.
+        Sends all of ``body``, as :meth:`send`, and returns nothing.
 
         Raises:
             OSError, UnsupportedServer: As :meth:`recv`.

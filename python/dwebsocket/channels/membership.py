@@ -53,12 +53,7 @@ class Memberships:
             raise
 
     async def ahold(self, name: str) -> None:
-        """
-        As :meth:`hold`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`hold`.
-        """
+        """Holds as :meth:`hold`, and raises the same, without blocking the event loop."""
         membership = self._enter(name)
         try:
             for each in membership.subscriptions:

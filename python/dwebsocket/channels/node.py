@@ -262,7 +262,7 @@ class Node:
             self._meetings.release(channel)
 
     async def _aoffer(self, channel: str) -> None:
-        """As :meth:`_offer`, on an event loop."""
+        """Offers as :meth:`_offer`, in an event loop. What cannot be sent is logged."""
         try:
             await self._meetings.ahold(channel)
             try:
@@ -443,7 +443,7 @@ class Node:
         await self.backend.asend(name, frames.packed(word, *arguments), [self._key])
 
     def _reply(self, name: str, word: str, *arguments: Any) -> None:
-        """As :meth:`_post`, on the thread of arrivals. What cannot be sent is logged."""
+        """Posts an answer, on the thread of arrivals. One that cannot be sent is logged."""
         try:
             self.backend.send(name, frames.packed(word, *arguments), [self._key])
         except GroupUnavailable as error:

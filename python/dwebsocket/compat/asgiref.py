@@ -113,7 +113,7 @@ def use_context(context: ThreadSensitiveContext, executor: Executor) -> None:
 @asynccontextmanager
 async def request_context() -> AsyncIterator[None]:
     """
-    As :class:`~asgiref.sync.ThreadSensitiveContext`, also within that of an application around it.
+    Enters a :class:`~asgiref.sync.ThreadSensitiveContext`, also within that of an application.
 
     A thread of its own for the sync code of one request: some of it waits for the view, and the
     view may need the application's thread. ``SyncToAsync.thread_sensitive_context`` and

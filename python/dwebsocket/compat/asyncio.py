@@ -40,7 +40,7 @@ def hide_task(task: asyncio.Task[Any]) -> None:
 
 def leave_to_loop(task: asyncio.Task[Any]) -> None:
     """
-    As :func:`hide_task`, for a task that ends with its loop: asyncio does not complain of that.
+    Hides a task as :func:`hide_task`. It ends with its loop, and asyncio does not complain of that.
 
     ``Task._log_destroy_pending``, in every version of Python so far. Where it is missing the log
     has a line for it.

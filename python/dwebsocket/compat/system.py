@@ -95,7 +95,7 @@ class Poller(Protocol):
         """Sleeps until there are events, ``timeout`` seconds at most."""
 
     def close(self) -> None:
-        """Gives up the poller's own descriptor."""
+        """Closes the poller's own descriptor."""
 
 
 class Poll:
@@ -105,19 +105,19 @@ class Poll:
         self._poll = poll()
 
     def register(self, descriptor: int, events: int, /) -> None:
-        """As :meth:`Poller.register`."""
+        """Watches a descriptor for ``events``, and in any case for its hang-up."""
         self._poll.register(descriptor, events)
 
     def unregister(self, descriptor: int, /) -> None:
-        """As :meth:`Poller.unregister`."""
+        """Watches it no more."""
         self._poll.unregister(descriptor)
 
     def modify(self, descriptor: int, events: int, /) -> None:
-        """As :meth:`Poller.modify`."""
+        """Watches it for other events."""
         self._poll.modify(descriptor, events)
 
     def poll(self, timeout: float | None, /) -> list[tuple[int, int]]:
-        """As :meth:`Poller.poll`; ``select.poll`` counts milliseconds."""
+        """Sleeps until there are events. ``timeout`` is in seconds."""
         return self._poll.poll(None if timeout is None else timeout * 1000)
 
     def close(self) -> None:

@@ -138,7 +138,7 @@ def run_code(target: Callable[[], object]) -> None:
 
 
 def call_code(target: Callable[[], T]) -> T:
-    """As :func:`run_code`, but waits for it, on a thread of the system; gives what it gives."""
+    """Runs code as :func:`run_code`, from a thread of the system: waits, and returns its result."""
     # No future: it would make a green lock first.
     found: list[T] = []
     errors: list[BaseException] = []

@@ -48,7 +48,7 @@ class HandlerStart(Start):
 
     @property
     def spawn(self) -> Spawn:
-        """As :attr:`Start.spawn`."""
+        """Starts functions that run beside the handler: on threads where it lives in a loop."""
         return threads.spawn if self._handler._plan.in_loop else self.runner.spawn
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
@@ -122,7 +122,7 @@ class HandlerStart(Start):
             self._go_on_or_close(handler)
 
     async def _aconnect(self, handler: Handled) -> None:
-        """As :meth:`_connect`, for a coroutine function."""
+        """Awaits ``connect``, where that is a coroutine function: see :meth:`_connect`."""
         context.enter_thread()
         own_websocket.set(handler.websocket)
         handler._prepare()

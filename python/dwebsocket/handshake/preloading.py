@@ -38,7 +38,7 @@ def begin() -> None:
 
 
 def begin_with_a_request() -> None:
-    """As :func:`begin`, with the first request in any case."""
+    """Begins as :func:`begin`, but with the first request in any case."""
     if not _is_done:
         request_started.connect(_import_all, dispatch_uid=_UID)
 

@@ -54,7 +54,7 @@ def upgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase |
 
 async def aupgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase | None:
     """
-    As :func:`upgrade`, for async views: validates on the request's own thread, waits in the loop.
+    Answers as :func:`upgrade`: validates on the request's own thread, waits in the event loop.
 
     Raises:
         ImproperlyConfigured, DisallowedHost, Exception: As :func:`upgrade`.

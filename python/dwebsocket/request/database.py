@@ -64,7 +64,8 @@ def _is_of_pool(connection: BaseDatabaseWrapper) -> bool:
 
 
 def close_after_call() -> None:
-    """As :func:`close_old_connections`; also closes those in a transaction.
+    """
+    Closes old connections as :func:`close_old_connections`, and also those in a transaction.
 
     The next call on this thread is for another connection.
     """

@@ -163,7 +163,7 @@ def entered(world: World | None) -> AbstractContextManager[Any]:
 
 
 def entered_if_possible(world: World | None) -> AbstractContextManager[Any]:
-    """As :func:`entered`, but what fails to be entered is left out: for reports of errors."""
+    """Enters as :func:`entered`, without what fails to be entered: for reports of errors."""
     stack = ExitStack()
     if world is not None:
         with suppress(Exception):

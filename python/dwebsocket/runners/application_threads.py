@@ -61,7 +61,7 @@ class ApplicationThreads(HandlerThreads):
         self.has_databases = False
 
     def enter(self, job: Any, lane: int = 0) -> int:
-        """As :meth:`~dwebsocket.runners.handler_threads.TurnExecutor.enter`."""
+        """Returns a job's token. Where there is one thread only, it stays for ever."""
         if self._limit == 1 and not self._holders:
             # For ever, so the thread stays.
             self.hold()

@@ -47,10 +47,10 @@ class Calls(Protocol):
     """What makes the calls of one view, one after the other."""
 
     def submit(self, function: Callable[[], Any], /) -> Future[Any]:
-        """As :meth:`Worker.submit`."""
+        """Calls a function after those before it; returns the future of its result."""
 
     def end(self) -> Future[Any] | None:
-        """As :meth:`Worker.end`."""
+        """Closes the view's database connections and releases the thread; None without one."""
 
 
 class OwnThread(ThreadSensitiveContext):
@@ -60,7 +60,7 @@ class OwnThread(ThreadSensitiveContext):
     It has no thread, and takes little memory, until a function is called.
 
     Attributes:
-        has_old_connections: Whether the next call is behind one of
+        has_old_connections: Whether the next call comes after one of
             :func:`django.db.close_old_connections`.
     """
 
@@ -88,7 +88,7 @@ class OwnThread(ThreadSensitiveContext):
         return self._worker
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Calls ``function`` on this view's thread. As :meth:`Worker.submit`."""
+        """Calls ``function`` on this view's thread."""
         if self.has_old_connections:
             self.has_old_connections = False
             function = partial(_call_afresh, function)
@@ -143,7 +143,7 @@ class SharedContext(OwnThread):
 
     @classmethod
     async def leave_worker(cls, websocket: Base) -> None:
-        """As :meth:`end_worker`, and waits for it."""
+        """Releases the thread of a handler as :meth:`end_worker`, and waits until that is done."""
         if (closed := cls.end_worker(websocket)) is not None:
             await asyncio.wrap_future(closed)
 

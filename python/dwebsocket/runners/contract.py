@@ -33,7 +33,7 @@ class Runner(Protocol):
 
     @property
     def spawn(self) -> Spawn:
-        """As :meth:`run`, from any thread; one without a hub starts a thread of the system."""
+        """Runs a job from any thread; one without a hub starts a thread of the system for it."""
 
     def join(self, timeout: float) -> bool:
         """Waits until no view runs, ``timeout`` seconds at most. False when the time was up."""

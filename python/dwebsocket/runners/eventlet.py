@@ -40,7 +40,7 @@ class EventletWatcher(HubWatcher[Switch]):
                 timer.cancel()
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`HubWatcher.call_later`, by a timer of the hub."""
+        """Makes a call later, by a timer of the hub."""
         cancel: Call = self.hub.schedule_call_global(delay, call).cancel
         return cancel
 
@@ -66,12 +66,12 @@ class EventletEvent:
         self._event = eventlet.event.Event()
 
     def set(self) -> None:
-        """As :meth:`dwebsocket.api.waiting.waiter.Event.set`. May be repeated."""
+        """Marks that it has happened. May be repeated."""
         if not self._event.ready():
             self._event.send()
 
     def wait(self, timeout: float | None = None) -> object:
-        """As :meth:`dwebsocket.api.waiting.waiter.Event.wait`, but yields to the hub."""
+        """Yields to the hub until it has happened."""
         self._event.wait(timeout)
         return self._event.ready()
 

@@ -30,7 +30,7 @@ class SystemExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """
-        As :meth:`concurrent.futures.Executor.submit`, but nothing may block on the future.
+        Submits a call. Nothing may block on its future.
 
         Raises:
             RuntimeError: The system gives no thread.

@@ -44,7 +44,7 @@ class GeventWatcher(HubWatcher[Any]):
                 self._watcher.ref = False
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`HubWatcher.call_later`, by a timer of the hub's loop."""
+        """Makes a call later, by a timer of the hub's loop."""
         timer = self.hub.loop.timer(delay)
         timer.start(call)
         return timer.close  # type: ignore[no-any-return]

@@ -43,14 +43,14 @@ class GreenRunner(ABC):
         at_fork(self._views.clear)
 
     def run(self, name: str, job: Job) -> None:
-        """As :meth:`dwebsocket.runners.contract.Runner.run`, on a green thread of this hub."""
+        """Runs ``job`` on a green thread of this hub."""
         view = self._spawn(name, lambda: self._live(name, job))
         # The view cannot have begun yet, because this green thread has not yielded since.
         self._views[view] = self._current_hub()
 
     def _spawn_anywhere(self, name: str, job: Job) -> None:
         """
-        As :attr:`dwebsocket.runners.contract.Runner.spawn`.
+        Runs ``job`` on a green thread of this hub; without one, on a thread of the system.
 
         Raises:
             RuntimeError: This thread has no hub, and the system gives no thread.
@@ -60,7 +60,7 @@ class GreenRunner(ABC):
 
     def join(self, timeout: float) -> bool:
         """
-        As :meth:`dwebsocket.runners.contract.Runner.join`.
+        Waits until no view runs, ``timeout`` seconds at most. False when the time was up.
 
         The hub of this thread runs meanwhile, and so do those of other threads.
         """

@@ -275,13 +275,13 @@ class Handled:
 
     @property
     def has_due_tick(self) -> bool:
-        """As :attr:`dwebsocket.runners.view.TickingHandler.has_due_tick`."""
+        """Whether its next ``tick`` is due or under way."""
         has_timer = self._cancel_tick is not None and not self._is_over
         return has_timer and self._due <= clock.now()
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        """As :attr:`dwebsocket.runners.view.TickingHandler.tasks`."""
+        """The tasks, of other views too, one of which may run a method of it."""
         home: object = self._home
         return loop.tasks() | home.tasks if isinstance(home, LoopHome) else loop.tasks()
 
@@ -368,7 +368,7 @@ class Handled:
             self._call(method, *args)
 
     async def _acall_method(self, name: str, method: Callable[..., Any], *args: Any) -> None:
-        """Awaits a coroutine method of the project's. As :meth:`_call_method`."""
+        """Awaits a coroutine method of the project's, within its span where the project traces."""
         if tracing.TRACE in self.websocket.__dict__ and name in self._plan.methods:
             with tracing.calling(self.websocket, self._plan.name, name):
                 await self._acall(method, *args)

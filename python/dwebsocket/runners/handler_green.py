@@ -35,31 +35,25 @@ class GreenHandlers:
         self._resting: list[Event] = []
 
     def enter(self, job: Job, lane: int = 0) -> int:
-        """As :meth:`TurnExecutor.enter <dwebsocket.runners.handler_threads.TurnExecutor.enter>`."""
+        """Returns a job's token, by which the hub gives it turns."""
         self._users += 1
         return self.watcher.call_on(lambda: self._run_soon(job, lane))
 
     def announce(self, token: int) -> None:
-        """
-        As :meth:`TurnExecutor.announce <dwebsocket.runners.handler_threads.TurnExecutor.announce>`.
-        """
+        """Has the job of ``token`` have a turn. Any thread may call it."""
         self.watcher.core.announce(token)
 
     def listen(self, connection: Connection, token: int) -> None:
-        """
-        As :meth:`TurnExecutor.listen <dwebsocket.runners.handler_threads.TurnExecutor.listen>`.
-        """
+        """Has the job have a turn when its connection has a message or the end, perhaps now."""
         if not connection.listen(self.watcher.core, token):
             self.announce(token)
 
     def unlisten(self, connection: Connection, token: int) -> None:
-        """
-        As :meth:`TurnExecutor.unlisten <dwebsocket.runners.handler_threads.TurnExecutor.unlisten>`.
-        """
+        """Takes :meth:`listen` back, if the turn has not come."""
         connection.unwatch(self.watcher.core, token)
 
     def leave(self, token: int) -> None:
-        """As :meth:`TurnExecutor.leave <dwebsocket.runners.handler_threads.TurnExecutor.leave>`."""
+        """Ends a job's turns. Without users the green threads that rest end."""
         self.watcher.forget(token)
         self._users -= 1
         while self._resting and not self._users:

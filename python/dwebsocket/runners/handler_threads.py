@@ -53,7 +53,7 @@ class TurnExecutor(Protocol):
 
     def enter(self, job: Job, lane: int = 0) -> int:
         """
-        Gives a job its token. Each token that :meth:`leave` has not ended is one user.
+        Returns a new token for a job. Each token that :meth:`leave` has not ended is one user.
 
         Args:
             lane: The number of those whose jobs it shares turns with.
@@ -114,7 +114,7 @@ class HandlerThreads:
         return self._alive > 0
 
     def enter(self, job: Job, lane: int = 0) -> int:
-        """As :meth:`TurnExecutor.enter`."""
+        """Returns a job's token. The first user starts the threads."""
         with self._lock:
             token = lane % _LANES << _NUMBER_BITS | next(self._tokens)
             self._jobs[token] = job
@@ -131,23 +131,23 @@ class HandlerThreads:
         return token
 
     def announce(self, token: int) -> None:
-        """As :meth:`TurnExecutor.announce`."""
+        """Has the job of ``token`` have a turn, on any of the threads."""
         if (hub := self._hub) is not None:
             hub.announce(token)
 
     def listen(self, connection: Connection, token: int) -> None:
-        """As :meth:`TurnExecutor.listen`."""
+        """Has the job have a turn when its connection has a message or the end, perhaps now."""
         hub = self._hub
         if hub is not None and not connection.listen(hub, token):
             hub.announce(token)
 
     def unlisten(self, connection: Connection, token: int) -> None:
-        """As :meth:`TurnExecutor.unlisten`."""
+        """Takes :meth:`listen` back, if the turn has not come."""
         if (hub := self._hub) is not None:
             connection.unwatch(hub, token)
 
     def leave(self, token: int) -> None:
-        """As :meth:`TurnExecutor.leave`. Without users the threads end."""
+        """Ends a job's turns. Without users the threads end."""
         with self._lock:
             del self._jobs[token]
             hub = self._hub_to_close()

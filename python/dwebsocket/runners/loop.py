@@ -194,7 +194,7 @@ class ServerTasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, name: str, start: Start, context: Context) -> None:
-        """As :meth:`BackgroundLoop.run`, but in the running loop; needs no thread."""
+        """Runs a task in the running loop; needs no thread."""
         loop = asyncio.get_running_loop()
         # The task copies the context that this call runs in.
         task = context.run(loop.create_task, start(), name=name)
@@ -218,7 +218,7 @@ _loop = BackgroundLoop()
 
 
 def run(name: str, start: Start, context: Context) -> None:
-    """Runs a task on this process's background loop. As :meth:`BackgroundLoop.run`."""
+    """Runs a task on this process's background loop: see :meth:`BackgroundLoop.run`."""
     _loop.run(name, start, context)
 
 
@@ -238,12 +238,12 @@ CloseCallbacks.with_own_thread = staticmethod(with_own_thread)
 
 
 def join(timeout: float) -> bool:
-    """Sleeps until no async view runs. As :meth:`BackgroundLoop.join`."""
+    """Sleeps until no async view runs: see :meth:`BackgroundLoop.join`."""
     return _loop.join(timeout)
 
 
 def dismiss(timeout: float) -> bool:
-    """Ends this process's background loop. As :meth:`BackgroundLoop.dismiss`."""
+    """Ends this process's background loop: see :meth:`BackgroundLoop.dismiss`."""
     return _loop.dismiss(timeout)
 
 

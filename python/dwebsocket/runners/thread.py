@@ -94,7 +94,7 @@ _threads = ViewThreads()
 
 
 def run(name: str, job: Job) -> None:
-    """Runs ``job`` on a view thread of this process. As :meth:`ViewThreads.run`."""
+    """Runs ``job`` on a view thread of this process: see :meth:`ViewThreads.run`."""
     _threads.run(name, job)
 
 
@@ -114,7 +114,7 @@ def _run_and_leave(job: Job) -> None:
 
 
 def join(timeout: float) -> bool:
-    """Sleeps until no view runs. As :meth:`ViewThreads.join`."""
+    """Sleeps until no view runs: see :meth:`ViewThreads.join`."""
     return _threads.join(timeout)
 
 

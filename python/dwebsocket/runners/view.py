@@ -118,8 +118,8 @@ class Detached:
 
     Attributes:
         call: The view.
-        name: As :func:`name_of` gives it.
-        is_async: As :func:`is_async` says.
+        name: Its name, from :func:`name_of`.
+        is_async: Whether it is async, by :func:`is_async`.
     """
 
     __slots__ = ("call", "is_async", "name")
@@ -212,7 +212,7 @@ class RunningView:
 
     def failed(self, error: BaseException) -> bool:
         """
-        As :meth:`dwebsocket.api.helpers.View.failed`.
+        Reports an exception of the view or of what runs beside it, and closes the connection.
 
         ``ConnectionClosed`` of the ended connection is not reported. An exception that ends the
         process closes with 1001, and gives false.
@@ -242,7 +242,7 @@ def end_beside(websocket: WebSocket) -> None:
         try:
             view.helpers.join()
         finally:
-            # Behind their last words.
+            # After their last words.
             websocket._close_soon(_NORMAL, "")
     if (callbacks := websocket._close_callbacks) is not None:
         websocket._waiter.wait_until(callbacks.done(), _moment())
@@ -250,7 +250,7 @@ def end_beside(websocket: WebSocket) -> None:
 
 
 async def aend_beside(websocket: WebSocket) -> None:
-    """As :func:`end_beside`, for async views: waits without blocking the event loop."""
+    """Ends what runs beside a view as :func:`end_beside`, without blocking the event loop."""
     websocket._view_request = None
     if (view := websocket._view) is not None:
         websocket._view = None
@@ -356,7 +356,7 @@ async def arun(
     view: View, request: HttpRequest, arguments: Arguments, websocket: WebSocket
 ) -> None:
     """
-    Runs the async ``view``. As :func:`run`, but raises nothing at all.
+    Runs the async ``view``. Unlike :func:`run` it raises nothing at all.
 
     Calls by ``sync_to_async``, such as the ORM's, run on a thread of the view's own.
     """

@@ -67,10 +67,10 @@ class EventStreamHandshake(FallbackHandshake):
 
     def open(self, opening: Opening) -> _core.Connection:
         """
-        As :meth:`Handshake.open`, for a response with events.
+        Opens the connection by a response with events.
 
         Raises:
-            OSError, ShuttingDown, ValueError: As there.
+            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
         """
         headers, subprotocol, options, permit, memberships = opening
         key, name = self._new_address()
@@ -86,10 +86,10 @@ class PollingHandshake(FallbackHandshake):
 
     def open(self, opening: Opening) -> _core.Connection:
         """
-        As :meth:`Handshake.open`, for a response with the id.
+        Opens the connection by a response with the id.
 
         Raises:
-            OSError, ShuttingDown, ValueError: As there.
+            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
         """
         headers, subprotocol, options, permit, memberships = opening
         key, name = self._new_address()

@@ -209,7 +209,7 @@ class Handshake:
         )
 
     def _take_client(self) -> tuple[int, bytes]:
-        """As :meth:`dwebsocket.servers.takeover.Takeover.exchange`."""
+        """Takes the client from the server: its descriptor, and the bytes that were read early."""
         assert self._takeover is not None
         return self._takeover.exchange()
 

@@ -132,7 +132,7 @@ class TlsTakeover:
 
     def discard(self) -> None:
         """
-        As :meth:`Takeover.discard`.
+        Drops all that the server writes to its side from now on.
 
         Raises:
             OSError: The process has no descriptor left.

@@ -58,7 +58,7 @@ class Clock:
 
     async def aadvance(self, seconds: float) -> None:
         """
-        As :meth:`advance`, for async tests: lets the event loop, and so async views, run meanwhile.
+        Lets time pass, as :meth:`advance`; the event loop, and so async views, run meanwhile.
 
         Raises:
             ValueError: ``seconds`` is negative.

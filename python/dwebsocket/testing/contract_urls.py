@@ -34,7 +34,7 @@ def member(request: WebSocketRequest) -> None:
 
 @accept_websocket
 async def async_member(request: WebSocketRequest) -> None:
-    """As :func:`member`, by the async calls."""
+    """Serves a member as :func:`member`, by the async calls."""
     websocket, groups = request.websocket, _groups(request)
     await websocket.ajoin(*groups)
     await websocket.asend(websocket.id)

@@ -201,7 +201,7 @@ class Visitor:
         self._websocket._close_soon(code, reason)
 
     def refuse(self, code: int, reason: str) -> None:
-        """As :meth:`close`, without a log record: the reason was logged already."""
+        """Closes as :meth:`close`, without a log record: the reason was logged already."""
         self._websocket._is_deliberate = True
         self.close(code, reason)
 

@@ -63,7 +63,7 @@ class Peer(Protocol):
 
     def send_here(self, message: Message) -> bool:
         """
-        As :meth:`send`, on a thread, and never waits.
+        Sends an event on a thread, and never waits.
 
         Returns False when the message waits for room: see ``WebSocket._send_beyond``.
         """

@@ -180,12 +180,12 @@ class _InExchange(KeptClient):
 
 
 class AsgiEventStreamHandshake(_InExchange, EventStreamHandshake):
-    """As :class:`EventStreamHandshake`, of a client that the server keeps."""
+    """An :class:`EventStreamHandshake` of a client that the server keeps."""
 
 
 class AsgiPollingHandshake(_InExchange, PollingHandshake):
-    """As :class:`PollingHandshake`, of a client that the server keeps."""
+    """A :class:`PollingHandshake` of a client that the server keeps."""
 
 
 class AsgiHeldRequest(_InExchange, HeldRequest):
-    """As :class:`HeldRequest`, of a client that the server keeps."""
+    """A :class:`HeldRequest` of a client that the server keeps."""

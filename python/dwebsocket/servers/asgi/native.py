@@ -85,13 +85,13 @@ class NativeHandshake(AsgiHandshake):
         """Does nothing: it is found."""
 
     def open(self, opening: Opening) -> _core.Connection:
-        """As :meth:`Handshake.open`. To be called in the server's loop."""
+        """Opens the connection. To be called in the server's loop."""
         self.connection = super().open(opening)
         self._is_over = True
         return self.connection
 
     def refuse(self) -> None:
-        """Returns the connection back, for the server to write a refusal."""
+        """Returns the connection to the server, which writes a refusal."""
         self._served.release()
 
     def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:

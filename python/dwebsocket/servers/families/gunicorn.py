@@ -96,7 +96,7 @@ class _PlanOfWorker:
 
     def __call__(self, *, terminated: bool) -> ShutdownPlan:
         """
-        As :class:`ShutdownPlanner`.
+        Returns the plan of a worker that ends.
 
         A worker may wait only if other workers serve meanwhile: after SIGTERM, or when it ends by
         ``max_requests`` beside others; the only worker has no successor until it is gone. A worker
