@@ -103,6 +103,15 @@ def accept_websocket(
     its own thread, and talks through ``request.websocket``; for a plain request that is None and
     ``request.is_websocket()`` is False. When the view returns the connection is closed with 1000.
 
+    Example::
+
+        @accept_websocket
+        def chat(request, room):
+            if not request.is_websocket():
+                return render(request, "chat.html")
+            for message in request.websocket:
+                request.websocket.send(message)
+
     Args:
         view: A function, or the result of ``as_view()``.
         accept: With False the view runs before the handshake is answered, and decides itself: by
@@ -173,6 +182,13 @@ def require_websocket(
     Lets a view take WebSockets only: a plain HTTP request gets 400.
 
     Otherwise as :func:`accept_websocket`.
+
+    Example::
+
+        @require_websocket(subprotocols=["v1.clock"])
+        def clock(request):
+            while request.websocket.send_json({"time": time.time()}):
+                time.sleep(1)
     """
     return _decorate("require_websocket", view, accept, groups, resume, presence, locals())
 

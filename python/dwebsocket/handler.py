@@ -128,6 +128,10 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
         """
         Returns the view for the URL conf.
 
+        Example::
+
+            urlpatterns = [path("chat/<room>/", Chat.as_view(every=30))]
+
         Args:
             **initkwargs: Attributes of the class that differ for this view.
 

@@ -43,6 +43,11 @@ class Ending(Base):
         Never waits. Closing a closed connection does nothing, nor does closing one that was never
         opened.
 
+        Example::
+
+            request.websocket.send("You have won")
+            request.websocket.close(4001, "game over")
+
         Args:
             code: The close code; 1000 by default.
             reason: Up to 123 bytes of UTF-8.
@@ -104,6 +109,12 @@ class Ending(Base):
         websocket.wait()`` misses no message, and neither does a view that looks between
         :meth:`wait` and its work. For any other caller it is the end of the connection, and so it
         is for ``async for``. :attr:`closed` is exact.
+
+        Example::
+
+            while not request.websocket.is_closed():
+                request.websocket.send(next_quote())
+                time.sleep(1)
         """
         connection = self._engine
         caller = self._caller()

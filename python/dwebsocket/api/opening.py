@@ -97,6 +97,15 @@ class Opening(Ending):
         Waits until the response has passed all middleware and the client has its 101. That has the
         response's headers and cookies, and ``headers`` besides.
 
+        Example::
+
+            @accept_websocket(accept=False)
+            def auction(request, lot):
+                if request.user.has_perm("auctions.bid"):
+                    request.websocket.accept(headers={"X-Lot": str(lot)})
+                else:
+                    request.websocket.reject()
+
         Args:
             subprotocol: One that the client offers. None chooses by ``WEBSOCKET_SUBPROTOCOLS``.
             headers: More headers, as a mapping or as pairs.
@@ -143,6 +152,15 @@ class Opening(Ending):
 
         Never waits. From then on everything here behaves as after a close. To answer anything
         else, return a response: a redirect, a page, one with headers of your own.
+
+        Example::
+
+            @accept_websocket(accept=False)
+            def auction(request, lot):
+                if is_over(lot):
+                    request.websocket.reject(410)
+                else:
+                    request.websocket.accept()
 
         Args:
             status: 400 to 599.

@@ -48,6 +48,11 @@ class Receiving(Base):
 
         Other threads run meanwhile. Messages that came before the close are given first.
 
+        Example::
+
+            while (message := request.websocket.wait()) is not None:
+                request.websocket.send(message)
+
         Args:
             timeout: Seconds. None or a negative number waits while the connection lives, 0 takes
                 what is here.
@@ -132,6 +137,11 @@ class Receiving(Base):
         In the compatible mode (``WEBSOCKET_TEXT_TYPE = "bytes"``) a final None follows, once. The
         mode is that of the view: no type says which one it is, so type checkers take each message
         for what the view uses it as.
+
+        Example::
+
+            for message in request.websocket:
+                request.websocket.send(message)
         """
         while (message := self.wait()) is not None:
             yield message
@@ -160,6 +170,13 @@ class Receiving(Base):
 
         Text is ``str``, binary is ``bytes``, whatever ``WEBSOCKET_TEXT_TYPE`` says. Messages that
         came before the close are given first; only then does this raise.
+
+        Example::
+
+            try:
+                answer = request.websocket.receive(timeout=30)
+            except ReceiveTimeout:
+                request.websocket.close(4000, "no answer")
 
         Args:
             timeout: Seconds. None waits while the connection lives, 0 takes what is here.

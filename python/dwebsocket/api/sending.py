@@ -78,6 +78,12 @@ class Sending(Base):
         sent to this connection before and to no other. Anywhere else it never waits: the client is
         closed with 1013. So a request, a task, an executor and the main thread wait for no client.
 
+        Example::
+
+            for price in prices():
+                if not request.websocket.send(f"{price:.2f}"):
+                    break  # the client has gone
+
         Args:
             message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``. On a connection that has
                 ended also None, which receiving calls return at the end: an echoing loop passes it.

@@ -45,6 +45,12 @@ def connect(
 
     No settings of Django are needed. Other threads, and other green threads, run meanwhile.
 
+    Example::
+
+        with connect("wss://example.com/ws/") as websocket:
+            websocket.send("hello")
+            answer = websocket.receive(timeout=5)
+
     Args:
         url: ``ws://host/path`` or ``wss://host/path``. A user and password in it are sent as
             ``Authorization: Basic``. Or a function that gives it for each attempt.

@@ -175,6 +175,10 @@ class Group:
         """
         Sends a message to every member, in every process.
 
+        Example::
+
+            group("room-42").send("It rains", exclude=request.websocket)
+
         Args:
             message: ``str`` goes out as text, ``bytes``, ``bytearray`` and ``memoryview`` as
                 binary.
@@ -211,6 +215,10 @@ class Group:
     ) -> None:
         """
         Sends ``data`` as text of JSON, written once.
+
+        Example::
+
+            group("orders").send_json({"order": order.pk, "paid": True}, on_commit=True)
 
         Args:
             data: What :func:`json.dumps` takes; dates, decimals and UUIDs as Django writes them.
@@ -319,6 +327,10 @@ class Group:
         ones, and for each connection without a session. Who has none left stays for the grace, with
         no ``connections``.
 
+        Example::
+
+            names = [member.info["name"] for member in group("room-42").members()]
+
         Args:
             limit: The first so many; None for all.
 
@@ -370,6 +382,12 @@ class Group:
     def history(self, limit: int | None = None, since: str | None = None) -> History:
         """
         Returns what is kept of the group, oldest first.
+
+        Example::
+
+            past = group("room-42").history(limit=50)
+            texts = [entry.message for entry in past]
+            request.websocket.join("room-42", since=past.position)
 
         Args:
             limit: The newest so many.

@@ -45,6 +45,10 @@ class Joining(Base):
 
         For groups with a history (``HISTORY`` of ``WEBSOCKET_GROUPS``):
 
+        Example::
+
+            request.websocket.join("news", "room-42")
+
         Args:
             *groups: Several, or one for ``since``.
             since: The client's position: what was published after it is sent first, then what
@@ -194,6 +198,10 @@ class Joining(Base):
     def leave(self, *groups: str | Group) -> None:
         """
         Ends memberships. Never waits; groups that this connection is not in are ignored.
+
+        Example::
+
+            request.websocket.leave("room-42")
 
         Raises:
             UsageError: The connection is not open yet.

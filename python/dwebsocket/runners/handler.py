@@ -149,11 +149,22 @@ class Handled:
 
         May refuse: by an exception, such as ``PermissionDenied``, or by a response. Does nothing
         here, which accepts.
+
+        Example::
+
+            def connect(self):
+                if not self.request.user.is_authenticated:
+                    raise PermissionDenied
         """
 
     def receive(self, message: Any) -> Awaitable[None] | None:
         """
         Is called for each message, one at a time and in order. Does nothing here.
+
+        Example::
+
+            def receive(self, message):
+                self.websocket.send(f"You said {message}")
 
         Args:
             message: Text as ``str``, binary as ``bytes``. A handler whose clients send one of them
@@ -165,6 +176,11 @@ class Handled:
         Is called when the connection has ended, however it did, unless ``connect`` refused it.
 
         Does nothing here.
+
+        Example::
+
+            def disconnect(self, code, reason):
+                group("lobby").send(f"{self.user} has left")
 
         Args:
             code: The close code; 1006 for an end without a close frame, 1005 for one without code.

@@ -194,6 +194,12 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
 
         A refusal does not raise: it is the WebSocket's ``response``. Using it then does.
 
+        Example::
+
+            with WebSocketClient().websocket("/echo/") as websocket:
+                websocket.send("hello")
+                assert websocket.receive() == "hello"
+
         Args:
             path: As for :meth:`get`, with the query if there is one.
             data: The query as a dictionary.
