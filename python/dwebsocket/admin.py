@@ -50,7 +50,7 @@ class OpenWebSocketAdmin(_Admin):
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """Gives none: they are those of the page."""
+        """Returns none: the page has its own."""
         return []
 
 

@@ -82,7 +82,7 @@ class WebSocketMiddleware:
     @classmethod
     def process_request(cls, request: HttpRequest) -> HttpResponseBase | None:
         """
-        Gives a request its attributes; a handshake gets a WebSocket that is yet to be opened.
+        Sets a request's attributes; a handshake gets a WebSocket that is yet to be opened.
 
         Returns:
             A refusal when the project's factory makes no WebSocket; None otherwise.

@@ -43,7 +43,7 @@ __all__ = [
     "websocket_refused",
 ]
 
-#: A connection is open; its view is about to begin, or goes on behind ``accept()``.
+#: A connection is open; its view is about to begin, or goes on after ``accept()``.
 websocket_opened: Signal = Signal()
 #: A message has come (``message``: text as ``str``, binary as ``bytes``); its view has not got it
 #: yet.

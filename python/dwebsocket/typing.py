@@ -78,10 +78,10 @@ class ViewOptions(CommonOptions, total=False):
 
 class ViewDecorator(Protocol):
     """
-    What a decorator with options is: it takes a view, and gives one that Django takes.
+    A decorator with options: it takes a view, and returns one that Django takes.
 
-    A view may return None, for a WebSocket. The decorated one always gives a response, and has the
-    parameters of the view; as its first one it takes every request.
+    A view may return None, for a WebSocket. The decorated one always returns a response. It
+    has the parameters of the view; as its first one it takes every request.
     """
 
     @overload

@@ -111,7 +111,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
         """
         Pings the client, as :meth:`ping`, without blocking the event loop.
 
-        Cancelling it gives up on the answer.
+        Cancelling it ends the wait for the answer.
 
         Raises:
             PingTimeout, ConnectionClosed, UnsupportedServer: As :meth:`ping`.
@@ -166,7 +166,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
         Returns a descriptor that is readable while a message or the unread end waits.
 
         For ``select``, ``poll``, ``loop.add_reader`` and the hubs of green threads. It is made on
-        first use and closed when the view has ended; then this gives -1. Read messages with
+        first use and closed when the view has ended; then this returns -1. Read messages with
         :meth:`read`, never from the descriptor.
 
         Raises:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)
-#: Gives it, or None; and sets it. Each message needs them, and since Python 3.11 a call of an
+#: Return and set it. Bound here, because each message needs them: since Python 3.11 a call of an
 #: imported object's method makes a method object first.
 current_websocket: Callable[[], Base | None] = own_websocket.get
 set_own_websocket: Callable[[Base | None], object] = own_websocket.set

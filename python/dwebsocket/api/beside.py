@@ -38,7 +38,7 @@ class Beside(Base):
 
         It belongs to the connection: it has the view's language, time zone and care for database
         connections, and its calls behave as the view's. When the connection has ended its receiving
-        calls raise ``ConnectionClosed``, which it may let through, and its ``send`` gives False
+        calls raise ``ConnectionClosed``, which it may let through, and its ``send`` returns False
         and then raises. When the view returns this is told of the end in the same way, but it may
         still send: the close frame goes out when it has returned, after a second at the latest.
         An exception of it is the view's: it is reported in the same way and closes the connection

@@ -310,11 +310,11 @@ def _no_websocket() -> NoReturn:
 
 
 def _as_bytes(message: Any) -> Any:
-    """Encodes text; gives anything else as it is, the WebSocket checks its type."""
+    """Encodes text; returns anything else as it is: the WebSocket checks its type."""
     return message.encode() if isinstance(message, str) else message
 
 
 protocols: dict[str, type[WebSocketProtocol13]] = {"13": WebSocketProtocol13}
 
-#: Gives the class for a version as factories name it, None for one that is not supported.
+#: Returns the class for a version as factories name it, None for one that is not supported.
 get_websocket_protocol = protocols.get

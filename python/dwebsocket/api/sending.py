@@ -340,7 +340,7 @@ class Sending(Base):
         return sent or await self._arefuse_to_send(strict)
 
     async def _await_room(self, connection: Connection, deadline: float | None) -> float:
-        """Waits until some room was made, or ``deadline``, which it gives; None is the first."""
+        """Waits until some room was made, or ``deadline``, and returns that; None is the first."""
         if deadline is None:
             deadline = clock.now() + self._send_timeout
         left = deadline - clock.now()
@@ -379,7 +379,7 @@ class Sending(Base):
     # -- the end, for sending calls -------------------------------------------------------------
 
     def _refuse_to_send(self, strict: bool) -> bool:
-        """Refuses a send because the connection has ended: gives False, or raises."""
+        """Refuses a send because the connection has ended: returns False, or raises."""
         pause, raises = self._note_refusal(strict)
         if pause is not None and running_loop() is None:
             self._waiter.sleep(pause)

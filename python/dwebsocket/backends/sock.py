@@ -47,7 +47,7 @@ class SocketWarp:
 
     def send(self, body: bytes) -> int:
         """
-        Sends all of ``body``, past the server, and gives its length; drops it after :meth:`close`.
+        Sends all of ``body``, past the server; returns its length. Drops it after :meth:`close`.
 
         Raises:
             OSError, UnsupportedServer: As :meth:`recv`.

@@ -64,7 +64,7 @@ class Channel:
         return len(self.entries) >= self.capacity
 
     def drop_expired(self, now: float) -> int:
-        """Drops what has expired; gives how many messages that were."""
+        """Drops what has expired; returns how many messages that were."""
         before = len(self.entries)
         while self.entries and self.entries[0][0] <= now:
             self.entries.popleft()

@@ -152,7 +152,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         Adds a channel to a group, or renews its place there for ``group_expiry``.
 
-        What is sent to the group after this has returned, by any process, reaches the channel.
+        A message that is sent to the group after this has returned reaches the channel.
 
         Raises:
             GroupUnavailable: The backend cannot be reached.

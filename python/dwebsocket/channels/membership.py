@@ -25,7 +25,7 @@ class Memberships:
     Subscriptions by name, while they are needed. Any thread may use it.
 
     Args:
-        subscribe: Gives the subscriptions for a name, which were not started yet.
+        subscribe: Returns the subscriptions for a name, which were not started yet.
         is_needed: Whether a name is in use.
     """
 

@@ -415,7 +415,7 @@ class Node:
                 self._meetings.end_unless_needed(channel)
 
     def hand_over(self) -> None:
-        """Gives messages of normal channels to processes that receive them, as this one ends."""
+        """Hands messages of normal channels to processes that receive them, as this one ends."""
         # Where green threads give, it is one of theirs.
         given = self._given = threading.Event()
         try:
@@ -426,7 +426,7 @@ class Node:
             while self.store.held() and (left := deadline - monotonic()) > 0:
                 given.wait(left)
                 given.clear()
-            # What is not held any more is being given, or was given.
+            # Messages that are not held any more are being given, or were given.
             deadline += self.backend.settings.timeout
             while self._is_giving and (left := deadline - monotonic()) > 0:
                 given.wait(left)

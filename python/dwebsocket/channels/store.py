@@ -23,7 +23,7 @@ _TIDY_EVERY_S = 30.0
 
 
 class Put(enum.Enum):
-    """What has become of a message."""
+    """The outcome of a message."""
 
     FULL = enum.auto()
     #: A task was woken for it.
@@ -33,7 +33,7 @@ class Put(enum.Enum):
 
 
 class Delivery(NamedTuple):
-    """What has become of a group's message."""
+    """The outcome of a group's message."""
 
     #: The normal channels where no task waits: another process may receive there.
     untaken: list[str]
@@ -48,7 +48,7 @@ class Store:
     Args:
         expiry: The seconds that a message may wait.
         group_expiry: The seconds for which a channel stays in a group.
-        capacity: Gives how many messages may wait in the channel of a name.
+        capacity: Returns how many messages may wait in the channel of a name.
     """
 
     def __init__(self, expiry: float, group_expiry: float, capacity: Callable[[str], int]) -> None:
@@ -295,7 +295,7 @@ class Store:
         return Delivery(untaken, is_behind)
 
     def end(self, name: str) -> list[str]:
-        """Forgets a channel, and what waits in it; gives the groups that have ended with it."""
+        """Forgets a channel, and what waits in it; returns the groups that have ended with it."""
         ended = []
         with self._lock:
             channel = self._channels.pop(name, None)

@@ -54,7 +54,7 @@ def connect(
     Args:
         url: ``ws://host/path`` or ``wss://host/path``. A user and password in it are sent as
             ``Authorization: Basic``. Or a function that gives it for each attempt.
-        reconnect: Give an iterable of connections in place of one: the next one is opened when
+        reconnect: Return an iterable of connections in place of one: the next one is opened when
             the last one has ended. See :class:`dwebsocket.client.reconnecting.Reconnecting`.
         **options: See :class:`dwebsocket.client.options.ConnectOptions`.
 
@@ -88,12 +88,12 @@ def aconnect(
     """
     Opens a WebSocket to a server, for async code.
 
-    ``await aconnect(url)`` gives the connection, ``async with aconnect(url) as websocket`` closes
-    it, too, ``async for message in aconnect(url)`` gives its messages. Cancelling gives up.
+    ``await aconnect(url)`` returns the connection, ``async with aconnect(url) as websocket`` closes
+    it, too, ``async for message in aconnect(url)`` yields its messages. Cancelling stops it.
 
     Args:
         url: As for :func:`connect`. Functions may be async; others must not block.
-        reconnect: Give connections, one after the other, in ``async for``.
+        reconnect: Return connections, one after the other, in ``async for``.
         **options: As for :func:`connect`.
 
     Raises:

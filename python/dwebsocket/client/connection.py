@@ -384,7 +384,7 @@ class ClientConnection:
 
     def close(self, code: int = _NORMAL, reason: str = "") -> None:
         """
-        Closes the connection behind all that was sent. Does not wait, and may be repeated.
+        Closes the connection, after all that was sent. Does not wait, and may be repeated.
 
         The engine sees to the rest: it awaits the server's answer for ``close_timeout``.
 

@@ -27,7 +27,7 @@ _NOTHING = SimpleNamespace()
 #: thread that has set them. Has the arguments and attributes ``thread_id`` and ``data``. None where
 #: it is missing: before, values had no such tag, and nothing has to be done about it.
 Storage: Any = getattr(local, "_Storage", None)
-#: ``asgiref.local._rehome``, since 3.12: gives a copy of a ``_Storage`` that is this thread's. As
+#: ``asgiref.local._rehome``, since 3.12: returns a copy of a ``_Storage`` that is this thread's. As
 #: :data:`Storage` where it is missing.
 rehome: Any = getattr(local, "_rehome", None)
 

@@ -18,7 +18,7 @@ def _running_loop() -> Loop | None:
         return None
 
 
-#: Gives the event loop that runs in this thread, or None.
+#: Returns the event loop that runs in this thread, or None.
 #:
 #: ``asyncio._get_running_loop``, in every version of Python so far: without a frame of Python and
 #: without an exception, because it is asked for each message. Where it is missing: the public
@@ -63,7 +63,7 @@ def set_running_loop(loop: Loop | None) -> None:
 
 def swap_current_task(loop: Loop, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
     """
-    Sets the current task of an event loop and gives the one before.
+    Sets the current task of an event loop and returns the one before.
 
     ``asyncio.tasks._swap_current_task``, since Python 3.12. A thread has one current task from 3.14
     on. Where it is missing each loop has one of its own, and nothing needs to be swapped.

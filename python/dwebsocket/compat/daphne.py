@@ -68,7 +68,7 @@ class DaphneConnection(ServedConnection):
         self.transport.startReading()
 
     def take_early(self) -> bytes:
-        """Those that autobahn has after the request, and those that the HTTP channel has."""
+        """Takes the bytes that autobahn has after the request, and those of the HTTP channel."""
         protocol = self._protocol
         early: bytes = protocol.data
         protocol.data = b""

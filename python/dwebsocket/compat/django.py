@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[[Any, Any, Any, Any], Awaitable[bool]]
 
-#: Whether the ASGI handler closes a response itself, behind ``send_response``: since 5.0.
+#: Whether the ASGI handler closes a response itself, after ``send_response``: since 5.0.
 HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
 
 _AUTH_MIDDLEWARE = "django.contrib.auth.middleware"

@@ -117,5 +117,5 @@ class _Commit:
                 if isinstance(call, _Call):
                     call()
         finally:
-            # What they have written, such as a NOTIFY, is in a transaction of its own.
+            # Their writes, such as a NOTIFY, are in a transaction of their own.
             self._commit()

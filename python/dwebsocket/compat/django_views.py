@@ -1,4 +1,4 @@
-"""What Django's decorators and classes make of a view, undocumented, versions 4.2 to 6.1."""
+"""Attributes that Django's decorators and classes set on views, undocumented, 4.2 to 6.1."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _one_name(name: str) -> str:
 
 
 def is_async(view: Callable[..., Any]) -> bool:
-    """Whether calling ``view`` gives a coroutine, also when it is a method of an async class."""
+    """Whether calling ``view`` returns a coroutine, also when it is a method of an async class."""
     if iscoroutinefunction(view):
         return True
     return bool(getattr(class_of(view), "view_is_async", False))

@@ -40,12 +40,12 @@ class GunicornConnection(ServedConnection):
         return None
 
     def release(self) -> None:
-        """Gives that back."""
+        """Returns to the server what :meth:`hold` has taken."""
         self._websocket._buffer[:0] = self.take_early()
         super().release()
 
     def take_early(self) -> bytes:
-        """Those after the request, and those that came before :meth:`hold`."""
+        """Takes the bytes after the request, and those that came before :meth:`hold`."""
         early, self._early = self._early, b""
         return early
 

@@ -13,7 +13,7 @@ from typing import Any
 from dwebsocket.compat.transports import ServedConnection, keeping
 
 _EARLY = "_dwebsocket_early"
-# What hypercorn reads at once. Where it goes on reading, a client could send any number of bytes.
+# The bytes that hypercorn reads at once. Where it reads on, a client could send any number of them.
 _MOST_EARLY = 2**16
 
 
@@ -44,7 +44,7 @@ class HypercornConnection(ServedConnection):
         return getattr(self._tcp.config, "shutdown_timeout", None)
 
     def take_early(self) -> bytes:
-        """Those that its stream has kept, and those that its reader has."""
+        """Takes the bytes that its stream has kept, and those that its reader has."""
         early: bytes = self._ws.__dict__.pop(_EARLY, b"")
         buffer: bytearray = self._tcp.reader._buffer
         early += bytes(buffer)

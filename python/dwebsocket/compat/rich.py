@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars(totals: Mapping[str, float]) -> Iterator[Update | None]:
-    """Shows a bar for each name on the standard error; gives None where the package is missing."""
+    """Shows a bar for each name on the standard error; yields None where the package is missing."""
     try:
         from rich.console import Console
         from rich.progress import Progress

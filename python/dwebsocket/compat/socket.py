@@ -43,7 +43,7 @@ def has_tls(sock: object) -> bool:
 
 def take_tls(sock: Any) -> Any:
     """
-    Removes the TLS state of ``sock``, for which :func:`has_tls` is true, and gives it.
+    Removes the TLS state of ``sock``, for which :func:`has_tls` is true, and returns it.
 
     ``SSLSocket._sslobj``: its methods ``read``, ``write`` and ``shutdown`` use the descriptor of
     the socket directly, without the socket's own methods.
@@ -54,7 +54,7 @@ def take_tls(sock: Any) -> Any:
 
 def replace_inner(sock: Any, new: system.socket) -> Any:
     """
-    Replaces the socket inside of ``sock`` by ``new``, and gives the old one, or None.
+    Replaces the socket inside of ``sock`` by ``new``, and returns the old one, or None.
 
     gevent's sockets have one of the system as ``_sock``, since 1.0, which some servers close
     directly. Other sockets have none: then nothing changes.

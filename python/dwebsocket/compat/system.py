@@ -1,4 +1,4 @@
-"""What only Unix has, such as forks, users and limits; and what holds without it, on Windows."""
+"""Parts that only Unix has, such as forks, users and limits, and their stand-ins on Windows."""
 
 from __future__ import annotations
 

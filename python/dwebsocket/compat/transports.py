@@ -27,7 +27,7 @@ class ServedConnection:
     """
     A connection from its request for a WebSocket on. Belongs to the server's loop.
 
-    Uses undocumented parts of the server. Where these are missing, its ``find`` gives None, and the
+    Uses undocumented parts of the server. Where one is missing, its ``find`` returns None, and the
     server keeps the connection.
     """
 

@@ -86,7 +86,7 @@ class Parts:
 
 @functools.cache
 def parts() -> Parts:
-    """Gives them. Raises ImportError without uvicorn."""
+    """Returns the parts of uvicorn. Raises ImportError without it."""
     return Parts()
 
 
@@ -143,7 +143,7 @@ class UvicornConnection(ServedConnection):
         return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
 
     def take_early(self) -> bytes:
-        """Those after the request, and those that the reader of ``websockets`` has."""
+        """Takes the bytes after the request, and those that the reader of ``websockets`` has."""
         early: bytes = self._protocol.__dict__.pop(_EARLY, b"")
         reader = getattr(self._protocol, "reader", None)
         if (buffer := getattr(reader, "_buffer", None)) is not None:
@@ -179,7 +179,7 @@ def keep_early_bytes() -> None:
 
 
 def keep_more(protocol: Any, data: bytes) -> int:
-    """Keeps bytes that came after those; gives how many there are."""
+    """Keeps bytes that came after those; returns how many there are."""
     kept = vars(protocol)
     kept[_EARLY] = kept.get(_EARLY, b"") + data
     return len(kept[_EARLY])

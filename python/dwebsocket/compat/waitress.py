@@ -41,7 +41,7 @@ def has_next(channel: Any) -> bool:
 
 def take_head_of_next(channel: Any) -> bytes:
     """
-    Removes the begun head of the "next request", and gives it: these are the client's early bytes.
+    Removes and returns the begun head of the "next request": these are the client's early bytes.
 
     ``request.header_plus`` (``HTTPRequestParser``), since 0.8. Empty where there is no request;
     where the attribute is missing the AttributeError names it.

@@ -50,8 +50,8 @@ class Setting:
 
     Attributes:
         default: Its value when the project sets none.
-        read: Gives the value in the form in which the code uses it, or raises ``ValueError``, whose
-            message names the valid values.
+        read: Returns the value in the form in which the code uses it, or raises ``ValueError``,
+            whose message names the valid values.
     """
 
     default: Any
@@ -393,7 +393,7 @@ SETTINGS: dict[str, Setting] = {
     # other process serves meanwhile (a restart, the only worker), and not all such cases can be
     # detected.
     "DRAIN": Setting(0, _seconds_or_zero),
-    # Gives a context manager for a request: entered around all that runs for its connection.
+    # Returns a context manager for a request: entered around all that runs for its connection.
     "CONTEXT": Setting(None, _function),
     # Names the world in which the key of a request's user means this user.
     "REALM": Setting(None, _function),
@@ -531,7 +531,7 @@ _known = _Known(None)
 _without_django: SimpleNamespace | None = None
 
 
-#: The settings at one moment, as :func:`present` gives them.
+#: The settings at one moment, as :func:`present` returns them.
 Snapshot = tuple[Any, dict[Any, Any]]
 
 

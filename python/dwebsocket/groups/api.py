@@ -72,7 +72,7 @@ class Group:
         """
         Makes a connection of this process a member. Idempotent.
 
-        What is published after this has returned, by any process, reaches it.
+        A message that is published after this has returned, by any process, reaches it.
 
         Returns:
             False when the connection is over.
@@ -137,7 +137,7 @@ class Group:
         """
         Ends a membership. Idempotent, and never waits.
 
-        What is published after this has returned does not reach the connection.
+        A message that is published after this has returned does not reach the connection.
 
         Raises:
             UsageError: The connection is not open yet.
@@ -163,7 +163,7 @@ class Group:
         """
         Returns a context manager, sync and async, in which the connection is a member.
 
-        Entering it raises as :meth:`add`; it gives what that returns.
+        Entering it raises and returns what :meth:`add` does.
         """
         return _Joined(self, websocket)
 
@@ -552,7 +552,7 @@ def _websocket(websocket: object) -> Base:
 
 
 class _Joined:
-    """What :meth:`Group.joined` gives."""
+    """The result of :meth:`Group.joined`."""
 
     def __init__(self, group: Group, websocket: Base) -> None:
         self._group = group

@@ -51,7 +51,7 @@ class Arrivals:
         self._ends[token] = end
 
     def enter(self, take: Callable[[], None]) -> tuple[_core.Hub, int]:
-        """Has the thread call ``take`` whenever the token that this gives is announced."""
+        """Has the thread call ``take`` whenever the token that this returns is announced."""
         with self._lock:
             if self._hub is None:
                 hub = _core.Hub(for_threads=True)

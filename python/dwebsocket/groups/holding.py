@@ -21,7 +21,7 @@ def hold(groups: Iterable[Group]) -> Held:
     Subscribes to all of these groups. Not for event loops.
 
     Returns:
-        What has to be released.
+        The holds, which have to be released.
 
     Raises:
         GroupUnavailable: The backend of one of them cannot be reached; none is held then.

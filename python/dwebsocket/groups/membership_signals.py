@@ -118,7 +118,7 @@ def _has_receivers() -> bool:
 
 
 def _note(group: Named, websocket: Base) -> bool:
-    """Notes a group; gives whether it is the connection's first one."""
+    """Notes a group; returns whether it is the connection's first one."""
     is_first = websocket._groups_noted is None
     # If two threads race, the first one's object stays.
     websocket.__dict__.setdefault("_groups_noted", {})[group] = None

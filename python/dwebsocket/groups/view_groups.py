@@ -305,7 +305,7 @@ class Joins:
             _responses.add(reference)
 
     def memberships(self, websocket: Base) -> list[tuple[_core.Groups, str, bytes]]:
-        """Gives them for the engine, which may begin them as it opens the connection."""
+        """Returns the memberships: the engine may begin them as it opens the connection."""
         if not self._held:
             return []
         key = key_of(websocket.id)

@@ -25,7 +25,7 @@ _INLINE = Detached(lambda request: None)
 
 def upgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase | None:
     """
-    Validates a handshake and gives the response that upgrades it, or one that refuses.
+    Validates a handshake and returns the response that upgrades it, or one that refuses.
 
     Answers other requests of the fallback, too.
 

@@ -49,7 +49,7 @@ def validate(asked: UpgradeRequest) -> HttpResponse:
 
 class _Reservation:
     """
-    What a handshake has of this process. It ends with the ``with`` unless the response takes it.
+    The place of a handshake in this process. The ``with`` ends it unless the response takes it.
 
     Attributes:
         admission: The limits.
@@ -94,7 +94,7 @@ class _Reservation:
         return response
 
 
-# -- the checks: each gives a refusal, or None ---------------------------------------------------
+# -- the checks: each returns a refusal, or None ---------------------------------------------------
 
 
 def _size(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:

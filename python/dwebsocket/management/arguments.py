@@ -45,7 +45,7 @@ def add_connecting(parser: CommandParser) -> None:
 
 def options_of(options: dict[str, Any], headers: list[tuple[str, str]]) -> ConnectOptions:
     """
-    Gives them as those of :func:`dwebsocket.connect`.
+    Returns a command's options as :func:`dwebsocket.connect` takes them.
 
     Args:
         options: The command's.

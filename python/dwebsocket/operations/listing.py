@@ -206,7 +206,7 @@ def close(key: str, code: int, reason: str, realm: str = "") -> int:
 
 def close_user(user: str, code: int, reason: str) -> int:
     """
-    Closes all WebSockets of a user in this process. Gives how many these were.
+    Closes all WebSockets of a user in this process. Returns how many these were.
 
     Args:
         user: As :func:`dwebsocket.request.worlds.user_key` names it.

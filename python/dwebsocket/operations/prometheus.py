@@ -89,7 +89,7 @@ class Collected(Collector):
         self._site = site
 
     def collect(self) -> Iterator[Metric]:
-        """Gives them."""
+        """Returns the metrics."""
         return families(self._site)
 
 

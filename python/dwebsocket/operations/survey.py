@@ -54,7 +54,7 @@ class Process(TypedDict):
 
 
 class PagePart(TypedDict):
-    """What one process gives for a page about all of them."""
+    """The answer of one process, for a page about all of them."""
 
     process: Process
     page: listing.Page
@@ -137,7 +137,7 @@ def summed(answers: list[Process], missing: int) -> SiteStatistics:
 
 def ask(act: str, timeout: float = PATIENCE_S, **question: Any) -> tuple[list[Any], int]:
     """
-    Asks all processes, this one too; gives their answers, and how many have given none.
+    Asks all processes, this one too; returns their answers, and how many have given none.
 
     Raises:
         GroupUnavailable, ImproperlyConfigured: As :func:`statistics`.

@@ -26,7 +26,7 @@ def transport_of(request: DjangoRequest) -> Transport:
 def ask_for(request: DjangoRequest, transport: Transport) -> None:
     """Notes that Django's request opens a connection by the fallback."""
     request.__dict__[_TRANSPORT] = transport
-    # What middleware has said about it, before the view was known.
+    # The answer of middleware about it, before the view was known.
     request.__dict__.pop("is_websocket", None)
 
 

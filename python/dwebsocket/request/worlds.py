@@ -45,7 +45,7 @@ _LONGEST_REALM = 100
 
 
 class World:
-    """What ``WEBSOCKET_CONTEXT`` gives for one request. Any thread may use it, also at once."""
+    """The context that ``WEBSOCKET_CONTEXT`` makes for one request. Any thread may use it."""
 
     __slots__ = ("_hook", "_request")
 
@@ -82,7 +82,7 @@ class World:
 
     async def arun(self, make: Callable[[], Awaitable[T]]) -> T:
         """
-        Awaits what ``make`` gives, within.
+        Awaits what ``make`` returns, within.
 
         A context manager that is an async one, too, is entered once. Others are entered for each
         step of the coroutine, from one pause to the next: what they set may belong to the thread,

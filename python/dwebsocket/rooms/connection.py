@@ -353,7 +353,7 @@ class Rooms:
                 break
             page = yield Twin(backend, "read_history", group.name, at, kept.limits)
             if missed_from is None or not history.is_whole(page, at):
-                # What it has missed is lost, or is not asked for: the head is all that counts.
+                # Missed messages are lost, or are not asked for: only the head counts.
                 is_whole = is_whole and missed_from is None
                 missed_from = None
                 rows.clear()
@@ -466,7 +466,7 @@ class Rooms:
             yield from self._call_quietly(room, "left")
 
     def _give_up(self, room: Room) -> None:
-        """Gives a seat up, if there is one. Nothing of the room comes after this."""
+        """Leaves the seat, if there is one. Nothing of the room comes after this."""
         seat = room._seat
         if seat is None:
             return

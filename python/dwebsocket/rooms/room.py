@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: The methods that a project may write, each a function or a coroutine function.
 HOOKS = ("allow", "info", "receive", "joined", "left", "group_name")
 
-# What a page is told by the server under the same names as events of other pages.
+# The server itself sends these to pages, under the names that events of other pages have.
 _OF_THE_SERVER = frozenset({"joined", "left", "message", "recovered", "state", "updated"})
 # A room's own rate has bursts of so many seconds, as the settings have by default.
 _BURST_S = 3

@@ -33,7 +33,7 @@ _ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Malformed(Exception):
-    """What a client has sent is no message of the subprotocol: the reason."""
+    """A client has sent no message of the subprotocol; says why."""
 
 
 class Refused(Exception):

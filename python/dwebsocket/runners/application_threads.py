@@ -134,7 +134,7 @@ class CallQueue:
         """
         Calls ``handle`` with each message of the application's connection, between other calls.
 
-        As long as ``may_read`` gives false, messages wait; a call has to follow when it gives true.
+        While ``may_read`` returns false, messages wait; a call has to follow when it returns true.
 
         Returns:
             The future of the end: without a result when no message can come any more, or with the
@@ -288,7 +288,7 @@ class ApplicationContext(OwnThread):
 
 
 class _Rest(Executor):
-    """What asgiref has for all calls that no application or request makes: they are one more."""
+    """asgiref's context for all calls that no application or request makes: they are one more."""
 
     def __init__(self, asgirefs: Executor) -> None:
         self._asgirefs = asgirefs

@@ -44,7 +44,7 @@ _NAME = "dwebsocket-async-view"
 
 
 class Calls(Protocol):
-    """What makes the calls of one view, one after the other."""
+    """Makes the calls of one view, one after the other."""
 
     def submit(self, function: Callable[[], Any], /) -> Future[Any]:
         """Calls a function after those before it; returns the future of its result."""
@@ -339,7 +339,7 @@ class Worker:
             websocket._held.end()
 
     def _give_thread_back(self) -> None:
-        """Gives the thread to the next worker; this one queues again if a call has come."""
+        """Passes the thread on to the next worker; this one queues again if a call has come."""
         threads = self._threads
         while True:
             with threads.lock:

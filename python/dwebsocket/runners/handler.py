@@ -318,7 +318,7 @@ class Handled:
     def _claim(self) -> bool:
         """Whether no other turn is under way. If one is, another one follows it."""
         with _lock:
-            # As a local variable: behind the lock another thread may note its turn in `_again`.
+            # A local variable: after the lock another thread may note its turn in `_again`.
             is_under_way = self._again = self._is_at_work
             self._is_at_work = True
         return not is_under_way
@@ -420,7 +420,7 @@ class Handled:
             if shared is not None:
                 database.forget(shared)
             database.close_after_call()
-            # What is still open is the thread's, for the next call of any handler.
+            # Connections that are still open stay the thread's, for the next call of any handler.
             websocket.__dict__.pop("_held", None)
         if websocket._is_deliberate:
             self._is_over = True
@@ -471,7 +471,7 @@ class Handled:
             self._leave()
 
     def _close(self) -> tuple[int, str]:
-        """Closes the connection if it is open, and gives its close code and reason."""
+        """Closes the connection if it is open, and returns its close code and reason."""
         self._is_over = True
         self.websocket._close_wanted(_NORMAL, "")
         end = self.websocket._end()
@@ -684,7 +684,7 @@ class LoopHome:
         return home
 
     def enter(self, handler: Handled) -> int:
-        """Gives a handler its token."""
+        """Returns a token for a handler."""
         if self._background is not None:
             self._background.hold()
         return self._hub.call_on(handler._wake)

@@ -26,7 +26,7 @@ _MOST_THREADS = 64
 
 
 class HandlerContext:
-    """What middleware has set for a request, or for many requests. Any thread may use it."""
+    """The context that middleware has set for one or many requests. Any thread may use it."""
 
     __slots__ = ("__weakref__", "_context", "_settled")
 

@@ -168,7 +168,7 @@ class HandlerThreads:
             hub.close()
 
     def _hub_to_close(self) -> _core.Hub | None:
-        """Forgets the hub, and gives it, if nothing uses the threads. Under the lock."""
+        """Forgets and returns the hub, if nothing uses the threads. Under the lock."""
         if self._jobs or self._holders:
             return None
         hub, self._hub, self._begun = self._hub, None, 0

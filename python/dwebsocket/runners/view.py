@@ -90,7 +90,7 @@ class Witness(Protocol):
 
 #: Set around a handshake to observe its view, which inherits the context.
 witness: ContextVar[Witness | None] = ContextVar("witness", default=None)
-# Gives a witness for the views of other handshakes.
+# Returns a witness for the views of other handshakes.
 _find_witness: Callable[[], Witness | None] = lambda: None  # noqa: E731
 
 
@@ -215,7 +215,7 @@ class RunningView:
         Reports an exception of the view or of what runs beside it, and closes the connection.
 
         ``ConnectionClosed`` of the ended connection is not reported. An exception that ends the
-        process closes with 1001, and gives false.
+        process closes with 1001, and returns false.
         """
         websocket = self._websocket
         if isinstance(error, ConnectionClosed) and websocket._is_over:
@@ -477,7 +477,7 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
 
 
 def verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
-    """Reports the exception that a view let through, and gives the close code for it."""
+    """Reports the exception that a view let through, and returns the close code for it."""
     with worlds.entered_if_possible(websocket._world):
         return _verdict(error, request, websocket)
 

@@ -77,7 +77,7 @@ class Client:
     Attributes:
         server: The server's name, for messages.
         descriptor: The descriptor of the connected socket.
-        read_early: Gives the bytes that the client sent after its request and the server has
+        read_early: Returns the bytes that the client sent after its request and the server has
             read already. Called once, when ``descriptor`` refers to a placeholder, which reads as
             the end of the stream: so a buffered reader can be read to its end without waiting.
         forget: Called first: makes the server's event loop, if it has one, stop watching the
@@ -88,8 +88,7 @@ class Client:
         tls: The server's socket object, when the server encrypts the connection: then the
             descriptor alone is not enough. See :func:`dwebsocket.servers.tls.ends_here`.
         shutdown_plan: Called once in the process, with its first connection. Its result is called
-        when
-            the process ends, and gives how the server ends it.
+            when the process ends, and returns how the server ends it.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process:
             dwebsocket has to close the connections before.
         at_exit: The exits of a server that may end the process without running Python's own
@@ -119,5 +118,5 @@ class Unsupported(Exception):
     """
 
 
-#: Gives the client of a WSGI request, None when another server runs it; raises `Unsupported`.
+#: Returns the client of a WSGI request, None when another server runs it; raises `Unsupported`.
 Find = Callable[[Environ], "Client | None"]

@@ -28,7 +28,7 @@ _TIMEOUT_S = 10.0
 
 class FallbackHandshake(Handshake):
     """
-    What the handshakes of all transports have in common.
+    The part that the handshakes of all transports have in common.
 
     HTTP/1.0 will do: each response ends with its connection.
     """
@@ -45,7 +45,7 @@ class FallbackHandshake(Handshake):
         Args:
             request: Django's.
             scope: Its ASGI scope, if it has one.
-            new_address: Gives the key of the connection and the id for its client; called when the
+            new_address: Returns the connection's key and the id for its client; called when the
                 connection opens, after all middleware.
         """
         super().__init__(request.method or "", request.META, scope)

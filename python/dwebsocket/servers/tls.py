@@ -154,7 +154,7 @@ class TlsTakeover:
 
 
 def _to_placeholder(sock: Any, placeholder: _socket.socket) -> _socket.socket:
-    """Makes ``sock`` pass its calls to ``placeholder``; gives the TLS object's socket."""
+    """Makes ``sock`` pass its calls to ``placeholder``; returns the TLS object's socket."""
     setattr(sock, _PLACEHOLDER, placeholder)
     sock.__class__ = _face(sock.__class__)
     # gevent's sockets contain a socket of the system, which some servers close directly.

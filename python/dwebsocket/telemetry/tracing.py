@@ -231,7 +231,7 @@ def failed(websocket: Any, error: BaseException) -> None:
 
 
 def call_failed(websocket: Any, error: BaseException) -> None:
-    """Notes an exception in a call of a handler's method behind which the connection goes on."""
+    """Notes an exception in a call of a handler's method after which the connection goes on."""
     traced = websocket.__dict__.get(TRACE)
     if traced is not None and traced.call is not None:
         _fail(traced.call, error)

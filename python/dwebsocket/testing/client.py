@@ -114,7 +114,7 @@ class _AsyncHandler(AsyncClientHandler):
 
 @contextlib.contextmanager
 def _offering() -> Iterator[tuple[socket.socket, ViewWatch]]:
-    """Makes the requests in the block offer a connection; gives the client's end of it."""
+    """Makes the requests in the block offer a connection; yields the client's end of it."""
     ours, theirs = socket.socketpair()
     watch = ViewWatch()
     tokens = _offer.set(_Offer(theirs)), witness.set(watch)

@@ -183,7 +183,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         return f"/{view}/?{urlencode([('group', name) for name in names])}"
 
     def member(self, *names: str, view: str = "member") -> tuple[ClientWebSocket, str]:
-        """Opens a member, of the test's group by default; gives it and its id."""
+        """Opens a member, of the test's group by default; returns it and its id."""
         opened = self.client.websocket(self.path(*(names or [self.name]), view=view))
         opened.__enter__()
         return opened, str(opened.receive())

@@ -163,7 +163,7 @@ class _Process:
         return [[each.key, len(each.connections)] for each in Group(name, "default").members()]
 
     def open(self, path: str) -> tuple[int, str]:
-        """Opens a member; gives its number and its id."""
+        """Opens a member; returns its number and its id."""
         member = self._client.websocket(path, timeout=_TIMEOUT_S)
         member.__enter__()
         self._members.append(member)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @contextmanager
 def groups_of_a_test() -> Iterator[list[Publication]]:
     """
-    Gives the groups of one test to all threads of the process, whatever ``WEBSOCKET_GROUPS`` says.
+    Sets the groups of one test for all threads of the process, whatever ``WEBSOCKET_GROUPS`` says.
 
     Each backend is replaced by one of this process, so that nothing reaches another test, another
     process of the test run, or a site that runs on this machine. Within the block of another one it

@@ -43,7 +43,7 @@ def _groups_of_this_run() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _groups_of_a_test(_groups_of_this_run: None) -> Iterator[list[Publication]]:
-    """Give each test groups of its own, also one that names no fixture of this plugin."""
+    """Sets groups for each test alone, also one that names no fixture of this plugin."""
     if not _uses_django():
         yield []
         return
@@ -55,7 +55,7 @@ def _groups_of_a_test(_groups_of_this_run: None) -> Iterator[list[Publication]]:
 
 @pytest.fixture
 def groups_sent(_groups_of_a_test: list[Publication]) -> list[Publication]:
-    """Give what the test publishes to groups: a list that grows."""
+    """Returns what the test publishes to groups: a list that grows."""
     return _groups_of_a_test
 
 
@@ -74,7 +74,7 @@ def _websockets(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def websocket_client(_websockets: None) -> WebSocketClient:
-    """Give a Django test client that opens WebSockets."""
+    """Returns a Django test client that opens WebSockets."""
     from dwebsocket.testing import WebSocketClient
 
     return WebSocketClient()
@@ -82,7 +82,7 @@ def websocket_client(_websockets: None) -> WebSocketClient:
 
 @pytest.fixture
 def async_websocket_client(_websockets: None) -> AsyncWebSocketClient:
-    """Give an async Django test client that opens WebSockets."""
+    """Returns an async Django test client that opens WebSockets."""
     from dwebsocket.testing import AsyncWebSocketClient
 
     return AsyncWebSocketClient()
@@ -90,7 +90,7 @@ def async_websocket_client(_websockets: None) -> AsyncWebSocketClient:
 
 @pytest.fixture
 def live_websocket(live_server: Any, _websockets: None) -> LiveWebSocketClient:
-    """Give a client for the port of pytest-django's `live_server`; `force_login` works."""
+    """Returns a client for the port of pytest-django's `live_server`; `force_login` works."""
     from dwebsocket.testing import LiveWebSocketClient
 
     return LiveWebSocketClient(live_server.url)
@@ -98,7 +98,7 @@ def live_websocket(live_server: Any, _websockets: None) -> LiveWebSocketClient:
 
 @pytest.fixture
 def websocket_clock(_websockets: None) -> Clock:
-    """Give a clock that lets time pass at once."""
+    """Returns a clock that lets time pass at once."""
     from dwebsocket.testing import Clock
 
     return Clock()

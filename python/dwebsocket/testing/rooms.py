@@ -1,7 +1,7 @@
 """A test's end of a WebSocket with rooms, for sync and for async tests."""
 
 # mypy: disable-error-code="no-any-return"
-# `_run` gives a value in the sync class and a coroutine in the async one: no type expresses that.
+# `_run` returns a value in the sync class and a coroutine in the async one: no type expresses that.
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dwebsocket.rooms.wire import SUBPROTOCOL
 if TYPE_CHECKING:
     from dwebsocket.testing.websocket import AsyncClientWebSocket, ClientWebSocket
 
-# What every call does: it asks for calls of the WebSocket, whose results it gets.
+# A call of these classes yields calls of the WebSocket, and gets their results.
 _Steps = Generator[Callable[[], Any], Any, Any]
 _Later = Coroutine[Any, Any, Any]
 DictT = TypeVar("DictT")
@@ -45,7 +45,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
     """
     The common part for sync and async tests.
 
-    In sync tests every call gives its result; in async tests it has to be awaited. Calls raise as
+    In sync tests every call returns its result; in async tests it has to be awaited. Calls raise as
     those of the WebSocket, such as ``ReceiveTimeout`` and ``ConnectionClosed``.
     """
 
@@ -55,7 +55,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         self.websocket = websocket
         self._ids = itertools.count(1)
         self._joined: list[str] = []
-        # What has come for each room, and answers, before it was asked for.
+        # Events of each room, and answers, that have come before they were asked for.
         self._waiting: dict[str, deque[dict[str, Any]]] = {}
 
     def join(self, name: str, *, since: str | None = None, info: Any = None) -> DictT:
@@ -88,7 +88,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
 
     def emit(self, event: str, data: Any = None, *, to: str | None = None) -> AnyT:
         """
-        Sends an event, and gives its acknowledgement.
+        Sends an event, and returns its acknowledgement.
 
         Args:
             event: The event's name.

@@ -99,7 +99,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
 
 
 def _close_all(timeout: float, *, but: set[OpenWebSocket]) -> list[AssertionError]:
-    """Closes all open WebSockets ``but`` some, and gives the errors of those that do not end."""
+    """Closes all open WebSockets ``but`` some, and returns the errors of those that do not end."""
     errors: list[AssertionError] = []
     for websocket in open_websockets - but:
         errors += _errors_of(websocket.give_up, min(timeout, websocket.timeout))
@@ -107,7 +107,7 @@ def _close_all(timeout: float, *, but: set[OpenWebSocket]) -> list[AssertionErro
 
 
 def _errors_of(step: Callable[..., object], *arguments: Any) -> list[AssertionError]:
-    """Makes a call, and gives its error if it fails, so that the steps after it are taken too."""
+    """Makes a call, and returns its error if it fails: the steps after it are taken too."""
     try:
         step(*arguments)
     except AssertionError as error:

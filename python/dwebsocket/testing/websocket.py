@@ -3,11 +3,11 @@ A test's end of a WebSocket, for sync and for async tests.
 
 Each call is written once, as a coroutine of :class:`BaseWebSocket` that waits by `_wait` and
 `_wait_for_view` only. In a sync test these block, so that a coroutine never suspends and one step
-runs all of it; in an async test they await, and the call gives the coroutine itself.
+runs all of it; in an async test they await, and the call returns the coroutine itself.
 """
 
 # mypy: disable-error-code="no-any-return"
-# `_run` gives a value in the sync class and a coroutine in the async one: no type expresses that.
+# `_run` returns a value in the sync class and a coroutine in the async one: no type expresses that.
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
     """
     The common part for sync and async tests.
 
-    In sync tests every call gives its result. In async tests it has to be awaited, and raises only
+    In sync tests every call returns its result. In async tests it must be awaited, and raises only
     then. The properties and :meth:`vanish` are the same in both.
     """
 
@@ -498,7 +498,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     def wait_closed(self, timeout: float | None = None) -> CodeT:
         """
-        Waits until the site has closed the WebSocket, and gives the close code.
+        Waits until the site has closed the WebSocket, and returns the close code.
 
         Raises:
             ReceiveTimeout: It did not in time.

@@ -85,7 +85,7 @@ def _texts(found: object) -> tuple[str, ...]:
 
 
 def announce(hint: Hint) -> None:
-    """Gives a hint to all other processes. Never waits, never raises; any thread may call it."""
+    """Sends a hint to all other processes. Never waits, never raises; any thread may call it."""
     for kind in _KINDS:
         _hints.extend([(kind, name) for name in getattr(hint, kind)])
     _soon(_publish_hints)
@@ -270,7 +270,7 @@ class Listener:
     def _expect(self, waiter: Waiter) -> None:
         waiter.at_end(self, self._on_arrival)  # type: ignore[arg-type]
         if self._waiter is None:
-            # What has come has closed the last user: `stop` has woken nobody.
+            # The message has closed the last user: `stop` has woken nobody.
             self._wake()
 
     def _leave(self, mailbox: _core.Mailbox) -> None:

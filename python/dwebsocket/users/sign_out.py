@@ -230,7 +230,7 @@ def _on_session_deleted(store: type[Any], instance: Any, using: str, **_: Any) -
 
 
 def _hint_of(pk: Any, sessions: tuple[str, ...] = (), request: HttpRequest | None = None) -> Hint:
-    """Gives a hint about a user of a request's realm, or the present one; of all if not known."""
+    """Returns a hint about a user of a request's realm, or the present one; of all if unknown."""
     from dwebsocket.users.announcements import Hint
 
     if pk is None:

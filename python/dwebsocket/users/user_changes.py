@@ -43,7 +43,7 @@ def after_save(
     instance: Model, *, created: bool, update_fields: Collection[str] | None
 ) -> Callable[[], None] | None:
     """
-    For ``post_save``: gives None when nobody is signed out by it.
+    For ``post_save``: returns None when nobody is signed out by it.
 
     Returns:
         To be called when the save is committed: notes the new values.

@@ -169,11 +169,11 @@ class HubWaiter(Waiter):
     Any thread may use it.
 
     Args:
-        hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
+        hub: Returns the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
         new_watcher: Opens a hub's :class:`HubWatcher`.
         pause: Yields to the hub for some seconds; without an argument until all other green threads
             have had a turn.
-        current: Gives the green thread that calls.
+        current: Returns the green thread that calls.
         new_event: Makes an event between two green threads of one hub.
     """
 

@@ -199,7 +199,7 @@ def call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> 
 
 
 def settle(future: asyncio.Future[None]) -> None:
-    """Gives ``future`` its result, unless it is done. On its loop's thread."""
+    """Sets the result of ``future``, unless it is done. On its loop's thread."""
     if not future.done():
         future.set_result(None)
 

@@ -67,7 +67,7 @@ async def aping(connection: Connection, timeout: float | None) -> float:
 
 
 def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -> bool:
-    """Waits for the end, and gives whether it has come, for ``WebSocket.wait_closed``."""
+    """Waits for the end, and returns whether it has come, for ``WebSocket.wait_closed``."""
     return waiter.wait_for(connection, _look_for_end(connection), timeout) is True
 
 

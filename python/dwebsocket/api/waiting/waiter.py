@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
     Call = Callable[[], None]
-    # Waits for something, the given number of seconds at most; gives it, or None.
+    # Waits for something, the given number of seconds at most; returns it, or None.
     Look = Callable[[float | None], T | None]
 
 

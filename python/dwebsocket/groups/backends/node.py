@@ -58,7 +58,7 @@ class Doubtful(Exception):
 
 class _Without(NamedTuple):
     """
-    What a question to all was left without.
+    The answers that a question to all was left without.
 
     Attributes:
         waited: Seconds that it took to find that out.
@@ -255,7 +255,7 @@ class Node:
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         text = json.dumps(message)
         if any(map(is_in_transaction, connections.all(initialized_only=True))):
-            # What a database carries would leave with the commit of this request's transaction.
+            # A database would send it with the commit of this request's transaction.
             _on_a_thread(lambda: self._backend.send(name, text, []))
         else:
             self._backend.send(name, text, [])

@@ -93,7 +93,7 @@ class Backend(contract.Backend):
         self, name: str, message: Message, exclude: Exclude, *, awaits: bool = False
     ) -> _core.Wait | None:
         """
-        Publishes if there is room; else gives a wait for it.
+        Publishes if there is room; else returns a wait for it.
 
         Waits for no other process if the caller ``awaits``.
 
@@ -120,7 +120,7 @@ class Backend(contract.Backend):
     @property
     def history(self) -> _core.History:
         """
-        What is kept of groups, made on first use.
+        The kept messages of groups, made on first use.
 
         Raises:
             GroupUnavailable: It cannot be.
@@ -212,7 +212,7 @@ class Backend(contract.Backend):
         return None if running_loop() is None else _IN_LOOP_S
 
     def _insist(self, attempt: Callable[[], T | _core.Wait]) -> T:
-        """Repeats an attempt while it gives a wait for room."""
+        """Repeats an attempt while it returns a wait for room."""
         deadline: float | None = None
         while True:
             try:

@@ -50,7 +50,7 @@ class Entry:
 
 class History(list[Entry]):
     """
-    What is kept of a group, oldest first: a list of entries that knows where it ends.
+    The kept messages of a group, oldest first: a list of entries that knows where it ends.
 
     Attributes:
         position: The position of a client that has seen it, also when the list is empty. A page
@@ -76,7 +76,7 @@ class History(list[Entry]):
 @dataclass(frozen=True)
 class Recovery:
     """
-    What has become of a client that came back.
+    The outcome for a client that came back.
 
     Attributes:
         recovered: Whether it has now got everything since its position.
@@ -174,7 +174,7 @@ def needs(settings: BackendSettings, name: str, what: str) -> HistoryLimits:
 
 
 def is_whole(page: Page, since: Position) -> bool:
-    """Whether ``page``, which was read behind ``since``, has everything from there on."""
+    """Whether ``page``, which was read after ``since``, has everything from there on."""
     epoch, last = page.head
     if since[0] != epoch or since[1] > last:
         return False

@@ -80,7 +80,7 @@ class Recovering:
 
     @property
     def limits(self) -> tuple[int, float]:
-        """What to read first: without a position, only where the group is."""
+        """The first thing to read: without a position, only where the group is."""
         return self.kept.limits if self._is_recovering else (0, 0.0)
 
     def first(self, page: Page) -> Iterator[str | bytes]:
@@ -256,7 +256,7 @@ async def asend_all(websocket: Any, member: Member, messages: Iterable[str | byt
 
 
 def _send_together(member: Member, messages: list[str | bytes]) -> list[str | bytes]:
-    """Sends messages while there is room, many in one write; gives those that are left."""
+    """Sends messages while there is room, many in one write; returns those that are left."""
     if isinstance(member, _core.Connection):
         while messages and (sent := member.send_together(messages)):
             messages = messages[sent:]
@@ -266,7 +266,7 @@ def _send_together(member: Member, messages: list[str | bytes]) -> list[str | by
 @dataclass(frozen=True)
 class Resumption:
     """
-    What the URL of a client tells of the connection that it had before.
+    The facts in a client's URL about the connection that it had before.
 
     Attributes:
         positions: Where it got to in each group: ``?since=room-42:epoch-offset``, once a group.

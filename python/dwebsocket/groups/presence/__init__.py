@@ -30,7 +30,7 @@ _KEY_LENGTH = 20
 @dataclass(frozen=True)
 class JoinOptions:
     """
-    What a connection that joins wants of a group with presence.
+    The wishes of a connection that joins a group with presence.
 
     Attributes:
         info: What others may see of its user, as JSON; None for nothing.

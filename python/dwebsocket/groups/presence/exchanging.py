@@ -133,7 +133,7 @@ class PresenceBackend(contract.Backend):
 
     @property
     def exchange(self) -> _core.Exchange:
-        """What this process and the others tell each other."""
+        """The exchange of presence between this process and the others."""
         if self._exchange is None:
             presence, groups = self.presence, self.groups
             with self._exchange_lock:
@@ -187,7 +187,7 @@ class PresenceBackend(contract.Backend):
     def members(self, name: str) -> list[_core.Member]:
         """Returns the users. A process that has none in the group asks those that have."""
         if self.exchange.takes_part(name):
-            # What is known is true as long as the subscription is there.
+            # The local knowledge is true as long as the subscription is there.
             self.hold(name)
             self.release(name)
             return self.presence.members(name)

@@ -78,7 +78,7 @@ class HeldResponse(HttpResponse):
 
 def answer(request: HttpRequest, options: Options) -> HttpResponse:
     """
-    Answers a poll, or gives a response that waits.
+    Answers a poll, or returns a response that waits.
 
     Returns:
         200, by the engine; 403 for a page that may not connect; 410 when there is no

@@ -25,7 +25,7 @@ _LAST_S = 5.0
 @dataclass(frozen=True)
 class Plan:
     """
-    What the clients do. Times are in seconds.
+    The work of the clients. Times are in seconds.
 
     Attributes:
         url: Where to.
@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass
 class Result:
-    """What was seen so far."""
+    """The results so far."""
 
     opened: int = 0
     open: int = 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @contextmanager
 def session_of(name: str) -> Iterator[str]:
     """
-    Signs a user in, and gives the ``Cookie`` header; the session is deleted after it.
+    Signs a user in, and returns the ``Cookie`` header; the session is deleted after it.
 
     Args:
         name: The user's name (``USERNAME_FIELD``), else the primary key.

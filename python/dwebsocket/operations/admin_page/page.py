@@ -144,7 +144,7 @@ def may_close(site: AdminSite, request: HttpRequest) -> bool:
 
 
 def _back(request: HttpRequest, site: AdminSite) -> HttpResponse:
-    """Gives the way back to where the table was."""
+    """Returns a redirect to where the table was."""
     page = reverse(f"{site.name}:{_NAME}")
     wanted = request.POST.get("next", "")
     is_own = wanted.startswith("?") and url_has_allowed_host_and_scheme(page + wanted, None)

@@ -583,7 +583,7 @@ def _keep_silent(
 
 
 def _end_within(seconds: float, websocket: ClientConnection) -> ConnectionClosed | None:
-    """Sends nothing, takes what comes, and gives the end of the connection if it comes in time."""
+    """Sends nothing, takes what comes, and returns the end of the connection if that is in time."""
     deadline = monotonic() + seconds
     try:
         while (left := deadline - monotonic()) > 0:

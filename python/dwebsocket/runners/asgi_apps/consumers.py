@@ -54,7 +54,7 @@ async def run(
     thread_per_connection: bool = False,
 ) -> object:
     """
-    Runs an application; gives what it returns.
+    Runs an application, and returns what that returns.
 
     Args:
         thread_per_connection: Its sync code has a thread of its own, as that of an async view.
@@ -264,7 +264,7 @@ async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
     if len(coroutines) == 1:
         await coroutines[0]
         return
-    # What one handler sets in a context variable is there for the next one.
+    # A context variable that one handler sets is there for the next one.
     options: Any = {"context": contextvars.copy_context()} if _HAVE_CONTEXT else {}
     websocket = own_websocket.get()
     if websocket is not None and (world := websocket._world) is not None:

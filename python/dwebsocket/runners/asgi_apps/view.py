@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dwebsocket.typing import CommonOptions, WebSocketRequest
     from dwebsocket.websocket import WebSocket
 
-# What the application decides itself: it is sent text as `str`, and chooses the subprotocol.
+# The application decides this itself: it gets text as `str`, and chooses the subprotocol.
 _OF_APPLICATION = {"text_type", "subprotocols"}
 _OPTIONS = ("groups", *(name for name in conf.OPTION_NAMES if name not in _OF_APPLICATION))
 # The close code and reason for a client that takes nothing.

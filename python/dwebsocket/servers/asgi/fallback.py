@@ -66,7 +66,7 @@ class Exchange:
 
     def begin(self) -> int:
         """
-        Gives a descriptor to which the response is to be written, up to its end.
+        Returns a descriptor to which the response is to be written, up to its end.
 
         Raises:
             OSError: There are no more descriptors.

@@ -156,7 +156,7 @@ class Backend(HistoryBackend, Presence):
 
     @property
     def lag(self) -> float | None:
-        """That of the last query on the connection that listens, after which messages come."""
+        """The lag of the last query on the connection that listens, after which messages come."""
         return self._listener.lag
 
     def problems(self, *, deploy: bool) -> list[str]:

@@ -58,7 +58,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     @property
     def lag(self) -> float | None:
-        """That of the last PING where the subscriptions are; of several servers the longest."""
+        """The lag of the last PING where the subscriptions are; of several servers the longest."""
         return None if self._redis is None else self._redis.lag()
 
     @property
