@@ -87,7 +87,7 @@ class Compression:
     """
     The parameters of permessage-deflate that one client and the server agreed on (RFC 7692).
 
-    `str()` gives the value of `Sec-WebSocket-Extensions` in the response.
+    `str()` returns the value of `Sec-WebSocket-Extensions` in the response.
     """
 
     @staticmethod
@@ -147,7 +147,7 @@ class Connection:
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> str | bytes | None:
         """
-        As `take`, but it may sleep a little longer than `time`.
+        Takes the oldest message; may sleep a little longer than `time` if there is none.
 
         Cheaper than `take` for callers that wait long and are woken often.
         """
@@ -158,7 +158,7 @@ class Connection:
 
         `sender` is the connection whose view sends it, if any: while more messages wait for that
         view, a small message may be kept for the next write. Never sleeps. False means only that
-        the message was not taken; so is never a text that begins as those of groups do.
+        the message was not taken. A text that begins as those of groups do is never taken.
         """
 
     def send(
@@ -173,11 +173,11 @@ class Connection:
         """
 
     def try_send(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
-        """As `send`, but never sleeps: gives None when there is no room now."""
+        """Queues or writes a message; never sleeps: returns None when there is no room now."""
 
     def send_beyond(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
         """
-        As `send`, but never sleeps: without room the message waits beyond the buffer's size.
+        Sends, and never sleeps: without room the message waits beyond the buffer's size.
 
         Returns None then: no more is to be sent before `has_room`. A process that buffers too much
         closes the connections that hold most.
@@ -188,7 +188,7 @@ class Connection:
 
     def send_together(self, messages: list[str | bytes]) -> int:
         """
-        Sends the first ones of some messages in one write, if there is room now; gives how many.
+        Sends the first ones of some messages in one write, if there is room now; returns how many.
 
         Never sleeps. 0 when there is no room, the connection is closed, or the first one is large:
         `send` is for that. `bytes` are binary messages.
@@ -198,7 +198,7 @@ class Connection:
         """Begins to close; False when it was closing already. `ValueError` for a wrong code."""
 
     def half_close(self, code: int, reason: str) -> bool:
-        """As `close`, but messages may be sent until that is called, which sends this code."""
+        """Begins to close; messages may be sent until `close` is called, which sends this code."""
 
     def waiting(self) -> tuple[int, bool]:
         """The number of whole messages that wait, and whether the end has come after them."""
@@ -213,7 +213,7 @@ class Connection:
         """The messages that have come from the client so far, and those taken for it."""
 
     def traffic(self) -> _Traffic:
-        """What it has carried so far, and what waits in it."""
+        """Returns the counters of its messages and bytes, and those that wait in it."""
 
     def await_news(self, time: float) -> None:
         """
@@ -234,7 +234,7 @@ class Connection:
         """Marks the end as read: the callers that select on `descriptor` have received it."""
 
     def close_descriptor(self) -> None:
-        """Closes what `descriptor` gave, if it gave anything."""
+        """Closes the descriptor that `descriptor` has made, if there is one."""
 
     def discard(self) -> None:
         """Drops what was not taken; for a connection that is closed and whose view is over."""
@@ -305,12 +305,12 @@ class Connection:
         """
         An awaitable for the next message, to be awaited again and again in one event loop.
 
-        `find_hub` gives the hub of that loop, whose `wake` the loop calls, and the loop. It is
+        `find_hub` returns the hub of that loop, whose `wake` the loop calls, and the loop. It is
         called only when there is no message yet.
         """
 
     def next_now(self) -> NextMessage:
-        """An awaitable for the oldest message; gives None if there is none."""
+        """An awaitable for the oldest message; its result is None if there is none."""
 
     def is_slow_to_send(self, message: str | bytes, /) -> bool:
         """Whether sending it would hold up an event loop for more than about a millisecond."""
@@ -320,7 +320,7 @@ class Connection:
 
     def listen(self, hub: Hub, token: int, /) -> bool:
         """
-        As `watch_inbox`, unless there is something to take now: then it only gives False.
+        Watches as `watch_inbox`, unless there is something to take now: then returns False.
 
         To be called before yielding to the hub: messages of the view are not held back meanwhile.
         """
@@ -467,11 +467,11 @@ class Groups:
         is_numbered: bool,
     ) -> Literal["first", "joined", "behind", "early", "over"]:
         """
-        As :meth:`join`, for a member that has got all messages up to `at`.
+        Joins a member that has got all messages up to `at`.
 
-        "first" when it is the first one here: what came meanwhile has to be read. "behind" when
-        there are later messages, which it has to get first; "early" when the members here have not
-        got so much yet, or the group has another epoch; "over" when it has ended.
+        "first" when it is the first one here: later messages have to be read. "behind" when there
+        are later messages, which it has to get first; "early" when the members here have not got so
+        much yet, or the group has another epoch; "over" when it has ended.
         """
 
     def statistics(self) -> dict[str, int]:
@@ -487,7 +487,7 @@ class Groups:
 
     def take_notice(self, timeout: float | None) -> tuple[str, list[str]] | None:
         """
-        Sleeps until there is an event for the log, and gives its kind and its texts.
+        Sleeps until there is an event for the log, and returns its kind and its texts.
 
         None after `timeout` seconds, and when :meth:`end_notices` was called.
         """
@@ -511,7 +511,7 @@ class PendingPoll:
         """
         Ends it for a later poll of the same client: with `nothing`, if there is no answer yet.
 
-        Of an answer that the client has not taken the rest is dropped.
+        The rest of an answer that the client has not taken is dropped.
         """
 
     def watch(self, hub: Hub, token: int, /) -> None:
@@ -525,8 +525,8 @@ class PendingPoll:
         Has the answer written to a client, after `head` and its length, and the connection ended.
 
         `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
-        `OSError`. After `timeout` seconds without an answer, and when it has given way, it is
-        `otherwise`.
+        `OSError`. `otherwise` is written after `timeout` seconds without an
+        answer, and when it has given way.
         """
 
 @final
@@ -548,14 +548,14 @@ class Hub:
         one that has had none for longest.
 
         `round` is the second value of this thread's last call, None at the first: it tells that the
-        thread is done with that token. Gives the token, a number for the next call, and whether no
-        other thread is left that would take over if this one took long. None after `close`.
+        thread is done with that token. Returns the token, a number for the next call, and whether
+        no other thread is left that would take over if this one took long. None after `close`.
         """
 
     def close(self) -> None:
         """Ends the threads that call `next`."""
     def fileno(self) -> int:
-        """The descriptor that becomes readable when `drain` has something to give."""
+        """The descriptor that becomes readable when `drain` has tokens to return."""
 
     def drain(self) -> list[int]:
         """Takes the tokens of all connections that became ready, in order."""
@@ -572,7 +572,7 @@ class Hub:
 @final
 class History:
     """
-    What was published to the groups of one backend, numbered. Any thread may use it.
+    The messages that were published to the groups of one backend, numbered. Any thread may use it.
 
     Limits are the number of messages that a group keeps, and their age in seconds. A position is an
     epoch and an offset.
@@ -665,7 +665,7 @@ class Member:
 
     @property
     def info(self) -> Any:
-        """What the user's latest connection that says something has said; None for nothing."""
+        """The `info` of the user's latest connection that has one; None for nothing."""
 
     @property
     def connections(self) -> list[dict[str, Any]]:
@@ -715,7 +715,7 @@ class Post:
         """The messages as frames of a client."""
 
     def put(self, key: bytes, /) -> Literal["taken", "busy", "over", "gap"]:
-        """As :func:`post`, without a copy of the frames."""
+        """Hands the messages to their connection, as :func:`post`, without a copy of the frames."""
 
 @final
 class Presence:
@@ -757,8 +757,8 @@ class Presence:
 
         Returns:
             The user if it has joined by this, else an empty tuple; None when the connection is
-            over. Behind the user stands what is to be waited for before :meth:`tells` is asked;
-            None where this process alone can tell.
+            over. The second part is the wait that comes before :meth:`tells`; None where this
+            process alone can tell.
         """
 
     def tells(self, name: str, key: str) -> bool:
@@ -784,7 +784,7 @@ class Presence:
 @final
 class Exchange:
     """
-    What processes tell each other of the users in groups, by a backend that carries bytes.
+    The exchange between processes about the users in groups, by a backend that carries bytes.
 
     Any thread may use it; but for `take` no call waits.
     """
@@ -810,8 +810,8 @@ class Exchange:
         Begins to take part in a group to which this process has subscribed. `end` has to follow.
 
         Returns:
-            Whether it did not before. Then the subscription is to be kept until `take` gives the
-            name without bytes.
+            Whether it did not before. Then the subscription is to be kept until `take` returns
+            the name without bytes.
         """
 
     def end(self, name: str) -> None:
@@ -827,7 +827,7 @@ class Exchange:
         """
 
     def ask(self, name: str) -> tuple[int, Call, bytes | None]:
-        """As `learn`, where this process takes no part. `gathered` has to follow."""
+        """Asks for the users where this process takes no part. `gathered` has to follow."""
 
     def expect(self, number: int, processes: int) -> None:
         """Tells how many processes got a question, this one among them."""
@@ -846,17 +846,17 @@ class Exchange:
 
     def take(self, timeout: float) -> list[tuple[str, bytes | None]] | None:
         """
-        Sleeps until there is something to do, and gives it: names with what is to be published.
+        Sleeps until there is something to do, and returns it: names with bytes to be published.
 
         A name without bytes is that of a group whose subscription is to be released. None when the
         exchange has ended.
         """
 
     def note_failure(self) -> None:
-        """What `take` gave could not be published."""
+        """Notes that the result of `take` could not be published."""
 
     def stop(self) -> list[tuple[str, bytes | None]]:
-        """Ends the exchange. Gives what is still to be published."""
+        """Ends the exchange. Returns what is still to be published."""
 
     def on_message(self, name: str, envelope: bytes) -> bool:
         """Takes what has come on a channel. False for what no process of this project has sent."""
@@ -887,9 +887,9 @@ class Call:
 @final
 class Wait:
     """
-    A wait until what its giver tells may have come. Any thread may use it.
+    A wait for something that may come, such as room. Any thread may use it.
 
-    Who has been woken asks again: others may have been quicker.
+    A caller that was woken asks again: others may have been quicker.
     """
 
     def wait(self, timeout: float | None) -> bool:
@@ -958,7 +958,7 @@ class LocalNode:
         /,
     ) -> Wait | None:
         """
-        As :meth:`publish`, for a group with a history, in which the message is kept.
+        Keeps and publishes a message of a group with a history.
 
         Raises:
             ValueError: As :meth:`publish`.
@@ -1130,7 +1130,7 @@ class MessageFuture:
 
 @final
 class Ping:
-    """A ping on its way. Dropping this object gives up the wait for the answer."""
+    """A ping on its way. Dropping this object ends the wait for the answer."""
 
     def wait(self, timeout: float | None) -> float | None:
         """
@@ -1163,10 +1163,10 @@ class Permit:
 
     @staticmethod
     def claim(limit: int | None) -> Permit | None:
-        """Takes a place, or gives None when `limit` are taken."""
+        """Takes a place; returns None when `limit` are taken."""
 
     def share(self) -> Permit:
-        """Gives another hold on the same place. Raises `ValueError` when it has been released."""
+        """Returns another hold on the same place. Raises `ValueError` when it has been released."""
 
     def release(self) -> None:
         """Releases this hold on the place. Does nothing when repeated."""
@@ -1406,7 +1406,7 @@ _DialOutcome: TypeAlias = (
 
 @final
 class Dial:
-    """A connection that is being opened. Any thread may use it; dropping it gives up."""
+    """A connection that is being opened. Any thread may use it; dropping it ends the attempt."""
 
     def wait(self, timeout: float | None) -> bool:
         """Sleeps until there is an outcome; false when the time was up."""
