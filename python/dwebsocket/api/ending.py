@@ -38,7 +38,7 @@ class Ending(Base):
 
     def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """
-        Closes the connection. What was sent before still goes out; ``wait`` returns everywhere.
+        Closes the connection. Earlier messages still go out; ``wait`` returns everywhere.
 
         Never waits. Closing a closed connection does nothing, nor does closing one that was never
         opened.
@@ -106,7 +106,7 @@ class Ending(Base):
         a receiving call has told of that, by its None or its exception; when the server has ended
         it and no message waits; when this thread has closed it; or when a ``send`` of it was
         refused and no message waits. So ``while not websocket.is_closed(): message =
-        websocket.wait()`` misses no message, and neither does a view that looks between
+        websocket.wait()`` misses no message; nor does a view miss one that looks between
         :meth:`wait` and its work. For any other caller it is the end of the connection, and so it
         is for ``async for``. :attr:`closed` is exact.
 
@@ -288,7 +288,7 @@ class Ending(Base):
         Args:
             callback: A function; or a coroutine function, which runs in the event loop in which it
                 was registered, else in one of the process.
-            *args: What it is called with.
+            *args: Its arguments.
 
         Returns:
             ``callback``, so that this may be used as a decorator.

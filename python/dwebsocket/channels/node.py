@@ -277,7 +277,7 @@ class Node:
 
     async def group_add(self, group: str, channel: str) -> None:
         """
-        Adds a channel to a group. What is sent to the group afterwards reaches it.
+        Adds a channel to a group. Later messages of the group reach it.
 
         Raises:
             GroupUnavailable: The backend cannot be reached.

@@ -241,7 +241,7 @@ class ClientConnection:
         Sends ``data`` as JSON in a text message; dates, decimals and UUIDs as Django writes them.
 
         Args:
-            data: What to send.
+            data: The value to send.
             **kwargs: Passed on to :func:`json.dumps`.
 
         Raises:

@@ -63,7 +63,7 @@ class ClientDisconnected(OSError):
 
 class Parts:
     """
-    What a WebSocket protocol of uvicorn uses of it: the exception, the log lines, the addresses.
+    The parts that uvicorn's WebSocket protocols use: the exception, the log lines, the addresses.
 
     Of ``uvicorn.protocols.utils`` and ``uvicorn.config``, which are imported on first use.
     """

@@ -27,11 +27,11 @@ _ELSEWHERE = {
 @dataclass(frozen=True)
 class Problem:
     """
-    What is wrong with ``CONFIG``.
+    A mistake in ``CONFIG``.
 
     Attributes:
         where: The place in it, as subscripts: ``['expiry']``.
-        what: What is wrong there.
+        what: The mistake.
         hint: What to write instead; may be empty.
     """
 

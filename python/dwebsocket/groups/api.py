@@ -280,7 +280,7 @@ class Group:
         Args:
             whom: A user, or a user's primary key: all connections of that user. A ``str`` is the
                 ``id`` of a WebSocket.
-            reason: What those in rooms are told.
+            reason: A text for those in rooms.
 
         Raises:
             TypeError, ValueError: An anonymous user, no user at all, or a reason that is no text.
@@ -324,8 +324,8 @@ class Group:
         Returns the users that are present, those first that have joined first.
 
         There is one for each user, however many connections that has; for each session of anonymous
-        ones, and for each connection without a session. Who has none left stays for the grace, with
-        no ``connections``.
+        ones, and for each connection without a session. A user who has none left stays for the
+        grace, with no ``connections``.
 
         Example::
 

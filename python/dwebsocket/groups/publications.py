@@ -19,7 +19,7 @@ class Publication:
 
     Attributes:
         group: The :class:`dwebsocket.Group`.
-        message: What was sent, JSON as its text.
+        message: The message, JSON as its text.
         exclude: The argument.
         on_commit: The argument.
     """

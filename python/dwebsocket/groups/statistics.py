@@ -1,4 +1,4 @@
-"""What this process has published and delivered by groups, for metrics."""
+"""The numbers of messages that this process has published and delivered, for metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dropped(TypedDict):
 
 
 class HistoryStatistics(TypedDict):
-    """What is kept of groups, and how many messages ``WEBSOCKET_MAX_HISTORY`` has cost."""
+    """The size of the history, and how many messages ``WEBSOCKET_MAX_HISTORY`` has cost."""
 
     bytes: int
     evicted: int

@@ -3,7 +3,7 @@ A project's own middleware may open WebSockets: their views run on the server's 
 
 Such middleware makes a WebSocket of each handshake and calls its ``accept_connection()`` before the
 view, as the original's does. The client is taken over at that moment. The server writes the
-response to a placeholder, and when the response is closed so is the connection.
+response to a placeholder. The connection is closed together with the response.
 """
 
 from __future__ import annotations

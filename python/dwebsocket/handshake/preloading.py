@@ -1,5 +1,5 @@
 """
-What a process imports before it serves.
+The modules that a process imports before it serves.
 
 A command of a project such as ``migrate`` imports its views, and needs little of this package. A
 handshake needs most of it, and should import nothing: the process may have no descriptor left.

@@ -1,5 +1,5 @@
 """
-What has happened in the last minutes: a sample for each slot of time, of this process or of many.
+The traffic of the last minutes: a sample for each slot of time, of this process or of many.
 
 Slots are the same in all processes, so that samples of several can be added.
 """

@@ -31,7 +31,7 @@ class Open(TypedDict):
 
 
 class Queued(TypedDict):
-    """What waits now: for views, and for clients."""
+    """The messages that wait now: for views, and for clients."""
 
     inbox_messages: int
     inbox_bytes: int

@@ -138,7 +138,7 @@ class Room:
 
         Args:
             event: Its name.
-            data: What it brings, as JSON has it.
+            data: Its data, as JSON has it.
 
         Returns:
             The acknowledgement: what JSON can represent.

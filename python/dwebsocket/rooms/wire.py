@@ -16,7 +16,7 @@ SUBPROTOCOL = "dwebsocket.rooms.1"
 Code = Literal["denied", "unknown", "invalid", "limit", "unavailable", "failed"]
 Kind = Literal["join", "leave", "event", "update", "ping"]
 
-#: What a client is told with a code. Never more for one room than for another.
+#: The texts for clients, by their codes. Never more for one room than for another.
 TEXTS: dict[str, str] = {
     "denied": "This is not allowed.",
     "unknown": "There is no such room.",
@@ -33,7 +33,7 @@ _ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Malformed(Exception):
-    """A client has sent no message of the subprotocol; says why."""
+    """The reason why a client's message is none of the subprotocol."""
 
 
 class Refused(Exception):
@@ -51,11 +51,11 @@ class Request:
     One message of a client.
 
     Attributes:
-        kind: What is asked for.
+        kind: The kind of request.
         id: The client's own name for it; None where no answer is wanted.
         room: The name of the room.
         event: The name of the event.
-        data: What the event brings.
+        data: The event's data.
         since: The position from which the client joins.
         info: What others are to see of the connection.
         has_info: Whether the client says anything about it.

@@ -48,7 +48,7 @@ def begin_beat(connection: _core.Connection, query: str) -> None:
 
 class Opening(NamedTuple):
     """
-    What a connection opens with.
+    The facts with which a connection opens.
 
     Attributes:
         headers: Those of the response, beside the protocol's own.

@@ -30,7 +30,7 @@ class WebSocketTestMixin(_Case):
     Makes ``self.client`` and ``self.async_client`` open WebSockets; to stand before ``TestCase``.
 
     At the end of each test, after its own clean-ups, all WebSockets are closed and their views have
-    ended; a view that still runs fails the test, and so does a connection that stays open.
+    ended; a view that still runs, or a connection that stays open, fails the test.
 
     Attributes:
         websocket_timeout: Seconds that a view has to end.

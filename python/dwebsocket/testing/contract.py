@@ -1,5 +1,5 @@
 """
-What each backend of groups has to do, as tests: for authors of backends.
+The duties of each backend of groups, as tests: for authors of backends.
 
 ::
 

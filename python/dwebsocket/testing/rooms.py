@@ -65,7 +65,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         Args:
             name: The room's name.
             since: The position from which the page joins.
-            info: What others are to see.
+            info: The part that others are to see.
 
         Returns:
             The answer: a dict with ``position``, ``recovered`` and ``missed``; in a room with

@@ -335,7 +335,7 @@ class Backend:
         """
         Whether what another process has sent at a time since 1970 counts still.
 
-        What is older, or newer, by this machine's clock is counted, and logged the first time:
+        An older or newer one, by this machine's clock, is counted, and logged the first time:
         another user of the backend's server may have kept it, and sent it again.
         """
         if not self.is_sealed or abs(time.time() - sent_at) <= _LONGEST_WAY_S:

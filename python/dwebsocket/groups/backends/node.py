@@ -92,7 +92,7 @@ class Node:
         backend: Carries questions and answers.
         acts: What others may ask for: functions of the question, by its ``act``. They run on the
             thread of the node, and give what JSON can have.
-        about: What it is for: names its thread.
+        about: Its purpose: names its thread.
     """
 
     def __init__(self, backend: Backend, acts: Mapping[str, Act], about: str) -> None:

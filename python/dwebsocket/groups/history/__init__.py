@@ -96,7 +96,7 @@ class Log:
 
     Attributes:
         head: The position of the newest message that was ever published: its epoch and its offset.
-        rows: What is kept, oldest first, without gaps: offset, milliseconds since 1970, envelope.
+        rows: Messages, oldest first, without gaps: offset, milliseconds since 1970, envelope.
             The newest ones may be left for another call.
     """
 
@@ -116,7 +116,7 @@ class Page:
 
     Attributes:
         head: The position of the newest one that was ever published.
-        rows: What is kept, oldest first, without gaps.
+        rows: The kept messages, oldest first, without gaps.
         reached: The position of those that have got them: the newest ones may be on another page.
     """
 

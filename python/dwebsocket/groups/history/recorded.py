@@ -30,7 +30,7 @@ class HistoryBackend(Backend):
 
     The backend has a log for each group: it gives each message the next offset of its group, keeps
     it, and passes it on with its position. The log is the truth. A process that gets a message
-    which is not the next one reads the log, and so does a member that comes back.
+    which is not the next one reads the log. A member that comes back reads it, too.
 
     Beside what :class:`~dwebsocket.groups.Backend` asks for, a subclass implements :meth:`append`,
     :meth:`aappend`, :meth:`read_log` and :meth:`aread_log`. Instead of :meth:`deliver` it calls

@@ -33,7 +33,7 @@ class Plan:
         rate: Messages that each of them sends a second; 0 sends none.
         seconds: How long each of them sends.
         ramp: The time over which they are opened.
-        message: What they send. Without answers only sending is measured.
+        message: Their message. Without answers only sending is measured.
         answers: Whether each message is answered by one, as by an echo.
         options: Those of :func:`dwebsocket.connect`.
     """
@@ -94,7 +94,7 @@ async def run(plan: Plan, result: Result, tell: Callable[[], None]) -> None:
     Runs all clients to their end. Cancelling it closes them.
 
     Args:
-        plan: What they do.
+        plan: Their work.
         result: Gets the figures, from the beginning.
         tell: Called some times a second.
     """

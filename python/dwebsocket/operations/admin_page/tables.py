@@ -88,9 +88,9 @@ def context(
     Returns the template's context.
 
     Args:
-        parts: What the processes have answered.
+        parts: The answers of the processes.
         missing: How many have not.
-        query: What they were asked for.
+        query: Their question.
         number: The page of the table.
         asked: The parameters of the request.
     """

@@ -56,7 +56,7 @@ _DAY = "interval '1 day'"
 @dataclass(frozen=True)
 class Reading:
     """
-    What is to be read of a group.
+    The part of a group's log that is to be read.
 
     Attributes:
         name: The group's.
@@ -104,7 +104,7 @@ def read(query: Callable[[str], Rows], reading: Reading, key: bytes) -> Log:
 
     Args:
         query: Asks the server.
-        reading: What is wanted.
+        reading: The part that is wanted.
         key: The project's.
     """
     group_key = key_of(reading.name, key)

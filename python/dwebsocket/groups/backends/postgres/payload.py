@@ -1,5 +1,5 @@
 """
-What goes through ``NOTIFY``: texts of at most 7,999 bytes, in ASCII.
+The payload of ``NOTIFY``: texts of at most 7,999 bytes, in ASCII.
 
 The first character says what it is. A message is sealed by the engine, together with its group's
 name; so is one of a group with a history, to which the database adds its position. The other kinds

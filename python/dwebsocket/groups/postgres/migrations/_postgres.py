@@ -1,4 +1,4 @@
-"""What migrations for PostgreSQL alone have in common."""
+"""The common part of migrations for PostgreSQL alone."""
 
 from __future__ import annotations
 
