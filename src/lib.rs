@@ -42,7 +42,7 @@ mod _core {
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         threads::Threads,
     };
-    /// What Windows has not.
+    /// The classes that Windows has not.
     #[cfg(unix)]
     #[pymodule_export]
     use crate::binding::{

@@ -30,7 +30,7 @@ struct State {
     event_loop: Option<Py<PyAny>>,
     /// The task's call-back, and the context to call it in.
     wakeup: Option<(Py<PyAny>, Option<Py<PyAny>>)>,
-    /// What the call that cancelled it said. anyio knows its own cancellations by that.
+    /// The text of the call that cancelled it. anyio knows its own cancellations by that.
     reason: Option<Py<PyAny>>,
 }
 

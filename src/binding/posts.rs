@@ -19,7 +19,7 @@ enum Stage {
     Nothing,
 }
 
-/// What is wrong: a word, and a sentence.
+/// A mistake: a word, and a sentence.
 type Wrong = (&'static str, &'static str);
 
 fn wrong(error: NotTaken) -> Wrong {

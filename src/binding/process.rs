@@ -33,13 +33,13 @@ impl Permit {
 
 #[pymethods]
 impl Permit {
-    /// Takes a place, or gives None when `limit` are taken.
+    /// Takes a place; None when `limit` are taken.
     #[staticmethod]
     fn claim(limit: Option<usize>) -> Option<Self> {
         permits::Permit::claim(limit).map(|permit| Self(Mutex::new(Some(Arc::new(permit)))))
     }
 
-    /// Gives another hold on the same place.
+    /// Returns another hold on the same place.
     fn share(&self) -> PyResult<Self> {
         Ok(Self(Mutex::new(Some(self.held()?))))
     }

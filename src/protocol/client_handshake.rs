@@ -71,7 +71,7 @@ impl Request {
         bytes
     }
 
-    /// What a 101 that answers `key` agrees on.
+    /// The agreement of a 101 that answers `key`.
     ///
     /// # Errors
     /// The first rule that it breaks (RFC 6455 section 4.1).

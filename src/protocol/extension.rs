@@ -43,7 +43,7 @@ fn parameter(part: &str) -> Option<(&str, Option<String>)> {
     (is_token(name) && is_token(&value)).then_some((name, Some(value)))
 }
 
-/// The text between quotes; a character behind a backslash stands for itself.
+/// The text between quotes; a character after a backslash stands for itself.
 fn unquote(quoted: &str) -> Option<String> {
     let mut value = String::with_capacity(quoted.len());
     let mut characters = quoted.chars();

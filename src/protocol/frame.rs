@@ -211,7 +211,7 @@ pub(super) struct Header {
     pub(super) payload_len: u64,
 }
 
-/// Reads the header at the front of `bytes`; also gives its own size in bytes.
+/// Reads the header at the front of `bytes`; also returns its own size in bytes.
 ///
 /// `role` is that of the reader. `compression` says that permessage-deflate was agreed on, which
 /// gives RSV1 a meaning on the first frame of a message. `None` means that the header is incomplete; the first two bytes,

@@ -335,7 +335,7 @@ impl Receiver {
         self.finish(is_end)
     }
 
-    /// Validates the part of the message that has come; gives the message when this was its end.
+    /// Validates the part of the message that has come; returns the message when this was its end.
     fn finish(&mut self, is_end: bool) -> Result<Option<Decoded>, Violation> {
         self.message.check(is_end)?;
         Ok(self.message.pop(is_end))

@@ -38,7 +38,7 @@
 //!
 //! Clients without WebSockets get the same messages in another form: [`framing`] chooses among frames
 //! and, for clients without WebSockets, the server-sent events of [`event_stream`] and the
-//! responses of [`polling`]. What these clients send are [`post`]s, which become frames.
+//! responses of [`polling`]. These clients send [`post`]s, which become frames.
 //!
 //! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not validate
 //! lengths, masks and fragmentation the way we need, so these rules are ours.

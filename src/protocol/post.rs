@@ -30,7 +30,7 @@ pub fn max_bytes(max_message_bytes: usize) -> usize {
         .saturating_add(BATCH_BYTES)
 }
 
-/// What a body says.
+/// The content of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Post {
     /// The number of the post, from 1.

@@ -17,7 +17,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head at the front of `bytes`, and gives its length, too; `None` while it is
+    /// Reads the head at the front of `bytes`, and returns its length, too; `None` while it is
     /// incomplete.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ fn latin_1(bytes: &[u8]) -> String {
 }
 
 /// The body in the chunks of `Transfer-Encoding: chunked`, as far as it is here, and whether that is
-/// all of it. What follows a malformed chunk is left out.
+/// all of it. Bytes after a malformed chunk are left out.
 pub fn unchunk(mut chunked: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {

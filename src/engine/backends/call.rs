@@ -5,7 +5,7 @@ use std::sync::Arc;
 pub use crate::engine::dialing::tls::Reason;
 use crate::engine::{history::Page, wakeup::call};
 
-/// What was replied.
+/// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A number, whose meaning is the call's.

@@ -68,7 +68,7 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
 /// As [`contain`], for work that waits.
 ///
 /// # Cancel safety
-/// That of `unit`.
+/// As safe as `unit`.
 pub(crate) async fn contain_task<F: Future>(unit: F) -> Option<F::Output> {
     let mut unit = pin!(unit);
     poll_fn(|context| match contain(|| unit.as_mut().poll(context)) {

@@ -164,7 +164,7 @@ impl Pings {
         }
     }
 
-    /// Notes a ping that is sent at `now`; gives its number.
+    /// Notes a ping that is sent at `now`; returns its number.
     pub(crate) fn begin(&self, now: Instant) -> u64 {
         let mut state = self.state.lock();
         let own = state.own.get_or_insert_default();
@@ -178,7 +178,7 @@ impl Pings {
         number
     }
 
-    /// Gives up on the answer to a ping.
+    /// Ends the wait for the answer to a ping.
     pub(crate) fn forget(&self, number: u64) {
         if let Some(own) = &mut self.state.lock().own {
             own.waiting.retain(|ping| ping.number != number);

@@ -16,7 +16,7 @@ use crate::{
 /// message that is being decoded.
 const COPIES: usize = 3;
 
-/// What has become of a post.
+/// The outcome of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
     /// It is taken, or was before.
@@ -40,7 +40,7 @@ pub struct PostBody {
 /// A post that is validated, which counts as well.
 #[derive(Debug)]
 pub struct PostRead {
-    /// What it says.
+    /// Its content.
     pub post: Post,
     _account: Account,
 }

@@ -38,7 +38,7 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct State {
     connections: HashMap<u64, Weak<Connection>>,
-    /// Those that take posts, by their keys.
+    /// The connections that take posts, by their keys.
     by_key: HashMap<Key, Weak<Connection>>,
     /// The traffic of those that have ended.
     ended: Traffic,
@@ -54,7 +54,7 @@ struct Drain {
 }
 
 impl State {
-    /// Refuses new connections, stops a drain that is under way, and gives those still open.
+    /// Refuses new connections, stops a drain that is under way, and returns those still open.
     fn leave(&mut self) -> Vec<Arc<Connection>> {
         self.shutting_down = true;
         if let Some(drain) = self.drain.take() {

@@ -262,7 +262,7 @@ impl Connection {
         }
     }
 
-    /// Sends an empty text message if one is due at `now`; gives the moment of the next look.
+    /// Sends an empty text message if one is due at `now`; returns the moment of the next look.
     pub(crate) fn beat(&self, now: Instant) -> Option<Instant> {
         let beat = self.beat.get()?;
         if beat.due().is_some_and(|due| due <= now) {

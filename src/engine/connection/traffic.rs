@@ -1,4 +1,4 @@
-//! What a connection, or all connections of a process, have carried, and what waits in them.
+//! The traffic of a connection, or of all connections of a process, and what waits in them.
 
 use std::{ops::AddAssign, sync::atomic::Ordering, time::Duration};
 
@@ -52,14 +52,14 @@ impl AddAssign for Traffic {
 pub struct Overview {
     /// Open connections.
     pub connections: usize,
-    /// That of all connections, the ended ones too.
+    /// The traffic of all connections, the ended ones too.
     pub traffic: Traffic,
     /// How long the last answered ping of each connection took, where there was one.
     pub latencies: Vec<Duration>,
 }
 
 impl Connection {
-    /// What this connection has carried so far.
+    /// The traffic of this connection so far.
     pub fn traffic(&self) -> Traffic {
         if self.is_foreign() {
             return Traffic::default();

@@ -112,7 +112,7 @@ pub(super) async fn body(
             }
         }
     };
-    // What came in time is enough.
+    // The bytes that came in time are enough.
     let _ = timeout_at(until, whole).await;
     let mut body = if is_chunked { unchunk(&bytes).0 } else { bytes };
     body.truncate(length);

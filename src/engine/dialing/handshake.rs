@@ -10,7 +10,7 @@ use crate::protocol::{
     response::Head,
 };
 
-/// What a server has answered.
+/// The answer of a server.
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A WebSocket is open. The bytes came after the head.

@@ -16,7 +16,7 @@ use super::{listed, unverified};
 /// Why something has failed, for the text of an exception.
 pub type Reason = Arc<str>;
 
-/// What a connection by TLS needs, each part in the form PEM.
+/// The certificates of a connection by TLS, each in the form PEM.
 #[derive(Clone, Default)]
 pub struct Certificates {
     /// The authorities that are trusted; `None` for those of the system.

@@ -1,4 +1,4 @@
-//! What is published, as bytes that go to other processes.
+//! Messages that are published, as bytes that go to other processes.
 //!
 //! One byte for the version of this format, one for the kind, two for the number of excluded
 //! members (big endian), 16 for each of them; the rest is the payload of a message, or that of a

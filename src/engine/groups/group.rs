@@ -54,7 +54,7 @@ pub(super) struct State {
     members: u32,
     /// How many entries were ever put into the queue. A member gets those that come after it.
     sequence: u64,
-    /// What waits, while something does.
+    /// The entries that wait, while there are some.
     pub(super) pending: Option<Box<Pending>>,
     /// For a group with a history.
     pub(super) recorded: Option<Box<Recorded>>,
@@ -92,14 +92,14 @@ pub(super) struct Pending {
     left: VecDeque<(u64, u32)>,
 }
 
-/// What is published to a group.
+/// An entry that is published to a group.
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     /// A message to all members.
     Message(Message),
     /// All members are closed.
     Close(CloseFrame),
-    /// Those that are named are members no more.
+    /// The named ones are members no more.
     Eviction(Eviction),
     /// Messages are missing here, which members that get numbers are told by this text.
     Gap(Message),
@@ -205,7 +205,7 @@ impl Membership for Group {
 }
 
 impl State {
-    /// Gives a member a place; also whether it is the first.
+    /// Puts a member into a place; also returns whether it is the first.
     pub(super) fn enter(&mut self, member: Weak<dyn Member>) -> (u32, bool) {
         let taken = Slot::Taken {
             member,
@@ -234,7 +234,7 @@ impl State {
         (slot, is_first)
     }
 
-    /// Ends a membership. What waits in the queue reaches the member all the same.
+    /// Ends a membership. Messages in the queue reach the member all the same.
     pub(super) fn leave(&mut self, slot: u32) -> Departure {
         self.members -= 1;
         let is_awaited = self.pending.is_some();

@@ -95,7 +95,7 @@ impl State {
         self.messages.is_empty() && self.close.is_none()
     }
 
-    /// Makes room for `length` bytes by dropping messages; gives how many. `None`: there is none.
+    /// Makes room for `length` bytes by dropping messages; returns how many. `None`: there is none.
     fn make_room(&mut self, length: usize, capacity: usize, when_full: WhenFull) -> Option<u64> {
         let mut dropped = 0;
         let fits = |state: &Self| state.messages.is_empty() || state.bytes + length <= capacity;

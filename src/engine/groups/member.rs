@@ -33,12 +33,12 @@ pub struct Handed {
     pub is_closed: bool,
 }
 
-/// Who is taken out of a group.
+/// A member, or a user, that is taken out of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// The member, or the user.
     pub whom: Whom,
-    /// What those are told that are evicted.
+    /// The text for those that are evicted.
     pub reason: String,
 }
 
@@ -61,7 +61,7 @@ impl Eviction {
     }
 }
 
-/// What belongs to groups.
+/// Something that belongs to groups.
 pub trait Member: fmt::Debug + Send + Sync {
     /// Whether it belongs to a parent process, whose locks may be held for ever.
     fn is_foreign(&self) -> bool;

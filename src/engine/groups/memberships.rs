@@ -111,7 +111,7 @@ impl All {
     }
 }
 
-/// What has become of a wish to join.
+/// The outcome of a wish to join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// The member is the first one of the group in this process.
@@ -195,7 +195,7 @@ impl Memberships {
         let (_, slot) = open.held.remove(key_of(group))?;
         // Under the lock: a member that joins again meanwhile would have two places.
         let departure = leave(slot);
-        // What waits for it looks at its id.
+        // Callers that wait for it look at its id.
         if open.held.is_empty() && !open.is_warned && !departure.is_awaited {
             *state = State::Unused;
         }

@@ -29,7 +29,7 @@ pub struct Message {
     form: Form,
 }
 
-/// What members of rooms get of a message.
+/// The form in which members of rooms get a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// The message as the data of a text.

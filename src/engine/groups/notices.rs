@@ -18,12 +18,12 @@ pub enum Notice {
     },
     /// The backend's server, or a part of it, cannot be reached.
     Lost {
-        /// What is lost, and why.
+        /// The part that is lost, and why.
         reason: String,
     },
     /// It can be reached again.
     Regained {
-        /// What is reached again.
+        /// The part that is reached again.
         what: String,
     },
     /// A file of the history was damaged: the numbering of its group began anew.
@@ -40,7 +40,7 @@ pub enum Notice {
     MembersLeft,
     /// A task that serves the groups has failed, and began anew.
     Restarted {
-        /// What it does.
+        /// Its work.
         what: String,
     },
     /// A seat has ended because its user was evicted.
@@ -52,7 +52,7 @@ pub enum Notice {
     Evicted {
         /// The group.
         group: String,
-        /// Who has to leave.
+        /// The members that have to leave.
         eviction: Eviction,
     },
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::engine::history::{History, Limits, Page, Position, Watcher};
 
-/// What has become of a message that was offered to the members here.
+/// The outcome of a message that was offered to the members here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// They get it, or have got it, or there are none.
@@ -26,7 +26,7 @@ pub enum Offer {
     Behind,
 }
 
-/// What has become of a wish to join at a position.
+/// The outcome of a wish to join at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordedJoin {
     /// As for other groups.

@@ -93,7 +93,7 @@ impl Groups {
         self.generation != fork::generation()
     }
 
-    /// Makes `member` a member of the group `name`. What is published afterwards reaches it.
+    /// Makes `member` a member of the group `name`. Messages that are published later reach it.
     pub fn join<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
@@ -113,8 +113,8 @@ impl Groups {
     }
 
     /// Ends the membership; `None` when there was none, else whether the group has no member in
-    /// this process any more. What was published here before still reaches the member, nothing
-    /// that is published afterwards does.
+    /// this process any more. Messages that were published here before still reach the
+    /// member, later ones do not.
     pub fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
         if self.is_foreign() || member.is_foreign() {
             return None;
@@ -255,7 +255,7 @@ impl Groups {
         self.sealed(name, bytes.to_vec())
     }
 
-    /// What was sealed for `name`; `None` with a wrong seal.
+    /// The bytes that were sealed for `name`; `None` with a wrong seal.
     pub(crate) fn open<'a>(&self, name: &str, sealed: &'a [u8]) -> Option<&'a [u8]> {
         match &self.key {
             Some(key) => key.open(name, sealed),

@@ -27,7 +27,7 @@ pub enum Event {
     Published,
     /// It could not be published.
     Failed,
-    /// What came from another process is no message, or has a wrong seal.
+    /// Bytes from another process are no message, or have a wrong seal.
     Unreadable,
     /// The backend's server cannot be reached any more.
     Lost,

@@ -39,7 +39,7 @@ pub struct FileHistory {
     watcher: Arc<dyn Watcher>,
 }
 
-/// What is open.
+/// The open folders and files.
 #[derive(Debug)]
 struct Opened {
     parent: Arc<Folder>,
@@ -383,7 +383,7 @@ mod tests {
             self.opened().0.path().join(file_name(name))
         }
 
-        /// That of another process.
+        /// The history of another process.
         fn other(&self, most: u64) -> Self {
             let (place, watcher) = (Arc::clone(&self.place), Arc::clone(&self.watcher));
             Self::open(place, most, self.timeout, watcher).unwrap()

@@ -441,7 +441,7 @@ impl<'a> Locked<'a> {
         bytes(self.file, at, length)
     }
 
-    /// Reads what is behind `after`. `found` is what this process knows of the file.
+    /// Reads what is after `after`. `found` is what this process knows of the file.
     pub(super) fn read(
         &self,
         found: &mut Found,
@@ -483,8 +483,8 @@ pub(super) fn read_beside(
 }
 
 impl Head {
-    /// Reads what is behind `after` from the file with this head. `check` gives the head that the file
-    /// has afterwards: records before its first one may have been written over.
+    /// Reads what is after `after` from the file with this head. `check` returns the head that the
+    /// file has afterwards: records before its first one may have been written over.
     fn page(
         self,
         file: &File,

@@ -14,9 +14,9 @@ use super::page::{
 };
 use crate::engine::base::clock::wall_ms;
 
-/// What a message takes beside its bytes, about.
+/// The bytes that a message takes beside its own, about.
 const OVERHEAD: usize = size_of::<Kept>() + 16;
-/// What a group takes beside its name and its messages, about.
+/// The bytes that a group takes beside its name and its messages, about.
 const GROUP_OVERHEAD: usize = 240;
 /// So many groups an append or a read looks at, for messages that are too old.
 const EXPIRED_AT_ONCE: usize = 16;
@@ -258,7 +258,7 @@ impl Recorded {
         Some((due, Arc::clone(&self.name)))
     }
 
-    /// Drops what is more than `size` or too old; gives the number of bytes.
+    /// Drops what is more than `size` or too old; returns the number of bytes.
     fn trim(&mut self, size: usize, now: u64) -> usize {
         let oldest = now.saturating_sub(self.age);
         let mut freed = 0;

@@ -65,7 +65,7 @@ impl History {
         FileHistory::open(place, most, timeout, watcher).map(Self::Files)
     }
 
-    /// Keeps a message, and gives its number. Waits for other processes for `patience` at most;
+    /// Keeps a message, and returns its number. Waits for other processes for `patience` at most;
     /// `None` is the time that the history was made with.
     ///
     /// # Errors

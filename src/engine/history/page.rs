@@ -60,7 +60,7 @@ pub struct Kept {
 pub struct Page {
     /// The newest message that was ever published to the group.
     pub head: Position,
-    /// What is kept, oldest first, without gaps. The newest ones may be for another page.
+    /// The kept messages, oldest first, without gaps. The newest ones may be for another page.
     pub entries: Vec<Kept>,
 }
 

@@ -28,7 +28,7 @@ const ENOUGH_BYTES: usize = 64 * 1024;
 /// Bytes that are read at once.
 const CHUNK: usize = 8 * 1024;
 
-/// What has become of a poll.
+/// The outcome of a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Polled {
     /// The hold has the answer, or gets it later.
@@ -202,7 +202,7 @@ impl Relay {
         state.backlog.is_empty() || state.backlog.cost() < self.enough || self.share.is_shed()
     }
 
-    /// Drops what the client has not taken. What the connection has written besides is then read.
+    /// Drops what the client has not taken, and reads what the connection has written besides.
     fn shed(&self) {
         let mut state = self.state.lock();
         if state.held.is_none() {

@@ -39,7 +39,7 @@ impl Answer {
     }
 }
 
-/// What the socket has not taken yet.
+/// The part that the socket has not taken yet.
 #[derive(Debug)]
 pub(super) enum Rest {
     /// Some of it.
@@ -116,7 +116,7 @@ pub(super) async fn finish(io: &Watched, mut rest: Rest, cut: &Notify) {
     }
 }
 
-/// Waits until the client has hung up. What it sends meanwhile is dropped.
+/// Waits until the client has hung up. Bytes that it sends meanwhile are dropped.
 pub(super) async fn end_of_stream(io: &Watched) {
     while let Ok(mut guard) = io.ready(Interest::READABLE).await {
         match io.get_ref().receive(&mut Vec::new(), 4096) {

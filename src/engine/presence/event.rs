@@ -9,7 +9,7 @@ use crate::{engine::groups::Message, protocol::json::push_string};
 /// Users in one message at most.
 const MOST: usize = 500;
 
-/// What has become of a user.
+/// The change of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Was removed from the room.

@@ -1,17 +1,17 @@
-//! What is known of a user.
+//! The facts about a user.
 
 use std::sync::Arc;
 
-/// What others may know of a user.
+/// The facts about a user that others may know.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Facts {
     /// When the user joined: ISO 8601, always of one form, so that it can be compared.
     pub since: String,
-    /// What tells users apart.
+    /// The key by which users differ.
     pub key: String,
     /// The primary key, if there is one.
     pub user: Option<String>,
-    /// What the latest connection says about the user, as JSON.
+    /// The info of the latest connection about the user, as JSON.
     pub info: String,
     /// The user's connections, as far as they are known: here and in other processes.
     pub connections: Vec<Contact>,
@@ -22,11 +22,11 @@ pub struct Facts {
 pub struct Contact {
     /// Its name.
     pub id: Arc<str>,
-    /// What it says about the user, as JSON.
+    /// Its info about the user, as JSON.
     pub info: Arc<str>,
 }
 
-/// What a connection says about its user.
+/// The info of a connection about its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Info {
     /// As JSON.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::engine::base::clock;
 
-/// What other processes have told of one group.
+/// The users of one group that other processes have told of.
 #[derive(Debug, Default)]
 pub struct Gathering(State);
 

@@ -14,7 +14,7 @@ use super::{
 pub(super) enum Leaver {
     /// This one.
     Here,
-    /// That one.
+    /// Another one.
     There(Source),
     /// One that has ended itself, or several at once, none of which knows that it was the last.
     Unknown,
@@ -118,7 +118,7 @@ impl Person {
         };
     }
 
-    /// What the process `source` tells of its connections.
+    /// Notes what the process `source` tells of its connections.
     pub(super) fn note(&mut self, source: Source, record: &Record) {
         let before = self.shares.len();
         self.shares.retain(|share| share.source != source);
@@ -177,7 +177,7 @@ impl Person {
         self.info_here().map_or(0, |info| info.stamp)
     }
 
-    /// What the newest connection here says about the user; without connections, what was known last.
+    /// The facts by the newest connection here; without connections, the last ones that were known.
     pub(super) fn facts_here(&self) -> Arc<Facts> {
         let info = self.info_here().map(|info| &info.json);
         let mut bytes = 0;

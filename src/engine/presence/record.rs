@@ -1,4 +1,4 @@
-//! What a process tells the others of one user in one group.
+//! The record by which a process tells the others of one user in one group.
 
 use std::{sync::Arc, time::Duration};
 

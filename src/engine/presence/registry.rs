@@ -58,7 +58,7 @@ pub struct Departed {
 pub struct Arrival {
     /// Its user, without what the connection says about it.
     pub facts: Facts,
-    /// What it says, as JSON. `None` is nothing.
+    /// Its info, as JSON. `None` is nothing.
     pub info: Option<String>,
     /// Whether it gets the users that join and leave.
     pub watches: bool,
@@ -80,7 +80,7 @@ struct Newcomer {
     info: Option<Info>,
 }
 
-/// What has become of a connection that was to be present.
+/// The outcome for a connection that was to be present.
 #[derive(Clone, Debug)]
 pub enum Entered {
     /// It is over.
@@ -163,7 +163,7 @@ impl Presence {
         joined.unwrap_or(Entered::Present)
     }
 
-    /// Gives a connection its place in a room. Also its user, if that has joined by it.
+    /// Puts a connection into its place in a room. Returns its user, too, if that has joined by it.
     fn place(&self, room: &Room, state: &mut State, newcomer: &Newcomer) -> (u32, Option<Entered>) {
         let (id, arrival) = (newcomer.id, &newcomer.arrival);
         let member = || Weak::clone(&newcomer.member);

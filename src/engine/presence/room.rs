@@ -54,7 +54,7 @@ pub(super) struct State {
     slots: HashMap<MemberId, u32>,
     next_slot: u32,
     watching: HashMap<u32, Watcher>,
-    /// What those that watch are still to be told.
+    /// The events that the watching connections are still to be told.
     events: VecDeque<Event>,
     /// How many events there ever were.
     count: u64,
@@ -100,7 +100,7 @@ pub(super) struct Watcher {
     since: u64,
 }
 
-/// What the task of a room has to do next.
+/// The next step of a room's task.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Send events to the watching connections.
@@ -312,7 +312,7 @@ impl State {
         Some((id, decision))
     }
 
-    /// What the process `source` tells of a user.
+    /// Notes what the process `source` tells of a user.
     pub(super) fn note(&mut self, source: Source, record: &Record, now: Instant) {
         self.grace = record.grace;
         let key = &record.facts.key;
@@ -478,7 +478,7 @@ impl State {
         }
     }
 
-    /// What the room's task has to do next.
+    /// Returns the next step of the room's task.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let mut wake_at = self.leaving.peek().map(|Reverse((until, _))| *until);
         let forgotten = self.gone_in_order.front().map(|(at, _)| *at + GONE);
@@ -514,7 +514,7 @@ impl State {
         is_empty && self.events.is_empty() && self.watching.is_empty()
     }
 
-    /// What is known of the user `key`.
+    /// The facts about the user `key`.
     pub(super) fn facts(&self, key: &str) -> Option<Arc<Facts>> {
         self.people.get(key).map(|person| Arc::clone(&person.facts))
     }
@@ -529,14 +529,14 @@ impl State {
             .collect()
     }
 
-    /// What this process tells of the user `key`.
+    /// The record by which this process tells of the user `key`.
     pub(super) fn record(&self, key: &str, now: Instant) -> Option<Record> {
         self.people
             .get(key)
             .map(|person| self.record_of(person, now))
     }
 
-    /// What this process tells of all users: those here, and those without any connection.
+    /// The records of all users of which this process tells: here, or without any connection.
     pub(super) fn records(&self, now: Instant) -> Vec<Record> {
         let people = self.people.values();
         people
@@ -582,7 +582,7 @@ impl State {
             (facts.connections.iter().map(|each| Arc::clone(&each.id))).collect()
         };
         let is_said = ids(before) == ids(&facts);
-        // Those that watch get what is known then: one event that waits suffices for all of them.
+        // Watching connections get the latest facts: one event that waits suffices for all of them.
         let waiting = self
             .events
             .iter_mut()

@@ -314,7 +314,7 @@ extern "C" fn hold(number: c_int) {
     }
 }
 
-/// Gives the signal to the server's own handler.
+/// Passes the signal on to the server's own handler.
 fn pass_on(number: c_int) {
     let held = HELD
         .get()

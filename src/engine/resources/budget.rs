@@ -82,7 +82,7 @@ fn part_of(limit: usize, (part, whole): (usize, usize)) -> usize {
 pub(crate) struct Relief {
     /// Closes the connections that hold most, until the process is below its limit.
     pub(crate) shed: fn(),
-    /// Gives free memory back to the system if the process takes more than so many bytes.
+    /// Returns free memory to the system if the process takes more than so many bytes.
     pub(crate) trim: fn(usize),
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Folder {
     opened: File,
 }
 
-/// What lies in a folder under a name, and belongs to its user.
+/// An item in a folder that has a name there, and belongs to the folder's user.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) kind: FileType,
@@ -167,7 +167,7 @@ impl Folder {
         Ok(file)
     }
 
-    /// What lies under a name; `None` for nothing, and for what belongs to another user.
+    /// The item with a name; `None` without one, and for one of another user.
     pub(crate) fn item(&self, name: &str) -> Option<Item> {
         let found = statat(&self.opened, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let since = Duration::new(

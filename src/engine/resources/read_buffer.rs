@@ -116,7 +116,7 @@ impl Input {
         (!rest.is_empty()).then(|| Box::new(rest.into()))
     }
 
-    /// Gives memory back that is not needed any more, if that is worth a copy.
+    /// Releases memory that is not needed any more, if that is worth a copy.
     pub(crate) fn shrink(&mut self) {
         if self.taken > self.buffer.len() / 2 {
             self.buffer = self.rest().to_vec();
@@ -136,7 +136,7 @@ impl Input {
         let end = self.taken;
         let start = end.saturating_sub(len);
         let behind = self.buffer.len() - end;
-        // A message that takes the buffer leaves the bytes behind it to be copied instead.
+        // A message that takes the buffer leaves the bytes after it to be copied instead.
         if len < Self::LARGE_BYTES || behind > len / 8 {
             return Bytes::copy_from_slice(&self.buffer[start..end]);
         }

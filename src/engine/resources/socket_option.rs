@@ -1,4 +1,4 @@
-//! What Linux and the systems with kqueue (macOS, the BSDs) do differently with a socket.
+//! Options of sockets that differ between Linux and the systems with kqueue (macOS, the BSDs).
 
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 use std::os::fd::AsRawFd;

@@ -77,7 +77,7 @@ mod system {
 
         /// Waits for `interest` anew, unless the socket is ready for it after all.
         fn clear(&self, interest: Interest, flags: PollFlags) {
-            // What `ready` has told is old: the socket may have become ready since.
+            // The answer of `ready` is old: the socket may have become ready since.
             let is_ready = || {
                 let mut polled = [PollFd::new(&self.stream, flags)];
                 match poll(&mut polled, Some(&Timespec::default())) {

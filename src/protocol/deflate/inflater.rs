@@ -13,7 +13,7 @@ use crate::protocol::error::Violation;
 
 /// Bytes inflated at once: they lie on the stack and are zeroed for each read of a message.
 const PIECE_BYTES: usize = 8 * 1024;
-/// The bytes that were left out behind a message, and an empty final block. A stream that is
+/// The bytes that were left out after a message, and an empty final block. A stream that is
 /// between two blocks ends with them, any other does not: there is no other way to ask a stream
 /// where it is.
 const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];

@@ -1,4 +1,4 @@
-//! What the presence of this process tells the others.
+//! The news about users that this process tells the others.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::engine::{
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) name: String,
-    /// What is told, for a process that has no users in the group.
+    /// The answers, for a process that has no users in the group.
     pub(super) gathering: Option<Gathering>,
     pub(super) waiting: Vec<Ticket>,
     /// How many answers there will be, once that is known.

@@ -1,4 +1,4 @@
-//! What comes from other processes, and back from this one.
+//! Messages that come from other processes, and back from this one.
 
 use std::{collections::HashSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What is to be published, for the thread that does so.
+//! The steps of publishing, for the thread that takes them.
 
 use std::{
     sync::Arc,
@@ -19,7 +19,7 @@ use crate::engine::{
 /// The time between two beats.
 const BEAT_EVERY: Duration = Duration::from_millis(800);
 
-/// What is to be published, for the thread that does so.
+/// A step of publishing, for the thread that takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// These bytes, on the channel of that name.

@@ -1,4 +1,4 @@
-//! What callers ask of an exchange, and learn by it.
+//! The questions of callers to an exchange, and their answers.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Question {
     pub number: u64,
     /// Has its outcome when all have answered.
     pub call: Arc<Call>,
-    /// What the caller has to publish on the group's channel. `None` when another caller does.
+    /// The bytes to publish on the group's channel. `None` when another caller does so.
     pub bytes: Option<Vec<u8>>,
 }
 

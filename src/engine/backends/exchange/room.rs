@@ -22,7 +22,7 @@ pub(super) struct Room {
     pub(super) question: Option<u64>,
     /// The position after the last note.
     told: u64,
-    /// What is still to be told.
+    /// The notes that are still to be told.
     notes: Vec<Numbered>,
     pub(super) peers: HashMap<Source, Peer>,
 }
@@ -53,7 +53,7 @@ struct Answer {
     keys: HashSet<String>,
 }
 
-/// What a part of an answer does.
+/// The effect of a part of an answer.
 #[derive(Debug)]
 pub(super) enum AnswerPart {
     /// Its records are to be noted; there will be more.

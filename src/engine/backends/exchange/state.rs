@@ -1,4 +1,4 @@
-//! What an exchange knows, behind its lock.
+//! The state of an exchange, behind its lock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,7 +30,7 @@ pub(super) struct State {
     pub(super) has_failed: bool,
 }
 
-/// What is to be published, or done.
+/// Something to be published, or done.
 #[derive(Debug)]
 pub(super) enum Item {
     Say(String, Message),

@@ -1,4 +1,4 @@
-//! What processes tell each other of presence, as bytes.
+//! The messages of processes about presence, as bytes.
 
 use bytes::{Buf, Bytes};
 
@@ -28,7 +28,7 @@ pub(super) enum Message {
         /// `None` when the sender has no users in the group, and does not take part in it.
         part: Option<Part>,
     },
-    /// What has changed in the sender.
+    /// The changes in the sender.
     Notes(Notes),
     /// A part of what the sender tells of all its users in a group.
     Answer(Answer),
@@ -36,7 +36,7 @@ pub(super) enum Message {
     Left { name: String, position: u64 },
 }
 
-/// What has changed in a group, between two positions.
+/// The changes in a group, between two positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Notes {
     pub(super) name: String,
@@ -313,7 +313,7 @@ mod tests {
             let bytes = packet.encode();
             assert_eq!(Packet::decode(&bytes), Ok(packet.clone()));
             for length in 0..bytes.len() {
-                // What is cut off is another message, or none; never a panic.
+                // A message that is cut off is another one, or none; never a panic.
                 assert_ne!(Packet::decode(&bytes[..length]), Ok(packet.clone()));
             }
         }

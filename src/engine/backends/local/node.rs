@@ -731,7 +731,7 @@ impl Node {
         };
         self.presence
             .contest(source, name, &record.facts.key, claim, false);
-        // Those of this process that go before it are among what waits.
+        // Claims of this process that go before it are among those that wait.
         self.presence.send();
         if let Some(peer) = self.state.lock().peers.get(&id) {
             peer.send(&frames::seen(claim));
@@ -1140,7 +1140,7 @@ mod tests {
                 "{notice:?}"
             );
         }
-        // What is published now comes.
+        // Messages that are published now come.
         for (node, (_, peer)) in nodes.into_iter().zip(members.iter().rev()) {
             node.publish("room", text("ok")).unwrap();
             let mut bytes = [0; 8];

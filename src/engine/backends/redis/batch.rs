@@ -1,4 +1,4 @@
-//! What waits for a node, as commands that are sent in one piece.
+//! The messages that wait for a node, as commands that are sent in one piece.
 //!
 //! Messages that one group keeps are one command: most of what that costs the server, it costs once.
 
@@ -70,7 +70,7 @@ fn together(waiting: Vec<Publish>) -> Vec<Vec<Publish>> {
                     _ => places.insert(key, calls.len()),
                 };
             }
-            // What is kept later does not overtake it: it may be a close.
+            // Later messages that are kept do not overtake it: it may be a close.
             Command::Plain(_) => places.retain(|(channel, _), _| *channel != publish.channel),
             Command::Script(ScriptCall::Read { .. }) => {}
         }

@@ -110,13 +110,13 @@ impl Connection {
         self.task.has_ended.notified().await;
     }
 
-    /// Sends a command, and gives its reply, which may be an error of the server.
+    /// Sends a command, and returns its reply, which may be an error of the server.
     pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, Reason> {
         let reply = self.commands.send_packed_command(command).await;
         reply.map_err(|error| reason_of(&error))
     }
 
-    /// Sends commands, and gives the reply to each, which may be an error of the server.
+    /// Sends commands, and returns the reply to each, which may be an error of the server.
     ///
     /// They are queued when this is polled for the first time.
     pub(super) async fn send_all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, Reason> {
@@ -127,7 +127,7 @@ impl Connection {
     }
 }
 
-/// What `future` gives, unless it takes longer than `limit`.
+/// The result of `future`, unless that takes longer than `limit`.
 pub(super) async fn within<T>(
     limit: Duration,
     future: impl Future<Output = Result<T, Reason>>,

@@ -25,7 +25,7 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// The largest number that a script can count with.
 const LARGEST: u64 = 1 << 53;
 
-/// What is needed to run the scripts on one connection.
+/// The facts that are needed to run the scripts on one connection.
 #[derive(Debug)]
 pub(super) struct Scripts {
     append: String,
@@ -96,14 +96,14 @@ pub(super) enum ScriptCall {
         limits: Limits,
         publish: &'static str,
     },
-    /// Reads what is behind a position.
+    /// Reads what is after a position.
     Read {
         after: Option<Position>,
         limits: Limits,
     },
 }
 
-/// What the arguments take, about, beside channels and envelopes.
+/// The bytes that the arguments take, about, beside channels and envelopes.
 const ARGUMENTS_BYTES: usize = 256;
 
 impl ScriptCall {

@@ -58,7 +58,7 @@ const CLOSED: &str = "the server has closed the connection";
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Keeps the route at `place` connected until it fails, and gives the reason.
+/// Keeps the route at `place` connected until it fails, and returns the reason.
 pub(super) async fn run(shard: &Shard, place: usize, incoming: &Incoming) -> Reason {
     let Some(wakeups) = shard.wakeups(place) else {
         return "there is no such node".into();
@@ -238,7 +238,7 @@ impl Link<'_> {
         CLOSED.into()
     }
 
-    /// Sends a batch, and gives each message its outcome.
+    /// Sends a batch, and sets the outcome of each message.
     async fn send(&self, waiting: Vec<Publish>) -> Result<(), Reason> {
         let shard = self.shard;
         let known = self.scripts.lock().clone();
@@ -271,8 +271,8 @@ impl Link<'_> {
         }
     }
 
-    /// Gives calls their outcomes, or sends them to other nodes, as the replies say; `run` is that of
-    /// this node. Gives those that it cannot do now.
+    /// Sets the outcomes of calls, or sends them to other nodes, as the replies say; `run` is that
+    /// of this node. Returns those that it cannot do now.
     fn settle(
         &self,
         replies: impl Iterator<Item = (Vec<Publish>, Value)>,
@@ -403,7 +403,7 @@ impl Link<'_> {
         }
     }
 
-    /// Looks whether the node still is the right one and answers, and gives the reason when not.
+    /// Looks whether the node still is the right one and answers, and returns the reason when not.
     async fn look_after(&self, incoming: &Incoming) -> Reason {
         select! {
             reason = check(self.publisher.clone(), || false, |_| {}) => reason,
@@ -443,7 +443,7 @@ impl Link<'_> {
         }
     }
 
-    /// Asks now and then whether the service has another master, and gives the reason when it has.
+    /// Asks now and then whether the service has another master; returns the reason when it has.
     async fn check_master(&self) -> Reason {
         let server = &self.shard.server;
         if !matches!(server.kind, Kind::Sentinel { .. }) {
@@ -532,7 +532,7 @@ fn finish(publishes: Vec<Publish>, reply: Value) {
     }
 }
 
-/// Gives the calls an error.
+/// Ends the calls with an error.
 fn fail(publishes: impl IntoIterator<Item = Publish>, reason: &Reason) {
     for publish in publishes {
         publish.finish(Err(Arc::clone(reason)));
@@ -551,7 +551,7 @@ fn text_of(error: &ServerError) -> Reason {
     }
 }
 
-/// Asks now and then whether the server is there, and gives the reason when it is not.
+/// Asks now and then whether the server is there, and returns the reason when it is not.
 async fn check(
     mut connection: Connection,
     is_excused: impl Fn() -> bool,

@@ -47,7 +47,7 @@ pub(super) struct State {
     /// How many connections with subscriptions there were.
     pub(super) connections: u64,
     pub(super) serial: u64,
-    /// What a node has refused because it belongs to another one.
+    /// The messages that a node has refused because they belong to another one.
     pub(super) moved: Vec<Publish>,
     pub(super) is_map_doubtful: bool,
     /// A loss was reported, and its end was not.
@@ -72,7 +72,7 @@ pub(super) struct Route {
     pub(super) connection: u64,
     /// How many subscriptions it has confirmed.
     pub(super) confirmed: usize,
-    /// That of the connection that has the subscriptions.
+    /// The lag of the connection that has the subscriptions.
     pub(super) lag: Lag,
     pub(super) publishes: VecDeque<Publish>,
     pub(super) publish_bytes: usize,
@@ -141,7 +141,7 @@ impl Wanted {
     }
 }
 
-/// What is to be sent.
+/// A command that is to be sent.
 #[derive(Clone, Debug)]
 pub(super) enum Command {
     /// As it is.
@@ -387,7 +387,7 @@ impl State {
         (self.routes.iter()).any(|it| it.is_current && matches!(it.status, Status::Away(_)))
     }
 
-    /// Puts a message into the queue of its route; gives it back with the reason if that is not
+    /// Puts a message into the queue of its route; returns it with the reason if that is not
     /// possible.
     pub(super) fn dispatch(&mut self, mut publish: Publish) -> Option<(Publish, Reason)> {
         publish.asks = None;

@@ -1,5 +1,5 @@
-//! What the tasks of a shard do with its state: they note what has become of its nodes, and take
-//! what is to be sent to them.
+//! The work of a shard's tasks with its state: they note the states of its nodes, and take the
+//! messages that are to be sent to them.
 
 use std::{
     collections::{HashSet, VecDeque},

@@ -1,8 +1,8 @@
 //! Bytes on their way to the peer.
 //!
 //! A sender writes to the socket itself while nothing is queued, so a reply costs one system call
-//! and no wake-up. What the socket does not take is queued for the driver, within a limit. Small
-//! replies may be corked, to go out in one write; every other write sends them first.
+//! and no wake-up. Bytes that the socket does not take are queued for the driver, within a limit.
+//! Small replies may be corked, to go out in one write; every other write sends them first.
 
 mod cork;
 mod group_frames;
