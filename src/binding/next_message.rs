@@ -43,7 +43,7 @@ impl NextMessage {
         }
     }
 
-    /// Copies the next piece of `payload`. Gives the whole copy with the last one.
+    /// Copies the next piece of `payload`. Returns the whole copy with the last one.
     fn copy_piece(&self, py: Python<'_>, payload: Bytes) -> PyResult<Option<Copy>> {
         let begun = self.copy.lock().take();
         let mut copy = match begun.filter(|copy| copy.is_of(&payload)) {

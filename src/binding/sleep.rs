@@ -12,7 +12,7 @@ use crate::engine::{self, Connection, clock};
 /// The longest time that the main thread sleeps at once.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Sleeps in `sleep` until that gives something, until `deadline` at most (`None`: for ever).
+/// Sleeps in `sleep` until that returns something, until `deadline` at most (`None`: for ever).
 ///
 /// Python runs the handlers of signals on its main thread, and only while that runs Python. So there
 /// `sleep` is called again and again, with earlier deadlines, and the handlers run in between.

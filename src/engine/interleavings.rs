@@ -378,7 +378,7 @@ fn driven() -> (Sender, thread::JoinHandle<Vec<u8>>) {
     (sender, driver)
 }
 
-/// Closes, and gives all that the peer has read.
+/// Closes, and returns all that the peer has read.
 fn close(sender: &Sender, driver: thread::JoinHandle<Vec<u8>>) -> Vec<u8> {
     sender.outbox.seal(&CloseFrame::default());
     sender.wake.notify();

@@ -131,7 +131,7 @@ impl Receiver {
     ///
     /// # Errors
     /// The rule that the peer broke. From then on, as after [`Event::Close`], all input is
-    /// swallowed and gives `None`.
+    /// swallowed and returns `None`.
     pub fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
         let mut rest = &mut input[..];
         let found = self.find(&mut rest, &mut Allowance::WITHOUT_END.clone());

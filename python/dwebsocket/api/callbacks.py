@@ -83,7 +83,7 @@ class CallbackThread:
 
     def call_later(self, delay: float, call: Call) -> Cancel:
         """
-        Calls ``call`` once, after ``delay`` seconds. Gives a function to cancel it.
+        Calls ``call`` once, after ``delay`` seconds. Returns a function to cancel it.
 
         Raises:
             RuntimeError: The system gives no thread.

@@ -52,7 +52,7 @@ class DaphneConnection(ServedConnection):
         return found
 
     def hold(self) -> str | None:
-        """As for asyncio's transports; one that encrypts has ``TLS``."""
+        """Makes the server read no more. A transport that encrypts has ``TLS``."""
         transport = self.transport
         if getattr(transport, "TLS", False):
             return ENCRYPTS

@@ -60,7 +60,7 @@ class ServedConnection:
         return None
 
     def hold(self) -> str | None:
-        """Makes the server read no more. Gives the reason, and does nothing, where it cannot."""
+        """Makes the server read no more. Returns the reason, and does nothing, where it cannot."""
         transport = self.transport
         if transport.get_extra_info("sslcontext") is not None:
             return ENCRYPTS

@@ -139,7 +139,7 @@ class UvicornConnection(ServedConnection):
 
     @property
     def timeout_s(self) -> float | None:
-        """As the option says."""
+        """The seconds of ``timeout_graceful_shutdown``."""
         return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
 
     def take_early(self) -> bytes:

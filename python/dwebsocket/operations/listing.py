@@ -192,7 +192,7 @@ def leaders(realm: str = "") -> dict[str, dict[str, int]]:
 
 def close(key: str, code: int, reason: str, realm: str = "") -> int:
     """
-    Closes the WebSocket of this process whose ``id`` is ``key``. Gives how many that were.
+    Closes the WebSocket of this process whose ``id`` is ``key``. Returns how many that were.
 
     Args:
         realm: Only if it is of this realm; empty for any.

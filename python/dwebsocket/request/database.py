@@ -46,7 +46,7 @@ IDLE_AFTER_S = 3.0
 
 def close_old_connections() -> None:
     """
-    As ``django.db.close_old_connections``; does nothing where this thread has none.
+    Calls ``django.db.close_old_connections``; does nothing where this thread has none.
 
     To be called between two calls on a thread that gives back what is idle for some seconds. So
     ``CONN_MAX_AGE = 0`` makes no connection too old, except where it goes back to a pool.
@@ -351,7 +351,7 @@ def forget(shared: dict[str, BaseDatabaseWrapper]) -> None:
 
 @contextmanager
 def in_use(shared: dict[str, BaseDatabaseWrapper]) -> Iterator[None]:
-    """As Django around a request, with :func:`close_old_connections` before and after a block."""
+    """Calls :func:`close_old_connections` before and after a block, as Django around a request."""
     close_old_connections()
     borrow(shared)
     try:

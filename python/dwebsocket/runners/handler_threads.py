@@ -242,7 +242,7 @@ class HandlerThreads:
 
 
 def _next_of(hub: _core.Hub, turn: int | None) -> tuple[int, int, bool] | None:
-    """As ``hub.next``; the thread gives back database connections that are idle meanwhile."""
+    """Calls ``hub.next``; the thread gives back database connections that are idle meanwhile."""
     while True:
         try:
             return hub.next(turn, database.give_back_idle())

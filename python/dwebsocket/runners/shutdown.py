@@ -118,7 +118,7 @@ class _Shutdown:
         self._reset()
 
     def leave(self, code: int, reason: str, window: float) -> float:
-        """Begins to close all connections. Gives the seconds until the last close begins."""
+        """Begins to close all connections. Returns the seconds until the last close begins."""
         return _core.drain(code, reason, window)
 
     def _shutdown_plan(self, *, terminated: bool) -> ShutdownPlan:

@@ -410,7 +410,7 @@ async def arun(
 
 
 def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | None:
-    """Prepares the context that a view runs in. Gives the witness that is to receive its end."""
+    """Prepares the context that a view runs in. Returns the witness that is to receive its end."""
     context.enter_thread()
     # Without this, `sync_to_async` in the copied context would use the handshake's thread.
     leave_request()

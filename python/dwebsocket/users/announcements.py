@@ -234,7 +234,7 @@ class Listener:
         self._wake()
 
     def watch_end(self, hub: _core.Hub, token: int) -> None:
-        """As a connection's: announces ``token`` once something has come."""
+        """Announces ``token`` once something has come."""
         backend = backends.backend(DEFAULT)
         mailbox = _core.Mailbox(_CAPACITY, hub, token)
         backend.join(_GROUP, mailbox, _own_key)

@@ -213,8 +213,8 @@ impl Carrier {
         state.count();
     }
 
-    /// Notes that the task waits for room. Gives the number and the bytes of the messages that wait
-    /// here; `None` when there are too many already.
+    /// Notes that the task waits for room. Returns the number and the bytes of the messages that
+    /// wait here; `None` when there are too many already.
     pub(super) fn await_room(&self) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         state.awaits_room = true;

@@ -18,7 +18,7 @@ const TOGETHER_BYTES: usize = 64 * 1024;
 
 impl Connection {
     /// Sends the first ones of `messages` in one write: as many as go together, if there is room for
-    /// them now. Gives how many; 0 when [`Connection::send`] has to be called. Never sleeps.
+    /// them now. Returns how many; 0 when [`Connection::send`] has to be called. Never sleeps.
     pub fn send_together(&self, mut messages: Vec<Message>) -> usize {
         if self.is_foreign() {
             return 0;

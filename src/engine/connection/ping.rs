@@ -47,8 +47,8 @@ impl Ping {
         self.wait(Some(clock::now()))
     }
 
-    /// Sleeps until the answer has come, and gives the time that it took. `None` when it has not by
-    /// `deadline` (`None`: ever), or when the connection has ended.
+    /// Sleeps until the answer has come, and returns the time that it took. `None` when it has not
+    /// by `deadline` (`None`: ever), or when the connection has ended.
     pub fn wait(&self, deadline: Option<Instant>) -> Option<Duration> {
         if self.connection.is_foreign() {
             return None;

@@ -199,8 +199,8 @@ impl Pings {
         }
     }
 
-    /// Sleeps until the answer to a ping has come, and gives the time that it took. `None` when it
-    /// has not by `deadline` (`None`: ever), or when the connection has ended.
+    /// Sleeps until the answer to a ping has come, and returns the time that it took. `None` when
+    /// it has not by `deadline` (`None`: ever), or when the connection has ended.
     pub(crate) fn await_answer(&self, number: u64, deadline: Option<Instant>) -> Option<Duration> {
         let find = |state: &State| {
             let own = state.own.as_ref()?;

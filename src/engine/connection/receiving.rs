@@ -177,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::watch_inbox`], unless there is a message or the end now: then it gives
+    /// As [`Connection::watch_inbox`], unless there is a message or the end now: then it returns
     /// false and makes no watch.
     pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
         !self.is_foreign() && self.inbox.listen(watch)

@@ -170,7 +170,7 @@ impl Registry {
         }
     }
 
-    /// Lets all threads and tasks that wait look at the clock again. Gives the number of
+    /// Lets all threads and tasks that wait look at the clock again. Returns the number of
     /// connections.
     pub(crate) fn on_step(&self) -> usize {
         let connections: Vec<_> = {

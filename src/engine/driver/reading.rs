@@ -438,8 +438,8 @@ mod tests {
         bytes
     }
 
-    /// Has the driver take in the bytes of one read. Gives the number of turns that this takes, and
-    /// the most bytes that one of them added to an unfinished message.
+    /// Has the driver take in the bytes of one read. Returns the number of turns that this takes,
+    /// and the most bytes that one of them added to an unfinished message.
     fn turns(driver: &mut Driver, read: Vec<u8>) -> (usize, usize) {
         let mut input = Input::from(read);
         if driver.feed(&mut input, &mut Batch::default()) {

@@ -82,7 +82,7 @@ pub trait Member: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Ends its membership if `eviction` names it, and tells its client. Gives its number then.
+    /// Ends its membership if `eviction` names it, and tells its client. Returns its number then.
     fn evict(&self, _eviction: &Eviction) -> Option<u64> {
         None
     }

@@ -181,8 +181,8 @@ impl Memberships {
         }
     }
 
-    /// Calls `leave` with the member's place in `group`, and gives what that gives; `None` when it
-    /// is not in it.
+    /// Calls `leave` with the member's place in `group`, and returns what that returns; `None` when
+    /// it is not in it.
     pub(super) fn leave<G: Membership>(
         &self,
         group: &Arc<G>,

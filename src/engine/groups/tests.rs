@@ -261,7 +261,7 @@ async fn an_envelope_arrives_as_what_was_put_into_it() {
 }
 
 /// Publishes numbered messages of 100 bytes to one member that does not read, whose outbox holds
-/// ten of them; gives the numbers that it has got in the end, and the number that was dropped.
+/// ten of them; returns the numbers that it has got in the end, and the number that was dropped.
 async fn slow(when_full: WhenFull) -> (Vec<usize>, u64, Arc<Connection>) {
     let groups = groups(when_full);
     let (connection, mut peer) = member(1);

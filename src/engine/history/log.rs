@@ -360,7 +360,7 @@ impl<'a> Locked<'a> {
     }
 
     /// Makes the file as short as `length`, if that is possible: drops the oldest records, but not
-    /// the numbering. Gives the number of those that were not too old.
+    /// the numbering. Returns the number of those that were not too old.
     pub(super) fn shrink(&mut self, length: u64) -> io::Result<u64> {
         let mut head = self.head;
         let oldest = wall_ms().saturating_sub(head.age);

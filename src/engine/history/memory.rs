@@ -246,7 +246,7 @@ fn bucket(name: &str) -> u8 {
 
 impl Recorded {
     /// Makes no message newer than `now`, as after a clock that was set back: each is at most as old
-    /// as those before it. Gives the entry for [`State::due`] that is void by that.
+    /// as those before it. Returns the entry for [`State::due`] that is void by that.
     fn clamp(&mut self, now: u64) -> Option<Due> {
         let ahead = (self.entries.iter_mut().rev()).take_while(|kept| kept.sent_at > now);
         let mut is_changed = false;

@@ -320,7 +320,7 @@ impl Look<'_> {
     }
 
     /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
-    /// Without messages it stays if `is_kept`. Gives the length that is left.
+    /// Without messages it stays if `is_kept`. Returns the length that is left.
     fn shorten(&self, name: &str, surplus: u64, is_kept: bool) -> io::Result<u64> {
         let deadline = Instant::now() + self.patience.min(PATIENCE);
         let file = self.folder.file(name, false)?;

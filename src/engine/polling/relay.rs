@@ -202,7 +202,7 @@ impl Relay {
         state.backlog.is_empty() || state.backlog.cost() < self.enough || self.share.is_shed()
     }
 
-    /// Drops what the client has not taken, and reads what the connection has written besides.
+    /// Drops what the client has not taken. The relay then reads what the connection has written.
     fn shed(&self) {
         let mut state = self.state.lock();
         if state.held.is_none() {

@@ -153,7 +153,7 @@ impl Watcher {
 }
 
 impl State {
-    /// A connection here. Gives its place, and whether its user has joined by it.
+    /// A connection here. Returns its place, and whether its user has joined by it.
     pub(super) fn enter(
         &mut self,
         id: MemberId,
@@ -200,7 +200,7 @@ impl State {
         slot
     }
 
-    /// A connection here that is told of the users, and is none of them. Gives its place.
+    /// A connection here that is told of the users, and is none of them. Returns its place.
     pub(super) fn only_watch(&mut self, member: Weak<dyn Member>, grace: Duration) -> u32 {
         self.grace = grace;
         let slot = self.new_slot();
@@ -216,7 +216,7 @@ impl State {
         slot
     }
 
-    /// Changes what the connection `id` says about its user. Gives its key if it is here.
+    /// Changes what the connection `id` says about its user. Returns its key if it is here.
     pub(super) fn say(&mut self, id: MemberId, info: Info) -> Option<String> {
         let slot = *self.slots.get(&id)?;
         let connection = self.local.get(&slot)?;
@@ -245,7 +245,7 @@ impl State {
         });
     }
 
-    /// A connection has left, or ended. Gives the key of its user.
+    /// A connection has left, or ended. Returns the key of its user.
     pub(super) fn leave(&mut self, slot: u32, now: Instant) -> Option<String> {
         self.watching.remove(&slot);
         let connection = self.local.remove(&slot)?;
@@ -302,7 +302,7 @@ impl State {
         }
     }
 
-    /// Ends the claim to tell that the user `key` has joined. Gives its number, and the decision.
+    /// Ends the claim to tell that the user `key` has joined. Returns its number, and the decision.
     pub(super) fn decide(&mut self, key: &str) -> Option<(u64, Decision)> {
         let claim = self.claims.remove(key)?;
         let (id, decision) = (claim.id(), claim.decide());
@@ -437,7 +437,7 @@ impl State {
         }
     }
 
-    /// Removes the users whose grace is over. Gives what is to be reported.
+    /// Removes the users whose grace is over. Returns what is to be reported.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Move> {
         self.forget_gone(now);
         while let Some(Reverse((until, _))) = self.leaving.peek() {

@@ -43,7 +43,7 @@ pub(crate) fn after_fork_in_child() {
     TERMINATED.store(0, Ordering::SeqCst);
 }
 
-/// Calls `heard` when SIGTERM comes; again while it gives false, because it got no thread.
+/// Calls `heard` when SIGTERM comes; again while it returns false, because it got no thread.
 ///
 /// A handler that was there before goes on being called, so a server that handles the signal itself
 /// notices nothing. Where the signal had its default action, it no longer kills the process:

@@ -324,7 +324,8 @@ impl Engine {
     }
 
     /// Closes all connections with `frame`, spread over `window`, and takes no new ones. Does not
-    /// wait. Gives the time until the last one begins to close; a later call can only make it less.
+    /// wait. Returns the time until the last one begins to close; a later call can only make it
+    /// less.
     pub fn drain(&self, frame: CloseFrame, window: Duration) -> Duration {
         self.registry.drain(self.handle(), frame, window)
     }

@@ -107,7 +107,7 @@ impl<V: View> FlushTimer<V> {
         self.collects.store(true, Ordering::Relaxed);
     }
 
-    /// Ends collecting; to be called by the engine when it goes on. Gives all connections with
+    /// Ends collecting; to be called by the engine when it goes on. Returns all connections with
     /// corked replies, which it has to send.
     #[must_use]
     pub(crate) fn end_collecting(&self) -> Vec<Arc<V>> {

@@ -224,7 +224,7 @@ impl Watch {
         self.hub.announce(self.token);
     }
 
-    /// As [`Watch::notify`], but without waking the loop. Gives the hub if the caller has to wake
+    /// As [`Watch::notify`], but without waking the loop. Returns the hub if the caller has to wake
     /// it.
     pub(crate) fn note(self) -> Option<Arc<Hub>> {
         self.hub.add_silently(self.token).then_some(self.hub)

@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! [`offer`] reads what the client offers and gives the [`Agreement`] that both sides keep to.
+//! [`offer`] reads what the client offers and returns the [`Agreement`] that both sides keep to.
 //! Then there are two halves that know nothing of each other:
 //!
 //! ```text

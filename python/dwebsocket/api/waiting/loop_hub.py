@@ -206,7 +206,7 @@ def settle(future: asyncio.Future[None]) -> None:
 
 def settle_later(future: asyncio.Future[None], seconds: float) -> Callable[[], object]:
     """
-    Settles a future of the running loop after a time. Gives a function that cancels this.
+    Settles a future of the running loop after a time. Returns a function that cancels this.
 
     Also where a test has frozen the time, by which an event loop's own timers are never due.
     """

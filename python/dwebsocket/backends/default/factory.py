@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class WebSocketFactory(factory.WebSocketFactory):
-    """As its base class, with ``get_wsgi_sock()``, which factories of the original call."""
+    """The factory with ``get_wsgi_sock()``, which factories of the original call."""
 
     def get_wsgi_sock(self) -> SocketWarp:
         """

@@ -106,7 +106,7 @@ class Node(nodes.Node):
         return answer
 
     def take(self, found: dict[str, Any]) -> None:
-        """As that of every node; takes the answers to held polls, too."""
+        """Takes a message as every node does, and the answers to held polls, too."""
         if (number := found.get("held")) is None:
             super().take(found)
         elif (held := self._holds.get(bytes.fromhex(found["key"]))) and held[0] == number:

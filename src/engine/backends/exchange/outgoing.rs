@@ -73,7 +73,7 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange with the process. Gives what is still to be published.
+    /// Ends the exchange with the process. Returns what is still to be published.
     pub fn stop(&self) -> Vec<Step> {
         if self.is_foreign() {
             return Vec::new();

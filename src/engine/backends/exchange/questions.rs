@@ -155,8 +155,8 @@ impl Exchange {
         }
     }
 
-    /// Ends a question of [`Exchange::ask`]. Gives what was answered: the users, with the number of
-    /// their connections; those first that have joined first.
+    /// Ends a question of [`Exchange::ask`]. Returns what was answered: the users, with the number
+    /// of their connections; those first that have joined first.
     pub fn gathered(&self, number: u64) -> Vec<(Arc<Facts>, u32)> {
         let asked = self.state.lock().asked.remove(&number);
         let gathering = asked.and_then(|asked| asked.gathering);

@@ -454,7 +454,7 @@ impl Node {
         Ok(())
     }
 
-    /// Connects to all nodes in the folder. Gives those that it is connected with now.
+    /// Connects to all nodes in the folder. Returns those that it is connected with now.
     ///
     /// # Errors
     /// The last one: the nodes cannot be found, or one of them cannot be connected to.
@@ -926,8 +926,8 @@ fn count_frames(counts: impl IntoIterator<Item = (String, usize)>) -> Vec<Bytes>
 }
 
 impl State {
-    /// Notes that the node `id` has answered to those claims, or does not do so any more. Gives the
-    /// claims for which all have.
+    /// Notes that the node `id` has answered to those claims, or does not do so any more. Returns
+    /// the claims for which all have.
     fn note_seen(&mut self, id: NodeId, which: impl Fn(u64) -> bool) -> Vec<(u64, Claim)> {
         let mut ready = Vec::new();
         for (number, claim) in &mut self.claims {

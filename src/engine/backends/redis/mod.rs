@@ -168,9 +168,9 @@ impl Redis {
         self.in_shard(name, |shard| shard.read(name, after, limits))
     }
 
-    /// Subscribes to the messages of groups, with one round trip to each server. Gives the calls of
-    /// those to which that was not done before. In any case, a failure too, [`Redis::release`] has
-    /// to follow for each name once the group has its member.
+    /// Subscribes to the messages of groups, with one round trip to each server. Returns the calls
+    /// of those to which that was not done before. In any case, a failure too, [`Redis::release`]
+    /// has to follow for each name once the group has its member.
     pub fn subscribe(&self, names: &[&str]) -> Vec<Arc<Call>> {
         if self.is_foreign() {
             return vec![Call::finished(Err(FOREIGN.into()))];

@@ -476,8 +476,8 @@ impl State {
         found
     }
 
-    /// Brings a subscription in line with the routes. Gives those that wait for it in vain, with the
-    /// reason, and whether messages may have been missed.
+    /// Brings a subscription in line with the routes. Returns those that wait for it in vain, with
+    /// the reason, and whether messages may have been missed.
     pub(super) fn tend(&mut self, name: &str) -> (Option<(Vec<Ticket>, Reason)>, bool) {
         let Some((key, wanted)) = self.wanted.get_key_value(name) else {
             return (None, false);

@@ -102,7 +102,7 @@ impl Shard {
         }
     }
 
-    /// Moves messages to the routes that lead to their nodes now. Gives those that have none.
+    /// Moves messages to the routes that lead to their nodes now. Returns those that have none.
     fn dispatch_anew(state: &mut State) -> Vec<(Publish, Reason)> {
         let mut publishes = std::mem::take(&mut state.moved);
         for route in &mut state.routes {

@@ -246,7 +246,7 @@ impl Inbox {
         }
     }
 
-    /// Ends a sleep of [`Inbox::take_coarse`] that has lasted long enough. Gives when to look
+    /// Ends a sleep of [`Inbox::take_coarse`] that has lasted long enough. Returns when to look
     /// again; `None` when no such sleep goes on: then the driver need not look any more.
     pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
@@ -282,7 +282,7 @@ impl Inbox {
         }
     }
 
-    /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and gives
+    /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and returns
     /// false.
     pub(crate) fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
         let mut state = self.state.lock();

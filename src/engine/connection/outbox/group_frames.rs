@@ -75,7 +75,7 @@ impl Outbox {
 
 impl State {
     /// Queues the rest of the frame that has begun, after the socket has taken `written` bytes of
-    /// `frames`. Gives how many of them need no place any more.
+    /// `frames`. Returns how many of them need no place any more.
     fn queue_rest(&mut self, frames: &[Bytes], mut written: usize) -> usize {
         for (at, frame) in frames.iter().enumerate() {
             if written == 0 {

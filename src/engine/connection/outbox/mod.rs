@@ -179,8 +179,8 @@ impl Outbox {
         Sent::Beyond
     }
 
-    /// Ends the wait of a sender of `length` bytes, and gives its error. Senders of smaller messages
-    /// need not wait for it any more.
+    /// Ends the wait of a sender of `length` bytes, and returns its error. Senders of smaller
+    /// messages need not wait for it any more.
     fn give_up(&self, mut state: MutexGuard<'_, State>, length: usize, waited: Duration) -> Error {
         if !waited.is_zero() && state.reserved.bytes == length {
             state.reserved = Reserved::default();

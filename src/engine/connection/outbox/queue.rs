@@ -112,7 +112,7 @@ impl State {
     }
 
     /// Drops frames that may be dropped, the oldest first, until there is room for `length` bytes;
-    /// or all of them. Gives how many.
+    /// or all of them. Returns how many.
     pub(super) fn make_room(&mut self, length: usize, capacity: usize, drops_all: bool) -> u64 {
         let mut dropped = 0;
         // A frame that has begun has to be finished.

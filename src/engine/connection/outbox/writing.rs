@@ -53,8 +53,8 @@ impl Outbox {
         Sent::Queued
     }
 
-    /// Writes `bytes` as far as the socket takes them, and gives how many it took; `None` when the
-    /// connection is lost. To be called only while nothing else waits.
+    /// Writes `bytes` as far as the socket takes them, and returns how many it took; `None` when
+    /// the connection is lost. To be called only while nothing else waits.
     pub(super) fn write_all(
         &self,
         state: &mut MutexGuard<'_, State>,

@@ -380,7 +380,7 @@ impl<V: View + fmt::Debug> Turns<V> {
     }
 
     /// Wakes the first thread, and waits until the views have had their turn, for a moment at most.
-    /// Also gives whether there was progress.
+    /// Also returns whether there was progress.
     fn stand_back(&self) -> (MutexGuard<'_, State<V>>, bool) {
         #[cfg(test)]
         assert!(

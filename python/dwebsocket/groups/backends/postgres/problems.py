@@ -96,7 +96,7 @@ def of_servers(place: Place, own: BackendSettings) -> list[str]:
 def _notify(
     database: str, channel: str, timeout: float, needed: list[tuple[str, str]]
 ) -> list[str]:
-    """Notifies on a connection of its own. Gives for what there is no table."""
+    """Notifies on a connection of its own. Returns the features that have no table."""
     # Not on this thread's: it may be in a transaction.
     connection = connections.create_connection(database)
     deadline = Deadline(timeout)
