@@ -139,7 +139,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
-        Returns when the server has the envelope. A green thread lets others run meanwhile.
+        Publishes, and waits until the server has it. A green thread lets others run meanwhile.
 
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
@@ -165,7 +165,7 @@ class Backend(HistoryBackend, PresenceBackend):
     # -- history ---------------------------------------------------------------------------------
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
-        """Numbers, keeps and publishes a message, as one step of the server."""
+        """Keeps a message with its number, and publishes it, as one step of the server."""
         self._wait(self.core.record(name, envelope, limits))
 
     async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
