@@ -330,7 +330,7 @@ class _Reply:
 
     async def __call__(self, event: Event) -> None:
         if self.is_open:
-            # That of `tell_outer`: the 101 itself is sent by who has the connection.
+            # An event of `tell_outer`: the holder of the connection sends the 101 itself.
             return
         event = {**event, "type": f"websocket.{event['type']}"}
         if self._is_granian and "headers" in event:

@@ -120,7 +120,7 @@ def accept_websocket(
         groups: The groups that each connection joins before the view's first line (with
             ``accept=False`` at ``accept()``): templates of names that are filled in from the URL's
             arguments, such as ``"room-{room}"`` or ``"inbox-{user.pk}"``, or a function that is
-            called with the view's arguments and gives names. A name that no group can have is
+            called with the view's arguments and returns names. A name that no group can have is
             answered with 404, a backend that cannot be reached with 503; a template with ``user``
             is left out for an anonymous one.
         resume: Join these groups numbered, from the positions that a client sends in its URL,
@@ -254,7 +254,7 @@ def _is_guarded_by(cls: Any, base: type) -> bool:
     dispatch = inspect.unwrap(vars(base)["dispatch"]) if "dispatch" in vars(base) else View.dispatch
     if dispatch is View.dispatch:
         return False
-    # That of Django REST framework asks these.
+    # The `dispatch` of Django REST framework asks these.
     asked = getattr(cls, "permission_classes", ())
     is_rest = dispatch.__module__ == "rest_framework.views"
     return not is_rest or any(each.__name__ != "AllowAny" for each in asked)

@@ -74,7 +74,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     resume: ClassVar[bool] = False
     presence: ClassVar[bool | Callable[..., Any]] = False
     every: ClassVar[float | None] = None
-    # Those without a value here come from the settings.
+    # Options without a value here come from the settings.
     text_type: ClassVar[type[str | bytes] | Literal["str", "bytes"]]
     allowed_origins: ClassVar[Collection[str]]
     require_origin: ClassVar[bool]
@@ -96,7 +96,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     close_timeout: ClassVar[float]
     handshake_timeout: ClassVar[float | None]
 
-    # Those of the class that `as_view` makes.
+    # Attributes of the class that `as_view` makes.
     _overrides: ClassVar[Mapping[str, Any]]
     _view_groups: ClassVar[ViewGroups | None]
     _detached: ClassVar[Detached]

@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(skip(&nested(MAX_DEPTH + 1)), Err(Fault::TooDeep));
         assert_eq!(skip(&"[".repeat(1_000_000)), Err(Fault::TooDeep));
         assert_eq!(skip(&"{\"a\":".repeat(1_000_000)), Err(Fault::TooDeep));
-        // Those beside each other are not within each other.
+        // Brackets beside each other are not within each other.
         assert_eq!(skip(&format!("[{}1]", "[[]],".repeat(1000))), Ok(()));
     }
 

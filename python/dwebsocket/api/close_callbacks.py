@@ -78,7 +78,7 @@ class CloseCallbacks:
         self._connection: Connection | None = None
         self._has_ended = False
         self._is_running = False
-        # That of :meth:`done`, once it was asked for.
+        # The future of :meth:`done`, once it was asked for.
         self._done: Future[None] | None = None
         self._waiter: Waiter
         self._spawn: Spawn
@@ -101,11 +101,11 @@ class CloseCallbacks:
         To be called once, when there is a connection that can end.
 
         Args:
-            world: What is to be entered around the callbacks that there are.
+            world: The context to enter around the callbacks that there are.
         """
         with self._lock:
             self._waiter, self._spawn, self._connection = waiter, spawn, connection
-            # Those of middleware, which came before the handshake was validated.
+            # Callbacks of middleware, which came before the handshake was validated.
             self._waiting = deque(replace(each, world=world) for each in self._waiting)
             if self._waiting:
                 _unfinished.add(self)

@@ -70,7 +70,7 @@ class Store:
         Puts a message into a channel.
 
         Args:
-            seconds: Those after which it expires, by default as :attr:`expiry` says.
+            seconds: The time after which it expires, by default as :attr:`expiry` says.
             is_moved: It comes from another process, which had room for it: so there is room here.
         """
         now = clock.now()

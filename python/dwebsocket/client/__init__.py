@@ -53,7 +53,7 @@ def connect(
 
     Args:
         url: ``ws://host/path`` or ``wss://host/path``. A user and password in it are sent as
-            ``Authorization: Basic``. Or a function that gives it for each attempt.
+            ``Authorization: Basic``. Or a function that returns it for each attempt.
         reconnect: Return an iterable of connections in place of one: the next one is opened when
             the last one has ended. See :class:`dwebsocket.client.reconnecting.Reconnecting`.
         **options: See :class:`dwebsocket.client.options.ConnectOptions`.

@@ -15,7 +15,7 @@ from dwebsocket.client import proxies
 from dwebsocket.client.address import Address, shown
 
 T = TypeVar("T")
-#: A value, or a function that gives it anew for each attempt. :func:`dwebsocket.aconnect` takes
+#: A value, or a function that returns it anew for each attempt. :func:`dwebsocket.aconnect` takes
 #: async functions, too.
 Given: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007
 
@@ -34,7 +34,7 @@ class ConnectOptions(TypedDict, total=False):
         subprotocols: Subprotocols to offer, the best first; None offers none. Or a function that
             gives them for each attempt.
         headers: Headers to send: a mapping, or pairs. ``Cookie`` is one of them. Those of the
-            handshake itself are left out. Or a function that gives them for each attempt.
+            handshake itself are left out. Or a function that returns them for each attempt.
         origin: The value of ``Origin``, as of a page of this origin.
         open_timeout: For all of the opening: name, network, proxy, TLS and handshake. 10 by
             default.
@@ -130,7 +130,7 @@ class Target:
     Functions among the URL and the options are called for each attempt.
 
     Args:
-        url: The URL, or a function that gives it.
+        url: The URL, or a function that returns it.
         given: The options. Headers and subprotocols may be functions.
 
     Raises:

@@ -171,7 +171,7 @@ def host_of(netloc: str) -> str:
 
 def is_host_allowed(host: str, allowed: Sequence[str]) -> bool:
     """
-    Whether ``host``, as :func:`host_of` gives it, is one of ``ALLOWED_HOSTS``.
+    Whether ``host``, as :func:`host_of` returns it, is one of ``ALLOWED_HOSTS``.
 
     ``django.http.request.validate_host``, since 1.5. Where it is missing, the same is done here.
     """

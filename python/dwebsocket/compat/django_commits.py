@@ -110,7 +110,7 @@ class _Commit:
         if vars(connection).get("commit") is self:
             del connection.commit
         entries: list[Any] = connection.run_on_commit
-        # Those of others wait until autocommit is on, as Django has it.
+        # The hooks of others wait until autocommit is on, as Django has it.
         connection.run_on_commit = [each for each in entries if not isinstance(each[1], _Call)]
         try:
             for _, call, _ in entries:

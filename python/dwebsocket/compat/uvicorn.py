@@ -53,7 +53,7 @@ def _transport_of(send: Any) -> WriteTransport | None:
 
 def _protocol_of(send: Any) -> Any:
     owner = getattr(send, "__self__", None)
-    # That of this package has its events in an object of their own.
+    # The protocol of this package has its events in an object of their own.
     return getattr(owner, "peer", owner)
 
 

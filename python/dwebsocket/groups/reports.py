@@ -82,7 +82,7 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         try:
             note_interrupted(backend.alias, texts)
         finally:
-            # Those that receivers of the signal have used on this thread.
+            # The connections that receivers of the signal have used on this thread.
             connections.close_all()
     elif kind == "seat_ended":
         seats.note_end(int(texts[0]))

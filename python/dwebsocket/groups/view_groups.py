@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.api.base import Base
 
-    #: The decorator's argument: templates of names, or a function that gives names.
+    #: The decorator's argument: templates of names, or a function that returns names.
     Wanted = (
         Iterable[str | Group] | str | Group | Callable[..., Iterable[str | Group] | Group | None]
     )
@@ -97,10 +97,10 @@ class ViewGroups:
         Args:
             decorator: The decorator's name, for messages.
             wanted: Templates of names, such as ``"room-{room}"``, or groups; or a function that is
-                called with the view's arguments and gives names or groups.
+                called with the view's arguments and returns names or groups.
             resume: Whether connections join numbered, from the positions in their URLs.
             presence: Whether connections are told which users join and leave; or a function that is
-                called with the view's arguments and gives the ``info`` of such a connection.
+                called with the view's arguments and returns the ``info`` of such a connection.
             of_user: Whether connections join the group of their user, too.
 
         Raises:
@@ -269,13 +269,13 @@ class Joins:
             own = backends.backend(groups[0].using).settings
             presence.needs(own, groups[0].name, "presence=True")
         self._recorded = [each for each in groups if _is_recorded(each)]
-        # Those that have no history: their members become users as the others do, but are members
+        # Groups without a history: their members become users as the others do, but are members
         # before.
         self._present = [each for each in groups if _is_present(each) and not _is_recorded(each)]
         self._groups = [each for each in groups if each not in self._recorded]
         aliases = _aliases() if user else []
         self._of_user = [Group(names.of_user_key(user), alias) for alias in aliases]
-        # Those whose messages come to this process.
+        # The groups whose messages come to this process.
         self._held: holding.Held = []
         self._held_recorded: holding.Held = []
 
@@ -396,7 +396,7 @@ class _Response(weakref.ref[object]):
 
 
 _responses: set[_Response] = set()
-# Those that are freed. The next handshake looks here.
+# The freed ones. The next handshake looks here.
 _dropped: deque[_Response] = deque()
 
 

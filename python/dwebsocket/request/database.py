@@ -325,7 +325,7 @@ def shareable() -> dict[str, BaseDatabaseWrapper]:
     """
     Returns this thread's connections that Django allows other threads to use.
 
-    Those are the connections of a live test server's SQLite database in memory, which another
+    They are the connections of a live test server's SQLite database in memory, which another
     thread could not see otherwise.
     """
     if not _has_any():

@@ -175,7 +175,7 @@ def together(residents: Collection[R]) -> Iterator[tuple[World | None, list[R]]]
     """
     Returns residents in parts that can be asked about at once, each with the world to be entered.
 
-    Those of one realm have one world. Without realms each has its own.
+    Residents of one realm have one world. Without realms each has its own.
     """
     parts: dict[object, list[R]] = {}
     for each in residents:

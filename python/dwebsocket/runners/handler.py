@@ -58,7 +58,7 @@ _lock = unpatched.lock()
 # 0 is for those of no class.
 _lanes = itertools.count(1)
 _open = 0
-# That of :func:`ended`, once it was asked for.
+# The future of :func:`ended`, once it was asked for.
 _ended: Future[None] | None = None
 
 
@@ -670,12 +670,12 @@ class LoopHome:
         self._hub = hub
         self._background = background
         self.core = hub.core
-        #: Those of the turns.
+        #: The tasks of the turns.
         self.tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     def current(cls, *, is_background: bool) -> LoopHome:
-        """Returns that of the running loop."""
+        """Returns the home of the running loop."""
         hub = loop_hub.current()
         # The hub lives as long as its loop.
         home: LoopHome | None = hub.handlers

@@ -100,7 +100,7 @@ class HandlerThreads:
         self._lock = unpatched.lock()
         self._hub: _core.Hub | None = None
         self._jobs: dict[int, Job] = {}
-        # Those that call something on the threads now and then.
+        # The users that call something on the threads now and then.
         self._holders = 0
         self._tokens = itertools.count(1)
         self._begun = 0

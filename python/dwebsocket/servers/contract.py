@@ -59,7 +59,7 @@ class Exit:
             that run Python.
         shutdown_plans: How the process ends, by the signal that ends it; 0 is an end without a
             signal. Known in advance, because no Python code runs any more at that moment.
-        abrupt: Those of the signals whose handlers call ``exit`` wherever the main thread is.
+        abrupt: The signals whose handlers call ``exit`` wherever the main thread is.
     """
 
     register: Callable[[ShutdownHook], None]

@@ -40,7 +40,7 @@ def begin_beat(connection: _core.Connection, query: str) -> None:
 
     Args:
         connection: It has just been opened.
-        query: That of the handshake's URL.
+        query: The query of the handshake's URL.
     """
     if (found := _BEAT.search(query)) and _MIN_BEAT_S <= int(found[1]) <= _MAX_BEAT_S:
         connection.begin_beat(int(found[1]))

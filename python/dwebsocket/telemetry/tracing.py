@@ -53,7 +53,7 @@ class _Trace:
     The spans of one connection.
 
     Attributes:
-        span: That of the connection.
+        span: The connection's span.
         handshake: The context of the handshake's, which may be of none.
         route: The URL's.
         call: The span of the handler's method that runs now.

@@ -58,8 +58,8 @@ def position(value: Group | History | str) -> str:
     """
     Returns the position from which a page joins: ``{{ said|position }}``, ``{{ group|position }}``.
 
-    That of a history is where it ends: a page that shows it joins there, so that nothing is missed
-    and nothing comes twice. That of a group is its newest message, at the moment of the call.
+    The position of a history is its end: a page that shows it joins there, so nothing is missed
+    and nothing comes twice. The one of a group is its newest message, at the moment of the call.
 
     Args:
         value: What ``history()`` has given; or a group, or its name.

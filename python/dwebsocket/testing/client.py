@@ -203,7 +203,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
         Args:
             path: As for :meth:`get`, with the query if there is one.
             data: The query as a dictionary.
-            subprotocols: Those that the client offers, the best first.
+            subprotocols: The client's offer, the best first.
             headers: Additional headers; one of the usual name replaces the usual one. Browsers send
                 ``origin``.
             timeout: Replaces ``websocket_timeout``.

@@ -58,9 +58,9 @@ class Hint:
     Users and sessions that have changed.
 
     Attributes:
-        users: Their names, as :func:`dwebsocket.request.worlds.user_key` gives them.
+        users: Their names, as :func:`dwebsocket.request.worlds.user_key` returns them.
         anywhere: Primary keys, as text, of users whose realm is not known.
-        sessions: Digests of session keys, as :func:`dwebsocket.users.registry.digest` gives them.
+        sessions: Digests of session keys, as :func:`dwebsocket.users.registry.digest` returns them.
     """
 
     users: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def close_user(user: str, code: int, reason: str) -> None:
     Closes a user's WebSockets in all other processes. Never waits, never raises.
 
     Args:
-        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` gives it.
+        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` returns it.
         code: The close code.
         reason: The close reason.
     """
@@ -180,7 +180,7 @@ class _Queue:
             try:
                 database.release_idle()
             except Exception:
-                # Those that are put later rely on the release of the lock.
+                # Calls that are put later rely on the release of the lock.
                 _log.exception("Connections to a database could not be closed")
             with self._lock:
                 if not self._calls:

@@ -351,7 +351,7 @@ def close_here(user: Any, code: int, reason: str) -> int:
     Closes all WebSockets of a user in this process. Never waits.
 
     Args:
-        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` gives it.
+        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` returns it.
         code: The close code.
         reason: The close reason.
 

@@ -223,7 +223,7 @@ def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
 
 
 def _on_session_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> None:
-    # Those of anonymous visitors are deleted at each login, those that are over by `clearsessions`.
+    # Each login deletes an anonymous session, and `clearsessions` those that are over.
     if authentication.is_login(store, instance):
         hint = _hint_of(None, (digest(instance.session_key),))
         _after_commit(functools.partial(_ask, hint), using)

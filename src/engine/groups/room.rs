@@ -19,7 +19,7 @@ impl Room {
     pub(crate) fn wait(&self, bytes: usize) -> Arc<Wait> {
         let (wait, ticket) = Wait::new(|| ());
         let mut waiting = self.waiting.lock();
-        // Those of publishers that have given up.
+        // Drop the tickets of publishers that have given up.
         waiting.retain(|(_, ticket)| ticket.is_awaited());
         waiting.push((bytes, ticket));
         wait

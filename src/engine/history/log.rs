@@ -366,7 +366,7 @@ impl<'a> Locked<'a> {
         let oldest = wall_ms().saturating_sub(head.age);
         self.drop_while(&mut head, |head| head.first_sent_at < oldest)?;
         let fresh = head.count;
-        // Those that stay must not overlap with their new place.
+        // The records that stay must not overlap with their new place.
         let room = (length.saturating_sub(HEAD_BYTES)).min((head.end - HEAD_BYTES) / 2);
         if room == 0 {
             (head.start, head.count, head.first_size) = (head.end, 0, 0);
@@ -524,7 +524,7 @@ impl Head {
             offset: self.last,
             at: self.end,
         };
-        // Those beyond the size that was asked for, when another process keeps more.
+        // Drop entries beyond the size that was asked for: another process may keep more.
         let surplus = page.entries.len().saturating_sub(limits.size);
         page.entries.drain(..surplus);
         Ok(page)

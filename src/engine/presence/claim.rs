@@ -102,7 +102,7 @@ impl Claim {
         if self.is_lost {
             return Decision::Lost;
         }
-        // Those that go first have not said that they tell it: they may be claiming still.
+        // Rivals that go first have not said that they tell it: they may be claiming still.
         Decision::Won(self.is_contested || !self.rivals.is_empty())
     }
 

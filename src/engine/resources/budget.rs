@@ -36,7 +36,7 @@ const ANSWERS: (usize, usize) = (1, 8);
 const RETURNED: (usize, usize) = (1, 4);
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
-/// Those of answers to polls.
+/// The bytes of answers to polls.
 static HELD_BY_ANSWERS: AtomicUsize = AtomicUsize::new(0);
 /// Bytes that were released since the last trim.
 static RELEASED: AtomicUsize = AtomicUsize::new(0);

@@ -70,13 +70,13 @@ pub(crate) fn raw(socket: &impl AsRaw) -> Raw {
     socket.as_raw_socket()
 }
 
-/// Gives a socket away: who gets the number has to close it.
+/// Turns a socket into its number, which the caller has to close.
 #[cfg(unix)]
 pub fn into_raw(socket: Owned) -> Raw {
     std::os::fd::IntoRawFd::into_raw_fd(socket)
 }
 
-/// Gives a socket away: who gets the number has to close it.
+/// Turns a socket into its number, which the caller has to close.
 #[cfg(windows)]
 pub fn into_raw(socket: Owned) -> Raw {
     std::os::windows::io::IntoRawSocket::into_raw_socket(socket)

@@ -75,7 +75,7 @@ class JoinOptions:
         return "" if self.info is None else "join(info=…)"
 
 
-#: That of a connection which says and asks nothing.
+#: The wishes of a connection which says and asks nothing.
 NOTHING = JoinOptions()
 
 

@@ -35,7 +35,7 @@ class Plan:
         ramp: The time over which they are opened.
         message: Their message. Without answers only sending is measured.
         answers: Whether each message is answered by one, as by an echo.
-        options: Those of :func:`dwebsocket.connect`.
+        options: The options of :func:`dwebsocket.connect`.
     """
 
     url: str
@@ -111,7 +111,7 @@ async def run(plan: Plan, result: Result, tell: Callable[[], None]) -> None:
     finally:
         for client in everyone:
             client.cancel()
-        # Those that have failed, too: asyncio logs exceptions that nobody has looked at.
+        # Failed ones, too: asyncio logs exceptions that nobody has looked at.
         await asyncio.gather(*everyone, return_exceptions=True)
 
 

@@ -16,9 +16,9 @@ _MOST = 500
 
 def explained(refused: HandshakeRefused) -> str:
     """
-    Returns the status, and what explains it.
+    Returns the status, and its explanation.
 
-    That is the address of a redirect, the title of a page, or the beginning of any other text.
+    This is the address of a redirect, the title of a page, or the beginning of any other text.
     """
     headers, body = refused.headers, refused.body.decode(errors="replace")
     assert headers is not None

@@ -318,7 +318,7 @@ class _Handler:
         own = asgiref.current_context()
         assert isinstance(own, ApplicationContext)
         self._line = own.line
-        # Those of `async_to_sync` in a handler.
+        # The tasks of `async_to_sync` in a handler.
         self._tasks: list[asyncio.Task[Any]] = []
         context = contextvars.copy_context()
         self._call = asgiref.sync_call(channels_own, context, self._tasks, consumer)

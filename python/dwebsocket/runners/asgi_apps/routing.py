@@ -154,6 +154,6 @@ class _Outermost(URLResolver):
     def resolve(self, path: str) -> ResolverMatch:
         match = super().resolve(path)
         match.kwargs[PATH] = path
-        # Those without a name: the application finds them once more.
+        # Arguments without a name: the application finds them once more.
         match.args = ()
         return match

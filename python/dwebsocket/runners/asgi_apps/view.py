@@ -61,7 +61,7 @@ def asgi_websocket(
             of the ORM, are made on a thread for each connection, of which there are a few, as of
             async views. Without it all applications share those of ``WEBSOCKET_CHANNELS_THREADS``:
             one, as asgiref has it.
-        **options: Those of :func:`dwebsocket.accept_websocket`, but not ``accept``, ``text_type``
+        **options: As of :func:`dwebsocket.accept_websocket`, but not ``accept``, ``text_type``
             and ``subprotocols``, which are up to the application.
 
     Raises:

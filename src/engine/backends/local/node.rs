@@ -477,7 +477,7 @@ impl Node {
     /// Connects to a node, if it is not connected yet; false when it has ended, or takes nothing.
     ///
     /// # Errors
-    /// That is not possible now.
+    /// The connection is not possible now.
     fn meet(self: &Arc<Self>, state: &mut State, id: NodeId) -> io::Result<bool> {
         if id == self.id || state.still.contains(&id) {
             return Ok(false);
@@ -896,7 +896,7 @@ impl Node {
 /// Connects to a node; `None` when it has ended, or takes no connection now.
 ///
 /// # Errors
-/// That is not possible now.
+/// The connection is not possible now.
 fn connect(folder: &RuntimeDir, id: NodeId) -> io::Result<Option<socket2::Socket>> {
     let error = match folder.connect(id) {
         Ok(connection) => return Ok(Some(connection)),

@@ -54,7 +54,7 @@ class Counts:
     """
 
     def __init__(self) -> None:
-        # Those whose answers are awaited, by their numbers.
+        # The counts whose answers are awaited, by their numbers.
         self._asked: dict[str, Count] = {}
         self._found: dict[str, tuple[float, int]] = {}
 
