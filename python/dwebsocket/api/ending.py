@@ -106,9 +106,9 @@ class Ending(Base):
         a receiving call has told of that, by its None or its exception; when the server has ended
         it and no message waits; when this thread has closed it; or when a ``send`` of it was
         refused and no message waits. So ``while not websocket.is_closed(): message =
-        websocket.wait()`` misses no message; nor does a view miss one that looks between
-        :meth:`wait` and its work. For any other caller it is the end of the connection, and so it
-        is for ``async for``. :attr:`closed` is exact.
+        websocket.wait()`` misses no message. A view that looks between :meth:`wait` and its
+        work misses none, either. For any other caller it is the end of the connection, and so it is
+        for ``async for``. :attr:`closed` is exact.
 
         Example::
 
