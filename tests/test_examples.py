@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
-    Start = Callable[[str], Server]
+    Start = Callable[..., Server]
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("examples")]
 
@@ -45,11 +45,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Give a function that starts a copy of an example, by the command of its README."""
     with contextlib.ExitStack() as stack:
 
-        def started(name: str) -> Server:
+        def started(name: str, *, reloads: bool = False) -> Server:
             folder = tmp_path / "examples"
             left_out = shutil.ignore_patterns("*.sqlite3", "*.log", "queue", "__pycache__")
             shutil.copytree(ROOT / "examples", folder, ignore=left_out)
             port = ("--port", "{port}") if name == "fastapi_beside" else ("--noreload", "{port}")
+            if reloads:
+                port = ("{port}",)
             command = Kind(name, "run.py", ("{python}", "../run.py", name, *port))
             module = "demo" if name == "chat" else name
             server = Server(command, cwd=folder / name, module=module, probe="/")
@@ -285,7 +287,7 @@ def test_an_answer_comes_word_by_word_and_can_be_stopped(start: Start, browser: 
 
 
 def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_path: Path) -> None:
-    """Cards, pointers, who changes what; a reload of the page or of the server loses nothing."""
+    """Cards, pointers, who changes what; a reload of the page loses nothing."""
     from selenium.webdriver import ActionChains
 
     server = start("kanban")
@@ -346,6 +348,37 @@ def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_pat
         eventually(lambda: titles(other, "ideas") == [])
         browser.set_window_size(900, 700)
         browser.get("about:blank")
+
+
+def test_kanban_goes_on_when_its_code_changes(start: Start, browser: Chrome) -> None:
+    """A page that is open loses no change while the server begins anew, and can go on changing."""
+    server = start("kanban", reloads=True)
+
+    def serving() -> set[int]:
+        return {each for one in children_of(server.process.pid) for each in children_of(one)}
+
+    def has_title(text: str) -> bool:
+        titles = browser.find_elements("css selector", "[data-column=ideas] .title")
+        return any(text in title.text for title in titles)
+
+    browser.get(server.url("/boards/first/?name=Anna", "http"))
+    eventually(lambda: text_of(browser, "state") == "live")
+    before = serving()
+    assert before
+    (server.cwd / "kanban" / "rooms.py").touch()
+    shell(
+        server,
+        "from dwebsocket import group\n"
+        "from kanban.models import Card\n"
+        "card = Card.objects.create(board='first', column='ideas', rank=9, title='Meanwhile')\n"
+        "group('board-first').send_json({'card': card.as_dict()})",
+    )
+    eventually(lambda: serving() and before.isdisjoint(serving()), what="another process serves")
+    eventually(lambda: has_title("Meanwhile"))
+    eventually(lambda: text_of(browser, "state") == "live")
+    browser.find_element("css selector", "[data-column=ideas] .add").click()
+    eventually(lambda: has_title("New card"))
+    browser.get("about:blank")
 
 
 def test_page_of_a_task_gets_its_whole_log(start: Start, browser: Chrome) -> None:
