@@ -21,9 +21,17 @@ from visit import handshake
 
 from dwebsocket import conf, group_statistics
 from dwebsocket.conf import checks
-from dwebsocket.handshake import site_question, site_report
 from dwebsocket.management.commands import websocket_doctor
-from dwebsocket.operations.doctor import Level, live, local, machine, process, proxy
+from dwebsocket.operations.doctor import (
+    Level,
+    live,
+    local,
+    machine,
+    process,
+    proxy,
+    site_question,
+    site_report,
+)
 from dwebsocket.telemetry.records import EVENTS
 from support.hostile import Hostile, accepting
 from support.waiting import eventually

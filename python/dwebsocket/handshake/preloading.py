@@ -17,7 +17,8 @@ from dwebsocket.compat.django import is_in_command
 
 _MODULES = (
     *("client", "decorators", "groups.backends.local", "handler"),
-    *("handshake.fallback", "handshake.inline", "handshake.upgrade", "operations.survey"),
+    *("handshake.fallback", "handshake.inline", "handshake.upgrade"),
+    *("operations.doctor.site_report", "operations.survey"),
     *("runners.asgi_apps", "runners.shutdown", "users.announcements", "users.recheck"),
     *("users.sign_out", "websocket"),
 )

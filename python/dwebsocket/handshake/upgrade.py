@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING
 from asgiref.sync import sync_to_async
 
 from dwebsocket.factory import WebSocketFactory
-from dwebsocket.handshake import fallback, site_report
+from dwebsocket.handshake import fallback
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.upgrade_request import UpgradeRequest
 from dwebsocket.handshake.validate import validate
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.http import HttpRequest, HttpResponse
     from django.http.response import HttpResponseBase
 
+    from dwebsocket.conf import Options
+
 __all__ = ["UpgradeRequest", "aupgrade", "is_ours", "upgrade", "upgrade_inline"]
+
+#: Each may answer a handshake, before it is validated, by the options of its view.
+answering_first: list[Callable[[HttpRequest, Options], HttpResponse | None]] = []
 
 # Stands for a view that runs in the server's worker: nothing is started for it.
 _INLINE = Detached(lambda request: None)
@@ -82,7 +89,7 @@ def upgrade_inline(request: HttpRequest) -> HttpResponse:
     """
     asked = UpgradeRequest(request, _INLINE, (), {}, {})
     asked.factory = WebSocketFactory(request)
-    return site_report.answer(asked.request, asked.options) or validate(asked)
+    return _answer_handshake(asked)
 
 
 def is_ours(asked: UpgradeRequest) -> bool:
@@ -96,4 +103,11 @@ def _answer(asked: UpgradeRequest) -> HttpResponse | None:
         # Only now it is noted as a handshake, if it is one.
         if response is not None or not asked.is_handshake():
             return response
-    return site_report.answer(asked.request, asked.options) or validate(asked)
+    return _answer_handshake(asked)
+
+
+def _answer_handshake(asked: UpgradeRequest) -> HttpResponse:
+    for answer in answering_first:
+        if (response := answer(asked.request, asked.options)) is not None:
+            return response
+    return validate(asked)

@@ -24,8 +24,7 @@ from dwebsocket.exceptions import (
     HandshakeRefused,
     ReceiveTimeout,
 )
-from dwebsocket.handshake import site_question, site_report
-from dwebsocket.operations.doctor import local
+from dwebsocket.operations.doctor import local, site_question, site_report
 from dwebsocket.operations.doctor.finding import Level, error, fine, warning
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import group_statistics
-from dwebsocket.handshake import origin, site_question
-from dwebsocket.handshake.site_question import place_of, signer
+from dwebsocket.handshake import origin, upgrade
+from dwebsocket.operations.doctor import site_question
+from dwebsocket.operations.doctor.site_question import place_of, signer
 from dwebsocket.servers import find_client
 from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake
 from dwebsocket.telemetry.records import event_counts
@@ -271,3 +272,7 @@ def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
         "peer": meta.get("REMOTE_ADDR"),
         "forwarded": {name: meta[name] for name in _FORWARDED if name in meta},
     }
+
+
+# The handshake may not import this room.
+upgrade.answering_first.append(answer)

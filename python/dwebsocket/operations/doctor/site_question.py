@@ -138,4 +138,4 @@ def _change_scope(scope: dict[str, Any]) -> None:
     headers[:] = [*kept, *new]
 
 
-request_started.connect(_on_request, dispatch_uid="dwebsocket.handshake.site_question")
+request_started.connect(_on_request, dispatch_uid="dwebsocket.operations.doctor.site_question")
