@@ -103,6 +103,7 @@ def _answer(asked: UpgradeRequest) -> HttpResponse | None:
         # Only now it is noted as a handshake, if it is one.
         if response is not None or not asked.is_handshake():
             return response
+        asked.handshake = fallback.handshake_of(asked.request)
     return _answer_handshake(asked)
 
 

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import conf
 from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handshake.attributes import has_websocket, prepare
-from dwebsocket.handshake.fallback import posting
-from dwebsocket.request import http_request, transport_of
+from dwebsocket.request import http_request
 from dwebsocket.servers.asgi import SCOPE_KEY
-from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
-from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
 from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -24,9 +21,6 @@ if TYPE_CHECKING:
     from dwebsocket.runners.view import Detached
 
 _NO_GROUPS = ViewGroups("", ())
-# The handshakes of the fallback.
-_UNDER_WSGI = {"sse": EventStreamHandshake, "polling": PollingHandshake}
-_UNDER_ASGI = {"sse": AsgiEventStreamHandshake, "polling": AsgiPollingHandshake}
 
 
 class UpgradeRequest:
@@ -43,11 +37,6 @@ class UpgradeRequest:
         now: The project's settings.
         factory: Makes the WebSocket; known when this :meth:`is_handshake`.
     """
-
-    __slots__ = (
-        *("_handshake", "_options", "_overrides", "args", "factory", "given"),
-        *("groups", "kwargs", "new_start", "now", "request", "view"),
-    )
 
     def __init__(
         self,
@@ -67,39 +56,24 @@ class UpgradeRequest:
         self.groups, self.new_start = groups or _NO_GROUPS, new_start
         self.now = conf.present()
         self.factory: WebSocketFactory | None = None
-        self._options: conf.Options | None = None
-        self._handshake: Handshake | None = None
 
-    @property
+    @functools.cached_property
     def options(self) -> conf.Options:
         """The view's. Raises ``ImproperlyConfigured`` where a setting is invalid."""
-        if self._options is None:
-            self._options = conf.Options.current(self._overrides, self.now)
-        return self._options
+        return conf.Options.current(self._overrides, self.now)
 
-    @property
+    @functools.cached_property
     def handshake(self) -> Handshake:
-        """The steps to the connection, by the server and the transport."""
-        if self._handshake is None:
-            self._handshake = _handshake_of(self.request)
-        return self._handshake
+        """The steps to the connection, by the server. The fallback sets its own."""
+        # Only requests of ASGI servers have a scope.
+        scope = self.request.__dict__.get("scope")
+        found = None if scope is None else scope.get(SCOPE_KEY)
+        if isinstance(found, Handshake):
+            return found
+        return Handshake(self.request.method or "", self.request.META, scope)
 
     def is_handshake(self) -> bool:
         """Whether it is a handshake, even a malformed one, whose WebSocket nobody has taken yet."""
         if self.view is not None and not has_websocket(self.request):
             self.factory = prepare(self.request, self.now)
         return self.factory is not None
-
-
-def _handshake_of(request: HttpRequest) -> Handshake:
-    # Only requests of ASGI servers have a scope.
-    scope = request.__dict__.get("scope")
-    transport = transport_of(request)
-    if transport != "websocket":
-        kind = (_UNDER_WSGI if scope is None else _UNDER_ASGI)[transport]
-        return kind(request, scope, functools.partial(posting.address, request))
-    if scope is not None:
-        handshake = scope.get(SCOPE_KEY)
-        if isinstance(handshake, Handshake):
-            return handshake
-    return Handshake(request.method or "", request.META, scope)

@@ -16,7 +16,7 @@ from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
-from dwebsocket.request import transport_of, worlds
+from dwebsocket.request import worlds
 from dwebsocket.runners import shutdown
 from dwebsocket.users import registry
 
@@ -130,7 +130,7 @@ def _factory(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
     websocket = make(asked.request, asked.factory)
     if isinstance(websocket, str):
         return 400, websocket, "warning", "factory"
-    websocket._transport = transport_of(asked.request)
+    websocket._transport = asked.handshake.transport
     reserved.websocket = websocket
     return None
 

@@ -65,6 +65,8 @@ class FallbackHandshake(Handshake):
 class EventStreamHandshake(FallbackHandshake):
     """A handshake that is answered with server-sent events."""
 
+    transport = "sse"
+
     def open(self, opening: Opening) -> _core.Connection:
         """
         Opens the connection by a response with events.
@@ -83,6 +85,8 @@ class EventStreamHandshake(FallbackHandshake):
 
 class PollingHandshake(FallbackHandshake):
     """A handshake that is answered at once, and whose client then polls."""
+
+    transport = "polling"
 
     def open(self, opening: Opening) -> _core.Connection:
         """

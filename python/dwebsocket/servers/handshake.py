@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket.conf import Options
+    from dwebsocket.request import Transport
     from dwebsocket.servers.contract import Client, Environ
     from dwebsocket.servers.takeover import Takeover
     from dwebsocket.servers.tls import TlsTakeover
@@ -76,9 +77,11 @@ class Handshake:
     Attributes:
         offered: The subprotocols that the client offers, once validated.
         client: The client's server, once found.
+        transport: The way that messages take.
         has_loop: Whether :meth:`open` is called in an event loop, in which async views also run.
     """
 
+    transport: Transport = "websocket"
     has_loop = False
     client: Client
     # Known after `prepare`.

@@ -9,6 +9,7 @@ messages from the client (:mod:`.posting`). Other requests are the view's, as be
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from django.middleware.csrf import get_token
@@ -18,14 +19,18 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake.attributes import has_websocket
 from dwebsocket.handshake.fallback import forwarding, polling, posting
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.request import ask_for, worlds
+from dwebsocket.request import ask_for, transport_of, worlds
+from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
+from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
     from dwebsocket.handshake.upgrade_request import UpgradeRequest
+    from dwebsocket.servers.handshake import Handshake
 
-_TRANSPORTS = ("sse", "polling")
+_UNDER_WSGI = {"sse": EventStreamHandshake, "polling": PollingHandshake}
+_UNDER_ASGI = {"sse": AsgiEventStreamHandshake, "polling": AsgiPollingHandshake}
 
 
 def asks(asked: UpgradeRequest) -> bool:
@@ -53,9 +58,16 @@ def answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
         return _answer(request, options)
 
 
+def handshake_of(request: HttpRequest) -> Handshake:
+    """Returns the steps to the connection, for a handshake that :func:`answer` has let through."""
+    scope = request.__dict__.get("scope")
+    kind = (_UNDER_WSGI if scope is None else _UNDER_ASGI)[transport_of(request)]
+    return kind(request, scope, functools.partial(posting.address, request))
+
+
 def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
     transport: Any = request.GET["transport"]
-    if transport not in _TRANSPORTS:
+    if transport not in _UNDER_WSGI:
         return refuse(request, 400, "transport must be sse or polling.")
     ask_for(request, transport)
     if request.method == "POST":
