@@ -296,10 +296,10 @@ def _wrap(
         asked = UpgradeRequest(request, detached(), args, kwargs, overrides, groups)
         if (response := upgrade(asked, accept=accept)) is not None:
             return response
-        if (response := refusal(request)) is None:
+        if (response := refusal(asked.request)) is None:
             plain = async_to_sync(view) if is_coroutine else view
             response = plain(request, *args, **kwargs)
-        return inline.with_response(request, response)
+        return inline.with_response(asked.request, response)
 
     @functools.wraps(view)
     async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -309,9 +309,9 @@ def _wrap(
         asked = UpgradeRequest(request, detached(), args, kwargs, overrides, groups)
         if (response := await aupgrade(asked, accept=accept)) is not None:
             return response
-        if (response := refusal(request)) is None:
+        if (response := refusal(asked.request)) is None:
             response = await view(request, *args, **kwargs)
-        return inline.with_response(request, response)
+        return inline.with_response(asked.request, response)
 
     wrapper: Callable[..., Any] = blocking
     if is_coroutine:

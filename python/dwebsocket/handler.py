@@ -17,6 +17,7 @@ from dwebsocket.groups.view_groups import ViewGroups, filled
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import UpgradeRequest, aupgrade, upgrade
+from dwebsocket.request import http_request
 from dwebsocket.runners.handler import Handled, HandlerFacts
 from dwebsocket.runners.view import Detached
 from dwebsocket.users import sign_out
@@ -207,7 +208,7 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
 
     def _page(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not self._has_pages:
-            return refuse(request, 400, "This address is for WebSockets only.")
+            return refuse(http_request(request), 400, "This address is for WebSockets only.")
         return super().dispatch(request, *args, **kwargs)
 
 

@@ -11,7 +11,6 @@ from django.utils.module_loading import import_string
 from dwebsocket import conf
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.request import http_request
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocket
     Returns a request the attributes that every request has under this package.
 
     Args:
-        request: One that wraps Django's is fine; the attributes are Django's, then.
+        request: Django's, as everywhere in this module.
         now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
 
     Returns:
@@ -43,7 +42,6 @@ def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocket
         ImproperlyConfigured: ``WEBSOCKET_FACTORY_CLASS`` is no dotted path.
         ImportError: There is nothing at that path.
     """
-    request = http_request(request)
     path = conf.get("FACTORY_CLASS", now)
     default = path in DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
@@ -77,19 +75,19 @@ def create_websocket(request: HttpRequest, factory: WebSocketFactory) -> HttpRes
 
 def has_websocket(request: HttpRequest) -> bool:
     """Whether a request has its WebSocket: open, or given to a view that opens it."""
-    websocket = http_request(request).__dict__.get("websocket")
+    websocket = request.__dict__.get("websocket")
     return websocket is not None and unopened(request) is None
 
 
 def is_open(request: HttpRequest) -> bool:
     """Whether a view that runs now has an open WebSocket, which may have been closed since."""
-    websocket = http_request(request).__dict__.get("websocket")
+    websocket = request.__dict__.get("websocket")
     return isinstance(websocket, WebSocket) and websocket._connection is not None
 
 
 def unopened(request: HttpRequest) -> WebSocket | None:
     """Returns the WebSocket that middleware has made of a request, if it is not in use yet."""
-    websocket = http_request(request).__dict__.get("websocket")
+    websocket = request.__dict__.get("websocket")
     is_unopened = (
         isinstance(websocket, WebSocket)
         and websocket._connection is None

@@ -19,7 +19,6 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.handshake.attributes import is_open
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.upgrade import upgrade_inline
-from dwebsocket.request import http_request
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.runners.view import end_beside, witness
 from dwebsocket.telemetry.records import report_end
@@ -68,15 +67,14 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
         websocket._announce_opening(request)
 
 
-def with_response(request: Any, response: Any) -> Any:
+def with_response(request: HttpRequest, response: Any) -> Any:
     """Returns a view's ``response``, an empty one in place of None if it ran behind a WebSocket."""
     if not is_open(request):
         return response
     if response is None:
         return HttpResponse()
-    django_request = http_request(request)
-    if isinstance(django_request.__dict__.get("close"), _Close):
-        refuse_if_unseen(response, django_request, django_request.websocket, _ADVICE)
+    if isinstance(request.__dict__.get("close"), _Close):
+        refuse_if_unseen(response, request, request.__dict__["websocket"], _ADVICE)
     return response
 
 

@@ -10,7 +10,6 @@ from django.http import HttpResponse
 
 from dwebsocket import signals
 from dwebsocket.compat.django import mark_as_logged
-from dwebsocket.request import http_request
 from dwebsocket.telemetry import tally
 from dwebsocket.telemetry.records import Record, count, unlogged_refusals
 
@@ -52,9 +51,9 @@ def refuse(
     logged, and stands in the response only under ``DEBUG``.
 
     Args:
+        request: Django's.
         cause: The kind of the reason, for counters: one word; by default that of the status.
     """
-    request = http_request(request)
     told = reason if settings.DEBUG else _TOLD.get(status, reason)
     response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
