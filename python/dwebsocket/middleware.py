@@ -15,9 +15,9 @@ from dwebsocket import conf
 from dwebsocket.compat.django_views import class_based
 from dwebsocket.conf import checks
 from dwebsocket.handshake import preloading
-from dwebsocket.handshake.attributes import create_websocket, has_websocket, prepare
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import UpgradeRequest, is_ours, upgrade
+from dwebsocket.handshake.upgrade_request import create_websocket, has_websocket, prepare
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:

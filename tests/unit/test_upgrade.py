@@ -21,7 +21,7 @@ from visit import KEY, Serve, Visit, body, descriptors, handshake
 
 from dwebsocket import _core, accept_websocket, require_websocket
 from dwebsocket.factory import WebSocketFactory
-from dwebsocket.handshake import attributes
+from dwebsocket.handshake import upgrade_request as attributes
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import thread
 from dwebsocket.servers.handshake import Handshake

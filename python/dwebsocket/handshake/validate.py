@@ -12,10 +12,10 @@ from dwebsocket import _core, conf
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
 from dwebsocket.groups.view_groups import ImpossibleName
 from dwebsocket.handshake import origin
-from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
+from dwebsocket.handshake.upgrade_request import make
 from dwebsocket.request import worlds
 from dwebsocket.runners import shutdown
 from dwebsocket.users import registry

@@ -16,9 +16,9 @@ from django.middleware.csrf import get_token
 
 from dwebsocket import conf
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.handshake.attributes import has_websocket
 from dwebsocket.handshake.fallback import forwarding, polling, posting
 from dwebsocket.handshake.refusal import refuse
+from dwebsocket.handshake.upgrade_request import has_websocket
 from dwebsocket.request import ask_for, transport_of, worlds
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
 from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
