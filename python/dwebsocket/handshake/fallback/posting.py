@@ -147,8 +147,8 @@ def key_of(request: HttpRequest) -> bytes | None:
     """
     given = request.GET.get("id", "")
     try:
-        code = base64.b64decode(given.encode() + b"=" * (-len(given) % 4), b"-_", validate=True)
-    except (ValueError, UnicodeEncodeError):
+        code = base64.b64decode(given + "=" * (-len(given) % 4), b"-_", validate=True)
+    except ValueError:
         return None
     name, seal = code[:-_SEAL_BYTES], code[-_SEAL_BYTES:]
     key, made = name[:_KEY_BYTES], int.from_bytes(name[_KEY_BYTES:], "big")
