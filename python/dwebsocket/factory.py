@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dwebsocket.handshake import preloading
-from dwebsocket.request import http_request, transport_of
+from dwebsocket.request import BY_FALLBACK, http_request
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class WebSocketFactory:
         if scope is not None and scope.get("type") == "websocket":
             # An ASGI server has validated it; over HTTP/2 there are none of the headers.
             return True
-        if transport_of(self.request) != "websocket":
+        if BY_FALLBACK in self.request.__dict__:
             return True
         upgrade = self.request.META.get("HTTP_UPGRADE", "")
         names = [name.strip().lower() for name in upgrade.split(",")]

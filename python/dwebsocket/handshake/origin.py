@@ -17,7 +17,7 @@ from django.http import HttpRequest
 
 from dwebsocket import conf
 from dwebsocket.compat.django import host_of, is_host_allowed, is_same_domain
-from dwebsocket.request import transport_of
+from dwebsocket.request import BY_FALLBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def objection(
     host = _host_of(request, now or conf.present())
     own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
     origin = request.META.get("HTTP_ORIGIN")
-    if origin is None and transport_of(request) != "websocket":
+    if origin is None and BY_FALLBACK in request.__dict__:
         origin = _of_page(request.META, own)
     if origin is None:
         return "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on" if required else None

@@ -19,7 +19,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake.fallback import forwarding, polling, posting
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade_request import has_websocket
-from dwebsocket.request import ask_for, transport_of, worlds
+from dwebsocket.request import BY_FALLBACK, worlds
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
 from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
 
@@ -61,7 +61,7 @@ def answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
 def handshake_of(request: HttpRequest) -> Handshake:
     """Returns the steps to the connection, for a handshake that :func:`answer` has let through."""
     scope = request.__dict__.get("scope")
-    kind = (_UNDER_WSGI if scope is None else _UNDER_ASGI)[transport_of(request)]
+    kind = (_UNDER_WSGI if scope is None else _UNDER_ASGI)[request.GET["transport"]]
     return kind(request, scope, functools.partial(posting.address, request))
 
 
@@ -69,7 +69,9 @@ def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
     transport: Any = request.GET["transport"]
     if transport not in _UNDER_WSGI:
         return refuse(request, 400, "transport must be sse or polling.")
-    ask_for(request, transport)
+    request.__dict__[BY_FALLBACK] = True
+    # The answer of middleware about it, before the view was known.
+    request.__dict__.pop("is_websocket", None)
     if request.method == "POST":
         return posting.answer(request, options)
     if request.method != "GET":
