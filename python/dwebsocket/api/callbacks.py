@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dwebsocket._core import Connection
 
-    Call = Callable[[], None]
+    Call = Callable[[], object]
     Cancel = Callable[[], None]
 
 _log = logging.getLogger("dwebsocket")

@@ -119,6 +119,12 @@ class Decision(Generic[EventT]):
             self._is_given_up = isinstance(outcome, GivenUp)
         return first
 
+    def tell_handler(self, outcome: Outcome) -> bool:
+        """Decides as :meth:`decide`, and wakes the handler unless somebody has decided before."""
+        if is_first := self.decide(outcome):
+            self.decided.set()
+        return is_first
+
     def insist(self, outcome: Outcome) -> None:
         """
         Decides like :meth:`decide`, but raises when the view has decided before.

@@ -163,8 +163,8 @@ def _accepts(websocket: WebSocket, result: object) -> bool:
         return False
     if isinstance(result, HttpResponseBase):
         decision = websocket._decision
-        if decision is not None and decision.decide(Answer(result)):
-            decision.decided.set()
+        if decision is not None:
+            decision.tell_handler(Answer(result))
         return False
     return True
 
@@ -176,9 +176,8 @@ def _is_open(websocket: WebSocket) -> bool:
 def _note_failure(handler: Handled, error: BaseException) -> bool:
     """Passes an exception of ``connect`` on. Whether the connection is open all the same."""
     decision = handler.websocket._decision
-    if decision is not None and decision.decide(Failure(error)):
+    if decision is not None and decision.tell_handler(Failure(error)):
         # Django answers the handshake, as it does for a view's exception.
-        decision.decided.set()
         return False
     if not _is_open(handler.websocket):
         if not isinstance(error, ConnectionClosed):

@@ -55,13 +55,6 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 _AS_IT_IS = Acceptance(None, [])
 
 
-def _on_decision_timeout(decision: Decision[Any]) -> None:
-    """Ends the wait for a view that has not decided in time."""
-    # If the view decides first, `decide` gives False here, and the view sets `decided` itself.
-    if decision.decide(GivenUp()):
-        decision.decided.set()
-
-
 def _code_for(error: BaseException) -> tuple[int, str]:
     """Returns the close code and reason for an error that keeps a view from running."""
     if isinstance(error, Exception):
@@ -147,13 +140,12 @@ class UpgradeResponse(HttpResponse):
                 # The view may run on after the handler has stopped waiting for it.
                 self._websocket._permit = self._permit.share()
             if self.decision_timeout is not None:
-                give_up = functools.partial(_on_decision_timeout, decision)
+                give_up = functools.partial(decision.tell_handler, GivenUp())
                 stop_timer = self._start.call_later(self.decision_timeout, give_up, in_loop=in_loop)
             self._start(self._request, self._websocket)
         except Exception as error:
             self._websocket._release_permit()
-            decision.decide(Failure(_NoThread(error)))
-            decision.decided.set()
+            decision.tell_handler(Failure(_NoThread(error)))
         try:
             yield decision
         except BaseException:

@@ -447,13 +447,12 @@ def _end(
         if error is not None:
             code = _INTERNAL_ERROR
             decision = websocket._decision
-            if decision is not None and decision.decide(Failure(error)):
-                # The view has not decided: the handler raises the error, for Django to answer.
-                decision.decided.set()
-            elif isinstance(error, exits):
-                code, reason, is_kept = _GOING_AWAY, "going away", False
-            else:
-                code, reason = verdict(error, request, websocket)
+            # Where the view has not decided, the handler raises the error, for Django to answer.
+            if decision is None or not decision.tell_handler(Failure(error)):
+                if isinstance(error, exits):
+                    code, reason, is_kept = _GOING_AWAY, "going away", False
+                else:
+                    code, reason = verdict(error, request, websocket)
     except Exception:
         # A signal receiver or a log filter failed: the connection must be closed all the same.
         path = printable(request.path)
@@ -471,8 +470,8 @@ def _end(
 def _is_over_with(websocket: WebSocket, result: object) -> bool:
     """Whether a view has ended behind an open connection; its result is the answer if not."""
     decision = websocket._decision
-    if decision is not None and decision.decide(Answer(result)):
-        decision.decided.set()
+    if decision is not None:
+        decision.tell_handler(Answer(result))
     return websocket._was_opened
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
-    Call = Callable[[], None]
+    Call = Callable[[], object]
     # Waits for something, the given number of seconds at most; returns it, or None.
     Look = Callable[[float | None], T | None]
 
