@@ -18,6 +18,7 @@ from django.http import Http404, HttpResponse
 
 from dwebsocket import _core, conf
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
+from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
 from dwebsocket.handshake.refusal import announce_refusal, refuse
@@ -129,11 +130,7 @@ class UpgradeResponse(HttpResponse):
         With ``in_loop`` the caller is a coroutine.
         """
         assert self._start is not None
-        decision = self._start.new_decision(self._handshake.offered, in_loop=in_loop)
-        self._decision = self._websocket._decision = decision
-        itself = weakref.ref(self)
-        decision.is_dropped = lambda: itself() is None
-        self._request.__dict__["websocket"] = self._websocket
+        decision = self._begin_decision(self._start, in_loop=in_loop)
         stop_timer: Callable[[], object] = bool
         try:
             if self._permit is not None:
@@ -154,6 +151,20 @@ class UpgradeResponse(HttpResponse):
             raise
         finally:
             stop_timer()
+
+    def _begin_decision(self, start: Start, *, in_loop: bool) -> Decision[Any]:
+        is_async, new_event = start.view.is_async, start.runner.waiter.new_event
+        decision: Decision[Any] = Decision(
+            LoopEvent() if in_loop else new_event(),
+            LoopEvent() if is_async else new_event(),
+            is_async=is_async,
+            offered=tuple(self._handshake.offered),
+        )
+        self._decision = self._websocket._decision = decision
+        itself = weakref.ref(self)
+        decision.is_dropped = lambda: itself() is None
+        self._request.__dict__["websocket"] = self._websocket
+        return decision
 
     def conclude(self) -> HttpResponseBase:
         """

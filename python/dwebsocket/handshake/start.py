@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from django.views.decorators.debug import sensitive_variables
 
 from dwebsocket.api import callbacks
-from dwebsocket.api.decision import Decision
-from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat.django import hidden_variables
 from dwebsocket.request import database
 from dwebsocket.runners import loop, runner_of
@@ -70,17 +68,6 @@ class Start:
         # An event loop blocks its thread: a hub of that thread would run no timers meanwhile.
         call_later = callbacks.call_later if in_loop else self.runner.waiter.call_later
         return call_later(delay, call)
-
-    def new_decision(self, offered: list[str], *, in_loop: bool) -> Decision[Any]:
-        """Makes the decision of a view that decides itself; its handler may be in a loop."""
-        is_async = self.view.is_async
-        new_event = self.runner.waiter.new_event
-        return Decision(
-            LoopEvent() if in_loop else new_event(),
-            LoopEvent() if is_async else new_event(),
-            is_async=is_async,
-            offered=tuple(offered),
-        )
 
     def trace(self, request: HttpRequest, websocket: WebSocket) -> None:
         """Begins the connection's span, in the context in which the view runs."""
