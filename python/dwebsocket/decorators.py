@@ -34,13 +34,12 @@ P = ParamSpec("P")
 
 
 class _FromSettings:
-    """The default of a decorator's argument: the setting counts."""
+    """The default of an option in the signatures: the setting counts."""
 
     def __repr__(self) -> str:
         return "as in the settings"
 
 
-_FROM_SETTINGS = _FromSettings()
 # The modules of decorators that refuse requests.
 _GUARDS = ("django.contrib.auth.decorators", "django_ratelimit.decorators")
 
@@ -67,35 +66,7 @@ def accept_websocket(
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, HttpResponseBase]]: ...
 @overload
 def accept_websocket(**options: Unpack[ViewOptions]) -> ViewDecorator: ...
-def accept_websocket(
-    view: Callable[..., Any] | None = None,
-    /,
-    *,
-    accept: bool = True,
-    groups: Wanted | None = None,
-    resume: bool = False,
-    presence: bool | Callable[..., Any] = False,
-    text_type: Any = _FROM_SETTINGS,
-    allowed_origins: Any = _FROM_SETTINGS,
-    require_origin: Any = _FROM_SETTINGS,
-    subprotocols: Any = _FROM_SETTINGS,
-    fallback: Any = _FROM_SETTINGS,
-    compression: Any = _FROM_SETTINGS,
-    max_message_size: Any = _FROM_SETTINGS,
-    max_frame_size: Any = _FROM_SETTINGS,
-    max_fragments: Any = _FROM_SETTINGS,
-    receive_buffer: Any = _FROM_SETTINGS,
-    max_messages_per_second: Any = _FROM_SETTINGS,
-    max_bytes_per_second: Any = _FROM_SETTINGS,
-    rate_timeout: Any = _FROM_SETTINGS,
-    ping_interval: Any = _FROM_SETTINGS,
-    ping_timeout: Any = _FROM_SETTINGS,
-    send_buffer: Any = _FROM_SETTINGS,
-    send_timeout: Any = _FROM_SETTINGS,
-    message_timeout: Any = _FROM_SETTINGS,
-    close_timeout: Any = _FROM_SETTINGS,
-    handshake_timeout: Any = _FROM_SETTINGS,
-) -> Any:
+def accept_websocket(view: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """
     Lets a view take WebSockets as well as plain HTTP requests.
 
@@ -136,7 +107,7 @@ def accept_websocket(
         TypeError: An option that does not exist.
         ValueError: A value that an option cannot have.
     """
-    return _decorate("accept_websocket", view, accept, groups, resume, presence, locals())
+    return _decorate("accept_websocket", view, **options)
 
 
 @overload
@@ -149,35 +120,7 @@ def require_websocket(
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, HttpResponseBase]]: ...
 @overload
 def require_websocket(**options: Unpack[ViewOptions]) -> ViewDecorator: ...
-def require_websocket(
-    view: Callable[..., Any] | None = None,
-    /,
-    *,
-    accept: bool = True,
-    groups: Wanted | None = None,
-    resume: bool = False,
-    presence: bool | Callable[..., Any] = False,
-    text_type: Any = _FROM_SETTINGS,
-    allowed_origins: Any = _FROM_SETTINGS,
-    require_origin: Any = _FROM_SETTINGS,
-    subprotocols: Any = _FROM_SETTINGS,
-    fallback: Any = _FROM_SETTINGS,
-    compression: Any = _FROM_SETTINGS,
-    max_message_size: Any = _FROM_SETTINGS,
-    max_frame_size: Any = _FROM_SETTINGS,
-    max_fragments: Any = _FROM_SETTINGS,
-    receive_buffer: Any = _FROM_SETTINGS,
-    max_messages_per_second: Any = _FROM_SETTINGS,
-    max_bytes_per_second: Any = _FROM_SETTINGS,
-    rate_timeout: Any = _FROM_SETTINGS,
-    ping_interval: Any = _FROM_SETTINGS,
-    ping_timeout: Any = _FROM_SETTINGS,
-    send_buffer: Any = _FROM_SETTINGS,
-    send_timeout: Any = _FROM_SETTINGS,
-    message_timeout: Any = _FROM_SETTINGS,
-    close_timeout: Any = _FROM_SETTINGS,
-    handshake_timeout: Any = _FROM_SETTINGS,
-) -> Any:
+def require_websocket(view: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """
     Lets a view take WebSockets only: a plain HTTP request gets 400.
 
@@ -190,7 +133,7 @@ def require_websocket(
             while request.websocket.send_json({"time": time.time()}):
                 time.sleep(1)
     """
-    return _decorate("require_websocket", view, accept, groups, resume, presence, locals())
+    return _decorate("require_websocket", view, **options)
 
 
 websocket = accept_websocket
@@ -198,18 +141,21 @@ websocket = accept_websocket
 
 def _decorate(
     mode: str,
-    view: Callable[..., Any] | None,
-    accept: bool,  # noqa: FBT001
-    groups: Any,
-    resume: bool,  # noqa: FBT001
-    presence: Any,
-    keywords: dict[str, Any],
+    view: Callable[..., Any] | None = None,
+    /,
+    *,
+    accept: bool = True,
+    groups: Wanted | None = None,
+    resume: bool = False,
+    presence: bool | Callable[..., Any] = False,
+    **options: Any,
 ) -> Any:
+    for name in options:
+        if name not in conf.OPTION_NAMES:
+            raise TypeError(f"{mode}() got an unexpected keyword argument {name!r}")
     if not isinstance(accept, bool):
         raise ValueError(f"{mode}(accept=…) must be True or False, not {accept!r}")
-    options = {name: keywords.get(name, _FROM_SETTINGS) for name in conf.OPTION_NAMES}
-    told = {name: value for name, value in options.items() if value is not _FROM_SETTINGS}
-    overrides = conf.overrides(mode, told)
+    overrides = conf.overrides(mode, options)
     if resume and groups is None:
         raise TypeError(f"{mode}(resume=True) needs groups=[…], which clients come back to")
     if presence and groups is None:
@@ -224,6 +170,18 @@ def _decorate(
     if not callable(view):
         raise TypeError(f"{mode}() decorates views, not {type(view).__name__}")
     return _wrap(mode, accept, view_groups, overrides, view)
+
+
+def _signature() -> inspect.Signature:
+    """Returns the signature of both decorators, with each option by its name."""
+    _, *own, _ = inspect.signature(_decorate).parameters.values()
+    kind, default = inspect.Parameter.KEYWORD_ONLY, _FromSettings()
+    options = [inspect.Parameter(name, kind, default=default) for name in conf.OPTION_NAMES]
+    return inspect.Signature([*own, *options])
+
+
+accept_websocket.__dict__["__signature__"] = _signature()
+require_websocket.__dict__["__signature__"] = _signature()
 
 
 def _refuse_groups_above_guards(mode: str, view: Callable[..., Any]) -> None:
