@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv6Address
 from operator import is_, itemgetter
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -24,6 +24,8 @@ from django.utils.module_loading import import_string
 from dwebsocket import _core
 from dwebsocket.compat.django import settings_source
 from dwebsocket.conf import group_settings, memory
+
+T = TypeVar("T")
 
 PREFIX = "WEBSOCKET_"
 
@@ -68,12 +70,6 @@ def _boolean(value: object) -> bool:
     return value
 
 
-def _boolean_or_none(value: object) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise _expected("True, False or None", value)
-    return value
-
-
 def _token(value: object) -> str:
     # A short one could be guessed. The message must not show it.
     if not isinstance(value, str) or not (value == "" or len(value) >= _LEAST_TOKEN):
@@ -81,68 +77,46 @@ def _token(value: object) -> str:
     return value
 
 
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**62:
-        raise _expected("a number of bytes, 1 or more", value)
-    return value
+def _whole(least: int, most: int, what: str) -> Callable[[object], int]:
+    """Returns what reads a whole number from ``least`` to ``most``."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise _expected(what, value)
+        return value
+
+    return read
 
 
-def _size_or_none(value: object) -> int | None:
-    if value is None:
-        return None
-    try:
-        return _size(value)
-    except ValueError:
-        raise _expected("a number of bytes, 1 or more, or None for no limit", value) from None
+def _number(is_valid: Callable[[float], bool], what: str) -> Callable[[object], float]:
+    """Returns what reads a number for which ``is_valid``."""
+
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
+            raise _expected(what, value)
+        return float(value)
+
+    return read
 
 
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**32:
-        raise _expected("a whole number, 1 or more", value)
-    return value
+def _or_none(read: Callable[[object], T], what: str) -> Callable[[object], T | None]:
+    """Returns what reads None, too; ``what`` is valid then."""
+
+    def read_or_none(value: object) -> T | None:
+        if value is None:
+            return None
+        try:
+            return read(value)
+        except ValueError:
+            raise _expected(what, value) from None
+
+    return read_or_none
 
 
-def _few(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
-        raise _expected("a whole number from 1 to 64", value)
-    return value
-
-
-def _threads(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
-        raise _expected("a whole number from 1 to 1024", value)
-    return value
-
-
-def _buffered(value: object) -> int | None:
-    if value is None:
-        return None
+def _part_of_memory(value: object) -> int:
     if isinstance(value, float) and 0 < value < 1:
         return max(1, int(memory.limit() * value))
-    try:
-        return _size(value)
-    except ValueError:
-        what = "a number of bytes, a part of the memory (above 0, below 1), or None for no limit"
-        raise _expected(what, value) from None
-
-
-def _rate(value: object) -> float:
-    if value is None:
-        raise _expected("a number above 0", value)
-    try:
-        rate = _rate_or_none(value)
-    except ValueError:
-        raise _expected("a number above 0", value) from None
-    assert rate is not None
-    return rate
-
-
-def _rate_or_none(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value < 1e12:
-        raise _expected("a number above 0, or None for no limit", value)
-    return float(value)
+    return _size(value)
 
 
 def _stack_size(value: object) -> int:
@@ -152,33 +126,22 @@ def _stack_size(value: object) -> int:
     return size
 
 
-def _count_or_none(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
-        raise _expected("a whole number, or None for no limit", value)
-    return value
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-        raise _expected("a number of seconds above 0", value)
-    return float(value)
-
-
-def _seconds_or_zero(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-        raise _expected("a number of seconds, 0 or more", value)
-    return float(value)
-
-
-def _seconds_or_none(value: object) -> float | None:
-    if value is None:
-        return None
-    try:
-        return _seconds(value)
-    except ValueError:
-        raise _expected("a number of seconds above 0, or None", value) from None
+_boolean_or_none = _or_none(_boolean, "True, False or None")
+_size = _whole(1, 2**62 - 1, "a number of bytes, 1 or more")
+_size_or_none = _or_none(_size, "a number of bytes, 1 or more, or None for no limit")
+_buffered = _or_none(
+    _part_of_memory,
+    "a number of bytes, a part of the memory (above 0, below 1), or None for no limit",
+)
+_count = _whole(1, 2**32 - 1, "a whole number, 1 or more")
+_count_or_none = _or_none(_whole(0, 2**62 - 1, ""), "a whole number, or None for no limit")
+_few = _whole(1, 64, "a whole number from 1 to 64")
+_threads = _whole(1, 1024, "a whole number from 1 to 1024")
+_rate = _number(lambda value: 0.001 <= value < 1e12, "a number above 0")
+_rate_or_none = _or_none(_rate, "a number above 0, or None for no limit")
+_seconds = _number(lambda value: 0 < value < 1e9, "a number of seconds above 0")
+_seconds_or_none = _or_none(_seconds, "a number of seconds above 0, or None")
+_seconds_or_zero = _number(lambda value: 0 <= value < 1e9, "a number of seconds, 0 or more")
 
 
 def _text_type(value: object) -> type[str | bytes]:
