@@ -35,10 +35,6 @@ _OF_PACKAGE = "dwebsocket."
 _LONGEST_GRACE_S = 24 * 3600.0
 # Names whose entries of HISTORY and PRESENCE are remembered.
 _NAMES = 1024
-# Keys of an entry of HISTORY.
-_OF_HISTORY = ("size", "seconds")
-# And of PRESENCE.
-_OF_PRESENCE = ("grace",)
 
 
 @dataclass(frozen=True)
@@ -77,6 +73,8 @@ class PresenceLimits:
 
 
 EntryT = TypeVar("EntryT", HistoryLimits, PresenceLimits)
+# Reads a value that stands at a place, which the text of a ValueError names.
+_Read = Callable[[str, object], Any]
 
 
 @dataclass(frozen=True)
@@ -170,10 +168,10 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
         backend=_path(text("BACKEND", default.backend), alias),
         location=_location(alias, entry.get("LOCATION", ())),
         prefix=text("PREFIX", default.prefix),
-        timeout=_timeout(alias, entry.get("TIMEOUT", default.timeout)),
+        timeout=_timeout(f"[{alias!r}]['TIMEOUT']", entry.get("TIMEOUT", default.timeout)),
         slow=slow,
-        history=_patterns(alias, "HISTORY", entry, _kept),
-        presence=_patterns(alias, "PRESENCE", entry, _present),
+        history=_patterns(alias, "HISTORY", entry, HistoryLimits, _OF_HISTORY),
+        presence=_patterns(alias, "PRESENCE", entry, PresenceLimits, _OF_PRESENCE),
         options=dict(options),
         database=text("DATABASE", default.database),
         runtime_dir=str(runtime_dir),
@@ -199,63 +197,53 @@ def _location(alias: str, value: object) -> tuple[str, ...]:
 
 
 def _patterns(
-    alias: str,
-    key: str,
-    entry: Mapping[Any, Any],
-    read: Callable[[str, object, object], EntryT],
+    alias: str, key: str, entry: Mapping[Any, Any], kind: type[EntryT], readers: Mapping[str, _Read]
 ) -> tuple[EntryT, ...]:
     value = entry.get(key) or {}
     where = f"[{alias!r}][{key!r}]"
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
-    return tuple(read(where, pattern, each) for pattern, each in value.items())
+    found = []
+    for pattern, limits in value.items():
+        if not isinstance(pattern, str) or not pattern:
+            raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
+        place = f"{where}[{pattern!r}]"
+        if not isinstance(limits, Mapping):
+            raise ValueError(f"{place} must be a dict with {' and '.join(readers)}, not {limits!r}")
+        for name in limits:
+            if name not in readers:
+                known = ", ".join(readers)
+                raise ValueError(f"{place} has the unknown key {name!r}: known are {known}")
+        read = {name: readers[name](f"{place}[{name!r}]", limits[name]) for name in limits}
+        found.append(kind(pattern, **read))
+    return tuple(found)
 
 
-def _kept(where: str, pattern: object, entry: object) -> HistoryLimits:
-    pattern, entry, where = _entry(where, pattern, entry, _OF_HISTORY)
-    size, seconds = (
-        entry.get("size", HistoryLimits.size),
-        entry.get("seconds", HistoryLimits.seconds),
+def _messages(where: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{where} must be a number of messages, not {value!r}")
+    return value
+
+
+def _seconds(is_valid: Callable[[float], bool], what: str = "a number of seconds") -> _Read:
+    """Returns what reads seconds for which ``is_valid``."""
+
+    def read(where: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
+            raise ValueError(f"{where} must be {what}, not {value!r}")
+        return float(value)
+
+    return read
+
+
+_timeout = _seconds(lambda value: 0 < value <= _LONGEST_TIMEOUT_S)
+# The keys of an entry of HISTORY, and of PRESENCE.
+_OF_HISTORY: Mapping[str, _Read] = {
+    "size": _messages,
+    "seconds": _seconds(lambda value: 0 < value <= _LONGEST_HISTORY_S),
+}
+_OF_PRESENCE: Mapping[str, _Read] = {
+    "grace": _seconds(
+        lambda value: 0 <= value <= _LONGEST_GRACE_S, "a number of seconds, at most a day"
     )
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"{where}['size'] must be a number of messages, not {size!r}")
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not is_number or not 0 < seconds <= _LONGEST_HISTORY_S:
-        raise ValueError(f"{where}['seconds'] must be a number of seconds, not {seconds!r}")
-    return HistoryLimits(pattern, size, float(seconds))
-
-
-def _present(where: str, pattern: object, entry: object) -> PresenceLimits:
-    pattern, entry, where = _entry(where, pattern, entry, _OF_PRESENCE)
-    grace = entry.get("grace", PresenceLimits.grace)
-    is_number = isinstance(grace, (int, float)) and not isinstance(grace, bool)
-    if not is_number or not 0 <= grace <= _LONGEST_GRACE_S:
-        raise ValueError(
-            f"{where}['grace'] must be a number of seconds, at most a day, not {grace!r}"
-        )
-    return PresenceLimits(pattern, float(grace))
-
-
-def _entry(
-    where: str, pattern: object, entry: object, keys: tuple[str, ...]
-) -> tuple[str, Mapping[Any, Any], str]:
-    """Returns a pattern, what it has, and where that stands."""
-    if not isinstance(pattern, str) or not pattern:
-        raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
-    where = f"{where}[{pattern!r}]"
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} must be a dict with {' and '.join(keys)}, not {entry!r}")
-    for key in entry:
-        if key not in keys:
-            raise ValueError(f"{where} has the unknown key {key!r}: known are {', '.join(keys)}")
-    return pattern, entry, where
-
-
-def _timeout(alias: str, value: object) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 < value <= _LONGEST_TIMEOUT_S
-    ):
-        raise ValueError(f"[{alias!r}]['TIMEOUT'] must be a number of seconds, not {value!r}")
-    return float(value)
+}
