@@ -403,40 +403,9 @@ class Pump:
 _NEVER = -1
 
 
-class _Processwide:
-    """The pump of this process, started with the first connection that needs it."""
-
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lock = unpatched.lock()
-        self._pump: Pump | None = None
-
-    def pump(self) -> Pump:
-        with self._lock:
-            if self._pump is None:
-                pump = Pump()
-                try:
-                    pump.start()
-                except BaseException:
-                    pump.abandon()
-                    raise
-                self._pump = pump
-            return self._pump
-
-    def settle(self, timeout: float) -> None:
-        if self._pump is not None:
-            self._pump.settle(timeout)
-
-    def after_fork_in_child(self) -> None:
-        pump = self._pump
-        self._reset()
-        if pump is not None:
-            pump.abandon()
-
-
-_processwide = _Processwide()
+# The pump of this process, started with the first connection that needs it.
+_lock = unpatched.lock()
+_pump: Pump | None = None
 
 
 def current() -> Pump:
@@ -447,12 +416,30 @@ def current() -> Pump:
         OSError: The process has no descriptors left.
         RuntimeError: The system gives no thread.
     """
-    return _processwide.pump()
+    global _pump
+    with _lock:
+        if _pump is None:
+            pump = Pump()
+            try:
+                pump.start()
+            except BaseException:
+                pump.abandon()
+                raise
+            _pump = pump
+        return _pump
 
 
 def settle(timeout: float) -> None:
     """Sleeps until every encrypted connection has ended, ``timeout`` seconds at most."""
-    _processwide.settle(timeout)
+    if _pump is not None:
+        _pump.settle(timeout)
 
 
-at_fork(_processwide.after_fork_in_child)
+def _leave_parents_pump() -> None:
+    global _lock, _pump
+    pump, _lock, _pump = _pump, unpatched.lock(), None
+    if pump is not None:
+        pump.abandon()
+
+
+at_fork(_leave_parents_pump)
