@@ -57,7 +57,7 @@ def open_now(target: Target) -> ClientConnection:
         )
     url, dialer = target.now()
     _prepare()
-    outcome = wait(dialer.dial(), None)
+    outcome = wait(dialer.core.dial(), None)
     return _opened(url, dialer, outcome)
 
 
@@ -71,7 +71,7 @@ async def open_soon(target: Target) -> ClientConnection:
     """
     url, dialer = await target.soon()
     _prepare()
-    outcome = await await_call(dialer.dial(), None)
+    outcome = await await_call(dialer.core.dial(), None)
     return _opened(url, dialer, outcome)
 
 
@@ -115,7 +115,7 @@ def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.sock
         ConnectionFailed, ShuttingDown: As :func:`open_now`, but for answers.
     """
     _prepare()
-    dial = dialer.exchange(request)
+    dial = dialer.core.exchange(request)
     outcome = wait(dial, None)
     # No connection is made of it.
     assert outcome is None or len(outcome) == 2

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, TypeVar, Union
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar, Union
 
 from dwebsocket import _core
 from dwebsocket.client import proxies
@@ -97,30 +97,11 @@ _DEFAULTS: ConnectOptions = {
 }
 
 
-class Dialer:
-    """Opens connections to one server, each in the same way. Any thread may use it."""
+class Dialer(NamedTuple):
+    """What opens connections to one server, each in the same way. Any thread may use it."""
 
-    def __init__(self, core: _core.Dialer, send_timeout: float | None) -> None:
-        self._core = core
-        self.send_timeout = send_timeout
-
-    def dial(self) -> _core.Dial:
-        """
-        Begins to open a connection.
-
-        Raises:
-            OSError: The system has no thread or descriptor left for the engine.
-        """
-        return self._core.dial()
-
-    def exchange(self, request: bytes) -> _core.Dial:
-        """
-        Begins to send a request as it is: see :meth:`dwebsocket._core.Dialer.exchange`.
-
-        Raises:
-            OSError: As :meth:`dial`.
-        """
-        return self._core.exchange(request)
+    core: _core.Dialer
+    send_timeout: float | None
 
 
 class Target:
