@@ -47,7 +47,7 @@ class Hook(Call):
 
 
 class Twin(Call):
-    """A call of the method ``name`` or its async twin, ``aname``."""
+    """A call of the function ``name`` of an object or a module, or its async twin, ``aname``."""
 
     __slots__ = ()
 

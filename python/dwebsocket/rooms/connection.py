@@ -302,18 +302,12 @@ class Rooms:
         if not joined:
             return False
         if is_new:
-            yield Call(
-                lambda: membership_signals.note_joined(group, websocket),
-                lambda: membership_signals.anote_joined(group, websocket),
-            )
+            yield Twin(membership_signals, "note_joined", group, websocket)
         if room.presence and not (yield from self._enter(room, told)):
             return False
         yield self._send(wire.answer(request.id, told))
         if rows:
-            yield Call(
-                lambda: recovering.send_all(websocket, member, rows),
-                lambda: recovering.asend_all(websocket, member, rows),
-            )
+            yield Twin(recovering, "send_all", websocket, member, rows)
         seat.open(at)
         return True
 
@@ -412,10 +406,7 @@ class Rooms:
         present = own.present(group.name) or PresenceLimits(group.name)
         seats.note_presence(group.using, group.name, 1)
         room._is_present = True
-        is_open = yield Call(
-            lambda: presence.enter(group, websocket, seat, wish, present),
-            lambda: presence.aenter(group, websocket, seat, wish, present),
-        )
+        is_open = yield Twin(presence, "enter", group, websocket, seat, wish, present)
         if room.presence is True:
             if websocket._seats is None:
                 websocket._seats = {}
@@ -429,10 +420,7 @@ class Rooms:
         wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
         websocket = self._websocket
         group, seat, present = (websocket._seats or {})[room.name]
-        yield Call(
-            lambda: presence.update(group, websocket, seat, wish, present),
-            lambda: presence.aupdate(group, websocket, seat, wish, present),
-        )
+        yield Twin(presence, "update", group, websocket, seat, wish, present)
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
         backend = room._backend
@@ -457,11 +445,7 @@ class Rooms:
         """Leaves a room, for whatever reason."""
         self._joined.pop(room.name, None)
         self._give_up(room)
-        group, websocket = room.group, self._websocket
-        yield Call(
-            lambda: membership_signals.note_left(group, websocket),
-            lambda: membership_signals.anote_left(group, websocket),
-        )
+        yield Twin(membership_signals, "note_left", room.group, self._websocket)
         if "left" in room._own:
             yield from self._call_quietly(room, "left")
 
