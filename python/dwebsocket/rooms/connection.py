@@ -27,8 +27,7 @@ from dwebsocket.groups.members import joinable, key_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.calls import Call, Hook, Twin
-from dwebsocket.rooms.rate import Bucket
-from dwebsocket.rooms.room import Room, group_of
+from dwebsocket.rooms.room import Bucket, Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.groups.history import Position
     from dwebsocket.rooms.calls import Steps
-    from dwebsocket.rooms.names import Pattern
+    from dwebsocket.rooms.room import Pattern
     from dwebsocket.websocket import WebSocket
 
 _log = logging.getLogger("dwebsocket")

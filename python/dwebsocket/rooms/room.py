@@ -1,14 +1,17 @@
-"""``Room``: a class of rooms, as a project writes it."""
+"""``Room``: a class of rooms, as a project writes it; the names of rooms, and a limit on rates."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import iscoroutinefunction
+from django.urls.resolvers import RoutePattern
 
+from dwebsocket.groups import names
 from dwebsocket.groups.api import Group, group
-from dwebsocket.rooms.rate import Bucket
 from dwebsocket.rooms.wire import Refused
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,6 +28,7 @@ HOOKS = ("allow", "info", "receive", "joined", "left", "group_name")
 _OF_THE_SERVER = frozenset({"joined", "left", "message", "recovered", "state", "updated"})
 # A room's own rate has bursts of so many seconds, as the settings have by default.
 _BURST_S = 3
+_PART = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
 
 
 class Room:
@@ -208,3 +212,80 @@ def group_of(named: Any) -> Group:
         TypeError, ValueError: As :func:`dwebsocket.group`.
     """
     return named if isinstance(named, Group) else group(named)
+
+
+class Pattern:
+    """The names of one class of rooms."""
+
+    def __init__(self, name: str) -> None:
+        """
+        Reads a pattern such as ``room-<int:pk>``.
+
+        Raises:
+            ImproperlyConfigured: It is none.
+        """
+        self._route = RoutePattern(name, is_endpoint=True)
+        # The text between the arguments, and their names.
+        self._parts = _PART.split(name)
+
+    def match(self, name: str) -> dict[str, Any] | None:
+        """
+        Returns the arguments in a name; None for a name that does not fit.
+
+        Nor does one that the arguments do not give back: each room has one name.
+        """
+        try:
+            # As the name of a group, which it is by default.
+            names.checked(name)
+            found = self._route.match(name)
+        except ValueError:
+            return None
+        if found is None or found[0]:
+            return None
+        kwargs: dict[str, Any] = found[2]
+        return kwargs if self._filled(kwargs) == name else None
+
+    def _filled(self, kwargs: dict[str, Any]) -> str | None:
+        converters = self._route.converters
+        try:
+            parts = [
+                converters[part].to_url(kwargs[part]) if number % 2 else part
+                for number, part in enumerate(self._parts)
+            ]
+        except ValueError:
+            return None
+        return "".join(map(str, parts))
+
+
+class Bucket:
+    """
+    Permits, of which so many come a second, and so many are kept.
+
+    Attributes:
+        rate: Permits a second.
+        most: The permits that are kept.
+    """
+
+    __slots__ = ("_at", "_left", "most", "rate")
+
+    def __init__(self, rate: float, most: float) -> None:
+        """Makes a full one."""
+        self.rate = rate
+        self.most = most
+        self._left = most
+        self._at = clock.now()
+
+    def take(self) -> bool:
+        """Takes a permit, if there is one."""
+        now = clock.now()
+        self._left = min(self.most, self._left + (now - self._at) * self.rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    @property
+    def due(self) -> float:
+        """The time of the next permit, when :meth:`take` has found none."""
+        return self._at + (1 - self._left) / self.rate

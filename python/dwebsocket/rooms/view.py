@@ -10,7 +10,7 @@ from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
 from dwebsocket.rooms import calls, room, wire
 from dwebsocket.rooms.connection import Rooms
-from dwebsocket.rooms.names import Pattern
+from dwebsocket.rooms.room import Pattern
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
