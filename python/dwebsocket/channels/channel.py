@@ -1,12 +1,14 @@
-"""One channel in one process: the messages that wait there, and the tasks that wait for one."""
+"""One channel in one process: messages that wait, tasks that wait for one, dropped messages."""
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dwebsocket.api.waiting.loop_hub import settle
+from dwebsocket.telemetry import records
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
     Sleeper = asyncio.Future[None]
     #: The time at which it expires, and the message.
     Entry = tuple[float, bytes]
+
+FULL = "channel.full"
+EXPIRED = "channel.expired"
+
+_log = logging.getLogger("dwebsocket")
+_TEXTS = {
+    FULL: "Channel %r is full: %d messages wait there, more are dropped until they are received",
+    EXPIRED: "Channel %r drops messages that were not received in time; its capacity is %d",
+}
 
 
 class Channel:
@@ -105,3 +116,24 @@ def wake(sleepers: Iterable[Sleeper], here: asyncio.AbstractEventLoop | None) ->
 def _settle_all(sleepers: list[Sleeper]) -> None:
     for sleeper in sleepers:
         settle(sleeper)
+
+
+class Drops:
+    """Messages that were dropped, to be reported once no lock is held any more."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, Channel, int]] = []
+
+    def add(self, event: str, channel: Channel, count: int = 1) -> None:
+        """Adds messages of a channel; none are ignored."""
+        if count:
+            self._found.append((event, channel, count))
+
+    def report(self) -> None:
+        """Counts them all, and logs what is new."""
+        for event, channel, count in self._found:
+            records.count(event, count)
+            if event not in channel.reported:
+                channel.reported.add(event)
+                extra = {"event": event}
+                _log.warning(_TEXTS[event], channel.name, channel.capacity, extra=extra)

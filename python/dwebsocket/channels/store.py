@@ -7,8 +7,7 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from dwebsocket.api.waiting.loop_hub import settle_later
-from dwebsocket.channels.channel import Channel, wake
-from dwebsocket.channels.drops import EXPIRED, FULL, Drops
+from dwebsocket.channels.channel import EXPIRED, FULL, Channel, Drops, wake
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.telemetry import clock
