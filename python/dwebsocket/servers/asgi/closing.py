@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 _FEW = 64
 
 
-def _close_at(due: float, connection: Connection, code: int, reason: str) -> None:
-    loop_hub.current().call_at(due, functools.partial(connection.close, code, reason))
-
-
 class Served:
     """
     The open connections of one server, which may stop without the process. Belongs to its loop.
@@ -77,4 +73,4 @@ class Served:
 def close_within(window: float, connection: Connection, code: int, reason: str) -> None:
     """Closes a connection at some moment of the next ``window`` seconds, in the running loop."""
     due = clock.now() + window * random.random()  # noqa: S311
-    _close_at(due, connection, code, reason)
+    loop_hub.current().call_at(due, functools.partial(connection.close, code, reason))
