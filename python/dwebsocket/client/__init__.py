@@ -1,9 +1,9 @@
 """
 Connections to other servers, as their client: :func:`connect` and :func:`aconnect`.
 
-``address.py`` reads URLs, ``proxies.py`` finds the proxy for one, ``options.py`` reads the
-arguments, calls the functions among them and makes the engine's dialer, ``dialing.py`` waits for
-it. ``connection.py`` is what is open then, and ``reconnecting.py`` opens one after the other.
+``address.py`` reads URLs and finds the proxy for one, ``options.py`` reads the arguments, calls the
+functions among them and makes the engine's dialer, ``dialing.py`` waits for it.
+``connection.py`` is what is open then, and ``reconnecting.py`` opens one after the other.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar, Union
 
 from dwebsocket import _core
-from dwebsocket.client import proxies
-from dwebsocket.client.address import Address, shown
+from dwebsocket.client.address import Address, proxy_for, shown
 
 T = TypeVar("T")
 #: A value, or a function that returns it anew for each attempt. :func:`dwebsocket.aconnect` takes
@@ -202,7 +201,7 @@ def dialer_for(url: str, given: ConnectOptions) -> Dialer:
         timeout=_time("open_timeout", options["open_timeout"]),
         tls=_tls(options, is_used=address.secure),
         server_name=_text("server_hostname", options["server_hostname"]),
-        proxy=proxies.find(address, options["proxy"]),
+        proxy=proxy_for(address, options["proxy"]),
     )
     return Dialer(core, options["send_timeout"])
 
