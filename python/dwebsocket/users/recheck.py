@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.api.waiting.waiter import Waiter
-    from dwebsocket.request.worlds import World
     from dwebsocket.users.registry import Visitor
 
     Databases = dict[str, BaseDatabaseWrapper]
@@ -91,11 +91,6 @@ def _visitors(hint: Hint) -> list[Visitor]:
             else:
                 found[visitor] = None
     return list(found)
-
-
-def _close(found: dict[Visitor, str]) -> None:
-    for visitor, reason in found.items():
-        visitor.close(SIGNED_OUT, reason)
 
 
 def _period() -> float:
@@ -168,16 +163,10 @@ class Schedule:
                 _refuse(visitors)
 
     def _look_at_all(self) -> None:
-        databases = self._databases
         try:
-            database.borrow(databases)
-            try:
+            with _borrowed(self._databases):
                 while visitors := self._take_wanted():
                     _look_or_refuse(visitors)
-            finally:
-                database.forget(databases)
-                # This thread will not need its database connections soon.
-                database.release_idle()
         finally:
             # After a failure: the next call starts another thread, and nobody is forgotten.
             while visitors := self._take_wanted():
@@ -278,52 +267,55 @@ class Schedule:
             return self._todo.pop() if self._todo else None
 
 
+@contextmanager
+def _borrowed(databases: Databases) -> Iterator[None]:
+    """Lets this thread use these connections for a block."""
+    database.borrow(databases)
+    try:
+        yield
+    finally:
+        database.forget(databases)
+        # This thread will not need its database connections soon.
+        database.release_idle()
+
+
 def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
     """Closes the WebSockets of signed-out users; of all, to come back, when the lookup fails."""
-    for world, batch in _batches(visitors):
-        try:
-            _close_signed_out(world, batch)
-        except Exception:
-            _log.exception("Whether users are signed in cannot be looked up: they are closed")
-            _refuse(batch)
+    failure = "Whether users are signed in cannot be looked up: they are closed"
+    for batch in _close_signed_out(visitors, failure):
+        _refuse(batch)
 
 
-def _batches(visitors: Iterable[Visitor]) -> Iterator[tuple[World | None, list[Visitor]]]:
-    """Returns visitors in parts that one question is for, each with the world to ask in."""
+def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
+    """Closes the WebSockets of signed-out users; false when the lookup failed."""
+    failure = "Whether users are signed in cannot be looked up; it is tried again"
+    with _borrowed(databases):
+        return not list(_close_signed_out(visitors, failure))
+
+
+def _close_signed_out(visitors: Iterable[Visitor], failure: str) -> Iterator[list[Visitor]]:
+    """
+    Closes those whose users are signed out, asked for in parts, each in its world.
+
+    Yields the parts that could not be looked up, after ``failure`` was logged.
+    """
     for world, those in worlds.together(list(visitors)):
         for first in range(0, len(those), _BATCH):
-            yield world, those[first : first + _BATCH]
-
-
-def _close_signed_out(world: World | None, batch: list[Visitor]) -> None:
-    """Closes those of a batch whose users are signed out, asked for in their world."""
-    with worlds.entered(world):
-        signed_out = authentication.signed_out(batch)
-    _close(signed_out)
+            batch = those[first : first + _BATCH]
+            # A world whose users cannot be looked up leaves the others their turn.
+            try:
+                with worlds.entered(world):
+                    signed_out = authentication.signed_out(batch)
+                for visitor, reason in signed_out.items():
+                    visitor.close(SIGNED_OUT, reason)
+            except Exception:
+                _log.exception(failure)
+                yield batch
 
 
 def _refuse(visitors: Iterable[Visitor]) -> None:
     for visitor in visitors:
         visitor.refuse(_TRY_AGAIN_LATER, "try again later")
-
-
-def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
-    """Closes the WebSockets of signed-out users; false when the lookup failed."""
-    has_failed = False
-    database.borrow(databases)
-    try:
-        for world, batch in _batches(visitors):
-            # A world whose users cannot be looked up leaves the others their turn.
-            try:
-                _close_signed_out(world, batch)
-            except Exception:
-                has_failed = True
-                _log.exception("Whether users are signed in cannot be looked up; it is tried again")
-    finally:
-        database.forget(databases)
-        # This thread will not need its database connections soon.
-        database.release_idle()
-    return not has_failed
 
 
 _schedule = Schedule()
