@@ -69,7 +69,7 @@ class _Shutdown:
         # Whether SIGTERM is handled here; None before that was decided.
         self._terminating: bool | None = None
         self._reloading = False
-        self._planner: ShutdownPlanner = ShutdownPlan.unknown
+        self._planner = unknown_plan()
 
     def begin(
         self,

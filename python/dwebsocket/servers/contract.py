@@ -12,7 +12,7 @@ ShutdownHook = Callable[[], None]
 
 
 def _nothing() -> None:
-    """Does nothing: the server has no event loop that watches the descriptor."""
+    """Does nothing: the server neither watches the descriptor nor refers to the socket."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,6 @@ class ShutdownPlan:
     limit: str = ""
     goes_on: bool = False
 
-    @classmethod
-    def unknown(cls, *, terminated: bool) -> ShutdownPlan:
-        """Returns the shutdown_plan to assume by default: the server waits, and the site ends."""
-        return cls()
-
 
 class ShutdownPlanner(Protocol):
     """Returns the :class:`ShutdownPlan` of this process, as known at the time of the call."""
@@ -45,8 +40,8 @@ class ShutdownPlanner(Protocol):
 
 
 def unknown_plan() -> ShutdownPlanner:
-    """Returns :meth:`ShutdownPlan.unknown`, for servers of which nothing is known."""
-    return ShutdownPlan.unknown
+    """Returns that of a server of which nothing is known: it waits, and the site ends."""
+    return lambda *, terminated: ShutdownPlan()
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class Client:
     server: str
     descriptor: int
     read_early: Callable[[], bytes]
-    let_go: Callable[[], None]
+    let_go: Callable[[], object] = _nothing
     dies_of_sigterm: bool = False
     concurrency: Concurrency = "thread"
     forget: Callable[[], None] = _nothing

@@ -51,7 +51,6 @@ class _Offer:
             server="the test client",
             descriptor=self.sock.fileno(),
             read_early=bytes,
-            let_go=lambda: None,
         )
 
 

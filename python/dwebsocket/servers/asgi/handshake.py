@@ -60,7 +60,7 @@ class KeptClient(Handshake):
     """A handshake whose client the server keeps. Nothing is taken from the server."""
 
     has_loop = True
-    client = Client("an ASGI server", -1, bytes, lambda: None)
+    client = Client("an ASGI server", -1, bytes)
 
     def prepare(self) -> None:
         """

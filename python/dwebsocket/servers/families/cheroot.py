@@ -34,7 +34,6 @@ def find(environ: Environ) -> Client | None:
         server="cheroot",
         descriptor=sock.fileno(),
         read_early=lambda: bytes(reader.read()),
-        let_go=lambda: None,
         tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
     )

@@ -32,7 +32,7 @@ def find(environ: Environ) -> Client | None:
         server="gunicorn" if under_gunicorn else "gevent.pywsgi",
         descriptor=sock.fileno(),
         read_early=reader.read,
-        let_go=lambda: _let_go(environ),
+        let_go=lambda: environ.pop("gunicorn.sock", None),
         dies_of_sigterm=not under_gunicorn,
         concurrency="gevent",
         tls=sock if tls.ends_here(sock) else None,
@@ -62,7 +62,3 @@ def forget(descriptor: int) -> None:
         contextlib.suppress(OSError),
     ):
         epoll.unregister(descriptor)
-
-
-def _let_go(environ: Environ) -> None:
-    environ.pop("gunicorn.sock", None)

@@ -26,7 +26,14 @@ from dwebsocket.compat.gunicorn import (
     worker,
 )
 from dwebsocket.servers import tls
-from dwebsocket.servers.contract import Client, Environ, ShutdownPlan, ShutdownPlanner, Unsupported
+from dwebsocket.servers.contract import (
+    Client,
+    Environ,
+    ShutdownPlan,
+    ShutdownPlanner,
+    Unsupported,
+    unknown_plan,
+)
 from dwebsocket.servers.families import green
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
@@ -84,7 +91,7 @@ def _one_for_all(errors: Any) -> Any:
 def shutdown_plan() -> ShutdownPlanner:
     """Returns the :class:`ShutdownPlanner` of this worker: how the arbiter will end it."""
     found = worker("cfg", "nr", "max_requests", "ppid", "sockets")
-    return ShutdownPlan.unknown if found is None else _PlanOfWorker(found)
+    return unknown_plan() if found is None else _PlanOfWorker(found)
 
 
 class _PlanOfWorker:

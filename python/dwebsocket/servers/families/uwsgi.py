@@ -62,7 +62,6 @@ def find(environ: Environ) -> Client | None:
         server="uWSGI",
         descriptor=descriptor,
         read_early=lambda: _read_early(environ, descriptor),
-        let_go=lambda: None,
         concurrency="gevent" if in_hub else "thread",
         at_exit=Exit(
             register=_register,

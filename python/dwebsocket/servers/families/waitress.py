@@ -36,10 +36,6 @@ def find(environ: Environ) -> Client | None:
         server="waitress",
         descriptor=channel.socket.fileno(),
         read_early=lambda: take_head_of_next(channel),
-        let_go=lambda: _forget(environ),
+        let_go=lambda: environ.pop(KEY, None),
         dies_of_sigterm=True,
     )
-
-
-def _forget(environ: Environ) -> None:
-    environ.pop(KEY, None)

@@ -29,12 +29,8 @@ def find(environ: Environ) -> Client | None:
         server="Werkzeug",
         descriptor=sock.fileno(),
         read_early=reader.read,
-        let_go=lambda: _forget(environ),
+        let_go=lambda: environ.pop(_KEY, None),
         tls=sock if tls.ends_here(sock) else None,
         # Only its reloader handles the signal; whether that runs is checked later.
         dies_of_sigterm=True,
     )
-
-
-def _forget(environ: Environ) -> None:
-    environ.pop(_KEY, None)

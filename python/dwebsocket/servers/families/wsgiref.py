@@ -26,7 +26,6 @@ def find(environ: Environ) -> Client | None:
         server="runserver",
         descriptor=sock.fileno(),
         read_early=reader.read,
-        let_go=lambda: None,
         tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
         shutdown_plan=lambda: _shutdown_plan,
