@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from dwebsocket.compat import unpatched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from dwebsocket.groups.arrivals import Subscription
 
@@ -37,33 +38,34 @@ class Memberships:
         self._lock = unpatched.lock()
         self._all: dict[str, _Membership] = {}
 
-    def hold(self, name: str) -> None:
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
         """
-        Starts the subscriptions of a name, which stay until :meth:`release` at least.
+        Starts the subscriptions of a name, which stay for the block at least. Ending never waits.
 
         Raises:
-            GroupUnavailable: The backend cannot be reached; nothing has to be released then.
+            GroupUnavailable: The backend cannot be reached.
         """
         membership = self._enter(name)
         try:
             for each in membership.subscriptions:
                 each.start()
-        except BaseException:
-            self.release(name)
-            raise
+            yield
+        finally:
+            self._release(name)
 
-    async def ahold(self, name: str) -> None:
-        """Holds as :meth:`hold`, and raises the same, without blocking the event loop."""
+    @asynccontextmanager
+    async def aheld(self, name: str) -> AsyncIterator[None]:
+        """Holds as :meth:`held`, and raises the same, without blocking the event loop."""
         membership = self._enter(name)
         try:
             for each in membership.subscriptions:
                 await each.astart()
-        except BaseException:
-            self.release(name)
-            raise
+            yield
+        finally:
+            self._release(name)
 
-    def release(self, name: str) -> None:
-        """Ends a :meth:`hold`. Never waits."""
+    def _release(self, name: str) -> None:
         with self._lock:
             if (membership := self._all.get(name)) is not None:
                 membership.joining -= 1

@@ -48,8 +48,6 @@ _log = logging.getLogger("dwebsocket")
 
 # By what messages for WebSockets exclude all processes with channels, which have got them already.
 _ALL_KEY = key_of(names.EVERYONE)
-# So often a task that waits for a normal channel asks again: a word to others may be lost.
-_ASK_AGAIN_S = 5.0
 # As many messages as there are.
 _ALL = 2**31
 # A sender to a group yields so often to its loop, if a channel there fills up. A consumer needs
@@ -107,7 +105,7 @@ class Node:
             "give": (self._on_give, [str, float, bytes]),
             "add": (self._on_add, [str, str, str, int]),
             "discard": (self._on_discard, [str, str, str, int]),
-            "elsewhere": (self._on_elsewhere, [str, str]),
+            "elsewhere": (self._leave, [str, str]),
             "flush": (self._on_flush, [str, int]),
             "done": (self._on_done, [int]),
         }
@@ -124,8 +122,8 @@ class Node:
         if self._is_up:
             return
         for name in (names.inbox(self.id), names.EVERYONE):
-            await self._own.ahold(name)
-            self._own.release(name)
+            async with self._own.aheld(name):
+                pass
         self._is_up = True
         _hand_over_at_exit(self)
 
@@ -180,15 +178,12 @@ class Node:
         if await self.backend.awaits_commit():
             await self._send_to_itself(channel, message)
             return
-        await self._meetings.ahold(channel)
-        try:
+        async with self._meetings.aheld(channel):
             outcome = self.store.put(channel, message)
             if outcome is Put.FULL:
                 raise ChannelFull(channel)
             if outcome is Put.WAITS:
                 await self._aoffer(channel)
-        finally:
-            self._meetings.release(channel)
 
     async def _send_to_itself(self, channel: str, message: bytes) -> None:
         """Sends it as another process would, so that it comes with the transaction's commit."""
@@ -208,11 +203,10 @@ class Node:
         Raises:
             GroupUnavailable: The backend cannot be reached.
         """
-        await self._meetings.ahold(channel)
         try:
-            return await self.store.receive(channel, lambda: self._ask_for(channel), _ASK_AGAIN_S)
+            async with self._meetings.aheld(channel):
+                return await self.store.receive(channel, lambda: self._ask_for(channel))
         finally:
-            self._meetings.release(channel)
             self._note_given()
 
     def _note_given(self) -> None:
@@ -255,20 +249,14 @@ class Node:
 
     def _offer(self, channel: str) -> None:
         """Lets other processes know of a message for which no task waits here."""
-        self._meetings.hold(channel)
-        try:
+        with self._meetings.held(channel):
             self._reply(names.meeting(channel), "have", channel, self.id)
-        finally:
-            self._meetings.release(channel)
 
     async def _aoffer(self, channel: str) -> None:
         """Offers as :meth:`_offer`, in an event loop. What cannot be sent is logged."""
         try:
-            await self._meetings.ahold(channel)
-            try:
+            async with self._meetings.aheld(channel):
                 await self._post(names.meeting(channel), "have", channel, self.id)
-            finally:
-                self._meetings.release(channel)
         except GroupUnavailable as error:
             # The message is kept: others get it when they ask again.
             _log.warning("Other processes learn later of a message in %r: %s", channel, error)
@@ -287,11 +275,8 @@ class Node:
         if owner not in (None, self.id):
             await self._ask(str(owner), "add", group, channel)
             return
-        await self._groups.ahold(group)
-        try:
+        async with self._groups.aheld(group):
             self.store.join(group, channel)
-        finally:
-            self._groups.release(group)
         if owner is None:
             await self._now_elsewhere(group, channel)
         self._tidy()
@@ -347,19 +332,13 @@ class Node:
         self._tidy()
 
     def _on_add(self, group: str, channel: str, node: str, number: int) -> None:
-        self._groups.hold(group)
-        try:
+        with self._groups.held(group):
             self.store.join(group, channel)
-        finally:
-            self._groups.release(group)
         self._reply(names.inbox(node), "done", number)
 
     def _on_discard(self, group: str, channel: str, node: str, number: int) -> None:
         self._leave(group, channel)
         self._reply(names.inbox(node), "done", number)
-
-    def _on_elsewhere(self, group: str, channel: str) -> None:
-        self._leave(group, channel)
 
     def _leave(self, group: str, channel: str) -> None:
         self.store.leave(group, channel)

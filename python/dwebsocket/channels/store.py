@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from dwebsocket.channels.channel import Entry, Sleeper
 
+# So often a task that waits for a normal channel asks again: a word to others may be lost.
+_ASK_AGAIN_S = 5.0
 # Unused channels and groups are looked for at most once in this time.
 _TIDY_EVERY_S = 30.0
 
@@ -145,12 +147,7 @@ class Store:
                 if channel.is_normal and channel.entries
             }
 
-    async def receive(
-        self,
-        name: str,
-        ask: Callable[[], Awaitable[object]] | None = None,
-        every: float | None = None,
-    ) -> bytes:
+    async def receive(self, name: str, ask: Callable[[], Awaitable[object]] | None = None) -> bytes:
         """
         Takes the next message of a channel, waiting for it if need be.
 
@@ -158,8 +155,7 @@ class Store:
         waited longest first. Cancelling a task loses no message.
 
         Args:
-            ask: Called whenever there is none, to look for one elsewhere.
-            every: The seconds after which ``ask`` is called again.
+            ask: Called whenever there is none, and again after a while, to look for one elsewhere.
         """
         while True:
             now = clock.now()
@@ -188,27 +184,21 @@ class Store:
                     self._give_up(channel, sleeper)
                     raise
             else:
-                await self._ask_and_sleep(channel, sleeper, ask, every)
+                await self._ask_and_sleep(channel, sleeper, ask)
 
     async def _ask_and_sleep(
-        self,
-        channel: Channel,
-        sleeper: Sleeper,
-        ask: Callable[[], Awaitable[object]],
-        every: float | None,
+        self, channel: Channel, sleeper: Sleeper, ask: Callable[[], Awaitable[object]]
     ) -> None:
-        stop_timer = None
         try:
             await ask()
-            if every is not None:
-                stop_timer = settle_later(sleeper, every)
-            await sleeper
+            stop_timer = settle_later(sleeper, _ASK_AGAIN_S)
+            try:
+                await sleeper
+            finally:
+                stop_timer()
         except BaseException:
             self._give_up(channel, sleeper)
             raise
-        finally:
-            if stop_timer is not None:
-                stop_timer()
         self._forget(channel, sleeper)
 
     def _forget(self, channel: Channel, sleeper: Sleeper) -> bool:
