@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import socket
 from http.client import HTTPMessage
 from typing import TYPE_CHECKING
@@ -163,16 +164,8 @@ def _message(headers: list[tuple[str, str]]) -> HTTPMessage:
     return message
 
 
-class _Exit:
-    """Closes what is open as a process ends that serves no WebSockets itself."""
-
-    is_registered = False
-
-
+@functools.cache
 def _prepare() -> None:
-    if _Exit.is_registered:
-        return
-    _Exit.is_registered = True
     if settings.configured:
         # This may start the engine, before the first client of a server does.
         try:
@@ -184,5 +177,6 @@ def _prepare() -> None:
 
 
 def _close_at_exit() -> None:
+    """Closes what is open as a process ends that serves no WebSockets itself."""
     if not shutdown.has_begun():
         _core.shut_down(*_GOING_AWAY, _GRACE_S)
