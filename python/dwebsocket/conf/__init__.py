@@ -615,11 +615,11 @@ class Options:
         source, known = now or present()
         key = tuple(overrides.items())
         if (options := known.get(key)) is None:
-            values = tuple(
+            values = (
                 overrides[name] if name in overrides else _get(name.upper(), source, known)
                 for name in OPTION_NAMES
             )
-            options = known[key] = _options(values)
+            options = known[key] = _options(*values)
         found: Options = options
         return found
 
@@ -652,11 +652,8 @@ class Admission:
         return found
 
 
-@functools.lru_cache(maxsize=64)
-def _options(values: tuple[Any, ...]) -> Options:
-    """Returns the one object that all connections with these values share."""
-    return Options(*values)
-
+# Gives the one object that all connections with the same values share.
+_options = functools.lru_cache(maxsize=64)(Options)
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))
 
