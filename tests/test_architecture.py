@@ -41,7 +41,7 @@ LINE: list[set[str]] = [
     {"groups"},
     {"websocket"},
     {"factory", "users.registry", "typing"},
-    {"users.authentication", "users.user_changes"},
+    {"users.authentication"},
     {"users.announcements"},
     {"users.recheck"},
     {"users.sign_out", "tenants"},
