@@ -213,24 +213,15 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             with self._lock:
                 before = node = self._current
                 if node is None or node.backend is not backend:
-                    node = self._current = Node(backend, self._store(), is_bridge=self.bridge)
+                    store = Store(self.expiry, self.group_expiry, self.get_capacity)
+                    node = self._current = Node(backend, store, is_bridge=self.bridge)
             # A test has other groups than the one before it.
             if before is not None and before is not node:
                 before.stop()
         return node
 
-    def _store(self) -> Store:
-        return Store(self.expiry, self.group_expiry, self.get_capacity)
-
     def _bridged(self, group: str) -> str:
         return checked(group) if self.bridge else group
-
-    def _forget_parents_node(self) -> None:
-        self._lock = unpatched.lock()
-        if self._current is not None:
-            # Not freed: threads that are not there may hold locks of the engine's parts.
-            _parents.append(self._current)
-        self._current = None
 
 
 class _Encoder(DjangoJSONEncoder):
@@ -250,13 +241,16 @@ def _packed(message: Any) -> bytes:
 
 
 _layers: WeakSet[ChannelLayer] = WeakSet()
-_parents: list[Node] = []
+_parents: list[Node | None] = []
 
 
 def _forget_parents_nodes() -> None:
     node.forget_parents()
     for layer in _layers:
-        layer._forget_parents_node()
+        layer._lock = unpatched.lock()
+        # Not freed: threads that are not there may hold locks of the engine's parts.
+        _parents.append(layer._current)
+        layer._current = None
 
 
 at_fork(_forget_parents_nodes)
