@@ -17,18 +17,11 @@ from dwebsocket.compat.system import NO_TAKEOVER, NOT_UNDER_WSGI
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 from dwebsocket.servers.families import FAMILIES, green
-from dwebsocket.servers.takeover import Takeover
-from dwebsocket.servers.tls import TlsTakeover
 
 _INSTEAD = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 
 # Servers that are known not to give their clients' sockets away, by the modules they load.
-_CLOSED = {
-    "granian": "granian",
-    "bjoern": "bjoern",
-    "mod_wsgi": "mod_wsgi",
-    "meinheld": "meinheld",
-}
+_CLOSED = ("granian", "bjoern", "mod_wsgi", "meinheld")
 
 
 def find_client(environ: Environ) -> Client:
@@ -57,16 +50,6 @@ def find_client(environ: Environ) -> Client:
     )
 
 
-def prepare_takeover(client: Client) -> Takeover | TlsTakeover:
-    """
-    Allocates the descriptors for taking a client over, in the way that its connection needs.
-
-    Raises:
-        OSError: The process has no descriptors or threads left, or the client has gone.
-    """
-    return Takeover.prepare(client) if client.tls is None else TlsTakeover.prepare(client)
-
-
 def protocol_of(environ: Environ) -> str:
     """Returns the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
     return protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
@@ -74,8 +57,8 @@ def protocol_of(environ: Environ) -> str:
 
 def _name(environ: Environ) -> str:
     software = str(environ.get("SERVER_SOFTWARE") or "")
-    for module, name in _CLOSED.items():
-        if module in sys.modules and module not in software.lower():
+    for name in _CLOSED:
+        if name in sys.modules and name not in software.lower():
             software = f"{name} ({software})" if software else name
     if not software and "wsgi.input" not in environ:
         software = "an ASGI server"

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import find_client, prepare_takeover, protocol_of
+from dwebsocket.servers import find_client, protocol_of
+from dwebsocket.servers.takeover import Takeover
+from dwebsocket.servers.tls import TlsTakeover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from dwebsocket.conf import Options
     from dwebsocket.request import Transport
     from dwebsocket.servers.contract import Client, Environ
-    from dwebsocket.servers.takeover import Takeover
-    from dwebsocket.servers.tls import TlsTakeover
 
     # The status, the reason, and two that may be left out: the level of the log, a warning, and the
     # cause for counters, that of the status.
@@ -187,7 +187,8 @@ class Handshake:
             OSError: There are no more descriptors or threads, or the client has gone.
         """
         _core.prepare()
-        self._takeover = prepare_takeover(self.client)
+        kind = Takeover if self.client.tls is None else TlsTakeover
+        self._takeover = kind.prepare(self.client)
 
     def open(self, opening: Opening) -> _core.Connection:
         """
