@@ -88,9 +88,11 @@ class Node:
         # Set when messages have left the store, as this process ends.
         self._given: threading.Event | None = None
         # Its inbox, and the group of all.
-        self._own = Memberships(self._own_subscriptions, lambda _: True)
+        self._own = Memberships(lambda name: [self._subscription(name)], lambda _: True)
         self._groups = Memberships(self._group_subscriptions, store.has_members)
-        self._meetings = Memberships(self._meeting_subscriptions, store.knows)
+        self._meetings = Memberships(
+            lambda channel: [self._subscription(names.meeting(channel))], store.knows
+        )
         self._numbers = itertools.count(1)
         # The answers that others have given, by the numbers of the questions.
         self._answers: dict[int, _Answers] = {}
@@ -134,21 +136,14 @@ class Node:
         self._arrivals.close()
         _nodes.discard(self)
 
-    def _subscription(self, name: str, take: Callable[[str | bytes], None]) -> Subscription:
-        return Subscription(self._arrivals, self.backend, name, self._key, take)
-
-    def _own_subscriptions(self, name: str) -> list[Subscription]:
-        return [self._subscription(name, self._take)]
-
-    def _meeting_subscriptions(self, channel: str) -> list[Subscription]:
-        return [self._subscription(names.meeting(channel), self._take)]
+    def _subscription(self, name: str) -> Subscription:
+        return Subscription(self._arrivals, self.backend, name, self._key, self._take)
 
     def _group_subscriptions(self, group: str) -> list[Subscription]:
-        found = [self._subscription(names.group(group), lambda it: self._on_group(group, it))]
+        ways = [(names.group(group), self._key, lambda it: self._on_group(group, it))]
         if self._is_bridge:
-            take = lambda it: self._on_group(group, _event_of(it))  # noqa: E731
-            found.append(Subscription(self._arrivals, self.backend, group, _ALL_KEY, take))
-        return found
+            ways += [(group, _ALL_KEY, lambda it: self._on_group(group, _event_of(it)))]
+        return [Subscription(self._arrivals, self.backend, *way) for way in ways]
 
     # -- channels --------------------------------------------------------------------------------
 

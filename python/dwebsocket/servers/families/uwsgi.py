@@ -52,7 +52,8 @@ def find(environ: Environ) -> Client | None:
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None or "uwsgi.version" not in environ:
         return None
-    in_hub = _in_hub()
+    # Whether this request runs on a greenlet of uWSGI's gevent loop.
+    in_hub = request_of_greenlet() is not None
     options = _options(uwsgi)
     _refuse_what_cannot_be(environ, options, in_hub=in_hub)
     descriptor = uwsgi.connection_fd()
@@ -77,11 +78,6 @@ def _options(uwsgi: Any) -> Mapping[str, Any]:
     """Its command line and configuration file, by the options' long names."""
     options: Mapping[Any, Any] = getattr(uwsgi, "opt", None) or {}
     return {os.fsdecode(name): value for name, value in options.items()}
-
-
-def _in_hub() -> bool:
-    """Whether this request runs on a greenlet of uWSGI's gevent loop."""
-    return request_of_greenlet() is not None
 
 
 def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_hub: bool) -> None:
@@ -151,7 +147,7 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, ShutdownPla
     or its turn in a chain.
     """
     end = ShutdownPlan(timeout_s=0)
-    if not _has_master(uwsgi):
+    if not getattr(uwsgi, "masterpid", int)():
         return dict.fromkeys((0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM), end)
     at_once = ShutdownPlan(timeout_s=0, goes_on=True)
     in_turn = at_once
@@ -165,10 +161,6 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, ShutdownPla
         # Without that option SIGTERM makes the master reload at once, without a grace period.
         signal.SIGTERM: end if _is_on(options.get("die-on-term")) else at_once,
     }
-
-
-def _has_master(uwsgi: Any) -> bool:
-    return bool(getattr(uwsgi, "masterpid", int)())
 
 
 def _register(function: Callable[[], None]) -> None:
