@@ -20,7 +20,7 @@ from django.test import AsyncClient, Client, RequestFactory
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners.view import witness
-from dwebsocket.servers import asking, in_environ
+from dwebsocket.servers import asking, families
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.handshake import Handshake
@@ -77,7 +77,7 @@ class _Handler(ClientHandler):
         offer = _offer.get()
         if offer is None:
             return super().get_response(request)
-        request.META[in_environ.KEY] = offer.client()
+        request.META[families.KEY] = offer.client()
         name_host(request.META)
         response = super().get_response(request)
         _serve(response)
@@ -98,7 +98,7 @@ class _AsyncHandler(AsyncClientHandler):
         environ = {
             **request.META,
             "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
-            in_environ.KEY: offer.client(),
+            families.KEY: offer.client(),
         }
         request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
         asking.note(is_websocket=True)

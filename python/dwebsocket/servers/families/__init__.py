@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dwebsocket.compat.system import NO_TAKEOVER
-from dwebsocket.servers import in_environ
+from dwebsocket.servers.contract import Client
 from dwebsocket.servers.families import (
     cheroot,
     eventlet,
@@ -22,7 +22,17 @@ from dwebsocket.servers.families import (
 )
 
 if TYPE_CHECKING:
-    from dwebsocket.servers.contract import Find
+    from dwebsocket.servers.contract import Environ, Find
+
+#: Where the test kit, which is server and client at once, puts the client. No client can forge it:
+#: a client's headers are in the environ under other names.
+KEY = "dwebsocket.client"
+
+
+def _find_in_environ(environ: Environ) -> Client | None:
+    client = environ.get(KEY)
+    return client if isinstance(client, Client) else None
+
 
 _SERVERS: tuple[Find, ...] = (
     gunicorn.find,
@@ -35,4 +45,4 @@ _SERVERS: tuple[Find, ...] = (
     wsgiref.find,
 )
 #: In the order in which they are tried. The first is for the test kit alone.
-FAMILIES: tuple[Find, ...] = (in_environ.find, *(() if NO_TAKEOVER else _SERVERS))
+FAMILIES: tuple[Find, ...] = (_find_in_environ, *(() if NO_TAKEOVER else _SERVERS))
