@@ -226,14 +226,11 @@ def _wrap(
     view: Callable[..., Any],
 ) -> Callable[..., Any]:
     # `preloading` imports the modules that answer requests before the first request.
-    known: list[Detached] = []
-
+    @functools.cache
     def detached() -> Detached:
-        if not known:
-            from dwebsocket.runners.view import Detached
+        from dwebsocket.runners.view import Detached
 
-            known.append(Detached(view))
-        return known[0]
+        return Detached(view)
 
     def refusal(request: HttpRequest) -> HttpResponse | None:
         if mode == "require_websocket" and getattr(request, "websocket", None) is None:
