@@ -126,64 +126,56 @@ class _Application(ASGIHandler):
             return
         _listen_for_the_end()
         reply = _reply_to(scope, send, handshake)
-        served = _served_of(scope)
-        if _is_leaving(served) and not reply.is_http:
+        if _is_leaving(_served_of(scope)) and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
             _report_refusal(scope)
             await reply.reject()
             return
-        request_scope = {
-            **scope,
-            "method": "GET",
-            "scheme": _SCHEMES.get(scope.get("scheme", "ws"), "http"),
-            asgi.SCOPE_KEY: handshake,
-        }
-        _handshakes.add(handshake)
+        scheme = _SCHEMES.get(scope.get("scheme", "ws"), "http")
         try:
-            await self._handle_like_page(request_scope, reply)
+            # Without a name: this task may last as long as the connection.
+            await self._handle_like_page(
+                {**scope, "method": "GET", "scheme": scheme}, reply, handshake
+            )
         finally:
-            _end_handshake(handshake)
-            # The view may keep its request for long; the handshake must not stay with it.
-            del request_scope[asgi.SCOPE_KEY]
-            if served is not None and handshake.connection is not None:
-                served.add(handshake.connection)
             await handshake.serve()
 
     async def _serve_fallback(self, scope: Scope, receive: Receive, send: Send) -> None:
         _listen_for_the_end()
         exchange = Exchange()
-        request_scope = {**scope, asgi.SCOPE_KEY: exchange}
-        _handshakes.add(exchange)
         try:
-            await self._handle_like_page(request_scope, _Plain(send))
+            await self._handle_like_page(scope, _Plain(send), exchange)
         except BaseException:
             exchange.close()
             raise
-        finally:
-            _end_handshake(exchange)
-            # The view may keep its request for long; the exchange must not stay with it.
-            del request_scope[asgi.SCOPE_KEY]
-        if (served := _served_of(scope)) is not None and exchange.connection is not None:
-            served.add(exchange.connection)
         await exchange.serve(receive, send)
 
-    async def _handle_like_page(self, scope: Scope, reply: _Reply | _Plain) -> None:
+    async def _handle_like_page(
+        self, scope: Scope, reply: _Reply | _Plain, handshake: asgi.AsgiHandshake | Exchange
+    ) -> None:
         """
         Has Django handle a handshake by the handler's ``__call__``, as it does a page.
 
         Packages put their own in its place, for what belongs to one request: Sentry's has a scope
         and a transaction for each, which end here and not with the connection.
         """
-        page = {**scope, "type": "http", _HANDSHAKE: (scope, reply)}
-        del page[asgi.SCOPE_KEY]
+        request_scope = {**scope, asgi.SCOPE_KEY: handshake}
+        page = {**scope, "type": "http", _HANDSHAKE: (request_scope, reply)}
+        _handshakes.add(handshake)
         try:
             # Only around the handshake: the context may hold a thread.
             async with request_context():
                 await ASGIHandler.__call__(self, page, _no_body(), reply)
         finally:
-            # Such a package may keep it as long as the view runs.
-            del page[_HANDSHAKE]
+            # Such a package may keep it as long as the view runs, as the view may its request.
+            del page[_HANDSHAKE], request_scope[asgi.SCOPE_KEY]
             reply.outer = None
+            _handshakes.discard(handshake)
+            if not _handshakes:
+                for event in _when_none:
+                    event.set()
+            if (served := _served_of(scope)) is not None and handshake.connection is not None:
+                served.add(handshake.connection)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Django's call with a request, to which a handshake comes as a page."""
@@ -377,13 +369,6 @@ def _reply_to(scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> _Reply
     if reply.is_http or not isinstance(handshake, asgi.NativeHandshake):
         return reply
     return _OwnReply(scope, send, handshake)
-
-
-def _end_handshake(handshake: asgi.AsgiHandshake | Exchange) -> None:
-    _handshakes.discard(handshake)
-    if not _handshakes:
-        for event in _when_none:
-            event.set()
 
 
 @functools.cache
