@@ -100,28 +100,17 @@ def is_login(store: type[Any], row: Any) -> bool:
     return row.expire_date > timezone.now() and _LOGIN in store().decode(row.session_data)
 
 
-def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
+def _logins(store: Any, keys: Collection[str]) -> dict[str, str]:
     """Returns the user's key in each session that there is."""
-    if not _are_rows(store):
+    # For `cached_db` the rows count: a session that was just deleted may come back into the cache.
+    alias = database_of_sessions(store)
+    if alias is None or not are_rows_as_djangos(store):
         # Not `exists()`: sessions in signed cookies exist nowhere.
         return {key: login_in(store, key) for key in keys}
-    return {key: str(data.get(_LOGIN) or "") for key, data in _rows(store, keys).items()}
-
-
-def _are_rows(store: type[Any]) -> bool:
-    """Whether sessions are rows, which the class reads as Django's do."""
-    # For `cached_db` the rows count: a session that was just deleted may come back into the cache.
-    return database_of_sessions(store) is not None and are_rows_as_djangos(store)
-
-
-def _rows(store: Any, keys: Collection[str]) -> dict[str, dict[str, Any]]:
-    rows = (
-        store.get_model_class()
-        .objects.using(database_of_sessions(store))
-        .filter(session_key__in=keys, expire_date__gt=timezone.now())
-    )
+    stored = store.get_model_class().objects.using(alias)
+    rows = stored.filter(session_key__in=keys, expire_date__gt=timezone.now())
     decode = store(None).decode
-    return {row.session_key: decode(row.session_data) for row in rows}
+    return {row.session_key: str(decode(row.session_data).get(_LOGIN) or "") for row in rows}
 
 
 def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
