@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket._core import Connection
-
     P = ParamSpec("P")
 
 _log = logging.getLogger("dwebsocket")
@@ -77,6 +75,7 @@ def current() -> Any:
     return trace.get_current_span().get_span_context()
 
 
+@_contained
 def opened(
     websocket: Any, request: HttpRequest, view: str, handshake: Any, context: Context | None
 ) -> None:
@@ -88,14 +87,8 @@ def opened(
         handshake: What :func:`current` gave while the handshake was handled.
         context: That in which the view is to run; None for one that runs already.
     """
-    if handshake is not None:
-        _open(websocket, request, view, handshake, context)
-
-
-@_contained
-def _open(
-    websocket: Any, request: HttpRequest, view: str, handshake: Any, context: Context | None
-) -> None:
+    if handshake is None:
+        return
     from opentelemetry import context as contexts
     from opentelemetry import trace
 
@@ -149,14 +142,11 @@ def _server(request: HttpRequest) -> tuple[str, int]:
     return host.strip("[]"), int(port) if is_port else 443 if request.is_secure() else 80
 
 
+@_contained
 def accepted(websocket: Any) -> None:
     """Makes the span the current one in a view that has just accepted."""
-    if (traced := websocket.__dict__.get(TRACE)) is not None:
-        _enter(traced)
-
-
-@_contained
-def _enter(traced: _Trace) -> None:
+    if (traced := websocket.__dict__.get(TRACE)) is None:
+        return
     from opentelemetry import context, trace
 
     # The view may be within a span of its own.
@@ -208,11 +198,8 @@ class _Call:
         )
         self._token = context.attach(trace.set_span_in_context(span, root))
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._leave(kind)
-
     @_contained
-    def _leave(self, kind: type[BaseException] | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         from opentelemetry import context
 
         span, self._traced.call = self._traced.call, None
@@ -246,14 +233,12 @@ def _fail(span: Any, error: BaseException) -> None:
     span.set_status(Status(StatusCode.ERROR, str(error)))
 
 
+@_contained
 def closed(websocket: Any) -> None:
     """Ends the span, once its view is over. May be repeated."""
-    if (traced := websocket.__dict__.pop(TRACE, None)) is not None:
-        _close(traced.span, websocket._connection)
-
-
-@_contained
-def _close(span: Any, connection: Connection) -> None:
+    if (traced := websocket.__dict__.pop(TRACE, None)) is None:
+        return
+    span, connection = traced.span, websocket._connection
     code, reason, by = connection.end() or (1006, "", "lost")
     messages_in, messages_out, bytes_in, bytes_out, *_ = connection.traffic()
     span.set_attributes(
