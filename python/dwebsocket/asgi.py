@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
-    from dwebsocket.servers.asgi.events import Event, Receive, Send
+    from dwebsocket.servers.contract import Event, Receive, Send
 
     Scope = dict[str, Any]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
 ShutdownHook = Callable[[], None]
+# What an ASGI application and its server exchange.
+Event = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
 
 
 def _nothing() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dwebsocket.api.arguments import Message
     from dwebsocket.runners.asgi_apps.events import Peer
     from dwebsocket.runners.asgi_apps.routing import Application
-    from dwebsocket.servers.asgi.events import Event
+    from dwebsocket.servers.contract import Event
 
     Receive = Callable[[], Awaitable[Event]]
     Dispatch = Callable[[Event], Awaitable[None]]

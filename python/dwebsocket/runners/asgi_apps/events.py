@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from dwebsocket.api.arguments import Message
-    from dwebsocket.servers.asgi.events import Event
+    from dwebsocket.servers.contract import Event
     from dwebsocket.websocket import WebSocket
 
     Headers = list[tuple[str, str]]

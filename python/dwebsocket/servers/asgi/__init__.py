@@ -17,7 +17,7 @@ from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dwebsocket.servers.asgi.events import Receive, Send
+    from dwebsocket.servers.contract import Receive, Send
 
 __all__ = [
     "SCOPE_KEY",

@@ -16,7 +16,7 @@ from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat import uvicorn
 
 if TYPE_CHECKING:
-    from dwebsocket.servers.asgi.events import Event, Receive, Send
+    from dwebsocket.servers.contract import Event, Receive, Send
     from dwebsocket.servers.handshake import Opening
 
 _log = logging.getLogger("dwebsocket")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket import _core
-    from dwebsocket.servers.asgi.events import Receive, Send
+    from dwebsocket.servers.contract import Receive, Send
     from dwebsocket.servers.handshake import Opening
 
 _CHUNK_BYTES = 64 * 1024

@@ -14,7 +14,7 @@ from dwebsocket.servers.handshake import Handshake
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dwebsocket.servers.asgi.events import Receive, Send
+    from dwebsocket.servers.contract import Receive, Send
     from dwebsocket.servers.handshake import Opening, Refusal
 
 #: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from dwebsocket import _core
     from dwebsocket.compat.transports import ServedConnection
-    from dwebsocket.servers.asgi.events import Send
-    from dwebsocket.servers.contract import ShutdownPlanner
+    from dwebsocket.servers.contract import Send, ShutdownPlanner
     from dwebsocket.servers.handshake import Opening
 
 _SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
