@@ -78,9 +78,13 @@ class Rooms:
     """The rooms of one connection. ``classes`` are those that its view takes, with their names."""
 
     def __init__(
-        self, websocket: WebSocket, request: Any, classes: Sequence[tuple[Pattern, type[Room]]]
+        self,
+        websocket: WebSocket,
+        request: Any,
+        classes: Sequence[tuple[Pattern, type[Room]]],
+        owner: seats.Owner,
     ) -> None:
-        """Begins without rooms."""
+        """Begins without rooms. ``owner`` is told when a seat has ended by itself."""
         self._websocket = websocket
         self._key = key_of(websocket.id)
         self._request = request
@@ -94,13 +98,9 @@ class Rooms:
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = clock.now()
-        self._number = 0
+        self._number = seats.new_number(owner)
         # The key of its user in each backend, by alias: to make one takes two hashes.
         self._keys: dict[str, str] = {}
-
-    def owned_by(self, owner: seats.Owner) -> None:
-        """Has ``owner`` told when a seat has ended by itself."""
-        self._number = seats.new_number(owner)
 
     @property
     def due(self) -> float | None:
@@ -369,7 +369,7 @@ class Rooms:
             at = room._seat and room._seat.position
             told["position"] = history.text_of(at) if at else None
             told["recovered"] = True
-        if request.has_info and room.presence is True:
+        if request.info is not None and room.presence is True:
             yield from self._say(room, info)
         if room.presence:
             yield from self._note_members(room, told)

@@ -40,8 +40,7 @@ class _Handler(WebSocketHandler):
     def its(self) -> Rooms:
         """The connection's rooms."""
         if self._its is None:
-            self._its = Rooms(self.websocket, self.request, self.classes)
-            self._its.owned_by(self)
+            self._its = Rooms(self.websocket, self.request, self.classes, self)
             connection = self.websocket._connection
             if isinstance(connection, _core.Connection):
                 connection.answer_pings()

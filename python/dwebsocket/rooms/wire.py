@@ -57,8 +57,7 @@ class Request:
         event: The name of the event.
         data: The event's data.
         since: The position from which the client joins.
-        info: What others are to see of the connection.
-        has_info: Whether the client says anything about it.
+        info: What others are to see of the connection; None where the client says nothing.
         size: Bytes of the message.
     """
 
@@ -69,7 +68,6 @@ class Request:
     data: Any = None
     since: str | None = None
     info: Any = None
-    has_info: bool = False
     size: int = 0
 
 
@@ -119,14 +117,7 @@ def _about_room(kind: Kind, found: dict[str, Any], answered: Any) -> Request:
         since = found["since"]
         if not isinstance(since, str):
             raise Malformed("since must be a text")
-    return Request(
-        kind,
-        answered,
-        room,
-        since=since,
-        info=found.get("info"),
-        has_info=found.get("info") is not None,
-    )
+    return Request(kind, answered, room, since=since, info=found.get("info"))
 
 
 def _id(found: dict[str, Any]) -> Any:
