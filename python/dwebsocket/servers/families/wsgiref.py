@@ -19,7 +19,10 @@ def find(environ: Environ) -> Client | None:
     """Returns the client of a request that runserver or the live test server serves."""
     if not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer"):
         return None
-    reader = _reader(environ["wsgi.input"])
+    body = environ["wsgi.input"]
+    # Its place depends on the Django version.
+    readers = (body, *limited_readers(body))
+    reader = next((each for each in readers if isinstance(each, io.BufferedReader)), None)
     if reader is None or not isinstance(sock := below_reader(reader), socket.socket):
         return None
     return Client(
@@ -35,11 +38,3 @@ def find(environ: Environ) -> Client | None:
 def _shutdown_plan(*, terminated: bool) -> ShutdownPlan:
     """Returns no time: a developer waits for the end, and few clients reconnect."""
     return ShutdownPlan(timeout_s=0)
-
-
-def _reader(body: object) -> io.BufferedReader | None:
-    """Returns the reader, whose place depends on the Django version; None where there is none."""
-    for candidate in (body, *limited_readers(body)):
-        if isinstance(candidate, io.BufferedReader):
-            return candidate
-    return None
