@@ -19,6 +19,7 @@ from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.handshake.response import UpgradeResponse
+from dwebsocket.rooms.wire import SUBPROTOCOL
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import asking, families
 from dwebsocket.servers.asgi import SCOPE_KEY
@@ -26,7 +27,7 @@ from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.handshake import Handshake
 from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.host import name_host
-from dwebsocket.testing.rooms import SUBPROTOCOL, AsyncClientRooms, ClientRooms
+from dwebsocket.testing.rooms import AsyncClientRooms, BaseRooms, ClientRooms
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 WebSocketT = TypeVar("WebSocketT", bound=BaseWebSocket[Any, Any, Any, Any])
+RoomsT = TypeVar("RoomsT", bound=BaseRooms[Any, Any, Any, Any])
 #: Seconds that a test waits for anything, unless it sets another timeout.
 TIMEOUT_S = 10.0
 
@@ -161,7 +163,7 @@ class Request:
         return {**usual, **defaults, **own}
 
 
-class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
+class _OpensWebSockets(RequestFactory, Generic[WebSocketT, RoomsT]):
     """The common part of both clients; a base class in front of Django's client."""
 
     #: Seconds that a WebSocket's calls wait by default.
@@ -170,6 +172,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
     raise_request_exception: bool
     _handler_class: type[ClientHandler | AsyncClientHandler]
     _websocket_class: type[WebSocketT]
+    _rooms_class: type[RoomsT]
 
     def __init__(self, enforce_csrf_checks: bool = False, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
         # Calls Django's client, which comes next in the method resolution order.
@@ -225,6 +228,19 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
             offer=offer_of(compression),
         )
 
+    def rooms(self, path: str, data: Any = None, **options: Any) -> RoomsT:
+        """
+        Returns a WebSocket with rooms, which opens when it is entered: by ``with``, or
+        ``async with``.
+
+        Args:
+            path: As for :meth:`websocket`.
+            data: As for :meth:`websocket`.
+            **options: As for :meth:`websocket`.
+        """
+        options.setdefault("subprotocols", [SUBPROTOCOL])
+        return self._rooms_class(self.websocket(path, data, **options))
+
     def _check(self, request: Request) -> None:
         """Raises if this client cannot send ``request``."""
 
@@ -243,29 +259,18 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
         raise NotImplementedError
 
 
-class WebSocketClient(_OpensWebSockets[ClientWebSocket], Client):
+class WebSocketClient(_OpensWebSockets[ClientWebSocket, ClientRooms], Client):
     """Django's test client, for views with WebSockets too."""
 
     _handler_class = _Handler
     _websocket_class = ClientWebSocket
-
-    def rooms(self, path: str, data: Any = None, **options: Any) -> ClientRooms:
-        """
-        Returns a WebSocket with rooms, which opens when it is entered: by ``with``.
-
-        Args:
-            path: As for :meth:`websocket`.
-            data: As for :meth:`websocket`.
-            **options: As for :meth:`websocket`.
-        """
-        options.setdefault("subprotocols", [SUBPROTOCOL])
-        return ClientRooms(self.websocket(path, data, **options))
+    _rooms_class = ClientRooms
 
     async def _get(self, request: Request, fields: dict[str, str]) -> Any:
         return self.get(request.path, request.data, headers=fields, **request.extra)
 
 
-class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
+class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket, AsyncClientRooms], AsyncClient):
     """
     Django's async test client, for views with WebSockets too.
 
@@ -274,18 +279,7 @@ class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
 
     _handler_class = _AsyncHandler
     _websocket_class = AsyncClientWebSocket
-
-    def rooms(self, path: str, data: Any = None, **options: Any) -> AsyncClientRooms:
-        """
-        Returns a WebSocket with rooms, which opens when it is entered: by ``async with``.
-
-        Args:
-            path: As for :meth:`websocket`.
-            data: As for :meth:`websocket`.
-            **options: As for :meth:`websocket`.
-        """
-        options.setdefault("subprotocols", [SUBPROTOCOL])
-        return AsyncClientRooms(self.websocket(path, data, **options))
+    _rooms_class = AsyncClientRooms
 
     async def _get(self, request: Request, fields: dict[str, str]) -> Any:
         return await self.get(request.path, request.data, headers=fields, **request.extra)

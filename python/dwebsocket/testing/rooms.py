@@ -1,24 +1,25 @@
-"""A test's end of a WebSocket with rooms, for sync and for async tests."""
+"""
+A test's end of a WebSocket with rooms, for sync and for async tests.
+
+Each call is written once, as a coroutine that the WebSocket runs as its own ones.
+"""
 
 # mypy: disable-error-code="no-any-return"
-# `_run` returns a value in the sync class and a coroutine in the async one: no type expresses that.
+# `_run` gives a value for a sync WebSocket, a coroutine for an async one: no type expresses that.
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket.exceptions import UsageError, WebSocketError
-from dwebsocket.rooms.wire import SUBPROTOCOL
 
 if TYPE_CHECKING:
     from dwebsocket.testing.websocket import AsyncClientWebSocket, ClientWebSocket
 
-# A call of these classes yields calls of the WebSocket, and gets their results.
-_Steps = Generator[Callable[[], Any], Any, Any]
 _Later = Coroutine[Any, Any, Any]
 DictT = TypeVar("DictT")
 AnyT = TypeVar("AnyT")
@@ -130,47 +131,47 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         """
         return self._run(self._members(name))
 
-    def _run(self, steps: _Steps) -> Any:
-        raise NotImplementedError
+    def _run(self, call: _Later) -> Any:
+        return self.websocket._run(call)
 
-    def _join(self, name: str, since: str | None, info: Any) -> _Steps:
+    async def _join(self, name: str, since: str | None, info: Any) -> dict[str, Any]:
         request = {"join": name}
         if since is not None:
             request["since"] = since
         if info is not None:
             request["info"] = info
-        answer = yield from self._request(request)
+        answer = await self._request(request)
         if name not in self._joined:
             self._joined.append(name)
         return answer
 
-    def _leave(self, name: str | None) -> _Steps:
+    async def _leave(self, name: str | None) -> None:
         name = self._chosen(name)
-        yield from self._request({"leave": name})
+        await self._request({"leave": name})
         if name in self._joined:
             self._joined.remove(name)
 
-    def _emit(self, event: str, data: Any, to: str | None) -> _Steps:
-        return (yield from self._request({"to": self._chosen(to), "event": event, "data": data}))
+    async def _emit(self, event: str, data: Any, to: str | None) -> Any:
+        return await self._request({"to": self._chosen(to), "event": event, "data": data})
 
-    def _update(self, info: Any, to: str | None) -> _Steps:
-        yield from self._request({"update": self._chosen(to), "info": info})
+    async def _update(self, info: Any, to: str | None) -> None:
+        await self._request({"update": self._chosen(to), "info": info})
 
-    def _members(self, name: str | None) -> _Steps:
-        answer = yield from self._request({"join": self._chosen(name)})
+    async def _members(self, name: str | None) -> Any:
+        answer = await self._request({"join": self._chosen(name)})
         return answer.get("members", [])
 
-    def _receive(self, name: str | None, timeout: float | None) -> _Steps:
+    async def _receive(self, name: str | None, timeout: float | None) -> dict[str, Any]:
         name = self._chosen(name)
         waiting = self._waiting.setdefault(name, deque())
         while not waiting:
-            yield from self._take(timeout)
+            await self._take(timeout)
         return waiting.popleft()
 
-    def _request(self, request: dict[str, Any]) -> _Steps:
+    async def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         number = next(self._ids)
         text = json.dumps({"id": number, **request})
-        yield lambda: self.websocket.send(text)
+        await self.websocket._send(text)
         answers = self._waiting.setdefault("", deque())
         while True:
             for answer in answers:
@@ -179,10 +180,10 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
                     if "error" in answer:
                         raise RoomError(answer["error"]["code"], answer["error"]["text"])
                     return answer["ok"]
-            yield from self._take(None)
+            await self._take(None)
 
-    def _take(self, timeout: float | None) -> _Steps:
-        message = json.loads((yield lambda: self.websocket.receive(timeout)))
+    async def _take(self, timeout: float | None) -> None:
+        message = json.loads(await self.websocket._receive(timeout))
         # No room has the empty name.
         self._waiting.setdefault(message.get("room", ""), deque()).append(message)
 
@@ -206,14 +207,6 @@ class ClientRooms(BaseRooms[None, "dict[str, Any]", "list[dict[str, Any]]", Any]
     def __exit__(self, *failure: Any) -> None:  # noqa: PYI036
         self.websocket.__exit__(*failure)
 
-    def _run(self, steps: _Steps) -> Any:
-        result = None
-        try:
-            while True:
-                result = steps.send(result)()
-        except StopIteration as end:
-            return end.value
-
 
 class AsyncClientRooms(BaseRooms[_Later, _Later, _Later, _Later]):
     """A WebSocket with rooms in an async test: ``async with client.rooms("/live/") as live``."""
@@ -226,14 +219,3 @@ class AsyncClientRooms(BaseRooms[_Later, _Later, _Later, _Later]):
 
     async def __aexit__(self, *failure: Any) -> None:  # noqa: PYI036
         await self.websocket.__aexit__(*failure)
-
-    async def _run(self, steps: _Steps) -> Any:
-        result = None
-        try:
-            while True:
-                result = await steps.send(result)()
-        except StopIteration as end:
-            return end.value
-
-
-__all__ = ["SUBPROTOCOL", "AsyncClientRooms", "ClientRooms", "RoomError"]
