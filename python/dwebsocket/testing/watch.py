@@ -6,15 +6,17 @@ import asyncio
 import threading
 import traceback
 from concurrent.futures import Future, TimeoutError  # its own before Python 3.11
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
-from dwebsocket.compat.threading import frame_of
+from dwebsocket.compat.threading import frame_of, frames
+from dwebsocket.runners import handler as handler_life
+from dwebsocket.runners import loop
 from dwebsocket.runners import view as life
-from dwebsocket.testing.handler_stack import stack_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from dwebsocket import WebSocket
@@ -121,19 +123,52 @@ class ViewWatch:
         return f"The view {self._name} is at:\n{stack}"
 
     def _frames(self) -> list[traceback.FrameSummary]:
-        frame: FrameType | None = None
         if (handler := self._handler) is not None:
-            return stack_of(handler)
+            return _stack_of(handler)
         if (task := self._task) is not None:
-            frames = [
-                traceback.FrameSummary(
-                    found.f_code.co_filename, found.f_lineno, found.f_code.co_name
-                )
-                for found in task.get_stack()
-            ]
-        else:
-            if self._thread is not None:
-                frame = frame_of(self._thread)
-            frames = list(traceback.extract_stack(frame)) if frame is not None else []
-        ours = [index for index, found in enumerate(frames) if found.filename == life.__file__]
-        return frames[ours[-1] + 1 :] if ours else frames
+            return _after(_summary(task.get_stack()), life.__file__)
+        frame = frame_of(self._thread)
+        return [] if frame is None else _after(traceback.extract_stack(frame), life.__file__)
+
+
+def _summary(frames: list[FrameType]) -> list[traceback.FrameSummary]:
+    return traceback.StackSummary.extract((frame, frame.f_lineno or 0) for frame in frames)
+
+
+def _after(frames: list[traceback.FrameSummary], *files: str) -> list[traceback.FrameSummary]:
+    """Returns what comes after the last one in one of these files."""
+    ours = [index for index, found in enumerate(frames) if found.filename in files]
+    return frames[ours[-1] + 1 :] if ours else frames
+
+
+def _stack_of(handler: TickingHandler) -> list[traceback.FrameSummary]:
+    """
+    Returns the stack of a handler's method that is under way, from that method on, or nothing.
+
+    Handlers note nothing about that for a test's sake. So all threads and tasks are searched for a
+    call of one of the handler's methods, but only for an error message.
+    """
+    for stack in _stacks(handler):
+        ours = [
+            index
+            for index, frame in enumerate(stack)
+            if frame.f_code.co_filename == handler_life.__file__
+            and frame.f_locals.get("self") is handler
+        ]
+        if ours:
+            return _after(_summary(stack[ours[0] :]), handler_life.__file__, loop.__file__)
+    return []
+
+
+def _stacks(handler: TickingHandler) -> Iterator[list[FrameType]]:
+    for frame in frames().values():
+        yield [found for found, _ in traceback.walk_stack(frame)][::-1]
+    for task in handler.tasks:
+        yield list(_awaited(task.get_coro()))
+
+
+def _awaited(coroutine: Any) -> Iterator[FrameType]:
+    """Returns the frames of a suspended coroutine, and of those that it awaits."""
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        yield frame
+        coroutine = coroutine.cr_await
