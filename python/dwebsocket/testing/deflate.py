@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from typing import Protocol
+from functools import partial
 
 _BROWSERS_OFFER = "permessage-deflate; client_max_window_bits"
 _TAIL = b"\x00\x00\xff\xff"
-
-
-class _Deflater(Protocol):
-    """The result of ``zlib.compressobj``, whose class has no public name."""
-
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self, mode: int = ..., /) -> bytes: ...
 
 
 def offer_of(compression: bool | str) -> str:  # noqa: FBT001
@@ -37,7 +29,8 @@ class Deflate:
         terms = dict(part.partition("=")[::2] for part in parameters)
         self._forgets = "client_no_context_takeover" in terms
         self._is_forgotten = "server_no_context_takeover" in terms
-        self._bits = int(terms.get("client_max_window_bits") or 15)
+        bits = int(terms.get("client_max_window_bits") or 15)
+        self._new_deflater = partial(zlib.compressobj, wbits=-bits)
         self._deflater = self._new_deflater()
         self._inflater = zlib.decompressobj(-15)
 
@@ -61,6 +54,3 @@ class Deflate:
             return self._inflater.decompress(payload + _TAIL)
         except zlib.error as error:
             raise ValueError(f"what came cannot be inflated: {error}") from None
-
-    def _new_deflater(self) -> _Deflater:
-        return zlib.compressobj(wbits=-self._bits)
