@@ -9,15 +9,15 @@ for each statement, and for each ``transaction.atomic()`` as a whole.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django_commits import calls_at_commit
 from dwebsocket.compat.django_test import connection_store, is_the_tests_own, set_connection_store
 from dwebsocket.compat.threading import frame_of
@@ -92,7 +92,7 @@ class _Sharing:
         self._turns = _Turns()
         self._shared: dict[str, BaseDatabaseWrapper] = {}
         self._own: Any = connection_store()
-        self._undo: list[Callable[[], object]] = []
+        self._undo = ExitStack()
 
     def begin(self) -> None:
         self.extend()
@@ -101,7 +101,7 @@ class _Sharing:
 
     def extend(self) -> None:
         """Shares connections that the test has opened since. Does nothing on other threads."""
-        if threading.get_ident() != self._owner or _is_loop_running():
+        if threading.get_ident() != self._owner or running_loop() is not None:
             return
         for alias in connections:
             if alias not in self._shared and is_the_tests_own(connection := connections[alias]):
@@ -109,10 +109,10 @@ class _Sharing:
 
     def _share(self, alias: str, connection: BaseDatabaseWrapper) -> None:
         connection.inc_thread_sharing()
-        self._undo.append(connection.dec_thread_sharing)
+        self._undo.callback(connection.dec_thread_sharing)
         # At the front: Django's `execute_wrapper` appends its wrapper, and later pops the last.
         connection.execute_wrappers.insert(0, self._in_turn)
-        self._undo.append(functools.partial(connection.execute_wrappers.remove, self._in_turn))
+        self._undo.callback(connection.execute_wrappers.remove, self._in_turn)
         instead = {
             "close": functools.partial(self._close, connection.close),
             # Views call this when they begin and end. It would close a connection that is in a
@@ -120,13 +120,13 @@ class _Sharing:
             "close_if_unusable_or_obsolete": lambda: None,
         }
         connection.__dict__.update(instead)
-        self._undo += [functools.partial(connection.__dict__.pop, name) for name in instead]
+        for name in instead:
+            self._undo.callback(connection.__dict__.pop, name)
         self._shared[alias] = connection
 
     def end(self) -> None:
         set_connection_store(self._own)
-        for undo in reversed(self._undo):
-            undo()
+        self._undo.close()
 
     def _in_turn(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
         self._turns.take()
@@ -163,16 +163,8 @@ class _Sharing:
                     turns.give_back()
 
         atomic.__enter__, atomic.__exit__ = enter_in_turn, exit_in_turn  # type: ignore[method-assign]
-        self._undo.append(functools.partial(setattr, atomic, "__enter__", enter))
-        self._undo.append(functools.partial(setattr, atomic, "__exit__", exit_))
-
-
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        self._undo.callback(setattr, atomic, "__enter__", enter)
+        self._undo.callback(setattr, atomic, "__exit__", exit_)
 
 
 _lock = threading.Lock()
