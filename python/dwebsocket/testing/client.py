@@ -26,7 +26,6 @@ from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.handshake import Handshake
 from dwebsocket.testing.deflate import offer_of
-from dwebsocket.testing.host import name_host
 from dwebsocket.testing.rooms import AsyncClientRooms, BaseRooms, ClientRooms
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
@@ -42,27 +41,21 @@ RoomsT = TypeVar("RoomsT", bound=BaseRooms[Any, Any, Any, Any])
 TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
-class _Offer:
-    """The server's side of a handshake while Django handles its request."""
-
-    sock: socket.socket
-
-    def client(self) -> ServersClient:
-        return ServersClient(
-            server="the test client",
-            descriptor=self.sock.fileno(),
-            read_early=bytes,
-        )
-
-
-_offer: ContextVar[_Offer | None] = ContextVar("offer", default=None)
+# The server's side of a handshake while Django handles its request.
+_offer: ContextVar[ServersClient | None] = ContextVar("offer", default=None)
 
 
 class _LoopHandshake(Handshake):
     """A handshake in the test's event loop, in which async views run too."""
 
     has_loop = True
+
+
+def _name_host(environ: dict[str, Any]) -> None:
+    """Adds the Host header, which every client sends, but Django's own test clients do not."""
+    name, port = environ["SERVER_NAME"], str(environ["SERVER_PORT"])
+    is_usual = port == ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+    environ.setdefault("HTTP_HOST", name if is_usual else f"{name}:{port}")
 
 
 def _serve(response: Any) -> None:
@@ -79,8 +72,8 @@ class _Handler(ClientHandler):
         offer = _offer.get()
         if offer is None:
             return super().get_response(request)
-        request.META[families.KEY] = offer.client()
-        name_host(request.META)
+        request.META[families.KEY] = offer
+        _name_host(request.META)
         response = super().get_response(request)
         _serve(response)
         return response
@@ -100,7 +93,7 @@ class _AsyncHandler(AsyncClientHandler):
         environ = {
             **request.META,
             "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
-            families.KEY: offer.client(),
+            families.KEY: offer,
         }
         request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
         asking.note(is_websocket=True)
@@ -118,7 +111,13 @@ def _offering() -> Iterator[tuple[socket.socket, ViewWatch]]:
     """Makes the requests in the block offer a connection; yields the client's end of it."""
     ours, theirs = socket.socketpair()
     watch = ViewWatch()
-    tokens = _offer.set(_Offer(theirs)), witness.set(watch)
+    offer = ServersClient(
+        server="the test client",
+        descriptor=theirs.fileno(),
+        read_early=bytes,
+        let_go=lambda: None,
+    )
+    tokens = _offer.set(offer), witness.set(watch)
     try:
         with theirs:
             yield ours, watch

@@ -10,7 +10,7 @@ from dwebsocket import _core
 from dwebsocket.api import callbacks
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat.system import monotonic
-from dwebsocket.testing.scope import open_websockets
+from dwebsocket.testing.websocket import open_websockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api import callbacks
@@ -14,33 +14,11 @@ from dwebsocket.runners import handler_threads, loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.groups import groups_of_a_test
 from dwebsocket.testing.watch import ViewWatch
+from dwebsocket.testing.websocket import open_websockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
-class OpenWebSocket(Protocol):
-    """A test's WebSocket, as steps of the clock and the end of the test need it."""
-
-    timeout: float
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether its view has read all from its client, and waits for it."""
-
-    @property
-    def is_ticking(self) -> bool:
-        """Whether a tick of its handler is due or under way."""
-
-    def _look(self) -> None:
-        """Sends and receives what is possible without waiting."""
-
-    def give_up(self, timeout: float) -> None:
-        """Closes it, and waits for its view."""
-
-
-#: The WebSockets that are open now, of all tests of this process.
-open_websockets: set[OpenWebSocket] = set()
 
 # Seconds between two checks. The engine sees a client's end at once, but on a thread of its own.
 _LOOK_S = 0.001
@@ -98,8 +76,8 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
                 raise errors[0]
 
 
-def _close_all(timeout: float, *, but: set[OpenWebSocket]) -> list[AssertionError]:
-    """Closes all open WebSockets ``but`` some, and returns the errors of those that do not end."""
+def _close_all(timeout: float, *, but: set[Any]) -> list[AssertionError]:
+    """Closes all open WebSockets ``but`` some, and gives the errors of those that do not end."""
     errors: list[AssertionError] = []
     for websocket in open_websockets - but:
         errors += _errors_of(websocket.give_up, min(timeout, websocket.timeout))

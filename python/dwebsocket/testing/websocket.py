@@ -29,7 +29,6 @@ from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import about_commits, begin_sharing, end_sharing, is_sharing
-from dwebsocket.testing.scope import open_websockets
 
 if TYPE_CHECKING:
     import socket
@@ -110,7 +109,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         self._watch: ViewWatch | None = None
         self._sock: socket.socket | None = None
         self._response: HttpResponse | None = None
-        self._shares = False
+        self._sharing = contextlib.ExitStack()
 
     def __repr__(self) -> str:
         if self._response is None:
@@ -389,14 +388,12 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     def _begin_sharing(self) -> None:
         begin_sharing()
-        self._shares = True
+        self._sharing.callback(end_sharing)
 
     def _unshare(self) -> None:
         # Not before: a client that has vanished still has a view.
         open_websockets.discard(self)
-        if self._shares:
-            self._shares = False
-            end_sharing()
+        self._sharing.close()
 
     def give_up(self, timeout: float) -> None:
         """
@@ -449,7 +446,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             TypeError: A part of it cannot be represented in JSON.
             WebSocketRefused: The site has refused the WebSocket.
         """
-        return self._run(self._send(as_json(data)))
+        return self._run(self._send(json.dumps(data, cls=DjangoJSONEncoder)))
 
     def send_frame(self, opcode: int, payload: bytes = b"", *, is_final: bool = True) -> NoneT:
         """
@@ -534,9 +531,8 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         self._hang_up()
 
 
-def as_json(data: Any) -> str:
-    """Returns ``data`` as JSON, with dates, decimals and UUIDs as Django writes them."""
-    return json.dumps(data, cls=DjangoJSONEncoder)
+#: The WebSockets that are open now, of all tests of this process.
+open_websockets: set[BaseWebSocket[Any, Any, Any, Any]] = set()
 
 
 class ClientWebSocket(BaseWebSocket[None, Message, Any, int]):
