@@ -119,8 +119,7 @@ class OtherProcess:
         try:
             self._process.wait(_TIMEOUT_S)
         finally:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
             self._process.stdout.close()
 
 

@@ -7,11 +7,22 @@ JSON. The environment variable ``DWEBSOCKET_CONTRACT`` has its settings.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
+import threading
+import warnings
 from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+
+from dwebsocket import _core
+from dwebsocket.groups import Group, backends
+from dwebsocket.testing import WebSocketClient, websockets_of_a_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,11 +48,6 @@ def described(message: str | bytes | None) -> Any:
 
 def configure() -> None:
     """Sets Django up with the settings of the environment."""
-    import django
-    from django.conf import settings
-
-    from dwebsocket import _core
-
     if not settings.configured:
         settings.configure(**json.loads(os.environ[SETTINGS]))
         django.setup()
@@ -51,37 +57,31 @@ def configure() -> None:
 # -- publishers: each sends all messages, in order -------------------------------------------------
 
 
-def _send_all(name: str, messages: list[str]) -> None:
-    from dwebsocket.groups import Group
+def _group(name: str) -> Group:
+    return Group(name, "default")
 
+
+def _send_all(name: str, messages: list[str]) -> None:
     for message in messages:
-        Group(name, "default").send(message)
+        _group(name).send(message)
 
 
 def _in_thread(name: str, messages: list[str]) -> None:
-    import threading
-
     thread = threading.Thread(target=_send_all, args=(name, messages))
     thread.start()
     thread.join()
 
 
 def _in_task(name: str, messages: list[str]) -> None:
-    import asyncio
-
-    from dwebsocket.groups import Group
-
     async def main() -> None:
         for message in messages:
-            await Group(name, "default").asend(message)
+            await _group(name).asend(message)
 
     asyncio.run(main())
 
 
 def _in_child(name: str, messages: list[str]) -> None:
     """In a forked child of a process that has used its groups."""
-    import warnings
-
     # The parent has published, so it has whatever its backend needs for that.
     _send_all(f"{name} of the parent", ["x"])
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -98,8 +98,6 @@ def _in_child(name: str, messages: list[str]) -> None:
 
 def _in_pool(name: str, messages: list[str]) -> None:
     """In the processes of a spawned pool, one after the other."""
-    import multiprocessing
-
     with multiprocessing.get_context("spawn").Pool(2, initializer=configure) as pool:
         for message in messages:
             pool.apply(_send_all, (name, [message]))
@@ -125,8 +123,6 @@ class _Process:
     """The commands."""
 
     def __init__(self) -> None:
-        from dwebsocket.testing import WebSocketClient
-
         self._client = WebSocketClient()
         self._members: list[Any] = []
 
@@ -140,27 +136,19 @@ class _Process:
 
     def send_excluding(self, name: str, message: str, ids: list[str]) -> None:
         """Publishes to all but some."""
-        from dwebsocket.groups import Group
-
-        Group(name, "default").send(message, exclude=ids)
+        _group(name).send(message, exclude=ids)
 
     def close(self, name: str, code: int, reason: str) -> None:
         """Closes all members."""
-        from dwebsocket.groups import Group
-
-        Group(name, "default").close(code, reason)
+        _group(name).close(code, reason)
 
     def count(self, name: str) -> int:
         """Counts members."""
-        from dwebsocket.groups import Group
-
-        return Group(name, "default").count()
+        return _group(name).count()
 
     def members(self, name: str) -> list[list[Any]]:
         """Returns the users that are present, each with the number of connections."""
-        from dwebsocket.groups import Group
-
-        return [[each.key, len(each.connections)] for each in Group(name, "default").members()]
+        return [[each.key, len(each.connections)] for each in _group(name).members()]
 
     def open(self, path: str) -> tuple[int, str]:
         """Opens a member; returns its number and its id."""
@@ -192,9 +180,6 @@ def _commands() -> Iterator[tuple[str, list[Any]]]:
 def main() -> None:
     """Obeys until the input ends."""
     configure()
-    from dwebsocket.groups import backends
-    from dwebsocket.testing import websockets_of_a_test
-
     with websockets_of_a_test(), backends.swapped(backends.Backends(backends.make)):
         process = _Process()
         for name, arguments in _commands():
