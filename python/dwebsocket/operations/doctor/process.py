@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,23 +55,17 @@ class Server:
 
 def of_site() -> Iterator[int]:
     """Returns the numbers of the processes that serve this project, of other users, too."""
-    for number in os.listdir(PROC) if is_visible() else ():
-        if not number.isdigit():
-            continue
-        try:
-            arguments = (PROC / number / "cmdline").read_bytes().decode(errors="replace")
-            words = arguments.split("\0")[:-1]
-            if recognise(int(number), words) is not None and _is_ours(PROC / number, words):
-                yield int(number)
-        except OSError:
-            continue
+    for pid in _all():
+        with suppress(OSError):
+            arguments = _arguments(pid)
+            if recognise(pid, arguments) is not None and _is_ours(pid, arguments):
+                yield pid
 
 
 def refers_to_site(pid: int) -> bool:
     """Whether a process that this user can see has to do with this project."""
     try:
-        arguments = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
-        return _is_ours(PROC / str(pid), arguments.split("\0")[:-1])
+        return _is_ours(pid, _arguments(pid))
     except OSError:
         return False
 
@@ -84,24 +79,19 @@ def servers() -> Iterator[Server]:
     """Returns the servers of this project that run here."""
     seen: dict[int, Server] = {}
     parents: dict[int, int] = {}
-    try:
-        entries = [entry for entry in PROC.iterdir() if entry.name.isdigit()]
-    except OSError:
-        return
-    for entry in entries:
+    for pid in _all():
         try:
-            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-            if not _is_ours(entry, arguments):
+            arguments = _arguments(pid)
+            if not _is_ours(pid, arguments):
                 continue
-            parents[int(entry.name)] = int(
-                (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            )
+            entry = PROC / str(pid)
+            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             variables = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
         except (OSError, ValueError):
             # It has ended, or this user may not read it.
             continue
-        if (server := recognise(int(entry.name), arguments, variables)) is not None:
-            seen[server.pid] = server
+        if (server := recognise(pid, arguments, variables)) is not None:
+            seen[pid] = server
     for pid, server in sorted(seen.items()):
         if parents[pid] not in seen:
             yield server
@@ -164,7 +154,15 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
     return found
 
 
-def _is_ours(entry: Path, arguments: Sequence[str]) -> bool:
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir(PROC) if name.isdigit()] if is_visible() else []
+
+
+def _arguments(pid: int) -> list[str]:
+    return (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+
+
+def _is_ours(pid: int, arguments: Sequence[str]) -> bool:
     package = str(settings.ROOT_URLCONF).partition(".")[0]
     belongs = any(argument.partition(".")[0] == package for argument in arguments)
-    return belongs or (entry / "cwd").readlink() == Path(os.getcwd())
+    return belongs or (PROC / str(pid) / "cwd").readlink() == Path(os.getcwd())
