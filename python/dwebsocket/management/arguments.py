@@ -57,7 +57,7 @@ def options_of(options: dict[str, Any], headers: list[tuple[str, str]]) -> Conne
     check_number(options, "timeout")
     found: ConnectOptions = {
         "subprotocols": options["subprotocol"],
-        "headers": [*headers, *map(_header, options["header"])],
+        "headers": [*headers, *map(header_of, options["header"])],
         "origin": options["origin"],
         "open_timeout": options["timeout"],
         "ca_file": options["cafile"],
@@ -88,7 +88,8 @@ def text_of(error: Exception) -> str:
     return text.replace("proxy=None", "--proxy none")
 
 
-def _header(text: str) -> tuple[str, str]:
+def header_of(text: str) -> tuple[str, str]:
+    """Returns the name and the value of a ``--header``; ``CommandError`` for anything else."""
     name, colon, value = text.partition(":")
     if not colon:
         raise CommandError(f"--header: {text!r} is no header: write 'Name: value'")

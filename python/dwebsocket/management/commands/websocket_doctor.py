@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from dwebsocket import conf
 from dwebsocket.client.address import Address
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.management.arguments import check_number, text_of
+from dwebsocket.management.arguments import check_number, header_of, text_of
 from dwebsocket.operations.doctor import Level, live, local, proxy
 
 if TYPE_CHECKING:
@@ -113,15 +113,9 @@ def _visit(options: dict[str, Any]) -> live.Target:
         Address.parse(url)
     except ValueError as problem:
         raise CommandError(f"--url: {problem}") from None
-    headers = {}
-    for header in options["header"]:
-        name, colon, value = header.partition(":")
-        if not colon:
-            raise CommandError(f"--header: {header!r} is no header: write 'Name: value'")
-        headers[name.strip()] = value.strip()
     return live.Target(
         url=url,
-        headers=headers,
+        headers=dict(map(header_of, options["header"])),
         origins=tuple(options["origin"]),
         proxy_timeout=options["proxy_timeout"],
         silence=options["silence"],
