@@ -12,14 +12,12 @@ from dwebsocket import conf
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
-from dwebsocket.operations.doctor import process
-from dwebsocket.operations.doctor.finding import error, fine, warning
+from dwebsocket.operations.doctor import Finding, error, fine, process, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dwebsocket.groups.backends.contract import Backend
-    from dwebsocket.operations.doctor.finding import Finding
 
 PROC = Path("/proc")
 # Files and variables by which container engines mark a container.

@@ -24,14 +24,21 @@ from dwebsocket.exceptions import (
     HandshakeRefused,
     ReceiveTimeout,
 )
-from dwebsocket.operations.doctor import local, site_question, site_report
-from dwebsocket.operations.doctor.finding import Level, error, fine, warning
+from dwebsocket.operations.doctor import (
+    Finding,
+    Level,
+    error,
+    fine,
+    local,
+    site_question,
+    site_report,
+    warning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dwebsocket.client import ClientConnection
-    from dwebsocket.operations.doctor.finding import Finding
 
 _FOREIGN = "https://websocket-doctor.invalid"
 _NGINX = "nginx needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and "

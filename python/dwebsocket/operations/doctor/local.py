@@ -11,13 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import conf
 from dwebsocket.compat.system import UNLIMITED, limits_of
 from dwebsocket.conf import checks
-from dwebsocket.operations.doctor import groups, machine, process
-from dwebsocket.operations.doctor.finding import error, fine, warning
+from dwebsocket.operations.doctor import Finding, error, fine, groups, machine, process, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from dwebsocket.operations.doctor.finding import Finding
 
 # Descriptors that a process needs beside its WebSockets, a generous estimate.
 _OTHER_FILES = 100

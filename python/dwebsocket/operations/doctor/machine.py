@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dwebsocket.compat.system import UNLIMITED, limits_of
-from dwebsocket.operations.doctor.finding import fine, warning
+from dwebsocket.operations.doctor import Finding, fine, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from dwebsocket.operations.doctor.finding import Finding
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
