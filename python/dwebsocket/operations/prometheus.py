@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from dwebsocket.operations.survey import SiteStatistics
 
-    # The values of the labels after that of the process, and the sample's value.
-    Samples = Iterator[tuple[tuple[str, ...], float]]
-
 # For each metric: the family, its name, its help, its labels after that of the process.
 _METRICS: tuple[tuple[Any, str, str, tuple[str, ...]], ...] = (
     (GaugeMetricFamily, "open", "Open WebSockets.", ("view",)),
@@ -101,57 +98,47 @@ def families(site: SiteStatistics) -> Iterator[Metric]:
     processes.add_metric(("answered",), len(site["processes"]))
     processes.add_metric(("missing",), site["missing"])
     yield processes
+    found = [
+        (f"{process['host']}:{process['pid']}", _by_metric(process["statistics"]))
+        for process in site["processes"]
+    ]
     for kind, name, text, labels in _METRICS:
         family = kind(f"dwebsocket_{name}", text, labels=("process", *labels))
-        for process in site["processes"]:
-            label = f"{process['host']}:{process['pid']}"
-            for values, value in _samples(name, process["statistics"]):
-                family.add_metric((label, *values), value)
+        for label, by_metric in found:
+            for sample in _samples((label,), by_metric.get(name, {})):
+                family.add_metric(*sample)
         yield family
     for kind, name, text, key in _DURATIONS:
         family = kind(f"dwebsocket_{name}", text, labels=("process",))
-        for process in site["processes"]:
-            found: Any = process["statistics"][key]
-            sums = itertools.accumulate(found["buckets"].values())
-            label = f"{process['host']}:{process['pid']}"
-            buckets = [
-                (bound, float(number)) for bound, number in zip(found["buckets"], sums, strict=True)
-            ]
-            family.add_metric((label,), buckets, found["seconds"])
+        for label, by_metric in found:
+            counts = by_metric[key]["buckets"]
+            sums = map(float, itertools.accumulate(counts.values()))
+            buckets = [*zip(counts, sums, strict=True)]
+            family.add_metric((label,), buckets, by_metric[key]["seconds"])
         yield family
 
 
-def _samples(name: str, statistics: Any) -> Samples:
-    queued = statistics["queued"]
-    if name == "open":
-        yield from _by_one(statistics["open"]["views"])
-    elif name == "open_by_transport":
-        yield from _by_one(statistics["open"]["transports"])
-    elif name == "signed_in":
-        yield (), statistics["open"]["signed_in"]
-    elif name in ("opened", "messages", "bytes"):
-        yield from _by_one(statistics[name])
-    elif name in ("refused", "closed", "events"):
-        yield from _by_two(statistics[name])
-    elif name == "queued_bytes":
-        yield from _by_one({"inbox": queued["inbox_bytes"], "outbox": queued["outbox_bytes"]})
-    elif name == "queued_messages":
-        yield (), queued["inbox_messages"]
-    elif name == "buffered_bytes":
-        yield (), queued["buffered_bytes"]
-    elif name == "group_dropped":
-        yield from _by_two({alias: c["dropped"] for alias, c in statistics["groups"].items()})
-    else:
-        what = name.removeprefix("group_")
-        yield from _by_one({alias: c[what] for alias, c in statistics["groups"].items()})
+def _by_metric(statistics: Any) -> dict[str, Any]:
+    """Returns what each metric has: a number, or a dictionary of them for each of its labels."""
+    opened, queued = statistics["open"], statistics["queued"]
+    found = {
+        **statistics,
+        "open": opened["views"],
+        "open_by_transport": opened["transports"],
+        "signed_in": opened["signed_in"],
+        "queued_bytes": {"inbox": queued["inbox_bytes"], "outbox": queued["outbox_bytes"]},
+        "queued_messages": queued["inbox_messages"],
+        "buffered_bytes": queued["buffered_bytes"],
+    }
+    for alias, counts in statistics["groups"].items():
+        for name, number in counts.items():
+            found.setdefault(f"group_{name}", {})[alias] = number
+    return found
 
 
-def _by_one(counts: dict[str, float]) -> Samples:
-    for label, number in counts.items():
-        yield (label,), number
-
-
-def _by_two(counts: dict[str, dict[str, float]]) -> Samples:
-    for first, numbers in counts.items():
-        for second, number in numbers.items():
-            yield (first, second), number
+def _samples(labels: tuple[str, ...], values: Any) -> Iterator[tuple[tuple[str, ...], float]]:
+    if not isinstance(values, dict):
+        yield labels, values
+        return
+    for label, inner in values.items():
+        yield from _samples((*labels, label), inner)
