@@ -70,41 +70,35 @@ class Command(BaseCommand):
         try:
             if not survey.asks_others():
                 raise CommandError(_ALONE)
-            if every is None:
-                self._tell_once(options)
-            else:
-                self._watch(options, every)
+            self._watch(options, every)
         except (GroupUnavailable, ImproperlyConfigured) as error:
             raise CommandError(f"{_UNASKED}: {error}") from None
         except KeyboardInterrupt:
             return
 
-    def _tell_once(self, options: dict[str, Any]) -> None:
-        site = survey.site_statistics(options["timeout"])
-        if not site["processes"]:
-            raise CommandError(_NOBODY)
-        if options["json"]:
-            self.stdout.write(json.dumps(site))
-        else:
-            self._show(site, None, clear=False)
-
-    def _watch(self, options: dict[str, Any], every: float) -> None:
+    def _watch(self, options: dict[str, Any], every: float | None) -> None:
         before: tuple[float, SiteStatistics] | None = None
         while True:
             try:
                 site = survey.site_statistics(options["timeout"])
             except GroupUnavailable as error:
+                if every is None:
+                    raise
                 # The backend may come back. The standard output has JSON alone.
                 self.stderr.write(f"{_UNASKED}: {error}")
             else:
+                if every is None and not site["processes"]:
+                    raise CommandError(_NOBODY)
                 now = monotonic()
                 if options["json"]:
                     self.stdout.write(json.dumps(site))
                 else:
                     rates = None if before is None else (now - before[0], before[1])
-                    self._show(site, rates, clear=True)
+                    self._show(site, rates, clear=every is not None)
                 before = now, site
                 self.stdout.flush()
+            if every is None:
+                return
             time.sleep(every)
 
     def _show(
