@@ -29,7 +29,7 @@ from dwebsocket.management.arguments import (
 from dwebsocket.management.terminal import lines, recording, writing
 from dwebsocket.management.terminal.conversation import Conversation
 from dwebsocket.management.terminal.refusals import explained
-from dwebsocket.management.terminal.sign_in import session_of
+from dwebsocket.management.terminal.sign_in import session_of, user_of
 
 if TYPE_CHECKING:
     from dwebsocket.client import ClientConnection
@@ -124,18 +124,10 @@ class Command(BaseCommand):
             raise CommandError("--session sends a session to this machine only")
         if has_proxy(options):
             raise CommandError("--session sends a session to no --proxy: leave one of them out")
-        return self._signed_in(options["session"])
-
-    @contextlib.contextmanager
-    def _signed_in(self, user: str) -> Any:
         try:
-            session = session_of(user)
-            cookie = session.__enter__()
+            return session_of(user_of(options["session"]))
         except LookupError as error:
             raise CommandError(f"--session: {error}") from None
-        with contextlib.ExitStack() as stack:
-            stack.push(session)
-            yield cookie
 
     def _greet(self, websocket: ClientConnection) -> None:
         agreed = [f"subprotocol {websocket.subprotocol}"] if websocket.subprotocol else []

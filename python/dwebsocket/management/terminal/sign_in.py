@@ -15,17 +15,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def session_of(name: str) -> Iterator[str]:
-    """
-    Signs a user in, and returns the ``Cookie`` header; the session is deleted after it.
-
-    Args:
-        name: The user's name (``USERNAME_FIELD``), else the primary key.
-
-    Raises:
-        LookupError: There is no such user.
-    """
-    user = _find(name)
+def session_of(user: Any) -> Iterator[str]:
+    """Signs a user in, and gives the ``Cookie`` header; the session is deleted after it."""
     store: Any = import_module(settings.SESSION_ENGINE).SessionStore()
     store[SESSION_KEY] = user._meta.pk.value_to_string(user)
     store[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
@@ -39,7 +30,16 @@ def session_of(name: str) -> Iterator[str]:
         store.delete()
 
 
-def _find(name: str) -> Any:
+def user_of(name: str) -> Any:
+    """
+    Returns a user.
+
+    Args:
+        name: The user's name (``USERNAME_FIELD``), else the primary key.
+
+    Raises:
+        LookupError: There is no such user.
+    """
     users = get_user_model()._default_manager
     try:
         return users.get_by_natural_key(name)
