@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -14,6 +14,8 @@ from dwebsocket.telemetry.records import event_counts
 
 if TYPE_CHECKING:
     from dwebsocket.telemetry.durations import Durations
+
+T = TypeVar("T")
 
 _IN_AND_OUT = ("in", "out")
 _NO_SUMS = ("lag", "history")
@@ -79,8 +81,8 @@ def of_process() -> Statistics:
             "driven_by": dict(driven_by),
         },
         "opened": opened,
-        "refused": _with_text_keys(refused),
-        "closed": _with_text_keys(closed),
+        "refused": _text_keys(refused),
+        "closed": _text_keys(closed),
         "messages": dict(zip(_IN_AND_OUT, totals[:2], strict=True)),
         "bytes": dict(zip(_IN_AND_OUT, totals[2:4], strict=True)),
         "queued": {
@@ -104,12 +106,8 @@ def _groups() -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _with_text_keys(counts: dict[int, dict[str, int]]) -> dict[str, dict[str, int]]:
-    return {str(code): names for code, names in sorted(counts.items())}
-
-
-def _text_keys(counts: dict[int, int]) -> dict[str, int]:
-    return {str(code): number for code, number in sorted(counts.items())}
+def _text_keys(counts: dict[int, T]) -> dict[str, T]:
+    return {str(code): value for code, value in sorted(counts.items())}
 
 
 def total(parts: list[Statistics]) -> Statistics:

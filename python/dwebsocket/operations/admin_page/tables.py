@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
@@ -224,10 +225,9 @@ def _coded(counts: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
 
 
 def _leaders(parts: Iterable[dict[str, int]]) -> list[tuple[str, int]]:
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for part in parts:
-        for name, number in part.items():
-            found[name] = found.get(name, 0) + number
+        found.update(part)
     return _counted(found)[:_MOST_LEADERS]
 
 
