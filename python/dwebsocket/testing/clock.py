@@ -13,7 +13,7 @@ from dwebsocket.compat.system import monotonic
 from dwebsocket.testing.websocket import open_websockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Small enough for pings, their answers and timeouts to happen in the usual order.
 _STEP_S = 1.0
@@ -50,9 +50,6 @@ class Clock:
         Raises:
             ValueError: It is negative.
         """
-        _check(seconds)
-        for _ in _until_views_wait():
-            time.sleep(_LOOK_S)
         for _ in _steps(seconds):
             time.sleep(_LOOK_S)
 
@@ -63,25 +60,14 @@ class Clock:
         Raises:
             ValueError: ``seconds`` is negative.
         """
-        _check(seconds)
-        for _ in _until_views_wait():
-            await asyncio.sleep(_LOOK_S)
         for _ in _steps(seconds):
             await asyncio.sleep(_LOOK_S)
 
 
-def _check(seconds: float) -> None:
+def _steps(seconds: float) -> Iterator[None]:
     if seconds < 0:
         raise ValueError(f"time does not go back: {seconds}")
-
-
-def _until_views_wait() -> Iterator[None]:
-    deadline = monotonic() + _SETTLE_S
-    while monotonic() < deadline and not all(w.is_settled for w in list(open_websockets)):
-        yield
-
-
-def _steps(seconds: float) -> Iterator[None]:
+    yield from _until(lambda: all(w.is_settled for w in list(open_websockets)), _SETTLE_S)
     waits = True
     while seconds > 0:
         _core.step_clock(min(seconds, _STEP_S))
@@ -90,15 +76,15 @@ def _steps(seconds: float) -> Iterator[None]:
         for websocket in list(open_websockets):
             websocket._look()
         if waits:
-            yield from _until_no_tick_is_due()
+            yield from _until(lambda: not _ticks_are_due(), _TICK_S)
             # A tick that has not ended in time is not waited for in each further step.
             waits = not _ticks_are_due()
         seconds -= _STEP_S
 
 
-def _until_no_tick_is_due() -> Iterator[None]:
-    deadline = monotonic() + _TICK_S
-    while monotonic() < deadline and _ticks_are_due():
+def _until(condition: Callable[[], bool], seconds: float) -> Iterator[None]:
+    deadline = monotonic() + seconds
+    while monotonic() < deadline and not condition():
         yield
 
 
