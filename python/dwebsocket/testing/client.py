@@ -25,10 +25,10 @@ from dwebsocket.servers import asking, families
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.handshake import Handshake
-from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.rooms import AsyncClientRooms, BaseRooms, ClientRooms
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
+from dwebsocket.testing.wire import offer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,8 @@
 """
 The client's end of a connection without any I/O: turns bytes into messages, and back.
 
-Frames are parsed and written in Rust, by a client's rules (:mod:`dwebsocket._core`).
+Frames are parsed and written in Rust, by a client's rules (:mod:`dwebsocket._core`); compression
+is that of Python's own zlib.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import base64
 import hashlib
 import os
 import struct
+import zlib
 from collections import deque
+from functools import partial
 
 from dwebsocket import _core
-from dwebsocket.testing.deflate import Deflate
 
 Message = str | bytes
 
@@ -22,6 +24,15 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _END_OF_HEAD = b"\r\n\r\n"
 _NO_STATUS, _ABNORMAL = 1005, 1006
+_BROWSERS_OFFER = "permessage-deflate; client_max_window_bits"
+_TAIL = b"\x00\x00\xff\xff"
+
+
+def offer_of(compression: bool | str) -> str:  # noqa: FBT001
+    """Returns the offer of a handshake for an argument ``compression``; empty for no offer."""
+    if compression is True:
+        return _BROWSERS_OFFER
+    return compression or ""
 
 
 class WireError(AssertionError):
@@ -60,7 +71,7 @@ class Wire:
         self._answer_pings = answer_pings
         self._head = b""
         self._reader = _core.FrameReader()
-        self._deflate: Deflate | None = None
+        self._deflate: _Deflate | None = None
         # The unfinished message: its opcode, whether it is compressed, and its fragments so far.
         self._fragments: tuple[int, bool, list[bytes]] | None = None
 
@@ -107,20 +118,17 @@ class Wire:
         if answer := found.get("sec-websocket-extensions"):
             if not self.offer:
                 raise WireError(f"the server agrees on {answer!r}, which was not offered")
-            self._deflate = Deflate(answer)
+            self._deflate = _Deflate(answer)
         self.headers = found
 
     def send(self, message: Message) -> None:
-        """Queues a message: ``str`` as text, ``bytes`` as binary."""
+        """Queues a message: ``str`` as text, ``bytes`` as binary; compressed if agreed on."""
         if isinstance(message, str):
-            self.send_message(TEXT, message.encode())
+            opcode, payload = TEXT, message.encode()
         elif isinstance(message, (bytes, bytearray, memoryview)):
-            self.send_message(BINARY, bytes(message))
+            opcode, payload = BINARY, bytes(message)
         else:
             raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
-
-    def send_message(self, opcode: int, payload: bytes) -> None:
-        """Queues a whole message, compressed if that was agreed on."""
         if self._deflate is None:
             self.send_frame(opcode, payload)
         else:
@@ -187,3 +195,43 @@ class Wire:
             except ValueError as error:
                 raise WireError(str(error)) from None
         self.messages.append(message.decode() if opcode == TEXT else message)
+
+
+class _Deflate:
+    """
+    Both directions of one connection with permessage-deflate (RFC 7692).
+
+    Args:
+        answer: The extension that the server has accepted, with its parameters.
+    """
+
+    def __init__(self, answer: str) -> None:
+        _, *parameters = (part.strip() for part in answer.split(";"))
+        terms = dict(part.partition("=")[::2] for part in parameters)
+        self._forgets = "client_no_context_takeover" in terms
+        self._is_forgotten = "server_no_context_takeover" in terms
+        bits = int(terms.get("client_max_window_bits") or 15)
+        self._new_deflater = partial(zlib.compressobj, wbits=-bits)
+        self._deflater = self._new_deflater()
+        self._inflater = zlib.decompressobj(-15)
+
+    def deflate(self, message: bytes) -> bytes:
+        """Returns the payload of a message (RFC 7692 section 7.2.1)."""
+        if self._forgets:
+            self._deflater = self._new_deflater()
+        payload = self._deflater.compress(message) + self._deflater.flush(zlib.Z_SYNC_FLUSH)
+        return payload.removesuffix(_TAIL)
+
+    def inflate(self, payload: bytes) -> bytes:
+        """
+        Returns the message of a payload (RFC 7692 section 7.2.2).
+
+        Raises:
+            ValueError: It is no valid payload.
+        """
+        if self._is_forgotten:
+            self._inflater = zlib.decompressobj(-15)
+        try:
+            return self._inflater.decompress(payload + _TAIL)
+        except zlib.error as error:
+            raise ValueError(f"what came cannot be inflated: {error}") from None
