@@ -87,9 +87,8 @@ class Target:
         """
         usual = {"User-Agent": "websocket_doctor", "Origin": self.address.origin}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        sent: dict[str, tuple[str, str]] = {}
-        for name, value in [*usual.items(), *self.headers.items(), *given.items()]:
-            sent[name.lower()] = (name, value)
+        every = [*usual.items(), *self.headers.items(), *given.items()]
+        sent = {name.lower(): (name, value) for name, value in every}
         try:
             return connect(
                 self.url,
@@ -151,12 +150,8 @@ def _examine(visit: Target) -> Iterator[Finding]:
             yield from _keep_silent(visit, answer, report)
         yield from _origins(visit, _origin_in_handshake)
     finally:
-        _close(answer)
-
-
-def _close(answer: ClientConnection | HandshakeRefused) -> None:
-    if not isinstance(answer, HandshakeRefused):
-        answer.close()
+        if not isinstance(answer, HandshakeRefused):
+            answer.close()
 
 
 def _ask(visit: Target, **more: str) -> dict[str, Any] | None:
