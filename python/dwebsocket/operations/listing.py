@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from dwebsocket.telemetry import tally
@@ -72,10 +72,6 @@ class Query:
     sort: str = "age"
     first: int = 100
     realm: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns it as its own keyword arguments."""
-        return asdict(self)
 
 
 class _Found:

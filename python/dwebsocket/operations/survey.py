@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.system import monotonic, renew_at_fork
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
@@ -185,18 +185,14 @@ def _own_page(asked: dict[str, Any]) -> PagePart:
         "process": _own_statistics(asked),
         "page": listing.rows(listing.Query(**asked["query"])),
         "leaders": listing.leaders(asked["query"]["realm"]),
-        "series": _own_series(asked["since"]),
+        "series": _listener.series_since(asked["since"]),
     }
-
-
-def _own_series(slot: float) -> list[series.Sample]:
-    return _listener.series_since(slot)
 
 
 _OF_CLOSING = ("key", "code", "reason", "realm")
 _ACTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "statistics": _own_statistics,
-    "series": lambda asked: _own_series(asked["since"]),
+    "series": lambda asked: _listener.series_since(asked["since"]),
     "page": _own_page,
     "close": lambda asked: listing.close(*(asked[name] for name in _OF_CLOSING)),
     "close_user": lambda asked: listing.close_user(asked["user"], asked["code"], asked["reason"]),
@@ -292,19 +288,6 @@ def is_on() -> bool:
     return apps.ready and apps.is_installed("dwebsocket") if wanted is None else wanted
 
 
-_listener = _Listener()
-
-
-def _on_event() -> None:
-    _listener.on_event()
-
-
-tally.tell_of_events(_on_event)
-
-
-def _begin_anew() -> None:
-    global _listener
-    _listener = _Listener()
-
-
-at_fork(_begin_anew)
+_listener: _Listener = _Listener()
+renew_at_fork(globals(), _listener=_Listener)
+tally.tell_of_events(lambda: _listener.on_event())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -39,13 +40,9 @@ _NAME = "dwebsocket_openwebsocket_changelist"
 def urls(site: AdminSite) -> list[URLPattern]:
     """Returns the patterns of the page in an admin site."""
     kwargs = {"site": site}
-
-    def wrapped(view: Any) -> Any:
-        return site.admin_view(view)
-
     return [
-        path("websockets/", wrapped(show), kwargs, name=_NAME),
-        path("websockets/close/", wrapped(close), kwargs, name="dwebsocket_close"),
+        path("websockets/", site.admin_view(show), kwargs, name=_NAME),
+        path("websockets/close/", site.admin_view(close), kwargs, name="dwebsocket_close"),
         # A client of a WebSocket gets 403 and not the log-in page.
         path("websockets/live/", live.Live.as_view(), kwargs, name="dwebsocket_live"),
     ]
@@ -76,7 +73,7 @@ def show(request: HttpRequest, site: AdminSite) -> HttpResponse:
     parts: list[Any] = []
     missing = 0
     try:
-        parts, missing = survey.ask("page", query=query.as_json(), since=since)
+        parts, missing = survey.ask("page", query=asdict(query), since=since)
     except (GroupUnavailable, ImproperlyConfigured) as error:
         problem = str(error)
     context = {
