@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 import traceback
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -41,7 +41,6 @@ class _Turns:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._holder: int | None = None
-        self._depths = threading.local()
 
     def take(self) -> None:
         if not self._lock.acquire(timeout=_TIMEOUT_S):
@@ -52,17 +51,11 @@ class _Turns:
                 f"been in a transaction for {_TIMEOUT_S:g} s:\n{stack}"
             )
         self._holder = threading.get_ident()
-        self._depths.value = self.depth + 1
 
     def give_back(self) -> None:
-        # A transaction that began before the sharing has taken no turn: give none back.
-        if self.depth:
-            self._depths.value -= 1
+        # A transaction that began before the sharing has taken no turn: the lock is not its own.
+        with suppress(RuntimeError):
             self._lock.release()
-
-    @property
-    def depth(self) -> int:
-        return int(getattr(self._depths, "value", 0))
 
 
 class _Seen:
