@@ -28,7 +28,6 @@ from dwebsocket.management.arguments import (
 )
 from dwebsocket.management.terminal import lines, recording, writing
 from dwebsocket.management.terminal.conversation import Conversation
-from dwebsocket.management.terminal.refusals import explained
 from dwebsocket.management.terminal.sign_in import session_of, user_of
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Command(BaseCommand):
         try:
             return connect(options["url"], **options_of(options, headers))
         except HandshakeRefused as refused:
-            raise CommandError(writing.shown(explained(refused), colour=False)) from None
+            raise CommandError(writing.shown(writing.explained(refused), colour=False)) from None
         except (ConnectionFailed, UnsupportedServer, ValueError) as error:
             raise CommandError(writing.shown(text_of(error), colour=False)) from None
 
