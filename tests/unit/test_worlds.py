@@ -532,7 +532,7 @@ class TestPage:
         assert listing.close(key, 1008, "", "acme") == 1
         acme, globex = in_both
         assert acme.wait_closed() == 1008
-        assert listing.close_user(worlds.user_key(anna.pk, "globex"), 1008, "") == 1
+        assert registry.close_here(worlds.user_key(anna.pk, "globex"), 1008, "") == 1
         assert globex.wait_closed() == 1008
 
 

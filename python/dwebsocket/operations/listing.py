@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from dwebsocket.telemetry import tally
-from dwebsocket.users import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,13 +197,3 @@ def close(key: str, code: int, reason: str, realm: str = "") -> int:
         if websocket._id == key and realm in ("", websocket._realm):
             return int(websocket._close_soon(code, reason))
     return 0
-
-
-def close_user(user: str, code: int, reason: str) -> int:
-    """
-    Closes all WebSockets of a user in this process. Returns how many these were.
-
-    Args:
-        user: As :func:`dwebsocket.request.worlds.user_key` names it.
-    """
-    return registry.close_here(user, code, reason)

@@ -29,6 +29,7 @@ from dwebsocket.groups.names import OWN
 from dwebsocket.operations import listing, series
 from dwebsocket.operations.snapshot import Statistics, of_process, total
 from dwebsocket.telemetry import tally
+from dwebsocket.users import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +196,7 @@ _ACTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "series": lambda asked: _listener.series_since(asked["since"]),
     "page": _own_page,
     "close": lambda asked: listing.close(*(asked[name] for name in _OF_CLOSING)),
-    "close_user": lambda asked: listing.close_user(asked["user"], asked["code"], asked["reason"]),
+    "close_user": lambda asked: registry.close_here(asked["user"], asked["code"], asked["reason"]),
 }
 
 
