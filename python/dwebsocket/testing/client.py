@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -247,15 +248,14 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT, RoomsT]):
         """Makes the handshake of a WebSocket, up to its 101 or its refusal."""
         fields = request.fields(websocket._wire.key, websocket._wire.offer, {})
         with _offering() as (sock, watch):
-            response = await self._get(request, fields)
+            response: Any = self.get(request.path, request.data, headers=fields, **request.extra)
+            if inspect.isawaitable(response):
+                response = await response
         websocket._response = response
         if websocket.refused:
             sock.close()
         else:
             await websocket._open(sock, watch)
-
-    async def _get(self, request: Request, fields: dict[str, str]) -> Any:
-        raise NotImplementedError
 
 
 class WebSocketClient(_OpensWebSockets[ClientWebSocket, ClientRooms], Client):
@@ -264,9 +264,6 @@ class WebSocketClient(_OpensWebSockets[ClientWebSocket, ClientRooms], Client):
     _handler_class = _Handler
     _websocket_class = ClientWebSocket
     _rooms_class = ClientRooms
-
-    async def _get(self, request: Request, fields: dict[str, str]) -> Any:
-        return self.get(request.path, request.data, headers=fields, **request.extra)
 
 
 class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket, AsyncClientRooms], AsyncClient):
@@ -279,6 +276,3 @@ class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket, AsyncClientRoo
     _handler_class = _AsyncHandler
     _websocket_class = AsyncClientWebSocket
     _rooms_class = AsyncClientRooms
-
-    async def _get(self, request: Request, fields: dict[str, str]) -> Any:
-        return await self.get(request.path, request.data, headers=fields, **request.extra)

@@ -173,20 +173,15 @@ class Wire:
             self.close = (code, payload[2:].decode())
             self.send_close(code if payload else None, "")
         else:
-            self._take_fragment(opcode, payload, is_compressed)
+            if (opcode == CONTINUATION) != (self._fragments is not None):
+                raise WireError("a fragment came out of its order")
+            if self._fragments is None:
+                self._fragments = (opcode, is_compressed, [])
+            self._fragments[2].append(payload)
             if is_final:
-                self._finish_message()
+                self._finish_message(*self._fragments)
 
-    def _take_fragment(self, opcode: int, payload: bytes, is_compressed: bool) -> None:  # noqa: FBT001
-        if (opcode == CONTINUATION) != (self._fragments is not None):
-            raise WireError("a fragment came out of its order")
-        if self._fragments is None:
-            self._fragments = (opcode, is_compressed, [])
-        self._fragments[2].append(payload)
-
-    def _finish_message(self) -> None:
-        assert self._fragments is not None
-        opcode, is_compressed, fragments = self._fragments
+    def _finish_message(self, opcode: int, is_compressed: bool, fragments: list[bytes]) -> None:  # noqa: FBT001
         self._fragments = None
         message = b"".join(fragments)
         if is_compressed and self._deflate is not None:
