@@ -12,20 +12,13 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
-from django.test.client import AsyncClientHandler, ClientHandler
+from django.test.client import AsyncClientHandler as AsyncClientHandler
+from django.test.client import ClientHandler as ClientHandler
 
 from dwebsocket.compat.missing import MissingPart, need
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
-
-__all__ = [
-    "AsyncClientHandler",
-    "ClientHandler",
-    "connection_store",
-    "is_the_tests_own",
-    "set_connection_store",
-]
 
 need("Django", ClientHandler, "get_response")
 need("Django", AsyncClientHandler, "get_response_async")

@@ -19,20 +19,10 @@ if TYPE_CHECKING:
 
 try:
     # The original class, which gevent replaces in `queue`. CPython, since 3.7.
-    from _queue import SimpleQueue
+    from _queue import SimpleQueue as SimpleQueue
 except ImportError:
     # Where it is missing, `queue` has one in Python.
-    from queue import SimpleQueue
-
-__all__ = [
-    "SimpleQueue",
-    "before_pools_end",
-    "does_one_work",
-    "forget_current_thread",
-    "frame_of",
-    "frames",
-    "use_lock",
-]
+    from queue import SimpleQueue as SimpleQueue
 
 
 def forget_current_thread() -> None:
