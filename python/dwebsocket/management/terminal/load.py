@@ -54,7 +54,6 @@ class Result:
 
     opened: int = 0
     open: int = 0
-    done: int = 0
     sent: int = 0
     received: int = 0
     seconds: float = 0.0
@@ -122,7 +121,6 @@ async def _client(plan: Plan, number: int, result: Result) -> None:
         websocket = await aconnect(plan.url, **plan.options)
     except (ConnectionFailed, ShuttingDown, OSError) as failure:
         result.failures[str(failure)] += 1
-        result.done += 1
         return
     result.handshakes.append(time.perf_counter() - begun_at)
     result.opened += 1
@@ -141,7 +139,6 @@ async def _client(plan: Plan, number: int, result: Result) -> None:
         if (code := websocket.close_code) is not None:
             result.closes[code] += 1
     result.open -= 1
-    result.done += 1
 
 
 async def _send(
