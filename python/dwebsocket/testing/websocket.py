@@ -189,10 +189,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         sock = self._sock
         if sock is None or self._wire.is_over:
             return
-        outgoing = self._wire.outgoing
-        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            while outgoing:
-                del outgoing[: sock.send(outgoing)]
+        self._push(sock)
         try:
             while not self._wire.is_over:
                 self._wire.feed(sock.recv(_CHUNK_BYTES))
@@ -200,9 +197,13 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             pass
         except ConnectionResetError:
             self._wire.feed(b"")
-        if outgoing:
-            # Mostly answers to frames that have just come, such as pongs.
-            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+        # Mostly answers to frames that have just come, such as pongs.
+        self._push(sock)
+
+    def _push(self, sock: socket.socket) -> None:
+        outgoing = self._wire.outgoing
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while outgoing:
                 del outgoing[: sock.send(outgoing)]
 
     def _raise_failure(self) -> None:
