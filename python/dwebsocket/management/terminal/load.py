@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +132,10 @@ async def _client(plan: Plan, number: int, result: Result) -> None:
         reader = asyncio.ensure_future(_receive(websocket, sent_at, is_answered, result))
         try:
             await _send(plan, websocket, sent_at, result)
-            if plan.answers:
+            if plan.answers and sent_at and not reader.done():
                 is_answered.clear()
-                await _await_answers(reader, sent_at, is_answered)
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(is_answered.wait(), _LAST_S)
         finally:
             reader.cancel()
         if (code := websocket.close_code) is not None:
@@ -166,22 +168,13 @@ async def _send(
 async def _receive(
     websocket: ClientConnection, sent_at: list[float], is_answered: asyncio.Event, result: Result
 ) -> None:
-    async for _ in websocket:
-        result.received += 1
-        if sent_at:
-            result.answers.append(time.perf_counter() - sent_at.pop(0))
-        if not sent_at:
-            is_answered.set()
-
-
-async def _await_answers(
-    reader: asyncio.Future[None], sent_at: list[float], is_answered: asyncio.Event
-) -> None:
-    if not sent_at:
-        return
-    last = asyncio.ensure_future(is_answered.wait())
-    ends: set[asyncio.Future[Any]] = {reader, last}
     try:
-        await asyncio.wait(ends, timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
+        async for _ in websocket:
+            result.received += 1
+            if sent_at:
+                result.answers.append(time.perf_counter() - sent_at.pop(0))
+            if not sent_at:
+                is_answered.set()
     finally:
-        last.cancel()
+        # None can come any more.
+        is_answered.set()
