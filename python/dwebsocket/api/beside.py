@@ -55,8 +55,7 @@ class Beside(Base):
         if iscoroutinefunction(function):
             raise TypeError("start() takes a plain function: use `await websocket.astart(…)`")
         check_callable("start()", function)
-        view = self._running_view("start()")
-        return view.helpers.start(view, self._waiter, self._spawn, function, args, kwargs)
+        return self._running_view("start()").start(function, args, kwargs)
 
     async def astart(
         self, function: Callable[P, Coroutine[Any, Any, object]], *args: P.args, **kwargs: P.kwargs
@@ -76,8 +75,7 @@ class Beside(Base):
         """
         if not iscoroutinefunction(function):
             raise TypeError("astart() takes a coroutine function: use start() for others")
-        view = self._running_view("astart()")
-        return view.helpers.start_task(view, function, args, kwargs)
+        return self._running_view("astart()").start_task(function, args, kwargs)
 
     def every(
         self, seconds: float, function: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
@@ -106,10 +104,10 @@ class Beside(Base):
         view = self._running_view("every()")
         call: Callable[[], Any] = functools.partial(function, *args)
         if not iscoroutinefunction(function):
-            return view.helpers.tick(view, self._waiter, self._spawn, seconds, call)
+            return view.tick(seconds, call)
         if running_loop() is None:
             raise UsageError("every() takes a coroutine function in async views only")
-        return view.helpers.tick_in_loop(view, seconds, call)
+        return view.tick_in_loop(seconds, call)
 
     def _running_view(self, what: str) -> View:
         request = self._view_request

@@ -12,7 +12,7 @@ import contextvars
 from abc import ABC, abstractmethod
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.api.base import Base
     from dwebsocket.api.waiting.waiter import Call, Event, Waiter
-    from dwebsocket.request.worlds import World
 
 # Seconds that the end of a view waits for its helpers.
 _MOMENT_S = 1.0
@@ -39,26 +38,6 @@ _MOMENT_S = 1.0
 told_by_exception: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "told_by_exception", default=False
 )
-
-
-class View(Protocol):
-    """The view of a connection, as long as it runs."""
-
-    #: Module and qualified name.
-    name: str
-    #: The functions that run beside it.
-    helpers: Helpers
-
-    @property
-    def world(self) -> World | None:
-        """The context around each of them."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its connection has ended."""
-
-    def failed(self, error: BaseException) -> bool:
-        """Reports a helper's exception and closes the connection; false to raise it again."""
 
 
 class Helper:
@@ -96,22 +75,35 @@ class Helper:
         self._ended.set()
 
 
-class Helpers:
-    """The functions that run beside one view."""
+class View(ABC):
+    """
+    A view as long as it runs, and the functions that run beside it.
 
-    def __init__(self) -> None:
+    Attributes:
+        name: Module and qualified name.
+        world: The context around each of them.
+        websocket: Its connection.
+    """
+
+    def __init__(self, name: str, websocket: Base) -> None:
+        self.name = name
+        self.world = websocket._world
+        self.websocket = websocket
         self._helpers: set[Helper] = set()
         self._tasks: set[Task] = set()
         self._tickers: set[Ticker] = set()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its connection has ended."""
+        return self.websocket._end() is not None
+
+    @abstractmethod
+    def failed(self, error: BaseException) -> bool:
+        """Reports a helper's exception and closes the connection; false to raise it again."""
+
     def start(
-        self,
-        view: View,
-        waiter: Waiter,
-        spawn: Spawn,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Helper:
         """
         Starts ``function`` on a thread of its own.
@@ -119,20 +111,20 @@ class Helpers:
         Raises:
             RuntimeError: The system gives no more threads.
         """
-        name = f"{view.name} {_name_of(function)}"
-        helper = Helper(name, waiter.new_event())
+        name = f"{self.name} {_name_of(function)}"
+        helper = Helper(name, self.websocket._waiter.new_event())
         own, databases = contextvars.copy_context(), database.shareable()
 
         def run() -> None:
             try:
-                own.run(_run, view, databases, lambda: function(*args, **kwargs))
+                own.run(_run, self, databases, lambda: function(*args, **kwargs))
             finally:
                 self._helpers.discard(helper)
                 helper._end()
 
         self._helpers.add(helper)
         try:
-            spawn(name, run)
+            self.websocket._spawn(name, run)
         except BaseException:
             self._helpers.discard(helper)
             raise
@@ -140,33 +132,28 @@ class Helpers:
 
     def start_task(
         self,
-        view: View,
         function: Callable[..., Coroutine[Any, Any, Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Task:
         """Starts the coroutine function as a task of the running loop."""
-        name = f"{view.name} {_name_of(function)}"
+        name = f"{self.name} {_name_of(function)}"
         # Not by the loop's factory, whose tasks have other names.
-        task = Task(_arun(view, lambda: function(*args, **kwargs)), name=name)
+        task = Task(_arun(self, lambda: function(*args, **kwargs)), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def tick(
-        self, view: View, waiter: Waiter, spawn: Spawn, seconds: float, call: Callable[[], Any]
-    ) -> Ticker:
+    def tick(self, seconds: float, call: Callable[[], Any]) -> Ticker:
         """Calls ``call`` every ``seconds`` on a thread."""
-        ticker = ThreadTicker(view, waiter, spawn, seconds, call, self._tickers.discard)
+        ticker = ThreadTicker(self, seconds, call, self._tickers.discard)
         self._tickers.add(ticker)
         ticker.begin()
         return ticker
 
-    def tick_in_loop(
-        self, view: View, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]
-    ) -> Ticker:
+    def tick_in_loop(self, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]) -> Ticker:
         """Awaits ``call`` every ``seconds`` in the running loop."""
-        ticker = self.start_task(view, _tick_in_loop, (view, seconds, call), {})
+        ticker = self.start_task(_tick_in_loop, (self, seconds, call), {})
         self._tickers.add(ticker)
         return ticker
 
@@ -255,15 +242,13 @@ class ThreadTicker(Ticker):
     def __init__(
         self,
         view: View,
-        waiter: Waiter,
-        spawn: Spawn,
         seconds: float,
         call: Callable[[], Any],
         on_stop: Callable[[Ticker], object],
     ) -> None:
         self._view = view
-        super().__init__(waiter)
-        self._spawn = spawn
+        super().__init__(view.websocket._waiter)
+        self._spawn = view.websocket._spawn
         self._seconds = seconds
         self._call: Callable[[], Any] | None = call
         self._on_stop = on_stop

@@ -24,9 +24,9 @@ from django.db import OperationalError
 from django.http import Http404
 
 from dwebsocket import _core
+from dwebsocket.api import helpers
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
-from dwebsocket.api.helpers import Helpers
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
@@ -186,29 +186,20 @@ class ViewJob:
 
 
 @final
-class RunningView:
-    """
-    A view as long as it runs. See :class:`dwebsocket.api.helpers.View`.
+class RunningView(helpers.View):
+    """Made on first use: most views have nothing beside them."""
 
-    Made on first use: most views have nothing beside them.
-    """
+    websocket: WebSocket
 
     def __init__(self, websocket: WebSocket, request: HttpRequest) -> None:
         """Begins with the view's request."""
         match = request.resolver_match
         # Middleware may open the WebSocket before the view is known.
-        self.name = printable(request.path) if match is None else name_of(match.func)
-        self.helpers = Helpers()
-        self.world = websocket._world
+        name = printable(request.path) if match is None else name_of(match.func)
+        super().__init__(name, websocket)
         self._request = request
-        self._websocket = websocket
         is_green = websocket._waiter is not THREAD
         self._exits: tuple[type[BaseException], ...] = _EXITS if is_green else ()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its connection has ended."""
-        return self._websocket.closed
 
     def failed(self, error: BaseException) -> bool:
         """
@@ -217,7 +208,7 @@ class RunningView:
         ``ConnectionClosed`` of the ended connection is not reported. An exception that ends the
         process closes with 1001, and returns false.
         """
-        websocket = self._websocket
+        websocket = self.websocket
         if isinstance(error, ConnectionClosed) and websocket._is_over:
             return True
         is_exit = isinstance(error, self._exits)
@@ -240,7 +231,7 @@ def end_beside(websocket: WebSocket) -> None:
     if (view := websocket._view) is not None:
         websocket._view = None
         try:
-            view.helpers.join()
+            view.join()
         finally:
             # After their last words.
             websocket._close_soon(_NORMAL, "")
@@ -255,7 +246,7 @@ async def aend_beside(websocket: WebSocket) -> None:
     if (view := websocket._view) is not None:
         websocket._view = None
         try:
-            await view.helpers.ajoin()
+            await view.ajoin()
         finally:
             websocket._close_soon(_NORMAL, "")
     if (callbacks := websocket._close_callbacks) is not None:
@@ -459,7 +450,7 @@ def _end(
         _log.exception("An error of a WebSocket view could not be reported: %s", path)
     finally:
         view = websocket._view
-        has_last_words = error is None and view is not None and view.helpers.are_running
+        has_last_words = error is None and view is not None and view.are_running
         websocket._finish(code, reason, is_half=has_last_words)
         if (unwanted := websocket._unwanted_end()) is not None:
             report_end(request, *unwanted)
