@@ -566,7 +566,8 @@ class TestThreads:
         green_threads: list[Any] = []
         calls: list[Callable[[], None]] = []
         runner = SimpleNamespace(exits=(), run=lambda _, job: green_threads.append(job))
-        made = GreenHandlers(runner, SimpleNamespace(call_on=calls.append))  # type: ignore[arg-type]
+        watcher = SimpleNamespace(call_on=calls.append, core=None)
+        made = GreenHandlers(runner, watcher)  # type: ignore[arg-type]
         turns: list[str] = []
 
         def enter(name: str, lane: int) -> None:

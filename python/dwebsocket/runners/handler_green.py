@@ -9,9 +9,9 @@ from dwebsocket import conf
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork
 from dwebsocket.request import database
+from dwebsocket.runners.handler_threads import TurnExecutor
 
 if TYPE_CHECKING:
-    from dwebsocket._core import Connection
     from dwebsocket.api.waiting.green import HubWaiter, HubWatcher
     from dwebsocket.api.waiting.waiter import Event
     from dwebsocket.runners.contract import Runner
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 _NAME = "dwebsocket-handler"
 
 
-class GreenHandlers:
-    """The handlers of one hub. See :class:`dwebsocket.runners.handler_threads.TurnExecutor`."""
+class GreenHandlers(TurnExecutor):
+    """The handlers of one hub."""
 
     def __init__(self, runner: Runner, watcher: HubWatcher[Any]) -> None:
         self.exits = runner.exits
         self.watcher = watcher
+        self._hub = watcher.core
         self._runner = runner
         # In the order of their last turns.
         self._lanes: OrderedDict[int, deque[Job]] = OrderedDict()
@@ -35,25 +36,12 @@ class GreenHandlers:
         self._resting: list[Event] = []
 
     def enter(self, job: Job, lane: int = 0) -> int:
-        """Returns a job's token, by which the hub gives it turns."""
+        """As :meth:`TurnExecutor.enter`."""
         self._users += 1
         return self.watcher.call_on(lambda: self._run_soon(job, lane))
 
-    def announce(self, token: int) -> None:
-        """Has the job of ``token`` have a turn. Any thread may call it."""
-        self.watcher.core.announce(token)
-
-    def listen(self, connection: Connection, token: int) -> None:
-        """Has the job have a turn when its connection has a message or the end, perhaps now."""
-        if not connection.listen(self.watcher.core, token):
-            self.announce(token)
-
-    def unlisten(self, connection: Connection, token: int) -> None:
-        """Takes :meth:`listen` back, if the turn has not come."""
-        connection.unwatch(self.watcher.core, token)
-
     def leave(self, token: int) -> None:
-        """Ends a job's turns. Without users the green threads that rest end."""
+        """As :meth:`TurnExecutor.leave`."""
         self.watcher.forget(token)
         self._users -= 1
         while self._resting and not self._users:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dwebsocket import _core, conf
@@ -46,11 +47,14 @@ class Job(Protocol):
         """Has a turn on this thread. Raises nothing."""
 
 
-class TurnExecutor(Protocol):
+class TurnExecutor(ABC):
     """Where the sync methods of handlers run: on threads, or on the green threads of a hub."""
 
-    exits: tuple[type[BaseException], ...]
+    exits: tuple[type[BaseException], ...] = ()
+    # The hub that has the tokens; None where there are none.
+    _hub: _core.Hub | None = None
 
+    @abstractmethod
     def enter(self, job: Job, lane: int = 0) -> int:
         """
         Returns a new token for a job. Each token that :meth:`leave` has not ended is one user.
@@ -64,13 +68,21 @@ class TurnExecutor(Protocol):
 
     def announce(self, token: int) -> None:
         """Has the job of ``token`` have a turn. Any thread may call it."""
+        if (hub := self._hub) is not None:
+            hub.announce(token)
 
     def listen(self, connection: Connection, token: int) -> None:
         """Has the job have a turn when its connection has a message or the end, perhaps now."""
+        hub = self._hub
+        if hub is not None and not connection.listen(hub, token):
+            hub.announce(token)
 
     def unlisten(self, connection: Connection, token: int) -> None:
         """Takes :meth:`listen` back, if the turn has not come."""
+        if (hub := self._hub) is not None:
+            connection.unwatch(hub, token)
 
+    @abstractmethod
     def leave(self, token: int) -> None:
         """Ends a job's turns."""
 
@@ -90,15 +102,13 @@ class _CallJob:
         self._call()
 
 
-class HandlerThreads:
-    """The threads of the process. See :class:`TurnExecutor`. Any thread may use it."""
+class HandlerThreads(TurnExecutor):
+    """The threads of the process. Any thread may use it."""
 
-    exits: tuple[type[BaseException], ...] = ()
     _name = _NAME
 
     def __init__(self) -> None:
         self._lock = unpatched.lock()
-        self._hub: _core.Hub | None = None
         self._jobs: dict[int, Job] = {}
         # The users that call something on the threads now and then.
         self._holders = 0
@@ -129,22 +139,6 @@ class HandlerThreads:
                     raise
                 self._hub = hub
         return token
-
-    def announce(self, token: int) -> None:
-        """Has the job of ``token`` have a turn, on any of the threads."""
-        if (hub := self._hub) is not None:
-            hub.announce(token)
-
-    def listen(self, connection: Connection, token: int) -> None:
-        """Has the job have a turn when its connection has a message or the end, perhaps now."""
-        hub = self._hub
-        if hub is not None and not connection.listen(hub, token):
-            hub.announce(token)
-
-    def unlisten(self, connection: Connection, token: int) -> None:
-        """Takes :meth:`listen` back, if the turn has not come."""
-        if (hub := self._hub) is not None:
-            connection.unwatch(hub, token)
 
     def leave(self, token: int) -> None:
         """Ends a job's turns. Without users the threads end."""
