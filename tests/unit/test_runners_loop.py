@@ -18,8 +18,7 @@ from peer import LiveWebSocket
 from dwebsocket.compat import unpatched
 from dwebsocket.runners import loop
 from dwebsocket.runners import view as runner
-from dwebsocket.runners.executor import SystemExecutor
-from dwebsocket.runners.loop import BackgroundLoop
+from dwebsocket.runners.loop import BackgroundLoop, SystemExecutor
 from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]

@@ -11,18 +11,22 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from dwebsocket.api.close_callbacks import CloseCallbacks
+from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.compat.system import at_fork, renew_at_fork
+from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
-from dwebsocket.runners.executor import SystemExecutor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _log = logging.getLogger("dwebsocket")
 
@@ -171,6 +175,50 @@ class BackgroundLoop:
         return unpatched.acquire(self._gone, max(0.0, timeout))
 
 
+class SystemExecutor(ThreadPoolExecutor):
+    """
+    Runs calls on up to ``threads`` threads of the system, which it keeps.
+
+    For processes where new threads are green ones. :meth:`asyncio.loop.set_default_executor`
+    demands this base class. Nothing else of it is used: its threads and queues would be green, and
+    their hub would never run.
+    """
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
+        self._most = self._to_start = threads
+        self._lock = unpatched.lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """
+        As :meth:`concurrent.futures.Executor.submit`, but nothing may block on the future.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        call = Call(functools.partial(fn, *args, **kwargs))
+        with self._lock:
+            if self._to_start:
+                try:
+                    unpatched.start_thread("dwebsocket-executor", self._work)
+                except RuntimeError:
+                    if self._to_start == self._most:
+                        raise
+                    # The threads that there are make the call. The next one tries again.
+                else:
+                    self._to_start -= 1
+        self._calls.put(call)
+        return call.future
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Does nothing: its threads end with the process."""
+
+
 def _green_loop() -> asyncio.AbstractEventLoop:
     """Returns a loop for a green thread, which uses green threads itself."""
     loop = asyncio.SelectorEventLoop(green_loops.watched_selector())
@@ -206,10 +254,6 @@ class ServerTasks:
         loop = asyncio.get_running_loop()
         if tasks := [task for task in list(self._tasks) if task.get_loop() is loop]:
             await asyncio.wait(tasks, timeout=timeout)
-
-    def forget_parents_tasks(self) -> None:
-        """To be called in a forked child, where the parent's tasks do not run."""
-        self._tasks.clear()
 
 
 SERVER_TASKS = ServerTasks()
@@ -248,4 +292,5 @@ def dismiss(timeout: float) -> bool:
 
 
 renew_at_fork(globals(), _loop=BackgroundLoop)
-at_fork(SERVER_TASKS.forget_parents_tasks)
+# The parent's do not run there.
+at_fork(SERVER_TASKS._tasks.clear)
