@@ -75,9 +75,20 @@ class _Shutdown:
         self,
         *,
         dies_of_sigterm: bool,
-        shutdown_plan: Callable[[], ShutdownPlanner],
-        at_exit: Exit | None,
+        shutdown_plan: Callable[[], ShutdownPlanner] = unknown_plan,
+        at_exit: Exit | None = None,
     ) -> None:
+        """
+        Registers hooks that close connections when the process ends. May be repeated.
+
+        Args:
+            dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
+            shutdown_plan: As :attr:`dwebsocket.servers.contract.Client.shutdown_plan`.
+            at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
+
+        Raises:
+            OSError: There are no more descriptors or threads. Nothing has begun then.
+        """
         if self.has_begun:
             return
         with self._lock:
@@ -130,12 +141,23 @@ class _Shutdown:
             return ShutdownPlan()
 
     def closing(self) -> tuple[int, str, float]:
-        """Returns the code, the reason, and the window of the closes, as :func:`closing`."""
+        """
+        Returns how the connections of a server are closed that stops, perhaps without the process.
+
+        Returns:
+            The close code, the reason, and the seconds over which the closes are spread.
+        """
         shutdown_plan = self._shutdown_plan(terminated=not NO_TAKEOVER and _core.is_terminated())
         goes_on = shutdown_plan.goes_on or self._reloading
         return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(shutdown_plan)))
 
     def _depart_now(self) -> float:
+        """
+        Begins to close all connections, as at the end of this process. Does not wait.
+
+        Returns:
+            The seconds until the last close begins. A later call can only make them fewer.
+        """
         return self.leave(*self.closing())
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
@@ -220,45 +242,9 @@ def _register_at_exit(function: Any) -> None:
 
 _shutdown = _Shutdown()
 
-
-def depart() -> float:
-    """
-    Begins to close all connections, as at the end of this process. Does not wait.
-
-    Returns:
-        The seconds until the last close begins. A later call can only make them fewer.
-    """
-    return _shutdown._depart_now()
-
-
-def closing() -> tuple[int, str, float]:
-    """
-    Returns how the connections of a server are closed that stops, perhaps without the process.
-
-    Returns:
-        The close code, the reason, and the seconds over which the closes are spread.
-    """
-    return _shutdown.closing()
-
-
-def begin(
-    *,
-    dies_of_sigterm: bool,
-    shutdown_plan: Callable[[], ShutdownPlanner] = unknown_plan,
-    at_exit: Exit | None = None,
-) -> None:
-    """
-    Registers hooks that close connections when the process ends. May be repeated.
-
-    Args:
-        dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
-        shutdown_plan: As :attr:`dwebsocket.servers.contract.Client.shutdown_plan`.
-        at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
-
-    Raises:
-        OSError: There are no more descriptors or threads. Nothing has begun then.
-    """
-    _shutdown.begin(dies_of_sigterm=dies_of_sigterm, shutdown_plan=shutdown_plan, at_exit=at_exit)
+begin = _shutdown.begin
+closing = _shutdown.closing
+depart = _shutdown._depart_now
 
 
 def has_begun() -> bool:
