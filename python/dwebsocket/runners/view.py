@@ -475,11 +475,6 @@ def verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) ->
 def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     connection = websocket._connection
     number = None if connection is None else connection.id
-
-    def failed(code: int) -> Record:
-        return Record.of("websocket.view_failed", request, code, repr(error), number)
-
-    path = printable(request.path)
     if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
         # The process, or its loop, ends.
         return _GOING_AWAY, "going away"
@@ -494,52 +489,28 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         )
         # An error of the client: it may see the reason.
         return _INVALID, _cut(str(error))
+    shown = printable(request.path)
+    # As Django, which shows no traceback of it.
+    cause = None if isinstance(error, Http404) else error
     if isinstance(error, PermissionDenied):
-        failed(_POLICY).log(
-            _requests,
-            logging.WARNING,
-            "Forbidden (Permission denied) in WebSocket: %s",
-            path,
-            exc_info=error,
-            status_code=403,
-            request=request,
-        )
-        return _POLICY, _shown(error)
-    if isinstance(error, Http404):
-        failed(_NOT_FOUND).log(
-            _requests,
-            logging.WARNING,
-            "Not Found in WebSocket: %s",
-            path,
-            status_code=404,
-            request=request,
-        )
-        return _NOT_FOUND, _shown(error)
-    if isinstance(error, SuspiciousOperation):
-        failed(_POLICY).log(
-            _security,
-            logging.ERROR,
-            "%s",
-            printable(str(error)),
-            exc_info=error,
-            status_code=400,
-            request=request,
-        )
-        return _POLICY, _shown(error)
-    if (told := witness.get()) is not None:
-        told.failed(error)
-    tracing.failed(websocket, error)
-    got_request_exception.send(sender=None, request=request)
-    failed(_INTERNAL_ERROR).log(
-        _requests,
-        logging.ERROR,
-        "Internal Server Error in WebSocket: %s",
-        path,
-        exc_info=error,
-        status_code=500,
-        request=request,
-    )
-    return _INTERNAL_ERROR, _shown(error)
+        code, status, log, level = _POLICY, 403, _requests, logging.WARNING
+        text = "Forbidden (Permission denied) in WebSocket: %s"
+    elif isinstance(error, Http404):
+        code, status, log, level = _NOT_FOUND, 404, _requests, logging.WARNING
+        text = "Not Found in WebSocket: %s"
+    elif isinstance(error, SuspiciousOperation):
+        code, status, log, level = _POLICY, 400, _security, logging.ERROR
+        text, shown = "%s", printable(str(error))
+    else:
+        code, status, log, level = _INTERNAL_ERROR, 500, _requests, logging.ERROR
+        text = "Internal Server Error in WebSocket: %s"
+        if (told := witness.get()) is not None:
+            told.failed(error)
+        tracing.failed(websocket, error)
+        got_request_exception.send(sender=None, request=request)
+    record = Record.of("websocket.view_failed", request, code, repr(error), number)
+    record.log(log, level, text, shown, exc_info=cause, status_code=status, request=request)
+    return code, _shown(error)
 
 
 def _shown(error: BaseException) -> str:
