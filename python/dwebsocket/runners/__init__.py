@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from dwebsocket.api import close_callbacks
 from dwebsocket.compat.system import monotonic
-from dwebsocket.runners import green_loops, handler, loop, view_databases
-from dwebsocket.runners.thread import RUNNER
+from dwebsocket.runners import green_loops, handler, loop, thread, view_databases
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
 
-_in_use: dict[str, Runner] = {"thread": RUNNER}
+_in_use: dict[str, Runner] = {"thread": thread}
 
 green_loops.watch_first_request()
 view_databases.watch_connections()

@@ -1,5 +1,5 @@
 """
-Light threads for views.
+Light threads for views. The module is a :class:`~dwebsocket.runners.contract.Runner`.
 
 Each view gets a new thread state of Python, which is deleted when the view ends: values that a view
 leaves in a ``threading.local`` may belong to its user, and no middleware cleans up after a view as
@@ -90,6 +90,9 @@ def _trace() -> None:
         sys.setprofile(profile)
 
 
+waiter = THREAD
+exits: tuple[type[BaseException], ...] = ()
+
 _threads = ViewThreads()
 
 
@@ -116,25 +119,6 @@ def _run_and_leave(job: Job) -> None:
 def join(timeout: float) -> bool:
     """Sleeps until no view runs: see :meth:`ViewThreads.join`."""
     return _threads.join(timeout)
-
-
-class _ThreadRunner:
-    """See :class:`dwebsocket.runners.contract.Runner`."""
-
-    waiter = THREAD
-    exits: tuple[type[BaseException], ...] = ()
-
-    def run(self, name: str, job: Job) -> None:
-        run(name, job)
-
-    # Each connection refers to it: a function, not a new bound method each time.
-    spawn = staticmethod(spawn)
-
-    def join(self, timeout: float) -> bool:
-        return join(timeout)
-
-
-RUNNER = _ThreadRunner()
 
 
 renew_at_fork(globals(), _threads=ViewThreads)
