@@ -7,19 +7,39 @@ The threads on which views run: one file for each kind, behind one interface.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.signals import connection_created
 
 from dwebsocket.api import close_callbacks
+from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.system import monotonic
-from dwebsocket.runners import green_loops, handler, loop, thread, view_databases
+from dwebsocket.request.database import OpenConnections
+from dwebsocket.runners import green_loops, handler, loop, thread
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from dwebsocket.runners.contract import Runner
 
 _in_use: dict[str, Runner] = {"thread": thread}
 
 green_loops.watch_first_request()
-view_databases.watch_connections()
+
+
+def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Notes a database connection that a thread of a view has opened."""
+    websocket = own_websocket.get()
+    if websocket is None:
+        return
+    if websocket._held is None:
+        # If two threads race, the first one's object stays.
+        websocket.__dict__.setdefault("_held", OpenConnections())
+        assert websocket._held is not None
+    websocket._held.note(connection)
+
+
+connection_created.connect(_on_connection, dispatch_uid="dwebsocket.held")
 
 
 def runner_of(concurrency: str) -> Runner:
