@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from asgiref.sync import sync_to_async
@@ -131,57 +132,33 @@ class Detached:
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class ViewJob:
     """
     A sync view that is to run behind its WebSocket, as a job for a runner.
 
-    One object and not several: the garbage collector traverses all objects of each connection.
+    One object and not several: the garbage collector traverses all objects of each connection. Its
+    values are the arguments of :func:`run`, and the context in which the view runs.
     """
 
-    __slots__ = (
-        "_arguments",
-        "_context",
-        "_databases",
-        "_exits",
-        "_request",
-        "_view",
-        "_websocket",
-    )
-
-    def __init__(
-        self,
-        view: View,
-        request: HttpRequest,
-        arguments: Arguments,
-        websocket: WebSocket,
-        context: Context,
-        databases: dict[str, BaseDatabaseWrapper],
-        exits: tuple[type[BaseException], ...],
-    ) -> None:
-        """
-        Begins with the arguments of :func:`run`.
-
-        Args:
-            context: The context in which the view runs.
-        """
-        self._view = view
-        self._request = request
-        self._arguments = arguments
-        self._websocket = websocket
-        self._context = context
-        self._databases = databases
-        self._exits = exits
+    view: View
+    request: HttpRequest
+    arguments: Arguments
+    websocket: WebSocket
+    context: Context
+    databases: dict[str, BaseDatabaseWrapper]
+    exits: tuple[type[BaseException], ...]
 
     def __call__(self) -> None:
         """Runs it."""
-        self._context.run(
+        self.context.run(
             run,
-            self._view,
-            self._request,
-            self._arguments,
-            self._websocket,
-            self._databases,
-            self._exits,
+            self.view,
+            self.request,
+            self.arguments,
+            self.websocket,
+            self.databases,
+            self.exits,
         )
 
 
