@@ -6,8 +6,6 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
-from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
 from dwebsocket.request import database
 from dwebsocket.runners.handler_threads import TurnExecutor
 
@@ -90,21 +88,10 @@ class GreenHandlers(TurnExecutor):
         return True
 
 
-# A local of the system's threads: each of them has one hub at a time.
-_own: Any = unpatched.original("_thread", "_local")()
-
-
 def home(runner: Runner, waiter: HubWaiter) -> GreenHandlers:
     """Returns the handlers of the hub of this thread."""
+    # After a fork there is another watcher.
     watcher = waiter.watcher()
-    found: GreenHandlers | None = getattr(_own, "handlers", None)
-    if found is None or found.watcher is not watcher:
-        found = _own.handlers = GreenHandlers(runner, watcher)
+    found: GreenHandlers = watcher.handlers or GreenHandlers(runner, watcher)
+    watcher.handlers = found
     return found
-
-
-def _forget_parents_handlers() -> None:
-    _own.handlers = None
-
-
-at_fork(_forget_parents_handlers)

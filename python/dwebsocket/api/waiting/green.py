@@ -72,6 +72,8 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._calls: dict[int, Call] = {}
         # The same for tokens that come repeatedly.
         self._lasting: dict[int, Call] = {}
+        #: The handlers of this hub: see :class:`dwebsocket.runners.handler_green.GreenHandlers`.
+        self.handlers: Any = None
 
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """Yields to the hub until the engine signals the watch. May return early."""
