@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = [
-    "OpenConnections",
-    "borrow",
-    "close_after_call",
-    "close_old_connections",
-    "forget",
-    "give_back_idle",
-    "has_own",
-    "in_transaction",
-    "in_use",
-    "is_needed",
-    "is_watched",
-    "leave",
-    "release_idle",
-    "sees_commits",
-    "shareable",
-    "watch_thread",
-]
-
 #: A connection that a view has not used for so long is given back.
 IDLE_AFTER_S = 3.0
 
@@ -84,7 +65,7 @@ def release_idle() -> None:
     if not _has_any():
         return
     for connection in connections.all(initialized_only=True):
-        if not is_in_any_transaction(connection) and not _is_being_read(connection):
+        if not _is_needed(connection):
             # In a forked child those of the parent's green threads belong to none.
             try:
                 connection.validate_thread_sharing()
@@ -159,9 +140,7 @@ def sees_commits() -> bool:
 
 def is_needed() -> bool:
     """Whether closing one of this thread's own connections would lose something."""
-    return any(
-        is_in_any_transaction(connection) or _is_being_read(connection) for connection in _own()
-    )
+    return any(map(_is_needed, _own()))
 
 
 def has_own() -> bool:
@@ -185,7 +164,9 @@ def _own() -> list[BaseDatabaseWrapper]:
     ]
 
 
-def _is_being_read(connection: BaseDatabaseWrapper) -> bool:
+def _is_needed(connection: BaseDatabaseWrapper) -> bool:
+    if is_in_any_transaction(connection):
+        return True
     wrappers = connection.execute_wrappers
     return any(isinstance(wrapper, Use) and wrapper.is_being_read for wrapper in wrappers)
 
@@ -233,11 +214,6 @@ class Use:
         """Whether a cursor may have rows that were not fetched yet."""
         # Of a library whose cursors do not say, each counts until it is freed.
         return any(not getattr(cursor, "closed", False) for cursor in list(self.cursors))
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether closing the connection would lose something."""
-        return self.is_being_read or is_in_any_transaction(self.connection)
 
     @property
     def time_left(self) -> float:
@@ -293,7 +269,7 @@ class OpenConnections:
             return
         self._forget_closed(thread)
         for use in list(uses.values()):
-            if now - use.used_at >= idle_after and not use.is_needed:
+            if now - use.used_at >= idle_after and not _is_needed(use.connection):
                 # Not `close_old_connections()`: it keeps connections that are not old.
                 use.connection.close()
         self._forget_closed(thread)
