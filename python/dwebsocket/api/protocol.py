@@ -249,15 +249,8 @@ class WebSocketProtocol13:
         websocket = self._find_websocket()
         return websocket is None or websocket.closed
 
-    @property
-    def server_terminated(self) -> bool:
-        """The same as :attr:`closed`: a close of either side counts as one of both."""
-        return self.closed
-
-    @property
-    def client_terminated(self) -> bool:
-        """The same as :attr:`closed`: a close of either side counts as one of both."""
-        return self.closed
+    # When either side begins to close, both count as terminated.
+    server_terminated = client_terminated = closed
 
     @property
     def close_code(self) -> int | None:
