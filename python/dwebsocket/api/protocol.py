@@ -167,7 +167,7 @@ class WebSocketProtocol13:
             if self._is_end_read:
                 raise
             self._is_end_read = True
-            return 1, self.OPCODE_CLOSE, self._close_payload()
+            return 1, self.OPCODE_CLOSE, close_payload(self.close_code, self.close_reason)
         if isinstance(message, str):
             return 1, self.OPCODE_TEXT, message.encode()
         return 1, self.OPCODE_BINARY, message
@@ -264,12 +264,6 @@ class WebSocketProtocol13:
         websocket = self._find_websocket()
         return "" if websocket is None else websocket.close_reason
 
-    def _close_payload(self) -> bytes:
-        code = self.close_code
-        if code in (None, _NO_STATUS, _ABNORMAL):
-            return b""
-        return struct.pack("!H", code) + self.close_reason.encode()
-
 
 class SelectableSocket:
     """
@@ -296,6 +290,13 @@ class SelectableSocket:
         """Closes the WebSocket."""
         if (websocket := self._find_websocket()) is not None:
             websocket.close()
+
+
+def close_payload(code: int | None, reason: str) -> bytes:
+    """Returns what stands in a close frame: nothing without a frame or without a code."""
+    if code in (None, _NO_STATUS, _ABNORMAL):
+        return b""
+    return struct.pack("!H", code) + reason.encode()
 
 
 def _no_websocket() -> NoReturn:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dwebsocket.api.arguments import check_timeout, parsed
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.helpers import told_by_exception
+from dwebsocket.api.protocol import close_payload
 from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.waiter import THREAD
@@ -372,12 +372,6 @@ class Receiving(Base):
         handle = self.handle
         return handle is not None and getattr(handle, "__func__", None) is not _NO_HANDLER
 
-    def _close_payload(self) -> bytes:
-        end = self._engine.end()
-        if end is None or end[0] in (1005, 1006):
-            return b""
-        return struct.pack("!H", end[0]) + end[1].encode()
-
     # -- the end, for receiving calls -----------------------------------------------------------
 
     def _begin_receiving(self) -> None:
@@ -429,7 +423,8 @@ class Receiving(Base):
             self._tell(self._caller())
             if self._has_handler() and not self._is_close_handled:
                 self._is_close_handled = True
-                self.handle(_CLOSE, self._close_payload())
+                code, reason, _ = self._engine.end() or (None, "", None)
+                self.handle(_CLOSE, close_payload(code, reason))
             if told_by_exception.get():
                 self._raise_if_ended()
         return ended
