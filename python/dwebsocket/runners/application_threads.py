@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import Executor, Future
-from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -145,7 +144,8 @@ class CallQueue:
             RuntimeError: The system gives no thread.
         """
         self._reading = reading = _Reading(connection, handle, may_read)
-        self.submit(_nothing)
+        # A call that does nothing: its turn reads.
+        self.submit(bool)
         return reading.future
 
     def end(self) -> Future[Any] | None:
@@ -298,11 +298,7 @@ class _Rest(Executor):
         if unpatched.patched_by() is not None:
             # Green code stays on green threads.
             return self._asgirefs.submit(fn, *args, **kwargs)
-        return _rest().submit(partial(fn, *args, **kwargs))
-
-
-def _nothing() -> None:
-    """Does nothing."""
+        return _rest().submit(functools.partial(fn, *args, **kwargs))
 
 
 def _threads_of(most: int) -> ApplicationThreads:

@@ -158,7 +158,7 @@ class _Room:
         self._is_shared = isinstance(asgiref.current_context(), ApplicationContext)
         self._made: Future[None] | None = None
         #: Called, in the loop, when there is room again.
-        self.when_made: Callable[[], object] = _nothing
+        self.when_made: Callable[[], object] = bool
 
     @property
     def is_there(self) -> bool:
@@ -353,7 +353,7 @@ class _Handler:
     async def read(self, connection: Connection) -> None:
         """Handles a connection's messages, until no more can come."""
         if self._room is not None:
-            self._room.when_made = functools.partial(self._line.submit, _nothing)
+            self._room.when_made = functools.partial(self._line.submit, bool)
         await self._wait_for(self._line.read(connection, self._handle_here, self._may_read))
 
     def _may_read(self) -> bool:
@@ -369,9 +369,5 @@ class _Handler:
             for task in list(self._tasks):
                 task.cancel()
             # A handler that runs, runs to its end.
-            await asyncio.wrap_future(self._line.submit(_nothing))
+            await asyncio.wrap_future(self._line.submit(bool))
             raise
-
-
-def _nothing() -> None:
-    """Does nothing."""

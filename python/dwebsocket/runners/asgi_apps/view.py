@@ -9,6 +9,7 @@ from django.db import transaction
 from django.http import HttpResponse
 
 from dwebsocket import conf
+from dwebsocket.api.base import TRY_AGAIN_LATER
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.consumers import sync_consumer_of
 from dwebsocket.compat.django_views import name_of
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 # The application decides this itself: it gets text as `str`, and chooses the subprotocol.
 _OF_APPLICATION = {"text_type", "subprotocols"}
 _OPTIONS = ("groups", *(name for name in conf.OPTION_NAMES if name not in _OF_APPLICATION))
-# The close code and reason for a client that takes nothing.
-_TRY_AGAIN_LATER = (1013, "too slow")
 # Headers about one connection to a client; the server of the response sets its own.
 _OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 
@@ -167,7 +166,7 @@ class _OwnWebSocket:
             # The client has gone, which the application sees by `receive`.
             return
         except SendTimeout:
-            websocket.close(*_TRY_AGAIN_LATER)
+            websocket.close(*TRY_AGAIN_LATER)
 
     def send_here(self, message: Message) -> bool:
         return self.websocket._send_beyond(message)
