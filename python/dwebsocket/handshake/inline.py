@@ -19,7 +19,7 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.upgrade import upgrade_inline
 from dwebsocket.handshake.upgrade_request import is_open
-from dwebsocket.runners.unseen import refuse_if_unseen
+from dwebsocket.runners.outcome import refuse_if_unseen
 from dwebsocket.runners.view import end_beside, witness
 from dwebsocket.telemetry.records import report_end
 from dwebsocket.websocket import WebSocket

@@ -35,8 +35,7 @@ from dwebsocket.compat.django_views import is_async, name_of
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.request import context, database, worlds
 from dwebsocket.runners.async_view_threads import OwnThread
-from dwebsocket.runners.quiet import is_quiet_end
-from dwebsocket.runners.unseen import refuse_if_unseen
+from dwebsocket.runners.outcome import is_quiet_end, refuse_if_unseen
 from dwebsocket.telemetry import tracing
 from dwebsocket.telemetry.records import Record, printable, report_end
 from dwebsocket.websocket import WebSocket

@@ -1,10 +1,14 @@
 """
-Exceptions that count as a normal end of a view.
+What an exception, or a result, means at the end of a view behind an open WebSocket.
 
-There are three: ``ConnectionClosed`` of a connection that has ended; an error because the view's
-own code used the ``None`` at the end as a message; and an error of a framework's decorator that
-wanted to add headers to a response, which a WebSocket's view does not return. The same exceptions
-from any other code are reported as errors.
+Three exceptions count as a normal end: ``ConnectionClosed`` of a connection that has ended; an
+error because the view's own code used the ``None`` at the end as a message; and an error of a
+framework's decorator that wanted to add headers to a response, which a WebSocket's view does not
+return. The same exceptions from any other code are reported as errors.
+
+Some refusals come too late: the client already has its 101. A page that a view returns at its end
+does not matter. But a redirect or an error comes from a decorator below ours, such as
+``login_required``, which was meant to refuse the client.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ import inspect
 import logging
 import re
 from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.http.response import HttpResponseBase
 
 from dwebsocket.compat.django_views import class_based
 from dwebsocket.exceptions import ConnectionClosed
@@ -34,6 +41,14 @@ _FRAMEWORKS = ("django", "rest_framework")
 _RESPONSES = {"response", "resp"}
 # Errors of operations that apply to responses, and never to messages.
 _OF_RESPONSES = re.compile("does not support item (assignment|deletion)")
+_POLICY = 1008
+_MAX_REASON_BYTES = 123
+# Responses with a status below this are no refusals.
+_REDIRECTION = 300
+_ADVICE = (
+    "Put the decorator that refuses above accept_websocket, or let the view decide with "
+    "accept_websocket(accept=False)"
+)
 
 
 def is_quiet_end(
@@ -130,3 +145,33 @@ def _frames(error: BaseException) -> list[FrameType]:
         frames.append(traceback.tb_frame)
         traceback = traceback.tb_next
     return frames
+
+
+def refuse_if_unseen(
+    result: object, request: HttpRequest, websocket: WebSocket, advice: str = _ADVICE
+) -> None:
+    """
+    Closes with 1008, and one warning, if ``result`` refuses a client that is still there.
+
+    Args:
+        result: The result of the view behind the open ``websocket``.
+        advice: The advice for the log record.
+    """
+    if not isinstance(result, HttpResponseBase) or result.status_code < _REDIRECTION:
+        return
+    if websocket._is_over:
+        return
+    status, connection = result.status_code, websocket._connection
+    what = f"{type(result).__name__} with status {status}"
+    number = None if connection is None else connection.id
+    record = Record.of("websocket.unseen_response", request, _POLICY, what, number)
+    record.log(
+        _log,
+        logging.WARNING,
+        "A WebSocket view returned a response that its client cannot see: %s: %s. %s",
+        *(record.path, record.reason, advice),
+        status_code=status,
+        request=request,
+    )
+    reason = f"{what}: see the log".encode()[:_MAX_REASON_BYTES] if settings.DEBUG else b""
+    websocket._close_wanted(_POLICY, reason.decode(errors="ignore"))
