@@ -27,7 +27,7 @@ from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import renew_at_fork
-from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.request import context, database, http_request
 from dwebsocket.runners import handler_context, handler_threads, loop
 from dwebsocket.runners import view as life
@@ -404,11 +404,7 @@ class Handled:
             else:
                 result = self._call_within(world, method, args)
             if result is not None and inspect.iscoroutine(result):
-                result.close()
-                raise UsageError(
-                    f"{method!r} gave a coroutine but is no coroutine function: mark it, or the "
-                    "decorator around it, with asgiref.sync.markcoroutinefunction"
-                )
+                life.refuse_coroutine(result, repr(method))
             if world is None:
                 life.save_session(self.request)
         except BaseException as error:

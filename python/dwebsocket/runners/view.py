@@ -11,11 +11,11 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, final
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -286,7 +286,8 @@ def run(
                 result = None
                 try:
                     result = view(request, *args, **kwargs)
-                    _refuse_coroutine(result, view)
+                    if inspect.iscoroutine(result):
+                        refuse_coroutine(result, name_of(view))
                 except Exception as error:
                     if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
                         raise
@@ -309,14 +310,13 @@ def run(
             told.ended()
 
 
-def _refuse_coroutine(result: object, view: View) -> None:
-    """Raises for a coroutine: an async view that was taken for a sync one would never run."""
-    if inspect.iscoroutine(result):
-        result.close()
-        raise UsageError(
-            f"{name_of(view)} gave a coroutine but is no coroutine function: mark it, or the "
-            "decorator around it, with asgiref.sync.markcoroutinefunction"
-        )
+def refuse_coroutine(result: Coroutine[Any, Any, object], name: str) -> NoReturn:
+    """Raises for a coroutine: async code that was taken for sync code would never run."""
+    result.close()
+    raise UsageError(
+        f"{name} gave a coroutine but is no coroutine function: mark it, or the decorator around "
+        "it, with asgiref.sync.markcoroutinefunction"
+    )
 
 
 async def arun(
