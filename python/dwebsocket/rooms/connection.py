@@ -1,15 +1,15 @@
 """
 One connection's rooms: what becomes of each message of its client.
 
-Everything here is written as steps, which a thread runs and a task awaits (:mod:`.calls`). They run
-one at a time. A join takes a seat in the room's group, which is *held* at first: the engine keeps
-what comes, the client gets the answer and what it has missed, and then the seat is opened. So the
-answer comes first, and there is no gap and nothing twice.
+Everything here is written as steps, which a thread runs and a task awaits (see
+:mod:`dwebsocket.api.waiting.steps`). They run one at a time. A join takes a seat in the room's
+group, which is *held* at first: the engine keeps what comes, the client gets the answer and what it
+has missed, and then the seat is opened. So the answer comes first, and there is no gap and nothing
+twice.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections import deque
@@ -19,6 +19,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from dwebsocket import _core, conf
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.conf.group_settings import PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.groups import backends, history, membership_signals, presence, seats
@@ -26,7 +27,7 @@ from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
-from dwebsocket.rooms.calls import Call, Hook, Twin
+from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.room import Bucket, Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
@@ -34,8 +35,8 @@ from dwebsocket.telemetry import clock, tracing
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.history import Position
-    from dwebsocket.rooms.calls import Steps
     from dwebsocket.rooms.room import Pattern
     from dwebsocket.websocket import WebSocket
 
@@ -121,7 +122,7 @@ class Rooms:
             request = wire.read(message)
         except Malformed as error:
             # Behind the answers that it has got.
-            yield Twin(self._websocket, "close", _MALFORMED, str(error))
+            yield Call(self._websocket.close, self._websocket.aclose, _MALFORMED, str(error))
             return
         if request.kind == "ping":
             yield self._send('{"pong":1}')
@@ -209,7 +210,7 @@ class Rooms:
             yield self._send(wire.error(request.id, refused))
 
     def _send(self, text: str) -> Call:
-        return Twin(self._websocket, "send", text)
+        return Call(self._websocket.send, self._websocket.asend, text)
 
     # -- joining -----------------------------------------------------------------------------------
 
@@ -287,7 +288,7 @@ class Rooms:
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
         is_new = membership_signals.is_new(group, seat)
         if backend.waits:
-            yield Twin(backend, "hold", group.name)
+            yield Call(backend.hold, backend.ahold, group.name)
         else:
             backend.hold(group.name)
         try:
@@ -301,12 +302,14 @@ class Rooms:
         if not joined:
             return False
         if is_new:
-            yield Twin(membership_signals, "note_joined", group, websocket)
+            yield Call(
+                membership_signals.note_joined, membership_signals.anote_joined, group, websocket
+            )
         if room.presence and not (yield from self._enter(room, told)):
             return False
         yield self._send(wire.answer(request.id, told))
         if rows:
-            yield Twin(recovering, "send_all", websocket, member, rows)
+            yield Call(recovering.send_all, recovering.asend_all, websocket, member, rows)
         seat.open(at)
         return True
 
@@ -321,11 +324,12 @@ class Rooms:
         group, seat = room.group, room._seat
         backend = room._backend
         kept = backend.settings.kept(group.name)
+        assert seat is not None
         assert kept is not None
         since = None if request.since is None else history.read_position(request.since)
         is_whole = request.since is None
         limits = kept.limits if request.since is not None else (0, 0.0)
-        page = yield Twin(backend, "read_history", group.name, since, limits)
+        page = yield Call(backend.read_history, backend.aread_history, group.name, since, limits)
         if request.since is not None:
             is_whole = since is not None and history.is_whole(page, since)
         if is_whole and request.since is not None:
@@ -337,14 +341,15 @@ class Rooms:
         for _ in range(_MOST_ROUNDS):
             joined = "behind"
             if at == page.head:
+                key = self._key
                 joined = yield Call(
-                    functools.partial(backend.join_at, numbered=True),
-                    functools.partial(backend.ajoin_at, numbered=True),
-                    *(group.name, seat, self._key, at),
+                    backend.join_at, backend.ajoin_at, group.name, seat, key, at, numbered=True
                 )
             if joined != "behind":
                 break
-            page = yield Twin(backend, "read_history", group.name, at, kept.limits)
+            page = yield Call(
+                backend.read_history, backend.aread_history, group.name, at, kept.limits
+            )
             if missed_from is None or not history.is_whole(page, at):
                 # Missed messages are lost, or are not asked for: only the head counts.
                 is_whole = is_whole and missed_from is None
@@ -355,7 +360,7 @@ class Rooms:
                 rows += _in_room(room.name, page)
                 at = page.reached
         else:
-            yield Twin(self._websocket, "close", 1013, "too slow")
+            yield Call(self._websocket.close, self._websocket.aclose, 1013, "too slow")
             return None
         told["position"] = history.text_of(at)
         told["recovered"] = is_whole
@@ -384,12 +389,12 @@ class Rooms:
         """
         backend = room._backend
         if room.presence is True:
-            members = yield Twin(backend, "members", room.group.name)
+            members = yield Call(backend.members, backend.amembers, room.group.name)
             own = self._key_in(room)
             here = [each for each in members if each.connections]
             is_full = len(here) >= most and all(each.key != own for each in here)
         else:
-            is_full = (yield Twin(backend, "count", room.group.name)) >= most
+            is_full = (yield Call(backend.count, backend.acount, room.group.name)) >= most
         if is_full:
             raise Refused("limit", "The room is full.")
 
@@ -405,7 +410,7 @@ class Rooms:
         present = own.present(group.name) or PresenceLimits(group.name)
         seats.note_presence(group.using, group.name, 1)
         room._is_present = True
-        is_open = yield Twin(presence, "enter", group, websocket, seat, wish, present)
+        is_open = yield Call(presence.enter, presence.aenter, group, websocket, seat, wish, present)
         if room.presence is True:
             if websocket._seats is None:
                 websocket._seats = {}
@@ -419,11 +424,11 @@ class Rooms:
         wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
         websocket = self._websocket
         group, seat, present = (websocket._seats or {})[room.name]
-        yield Twin(presence, "update", group, websocket, seat, wish, present)
+        yield Call(presence.update, presence.aupdate, group, websocket, seat, wish, present)
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
         backend = room._backend
-        members = yield Twin(backend, "members", room.group.name)
+        members = yield Call(backend.members, backend.amembers, room.group.name)
         own = self._key_in(room)
         named = members[: self._limits.members]
         told["members"] = [json.loads(each.as_json()) for each in named]
@@ -444,7 +449,9 @@ class Rooms:
         """Leaves a room, for whatever reason."""
         self._joined.pop(room.name, None)
         self._give_up(room)
-        yield Twin(membership_signals, "note_left", room.group, self._websocket)
+        yield Call(
+            membership_signals.note_left, membership_signals.anote_left, room.group, self._websocket
+        )
         if "left" in room._own:
             yield from self._call_quietly(room, "left")
 
@@ -500,7 +507,7 @@ class Rooms:
         sender = self._sender(room)
         backend = room._backend
         rest = wire.event(request.event, request.data, sender)
-        yield Twin(backend, "pass_event", room.group.name, rest, [self._key])
+        yield Call(backend.pass_event, backend.apass_event, room.group.name, rest, [self._key])
         return {}
 
     def _key_in(self, room: Room) -> str:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dwebsocket import _core, conf
 from dwebsocket.api import callbacks
+from dwebsocket.api.waiting import steps
 from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
-from dwebsocket.rooms import calls, room, wire
+from dwebsocket.rooms import room, wire
 from dwebsocket.rooms.connection import Rooms
 from dwebsocket.rooms.room import Pattern
 from dwebsocket.telemetry import clock
@@ -63,16 +64,16 @@ class _Handler(WebSocketHandler):
 
     def receive(self, message: str | bytes) -> Any:
         """Takes a message of the client."""
-        calls.run(self.its.receive(message))
+        steps.run(self.its.receive(message))
         self._set_tick()
 
     def tick(self) -> Any:
         """Does what is due."""
-        calls.run(self.its.look())
+        steps.run(self.its.look())
 
     def disconnect(self, code: int, reason: str) -> Any:
         """Leaves all rooms."""
-        calls.run(self.its.end())
+        steps.run(self.its.end())
 
 
 class _AsyncHandler(_Handler):
@@ -80,16 +81,16 @@ class _AsyncHandler(_Handler):
 
     async def receive(self, message: str | bytes) -> Any:
         """Takes a message of the client."""
-        await calls.arun(self.its.receive(message))
+        await steps.arun(self.its.receive(message))
         self._set_tick()
 
     async def tick(self) -> Any:
         """Does what is due."""
-        await calls.arun(self.its.look())
+        await steps.arun(self.its.look())
 
     async def disconnect(self, code: int, reason: str) -> Any:
         """Leaves all rooms."""
-        await calls.arun(self.its.end())
+        await steps.arun(self.its.end())
 
 
 def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBase]:
