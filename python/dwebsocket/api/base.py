@@ -19,7 +19,7 @@ from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.telemetry import clock, tally, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from weakref import WeakSet
 
     from django.http import HttpRequest
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dwebsocket.api.close_callbacks import CloseCallbacks, Spawn
     from dwebsocket.api.decision import Decision
     from dwebsocket.api.protocol import WebSocketProtocol13
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.api.waiting.waiter import Waiter
     from dwebsocket.conf import Options
     from dwebsocket.request import Transport, database
@@ -61,9 +62,9 @@ class Base:
     _close_callbacks: CloseCallbacks | None = None
     # Its groups, while the signals about groups have receivers.
     _groups_noted: dict[Any, None] | None = None
-    # Joins the groups that have a history, before the view's first line; set by
-    # `dwebsocket.groups.view_groups`. In a thread, and in a task.
-    _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
+    # The steps that join groups that have a history, before the view's first line; set by
+    # `dwebsocket.groups.view_groups`.
+    _join_recorded: Callable[[], Steps[None]] | None = None
     # Its rooms by their names: the group of each, the seat, and how it is present there.
     _seats: dict[str, tuple[Any, Any, Any]] | None = None
     # The context around all code that runs for it, and the realm of its user; while it lives.

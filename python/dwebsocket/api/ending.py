@@ -13,6 +13,7 @@ from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import pings
+from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable, UsageError
 from dwebsocket.request import database
@@ -212,11 +213,10 @@ class Ending(Base):
         """Sends the signals about its life; to be called once, when it is open."""
         signals.send(signals.websocket_opened, self, request)
         self._announce_end_later(request)
-        if self._join_recorded is not None:
-            join, _ = self._join_recorded
+        if (join := self._join_recorded) is not None:
             self._join_recorded = None
             try:
-                join()
+                run(join())
             except GroupUnavailable as error:
                 self._send_away(request, error)
 
@@ -224,11 +224,10 @@ class Ending(Base):
         """Sends the signals as :meth:`_announce_opening`, without blocking the event loop."""
         await signals.asend(signals.websocket_opened, self, request)
         self._announce_end_later(request)
-        if self._join_recorded is not None:
-            _, join = self._join_recorded
+        if (join := self._join_recorded) is not None:
             self._join_recorded = None
             try:
-                await join()
+                await arun(join())
             except GroupUnavailable as error:
                 self._send_away(request, error)
 

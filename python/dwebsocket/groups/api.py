@@ -9,6 +9,7 @@ from django.db import transaction
 
 from dwebsocket.api.arguments import apart, as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import (
@@ -27,8 +28,9 @@ from dwebsocket.request import worlds
 if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.api.arguments import Sendable
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.backends.contract import Backend, Exclude, Member, Message
-    from dwebsocket.groups.history import History, Position
+    from dwebsocket.groups.history import History, Page
     from dwebsocket.groups.members import Excluded
 
 
@@ -83,17 +85,7 @@ class Group:
                 waits for a server: use :meth:`aadd`.
         """
         member = joinable(_websocket(websocket))
-        backend = self._backend("aadd")
-        if member is None:
-            return False
-        if backend.settings.kept(self.name) is not None:
-            is_open = recovering.add(websocket, self, member)
-            return is_open and presence.enter(self, websocket, member)
-        is_new = membership_signals.is_new(self, member)
-        is_member = backend.add(self.name, member, key_of(websocket.id))
-        if is_new and is_member:
-            membership_signals.note_joined(self, websocket)
-        return is_member and presence.enter(self, websocket, member)
+        return run(self._add(self._backend("aadd"), websocket, member))
 
     async def aadd(self, websocket: Base) -> bool:
         """
@@ -103,34 +95,21 @@ class Group:
             GroupUnavailable, UsageError: As :meth:`add`.
         """
         member = joinable(_websocket(websocket))
-        backend = backends.backend(self.using)
+        return await arun(self._add(backends.backend(self.using), websocket, member))
+
+    def _add(self, backend: Backend, websocket: Base, member: Member | None) -> Steps[bool]:
         if member is None:
             return False
         if backend.settings.kept(self.name) is not None:
-            is_open = await recovering.aadd(websocket, self, member)
-            return is_open and await presence.aenter(self, websocket, member)
-        is_new = membership_signals.is_new(self, member)
-        is_member = await backend.aadd(self.name, member, key_of(websocket.id))
-        if is_new and is_member:
-            await membership_signals.anote_joined(self, websocket)
-        return is_member and await presence.aenter(self, websocket, member)
-
-    def _add_held(self, websocket: Base, member: Member) -> bool:
-        """Adds a member to a group that is held, and so is subscribed to already."""
-        is_new = membership_signals.is_new(self, member)
-        backend = backends.backend(self.using)
-        is_member = backend.join(self.name, member, key_of(websocket.id))
-        if is_new and is_member:
-            membership_signals.note_joined(self, websocket)
-        return is_member
-
-    async def _aadd_held(self, websocket: Base, member: Member) -> bool:
-        """Adds a member to a group that is held, without blocking the event loop."""
-        is_new = membership_signals.is_new(self, member)
-        backend = backends.backend(self.using)
-        is_member = backend.join(self.name, member, key_of(websocket.id))
-        if is_new and is_member:
-            await membership_signals.anote_joined(self, websocket)
+            is_member = yield from recovering.add(websocket, self, member)
+        else:
+            is_new = membership_signals.is_new(self, member)
+            key = key_of(websocket.id)
+            is_member = yield Call(backend.add, backend.aadd, self.name, member, key)
+            if is_new and is_member:
+                yield from membership_signals.note_joined(self, websocket)
+        if is_member and backend.settings.present(self.name) is not None:
+            is_member = yield from presence.enter(self, websocket, member)
         return is_member
 
     def discard(self, websocket: Base) -> None:
@@ -142,10 +121,8 @@ class Group:
         Raises:
             UsageError: The connection is not open yet.
         """
-        member = member_of(_websocket(websocket))
-        presence.leave(self, member)
-        backends.backend(self.using).discard(self.name, member)
-        membership_signals.note_left(self, websocket)
+        if self._discard(websocket):
+            run(membership_signals.note_left(self, websocket))
 
     async def adiscard(self, websocket: Base) -> None:
         """
@@ -154,10 +131,15 @@ class Group:
         Raises:
             UsageError: As :meth:`discard`.
         """
+        if self._discard(websocket):
+            await arun(membership_signals.note_left(self, websocket))
+
+    def _discard(self, websocket: Base) -> bool:
+        """Ends a membership; gives whether a signal may have to follow."""
         member = member_of(_websocket(websocket))
         presence.leave(self, member)
         backends.backend(self.using).discard(self.name, member)
-        await membership_signals.anote_left(self, websocket)
+        return websocket._groups_noted is not None
 
     def joined(self, websocket: Base) -> _Joined:
         """
@@ -404,12 +386,7 @@ class Group:
             GroupUnavailable: The backend cannot be reached.
             TypeError, ValueError: As their types and values say.
         """
-        backend = self._backend("ahistory")
-        after, (size, seconds) = self._wanted_history(backend, limit, since)
-        page = backend.read_history(self.name, after, (size, seconds))
-        while not page.is_last:
-            page += backend.read_history(self.name, page.reached, (size, seconds))
-        return history.entries(page, size)
+        return run(self._history(self._backend("ahistory"), limit, since))
 
     async def ahistory(self, limit: int | None = None, since: str | None = None) -> History:
         """
@@ -418,11 +395,17 @@ class Group:
         Raises:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`history`.
         """
-        backend = backends.backend(self.using)
-        after, (size, seconds) = self._wanted_history(backend, limit, since)
-        page = await backend.aread_history(self.name, after, (size, seconds))
+        return await arun(self._history(backends.backend(self.using), limit, since))
+
+    def _history(self, backend: Backend, limit: int | None, since: str | None) -> Steps[History]:
+        kept = history.needs(backend.settings, self.name, "history()")
+        after = None if since is None else history.read_position(since)
+        most = history.checked_limit(limit)
+        size = kept.size if most is None else min(most, kept.size)
+        read, limits = (backend.read_history, backend.aread_history), (size, kept.seconds)
+        page: Page = yield Call(*read, self.name, after, limits)
         while not page.is_last:
-            page += await backend.aread_history(self.name, page.reached, (size, seconds))
+            page += yield Call(*read, self.name, page.reached, limits)
         return history.entries(page, size)
 
     def position(self) -> str:
@@ -446,14 +429,6 @@ class Group:
         backend = backends.backend(self.using)
         history.needs(backend.settings, self.name, "position()")
         return history.text_of((await backend.aread_history(self.name, None, (0, 0.0))).head)
-
-    def _wanted_history(
-        self, backend: Backend, limit: int | None, since: str | None
-    ) -> tuple[Position | None, tuple[int, float]]:
-        kept = history.needs(backend.settings, self.name, "history()")
-        after = None if since is None else history.read_position(since)
-        most = history.checked_limit(limit)
-        return after, (kept.size if most is None else min(most, kept.size), kept.seconds)
 
     def _needs_presence(self, backend: Backend, what: str) -> None:
         """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.groups import backends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.api import Group
     from dwebsocket.groups.backends.contract import Backend
 
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     Held = list[tuple[Backend, list[str]]]
 
 
-def hold(groups: Iterable[Group]) -> Held:
+def hold(groups: Iterable[Group]) -> Steps[Held]:
     """
-    Subscribes to all of these groups. Not for event loops.
+    Subscribes to all of these groups.
 
     Returns:
         The holds, which have to be released.
@@ -29,20 +31,7 @@ def hold(groups: Iterable[Group]) -> Held:
     held: Held = []
     try:
         for backend, names in _by_backend(groups):
-            backend.hold_all(names)
-            held.append((backend, names))
-    except BaseException:
-        release(held)
-        raise
-    return held
-
-
-async def ahold(groups: Iterable[Group]) -> Held:
-    """Holds as :func:`hold`, and raises the same, without blocking the event loop."""
-    held: Held = []
-    try:
-        for backend, names in _by_backend(groups):
-            await backend.ahold_all(names)
+            yield Call(backend.hold_all, backend.ahold_all, names)
             held.append((backend, names))
     except BaseException:
         release(held)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.base import Base
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable, UsageError
-from dwebsocket.groups import backends, history, holding, names
+from dwebsocket.groups import backends, history, holding, membership_signals, names
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery, recovering
-from dwebsocket.groups.members import joinable, member_of
-from dwebsocket.groups.presence import JoinOptions, aenter, aupdate, enter, needs, update
+from dwebsocket.groups.members import joinable, key_of, member_of
+from dwebsocket.groups.presence import JoinOptions, enter, is_known, needs, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.backends.contract import Member
 
 
@@ -78,35 +80,10 @@ class Joining(Base):
         """
         wanted = _groups(groups)
         options = _options(partial=partial, numbered=numbered, former=former)
-        return self._join(wanted, _wish(wanted, info, presence), since, **options)
-
-    def _join(
-        self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
-    ) -> bool | Recovery | None:
-        """Joins groups: those that have a history recover, and users become present."""
-        recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
+        wish = _wish(wanted, info, presence)
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
-        if (member := joinable(self)) is None:
-            return False
-        options = {"partial": False, "numbered": False, "former": None, **options}
-        before = self._memberships(wanted)
-        try:
-            found = [self._recover(each, member, since, **options) for each in recorded]
-            plain = [each for each in wanted if each not in recorded]
-            is_open = (
-                None not in found
-                and self._join_plain(plain, member)
-                and all(enter(each, self, member, wish) for each in wanted)
-            )
-        except BaseException as error:
-            self._leave_all(wanted, before)
-            if isinstance(error, GroupUnavailable) and self._is_over:
-                return False
-            raise
-        if not is_open:
-            return False
-        return found[0] if found and len(wanted) == 1 else None
+        return run(self._join(wanted, wish, since, **options))
 
     async def ajoin(
         self,
@@ -126,25 +103,25 @@ class Joining(Base):
         """
         wanted = _groups(groups)
         options = _options(partial=partial, numbered=numbered, former=former)
-        return await self._ajoin(wanted, _wish(wanted, info, presence), since, **options)
+        return await arun(self._join(wanted, _wish(wanted, info, presence), since, **options))
 
-    async def _ajoin(
+    def _join(
         self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
-    ) -> bool | Recovery | None:
-        """Joins groups as :meth:`_join`, without blocking the event loop."""
+    ) -> Steps[bool | Recovery | None]:
+        """Joins groups: those that have a history recover, and users become present."""
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         if (member := joinable(self)) is None:
             return False
         options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
         try:
-            found = [await self._arecover(each, member, since, **options) for each in recorded]
+            found = []
+            for each in recorded:
+                found.append((yield from self._recover(each, member, since, **options)))
             plain = [each for each in wanted if each not in recorded]
-            is_open = (
-                None not in found
-                and await self._ajoin_plain(plain, member)
-                and all([await aenter(each, self, member, wish) for each in wanted])
-            )
+            is_open = None not in found and (yield from self._join_plain(plain, member))
+            for each in filter(is_known, wanted):
+                is_open = is_open and (yield from enter(each, self, member, wish))
         except BaseException as error:
             self._leave_all(wanted, before)
             if isinstance(error, GroupUnavailable) and self._is_over:
@@ -167,7 +144,7 @@ class Joining(Base):
             GroupUnavailable, TypeError, ValueError: As :meth:`join`.
         """
         for wanted, member, present in self._present_in(group):
-            update(wanted, self, member, _said(info), present)
+            run(update(wanted, self, member, _said(info), present))
 
     async def aupdate(self, group: str | Group, *, info: Any) -> None:
         """
@@ -177,7 +154,7 @@ class Joining(Base):
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`update`.
         """
         for wanted, member, present in self._present_in(group):
-            await aupdate(wanted, self, member, _said(info), present)
+            await arun(update(wanted, self, member, _said(info), present))
 
     def _present_in(self, group: str | Group) -> list[tuple[Group, Member, Any]]:
         """Returns the memberships by which this connection is present in a group."""
@@ -219,44 +196,33 @@ class Joining(Base):
         """
         self.leave(*groups)
 
-    def _join_plain(self, groups: list[Group], member: Member) -> bool:
+    def _join_plain(self, groups: list[Group], member: Member) -> Steps[bool]:
         """Joins groups without a history; false when the connection is over."""
-        held = holding.hold(groups)
+        held, key = (yield from holding.hold(groups)), key_of(self.id)
         try:
-            return all(each._add_held(self, member) for each in groups)
-        finally:
-            holding.release(held)
-
-    async def _ajoin_plain(self, groups: list[Group], member: Member) -> bool:
-        """Joins groups without a history; does not block the event loop."""
-        held = await holding.ahold(groups)
-        try:
-            return all([await each._aadd_held(self, member) for each in groups])
+            for each in groups:
+                is_new = membership_signals.is_new(each, member)
+                if not backends.backend(each.using).join(each.name, member, key):
+                    return False
+                if is_new:
+                    yield from membership_signals.note_joined(each, self)
+            return True
         finally:
             holding.release(held)
 
     def _recover(
         self, group: Group, member: Member, since: str | None, **options: Any
-    ) -> Recovery | None:
+    ) -> Steps[Recovery | None]:
         """Joins a group that has a history; None when the connection is over."""
-        steps = recovering.Recovering(group, since=since, **options)
+        own = recovering.Recovering(group, since=since, **options)
         if group in self._memberships([group]):
             if since is None and not options["numbered"]:
-                return Recovery(recovered=True, missed=0, position=group.position())
+                position: str = yield Call(group.position, group.aposition)
+                return Recovery(recovered=True, missed=0, position=position)
             # It would get twice what it has got as a member.
             backends.backend(group.using).discard(group.name, member)
-        return recovering.join(self, group, member, steps, numbered=options["numbered"])
-
-    async def _arecover(
-        self, group: Group, member: Member, since: str | None, **options: Any
-    ) -> Recovery | None:
-        """Recovers as :meth:`_recover`, without blocking the event loop."""
-        steps = recovering.Recovering(group, since=since, **options)
-        if group in self._memberships([group]):
-            if since is None and not options["numbered"]:
-                return Recovery(recovered=True, missed=0, position=await group.aposition())
-            backends.backend(group.using).discard(group.name, member)
-        return await recovering.ajoin(self, group, member, steps, numbered=options["numbered"])
+        numbered = options["numbered"]
+        return (yield from recovering.join(self, group, member, own, numbered=numbered))
 
     def _memberships(self, wanted: list[Group]) -> set[Group]:
         """Returns those of ``wanted`` that this connection is in already."""

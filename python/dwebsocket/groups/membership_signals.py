@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
 from dwebsocket import signals
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.groups import backends, names
@@ -13,10 +14,12 @@ from dwebsocket.groups import backends, names
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from django.dispatch import Signal
     from django.http import HttpRequest
 
     from dwebsocket.api.base import Base
     from dwebsocket.api.ending import Ending
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.backends.contract import Member
 
 
@@ -40,19 +43,11 @@ def is_new(group: Named, member: Member) -> bool:
     return not backends.backend(group.using).groups.is_member(group.name, member)
 
 
-def note_joined(group: Named, websocket: Base) -> None:
+def note_joined(group: Named, websocket: Base) -> Steps[None]:
     """Sends ``group_joined``, and ``group_left`` when the membership or the connection ends."""
     is_first = _note(group, websocket)
-    signals.send(signals.group_joined, websocket, websocket._view_request, group=group)
-    if is_first:
-        _leave_at_end(websocket)
-
-
-async def anote_joined(group: Named, websocket: Base) -> None:
-    """Sends the signal as :func:`note_joined`, without blocking the event loop."""
-    is_first = _note(group, websocket)
     try:
-        await signals.asend(signals.group_joined, websocket, websocket._view_request, group=group)
+        yield _sent(signals.group_joined, group, websocket)
     finally:
         if is_first:
             _leave_at_end(websocket)
@@ -77,16 +72,15 @@ def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
     websocket._announce_groups = announce
 
 
-def note_left(group: Named, websocket: Base) -> None:
+def note_left(group: Named, websocket: Base) -> Steps[None]:
     """Sends ``group_left``, unless the membership was not noted, or its end was sent already."""
     if _take(group, websocket):
-        signals.send(signals.group_left, websocket, websocket._view_request, group=group)
+        yield _sent(signals.group_left, group, websocket)
 
 
-async def anote_left(group: Named, websocket: Base) -> None:
-    """Sends the signal as :func:`note_left`, without blocking the event loop."""
-    if _take(group, websocket):
-        await signals.asend(signals.group_left, websocket, websocket._view_request, group=group)
+def _sent(signal: Signal, group: Named, websocket: Base) -> Call:
+    request = websocket._view_request
+    return Call(signals.send, signals.asend, signal, websocket, request, group=group)
 
 
 def note_interrupted(using: str, interrupted: Iterable[str]) -> None:

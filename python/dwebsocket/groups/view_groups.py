@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
+from dwebsocket.api.waiting.steps import run
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from dwebsocket import _core
     from dwebsocket.api.base import Base
+    from dwebsocket.api.waiting.steps import Steps
 
     #: The decorator's argument: templates of names, or a function that returns names.
     Wanted = (
@@ -265,13 +267,14 @@ class Joins:
             for each in groups:
                 history.needs(backends.backend(each.using).settings, each.name, "resume=True")
         self._wish = wish
-        if wish.watches and groups and not any(map(_is_present, groups)):
+        if wish.watches and groups and not any(map(presence.is_known, groups)):
             own = backends.backend(groups[0].using).settings
             presence.needs(own, groups[0].name, "presence=True")
         self._recorded = [each for each in groups if _is_recorded(each)]
         # Groups without a history: their members become users as the others do, but are members
         # before.
-        self._present = [each for each in groups if _is_present(each) and not _is_recorded(each)]
+        present = filter(presence.is_known, groups)
+        self._present = [each for each in present if each not in self._recorded]
         self._groups = [each for each in groups if each not in self._recorded]
         aliases = _aliases() if user else []
         self._of_user = [Group(names.of_user_key(user), alias) for alias in aliases]
@@ -292,9 +295,9 @@ class Joins:
             backend = backends.backend(each.using)
             backend.hold_soon(each.name)
             self._held.append((backend, [each.name]))
-        self._held += holding.hold(self._groups)
+        self._held += run(holding.hold(self._groups))
         # Their messages come from now on, so that a backend that is away is known in time.
-        self._held_recorded = holding.hold(self._recorded)
+        self._held_recorded = run(holding.hold(self._recorded))
 
     def release_with(self, response: object) -> None:
         """Releases when ``response`` is freed and has neither opened a connection nor given up."""
@@ -347,21 +350,15 @@ class Joins:
         recorded, present, wish = self._recorded, self._present, self._wish
         resumption, own_id = self._resumption, websocket.id
 
-        def join() -> None:
+        def join() -> Steps[None]:
             try:
                 for each in (*recorded, *present):
-                    websocket._join([each], wish, **_recovering(each, resumption, own_id))
+                    options = _recovering(each, resumption, own_id)
+                    yield from websocket._join([each], wish, **options)
             finally:
                 self._release_recorded()
 
-        async def ajoin() -> None:
-            try:
-                for each in (*recorded, *present):
-                    await websocket._ajoin([each], wish, **_recovering(each, resumption, own_id))
-            finally:
-                self._release_recorded()
-
-        websocket._join_recorded = join, ajoin
+        websocket._join_recorded = join
 
 
 def _recovering(group: Group, resumption: Resumption | None, own_id: str) -> dict[str, Any]:
@@ -372,10 +369,6 @@ def _recovering(group: Group, resumption: Resumption | None, own_id: str) -> dic
     if resumption.former is not None:
         options |= {"former": resumption.former, "own_id": own_id}
     return options
-
-
-def _is_present(group: Group) -> bool:
-    return backends.backend(group.using).settings.present(group.name) is not None
 
 
 def _is_recorded(group: Group) -> bool:

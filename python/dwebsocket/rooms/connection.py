@@ -302,14 +302,12 @@ class Rooms:
         if not joined:
             return False
         if is_new:
-            yield Call(
-                membership_signals.note_joined, membership_signals.anote_joined, group, websocket
-            )
+            yield from membership_signals.note_joined(group, websocket)
         if room.presence and not (yield from self._enter(room, told)):
             return False
         yield self._send(wire.answer(request.id, told))
         if rows:
-            yield Call(recovering.send_all, recovering.asend_all, websocket, member, rows)
+            yield from recovering.send_all(websocket, member, rows)
         seat.open(at)
         return True
 
@@ -410,13 +408,13 @@ class Rooms:
         present = own.present(group.name) or PresenceLimits(group.name)
         seats.note_presence(group.using, group.name, 1)
         room._is_present = True
-        is_open = yield Call(presence.enter, presence.aenter, group, websocket, seat, wish, present)
+        is_open = yield from presence.enter(group, websocket, seat, wish, present)
         if room.presence is True:
             if websocket._seats is None:
                 websocket._seats = {}
             websocket._seats[room.name] = (group, seat, present)
         yield from self._note_members(room, told)
-        return bool(is_open)
+        return is_open
 
     def _say(self, room: Room, info: dict[str, Any]) -> Steps[None]:
         """Changes what others see of this connection."""
@@ -424,7 +422,7 @@ class Rooms:
         wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
         websocket = self._websocket
         group, seat, present = (websocket._seats or {})[room.name]
-        yield Call(presence.update, presence.aupdate, group, websocket, seat, wish, present)
+        yield from presence.update(group, websocket, seat, wish, present)
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
         backend = room._backend
@@ -449,9 +447,7 @@ class Rooms:
         """Leaves a room, for whatever reason."""
         self._joined.pop(room.name, None)
         self._give_up(room)
-        yield Call(
-            membership_signals.note_left, membership_signals.anote_left, room.group, self._websocket
-        )
+        yield from membership_signals.note_left(room.group, self._websocket)
         if "left" in room._own:
             yield from self._call_quietly(room, "left")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.groups import backends, history, membership_signals
 from dwebsocket.groups.history import Recovery
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.groups.backends.contract import Member
+    from dwebsocket.api.waiting.steps import Steps
+    from dwebsocket.groups.backends.contract import Backend, Joined, Member
     from dwebsocket.groups.history import Page, Position, Row
     from dwebsocket.groups.membership_signals import Named
 
@@ -27,7 +29,7 @@ _MOST_ROUNDS = 1000
 
 class Recovering:
     """
-    The steps of one :meth:`join`, for a caller that reads and sends, in a thread or in a task.
+    What one :func:`join` has to send, and how far the client has got.
 
     Attributes:
         at: The position up to which the client has got everything.
@@ -143,8 +145,8 @@ class Recovering:
 
 
 def join(
-    websocket: Any, group: Named, member: Member, steps: Recovering, *, numbered: bool
-) -> Recovery | None:
+    websocket: Any, group: Named, member: Member, recovering: Recovering, *, numbered: bool
+) -> Steps[Recovery | None]:
     """
     Makes a connection a member; None when it is over.
 
@@ -153,19 +155,22 @@ def join(
     """
     backend, name, key = backends.backend(group.using), group.name, key_of(websocket.id)
     is_new = membership_signals.is_new(group, member)
-    backend.hold(name)
+    yield Call(backend.hold, backend.ahold, name)
     try:
-        page = backend.read_history(name, steps.since, steps.limits)
+        page: Page = yield _read(backend, name, recovering.since, recovering.limits)
         try:
-            send_all(websocket, member, steps.first(page))
+            yield from send_all(websocket, member, recovering.first(page))
             for _ in range(_MOST_ROUNDS):
-                joined = "behind"
+                joined: Joined = "behind"
                 if page.is_last:
-                    joined = backend.join_at(name, member, key, steps.at, numbered=numbered)
+                    at = recovering.at
+                    joined = yield Call(
+                        backend.join_at, backend.ajoin_at, name, member, key, at, numbered=numbered
+                    )
                 if joined != "behind":
                     break
-                page = backend.read_history(name, steps.at, steps.kept.limits)
-                send_all(websocket, member, steps.more(page))
+                page = yield _read(backend, name, recovering.at, recovering.kept.limits)
+                yield from send_all(websocket, member, recovering.more(page))
             else:
                 websocket.close(1013, "too slow")
                 joined = "over"
@@ -176,83 +181,35 @@ def join(
     if joined == "over":
         return None
     if is_new:
-        membership_signals.note_joined(group, websocket)
-    return steps.outcome()
+        yield from membership_signals.note_joined(group, websocket)
+    return recovering.outcome()
 
 
-async def ajoin(
-    websocket: Any, group: Named, member: Member, steps: Recovering, *, numbered: bool
-) -> Recovery | None:
-    """Joins as :func:`join`, and raises the same, without blocking the event loop."""
-    backend, name, key = backends.backend(group.using), group.name, key_of(websocket.id)
-    is_new = membership_signals.is_new(group, member)
-    await backend.ahold(name)
-    try:
-        page = await backend.aread_history(name, steps.since, steps.limits)
-        try:
-            await asend_all(websocket, member, steps.first(page))
-            for _ in range(_MOST_ROUNDS):
-                joined = "behind"
-                if page.is_last:
-                    joined = await backend.ajoin_at(name, member, key, steps.at, numbered=numbered)
-                if joined != "behind":
-                    break
-                page = await backend.aread_history(name, steps.at, steps.kept.limits)
-                await asend_all(websocket, member, steps.more(page))
-            else:
-                websocket.close(1013, "too slow")
-                joined = "over"
-        except ConnectionClosed:
-            joined = "over"
-    finally:
-        backend.release(name)
-    if joined == "over":
-        return None
-    if is_new:
-        await membership_signals.anote_joined(group, websocket)
-    return steps.outcome()
+def _read(backend: Backend, name: str, after: Position | None, limits: tuple[int, float]) -> Call:
+    return Call(backend.read_history, backend.aread_history, name, after, limits)
 
 
-def add(websocket: Any, group: Named, member: Member) -> bool:
+def add(websocket: Any, group: Named, member: Member) -> Steps[bool]:
     """
     Makes a connection a member for what is published from now on; false when it is over.
 
     Raises:
         GroupUnavailable: As :func:`join`.
     """
-    if (steps := _from_now_on(group, member)) is None:
-        return True
-    return join(websocket, group, member, steps, numbered=False) is not None
-
-
-async def aadd(websocket: Any, group: Named, member: Member) -> bool:
-    """Adds as :func:`add`, and raises the same, without blocking the event loop."""
-    if (steps := _from_now_on(group, member)) is None:
-        return True
-    return await ajoin(websocket, group, member, steps, numbered=False) is not None
-
-
-def _from_now_on(group: Named, member: Member) -> Recovering | None:
-    """Returns the steps for a new member; None for one that is a member already."""
     if backends.backend(group.using).groups.is_member(group.name, member):
-        return None
-    return Recovering(group, since=None, partial=False, numbered=False, former=None)
+        return True
+    recovering = Recovering(group, since=None, partial=False, numbered=False, former=None)
+    found = yield from join(websocket, group, member, recovering, numbered=False)
+    return found is not None
 
 
-def send_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> None:
+def send_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> Steps[None]:
     """Sends messages to a member, many in one write."""
     left = list(messages)
     while left := _send_together(member, left):
         message = left.pop(0)
-        websocket._send(message, isinstance(message, bytes) or None, strict=True)
-
-
-async def asend_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> None:
-    """Sends as :func:`send_all`, without blocking the event loop."""
-    left = list(messages)
-    while left := _send_together(member, left):
-        message = left.pop(0)
-        await websocket._asend(message, isinstance(message, bytes) or None, strict=True)
+        is_binary = isinstance(message, bytes) or None
+        yield Call(websocket._send, websocket._asend, message, is_binary, strict=True)
 
 
 def _send_together(member: Member, messages: list[str | bytes]) -> list[str | bytes]:

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import signals
 from dwebsocket.api.arguments import as_json
 from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import backends
 from dwebsocket.groups.members import key_of
 from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
+    from dwebsocket import _core
     from dwebsocket.api.base import Base
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings, PresenceLimits
-    from dwebsocket.groups.backends.contract import Arrival, Backend, Joining, Member
+    from dwebsocket.groups.backends.contract import Arrival, Backend, Entered, Joining, Member
     from dwebsocket.groups.membership_signals import Named
 
 #: The most bytes of JSON that a connection may say about its user.
@@ -94,13 +97,18 @@ def needs(settings: BackendSettings, name: str, what: str) -> PresenceLimits:
     return present
 
 
+def is_known(group: Named) -> bool:
+    """Whether the settings say that a group knows its users."""
+    return backends.backend(group.using).settings.present(group.name) is not None
+
+
 def enter(
     group: Named,
     websocket: Base,
     member: Member,
     wish: JoinOptions = NOTHING,
     present: PresenceLimits | None = None,
-) -> bool:
+) -> Steps[bool]:
     """
     Makes the user of a connection present in a group that has presence; false when it is over.
 
@@ -113,31 +121,11 @@ def enter(
     tells = bool(signals.member_joined.receivers)
     if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
         return True
-    entered = backend.enter(group.name, member, visit)
+    entered: Entered = yield Call(backend.enter, backend.aenter, group.name, member, visit)
     if entered is None:
         return False
     if entered:
-        _tell(backend, group, websocket, entered)
-    return True
-
-
-async def aenter(
-    group: Named,
-    websocket: Base,
-    member: Member,
-    wish: JoinOptions = NOTHING,
-    present: PresenceLimits | None = None,
-) -> bool:
-    """Enters as :func:`enter`, and raises the same, without blocking the event loop."""
-    backend = backends.backend(group.using)
-    tells = bool(signals.member_joined.receivers)
-    if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
-        return True
-    entered = await backend.aenter(group.name, member, visit)
-    if entered is None:
-        return False
-    if entered:
-        await _atell(backend, group, websocket, entered)
+        yield Call(_tell, _atell, backend, group, websocket, entered)
     return True
 
 
@@ -178,7 +166,7 @@ def update(
     member: Member,
     wish: JoinOptions,
     present: PresenceLimits | None = None,
-) -> None:
+) -> Steps[None]:
     """
     Changes what a present connection says about its user. Arguments as for :func:`enter`.
 
@@ -188,39 +176,19 @@ def update(
     backend = backends.backend(group.using)
     if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return
-    backend.enter(group.name, member, visit)
+    yield Call(backend.enter, backend.aenter, group.name, member, visit)
     if signals.member_updated.receivers:
-        for each in backend.members(group.name):
+        members: list[_core.Member] = yield Call(backend.members, backend.amembers, group.name)
+        for each in members:
             if each.key == visit[1]:
-                facts = {"group": group, "member": each}
-                signals.send(signals.member_updated, websocket, websocket._view_request, **facts)
-
-
-async def aupdate(
-    group: Named,
-    websocket: Base,
-    member: Member,
-    wish: JoinOptions,
-    present: PresenceLimits | None = None,
-) -> None:
-    """Updates as :func:`update`, and raises the same, without blocking the event loop."""
-    backend = backends.backend(group.using)
-    if (visit := _visit(backend, group, websocket, wish, present)) is None:
-        return
-    await backend.aenter(group.name, member, visit)
-    if signals.member_updated.receivers:
-        for each in await backend.amembers(group.name):
-            if each.key == visit[1]:
-                facts = {"group": group, "member": each}
-                request = websocket._view_request
-                await signals.asend(signals.member_updated, websocket, request, **facts)
+                about = signals.member_updated, websocket, websocket._view_request
+                yield Call(signals.send, signals.asend, *about, group=group, member=each)
 
 
 def leave(group: Named, member: Member) -> None:
     """Ends the presence of a connection. Never waits."""
-    backend = backends.backend(group.using)
-    if backend.settings.present(group.name) is not None:
-        backend.presence.leave(group.name, member)
+    if is_known(group):
+        backends.backend(group.using).presence.leave(group.name, member)
 
 
 def _visit(
