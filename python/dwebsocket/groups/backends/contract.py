@@ -20,6 +20,7 @@ from django.conf import settings
 from django.utils.encoding import force_bytes
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar, Literal
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Page, Position
 
@@ -234,34 +236,37 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`read_history`.
         """
-        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
-        if joined == "early":
-            self.catch_up(name)
-            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
-        if joined == "first":
-            try:
-                # Messages may have come while this process had no member.
-                self.catch_up(name)
-            except BaseException:
-                self.discard(name, member)
-                raise
-        return _told(joined)
+        return run(self._join_at(name, member, key, at, numbered=numbered))
 
     async def ajoin_at(
         self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
     ) -> Joined:
-        """Joins as :meth:`join_at`, and raises the same, without blocking the event loop."""
+        """
+        As :meth:`join_at`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_history`.
+        """
+        return await arun(self._join_at(name, member, key, at, numbered=numbered))
+
+    def _join_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Steps[Joined]:
         joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
         if joined == "early":
-            await self.acatch_up(name)
+            yield Call(self.catch_up, self.acatch_up, name)
             joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
         if joined == "first":
             try:
-                await self.acatch_up(name)
+                # Messages may have come while this process had no member.
+                yield Call(self.catch_up, self.acatch_up, name)
             except BaseException:
                 self.discard(name, member)
                 raise
-        return _told(joined)
+        if joined == "over":
+            return "over"
+        # One that is early has read what the log does not have any more.
+        return "joined" if joined in ("first", "joined") else "behind"
 
     # -- presence, where users are known ---------------------------------------------------------
 
@@ -662,10 +667,3 @@ class Backend:
             self._most_subscribed = 2 * used + _FEW_SUBSCRIPTIONS
         for each in unused:
             self.unsubscribe_if_unused(each)
-
-
-def _told(joined: str) -> Joined:
-    if joined == "over":
-        return "over"
-    # One that is early has read what the log does not have any more.
-    return "joined" if joined in ("first", "joined") else "behind"

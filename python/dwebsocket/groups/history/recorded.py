@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dwebsocket.api.waiting import engine_calls
+from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends.contract import Backend
@@ -13,6 +14,7 @@ from dwebsocket.groups.history import Page
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Log, Position
 
@@ -161,20 +163,29 @@ class HistoryBackend(Backend):
     # -- for the rest of the package -------------------------------------------------------------
 
     def catch_up(self, name: str) -> None:
-        while (at := self.groups.position_of(name)) is not None:
-            log = self.read_log(name, at, _ALL)
-            deadline = clock.now() + self.settings.timeout
-            while (room := self.groups.take_page(name, log.head, log.rows)) is not None:
-                engine_calls.wait(room, self._time_left(deadline))
-            if log.reached == log.head:
-                return
+        """
+        Hands the members in this process what they have missed of a group.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_log`.
+        """
+        run(self._catch_up(name))
 
     async def acatch_up(self, name: str) -> None:
+        """
+        As :meth:`catch_up`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_log`.
+        """
+        await arun(self._catch_up(name))
+
+    def _catch_up(self, name: str) -> Steps[None]:
         while (at := self.groups.position_of(name)) is not None:
-            log = await self.aread_log(name, at, _ALL)
+            log: Log = yield Call(self.read_log, self.aread_log, name, at, _ALL)
             deadline = clock.now() + self.settings.timeout
             while (room := self.groups.take_page(name, log.head, log.rows)) is not None:
-                await engine_calls.await_call(room, self._time_left(deadline))
+                yield Call(wait, await_call, room, self._time_left(deadline))
             if log.reached == log.head:
                 return
 

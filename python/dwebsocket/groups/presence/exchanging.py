@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends import contract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backends.contract import Arrival, Entered, Member
 
     #: What is to be published, by the names of its channels; None to release the name.
-    Steps = list[tuple[str, bytes | None]]
+    Notes = list[tuple[str, bytes | None]]
     Question = tuple[int, _core.Call, bytes | None]
 
 _log = logging.getLogger("dwebsocket")
@@ -156,11 +155,23 @@ class PresenceBackend(contract.Backend):
         Raises:
             GroupUnavailable: As :meth:`dwebsocket.groups.Backend.enter`.
         """
-        self._hear_others()
-        self.hold(name)
+        return run(self._enter_known(name, member, visit))
+
+    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
+        """
+        As :meth:`enter`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`enter`.
+        """
+        return await arun(self._enter_known(name, member, visit))
+
+    def _enter_known(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
+        yield from self._hear_others()
+        yield Call(self.hold, self.ahold, name)
         is_new = self.exchange.begin(name)
         try:
-            self._learn(name)
+            yield from self._learn(name)
             return self.presence.enter(name, member, *visit)
         finally:
             self.exchange.end(name)
@@ -172,98 +183,66 @@ class PresenceBackend(contract.Backend):
         """The whole timeout: a server that does not answer is away."""
         return self.settings.timeout
 
-    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        await self._ahear_others()
-        await self.ahold(name)
-        is_new = self.exchange.begin(name)
-        try:
-            await self._alearn(name)
-            return self.presence.enter(name, member, *visit)
-        finally:
-            self.exchange.end(name)
-            if not is_new:
-                self.release(name)
-
     def members(self, name: str) -> list[_core.Member]:
-        """Returns the users. A process that has none in the group asks those that have."""
-        if self.exchange.takes_part(name):
-            # The local knowledge is true as long as the subscription is there.
-            self.hold(name)
-            self.release(name)
-            return self.presence.members(name)
-        self._hear_others()
-        question = self.exchange.ask(name)
-        try:
-            self._ask_all(name, question)
-        finally:
-            found = self.exchange.gathered(question[0])
-        return found
+        """
+        As :meth:`dwebsocket.groups.Backend.members`.
+
+        A process that has users in the group knows; another one asks those that have.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.members`.
+        """
+        return run(self._gather(name))
 
     async def amembers(self, name: str) -> list[_core.Member]:
+        """
+        As :meth:`members`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`members`.
+        """
+        return await arun(self._gather(name))
+
+    def _gather(self, name: str) -> Steps[list[_core.Member]]:
         if self.exchange.takes_part(name):
-            await self.ahold(name)
+            # What is known is true as long as the subscription is there.
+            yield Call(self.hold, self.ahold, name)
             self.release(name)
             return self.presence.members(name)
-        await self._ahear_others()
+        yield from self._hear_others()
         question = self.exchange.ask(name)
         try:
-            await self._aask_all(name, question)
+            yield from self._ask_all(name, question)
         finally:
             found = self.exchange.gathered(question[0])
         return found
 
-    def _hear_others(self) -> None:
+    def _hear_others(self) -> Steps[None]:
         """Subscribes to what is for all processes, and for this one; once."""
-        if not self._hears_others:
-            self._use(self.exchange)
-            channels = self.exchange.channels()
-            self.hold_all(channels)
-            self._keep(channels)
-
-    async def _ahear_others(self) -> None:
-        if not self._hears_others:
-            self._use(self.exchange)
-            channels = self.exchange.channels()
-            await self.ahold_all(channels)
-            self._keep(channels)
-
-    def _keep(self, channels: list[str]) -> None:
+        if self._hears_others:
+            return
+        self._use(self.exchange)
+        channels = self.exchange.channels()
+        yield Call(self.hold_all, self.ahold_all, channels)
         with self._exchange_lock:
             is_first, self._hears_others = not self._hears_others, True
         if not is_first:
             self._release_all(channels)
 
-    def _learn(self, name: str) -> None:
+    def _learn(self, name: str) -> Steps[None]:
         while (question := self.exchange.learn(name)) is not None:
             number, call, envelope = question
             if envelope is not None:
-                self._ask_all(name, question)
-            elif wait(call, self._timeout) is None:
+                yield from self._ask_all(name, question)
+            elif (yield Call(wait, await_call, call, self._timeout)) is None:
                 self.exchange.give_up(number)
             # Where the other caller's question has failed, this one asks.
 
-    async def _alearn(self, name: str) -> None:
-        while (question := self.exchange.learn(name)) is not None:
-            number, call, envelope = question
-            if envelope is not None:
-                await self._aask_all(name, question)
-            elif await await_call(call, self._timeout) is None:
-                self.exchange.give_up(number)
-
-    def _ask_all(self, name: str, question: Question) -> None:
+    def _ask_all(self, name: str, question: Question) -> Steps[None]:
         number, call, envelope = question
-        with self._asking(number):
-            wait(call, self._expect(number, self.ask(name, envelope or b"")))
-
-    async def _aask_all(self, name: str, question: Question) -> None:
-        number, call, envelope = question
-        with self._asking(number):
-            await await_call(call, self._expect(number, await self.aask(name, envelope or b"")))
-
-    @contextmanager
-    def _asking(self, number: int) -> Iterator[None]:
         try:
-            yield
+            processes: int | None = yield Call(self.ask, self.aask, name, envelope or b"")
+            yield Call(wait, await_call, call, self._expect(number, processes))
         except BaseException as error:
             self.exchange.fail(number, str(error))
             raise
@@ -285,10 +264,10 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
     weak, process = ref(backend), os.getpid()
 
     def work() -> None:
-        while os.getpid() == process and (steps := exchange.take(_CHECK_S)) is not None:
+        while os.getpid() == process and (notes := exchange.take(_CHECK_S)) is not None:
             if (backend := weak()) is None:
                 return
-            if not unpatched.call_code(partial(_publish, backend, exchange, steps)):
+            if not unpatched.call_code(partial(_publish, backend, exchange, notes)):
                 unpatched.sleep(_RETRY_S)
             del backend
 
@@ -300,9 +279,9 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
     contract.at_exit(stop)
 
 
-def _publish(backend: PresenceBackend, exchange: _core.Exchange, steps: Steps) -> bool:
+def _publish(backend: PresenceBackend, exchange: _core.Exchange, notes: Notes) -> bool:
     """Does what an exchange wants. False when that is not possible now."""
-    envelopes = [(name, envelope) for name, envelope in steps if envelope is not None]
+    envelopes = [(name, envelope) for name, envelope in notes if envelope is not None]
     try:
         if envelopes:
             backend.publish_all(envelopes)
@@ -315,7 +294,7 @@ def _publish(backend: PresenceBackend, exchange: _core.Exchange, steps: Steps) -
         exchange.note_failure()
         return False
     finally:
-        for name, envelope in steps:
+        for name, envelope in notes:
             if envelope is None:
                 backend.release(name)
     return True
