@@ -12,7 +12,7 @@ from dwebsocket.groups import backends, history, holding, membership_signals, na
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery, recovering
 from dwebsocket.groups.members import joinable, key_of, member_of
-from dwebsocket.groups.presence import JoinOptions, enter, is_known, needs, update
+from dwebsocket.groups.presence import JoinOptions, enter, needs, update
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,7 +109,8 @@ class Joining(Base):
         self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
     ) -> Steps[bool | Recovery | None]:
         """Joins groups: those that have a history recover, and users become present."""
-        recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
+        numbered = options.get("numbered", False)
+        recorded, present = _by_settings(wanted, since, numbered=numbered)
         if (member := joinable(self)) is None:
             return False
         options = {"partial": False, "numbered": False, "former": None, **options}
@@ -118,9 +119,9 @@ class Joining(Base):
             found = []
             for each in recorded:
                 found.append((yield from self._recover(each, member, since, **options)))
-            plain = [each for each in wanted if each not in recorded]
+            plain = [each for each in wanted if each not in recorded] if recorded else wanted
             is_open = None not in found and (yield from self._join_plain(plain, member))
-            for each in filter(is_known, wanted):
+            for each in present:
                 is_open = is_open and (yield from enter(each, self, member, wish))
         except BaseException as error:
             self._leave_all(wanted, before)
@@ -239,9 +240,11 @@ class Joining(Base):
                 each.discard(self)
 
 
-def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list[Group]:
+def _by_settings(
+    wanted: list[Group], since: str | None, *, numbered: bool
+) -> tuple[list[Group], list[Group]]:
     """
-    Returns those of ``wanted`` that have a history.
+    Returns those of ``wanted`` that have a history, and those that know their users.
 
     Raises:
         TypeError: A position for several groups.
@@ -249,15 +252,17 @@ def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list
     """
     if since is not None and len(wanted) > 1:
         raise TypeError("join(since=…) takes one group: each has positions of its own")
-    found = []
+    recorded, present = [], []
     for each in wanted:
         own = backends.backend(each.using).settings
         if since is not None or numbered:
             what = "join(numbered=True)" if numbered else "join(since=…)"
             history.needs(own, each.name, what)
         if own.kept(each.name) is not None:
-            found.append(each)
-    return found
+            recorded.append(each)
+        if own.present(each.name) is not None:
+            present.append(each)
+    return recorded, present
 
 
 def _options(*, partial: object, numbered: object, former: object) -> dict[str, Any]:
