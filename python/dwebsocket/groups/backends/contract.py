@@ -540,21 +540,22 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`subscribe`; none of them has to be released then.
         """
-        held = []
-        try:
-            for name in names:
-                self.hold(name)
-                held.append(name)
-        except BaseException:
-            self._release_all(held)
-            raise
+        run(self._hold_all(names))
 
     async def ahold_all(self, names: list[str]) -> None:
-        """Holds as :meth:`hold_all`, and raises the same, without blocking the event loop."""
-        held = []
+        """
+        As :meth:`hold_all`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`hold_all`.
+        """
+        await arun(self._hold_all(names))
+
+    def _hold_all(self, names: list[str]) -> Steps[None]:
+        held: list[str] = []
         try:
             for name in names:
-                await self.ahold(name)
+                yield Call(self.hold, self.ahold, name)
                 held.append(name)
         except BaseException:
             self._release_all(held)

@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
 from dwebsocket.groups.backends.redis import address as redis_address
@@ -23,6 +24,7 @@ from dwebsocket.groups.presence.exchanging import PresenceBackend
 
 if TYPE_CHECKING:
     from dwebsocket.api.waiting.engine_calls import Outcome
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.exceptions import GroupUnavailable
     from dwebsocket.groups.backends.contract import Member
@@ -206,28 +208,15 @@ class Backend(HistoryBackend, PresenceBackend):
     async def ahold(self, name: str) -> None:
         await self.ahold_all([name])
 
-    def hold_all(self, names: list[str]) -> None:
-        """Holds many groups in one round trip to each server."""
+    def _hold_all(self, names: list[str]) -> Steps[None]:
+        """In one round trip to each server."""
         calls = self.core.subscribe(names)
         deadline = monotonic() + self.settings.timeout
         try:
             for call in calls:
                 outcome = call.outcome()
                 if outcome is None:
-                    outcome = wait(call, max(0.0, deadline - monotonic()))
-                self._number(outcome)
-        except BaseException:
-            self._release_all(names)
-            raise
-
-    async def ahold_all(self, names: list[str]) -> None:
-        calls = self.core.subscribe(names)
-        deadline = monotonic() + self.settings.timeout
-        try:
-            for call in calls:
-                outcome = call.outcome()
-                if outcome is None:
-                    outcome = await await_call(call, max(0.0, deadline - monotonic()))
+                    outcome = yield Call(wait, await_call, call, max(0.0, deadline - monotonic()))
                 self._number(outcome)
         except BaseException:
             self._release_all(names)
