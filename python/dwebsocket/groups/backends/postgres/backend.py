@@ -8,6 +8,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends.postgres import future, parameters, problems
@@ -21,6 +22,7 @@ from dwebsocket.groups.history.recorded import HistoryBackend
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.history import Log, Position
 
@@ -75,28 +77,27 @@ class Backend(HistoryBackend, Presence):
         """
         Reads on the connection that listens: it neither sees nor ends a transaction of Django's.
         """
-        deadline = monotonic() + self.settings.timeout
-        self.subscribe(name)
-        wanted = self._listener.read(Reading(name, after, *limits))
-        future.wait(wanted, deadline - monotonic())
-        found: Log = self._result(wanted)
-        return found
+        return run(self._read_log(name, after, limits))
 
     async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        As :meth:`read_log`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        return await arun(self._read_log(name, after, limits))
+
+    def _read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Steps[Log]:
         deadline = monotonic() + self.settings.timeout
-        await self.asubscribe(name)
+        yield from self._listen()
         wanted = self._listener.read(Reading(name, after, *limits))
-        await future.wait_in_loop(wanted, deadline - monotonic())
-        found: Log = self._result(wanted)
+        found: Log = yield from self._found(wanted, deadline - monotonic())
         return found
 
-    def catch_up(self, name: str) -> None:
-        super().catch_up(name)
+    def _catch_up(self, name: str) -> Steps[None]:
+        yield from super()._catch_up(name)
         # The listener reports when messages are missing.
-        self._listener.look()
-
-    async def acatch_up(self, name: str) -> None:
-        await super().acatch_up(name)
         self._listener.look()
 
     async def awaits_commit(self) -> bool:
@@ -104,15 +105,26 @@ class Backend(HistoryBackend, Presence):
         return bool(await sync_to_async(self._publisher.is_in_transaction)())
 
     def subscribe(self, name: str) -> None:
-        """Listens, to all groups of the project at once."""
-        if (up := self._listener.listening()) is not None:
-            future.wait(up, self.settings.timeout)
-            self._result(up)
+        """
+        Listens, to all groups of the project at once.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.subscribe`.
+        """
+        run(self._listen())
 
     async def asubscribe(self, name: str) -> None:
+        """
+        As :meth:`subscribe`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        await arun(self._listen())
+
+    def _listen(self) -> Steps[None]:
         if (up := self._listener.listening()) is not None:
-            await future.wait_in_loop(up, self.settings.timeout)
-            self._result(up)
+            yield from self._found(up, self.settings.timeout)
 
     def subscribe_soon(self, name: str) -> None:
         """Has the listener subscribe."""
@@ -126,22 +138,28 @@ class Backend(HistoryBackend, Presence):
             self._warn(error)
 
     def count(self, name: str) -> int:
-        """Asks all processes that listen. One that does not answer in time is left out."""
-        found = self._listener.counts.known(name)
-        if found is None:
-            self.subscribe(name)
-            wanted = self._listener.count(name)
-            future.wait(wanted, self.settings.timeout)
-            found = self._result(wanted)
-        return int(found)
+        """
+        Asks all processes that listen. One that does not answer in time is left out.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.count`.
+        """
+        return run(self._count(name))
 
     async def acount(self, name: str) -> int:
+        """
+        As :meth:`count`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`count`.
+        """
+        return await arun(self._count(name))
+
+    def _count(self, name: str) -> Steps[int]:
         found = self._listener.counts.known(name)
         if found is None:
-            await self.asubscribe(name)
-            wanted = self._listener.count(name)
-            await future.wait_in_loop(wanted, self.settings.timeout)
-            found = self._result(wanted)
+            yield from self._listen()
+            found = yield from self._found(self._listener.count(name), self.settings.timeout)
         return int(found)
 
     @property
@@ -189,6 +207,11 @@ class Backend(HistoryBackend, Presence):
             return self.exchanges_presence and self.exchange.wants(name)
         # All that listen answer: the one that asks knows how many there are.
         return _core.Exchange.is_message(envelope)
+
+    def _found(self, wanted: Future[Any], seconds: float) -> Steps[Any]:
+        """Waits for a future, and gives its result. Raises as :meth:`_result`."""
+        yield Call(future.wait, future.wait_in_loop, wanted, seconds)
+        return self._result(wanted)
 
     def _result(self, found: Future[Any]) -> Any:
         """
