@@ -371,6 +371,7 @@ CALLS: dict[str, Callable[[local.Backend], Awaitable[object]]] = {
     "count": lambda backend: backend.acount("room"),
     "members": lambda backend: backend.amembers("room"),
     "history": lambda backend: backend.aread_history("room", None, (10, 60.0)),
+    "catch up": lambda backend: backend.acatch_up("room"),
     "subscribe soon": lambda backend: asyncio.sleep(0, backend.subscribe_soon("room")),
 }
 

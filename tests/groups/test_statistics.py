@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from postgres_nodes import folder, nodes  # noqa: F401
 
 from dwebsocket import GroupUnavailable, _core, group, group_statistics
@@ -221,12 +222,15 @@ class TestLocal:
             assert statistics() == counted(published=1, delivered=1)
             del opened
 
-    def test_a_folder_that_cannot_be_used(self, override: Override, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_a_folder_that_cannot_be_used(
+        self, override: Override, tmp_path: Path, is_async: bool
+    ) -> None:
         """Is a failure of each message."""
         (tmp_path / "file").touch()
         with use(override, local.Backend, {"RUNTIME_DIR": str(tmp_path / "file")}):
             with pytest.raises(GroupUnavailable):
-                group("room").send("x")
+                async_to_sync(group("room").asend)("x") if is_async else group("room").send("x")
             assert statistics() == counted(published=1, failed=1)
 
 

@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.long_calls import call_elsewhere, submit
@@ -25,11 +25,12 @@ from dwebsocket.groups.backends import contract, process
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backends.contract import Exclude, Message
-    from dwebsocket.groups.history import Page, Position
+
+T = TypeVar("T")
 
 # Raised with the format of frames between processes: other versions have folders of their own.
 _VERSION = 3
@@ -276,13 +277,9 @@ class Backend(process.Backend):
         else:
             super().subscribe_soon(name)
 
-    async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
+    async def _ainsist(self, attempt: Callable[[], T | _core.Wait]) -> T:
         await self._start_elsewhere()
-        await super().asend(name, message, exclude)
-
-    async def aclose(self, name: str, code: int, reason: str) -> None:
-        await self._start_elsewhere()
-        await super().aclose(name, code, reason)
+        return await super()._ainsist(attempt)
 
     async def acount(self, name: str) -> int:
         await self._start_elsewhere()
@@ -291,12 +288,6 @@ class Backend(process.Backend):
     async def amembers(self, name: str) -> list[_core.Member]:
         await self._start_elsewhere()
         return self.members(name)
-
-    async def aread_history(
-        self, name: str, after: Position | None, limits: tuple[int, float]
-    ) -> Page:
-        await self._start_elsewhere()
-        return await super().aread_history(name, after, limits)
 
     def members(self, name: str) -> list[_core.Member]:
         """
