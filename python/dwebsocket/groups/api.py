@@ -322,9 +322,8 @@ class Group:
                 for a server: use :meth:`amembers`.
             GroupUnavailable: The backend cannot be reached.
         """
-        backend = self._backend("amembers")
-        self._needs_presence(backend, "members()")
-        return backend.members(self.name)[: history.checked_limit(limit)]
+        found = run(self._members(self._backend("amembers"), "members()"))
+        return found[: history.checked_limit(limit)]
 
     async def amembers(self, limit: int | None = None) -> list[_core.Member]:
         """
@@ -333,9 +332,8 @@ class Group:
         Raises:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`members`.
         """
-        backend = backends.backend(self.using)
-        self._needs_presence(backend, "members()")
-        return (await backend.amembers(self.name))[: history.checked_limit(limit)]
+        found = await arun(self._members(backends.backend(self.using), "members()"))
+        return found[: history.checked_limit(limit)]
 
     def count_members(self) -> int:
         """
@@ -344,9 +342,7 @@ class Group:
         Raises:
             UsageError, GroupUnavailable: As :meth:`members`.
         """
-        backend = self._backend("acount_members")
-        self._needs_presence(backend, "count_members()")
-        return len(backend.members(self.name))
+        return len(run(self._members(self._backend("acount_members"), "count_members()")))
 
     async def acount_members(self) -> int:
         """
@@ -355,9 +351,13 @@ class Group:
         Raises:
             UsageError, GroupUnavailable: As :meth:`members`.
         """
-        backend = backends.backend(self.using)
-        self._needs_presence(backend, "count_members()")
-        return len(await backend.amembers(self.name))
+        return len(await arun(self._members(backends.backend(self.using), "count_members()")))
+
+    def _members(self, backend: Backend, what: str) -> Steps[list[_core.Member]]:
+        if not seats.are_present(self.using, self.name):
+            presence.needs(backend.settings, self.name, what)
+        found: list[_core.Member] = yield Call(backend.members, backend.amembers, self.name)
+        return found
 
     # -- history ---------------------------------------------------------------------------------
 
@@ -429,16 +429,6 @@ class Group:
         backend = backends.backend(self.using)
         history.needs(backend.settings, self.name, "position()")
         return history.text_of((await backend.aread_history(self.name, None, (0, 0.0))).head)
-
-    def _needs_presence(self, backend: Backend, what: str) -> None:
-        """
-        Raises for a group whose users are not known.
-
-        Raises:
-            UsageError: They are not.
-        """
-        if not seats.are_present(self.using, self.name):
-            presence.needs(backend.settings, self.name, what)
 
     # -- what the calls above share --------------------------------------------------------------
 

@@ -517,18 +517,21 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`subscribe`; then nothing has to be released.
         """
-        self._enter(name)
-        try:
-            self.subscribe(name)
-        except BaseException:
-            self.release(name)
-            raise
+        run(self._hold(name))
 
     async def ahold(self, name: str) -> None:
-        """Holds as :meth:`hold`, and raises the same, without blocking the event loop."""
+        """
+        As :meth:`hold`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`hold`.
+        """
+        await arun(self._hold(name))
+
+    def _hold(self, name: str) -> Steps[None]:
         self._enter(name)
         try:
-            await self.asubscribe(name)
+            yield Call(self.subscribe, self.asubscribe, name)
         except BaseException:
             self.release(name)
             raise
@@ -555,7 +558,7 @@ class Backend:
         held: list[str] = []
         try:
             for name in names:
-                yield Call(self.hold, self.ahold, name)
+                yield from self._hold(name)
                 held.append(name)
         except BaseException:
             self._release_all(held)

@@ -168,7 +168,7 @@ class PresenceBackend(contract.Backend):
 
     def _enter_known(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
         yield from self._hear_others()
-        yield Call(self.hold, self.ahold, name)
+        yield from self._hold(name)
         is_new = self.exchange.begin(name)
         try:
             yield from self._learn(name)
@@ -206,7 +206,7 @@ class PresenceBackend(contract.Backend):
     def _gather(self, name: str) -> Steps[list[_core.Member]]:
         if self.exchange.takes_part(name):
             # What is known is true as long as the subscription is there.
-            yield Call(self.hold, self.ahold, name)
+            yield from self._hold(name)
             self.release(name)
             return self.presence.members(name)
         yield from self._hear_others()
@@ -223,7 +223,7 @@ class PresenceBackend(contract.Backend):
             return
         self._use(self.exchange)
         channels = self.exchange.channels()
-        yield Call(self.hold_all, self.ahold_all, channels)
+        yield from self._hold_all(channels)
         with self._exchange_lock:
             is_first, self._hears_others = not self._hears_others, True
         if not is_first:

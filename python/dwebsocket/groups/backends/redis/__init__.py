@@ -202,11 +202,8 @@ class Backend(HistoryBackend, PresenceBackend):
         """Takes a subscription back; not while there are members."""
         self.core.unsubscribe(name)
 
-    def hold(self, name: str) -> None:
-        self.hold_all([name])
-
-    async def ahold(self, name: str) -> None:
-        await self.ahold_all([name])
+    def _hold(self, name: str) -> Steps[None]:
+        return self._hold_all([name])
 
     def _hold_all(self, names: list[str]) -> Steps[None]:
         """In one round trip to each server."""
