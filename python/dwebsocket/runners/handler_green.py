@@ -34,12 +34,12 @@ class GreenHandlers(TurnExecutor):
         self._resting: list[Event] = []
 
     def enter(self, job: Job, lane: int = 0) -> int:
-        """As :meth:`TurnExecutor.enter`."""
+        """Adds a job, whose turns are on green threads of this hub."""
         self._users += 1
         return self.watcher.call_on(lambda: self._run_soon(job, lane))
 
     def leave(self, token: int) -> None:
-        """As :meth:`TurnExecutor.leave`."""
+        """Ends a job's turns. Green threads that rest without users end."""
         self.watcher.forget(token)
         self._users -= 1
         while self._resting and not self._users:
