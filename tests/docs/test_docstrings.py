@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[..., WebSocketClient]
 
-# What has an example: a test below runs each of them.
+# The calls that have an example: a test below runs each of them.
 CALLS: dict[str, Any] = {
     "accept_websocket": accept_websocket,
     "require_websocket": require_websocket,

@@ -85,7 +85,7 @@ def test_steps_may_catch_what_a_call_raises(drive: Drive) -> None:
 
 
 def test_exception_has_the_line_of_the_steps_and_of_the_call(drive: Drive) -> None:
-    """Whoever reads the traceback finds both."""
+    """A traceback names both."""
     with pytest.raises(ValueError, match="below 0") as caught:
         drive(four_times(-1))
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
@@ -135,7 +135,7 @@ def test_cancellation_is_raised_where_steps_wait() -> None:
 
 
 def test_exit_within_a_call_cleans_up() -> None:
-    """What a signal's handler raises ends steps as it ends any code."""
+    """An exception of a signal's handler ends steps as it ends any code."""
     seen: list[object] = []
 
     def leave() -> None:

@@ -202,7 +202,7 @@ def whole_characters(chunks: Iterator[Any]) -> Iterator[Any]:
 
 def _incomplete(data: bytes) -> int:
     """Returns the number of bytes at the end that begin a character of UTF-8."""
-    # What is invalid, such as the rest of a character before, counts as no beginning.
+    # Invalid bytes, such as the rest of a character before, count as no beginning.
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     decoder.decode(data[-3:])
     return len(decoder.getstate()[0])

@@ -248,7 +248,7 @@ class Node:
             self._reply(names.meeting(channel), "have", channel, self.id)
 
     async def _aoffer(self, channel: str) -> None:
-        """Offers as :meth:`_offer`, in an event loop. What cannot be sent is logged."""
+        """Offers as :meth:`_offer`, in an event loop. A failure is logged."""
         try:
             async with self._meetings.aheld(channel):
                 await self._post(names.meeting(channel), "have", channel, self.id)

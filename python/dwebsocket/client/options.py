@@ -97,7 +97,7 @@ _DEFAULTS: ConnectOptions = {
 
 
 class Dialer(NamedTuple):
-    """What opens connections to one server, each in the same way. Any thread may use it."""
+    """Opens connections to one server, each in the same way. Any thread may use it."""
 
     core: _core.Dialer
     send_timeout: float | None

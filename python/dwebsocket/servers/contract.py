@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
 ShutdownHook = Callable[[], None]
-# What an ASGI application and its server exchange.
+# The types of an ASGI application's interface.
 Event = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]

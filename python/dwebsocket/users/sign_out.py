@@ -47,7 +47,7 @@ _log = logging.getLogger("dwebsocket")
 
 # Where a user object keeps its values: in `_state`, which Django copies and pickles with it.
 _NOTED = "dwebsocket_values"
-# What counts where other fields are not known.
+# The fields that count where others are not known.
 _ALWAYS = frozenset({"password", "is_active"})
 
 
@@ -307,7 +307,7 @@ def _after_save(
     """
     before, now = vars(instance._state).get(_NOTED), _values(instance)
     if created:
-        # Nobody was signed in as this user before.
+        # The user is new: no session of it can end.
         _note(instance, now)
         return None
     if before is None:

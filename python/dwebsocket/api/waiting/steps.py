@@ -14,7 +14,7 @@ gets what that returns or raises. A call that has twins is written so::
         page: Page = yield Call(self.read, self.aread, self.name)
         return page.position
 
-Steps include others with ``yield from``. What never waits they call as it is.
+Steps include others with ``yield from``, and call functions that never wait as they are.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Call:
         Notes the call.
 
         Args:
-            made: What a thread calls; it may block.
-            awaited: What a task awaits.
-            *args: Those of both.
-            **kwargs: Those of both.
+            made: The function for threads; it may block.
+            awaited: The function for tasks.
+            *args: The arguments of both.
+            **kwargs: The arguments of both.
         """
         self.made = made
         self.awaited = awaited
@@ -58,7 +58,7 @@ class Call:
         self.kwargs = kwargs
 
 
-#: Steps that end with a result. What a call gives them they have to annotate.
+#: Steps that end with a result. Each variable for a call's result needs an annotation.
 Steps = Generator[Call, Any, T]
 
 

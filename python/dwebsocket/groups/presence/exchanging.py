@@ -205,7 +205,7 @@ class PresenceBackend(contract.Backend):
 
     def _gather(self, name: str) -> Steps[list[_core.Member]]:
         if self.exchange.takes_part(name):
-            # What is known is true as long as the subscription is there.
+            # The known members are right as long as the subscription is there.
             yield from self._hold(name)
             self.release(name)
             return self.presence.members(name)
