@@ -1057,9 +1057,6 @@ class Mailbox:
     def pop(self) -> str | bytes | None:
         """Takes the oldest message."""
 
-    def close_frame(self) -> tuple[int, str] | None:
-        """Returns the code and the reason to close with, once all messages were taken."""
-
     def end(self) -> None:
         """Leaves all groups, for good."""
 

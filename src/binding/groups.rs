@@ -373,11 +373,6 @@ impl Mailbox {
         })
     }
 
-    fn close_frame(&self) -> Option<(u16, String)> {
-        let frame = self.0.close_frame()?;
-        Some((frame.code?, frame.reason))
-    }
-
     fn end(&self) {
         self.0.end();
     }

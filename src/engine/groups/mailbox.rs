@@ -72,7 +72,8 @@ impl Mailbox {
     }
 
     /// The close frame that is to follow the messages, once these were taken.
-    pub fn close_frame(&self) -> Option<CloseFrame> {
+    #[cfg(test)]
+    pub(crate) fn close_frame(&self) -> Option<CloseFrame> {
         let state = self.state.lock();
         state.close.clone().filter(|_| state.messages.is_empty())
     }
