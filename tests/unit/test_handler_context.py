@@ -10,6 +10,7 @@ from weakref import ref
 
 import pytest
 from asgiref.local import Local
+from django.core.signals import request_started
 
 from dwebsocket.request import context
 from dwebsocket.runners import handler_context
@@ -82,6 +83,17 @@ def test_objects_are_not_shared_and_not_kept() -> None:
     del request, first, second
     gc.collect()
     assert watched() is None
+
+
+def test_equal_ones_of_two_requests_are_one() -> None:
+    """Whatever sending has noted of the threads that served them."""
+
+    def of_request() -> handler_context.HandlerContext:
+        own = contextvars.Context()
+        own.run(request_started.send, sender=None, environ={})
+        return handler_context.shared(own)
+
+    assert of_request() is of_request()
 
 
 @needs_storage

@@ -41,15 +41,20 @@ _many = _Many()
 # The only connection to which a plain thread has sent so far; `_many` when it has sent to several,
 # or serves requests, each of which may send to another one. With the thread, as without the GIL
 # threads inherit context variables.
-_sends_to: ContextVar[tuple[int, ref[Sending] | ref[_Many] | None]] = ContextVar(
-    "sends_to", default=(0, None)
+_sends_to: ContextVar[tuple[int, ref[Sending] | ref[_Many]] | None] = ContextVar(
+    "sends_to", default=None
 )
 
 
 def _known_target() -> ref[Sending] | ref[_Many] | None:
     """Returns what is noted of this thread."""
-    thread, target = _sends_to.get()
-    return target if thread == get_ident() else None
+    noted = _sends_to.get()
+    return noted[1] if noted is not None and noted[0] == get_ident() else None
+
+
+def forget_target() -> None:
+    """Drops what is noted of a thread from a context that other threads go on with."""
+    _sends_to.set(None)
 
 
 def _on_request(**_: object) -> None:

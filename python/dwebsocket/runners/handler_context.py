@@ -12,6 +12,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from dwebsocket.api.sending import forget_target
 from dwebsocket.request import context
 from dwebsocket.runners.async_view_threads import SharedContext
 
@@ -66,6 +67,8 @@ def shared(its_context: Context) -> HandlerContext:
     own = its_context.copy()
     # All of them have one owner, which no thread is.
     own.run(context.enter_thread, context.NO_THREAD)
+    # What is noted of the request's thread would keep the contexts apart.
+    own.run(forget_target)
     items = list(own.items())
     if not all(type(value) in _SHAREABLE or context.is_shared(value) for _, value in items):
         return HandlerContext(own, is_shared=False)
