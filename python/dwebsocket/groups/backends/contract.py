@@ -583,6 +583,8 @@ class Backend:
 
     def release(self, name: str) -> None:
         """Ends a :meth:`hold`, after the member has joined, or when none will. Never waits."""
+        if not self._unsubscribes:
+            return
         with self._joining_lock:
             self._joining[name] -= 1
             if not self._joining[name]:
@@ -657,10 +659,11 @@ class Backend:
 
     def _enter(self, name: str) -> None:
         self._start_reports()
+        if not self._unsubscribes:
+            # Nothing is taken back: no need to know who is about to join.
+            return
         with self._joining_lock:
             self._joining[name] = self._joining.get(name, 0) + 1
-            if not self._unsubscribes:
-                return
             self._subscribed.add(name)
             if len(self._subscribed) <= self._most_subscribed:
                 return
