@@ -225,8 +225,10 @@ class Pattern:
             ImproperlyConfigured: It is none.
         """
         self._route = RoutePattern(name, is_endpoint=True)
-        # The text between the arguments, and their names.
-        self._parts = _PART.split(name)
+        # What the arguments fill, and how each is written.
+        parts, converters = _PART.split(name), self._route.converters
+        self._form = "%s".join(part.replace("%", "%%") for part in parts[::2])
+        self._written = [(each, converters[each].to_url) for each in parts[1::2]]
 
     def match(self, name: str) -> dict[str, Any] | None:
         """
@@ -246,15 +248,10 @@ class Pattern:
         return kwargs if self._filled(kwargs) == name else None
 
     def _filled(self, kwargs: dict[str, Any]) -> str | None:
-        converters = self._route.converters
         try:
-            parts = [
-                converters[part].to_url(kwargs[part]) if number % 2 else part
-                for number, part in enumerate(self._parts)
-            ]
+            return self._form % tuple([to_url(kwargs[each]) for each, to_url in self._written])
         except ValueError:
             return None
-        return "".join(map(str, parts))
 
 
 class Bucket:
