@@ -305,7 +305,7 @@ class Rooms:
             yield from membership_signals.note_joined(group, websocket)
         if room.presence and not (yield from self._enter(room, told)):
             return False
-        yield self._send(wire.answer(request.id, told))
+        yield self._send(wire.joined(request.id, told))
         if rows:
             yield from recovering.send_all(websocket, member, rows)
         seat.open(at)
@@ -376,7 +376,7 @@ class Rooms:
             yield from self._say(room, info)
         if room.presence:
             yield from self._note_members(room, told)
-        yield self._send(wire.answer(request.id, told))
+        yield self._send(wire.joined(request.id, told))
 
     def _refuse_above(self, room: Room, most: int) -> Steps[None]:
         """

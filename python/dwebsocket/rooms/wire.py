@@ -28,6 +28,7 @@ _MAX_DEPTH = 100
 # What JSON may have around a value.
 _BLANKS = " \t\n\r"
 _SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
+_WORDS = {None: "null", True: "true", False: "false"}
 # With escapes: half a surrogate pair, which a client may send, is no text without them.
 _ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -162,9 +163,9 @@ def text(data: Any) -> str:
     Raises:
         TypeError, ValueError: JSON cannot represent it.
     """
-    if data is None:
-        return "null"
-    # As most ids are. The encoder takes ten times as long.
+    # The encoder takes ten times as long for these.
+    if data is None or data is True or data is False:
+        return _WORDS[data]
     return repr(data) if type(data) is int else _ENCODER.encode(data)
 
 
@@ -177,6 +178,12 @@ def answer(request_id: Any, value: Any) -> str:
     """
     # Most values are no list and no dict, which the encoder writes at once.
     return f'{{"id":{text(request_id)},"ok":{text(value)}}}'
+
+
+def joined(request_id: Any, told: dict[str, Any]) -> str:
+    """Returns the answer to a join, as :func:`answer`; ``told`` is most often short and flat."""
+    values = ",".join([f'"{name}":{text(value)}' for name, value in told.items()])
+    return f'{{"id":{text(request_id)},"ok":{{{values}}}}}'
 
 
 def error(request_id: Any, refused: Refused) -> str:
