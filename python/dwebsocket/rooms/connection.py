@@ -66,8 +66,7 @@ _SETTINGS = (
 )
 
 
-def _present_limits() -> Limits:
-    now = conf.present()
+def _limits_of(now: conf.Snapshot) -> Limits:
     known = now[1]
     limits: Limits | None = known.get(Limits)
     if limits is None:
@@ -92,16 +91,23 @@ class Rooms:
         self._classes = classes
         self._joined: dict[str, Room] = {}
         self._losses = _core.Losses()
-        # As they were at the latest message.
-        self._limits = limits = _present_limits()
+        self._look_around()
+        limits = self._limits
         self._joins = Bucket(limits.rate, limits.burst)
         self._events = Bucket(limits.rate, limits.burst)
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
-        self._checked_at = clock.now()
+        self._checked_at = self.now
         self._number = seats.new_number(owner)
         # The key of its user in each backend, by alias: to make one takes two hashes.
         self._keys: dict[str, str] = {}
+
+    def _look_around(self) -> None:
+        """Notes the time and the settings, which count for one message."""
+        #: The time of the latest message, or of the latest :meth:`look`.
+        self.now = clock.now()
+        self._settings = conf.present()
+        self._limits = _limits_of(self._settings)
 
     @property
     def due(self) -> float | None:
@@ -117,7 +123,7 @@ class Rooms:
 
     def receive(self, message: str | bytes) -> Steps[None]:
         """Takes one message of the client."""
-        self._limits = _present_limits()
+        self._look_around()
         try:
             request = wire.read(message)
         except Malformed as error:
@@ -126,7 +132,7 @@ class Rooms:
             return
         if request.kind == "ping":
             yield self._send('{"pong":1}')
-        elif self._has_to_wait(request):
+        elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
             if len(self._waiting) < self._limits.rooms:
                 self._waiting.append(request)
             else:
@@ -140,11 +146,11 @@ class Rooms:
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
-        self._limits = _present_limits()
+        self._look_around()
         for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
             yield from self._leave(room)
         while self._waiting:
-            if self._waiting[0].kind == "join" and not self._joins.take():
+            if self._waiting[0].kind == "join" and not self._joins.take(clock.now()):
                 break
             yield from self._take(self._waiting.popleft())
         period = self._limits.recheck
@@ -163,7 +169,7 @@ class Rooms:
         waiting = self._waiting
         if waiting and any(each.room == request.room for each in waiting):
             return True
-        return request.kind == "join" and (bool(waiting) or not self._joins.take())
+        return request.kind == "join" and (bool(waiting) or not self._joins.take(self.now))
 
     def _take(self, request: Request) -> Steps[None]:
         known = self._joined.get(request.room)
@@ -235,7 +241,7 @@ class Rooms:
             return
         named = room.name if "group_name" not in room._own else (yield Hook(room.group_name))
         room.group = group_of(named)
-        room._backend = backends.backend(room.group.using)
+        room._backend = backends.backend(room.group.using, self._settings)
         if room.presence is True:
             server = (yield Hook(room.info)) or {}
             room._server_info = server
@@ -496,7 +502,8 @@ class Rooms:
         most = self._limits.event
         if request.size > most:
             raise Refused("limit", f"An event may have {most} bytes.")
-        if not self._events.take() or not (room._bucket is None or room._bucket.take()):
+        own, now = room._bucket, self.now
+        if not self._events.take(now) or not (own is None or own.take(now)):
             raise Refused("limit", "Too many events.")
         if request.event not in room.events:
             return (yield Hook(room.receive, request.event, request.data))
@@ -525,7 +532,7 @@ class Rooms:
     def _update(self, request: Request) -> Steps[dict[str, Any]]:
         room = self._room_of(request)
         info = _checked_info(request, self._limits.info)
-        if not self._events.take():
+        if not self._events.take(self.now):
             raise Refused("limit", "Too many updates.")
         if room.presence is True:
             yield from self._say(room, info)

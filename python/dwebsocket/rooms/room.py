@@ -272,9 +272,8 @@ class Bucket:
         self._left = most
         self._at = clock.now()
 
-    def take(self) -> bool:
-        """Takes a permit, if there is one."""
-        now = clock.now()
+    def take(self, now: float) -> bool:
+        """Takes a permit, if there is one at this time."""
         self._left = min(self.most, self._left + (now - self._at) * self.rate)
         self._at = now
         if self._left < 1:

@@ -54,7 +54,8 @@ class _Handler(WebSocketHandler):
     def _set_tick(self) -> None:
         due = None if self._is_over else self.its.due
         if self._cancel_tick is not None:
-            if due == self._due and due > clock.now():
+            if due == self._due and due > self.its.now:
+                # A timer that has ended since then has its tick.
                 return
             self._cancel_tick()
             self._cancel_tick = None

@@ -45,11 +45,11 @@ class Backends:
         self._make_for_tests = make_for_tests
         self._for_tests = None if make_for_tests is None else Backends(make_for_tests)
 
-    def get(self, alias: str) -> Backend:
+    def get(self, alias: str, now: conf.Snapshot | None = None) -> Backend:
         """Returns the backend of an alias: the work of :func:`backend`."""
         if self._for_tests is not None and is_in_test_environment():
-            return self._for_tests.get(alias)
-        settings = conf.get("GROUPS").get(alias)
+            return self._for_tests.get(alias, now)
+        settings = conf.get("GROUPS", now).get(alias)
         if settings is None:
             known = ", ".join(sorted(conf.get("GROUPS")))
             raise ImproperlyConfigured(
@@ -150,14 +150,18 @@ def _make_for_tests(alias: str, settings: BackendSettings) -> Backend:
 _backends = Backends(make, make_for_tests=_make_for_tests)
 
 
-def backend(alias: str) -> Backend:
+def backend(alias: str, now: conf.Snapshot | None = None) -> Backend:
     """
     Returns the backend of an alias, made on first use.
+
+    Args:
+        alias: The alias.
+        now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
 
     Raises:
         ImproperlyConfigured: There is no such alias, or its settings are invalid.
     """
-    return _backends.get(alias)
+    return _backends.get(alias, now)
 
 
 def made(alias: str) -> Backend | None:
