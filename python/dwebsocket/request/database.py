@@ -50,6 +50,8 @@ def close_after_call() -> None:
 
     The next call on this thread is for another connection.
     """
+    if not _has_any():
+        return
     close_old_connections()
     if in_transaction():
         leave()
@@ -98,6 +100,8 @@ def give_back_idle() -> float | None:
     Returns:
         The seconds until there may be one to close; None when none is open.
     """
+    if not _has_any():
+        return None
     lefts = []
     for connection in _own():
         use = Use.of(connection)
