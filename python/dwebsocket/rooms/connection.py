@@ -66,14 +66,6 @@ _SETTINGS = (
 )
 
 
-def _limits_of(now: conf.Snapshot) -> Limits:
-    known = now[1]
-    limits: Limits | None = known.get(Limits)
-    if limits is None:
-        limits = known[Limits] = Limits(*(conf.get(name, now) for name in _SETTINGS))
-    return limits
-
-
 class Rooms:
     """The rooms of one connection. ``classes`` are those that its view takes, with their names."""
 
@@ -106,8 +98,11 @@ class Rooms:
         """Notes the time and the settings, which count for one message."""
         #: The time of the latest message, or of the latest :meth:`look`.
         self.now = clock.now()
-        self._settings = conf.present()
-        self._limits = _limits_of(self._settings)
+        self._settings = now = conf.present()
+        limits: Limits | None = now[1].get(Limits)
+        if limits is None:
+            limits = now[1][Limits] = Limits(*(conf.get(name, now) for name in _SETTINGS))
+        self._limits = limits
 
     @property
     def due(self) -> float | None:

@@ -52,9 +52,10 @@ class _Handler(WebSocketHandler):
         self._on_tick()
 
     def _set_tick(self) -> None:
-        due = None if self._is_over else self.its.due
+        its = self.its
+        due = None if self._is_over else its.due
         if self._cancel_tick is not None:
-            if due == self._due and due > self.its.now:
+            if due == self._due and due > its.now:
                 # A timer that has ended since then has its tick.
                 return
             self._cancel_tick()
