@@ -46,7 +46,8 @@ pub struct Seat {
 
 #[derive(Debug)]
 struct State {
-    held: Option<HeldMessages>,
+    /// Apart: most of a seat's life there is none.
+    held: Option<Box<HeldMessages>>,
     /// The losses that the client knows of.
     told: u64,
     /// How far its client is, in a group that has a history.
@@ -87,7 +88,7 @@ impl Seat {
             number,
             is_over: AtomicBool::new(false),
             state: Mutex::new(State {
-                held: Some(HeldMessages::default()),
+                held: Some(Box::default()),
                 told: losses.0.load(Ordering::Relaxed),
                 at: None,
             }),
