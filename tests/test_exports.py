@@ -222,6 +222,44 @@ def test_what_needs_no_import_of_its_own() -> None:
     assert failures(pieces) == {}
 
 
+def test_two_first_requests_at_once() -> None:
+    """One imports the package for numbers while the other one's WebSocket opens."""
+    piece = """
+from django.conf import settings; settings.configure()
+import django, sys, threading, time; django.setup()
+from dwebsocket.handshake import preloading
+from dwebsocket.telemetry import tally
+
+def on_call(frame, event, argument):
+    path = frame.f_code.co_filename if frame.f_code.co_name == "<module>" else ""
+    if event == "call" and path.endswith("survey.py"):
+        begun.set()
+    elif event == "call" and path.endswith("scraping.py"):
+        other.start()
+        while not begun.is_set() and not waits_for_a_module():
+            time.sleep(0.001)
+
+def waits_for_a_module():
+    return getattr(sys._current_frames().get(other.ident), "f_code", None) is acquire.__code__
+
+def count():
+    try:
+        tally.refused(403, "origin")
+    except BaseException as error:
+        failed.append(error)
+
+acquire = sys.modules["importlib._bootstrap"]._ModuleLock.acquire
+begun, failed = threading.Event(), []
+other = threading.Thread(target=count)
+threading.setprofile(on_call)
+sys.setprofile(on_call)
+preloading.begin()
+other.join(60)
+assert not other.is_alive() and not failed, failed
+"""
+    assert failures([piece]) == {}
+
+
 def test_names_that_are_not_there() -> None:
     """The error is that of every module, also where a part of the package cannot be imported."""
     with pytest.raises(AttributeError, match="module 'dwebsocket' has no attribute 'nope'"):

@@ -37,8 +37,9 @@ _ends: deque[tuple[int, str]] = deque()
 
 
 def _tell_first() -> None:
-    # Imported with the first event: it tells of itself by `tell_of_events`.
-    import_module("dwebsocket.operations.survey")
+    # Imported with the first event: its `survey` tells of itself by `tell_of_events`. The package,
+    # not the module: another thread may be importing the package, and would wait for this one.
+    import_module("dwebsocket.operations")
     if _on_event is not _tell_first:
         _on_event()
 
