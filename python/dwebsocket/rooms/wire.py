@@ -81,7 +81,7 @@ def read(message: str | bytes) -> Request:
     """
     if not isinstance(message, str):
         raise Malformed("binary message")
-    if message.count("[") + message.count("{") > _MAX_DEPTH:
+    if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
     written = message.strip(_BLANKS)
     try:
