@@ -937,6 +937,16 @@ class LocalNode:
             OSError: The node is that of a parent process.
         """
 
+    def pass_on(self, name: str, envelope: bytes, /) -> Wait | None:
+        """
+        Hands an envelope of an event or an eviction to the members in all processes.
+
+        Returns a wait as :meth:`publish`.
+
+        Raises:
+            OSError: As :meth:`publish`.
+        """
+
     def history(self, most: int, timeout: float) -> History:
         """
         Returns the history in files beside the sockets, all together about `most` bytes, and has

@@ -92,6 +92,11 @@ impl LocalNode {
         answered(py.detach(|| self.0.close(name, frame)))
     }
 
+    #[pyo3(signature = (name, envelope, /))]
+    fn pass_on(&self, py: Python<'_>, name: &str, envelope: &[u8]) -> PyResult<Option<Wait>> {
+        answered(py.detach(|| self.0.pass_on(name, envelope)))
+    }
+
     fn count(&self, py: Python<'_>, name: &str) -> usize {
         py.detach(|| self.0.count(name))
     }

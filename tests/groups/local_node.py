@@ -57,6 +57,16 @@ class _Member(HistoryCommands):
 
         return backends.backend("default").add(name, self.mailbox, b"k" * 16)
 
+    def sit_down(self, name: str, room: str) -> bool:
+        """Make a seat of the mailbox, in a room, a member."""
+        from dwebsocket import _core
+        from dwebsocket.groups import backends
+
+        seat = _core.Seat.take(self.mailbox, room, b"s" * 16, None, 1, _core.Losses())
+        assert seat is not None
+        joined = backends.backend("default").add(name, seat, b"s" * 16)
+        return joined and seat.open(None)
+
     def leave(self, name: str) -> None:
         """End its membership."""
         from dwebsocket.groups import backends
@@ -70,6 +80,21 @@ class _Member(HistoryCommands):
         for message in messages:
             group(name).send(message)
         return "sent"
+
+    def evict(self, name: str) -> str:
+        """Take the mailboxes of all processes out of a group."""
+        from dwebsocket.groups import backends
+
+        backends.backend("default").evict(name, b"k" * 16, "")
+        return "evicted"
+
+    def pass_events(self, name: str, count: int) -> str:
+        """Pass events on to rooms, as a client of one does."""
+        from dwebsocket.groups import backends
+
+        for number in range(count):
+            backends.backend("default").pass_event(name, f',"event":{number}}}', [])
+        return "passed"
 
     def send_large(self, name: str, size: int) -> str:
         """Publish one message of that size."""

@@ -75,6 +75,20 @@ def test_every_process_gets_what_any_of_them_publishes(nodes: Nodes) -> None:
     assert one("take", 1) == two("take", 1) == ["from one"]
 
 
+def test_events_and_evictions_reach_every_process(nodes: Nodes) -> None:
+    """In their order among messages of the same process."""
+    member, publisher = nodes(), nodes()
+    member("join", "room")
+    assert member("sit_down", "room", "mine")
+    publisher("pass_events", "room", 2)
+    assert member("take", 2) == ['{"room":"mine","event":0}', '{"room":"mine","event":1}']
+    publisher("evict", "room")
+    publisher("send", "room", "behind")
+    [behind] = member("take", 1)
+    assert behind == '{"room":"mine","position":null,"data":"behind"}'
+    eventually(lambda: publisher("count", "room") == 1)
+
+
 def test_members_are_counted_in_all_processes(nodes: Nodes) -> None:
     """Also by a process that starts later; a killed process has none any more."""
     one, two = nodes(), nodes()

@@ -257,6 +257,18 @@ class Backend(process.Backend):
     def _close(self, name: str, code: int, reason: str) -> _core.Wait | None:
         return self._reported(self.node.close, name, code, reason)
 
+    def publish(self, name: str, envelope: bytes) -> None:
+        """
+        Delivers an envelope that is no message, in all processes.
+
+        Raises:
+            GroupUnavailable: As :meth:`send`.
+        """
+        self._insist(lambda: self._reported(self.node.pass_on, name, envelope))
+
+    async def apublish(self, name: str, envelope: bytes) -> None:
+        await self._ainsist(lambda: self._reported(self.node.pass_on, name, envelope))
+
     def subscribe(self, name: str) -> None:
         """
         Makes this process a node: then it gets the messages of all groups.

@@ -338,6 +338,17 @@ impl Node {
         Ok(())
     }
 
+    /// Hands an envelope that is no message of a publisher to the members of the group `name` in all
+    /// processes: an event of a room, or an eviction. Never sleeps.
+    ///
+    /// # Errors
+    /// As [`Node::publish`].
+    pub fn pass_on(&self, name: &str, envelope: &[u8]) -> Result<(), Refused> {
+        self.send(frames::message(name, envelope), envelope.len())?;
+        self.groups.deliver(name, envelope);
+        Ok(())
+    }
+
     fn send(&self, frame: Bytes, own_bytes: usize) -> Result<(), Refused> {
         if self.is_foreign() {
             return Err(Refused::Foreign);
