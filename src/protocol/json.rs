@@ -5,6 +5,9 @@ use std::{borrow::Cow, fmt::Write};
 /// Objects and lists may be within each other so often.
 const MAX_DEPTH: usize = 32;
 
+/// Characters of a number where it has to be finite: every double has a shorter text.
+const MAX_NUMBER: usize = 300;
+
 /// Why a text is not read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -19,6 +22,7 @@ pub enum Fault {
 pub struct Reader<'a> {
     rest: &'a str,
     depth: usize,
+    is_finite: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -27,6 +31,16 @@ impl<'a> Reader<'a> {
         Self {
             rest: text,
             depth: 0,
+            is_finite: false,
+        }
+    }
+
+    /// As [`Reader::new`], but numbers beyond a double are malformed, and those with more digits than
+    /// any program has a use for.
+    pub fn finite(text: &'a str) -> Self {
+        Self {
+            is_finite: true,
+            ..Self::new(text)
         }
     }
 
@@ -190,7 +204,7 @@ impl<'a> Reader<'a> {
         let is_part = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
         let rest = self.rest.trim_start_matches(is_part);
         let (number, rest) = self.rest.split_at(self.rest.len() - rest.len());
-        if !is_number(number) {
+        if !is_number(number) || self.is_finite && !is_finite(number) {
             return Err(Fault::Malformed);
         }
         self.rest = rest;
@@ -207,6 +221,18 @@ impl<'a> Reader<'a> {
         let rest = self.rest.strip_prefix(word);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
+    }
+
+    /// Takes a value of any kind, and returns it as it stands.
+    ///
+    /// # Errors
+    /// As [`Reader::skip`].
+    pub fn value(&mut self) -> Result<&'a str, Fault> {
+        self.next();
+        let before = self.rest;
+        self.skip()?;
+        let length = before.len() - self.rest.len();
+        before.get(..length).ok_or(Fault::Malformed)
     }
 
     /// Takes a value of any kind.
@@ -244,6 +270,11 @@ fn is_number(text: &str) -> bool {
         && (whole == "0" || !whole.starts_with('0'))
         && fraction.is_none_or(digits)
         && exponent.is_none_or(|text| digits(text.strip_prefix(['+', '-']).unwrap_or(text)))
+}
+
+/// Whether a number has a double near it, as far as texts of this length are asked.
+fn is_finite(number: &str) -> bool {
+    number.len() <= MAX_NUMBER && number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// Appends `value` as a string, in its quotes.
@@ -337,6 +368,28 @@ mod tests {
         assert_eq!(skip(&"{\"a\":".repeat(1_000_000)), Err(Fault::TooDeep));
         // Brackets beside each other are not within each other.
         assert_eq!(skip(&format!("[{}1]", "[[]],".repeat(1000))), Ok(()));
+    }
+
+    #[test]
+    fn a_value_stands_as_it_was_written() {
+        let text = r#" { "a" : [1.50,"\u00e9é"] } , 2"#;
+        let mut reader = Reader::new(text);
+        assert_eq!(reader.value(), Ok(r#"{ "a" : [1.50,"\u00e9é"] }"#));
+        assert!(reader.takes(','));
+        assert_eq!(reader.value(), Ok("2"));
+    }
+
+    #[test]
+    fn a_finite_number_is_near_a_double_and_short() {
+        let finite = |text| Reader::finite(text).skip();
+        let digits = "1".repeat(MAX_NUMBER);
+        for text in ["1e308", "-1.7976931348623157e308", "1e-999", &digits] {
+            assert_eq!(finite(text), Ok(()), "{text}");
+        }
+        for text in ["1e309", "[-1e999]", &(digits.clone() + "1")] {
+            assert_eq!(finite(text), Err(Fault::Malformed), "{text}");
+            assert_eq!(skip(text), Ok(()), "{text}");
+        }
     }
 
     #[test]

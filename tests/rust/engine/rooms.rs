@@ -2,9 +2,36 @@
 
 use std::{fs, path::Path};
 
-use proptest::{collection::vec, num::u8::ANY, proptest};
+use _core::protocol::room_event::RoomEvent;
+use proptest::{
+    collection::vec,
+    num::u8::ANY,
+    prelude::{BoxedStrategy, Strategy, any},
+    prop_oneof, proptest,
+};
+use serde_json::{Value, json, to_string_pretty};
 
-use crate::rooms_judge::judge_rooms;
+use crate::rooms_judge::{judge_event, judge_rooms};
+
+/// Any data that is not nested deeply.
+fn data() -> BoxedStrategy<Value> {
+    let one = prop_oneof![
+        any::<Option<bool>>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,10}".prop_map(Value::from),
+    ];
+    let many = |inner: BoxedStrategy<Value>| {
+        let list = vec(inner.clone(), 0..4).prop_map(Value::from);
+        let object = vec((".{0,4}", inner), 0..4);
+        prop_oneof![
+            list,
+            object.prop_map(|members| members.into_iter().collect::<Value>())
+        ]
+    };
+    one.prop_recursive(4, 32, 4, move |inner| many(inner.boxed()))
+        .boxed()
+}
 
 proptest! {
     #[test]
@@ -17,6 +44,35 @@ proptest! {
     fn also_of_texts(name in ".{0,40}", data in ".{0,40}") {
         let length = u8::try_from(name.len()).unwrap_or(u8::MAX);
         judge_rooms(&[&[length], name.as_bytes(), data.as_bytes()].concat());
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_event_is_read_whatever_its_data(
+        room in ".{0,20}",
+        name in ".{0,20}",
+        id in any::<i64>(),
+        data in data(),
+        is_pretty in any::<bool>(),
+        parts in vec((ANY, "[\\[\\]{}\",:0-9a-zé\\\\ ]{0,3}"), 0..3),
+    ) {
+        let event = json!({"to": room, "event": name, "id": id, "data": data});
+        let mut text = event.to_string();
+        if is_pretty {
+            text = to_string_pretty(&event).unwrap();
+        }
+        judge_event(&text);
+        let read = RoomEvent::read(&text).unwrap();
+        assert_eq!(read.acknowledgement().unwrap(), json!({"id": id, "ok": {}}).to_string());
+        // And whatever is broken in it.
+        for (place, part) in parts {
+            let at = text.len() * usize::from(place) / 256;
+            if text.is_char_boundary(at) {
+                text.insert_str(at, &part);
+                judge_event(&text);
+            }
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The rule for what members of rooms are sent: whatever a room is called and whatever is published,
-//! it is one JSON object that says so.
+//! it is one JSON object that says so. And for what they send each other: what is passed on is what
+//! another reader finds in the message.
 
 use _core::{
     engine::{
         groups::{Message, room_ended, room_text},
         history::Position,
     },
-    protocol::message::Kind,
+    protocol::{message::Kind, room_event::RoomEvent},
 };
 use data_encoding::BASE64;
 use serde_json::{Value, from_slice, from_str, json};
@@ -37,6 +38,7 @@ pub(crate) fn judge_rooms(bytes: &[u8]) {
         }
     }
     let Some(text) = text else { return };
+    judge_event(text);
     let ended = json!({"room": name, "ended": {"code": "evicted", "text": text}});
     judge(&room_ended(name, "evicted", text), &ended);
     // As the event of a client is published: from behind the room's name on.
@@ -45,6 +47,32 @@ pub(crate) fn judge_rooms(bytes: &[u8]) {
     let sent = Message::event(behind.as_bytes(), &[]).in_room(name);
     let told = json!({"room": name, "event": text, "data": name});
     assert_eq!(from_slice::<Value>(&sent.payload()).ok(), Some(told));
+}
+
+/// Whatever is read as an event is one.
+pub(crate) fn judge_event(text: &str) {
+    let Some(event) = RoomEvent::read(text) else {
+        return;
+    };
+    let found: Value = from_str(text).unwrap_or_default();
+    let passed = format!("{{\"room\":1{}", event.rest("[null]"));
+    let told = json!({
+        "room": 1, "event": found["event"], "data": found["data"], "from": [null],
+    });
+    judge(&passed, &told);
+    assert_eq!(found["to"], *event.room, "{text}");
+    assert_eq!(found["event"], *event.name, "{text}");
+    for kind in ["join", "leave", "update"] {
+        assert_eq!(found.get(kind), None, "{text}");
+    }
+    match event.acknowledgement() {
+        Some(answer) if !answer.is_empty() => {
+            judge(&answer, &json!({"id": found["id"], "ok": {}}));
+            assert!(found["id"].is_number() || found["id"].is_string(), "{text}");
+        }
+        Some(_) => assert_eq!(found.get("id"), None, "{text}"),
+        None => assert!(found.get("id").is_some(), "{text}"),
+    }
 }
 
 fn judge(text: &str, expected: &Value) {

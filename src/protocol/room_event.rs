@@ -1,0 +1,168 @@
+//! An event of a client of rooms, as far as it goes to other clients as it stands.
+//!
+//! ```json
+//! {"to": "room-1", "event": "typing", "data": true, "id": 7}
+//! ```
+//!
+//! What is not read here is read by the view, which also closes on what is malformed.
+
+use std::borrow::Cow;
+
+use super::json::{Fault, Reader, push_string};
+
+/// An event, and what is to be done with it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RoomEvent<'a> {
+    /// The room's name, as the client knows it.
+    pub room: Cow<'a, str>,
+    /// The event's name.
+    pub name: Cow<'a, str>,
+    /// Bytes of the whole message.
+    pub bytes: usize,
+    id: Option<&'a str>,
+    data: Option<&'a str>,
+}
+
+impl<'a> RoomEvent<'a> {
+    /// Reads a message. `None` for other requests, for what is malformed, and for an event that is read
+    /// by the view: one with a name twice, half a surrogate pair, or data that is nested deeply.
+    pub fn read(text: &'a str) -> Option<Self> {
+        let (mut room, mut name, mut id, mut data) = (None, None, None, None);
+        let mut reader = Reader::finite(text);
+        let read = reader.object(|reader, member| match member {
+            "to" => once(&mut room, reader.string()?),
+            "event" => once(&mut name, reader.string()?),
+            "id" => once(&mut id, reader.value()?),
+            "data" => once(&mut data, reader.value()?),
+            // Another request, whatever else it has.
+            "join" | "leave" | "update" => Err(Fault::Malformed),
+            _ => reader.skip(),
+        });
+        read.and_then(|()| reader.end()).ok()?;
+        Some(Self {
+            room: room?,
+            name: name?,
+            bytes: text.len(),
+            id,
+            data,
+        })
+    }
+
+    /// The text that the other members get, from after the room's name on; `sender` is who sent it,
+    /// as JSON.
+    pub fn rest(&self, sender: &str) -> String {
+        let data = self.data.unwrap_or("null");
+        let length = self.name.len() + data.len() + sender.len();
+        let mut rest = String::with_capacity(length + 32);
+        rest.push_str(",\"event\":");
+        push_string(&mut rest, &self.name);
+        rest.extend([",\"data\":", data, ",\"from\":", sender, "}"]);
+        rest
+    }
+
+    /// The acknowledgement, empty where none is wanted; `None` for an id that a view writes in another
+    /// way than the client did, or does not take.
+    pub fn acknowledgement(&self) -> Option<String> {
+        match self.id {
+            None => Some(String::new()),
+            Some(id) => is_plain(id).then(|| format!("{{\"id\":{id},\"ok\":{{}}}}")),
+        }
+    }
+}
+
+/// Puts the value of a member in, which an object has once.
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Fault> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Fault::Malformed),
+    }
+}
+
+/// Whether an id is a whole number, or a text of printable ASCII without escapes.
+fn is_plain(id: &str) -> bool {
+    let is_text = id.starts_with('"')
+        && id
+            .bytes()
+            .all(|byte| matches!(byte, b' '..=b'~' if byte != b'\\'));
+    let digits = id.strip_prefix('-').unwrap_or(id);
+    is_text || id != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rest(text: &str) -> Option<String> {
+        RoomEvent::read(text).map(|event| event.rest("{}"))
+    }
+
+    fn acknowledgement(id: &str) -> Option<String> {
+        let text = format!("{{\"id\":{id},\"to\":\"r\",\"event\":\"e\"}}");
+        RoomEvent::read(&text).and_then(|event| event.acknowledgement())
+    }
+
+    #[test]
+    fn data_goes_on_as_it_was_written() {
+        let text =
+            r#" {"to":"r\u0061","x":[{}],"event":"\"é", "data": {"a": 1.50, "a":"é\u00e9"} } "#;
+        let event = RoomEvent::read(text).unwrap();
+        assert_eq!((&*event.room, &*event.name), ("ra", "\"é"));
+        assert_eq!(event.bytes, text.len());
+        assert_eq!(event.acknowledgement().unwrap(), "");
+        assert_eq!(
+            event.rest(r#"{"user":"1"}"#),
+            r#","event":"\"é","data":{"a": 1.50, "a":"é\u00e9"},"from":{"user":"1"}}"#
+        );
+        let without = rest(r#"{"to":"r","event":"e"}"#);
+        assert_eq!(without.unwrap(), r#","event":"e","data":null,"from":{}}"#);
+    }
+
+    #[test]
+    fn what_is_no_event_or_an_unusual_one_is_left() {
+        for text in [
+            "",
+            "[]",
+            r#"{"ping":1}"#,
+            r#"{"to":"r"}"#,
+            r#"{"event":"e"}"#,
+            r#"{"to":1,"event":"e"}"#,
+            r#"{"to":"r","event":null}"#,
+            r#"{"to":"r","event":"e","join":"r"}"#,
+            r#"{"to":"r","event":"e","leave":1}"#,
+            r#"{"to":"r","event":"e","update":1}"#,
+            r#"{"to":"r","event":"e","data":1,"data":2}"#,
+            r#"{"to":"r","event":"e","t\u006f":"r"}"#,
+            r#"{"to":"r","event":"e"} {}"#,
+            r#"{"to":"r","event":"e","data":"\ud800"}"#,
+            r#"{"to":"r","event":"e","data":NaN}"#,
+            r#"{"to":"r","event":"e","data":-Infinity}"#,
+            r#"{"to":"r","event":"e","data":1e999}"#,
+            r#"{"to":"r","event":"e","x":1e999}"#,
+            &format!(r#"{{"to":"r","event":"e","data":{}"#, "[".repeat(99)),
+        ] {
+            assert_eq!(RoomEvent::read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_given_back_if_a_view_would_write_it_so() {
+        for id in ["0", "7", "-12", "\"\"", "\"a b\"", &"9".repeat(300)] {
+            let answer = format!("{{\"id\":{id},\"ok\":{{}}}}");
+            assert_eq!(acknowledgement(id), Some(answer), "{id}");
+        }
+        for id in [
+            "null",
+            "true",
+            "{}",
+            "[1]",
+            "-0",
+            "1.0",
+            "1e2",
+            "\"é\"",
+            r#""\u0061""#,
+            "\"\u{7f}\"",
+        ] {
+            assert_eq!(acknowledgement(id), None, "{id}");
+        }
+    }
+}
