@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
 
 __all__ = [
+    "Bucket",
     "Call",
     "Carrier",
     "Compression",
@@ -25,6 +26,7 @@ __all__ = [
     "Member",
     "MessageFuture",
     "NextMessage",
+    "Passage",
     "PendingPoll",
     "Permit",
     "Ping",
@@ -48,6 +50,7 @@ __all__ = [
     "discard",
     "drain",
     "ended",
+    "event_as_written",
     "event_stream_head",
     "fallback_opened",
     "in_room",
@@ -251,6 +254,13 @@ class Connection:
 
     def answer_pings(self) -> None:
         """Answers the client's `{"ping":1}` by `{"pong":1}`, from now on; nobody else gets it."""
+
+    def pass_events(self, passes: bool, /) -> None:
+        """
+        Says whether events of rooms pass without a view, by a :class:`Passage`.
+
+        They do while the view listens for messages, and none waits for it.
+        """
 
     def begin_beat(self, seconds: float) -> None:
         """
@@ -1123,6 +1133,44 @@ class Seat:
         """Whether it has ended."""
 
 @final
+class Bucket:
+    """Permits, of which so many come a second, and so many are kept."""
+
+    def __new__(cls, rate: float, most: float, /) -> Bucket: ...
+    def take(self) -> bool:
+        """Takes a permit, if there is one."""
+
+    def wait(self) -> float:
+        """Returns the seconds until there is a permit."""
+
+@final
+class Passage:
+    """The events of one client that go to the other members of a room without Python."""
+
+    def __new__(
+        cls,
+        names: list[str],
+        sender: str,
+        publisher: Groups | LocalNode,
+        buckets: list[Bucket],
+        most_bytes: int,
+        /,
+    ) -> Passage:
+        """
+        Makes one, for any number of rooms.
+
+        Args:
+            names: The names of the events.
+            sender: Who sends them, as JSON.
+            publisher: The groups of the backend.
+            buckets: Each event takes a permit of each.
+            most_bytes: The bytes of a message at most.
+        """
+
+    def open(self, seat: Seat, /) -> None:
+        """Lets the events pass in the room of a seat, in place of those that did so far."""
+
+@final
 class MessageFuture:
     """An awaitable that a task sleeps on: the part of a future that asyncio's tasks use."""
 
@@ -1569,6 +1617,14 @@ def validate_handshake(
 
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
+
+def event_as_written(message: str, sender: str, /) -> str | None:
+    """
+    Returns the event of a client's message as other members of its room get it.
+
+    It begins after the room's name, and has the data as the client wrote it; `sender` is who sent
+    it, as JSON. None for a message that the engine does not read.
+    """
 
 def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:
     """Returns the text for a message of a room; without a position in one without a history."""

@@ -281,6 +281,11 @@ impl PyConnection {
         self.0.answer_pings();
     }
 
+    #[pyo3(signature = (passes, /))]
+    fn pass_events(&self, passes: bool) {
+        self.0.pass_events(passes);
+    }
+
     fn begin_ping(&self, py: Python<'_>) -> PyResult<Option<PyPing>> {
         if self.0.is_carried() {
             return Err(UnsupportedServer::new_err(NO_PINGS));

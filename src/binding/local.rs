@@ -22,7 +22,7 @@ use crate::{
 
 /// This process as a node. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct LocalNode(Arc<local::Node>);
+pub(crate) struct LocalNode(pub(super) Arc<local::Node>);
 
 fn answered<T>(published: Result<T, Refused>) -> PyResult<Option<Wait>> {
     match published {

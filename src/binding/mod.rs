@@ -23,6 +23,7 @@ mod log;
 mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;
+pub(crate) mod passage;
 pub(crate) mod polls;
 pub(crate) mod posts;
 pub(crate) mod presence;

@@ -23,6 +23,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from visit import handshake
 
 from dwebsocket import WebSocketHandler, accept_websocket, require_websocket
+from dwebsocket.groups import seats
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.telemetry import tracing
 from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
@@ -219,6 +220,7 @@ def test_what_is_no_error_is_none_of_a_span(
 
 class Failing(Room):
     name = "room"
+    events = ("typing",)
 
     def receive(self, event: str, data: Any) -> Any:
         raise RuntimeError("broken on purpose")
@@ -237,6 +239,23 @@ def test_a_room_that_fails_is_an_error_of_the_call(
     assert of_connection().status.is_ok
     calls = [each for each in exporter.get_finished_spans() if each.name == "WebSocket receive /"]
     assert [each.status.is_ok for each in calls] == [True, False]
+
+
+def test_an_event_that_is_passed_on_is_a_call(
+    visit: Callable[..., Visit], override: Callable[..., None]
+) -> None:
+    """Where a project traces, Python takes each message."""
+    override(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}})
+    client = visit(rooms(Failing)).serve().client
+    for text in ({"join": "room"}, *[{"to": "room", "event": "typing"}] * 3):
+        client.send(json.dumps({"id": 1, **text}))
+        assert client.frame()
+        [owner] = seats._owners.values()
+        eventually(owner.websocket._connection.is_awaited)  # type: ignore[attr-defined]
+    client.close(1000)
+    assert of_connection().status.is_ok
+    calls = [each for each in exporter.get_finished_spans() if each.name == "WebSocket receive /"]
+    assert len(calls) == 4
 
 
 def test_spans_of_a_view_that_is_not_sampled_are_not_either(

@@ -28,7 +28,7 @@ from dwebsocket.groups.members import joinable, key_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.hooks import Hook
-from dwebsocket.rooms.room import Bucket, Room, group_of
+from dwebsocket.rooms.room import Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
@@ -85,14 +85,17 @@ class Rooms:
         self._losses = _core.Losses()
         self._look_around()
         limits = self._limits
-        self._joins = Bucket(limits.rate, limits.burst)
-        self._events = Bucket(limits.rate, limits.burst)
+        self._joins = _core.Bucket(limits.rate, limits.burst)
+        self._events = _core.Bucket(limits.rate, limits.burst)
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = self.now
         self._number = seats.new_number(owner)
         # The key of its user in each backend, by alias: to make one takes two hashes.
         self._keys: dict[str, str] = {}
+        # What the engine passes on of rooms in which all events have the same sender.
+        self._passages: dict[tuple[type[Room], str], _core.Passage] = {}
+        self._let_events_pass(is_wanted=True)
 
     def _look_around(self) -> None:
         """Notes the time and the settings, which count for one message."""
@@ -111,7 +114,7 @@ class Rooms:
         recheck = self._checked_at + period if self._joined and period else None
         if not self._waiting:
             return recheck
-        due = self._joins.due
+        due = clock.now() + self._joins.wait()
         return due if recheck is None else min(due, recheck)
 
     # -- messages ----------------------------------------------------------------------------------
@@ -130,6 +133,7 @@ class Rooms:
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
             if len(self._waiting) < self._limits.rooms:
                 self._waiting.append(request)
+                self._let_events_pass(is_wanted=False)
             else:
                 refused = Refused("limit", "Too many joins are waiting.")
                 yield from self._answer_error(request, refused)
@@ -145,9 +149,10 @@ class Rooms:
         for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
             yield from self._leave(room)
         while self._waiting:
-            if self._waiting[0].kind == "join" and not self._joins.take(clock.now()):
+            if self._waiting[0].kind == "join" and not self._joins.take():
                 break
             yield from self._take(self._waiting.popleft())
+        self._let_events_pass(is_wanted=not self._waiting)
         period = self._limits.recheck
         if period and clock.now() >= self._checked_at + period:
             self._checked_at = clock.now()
@@ -164,7 +169,7 @@ class Rooms:
         waiting = self._waiting
         if waiting and any(each.room == request.room for each in waiting):
             return True
-        return request.kind == "join" and (bool(waiting) or not self._joins.take(self.now))
+        return request.kind == "join" and (bool(waiting) or not self._joins.take())
 
     def _take(self, request: Request) -> Steps[None]:
         known = self._joined.get(request.room)
@@ -309,6 +314,7 @@ class Rooms:
         yield self._send(wire.joined(request.id, told))
         if rows:
             yield from recovering.send_all(websocket, member, rows)
+        self._offer(room)
         seat.open(at)
         return True
 
@@ -377,6 +383,7 @@ class Rooms:
             yield from self._say(room, info)
         if room.presence:
             yield from self._note_members(room, told)
+            self._offer(room)
         yield self._send(wire.joined(request.id, told))
 
     def _refuse_above(self, room: Room, most: int) -> Steps[None]:
@@ -420,6 +427,7 @@ class Rooms:
     def _say(self, room: Room, info: dict[str, Any]) -> Steps[None]:
         """Changes what others see of this connection."""
         room._info = _merged(info, room._server_info)
+        self._offer(room)
         wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
         websocket = self._websocket
         group, seat, present = (websocket._seats or {})[room.name]
@@ -497,16 +505,47 @@ class Rooms:
         most = self._limits.event
         if request.size > most:
             raise Refused("limit", f"An event may have {most} bytes.")
-        own, now = room._bucket, self.now
-        if not self._events.take(now) or not (own is None or own.take(now)):
+        own = room._bucket
+        if not self._events.take() or not (own is None or own.take()):
             raise Refused("limit", "Too many events.")
         if request.event not in room.events:
             return (yield Hook(room.receive, request.event, request.data))
-        sender = self._sender(room)
         backend = room._backend
-        rest = wire.event(request.event, request.data, sender)
+        rest = wire.event(request, wire.text(self._sender(room)))
         yield Call(backend.pass_event, backend.apass_event, room.group.name, rest, [self._key])
         return {}
+
+    def _offer(self, room: Room) -> None:
+        """
+        Has the engine pass on events of a room, without Python, while this connection sleeps.
+
+        It leaves to :meth:`_event` what is to be refused, and what cannot be published at once.
+        """
+        seat, publisher = room._seat, room._backend.event_publisher
+        if seat is None or publisher is None or not room.events:
+            return
+        if tracing.TRACE in self._websocket.__dict__:
+            # Each message is a span.
+            return
+        key = (type(room), room.group.using)
+        passage = self._passages.get(key)
+        if passage is None:
+            buckets = [self._events, *([room._bucket] if room._bucket else [])]
+            passage = _core.Passage(
+                list(room.events),
+                wire.text(self._sender(room)),
+                publisher,
+                buckets,
+                self._limits.event,
+            )
+            if room.presence is not True and room._bucket is None:
+                self._passages[key] = passage
+        passage.open(seat)
+
+    def _let_events_pass(self, *, is_wanted: bool) -> None:
+        connection = self._websocket._connection
+        if isinstance(connection, _core.Connection):
+            connection.pass_events(is_wanted)
 
     def _key_in(self, room: Room) -> str:
         key = self._keys.get(room.group.using)
@@ -527,7 +566,7 @@ class Rooms:
     def _update(self, request: Request) -> Steps[dict[str, Any]]:
         room = self._room_of(request)
         info = _checked_info(request, self._limits.info)
-        if not self._events.take(self.now):
+        if not self._events.take():
             raise Refused("limit", "Too many updates.")
         if room.presence is True:
             yield from self._say(room, info)

@@ -1,4 +1,4 @@
-"""``Room``: a class of rooms, as a project writes it; the names of rooms, and a limit on rates."""
+"""``Room``: a class of rooms, as a project writes it, and the names of rooms."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from asgiref.sync import iscoroutinefunction
 from django.urls.resolvers import RoutePattern
 
+from dwebsocket import _core
 from dwebsocket.groups import names
 from dwebsocket.groups.api import Group, group
 from dwebsocket.rooms.wire import Refused
-from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from dwebsocket import _core
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
@@ -82,7 +81,7 @@ class Room:
     _info: dict[str, Any] | None = None
     _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
     _since: str = ""
-    _bucket: Bucket | None = None
+    _bucket: _core.Bucket | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -97,7 +96,7 @@ class Room:
         self.name = name
         self.kwargs = kwargs
         if self.rate is not None:
-            self._bucket = Bucket(self.rate, max(1.0, _BURST_S * self.rate))
+            self._bucket = _core.Bucket(self.rate, max(1.0, _BURST_S * self.rate))
 
     @property
     def user(self) -> Any:
@@ -252,36 +251,3 @@ class Pattern:
             return self._form % tuple([to_url(kwargs[each]) for each, to_url in self._written])
         except ValueError:
             return None
-
-
-class Bucket:
-    """
-    Permits, of which so many come a second, and so many are kept.
-
-    Attributes:
-        rate: Permits a second.
-        most: The permits that are kept.
-    """
-
-    __slots__ = ("_at", "_left", "most", "rate")
-
-    def __init__(self, rate: float, most: float) -> None:
-        """Makes a full one."""
-        self.rate = rate
-        self.most = most
-        self._left = most
-        self._at = clock.now()
-
-    def take(self, now: float) -> bool:
-        """Takes a permit, if there is one at this time."""
-        self._left = min(self.most, self._left + (now - self._at) * self.rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    @property
-    def due(self) -> float:
-        """The time of the next permit, when :meth:`take` has found none."""
-        return self._at + (1 - self._left) / self.rate

@@ -10,6 +10,8 @@ from typing import Any, Literal, NoReturn
 
 from django.core.serializers.json import DjangoJSONEncoder
 
+from dwebsocket import _core
+
 #: The subprotocol.
 SUBPROTOCOL = "dwebsocket.rooms.1"
 
@@ -60,6 +62,7 @@ class Request:
         since: The position from which the client joins.
         info: What others are to see of the connection; None where the client says nothing.
         size: Bytes of the message.
+        text: The message, of an event.
     """
 
     kind: Kind
@@ -70,6 +73,7 @@ class Request:
     since: str | None = None
     info: Any = None
     size: int = 0
+    text: str = ""
 
 
 def read(message: str | bytes) -> Request:
@@ -102,7 +106,7 @@ def read(message: str | bytes) -> Request:
         if not isinstance(room, str) or not isinstance(event, str):
             raise Malformed("an event needs a text as to and as event")
         size = len(message.encode("utf-8", "surrogatepass"))
-        return Request("event", answered, room, event, found.get("data"), size=size)
+        return Request("event", answered, room, event, found.get("data"), size=size, text=message)
     if found.get("ping") == 1:
         return Request("ping")
     raise Malformed("no join, leave, event, update or ping")
@@ -191,6 +195,10 @@ def error(request_id: Any, refused: Refused) -> str:
     return text({"id": request_id, "error": {"code": refused.code, "text": refused.text}})
 
 
-def event(name: str, data: Any, member: Any) -> str:
+def event(request: Request, sender: str) -> str:
     """Returns an event as other members get it, from after the room's name on."""
-    return f",{text({'event': name, 'data': data, 'from': member})[1:]}"
+    # As the engine passes it on; it does not write half of a surrogate pair, for example.
+    written = _core.event_as_written(request.text, sender)
+    if written is not None:
+        return written
+    return f',{text({"event": request.event, "data": request.data})[1:-1]},"from":{sender}}}'

@@ -61,7 +61,7 @@ impl Connection {
     /// turns.
     fn pass_on(self: &Arc<Self>, message: Message) {
         let mut messages = vec![message];
-        if self.answer_ping(&mut messages) {
+        if self.answer(&mut messages) {
             return;
         }
         let waiting = self.inbox.push(&mut messages);

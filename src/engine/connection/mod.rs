@@ -9,6 +9,7 @@ pub(crate) mod inbox;
 mod member;
 mod never_opened;
 pub(crate) mod outbox;
+mod passing;
 pub(crate) mod ping;
 pub(crate) mod ping_register;
 mod posting;
@@ -97,6 +98,8 @@ pub struct Connection {
     beat: OnceLock<Box<Beat>>,
     /// Whether a page's pings are answered here.
     answers_pings: AtomicBool,
+    /// Whether events of its rooms may pass without its view.
+    passes_events: AtomicBool,
     /// Messages that were written, queued or corked so far.
     sent: AtomicU64,
     /// Bytes that were read from the socket so far.
@@ -160,6 +163,7 @@ impl Connection {
             time_slice: TimeSlice::default(),
             beat: OnceLock::new(),
             answers_pings: AtomicBool::new(false),
+            passes_events: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
         }

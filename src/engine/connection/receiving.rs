@@ -34,7 +34,7 @@ fn is_ping(message: &Message) -> bool {
 impl Connection {
     /// Moves `messages` to the view's inbox, and sees to it that the view wakes.
     pub(crate) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
-        if self.answer_ping(messages) {
+        if self.answer(messages) {
             return;
         }
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
@@ -47,8 +47,13 @@ impl Connection {
         }
     }
 
-    /// Answers a page's pings among `messages`, if that is asked for; true when none is left.
-    pub(super) fn answer_ping(self: &Arc<Self>, messages: &mut Vec<Message>) -> bool {
+    /// Does what needs no view: answers a page's pings, and passes on events of rooms, if that is asked
+    /// for. True when none of `messages` is left.
+    pub(super) fn answer(self: &Arc<Self>, messages: &mut Vec<Message>) -> bool {
+        self.answer_pings_of(messages) || self.pass_events_of(messages)
+    }
+
+    fn answer_pings_of(self: &Arc<Self>, messages: &mut Vec<Message>) -> bool {
         if self.answers_pings.load(Ordering::Relaxed) {
             messages.retain(|message| !is_ping(message) || !self.write(Kind::Text, PONG));
             return messages.is_empty();

@@ -5,6 +5,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::protocol::room_event::RoomEvent;
+
 /// The name of a member that other processes know, so that they can exclude it.
 pub type MemberId = [u8; 16];
 
@@ -21,6 +23,11 @@ pub(crate) trait Membership: fmt::Debug + Send + Sync {
 
     /// Whether it is a group, and not what belongs to one.
     fn is_group(&self) -> bool {
+        false
+    }
+
+    /// Passes an event of the member on to the others; false for what does not.
+    fn pass(&self, _event: &RoomEvent<'_>) -> bool {
         false
     }
 
@@ -101,6 +108,14 @@ impl All {
             Self::Few(few) => few.is_empty(),
             Self::Many(many) => many.is_empty(),
         }
+    }
+
+    fn find(&self, is_it: impl Fn(&Arc<dyn Membership>) -> bool) -> Option<Arc<dyn Membership>> {
+        let found = match self {
+            Self::Few(few) => few.iter().find(|(group, _)| is_it(group)),
+            Self::Many(many) => many.values().find(|(group, _)| is_it(group)),
+        };
+        found.map(|(group, _)| Arc::clone(group))
     }
 
     fn for_each(&self, mut call: impl FnMut(&Seated)) {
@@ -231,6 +246,24 @@ impl Memberships {
         for (group, slot) in ended {
             group.end(slot);
         }
+    }
+
+    fn find(&self, is_it: impl Fn(&Arc<dyn Membership>) -> bool) -> Option<Arc<dyn Membership>> {
+        match &*self.0.lock() {
+            State::Open(open) => open.held.find(is_it),
+            State::Unused | State::Over => None,
+        }
+    }
+
+    /// The first of its groups.
+    pub(super) fn group(&self) -> Option<Arc<dyn Membership>> {
+        self.find(|group| group.is_group())
+    }
+
+    /// Has an event passed on by the room that it is for; false when Python is to decide on it.
+    pub(crate) fn pass(&self, event: &RoomEvent<'_>) -> bool {
+        let room = self.find(|room| !room.is_group() && room.name() == event.room);
+        room.is_some_and(|room| room.pass(event))
     }
 
     /// Takes the member out of all its groups. It can join none from now on.

@@ -22,6 +22,7 @@ mod memberships;
 mod message;
 mod notices;
 mod numbered;
+mod passage;
 mod recorded;
 mod registry;
 mod room;
@@ -42,6 +43,7 @@ pub use self::{
     message::{Delivery, Message},
     notices::{Notice, Notices},
     numbered::{room_ended, room_text, text as numbered_text},
+    passage::{Bucket, Passage, Publisher},
     recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},
     seat::{Losses, Seat},

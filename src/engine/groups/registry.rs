@@ -17,6 +17,7 @@ use super::{
     memberships::{Joined, MemberId, Membership},
     message::Message,
     notices::{Notice, Notices},
+    passage::Publisher,
     room::Room,
     seal::Key,
     statistics::{Event, Statistics},
@@ -289,7 +290,7 @@ impl Groups {
         }
     }
 
-    fn put(self: &Arc<Self>, name: &str, entry: Entry) {
+    fn put(&self, name: &str, entry: Entry) {
         if self.is_foreign() {
             return;
         }
@@ -333,6 +334,16 @@ impl Groups {
         drop(names);
         let (slot, is_first) = entered?;
         Some((group, slot, is_first))
+    }
+}
+
+impl Publisher for Groups {
+    fn publish_event(&self, name: &str, event: Message) -> bool {
+        let has_room = self.has_room(event.frame_len());
+        if has_room {
+            self.put(name, Entry::Message(event));
+        }
+        has_room
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::{
@@ -16,10 +17,11 @@ use super::{
     memberships::{Joined, MemberId, Membership, Memberships},
     message::{Delivery, Message},
     numbered,
+    passage::Passage,
 };
 use crate::{
     engine::history::Position,
-    protocol::{close::CloseFrame, deflate::Deflater, message::Kind},
+    protocol::{close::CloseFrame, deflate::Deflater, message::Kind, room_event::RoomEvent},
 };
 
 /// Bytes that wait for a held seat at most. It misses what comes beyond that, and is told so.
@@ -40,6 +42,7 @@ pub struct Seat {
     number: u64,
     losses: Arc<Losses>,
     is_over: AtomicBool,
+    passage: ArcSwapOption<Passage>,
     /// Locked while messages are handed on, so that nothing comes after a leave.
     state: Mutex<State>,
 }
@@ -87,6 +90,7 @@ impl Seat {
             user: user.map(Box::from),
             number,
             is_over: AtomicBool::new(false),
+            passage: ArcSwapOption::const_empty(),
             state: Mutex::new(State {
                 held: Some(Box::default()),
                 told: losses.0.load(Ordering::Relaxed),
@@ -115,6 +119,11 @@ impl Seat {
             self.end_by(ended);
         }
         !self.is_over.load(Ordering::Acquire)
+    }
+
+    /// From now on passes on the events of its client that `passage` names.
+    pub fn let_pass(&self, passage: Arc<Passage>) {
+        self.passage.store(Some(passage));
     }
 
     /// Leaves all groups, for good: nothing comes after this call.
@@ -182,6 +191,15 @@ impl Membership for Seat {
     fn is_of(&self, _registry: usize) -> bool {
         // It is no group: those of its room are its own memberships.
         false
+    }
+
+    fn pass(&self, event: &RoomEvent<'_>) -> bool {
+        let Some(passage) = self.passage.load_full().filter(|_| !self.is_over()) else {
+            return false;
+        };
+        // It is in the room's group alone.
+        let group = self.memberships.group();
+        group.is_some_and(|group| passage.pass(group.name(), self.id, event))
     }
 
     fn end(&self, _slot: u32) {

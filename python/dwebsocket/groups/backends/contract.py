@@ -481,6 +481,11 @@ class Backend:
         """Evicts as :meth:`evict`, without blocking the event loop."""
         await self.apublish(name, self.groups.encode_eviction(name, whom, reason))
 
+    @property
+    def event_publisher(self) -> _core.Groups | _core.LocalNode | None:
+        """What the engine passes events on by, without Python; None where it cannot."""
+        return None
+
     def pass_event(self, name: str, rest: str, exclude: Exclude) -> None:
         """Passes a text on to members of rooms, as it stands after the room's name."""
         self.publish(name, self.groups.encode_event(name, rest, exclude))

@@ -269,6 +269,10 @@ class Backend(process.Backend):
     async def apublish(self, name: str, envelope: bytes) -> None:
         await self._ainsist(lambda: self._reported(self.node.pass_on, name, envelope))
 
+    @property
+    def event_publisher(self) -> _core.Groups | _core.LocalNode | None:
+        return self.node
+
     def subscribe(self, name: str) -> None:
         """
         Makes this process a node: then it gets the messages of all groups.

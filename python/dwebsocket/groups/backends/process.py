@@ -91,6 +91,10 @@ class Backend(contract.Backend):
     async def apublish(self, name: str, envelope: bytes) -> None:
         self.groups.deliver(name, envelope)
 
+    @property
+    def event_publisher(self) -> _core.Groups | _core.LocalNode | None:
+        return self.groups
+
     def count(self, name: str) -> int:
         """Returns the exact number of members."""
         return self.groups.count(name)

@@ -35,7 +35,7 @@ use crate::{
             fork,
             panics::{self, Task, contain_task},
         },
-        groups::{Event, Groups, Message, Notice, Observer, Offer},
+        groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher},
         history::{History, Limits, Position, Watcher},
         presence::{Announcer, Note, Presence, Record, Source, Telling},
         resources::{folder::Place, inherited::NotInherited, watched::Watched},
@@ -963,6 +963,13 @@ impl Drop for Node {
                 .values()
                 .for_each(|peer| peer.end());
         }
+    }
+}
+
+impl Publisher for Node {
+    fn publish_event(&self, name: &str, event: Message) -> bool {
+        let envelope = self.groups.envelope_of(name, &event);
+        self.pass_on(name, &envelope).is_ok()
     }
 }
 

@@ -317,6 +317,18 @@ impl Inbox {
             .retain(|watch| !watch.is(hub, token));
     }
 
+    /// Whether nothing waits to be taken, and some watch waits for a message: what took the last one
+    /// is done with it.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        let state = self.state.lock();
+        state.queue.is_empty() && !state.ended && !state.watches.is_empty()
+    }
+
+    /// Counts a message that nobody has to take.
+    pub(crate) fn count_passed(&self) {
+        self.state.lock().received += 1;
+    }
+
     /// Whether a thread or an event loop waits for a message now.
     pub(crate) fn is_awaited(&self) -> bool {
         let state = self.state.lock();

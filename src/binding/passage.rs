@@ -1,0 +1,86 @@
+//! `_core.Passage`: events of rooms that the engine passes on.
+
+use std::sync::Arc;
+
+use pyo3::{prelude::*, types::PyString};
+
+use super::groups::{Groups, Seat};
+#[cfg(unix)]
+use super::local::LocalNode;
+use crate::{
+    engine::groups::{self, Publisher},
+    protocol::room_event::RoomEvent,
+};
+
+/// Permits. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Bucket(Arc<groups::Bucket>);
+
+#[pymethods]
+impl Bucket {
+    #[new]
+    #[pyo3(signature = (rate, most, /))]
+    fn new(rate: f64, most: f64) -> Self {
+        Self(Arc::new(groups::Bucket::new(rate, most)))
+    }
+
+    fn take(&self) -> bool {
+        self.0.take()
+    }
+
+    fn wait(&self) -> f64 {
+        self.0.wait()
+    }
+}
+
+/// The events that pass without Python. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Passage(Arc<groups::Passage>);
+
+#[pymethods]
+impl Passage {
+    #[new]
+    #[pyo3(signature = (names, sender, publisher, buckets, most_bytes, /))]
+    fn new(
+        names: Vec<Bound<'_, PyString>>,
+        sender: String,
+        publisher: &Bound<'_, PyAny>,
+        buckets: Vec<Py<Bucket>>,
+        most_bytes: usize,
+    ) -> PyResult<Self> {
+        // A name with half of a surrogate pair is none that the engine reads.
+        let names = names.iter().filter_map(|name| name.to_str().ok());
+        Ok(Self(Arc::new(groups::Passage {
+            names: names.map(str::to_owned).collect(),
+            sender,
+            publisher: publisher_of(publisher)?,
+            buckets: buckets
+                .iter()
+                .map(|each| Arc::clone(&each.get().0))
+                .collect(),
+            most_bytes,
+        })))
+    }
+
+    #[pyo3(signature = (seat, /))]
+    fn open(&self, seat: &Seat) {
+        seat.0.let_pass(Arc::clone(&self.0));
+    }
+}
+
+fn publisher_of(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn Publisher>> {
+    #[cfg(unix)]
+    if let Ok(node) = object.cast::<LocalNode>() {
+        return Ok(Arc::clone(&node.get().0) as Arc<dyn Publisher>);
+    }
+    let groups = object.cast::<Groups>()?;
+    Ok(Arc::clone(&groups.get().0) as Arc<dyn Publisher>)
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (message, sender, /))]
+pub(crate) fn event_as_written(message: &Bound<'_, PyString>, sender: &str) -> Option<String> {
+    let event = RoomEvent::read(message.to_str().ok()?)?;
+    Some(event.rest(sender))
+}
