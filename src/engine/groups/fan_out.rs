@@ -393,7 +393,13 @@ impl Deliveries {
         let since = recipient.since;
         let first = self.batch.first;
         let numbered = (first..).zip(self.batch.messages());
-        let gets_all = since <= first && !self.has_exclusions;
+        let is_in_room = member.room().is_some();
+        let id = (self.has_exclusions)
+            .then(|| member.memberships().id())
+            .flatten();
+        let is_its = |message: &Message| message.is_for(id) && (is_in_room || !message.is_event());
+        let gets_all =
+            since <= first && (!self.has_exclusions || self.batch.messages().all(is_its));
         let carrier = member.carrier();
         let deflater = carrier.as_deref().unwrap_or(member).deflater();
         let style = match member.room() {
@@ -401,7 +407,6 @@ impl Deliveries {
             None if recipient.is_numbered => Style::Numbered,
             None => Style::Plain,
         };
-        let is_in_room = member.room().is_some();
         let packer = Packer::find(&mut self.packers, deflater, style);
         if gets_all {
             if packer.whole.is_none() {
@@ -410,10 +415,8 @@ impl Deliveries {
             }
             return packer.whole.clone();
         }
-        let id = member.memberships().id();
         let its: Vec<_> = numbered
-            .filter(|(number, message)| *number >= since && message.is_for(id))
-            .filter(|(_, message)| is_in_room || !message.is_event())
+            .filter(|(number, message)| *number >= since && is_its(message))
             .collect();
         if its.is_empty() {
             return None;
