@@ -12,6 +12,7 @@ class Sync(Room):
 
     name = "sync-<slug:name>"
     presence = True
+    events = ("typing",)
 
     def receive(self, event, data):
         if event == "pid":
@@ -25,6 +26,7 @@ class Async(Room):
 
     name = "async-<slug:name>"
     presence = True
+    events = ("typing",)
 
     async def receive(self, event, data):
         await self.group.asend_json(data)

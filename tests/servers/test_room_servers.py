@@ -79,3 +79,31 @@ def test_twenty_joins_in_one_post(server: Server, kind: str, client: type[Stream
         assert [json.loads(page.message()) for _ in names] == [
             {"room": name, "position": None, "data": json.dumps(name)} for name in names
         ]
+
+
+@pytest.mark.parametrize("client", [Stream, Poller])
+def test_an_event_goes_on_as_it_was_written(
+    server: Server, kind: str, client: type[Stream]
+) -> None:
+    """Over each transport, both ways, also with lines within it."""
+    name = f"{kind}-{secrets.token_hex(4)}"
+
+    def receive(source: Any, wanted: str) -> str:
+        while True:
+            found = source.message() if source is page else source.read_message().decode()
+            if wanted in found:
+                return str(found)
+
+    with (
+        client.open(server, f"/live-rooms/{kind}/") as page,
+        RawPeer.open(server, f"/live-rooms/{kind}/") as peer,
+    ):
+        ways = ((page, page.send, peer), (peer, peer.send_text, page))
+        for source, send, _ in ways:
+            send(json.dumps({"id": 1, "join": name}))
+            receive(source, '"id"')
+        for number in range(20):
+            for _, send, other in ways:
+                data = f'[{number},\n"\\u00e9é" ]'
+                send(f'{{"to":"{name}", "event":"typing", "data": {data}}}')
+                assert f'"data":{data},' in receive(other, '"event"')
