@@ -66,14 +66,28 @@ class Account:
             Broken: It has seen something else than it may.
         """
         at: dict[str, Position] = {}
+        anywhere: set[str] = set()
         recovered = 0
         for fact in log:
             if fact[0] == "m":
                 _, group, position, text = fact
+                if group in anywhere:
+                    anywhere.discard(group)
+                    epoch, offset = read_position(position)
+                    at[group] = epoch, offset - 1
                 self._take_message(at, group, read_position(position), text)
             elif fact[0] == "r":
                 _, group, position, is_recovered, missed = fact
-                told, before = read_position(position), at.get(group)
+                before = at.get(group)
+                if position is None:
+                    # In an open room: the next message says where it is.
+                    if not may_lose:
+                        raise Broken(f"{group}: has lost what came after {before}")
+                    self.lost += 1
+                    anywhere.add(group)
+                    continue
+                anywhere.discard(group)
+                told = read_position(position)
                 if before is None:
                     if not is_recovered or missed:
                         raise Broken(f"{group}: a new client was told {fact}")

@@ -2,7 +2,8 @@
 //
 // An entry of a client's log is one of
 //   ["m", group, position, text]                     a message
-//   ["r", group, position, recovered, missed]        it was told whether it has got everything
+//   ["r", group, position, recovered, missed]        it was told whether it has got everything; a loss
+//                                                    in an open room has no position
 //   ["s", state, milliseconds since 1970, code, transport]
 const decoder = new TextDecoder();
 
@@ -13,26 +14,43 @@ export const crowd = (connect, base, plans, options = {}) => {
   // Nobody has to wait for half a minute here.
   const random = Math.random;
   Math.random = () => random() * 0.15;
-  const clients = plans.map(({ path, fallback }) => {
-    const socket = connect(base + path, { ...options, resume: true, fallback });
+  const clients = plans.map(({ path, fallback, rooms }) => {
+    const socket = connect(base + path, { ...options, resume: !rooms, fallback });
     const log = [];
     const marks = new Set();
-    socket.on("message", (data, { group, position }) => {
+    const take = (group, position, data) => {
       const text = textOf(data);
       log.push(["m", group, position, text]);
       if (text.startsWith("mark")) marks.add(text);
-    });
-    socket.on("recovered", ({ group, recovered, missed }) =>
-      log.push(["r", group, socket.positions[group], recovered, missed]));
+    };
     socket.on("state", (state, why) =>
       log.push(["s", state, Date.now(), why?.code ?? 0, socket.transport]));
-    return { socket, log, marks, groups: path.match(/\d+/g).map((number) => "room-" + number) };
+    if (rooms) {
+      const joined = rooms.map((name) => {
+        const room = socket.join(name);
+        let isNew = false;
+        room.on("state", (state) => { isNew ||= state === "joined"; });
+        room.on("message", (data, { position }) => take(name, position, data));
+        room.on("recovered", ({ recovered, missed }) => {
+          log.push(["r", name, isNew ? room.position : null, recovered, missed]);
+          isNew = false;
+        });
+        return room;
+      });
+      const isJoined = () => joined.every((room) => room.state === "joined");
+      return { socket, log, marks, groups: rooms, isJoined };
+    }
+    const groups = path.match(/\d+/g).map((number) => "room-" + number);
+    socket.on("message", (data, { group, position }) => take(group, position, data));
+    socket.on("recovered", ({ group, recovered, missed }) =>
+      log.push(["r", group, socket.positions[group], recovered, missed]));
+    const isJoined = () => groups.every((group) => group in socket.positions);
+    return { socket, log, marks, groups, isJoined };
   });
   return {
     logs: () => clients.map(({ log }) => log),
     // How many know where they are in all their groups.
-    joined: () => clients.filter(({ socket, groups }) =>
-      groups.every((group) => group in socket.positions)).length,
+    joined: () => clients.filter(({ isJoined }) => isJoined()).length,
     // How many have these marks, by groups.
     have: (texts) => clients.filter(({ marks, groups }) =>
       groups.every((group) => marks.has(texts[group]))).length,

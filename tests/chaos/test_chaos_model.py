@@ -8,6 +8,8 @@ import pytest
 from chaos_model import Account, Broken
 
 BEGIN = ["r", "a", "e1-5", True, 0]
+# In a room that stays open.
+LOST = ["r", "a", None, False, 0]
 
 
 def message(offset: int, epoch: str = "e1", text: str = "") -> list[Any]:
@@ -27,6 +29,8 @@ GOOD = [
     [BEGIN, message(6), ["s", "waiting", 0, 1006, "sse"], message(7), told("e1-7", 1), message(8)],
     [BEGIN, told("e2-0", recovered=False), message(1, "e2")],
     [BEGIN, message(6), told("e2-8", recovered=False), message(9, "e2")],
+    [BEGIN, message(6), LOST, message(3, "e2"), message(4, "e2")],
+    [BEGIN, message(6), LOST, told("e2-8", recovered=False), message(9, "e2")],
 ]
 
 
@@ -51,6 +55,7 @@ BAD = [
     [BEGIN, told("e1-7")],
     [BEGIN, message(6), told("e1-5")],
     [BEGIN, told("e1-7", recovered=False)],
+    [BEGIN, LOST, message(3, "e2"), message(5, "e2")],
 ]
 
 
@@ -63,8 +68,9 @@ def test_bad(log: list[Any]) -> None:
 
 def test_loss_of_what_is_never_lost() -> None:
     """Where numbering does not start anew."""
-    with pytest.raises(Broken, match="has lost"):
-        Account().take([BEGIN, told("e2-0", recovered=False)], may_lose=False)
+    for loss in (LOST, told("e2-0", recovered=False)):
+        with pytest.raises(Broken, match="has lost"):
+            Account().take([BEGIN, loss], may_lose=False)
 
 
 def test_clients_see_the_same() -> None:

@@ -10,6 +10,7 @@ from django.urls import path
 
 import dwebsocket
 from dwebsocket import WebSocketHandler, accept_websocket
+from dwebsocket.rooms import Room, rooms
 from project.urls import urlpatterns as others
 
 MODULES = {
@@ -56,6 +57,12 @@ class Waits(WebSocketHandler):
         """Ignore it."""
 
 
+class Waited(Room):
+    """A room for everybody."""
+
+    name = "room-<int:number>"
+
+
 def page(request: HttpRequest) -> HttpResponse:
     """Give the page."""
     return HttpResponse(PAGE)
@@ -71,6 +78,7 @@ urlpatterns = [
     path("chaos/view/<str:rooms>/", waits),
     path("chaos/async/<str:rooms>/", awaits),
     path("chaos/handler/<str:rooms>/", Waits.as_view()),
+    path("chaos/rooms/", rooms(Waited, fallback=True)),
     path("chaos/page/", page),
     path("chaos/modules/<str:name>", module),
 ]
