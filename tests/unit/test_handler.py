@@ -150,6 +150,22 @@ class TestMethods:
         eventually(lambda: len(seen) == 203)
         assert seen == ["connect", *numbers, "last", (201, 1000, "")]
 
+    def test_what_comes_at_once_is_all_received(self, kind: str, visit: Serve) -> None:
+        """However many messages a turn has."""
+        seen: list[Any] = []
+
+        class Notes(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                seen.append(message)
+
+        made = visit(of_kind(Notes, kind).as_view())
+        made.serve()
+        numbers = [b"%03d" % number for number in range(500)]
+        made.client.send_raw(b"".join(b"\x81\x83\0\0\0\0" + number for number in numbers))
+        made.client.send("last")
+        eventually(lambda: seen[-1:] == ["last"])
+        assert seen == [*(number.decode() for number in numbers), "last"]
+
     def test_disconnect_when_the_client_vanishes(self, kind: str, visit: Serve) -> None:
         """With 1006."""
         seen: list[Any] = []

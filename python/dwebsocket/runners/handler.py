@@ -52,8 +52,10 @@ _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _INTERNAL_ERROR = 1000, 1011
 _GOING_AWAY = (1001, "going away")
-# Messages that a handler gets in an event loop before other tasks have a turn.
+# Messages that a handler gets before others have a turn, and on threads the seconds after which it
+# gets no further one.
 _MESSAGES_A_TURN = 32
+_LONGEST_TURN_S = 0.0005
 _lock = unpatched.lock()
 # 0 is for those of no class.
 _lanes = itertools.count(1)
@@ -332,8 +334,9 @@ class Handled:
         connection = websocket._connection
         assert connection is not None
         message = None if self._is_over else connection.pop(False)
+        goes_on = True
         if message is not None:
-            goes_on = self._call_here("receive", self.receive, message)
+            goes_on = self._receive_some(message)
         elif self._is_over or connection.waiting() == (0, True):
             self._end_here()
             return
@@ -341,12 +344,30 @@ class Handled:
             self._tick_is_due = False
             goes_on = self._call_here("tick", self.tick)
             self._set_tick()
-        else:
-            goes_on = True
         # Drop the message now, not only when the next one comes.
         del message
         if goes_on:
             self._wait()
+
+    def _receive_some(self, message: str | bytes) -> bool:
+        """
+        Calls ``receive`` for a message, and for those that have come by then.
+
+        Returns:
+            False if it is a coroutine function, whose task does what follows.
+        """
+        connection = self.websocket._connection
+        assert connection is not None
+        ends_at = time.perf_counter() + _LONGEST_TURN_S
+        found: str | bytes | None = message
+        for _ in range(_MESSAGES_A_TURN - 1):
+            if not self._call_here("receive", self.receive, found):
+                return False
+            if self._is_over or self._tick_is_due or time.perf_counter() > ends_at:
+                return True
+            if (found := connection.pop(False)) is None:
+                return True
+        return self._call_here("receive", self.receive, found)
 
     def _wait(self) -> None:
         """Has the next turn come when there is news, which may be now."""
