@@ -50,7 +50,6 @@ __all__ = [
     "discard",
     "drain",
     "ended",
-    "event_as_written",
     "event_stream_head",
     "fallback_opened",
     "in_room",
@@ -71,6 +70,7 @@ __all__ = [
     "polling_head",
     "post",
     "prepare",
+    "read_event",
     "reopen",
     "response_head",
     "shut_down",
@@ -1618,12 +1618,12 @@ def validate_handshake(
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
 
-def event_as_written(message: str, sender: str, /) -> str | None:
+def read_event(message: str, /) -> tuple[str, str, str | None, str, int] | None:
     """
-    Returns the event of a client's message as other members of its room get it.
+    Reads an event of a client of rooms.
 
-    It begins after the room's name, and has the data as the client wrote it; `sender` is who sent
-    it, as JSON. None for a message that the engine does not read.
+    Returns the names of its room and of itself, its id and its data as JSON, as the client has
+    written them, and the bytes of the message. None for a message that the engine does not read.
     """
 
 def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:

@@ -77,10 +77,25 @@ fn publisher_of(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn Publisher>> {
     Ok(Arc::clone(&groups.get().0) as Arc<dyn Publisher>)
 }
 
+type EventParts = (
+    Py<PyString>,
+    Py<PyString>,
+    Option<Py<PyString>>,
+    Py<PyString>,
+    usize,
+);
+
 /// See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (message, sender, /))]
-pub(crate) fn event_as_written(message: &Bound<'_, PyString>, sender: &str) -> Option<String> {
+#[pyo3(signature = (message, /))]
+pub(crate) fn read_event(message: &Bound<'_, PyString>) -> Option<EventParts> {
     let event = RoomEvent::read(message.to_str().ok()?)?;
-    Some(event.rest(sender))
+    let text = |text: &str| PyString::new(message.py(), text).unbind();
+    Some((
+        text(&event.room),
+        text(&event.name),
+        event.id().map(text),
+        text(event.data()),
+        event.bytes,
+    ))
 }

@@ -44,6 +44,9 @@ _log = logging.getLogger("dwebsocket")
 
 _MALFORMED = 1007
 # While a member joins, messages are published, and have to be read. After so many rounds of that it
+# To check that no setting has changed takes as long as to read an event, so they count for so many
+# seconds of events.
+_SETTINGS_S = 1.0
 # is too slow.
 _MOST_ROUNDS = 1000
 
@@ -83,7 +86,8 @@ class Rooms:
         self._classes = classes
         self._joined: dict[str, Room] = {}
         self._losses = _core.Losses()
-        self._look_around()
+        self.now = clock.now()
+        self._read_settings()
         limits = self._limits
         self._joins = _core.Bucket(limits.rate, limits.burst)
         self._events = _core.Bucket(limits.rate, limits.burst)
@@ -92,36 +96,37 @@ class Rooms:
         self._checked_at = self.now
         self._number = seats.new_number(owner)
         # The key of its user in each backend, by alias: to make one takes two hashes.
+        #: When :meth:`look` is to be called; None for never.
+        self.due: float | None = None
         self._keys: dict[str, str] = {}
         # What the engine passes on of rooms in which all events have the same sender.
         self._passages: dict[tuple[type[Room], str], _core.Passage] = {}
         self._let_events_pass(is_wanted=True)
 
-    def _look_around(self) -> None:
-        """Notes the time and the settings, which count for one message."""
-        #: The time of the latest message, or of the latest :meth:`look`.
-        self.now = clock.now()
+    def _read_settings(self) -> None:
+        """Notes the settings. They count for one message, or for an event's second."""
+        self._settings_until = self.now + _SETTINGS_S
         self._settings = now = conf.present()
         limits: Limits | None = now[1].get(Limits)
         if limits is None:
             limits = now[1][Limits] = Limits(*(conf.get(name, now) for name in _SETTINGS))
         self._limits = limits
 
-    @property
-    def due(self) -> float | None:
-        """When :meth:`look` is to be called; None for never."""
+    def _note_due(self) -> None:
+        """Notes when :meth:`look` is due."""
         period = self._limits.recheck
-        recheck = self._checked_at + period if self._joined and period else None
-        if not self._waiting:
-            return recheck
-        due = clock.now() + self._joins.wait()
-        return due if recheck is None else min(due, recheck)
+        due = self._checked_at + period if period and self._joined else None
+        if self._waiting:
+            turn = clock.now() + self._joins.wait()
+            due = turn if due is None else min(due, turn)
+        self.due = due
 
     # -- messages ----------------------------------------------------------------------------------
 
     def receive(self, message: str | bytes) -> Steps[None]:
         """Takes one message of the client."""
-        self._look_around()
+        #: The time of the latest message, or of the latest :meth:`look`.
+        self.now = clock.now()
         try:
             request = wire.read(message)
         except Malformed as error:
@@ -130,6 +135,8 @@ class Rooms:
             return
         if request.kind == "ping":
             yield self._send('{"pong":1}')
+        if request.kind != "event" or self.now > self._settings_until:
+            self._read_settings()
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
             if len(self._waiting) < self._limits.rooms:
                 self._waiting.append(request)
@@ -139,13 +146,15 @@ class Rooms:
                 yield from self._answer_error(request, refused)
         else:
             yield from self._take(request)
-        if (due := self.due) is not None and due <= clock.now():
+        self._note_due()
+        if self.due is not None and self.due <= clock.now():
             # A tick waits until no message does, and some client always has one more.
             yield from self.look()
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
-        self._look_around()
+        self.now = clock.now()
+        self._read_settings()
         for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
             yield from self._leave(room)
         while self._waiting:
@@ -159,6 +168,7 @@ class Rooms:
             yield from self._recheck()
 
     def end(self) -> Steps[None]:
+        self._note_due()
         """Leaves all rooms: the connection has ended."""
         self._waiting.clear()
         seats.forget(self._number)

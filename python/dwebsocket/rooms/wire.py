@@ -55,25 +55,25 @@ class Request:
 
     Attributes:
         kind: The kind of request.
-        id: The client's own name for it; None where no answer is wanted.
+        id: The client's own name for it, as JSON; None where no answer is wanted.
         room: The name of the room.
         event: The name of the event.
         data: The event's data.
         since: The position from which the client joins.
         info: What others are to see of the connection; None where the client says nothing.
         size: Bytes of the message.
-        text: The message, of an event.
+        written: The event's data as JSON.
     """
 
     kind: Kind
-    id: int | float | str | None = None
+    id: str | None = None
     room: str = ""
     event: str = ""
     data: Any = None
     since: str | None = None
     info: Any = None
     size: int = 0
-    text: str = ""
+    written: str = ""
 
 
 def read(message: str | bytes) -> Request:
@@ -85,6 +85,8 @@ def read(message: str | bytes) -> Request:
     """
     if not isinstance(message, str):
         raise Malformed("binary message")
+    if (event := _core.read_event(message)) is not None:
+        return _from_engine(*event)
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
     written = message.strip(_BLANKS)
@@ -106,13 +108,19 @@ def read(message: str | bytes) -> Request:
         if not isinstance(room, str) or not isinstance(event, str):
             raise Malformed("an event needs a text as to and as event")
         size = len(message.encode("utf-8", "surrogatepass"))
-        return Request("event", answered, room, event, found.get("data"), size=size, text=message)
+        data = found.get("data")
+        return Request("event", answered, room, event, data, size=size, written=text(data))
     if found.get("ping") == 1:
         return Request("ping")
     raise Malformed("no join, leave, event, update or ping")
 
 
-def _about_room(kind: Kind, found: dict[str, Any], answered: Any) -> Request:
+def _from_engine(room: str, event: str, answered: str | None, data: str, size: int) -> Request:
+    found, _ = _FINITE_DECODER.raw_decode(data)
+    return Request("event", answered, room, event, found, size=size, written=data)
+
+
+def _about_room(kind: Kind, found: dict[str, Any], answered: str | None) -> Request:
     room, since = found[kind], None
     if not isinstance(room, str):
         raise Malformed(f"{kind} needs the name of a room")
@@ -125,13 +133,13 @@ def _about_room(kind: Kind, found: dict[str, Any], answered: Any) -> Request:
     return Request(kind, answered, room, since=since, info=found.get("info"))
 
 
-def _id(found: dict[str, Any]) -> Any:
+def _id(found: dict[str, Any]) -> str | None:
     if "id" not in found:
         return None
     answered = found["id"]
     if isinstance(answered, bool) or not isinstance(answered, (int, float, str)):
         raise Malformed("an id is a number or a text")
-    return answered
+    return text(answered)
 
 
 def _no_number(_: str) -> NoReturn:
@@ -147,6 +155,8 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+# For what the engine has read: all its numbers are finite.
+_FINITE_DECODER = json.JSONDecoder()
 
 
 def _refuse_depth(message: str) -> None:
@@ -173,32 +183,28 @@ def text(data: Any) -> str:
     return repr(data) if type(data) is int else _ENCODER.encode(data)
 
 
-def answer(request_id: Any, value: Any) -> str:
+def answer(request_id: str, value: Any) -> str:
     """
     Returns the answer to a request.
 
     Raises:
         TypeError, ValueError: JSON cannot represent the value.
     """
-    # Most values are no list and no dict, which the encoder writes at once.
-    return f'{{"id":{text(request_id)},"ok":{text(value)}}}'
+    return f'{{"id":{request_id},"ok":{text(value)}}}'
 
 
-def joined(request_id: Any, told: dict[str, Any]) -> str:
+def joined(request_id: str | None, told: dict[str, Any]) -> str:
     """Returns the answer to a join, as :func:`answer`; ``told`` is most often short and flat."""
     values = ",".join([f'"{name}":{text(value)}' for name, value in told.items()])
-    return f'{{"id":{text(request_id)},"ok":{{{values}}}}}'
+    return f'{{"id":{request_id},"ok":{{{values}}}}}'
 
 
-def error(request_id: Any, refused: Refused) -> str:
+def error(request_id: str, refused: Refused) -> str:
     """Returns the answer to a request that is refused."""
-    return text({"id": request_id, "error": {"code": refused.code, "text": refused.text}})
+    told = {"code": refused.code, "text": refused.text}
+    return f'{{"id":{request_id},"error":{text(told)}}}'
 
 
 def event(request: Request, sender: str) -> str:
     """Returns an event as other members get it, from after the room's name on."""
-    # As the engine passes it on; it does not write half of a surrogate pair, for example.
-    written = _core.event_as_written(request.text, sender)
-    if written is not None:
-        return written
-    return f',{text({"event": request.event, "data": request.data})[1:-1]},"from":{sender}}}'
+    return f',"event":{text(request.event)},"data":{request.written},"from":{sender}}}'

@@ -42,15 +42,11 @@ impl Connection {
         let Ok(text) = std::str::from_utf8(&message.payload) else {
             return false;
         };
-        let event = RoomEvent::read(text);
-        let answer = event.as_ref().and_then(RoomEvent::acknowledgement);
-        let Some((event, answer)) = event.zip(answer) else {
+        let Some(event) = RoomEvent::read(text).filter(|event| self.memberships.pass(event)) else {
             return false;
         };
-        if !self.memberships.pass(&event) {
-            return false;
-        }
         self.inbox.count_passed();
+        let answer = event.acknowledgement();
         if !answer.is_empty() && !self.write(Kind::Text, answer.as_bytes()) {
             // Others have taken the room that there was.
             self.send_beyond(Kind::Text, answer.as_bytes());
