@@ -20,7 +20,7 @@ mod _core {
         connection::{PyConnection, PyPing},
         dial::{Dialer, PyDial, PyTls},
         exchange::Exchange,
-        groups::{Groups, Losses, Mailbox, Seat, ended, in_room},
+        groups::{Groups, Mailbox, Seat, Seats, ended, in_room},
         handshake::{
             Compression, choose_subprotocol, event_stream_head, fallback_opened, is_token,
             may_send_close_code, response_head, validate_handshake,

@@ -21,7 +21,6 @@ __all__ = [
     "History",
     "Hub",
     "LocalNode",
-    "Losses",
     "Mailbox",
     "Member",
     "MessageFuture",
@@ -34,6 +33,7 @@ __all__ = [
     "Presence",
     "Redis",
     "Seat",
+    "Seats",
     "Settings",
     "Takeover",
     "Threads",
@@ -1081,11 +1081,27 @@ class Mailbox:
         """Leaves all groups, for good."""
 
 @final
-class Losses:
-    """How often messages for the seats of one connection were dropped because it is slow."""
+class Seats:
+    """The seats of one connection. Any thread may use it; no call waits."""
 
-    def __new__(cls) -> Losses:
-        """Makes one for a new connection."""
+    def __new__(cls, object: Connection | Mailbox, id: bytes, number: int, /) -> Seats:
+        """
+        Begins without seats.
+
+        Args:
+            object: The connection.
+            id: The member's key, by which seats are evicted.
+            number: That of notices about the end of a seat.
+        """
+
+    def take(self, room: str, user: str | None, /) -> Seat | None:
+        """
+        Takes a held seat; None when the connection is over.
+
+        Args:
+            room: The room's name, as the client knows it.
+            user: The user's name, by which all seats of the user are evicted.
+        """
 
 @final
 class Seat:
@@ -1095,28 +1111,6 @@ class Seat:
     Messages that come while it is held wait. It ends with its connection, when it is left, and when
     its user is evicted; then it is in no group. Any thread may use it; no call waits.
     """
-
-    @staticmethod
-    def take(
-        object: Connection | Mailbox,
-        room: str,
-        id: bytes,
-        user: str | None,
-        number: int,
-        losses: Losses,
-        /,
-    ) -> Seat | None:
-        """
-        Takes a held seat; None when the connection is over.
-
-        Args:
-            object: The connection.
-            room: The room's name, as the client knows it.
-            id: The member's key, by which it is evicted.
-            user: The user's name, by which all seats of the user are evicted.
-            number: That of notices about its end.
-            losses: Those of the connection.
-        """
 
     def open(self, at: tuple[int, int] | None, /) -> bool:
         """Hands on what has come to a client that is at a position; false when it is over."""

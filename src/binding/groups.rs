@@ -378,15 +378,25 @@ impl Mailbox {
     }
 }
 
-/// How often messages were dropped for one connection. See `_core.pyi`.
+/// The facts about a connection that its seats share. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Losses(Arc<groups::Losses>);
+pub(crate) struct Seats(Arc<groups::Seats>);
 
 #[pymethods]
-impl Losses {
+impl Seats {
     #[new]
-    fn new() -> Self {
-        Self(Arc::default())
+    #[pyo3(signature = (object, id, number, /))]
+    fn new(object: &Bound<'_, PyAny>, id: MemberId, number: u64) -> PyResult<Self> {
+        Ok(Self(match member(object)? {
+            Member::Connection(connection) => groups::Seats::new(&connection.get().0, id, number),
+            Member::Mailbox(mailbox) => groups::Seats::new(&mailbox.get().0, id, number),
+            Member::Seat(_) => return Err(PyTypeError::new_err("a seat has no seats")),
+        }))
+    }
+
+    #[pyo3(signature = (room, user, /))]
+    fn take(&self, room: &str, user: Option<&str>) -> Option<Seat> {
+        self.0.take(room, user).map(Seat)
     }
 }
 
@@ -396,29 +406,6 @@ pub(crate) struct Seat(pub(super) Arc<groups::Seat>);
 
 #[pymethods]
 impl Seat {
-    #[staticmethod]
-    #[pyo3(signature = (object, room, id, user, number, losses, /))]
-    fn take(
-        object: &Bound<'_, PyAny>,
-        room: &str,
-        id: MemberId,
-        user: Option<&str>,
-        number: u64,
-        losses: &Losses,
-    ) -> PyResult<Option<Self>> {
-        let losses = Arc::clone(&losses.0);
-        let seat = match member(object)? {
-            Member::Connection(connection) => {
-                groups::Seat::new(&connection.get().0, room, id, user, number, losses)
-            }
-            Member::Mailbox(mailbox) => {
-                groups::Seat::new(&mailbox.get().0, room, id, user, number, losses)
-            }
-            Member::Seat(_) => return Err(PyTypeError::new_err("a seat has no seats")),
-        };
-        Ok(seat.map(Self))
-    }
-
     #[pyo3(signature = (at, /))]
     fn open(&self, py: Python<'_>, at: Option<(u64, u64)>) -> bool {
         py.detach(|| self.0.open(at.map(position)))

@@ -36,17 +36,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dwebsocket.api.waiting.steps import Steps
+    from dwebsocket.groups.api import Group
+    from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.groups.history import Position
-    from dwebsocket.rooms.room import Pattern
     from dwebsocket.websocket import WebSocket
 
 _log = logging.getLogger("dwebsocket")
 
 _MALFORMED = 1007
-# While a member joins, messages are published, and have to be read. After so many rounds of that it
 # To check that no setting has changed takes as long as to read an event, so they count for so many
 # seconds of events.
 _SETTINGS_S = 1.0
+# While a member joins, messages are published, and have to be read. After so many rounds of that it
 # is too slow.
 _MOST_ROUNDS = 1000
 
@@ -76,7 +77,7 @@ class Rooms:
         self,
         websocket: WebSocket,
         request: Any,
-        classes: Sequence[tuple[Pattern, type[Room]]],
+        classes: Sequence[type[Room]],
         owner: seats.Owner,
     ) -> None:
         """Begins without rooms. ``owner`` is told when a seat has ended by itself."""
@@ -85,7 +86,7 @@ class Rooms:
         self._request = request
         self._classes = classes
         self._joined: dict[str, Room] = {}
-        self._losses = _core.Losses()
+        self._seats: _core.Seats | None = None
         self.now = clock.now()
         self._read_settings()
         limits = self._limits
@@ -94,13 +95,13 @@ class Rooms:
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = self.now
-        self._number = seats.new_number(owner)
-        # The key of its user in each backend, by alias: to make one takes two hashes.
         #: When :meth:`look` is to be called; None for never.
         self.due: float | None = None
+        self._number = seats.new_number(owner)
+        # The key of its user in each backend, by alias: to make one takes two hashes.
         self._keys: dict[str, str] = {}
         # What the engine passes on of rooms in which all events have the same sender.
-        self._passages: dict[tuple[type[Room], str], _core.Passage] = {}
+        self._passages: dict[tuple[type[Room], Backend], _core.Passage] = {}
         self._let_events_pass(is_wanted=True)
 
     def _read_settings(self) -> None:
@@ -133,10 +134,10 @@ class Rooms:
             # Behind the answers that it has got.
             yield Call(self._websocket.close, self._websocket.aclose, _MALFORMED, str(error))
             return
-        if request.kind == "ping":
-            yield self._send('{"pong":1}')
         if request.kind != "event" or self.now > self._settings_until:
             self._read_settings()
+        if request.kind == "ping":
+            yield self._send('{"pong":1}')
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
             if len(self._waiting) < self._limits.rooms:
                 self._waiting.append(request)
@@ -166,9 +167,9 @@ class Rooms:
         if period and clock.now() >= self._checked_at + period:
             self._checked_at = clock.now()
             yield from self._recheck()
+        self._note_due()
 
     def end(self) -> Steps[None]:
-        self._note_due()
         """Leaves all rooms: the connection has ended."""
         self._waiting.clear()
         seats.forget(self._number)
@@ -249,15 +250,16 @@ class Rooms:
         if known is not None:
             yield from self._join_again(known, request, info)
             return
-        named = room.name if "group_name" not in room._own else (yield Hook(room.group_name))
-        room.group = group_of(named)
-        room._backend = backends.backend(room.group.using, self._settings)
+        if "group_name" in room._own:
+            room._group = group_of((yield Hook(room.group_name)))
+        group = room.group
+        room._backend = backends.backend(group.using, self._settings)
         if room.presence is True:
             server = (yield Hook(room.info)) or {}
             room._server_info = server
             room._info = _merged(info, server)
         try:
-            is_open = yield from self._sit_down(room, request)
+            is_open = yield from self._sit_down(room, group, request)
         except BaseException:
             self._give_up(room)
             raise
@@ -274,19 +276,18 @@ class Rooms:
             yield from self._leave(room)
 
     def _find(self, name: str) -> Room | None:
-        for pattern, cls in self._classes:
-            if (kwargs := pattern.match(name)) is not None:
-                return cls(self._websocket, self._request, name, kwargs)
+        for cls in self._classes:
+            if cls._pattern.match(name) is not None:
+                return cls(self._websocket, self._request, name)
         return None
 
     def _ask(self, room: Room) -> Steps[None]:
         if not (yield Hook(room.allow)):
             raise Refused("denied")
 
-    def _sit_down(self, room: Room, request: Request) -> Steps[bool]:
+    def _sit_down(self, room: Room, group: Group, request: Request) -> Steps[bool]:
         """Takes a seat, answers, and opens the seat; false when the connection is over."""
-        websocket, group = self._websocket, room.group
-        backend = room._backend
+        websocket, backend = self._websocket, room._backend
         if room.max_members is not None:
             yield from self._refuse_above(room, room.max_members)
         member = joinable(websocket)
@@ -295,7 +296,9 @@ class Rooms:
         key = self._key
         user = websocket._visitor_names[0]
         name = user_key(user, websocket._realm) if user else None
-        seat = _core.Seat.take(member, room.name, key, name, self._number, self._losses)
+        if self._seats is None:
+            self._seats = _core.Seats(member, key, self._number)
+        seat = self._seats.take(room.name, name)
         if seat is None:
             return False
         room._seat = seat
@@ -308,7 +311,7 @@ class Rooms:
         else:
             backend.hold(group.name)
         try:
-            if _has_history(room):
+            if _has_history(room, group):
                 at = yield from self._recover(room, request, told, rows)
                 joined = at is not None
             else:
@@ -385,7 +388,7 @@ class Rooms:
     def _join_again(self, room: Room, request: Request, info: dict[str, Any]) -> Steps[None]:
         """Answers the join of a room that is joined already."""
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
-        if _has_history(room):
+        if _has_history(room, room.group):
             at = room._seat and room._seat.position
             told["position"] = history.text_of(at) if at else None
             told["recovered"] = True
@@ -537,7 +540,7 @@ class Rooms:
         if tracing.TRACE in self._websocket.__dict__:
             # Each message is a span.
             return
-        key = (type(room), room.group.using)
+        key = (type(room), room._backend)
         passage = self._passages.get(key)
         if passage is None:
             buckets = [self._events, *([room._bucket] if room._bucket else [])]
@@ -589,13 +592,13 @@ class Rooms:
         return room
 
 
-def _has_history(room: Room) -> bool:
+def _has_history(room: Room, group: Group) -> bool:
     if room.history is False:
         return False
     own = room._backend.settings
     if room.history is True:
-        history.needs(own, room.group.name, f"{type(room).__name__}.history = True")
-    return own.kept(room.group.name) is not None
+        history.needs(own, group.name, f"{type(room).__name__}.history = True")
+    return own.kept(group.name) is not None
 
 
 def _merged(info: dict[str, Any], server: dict[str, Any]) -> dict[str, Any] | None:

@@ -55,8 +55,6 @@ class Room:
             many; None for ``WEBSOCKET_ROOMS_RATE`` alone.
         request: The connection's request.
         websocket: The connection.
-        kwargs: The arguments in the room's name.
-        group: The group that the room is.
     """
 
     name: str = ""
@@ -68,13 +66,17 @@ class Room:
 
     request: WebSocketRequest
     websocket: WebSocket
-    kwargs: dict[str, Any]
-    group: Group
 
     # The hooks that the project has written: the others need no call.
     _own: ClassVar[frozenset[str]] = frozenset()
 
-    # Of the connection, for `dwebsocket.rooms.connection`.
+    # The names of the class, once `rooms()` has read them.
+    _pattern: ClassVar[Pattern]
+
+    # Of the connection, for `dwebsocket.rooms.connection`. A page may be in many rooms: what is the
+    # class's, or follows from the name, is no attribute of the object.
+    _kwargs: dict[str, Any] | None = None
+    _group: Group | None = None
     _seat: _core.Seat | None = None
     _backend: Backend
     _is_present: bool = False
@@ -89,12 +91,11 @@ class Room:
             each for each in HOOKS if getattr(cls, each) is not getattr(Room, each)
         )
 
-    def __init__(self, websocket: WebSocket, request: Any, name: str, kwargs: Any) -> None:
+    def __init__(self, websocket: WebSocket, request: Any, name: str) -> None:
         """Makes the object of one room. Not for projects."""
         self.websocket = websocket
         self.request = request
         self.name = name
-        self.kwargs = kwargs
         if self.rate is not None:
             self._bucket = _core.Bucket(self.rate, max(1.0, _BURST_S * self.rate))
 
@@ -102,6 +103,20 @@ class Room:
     def user(self) -> Any:
         """The request's user, as ``request.user``."""
         return self.request.user
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The arguments in the room's name, as a view gets those in its URL."""
+        if self._kwargs is None:
+            self._kwargs = self._pattern.match(self.name) or {}
+        return self._kwargs
+
+    @property
+    def group(self) -> Group:
+        """The group that the room is, from the call of :meth:`group_name` on."""
+        if self._group is None and "group_name" in self._own:
+            raise AttributeError("a room has its group after group_name() has named it")
+        return self._group or group(self.name)
 
     def allow(self) -> Any:
         """

@@ -27,7 +27,7 @@ class _Handler(WebSocketHandler):
 
     # Not a period: has the connection wait in a way that others may end.
     every = 1e8
-    classes: ClassVar[Sequence[tuple[Pattern, type[Room]]]]
+    classes: ClassVar[Sequence[type[Room]]]
 
     _its: Rooms | None = None
 
@@ -115,10 +115,10 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
         raise TypeError("rooms() takes the classes of rooms: none was given")
     for each in classes:
         room.check(each)
+        each._pattern = Pattern(each.name)
     own = tuple(options.pop("subprotocols", ()))
     conf.overrides("rooms", options)
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
-    found = [(Pattern(each.name), each) for each in classes]
-    attributes = {"classes": found, "__module__": __name__, "__qualname__": "rooms"}
+    attributes = {"classes": classes, "__module__": __name__, "__qualname__": "rooms"}
     view: type[_Handler] = type("rooms", (base,), attributes)
     return view.as_view(**options, subprotocols=(wire.SUBPROTOCOL, *own))

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::engine::{
         connection::{inbox::Received, settings::Settings},
-        groups::{self, Bucket, Groups, Passage, Publisher, Seat, WhenFull},
+        groups::{self, Bucket, Groups, Passage, Publisher, Seat, Seats, WhenFull},
         wakeup::hub::{Hub, Watch},
     };
 
@@ -116,8 +116,9 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let (connection, peer) = Connection::for_test(1, &Settings::SMALL, "");
-            let losses = Arc::default();
-            let seat = Seat::new(&connection, "room", [1; 16], None, 1, losses).unwrap();
+            let seat = Seats::new(&connection, [1; 16], 1)
+                .take("room", None)
+                .unwrap();
             let groups = Groups::new(Vec::new(), WhenFull::Close, None);
             groups.join("group", &seat, [1; 16]);
             let (published, bucket) = (Arc::default(), Arc::new(Bucket::new(1e-9, 3.0)));

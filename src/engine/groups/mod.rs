@@ -46,6 +46,6 @@ pub use self::{
     passage::{Bucket, Passage, Publisher},
     recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},
-    seat::{Losses, Seat},
+    seat::{Seat, Seats},
     statistics::{Event, Statistics},
 };

@@ -27,20 +27,23 @@ use crate::{
 /// Bytes that wait for a held seat at most. It misses what comes beyond that, and is told so.
 const MAX_HELD_BYTES: usize = 1024 * 1024;
 
-/// How often messages for a connection were dropped because it is slow: it may be any room's.
-#[derive(Debug, Default)]
-pub struct Losses(AtomicU64);
+/// The facts about a connection that its seats share. Any thread may use it.
+#[derive(Debug)]
+pub struct Seats {
+    connection: Weak<dyn Member>,
+    id: MemberId,
+    number: u64,
+    /// How often messages for it were dropped because it is slow: each may be any room's.
+    losses: AtomicU64,
+}
 
 /// A connection in one room. Any thread may use it.
 #[derive(Debug)]
 pub struct Seat {
     memberships: Memberships,
-    connection: Weak<dyn Member>,
+    shared: Arc<Seats>,
     room: Arc<str>,
-    id: MemberId,
     user: Option<Box<str>>,
-    number: u64,
-    losses: Arc<Losses>,
     is_over: AtomicBool,
     passage: ArcSwapOption<Passage>,
     /// Locked while messages are handed on, so that nothing comes after a leave.
@@ -65,44 +68,42 @@ struct HeldMessages {
     ended: Option<Message>,
 }
 
-impl Seat {
-    /// A held seat of `connection`, which is called `room` by its client.
-    ///
-    /// `id` and `user` are the names by which it is evicted, `number` the one by which this is
-    /// reported. `None` when the connection is over.
-    pub fn new<M: Member + 'static>(
-        connection: &Arc<M>,
-        room: &str,
-        id: MemberId,
-        user: Option<&str>,
-        number: u64,
-        losses: Arc<Losses>,
-    ) -> Option<Arc<Self>> {
-        if connection.is_foreign() {
-            return None;
-        }
+impl Seats {
+    /// Of `connection`, which is evicted by `id`; its seats are reported by `number`.
+    pub fn new<M: Member + 'static>(connection: &Arc<M>, id: MemberId, number: u64) -> Arc<Self> {
         let weak: Weak<M> = Arc::downgrade(connection);
-        let seat = Arc::new(Self {
-            memberships: Memberships::default(),
+        Arc::new(Self {
             connection: weak,
-            room: room.into(),
             id,
-            user: user.map(Box::from),
             number,
+            losses: AtomicU64::new(0),
+        })
+    }
+
+    /// A held seat, which the client calls `room`, and which is evicted by `user`, too. `None` when
+    /// the connection is over.
+    pub fn take(self: &Arc<Self>, room: &str, user: Option<&str>) -> Option<Arc<Seat>> {
+        let connection = self.connection.upgrade().filter(|c| !c.is_foreign())?;
+        let seat = Arc::new(Seat {
+            memberships: Memberships::default(),
+            shared: Arc::clone(self),
+            room: room.into(),
+            user: user.map(Box::from),
             is_over: AtomicBool::new(false),
             passage: ArcSwapOption::const_empty(),
             state: Mutex::new(State {
                 held: Some(Box::default()),
-                told: losses.0.load(Ordering::Relaxed),
+                told: self.losses.load(Ordering::Relaxed),
                 at: None,
             }),
-            losses,
         });
-        let entered =
-            (connection.memberships()).join(id, || None, || Some((Arc::clone(&seat), 0, false)));
+        let enter = || Some((Arc::clone(&seat), 0, false));
+        let entered = connection.memberships().join(self.id, || None, enter);
         (entered != Joined::Over).then_some(seat)
     }
+}
 
+impl Seat {
     /// Hands on what has come so far, and from now on all at once, to a client that is at `at`. False
     /// when the seat is over.
     pub fn open(&self, at: Option<Position>) -> bool {
@@ -110,7 +111,7 @@ impl Seat {
         state.at = at;
         let held = state.held.take().unwrap_or_default();
         if held.is_over_full {
-            self.losses.0.fetch_add(1, Ordering::Relaxed);
+            self.shared.losses.fetch_add(1, Ordering::Relaxed);
         }
         for (delivery, when_full) in &held.deliveries {
             self.hand_on(&mut state, delivery, *when_full);
@@ -134,7 +135,7 @@ impl Seat {
         if !was_over {
             self.memberships.end();
         }
-        if let Some(connection) = self.connection.upgrade() {
+        if let Some(connection) = self.shared.connection.upgrade() {
             connection.memberships().take_out(self, |_| ());
         }
     }
@@ -150,10 +151,10 @@ impl Seat {
     }
 
     fn hand_on(&self, state: &mut State, delivery: &Delivery, when_full: WhenFull) -> Handed {
-        let Some(connection) = self.connection.upgrade().filter(|_| !self.is_over()) else {
+        let Some(connection) = self.shared.connection.upgrade().filter(|_| !self.is_over()) else {
             return Handed::default();
         };
-        let losses = self.losses.0.load(Ordering::Relaxed);
+        let losses = self.shared.losses.load(Ordering::Relaxed);
         if losses != state.told {
             let told = Message::new(Kind::Text, numbered::room_gap(&self.room).as_bytes(), &[]);
             let told = Delivery::of(vec![told], connection.deflater());
@@ -163,7 +164,7 @@ impl Seat {
         }
         let handed = connection.take(delivery, when_full);
         if handed.dropped > 0 {
-            self.losses.0.fetch_add(1, Ordering::Relaxed);
+            self.shared.losses.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(at) = delivery.messages().iter().rev().find_map(Message::position) {
             state.at = Some(at);
@@ -175,7 +176,7 @@ impl Seat {
         if self.is_over.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let Some(connection) = self.connection.upgrade() {
+        if let Some(connection) = self.shared.connection.upgrade() {
             let delivery = Delivery::of(vec![ended], connection.deflater());
             connection.take(&delivery, WhenFull::Close);
         }
@@ -199,7 +200,7 @@ impl Membership for Seat {
         };
         // It is in the room's group alone.
         let group = self.memberships.group();
-        group.is_some_and(|group| passage.pass(group.name(), self.id, event))
+        group.is_some_and(|group| passage.pass(group.name(), self.shared.id, event))
     }
 
     fn end(&self, _slot: u32) {
@@ -212,7 +213,7 @@ impl Membership for Seat {
 
 impl Member for Seat {
     fn is_foreign(&self) -> bool {
-        (self.connection.upgrade()).is_none_or(|connection| connection.is_foreign())
+        (self.shared.connection.upgrade()).is_none_or(|connection| connection.is_foreign())
     }
 
     fn memberships(&self) -> &Memberships {
@@ -224,7 +225,7 @@ impl Member for Seat {
     }
 
     fn carrier(&self) -> Option<Arc<dyn Member>> {
-        self.connection.upgrade()
+        self.shared.connection.upgrade()
     }
 
     fn room(&self) -> Option<&Arc<str>> {
@@ -255,7 +256,7 @@ impl Member for Seat {
     }
 
     fn evict(&self, eviction: &Eviction) -> Option<u64> {
-        if !eviction.names(self.id, self.user.as_deref()) {
+        if !eviction.names(self.shared.id, self.user.as_deref()) {
             return None;
         }
         let text = numbered::room_ended(&self.room, "evicted", &eviction.reason);
@@ -265,11 +266,11 @@ impl Member for Seat {
             Some(held) => held.ended = Some(ended),
             None => self.end_by(ended),
         }
-        Some(self.number)
+        Some(self.shared.number)
     }
 
     fn close(&self, frame: &CloseFrame) {
-        if let Some(connection) = self.connection.upgrade().filter(|_| !self.is_over()) {
+        if let Some(connection) = self.shared.connection.upgrade().filter(|_| !self.is_over()) {
             connection.close(frame);
         }
     }
