@@ -128,6 +128,9 @@ class Rooms:
         """Takes one message of the client."""
         #: The time of the latest message, or of the latest :meth:`look`.
         self.now = clock.now()
+        if self.due is not None and self.due <= self.now:
+            # A tick waits until no message does, and some client always has one more.
+            yield from self.look()
         try:
             request = wire.read(message)
         except Malformed as error:
@@ -147,10 +150,8 @@ class Rooms:
                 yield from self._answer_error(request, refused)
         else:
             yield from self._take(request)
-        self._note_due()
-        if self.due is not None and self.due <= clock.now():
-            # A tick waits until no message does, and some client always has one more.
-            yield from self.look()
+        if request.kind != "event":
+            self._note_due()
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
@@ -193,7 +194,12 @@ class Rooms:
                 yield from self._join(request)
                 return
             if request.kind == "event":
-                result = yield from self._event(request)
+                room = self._room_for_event(request)
+                if request.event in room.events:
+                    yield self._pass_on(room, request)
+                    result = {}
+                else:
+                    result = yield Hook(room.receive, request.event, request.data)
             elif request.kind == "leave":
                 result = yield from self._leave_asked(request)
             else:
@@ -205,7 +211,7 @@ class Rooms:
             yield from self._answer_error(request, self._refused(error, request.room))
             return
         if text:
-            yield self._send(text)
+            yield Call(self._websocket.send, self._websocket.asend, text)
 
     def _refused(self, error: Exception, name: str) -> Refused:
         """Returns what a client is told of an exception, which is logged if it is no answer."""
@@ -513,7 +519,13 @@ class Rooms:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def _event(self, request: Request) -> Steps[Any]:
+    def _room_for_event(self, request: Request) -> Room:
+        """
+        Returns the room that an event is for.
+
+        Raises:
+            Refused: It is not joined, or the event is above a limit.
+        """
         room = self._room_of(request)
         most = self._limits.event
         if request.size > most:
@@ -521,18 +533,18 @@ class Rooms:
         own = room._bucket
         if not self._events.take() or not (own is None or own.take()):
             raise Refused("limit", "Too many events.")
-        if request.event not in room.events:
-            return (yield Hook(room.receive, request.event, request.data))
+        return room
+
+    def _pass_on(self, room: Room, request: Request) -> Call:
         backend = room._backend
         rest = wire.event(request, wire.text(self._sender(room)))
-        yield Call(backend.pass_event, backend.apass_event, room.group.name, rest, [self._key])
-        return {}
+        return Call(backend.pass_event, backend.apass_event, room.group.name, rest, [self._key])
 
     def _offer(self, room: Room) -> None:
         """
         Has the engine pass on events of a room, without Python, while this connection sleeps.
 
-        It leaves to :meth:`_event` what is to be refused, and what cannot be published at once.
+        It leaves to :meth:`_take` what is to be refused, and what cannot be published at once.
         """
         seat, publisher = room._seat, room._backend.event_publisher
         if seat is None or publisher is None or not room.events:

@@ -30,6 +30,8 @@ class _Handler(WebSocketHandler):
     classes: ClassVar[Sequence[type[Room]]]
 
     _its: Rooms | None = None
+    # The time for which a timer is set, unless that has had its tick.
+    _timer: float | None = None
 
     @classmethod
     def _plan_view(cls) -> None:
@@ -52,25 +54,27 @@ class _Handler(WebSocketHandler):
         self._on_tick()
 
     def _set_tick(self) -> None:
-        its = self.its
-        due = None if self._is_over else its.due
+        due = None if self._is_over else self.its.due
+        if due == self._timer:
+            return
         if self._cancel_tick is not None:
-            if due == self._due and due > its.now:
-                # A timer that has ended since then has its tick.
-                return
             self._cancel_tick()
             self._cancel_tick = None
+        self._timer = due
         if due is not None:
             self._due = due
             self._cancel_tick = callbacks.call_later(max(0.0, due - clock.now()), self._on_tick)
 
     def receive(self, message: str | bytes) -> Any:
         """Takes a message of the client."""
-        steps.run(self.its.receive(message))
-        self._set_tick()
+        its = self._its or self.its
+        steps.run(its.receive(message))
+        if its.due != self._timer:
+            self._set_tick()
 
     def tick(self) -> Any:
         """Does what is due."""
+        self._timer = None
         steps.run(self.its.look())
 
     def disconnect(self, code: int, reason: str) -> Any:
@@ -88,6 +92,7 @@ class _AsyncHandler(_Handler):
 
     async def tick(self) -> Any:
         """Does what is due."""
+        self._timer = None
         await steps.arun(self.its.look())
 
     async def disconnect(self, code: int, reason: str) -> Any:

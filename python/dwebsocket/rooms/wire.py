@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from typing import Any, Literal, NoReturn
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -86,7 +87,9 @@ def read(message: str | bytes) -> Request:
     if not isinstance(message, str):
         raise Malformed("binary message")
     if (event := _core.read_event(message)) is not None:
-        return _from_engine(*event)
+        name, its_name, its_id, data, size = event
+        value, _ = _FINITE_DECODER.raw_decode(data)
+        return Request("event", its_id, name, its_name, value, size=size, written=data)
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
     written = message.strip(_BLANKS)
@@ -108,16 +111,11 @@ def read(message: str | bytes) -> Request:
         if not isinstance(room, str) or not isinstance(event, str):
             raise Malformed("an event needs a text as to and as event")
         size = len(message.encode("utf-8", "surrogatepass"))
-        data = found.get("data")
-        return Request("event", answered, room, event, data, size=size, written=text(data))
+        value = found.get("data")
+        return Request("event", answered, room, event, value, size=size, written=text(value))
     if found.get("ping") == 1:
         return Request("ping")
     raise Malformed("no join, leave, event, update or ping")
-
-
-def _from_engine(room: str, event: str, answered: str | None, data: str, size: int) -> Request:
-    found, _ = _FINITE_DECODER.raw_decode(data)
-    return Request("event", answered, room, event, found, size=size, written=data)
 
 
 def _about_room(kind: Kind, found: dict[str, Any], answered: str | None) -> Request:
@@ -180,6 +178,8 @@ def text(data: Any) -> str:
     # The encoder takes ten times as long for these.
     if data is None or data is True or data is False:
         return _WORDS[data]
+    if type(data) is str:
+        return encode_basestring_ascii(data)
     return repr(data) if type(data) is int else _ENCODER.encode(data)
 
 
