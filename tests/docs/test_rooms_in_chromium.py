@@ -141,7 +141,8 @@ RECIPES: list[tuple[str, str, list[Any]]] = [
     ("chat.on(", "peer.join('room-42').emit('typing', true)", ["Ben is typing"]),
     (
         "chat.on(",
-        f"window.told = peer.join('room-42').on('typing', (is) => shown.push(is)); {TYPES}",
+        "const room = peer.join('room-42'); room.on('typing', (is) => shown.push(is));"
+        f"room.on('state', (state) => state === 'joined' && {TYPES})",
         [True, False],
     ),
     (
