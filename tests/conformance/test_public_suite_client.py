@@ -87,7 +87,8 @@ def test_every_case(request: pytest.FixtureRequest, tmp_path: Path) -> None:
                 with contextlib.suppress(EOFError):
                     for message in websocket:
                         websocket.send(message)
-        list(connect(f"{url}/updateReports?agent={AGENT}"))
+        # It writes all reports before it answers.
+        list(connect(f"{url}/updateReports?agent={AGENT}", open_timeout=60))
         index = tmp_path / "reports" / "index.json"
         eventually(index.exists, within=60)
     results = json.loads(index.read_text())[AGENT]
