@@ -29,7 +29,7 @@ mod _core {
         hub::Hub,
         message_future::MessageFuture,
         next_message::NextMessage,
-        passage::{Bucket, Passage, read_event},
+        passage::{Bucket, Passage, read_event, read_join},
         polls::{PendingPoll, open_polled, poll, polling_head},
         posts::{Post, post},
         presence::{Member, Presence},

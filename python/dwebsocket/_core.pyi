@@ -71,6 +71,7 @@ __all__ = [
     "post",
     "prepare",
     "read_event",
+    "read_join",
     "reopen",
     "response_head",
     "shut_down",
@@ -1618,6 +1619,14 @@ def read_event(message: str, /) -> tuple[str, str, str | None, str, int] | None:
 
     Returns the names of its room and of itself, its id and its data as JSON, as the client has
     written them, and the bytes of the message. None for a message that the engine does not read.
+    """
+
+def read_join(message: str, /) -> tuple[str, str, str | None, str | None] | None:
+    """
+    Reads a request of a client to join a room.
+
+    Returns the room's name, the request's id as JSON, the position that the client has, and as JSON
+    what others are to see of it. None for a message that the engine does not read.
     """
 
 def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:

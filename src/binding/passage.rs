@@ -9,7 +9,7 @@ use super::groups::{Groups, Seat};
 use super::local::LocalNode;
 use crate::{
     engine::groups::{self, Publisher},
-    protocol::room_event::RoomEvent,
+    protocol::room_request::{RoomEvent, RoomJoin},
 };
 
 /// Permits. See `_core.pyi`.
@@ -97,5 +97,26 @@ pub(crate) fn read_event(message: &Bound<'_, PyString>) -> Option<EventParts> {
         event.id().map(text),
         text(event.data()),
         event.bytes,
+    ))
+}
+
+type JoinParts = (
+    Py<PyString>,
+    Py<PyString>,
+    Option<Py<PyString>>,
+    Option<Py<PyString>>,
+);
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (message, /))]
+pub(crate) fn read_join(message: &Bound<'_, PyString>) -> Option<JoinParts> {
+    let join = RoomJoin::read(message.to_str().ok()?)?;
+    let text = |text: &str| PyString::new(message.py(), text).unbind();
+    Some((
+        text(&join.room),
+        text(join.id),
+        join.since.as_deref().map(text),
+        join.info.map(text),
     ))
 }

@@ -61,5 +61,5 @@ pub mod message;
 pub mod polling;
 pub mod post;
 pub mod response;
-pub mod room_event;
+pub mod room_request;
 pub mod subprotocol;

@@ -36,6 +36,11 @@ _WORDS = {None: "null", True: "true", False: "false"}
 _ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
+# The answer in a room without a history and without presence.
+_PLAIN = {"position": None, "recovered": True, "missed": 0}
+_PLAIN_TEXT = _ENCODER.encode(_PLAIN)
+
+
 class Malformed(Exception):
     """The reason why a client's message is none of the subprotocol."""
 
@@ -90,6 +95,10 @@ def read(message: str | bytes) -> Request:
         name, its_name, its_id, data, size = event
         value, _ = _FINITE_DECODER.raw_decode(data)
         return Request("event", its_id, name, its_name, value, size=size, written=data)
+    if (join := _core.read_join(message)) is not None:
+        name, its_id, since, info = join
+        others = None if info is None else _FINITE_DECODER.raw_decode(info)[0]
+        return Request("join", its_id, name, since=since, info=others)
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
     written = message.strip(_BLANKS)
@@ -195,6 +204,8 @@ def answer(request_id: str, value: Any) -> str:
 
 def joined(request_id: str | None, told: dict[str, Any]) -> str:
     """Returns the answer to a join, as :func:`answer`; ``told`` is most often short and flat."""
+    if told == _PLAIN:
+        return f'{{"id":{request_id},"ok":{_PLAIN_TEXT}}}'
     values = ",".join([f'"{name}":{text(value)}' for name, value in told.items()])
     return f'{{"id":{request_id},"ok":{{{values}}}}}'
 

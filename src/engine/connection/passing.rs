@@ -10,7 +10,7 @@ use std::sync::{Arc, atomic::Ordering};
 use super::Connection;
 use crate::protocol::{
     message::{Kind, Message},
-    room_event::RoomEvent,
+    room_request::RoomEvent,
 };
 
 /// Bytes that are read in so little time that other connections need not have their turn. Larger events

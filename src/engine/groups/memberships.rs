@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::protocol::room_event::RoomEvent;
+use crate::protocol::room_request::RoomEvent;
 
 /// The name of a member that other processes know, so that they can exclude it.
 pub type MemberId = [u8; 16];

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Instant};
 use parking_lot::Mutex;
 
 use super::{memberships::MemberId, message::Message};
-use crate::{engine::base::clock, protocol::room_event::RoomEvent};
+use crate::{engine::base::clock, protocol::room_request::RoomEvent};
 
 /// Where events are published.
 pub trait Publisher: fmt::Debug + Send + Sync {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     engine::history::Position,
-    protocol::{close::CloseFrame, deflate::Deflater, message::Kind, room_event::RoomEvent},
+    protocol::{close::CloseFrame, deflate::Deflater, message::Kind, room_request::RoomEvent},
 };
 
 /// Bytes that wait for a held seat at most. It misses what comes beyond that, and is told so.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use _core::protocol::room_event::RoomEvent;
+use _core::protocol::room_request::{RoomEvent, RoomJoin};
 use proptest::{
     collection::vec,
     num::u8::ANY,
@@ -11,7 +11,7 @@ use proptest::{
 };
 use serde_json::{Value, json, to_string_pretty};
 
-use crate::rooms_judge::{judge_event, judge_rooms};
+use crate::rooms_judge::{judge_request, judge_rooms};
 
 /// Any data that is not nested deeply.
 fn data() -> BoxedStrategy<Value> {
@@ -62,16 +62,37 @@ proptest! {
         if is_pretty {
             text = to_string_pretty(&event).unwrap();
         }
-        judge_event(&text);
         let read = RoomEvent::read(&text).unwrap();
         assert_eq!(read.acknowledgement(), json!({"id": id, "ok": {}}).to_string());
-        // And whatever is broken in it.
-        for (place, part) in parts {
-            let at = text.len() * usize::from(place) / 256;
-            if text.is_char_boundary(at) {
-                text.insert_str(at, &part);
-                judge_event(&text);
-            }
+        judge_with(text, parts);
+    }
+
+    #[test]
+    fn a_join_is_read_whatever_its_info(
+        room in ".{0,20}",
+        id in any::<i64>(),
+        since in any::<Option<String>>(),
+        info in data(),
+        parts in vec((ANY, "[\\[\\]{}\",:0-9a-zé\\\\ ]{0,3}"), 0..3),
+    ) {
+        let mut join = json!({"join": room, "id": id, "info": info});
+        if let Some(since) = since {
+            join["since"] = since.into();
+        }
+        let text = join.to_string();
+        assert!(RoomJoin::read(&text).is_some());
+        judge_with(text, parts);
+    }
+}
+
+/// Judges a request, and what is left of it with other `parts` in some places.
+fn judge_with(mut text: String, parts: Vec<(u8, String)>) {
+    judge_request(&text);
+    for (place, part) in parts {
+        let at = text.len() * usize::from(place) / 256;
+        if text.is_char_boundary(at) {
+            text.insert_str(at, &part);
+            judge_request(&text);
         }
     }
 }

@@ -7,7 +7,10 @@ use _core::{
         groups::{Message, room_ended, room_text},
         history::Position,
     },
-    protocol::{message::Kind, room_event::RoomEvent},
+    protocol::{
+        message::Kind,
+        room_request::{RoomEvent, RoomJoin},
+    },
 };
 use data_encoding::BASE64;
 use serde_json::{Value, from_slice, from_str, json};
@@ -38,7 +41,7 @@ pub(crate) fn judge_rooms(bytes: &[u8]) {
         }
     }
     let Some(text) = text else { return };
-    judge_event(text);
+    judge_request(text);
     let ended = json!({"room": name, "ended": {"code": "evicted", "text": text}});
     judge(&room_ended(name, "evicted", text), &ended);
     // As the event of a client is published: from behind the room's name on.
@@ -49,11 +52,31 @@ pub(crate) fn judge_rooms(bytes: &[u8]) {
     assert_eq!(from_slice::<Value>(&sent.payload()).ok(), Some(told));
 }
 
-/// Whatever is read as an event is one.
-pub(crate) fn judge_event(text: &str) {
-    let Some(event) = RoomEvent::read(text) else {
-        return;
-    };
+/// Whatever is read as an event or as a join is one.
+pub(crate) fn judge_request(text: &str) {
+    if let Some(event) = RoomEvent::read(text) {
+        judge_event(text, &event);
+    }
+    if let Some(join) = RoomJoin::read(text) {
+        judge_join(text, &join);
+    }
+}
+
+fn judge_join(text: &str, join: &RoomJoin<'_>) {
+    let found: Value = from_str(text).unwrap_or_default();
+    assert_eq!(found["join"], *join.room, "{text}");
+    judge(join.id, &found["id"]);
+    assert!(found["id"].is_number() || found["id"].is_string(), "{text}");
+    let since = join.since.as_deref().map(Value::from);
+    assert_eq!(found.get("since"), since.as_ref(), "{text}");
+    assert_eq!(found.get("info").is_some(), join.info.is_some(), "{text}");
+    judge(join.info.unwrap_or("null"), &found["info"]);
+    for kind in ["to", "event", "leave", "update"] {
+        assert_eq!(found.get(kind), None, "{text}");
+    }
+}
+
+fn judge_event(text: &str, event: &RoomEvent<'_>) {
     let found: Value = from_str(text).unwrap_or_default();
     let passed = format!("{{\"room\":1{}", event.rest("[null]"));
     let told = json!({

@@ -1,8 +1,4 @@
-//! An event of a client of rooms, as far as it goes to other clients as it stands.
-//!
-//! ```json
-//! {"to": "room-1", "event": "typing", "data": true, "id": 7}
-//! ```
+//! The requests of clients of rooms that come most often: events and joins.
 //!
 //! What is not read here is read by the view, which also closes on what is malformed.
 
@@ -10,7 +6,11 @@ use std::borrow::Cow;
 
 use super::json::{Fault, Reader, push_string};
 
-/// An event, and what is to be done with it.
+/// An event, as far as it goes to other clients as it stands.
+///
+/// ```json
+/// {"to": "room-1", "event": "typing", "data": true, "id": 7}
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 pub struct RoomEvent<'a> {
     /// The room's name, as the client knows it.
@@ -77,6 +77,47 @@ impl<'a> RoomEvent<'a> {
     pub fn acknowledgement(&self) -> String {
         let with_id = |id| format!("{{\"id\":{id},\"ok\":{{}}}}");
         self.id.map(with_id).unwrap_or_default()
+    }
+}
+
+/// A request to join a room.
+///
+/// ```json
+/// {"id": 1, "join": "room-1", "since": "epoch-7", "info": {}}
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub struct RoomJoin<'a> {
+    /// The room's name, as the client knows it.
+    pub room: Cow<'a, str>,
+    /// Its id as JSON, as the client has written it.
+    pub id: &'a str,
+    /// The position that the client has.
+    pub since: Option<Cow<'a, str>>,
+    /// As JSON, what others are to see of the connection.
+    pub info: Option<&'a str>,
+}
+
+impl<'a> RoomJoin<'a> {
+    /// Reads a message. `None` for other requests, for what is malformed, and for what is unusual, as
+    /// with [`RoomEvent::read`].
+    pub fn read(text: &'a str) -> Option<Self> {
+        let (mut room, mut id, mut since, mut info) = (None, None, None, None);
+        let mut reader = Reader::finite(text);
+        let read = reader.object(|reader, member| match member {
+            "join" => once(&mut room, reader.string()?),
+            "id" => once(&mut id, reader.value()?),
+            "since" => once(&mut since, reader.string()?),
+            "info" => once(&mut info, reader.value()?),
+            "to" | "event" | "leave" | "update" => Err(Fault::Malformed),
+            _ => reader.skip(),
+        });
+        read.and_then(|()| reader.end()).ok()?;
+        Some(Self {
+            room: room?,
+            id: id.filter(|id| is_id(id))?,
+            since,
+            info,
+        })
     }
 }
 
@@ -167,6 +208,42 @@ mod tests {
         }
         for id in ["null", "true", "{}", "[1]", "1e999"] {
             assert_eq!(acknowledgement(id), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_join_is_read() {
+        let text =
+            r#"{"info": {"a": 1.50}, "since": "e\u002d7", "x": [], "join": "ré", "id": "1"}"#;
+        let expected = RoomJoin {
+            room: "ré".into(),
+            id: "\"1\"",
+            since: Some("e-7".into()),
+            info: Some(r#"{"a": 1.50}"#),
+        };
+        assert_eq!(RoomJoin::read(text), Some(expected));
+        let short = RoomJoin::read(r#"{"id":1,"join":""}"#).unwrap();
+        assert_eq!((&*short.room, short.since, short.info), ("", None, None));
+    }
+
+    #[test]
+    fn an_unusual_join_is_left() {
+        for text in [
+            "",
+            "[]",
+            r#"{"join":"r"}"#,
+            r#"{"join":"r","id":null}"#,
+            r#"{"join":"r","id":true}"#,
+            r#"{"join":1,"id":1}"#,
+            r#"{"join":"r","id":1,"id":2}"#,
+            r#"{"join":"r","id":1,"since":7}"#,
+            r#"{"join":"r","id":1,"since":"\ud800"}"#,
+            r#"{"join":"r","id":1,"info":NaN}"#,
+            r#"{"join":"r","id":1,"leave":"r"}"#,
+            r#"{"join":"r","id":1,"to":"r","event":"e"}"#,
+            r#"{"join":"r","id":1} {}"#,
+        ] {
+            assert_eq!(RoomJoin::read(text), None, "{text}");
         }
     }
 }
