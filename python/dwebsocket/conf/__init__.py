@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core
@@ -492,6 +493,18 @@ _known = _Known(None)
 
 # The settings of a process without a Django project.
 _without_django: SimpleNamespace | None = None
+
+
+#: The changes that Django has told of: those of tests, by ``override_settings`` for example.
+changes = 0
+
+
+def _note_change(**_: object) -> None:
+    global changes
+    changes += 1
+
+
+setting_changed.connect(_note_change)
 
 
 #: The settings at one moment, as :func:`present` returns them.

@@ -24,7 +24,7 @@ from dwebsocket.conf.group_settings import PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.groups import backends, history, membership_signals, presence, seats
 from dwebsocket.groups.history import recovering
-from dwebsocket.groups.members import joinable, key_of
+from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.hooks import Hook
@@ -45,7 +45,7 @@ _log = logging.getLogger("dwebsocket")
 
 _MALFORMED = 1007
 # To check that no setting has changed takes as long as to read an event, so they count for so many
-# seconds of events.
+# seconds.
 _SETTINGS_S = 1.0
 # While a member joins, messages are published, and have to be read. After so many rounds of that it
 # is too slow.
@@ -88,6 +88,8 @@ class Rooms:
         self._joined: dict[str, Room] = {}
         self._seats: _core.Seats | None = None
         self.now = clock.now()
+        # The backends of its rooms, by alias.
+        self._backends: dict[str, Backend] = {}
         self._read_settings()
         limits = self._limits
         self._joins = _core.Bucket(limits.rate, limits.burst)
@@ -105,7 +107,9 @@ class Rooms:
         self._let_events_pass(is_wanted=True)
 
     def _read_settings(self) -> None:
-        """Notes the settings. They count for one message, or for an event's second."""
+        """Notes the settings, which count for a second, or until a test changes them."""
+        self._changes = conf.changes
+        self._backends.clear()
         self._settings_until = self.now + _SETTINGS_S
         self._settings = now = conf.present()
         limits: Limits | None = now[1].get(Limits)
@@ -125,20 +129,25 @@ class Rooms:
     # -- messages ----------------------------------------------------------------------------------
 
     def receive(self, message: str | bytes) -> Steps[None]:
-        """Takes one message of the client."""
+        """Returns the steps of one message of the client, which are to be taken at once."""
         #: The time of the latest message, or of the latest :meth:`look`.
         self.now = clock.now()
-        if self.due is not None and self.due <= self.now:
-            # A tick waits until no message does, and some client always has one more.
-            yield from self.look()
+        if self.now > self._settings_until or self._changes != conf.changes:
+            self._read_settings()
         try:
             request = wire.read(message)
         except Malformed as error:
-            # Behind the answers that it has got.
-            yield Call(self._websocket.close, self._websocket.aclose, _MALFORMED, str(error))
-            return
-        if request.kind != "event" or self.now > self._settings_until:
-            self._read_settings()
+            return self._close(_MALFORMED, str(error))
+        is_due = self.due is not None and self.due <= self.now
+        if request.kind == "event" and not self._waiting and not is_due:
+            return self._take(request)
+        return self._take_in_turn(request, is_due=is_due)
+
+    def _take_in_turn(self, request: Request, *, is_due: bool) -> Steps[None]:
+        """Takes a message after what is due, or has it wait."""
+        if is_due:
+            # A tick waits until no message does, and some client always has one more.
+            yield from self.look()
         if request.kind == "ping":
             yield self._send('{"pong":1}')
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
@@ -150,8 +159,11 @@ class Rooms:
                 yield from self._answer_error(request, refused)
         else:
             yield from self._take(request)
-        if request.kind != "event":
-            self._note_due()
+        self._note_due()
+
+    def _close(self, code: int, reason: str) -> Steps[None]:
+        # After the answers that it has got.
+        yield Call(self._websocket.close, self._websocket.aclose, code, reason)
 
     def look(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
@@ -259,7 +271,7 @@ class Rooms:
         if "group_name" in room._own:
             room._group = group_of((yield Hook(room.group_name)))
         group = room.group
-        room._backend = backends.backend(group.using, self._settings)
+        room._backend = self._backends.get(group.using) or self._backend(group.using)
         if room.presence is True:
             server = (yield Hook(room.info)) or {}
             room._server_info = server
@@ -281,9 +293,13 @@ class Rooms:
             # Evicted while it joined.
             yield from self._leave(room)
 
+    def _backend(self, using: str) -> Backend:
+        found = self._backends[using] = backends.backend(using, self._settings)
+        return found
+
     def _find(self, name: str) -> Room | None:
         for cls in self._classes:
-            if cls._pattern.match(name) is not None:
+            if cls._pattern.fits(name):
                 return cls(self._websocket, self._request, name)
         return None
 
@@ -296,13 +312,13 @@ class Rooms:
         websocket, backend = self._websocket, room._backend
         if room.max_members is not None:
             yield from self._refuse_above(room, room.max_members)
-        member = joinable(websocket)
-        if member is None or isinstance(member, _core.Seat):
-            return False
         key = self._key
         user = websocket._visitor_names[0]
         name = user_key(user, websocket._realm) if user else None
         if self._seats is None:
+            member = joinable(websocket)
+            if member is None or isinstance(member, _core.Seat):
+                return False
             self._seats = _core.Seats(member, key, self._number)
         seat = self._seats.take(room.name, name)
         if seat is None:
@@ -332,7 +348,7 @@ class Rooms:
             return False
         yield self._send(wire.joined(request.id, told))
         if rows:
-            yield from recovering.send_all(websocket, member, rows)
+            yield from recovering.send_all(websocket, member_of(websocket), rows)
         self._offer(room)
         seat.open(at)
         return True
@@ -384,7 +400,7 @@ class Rooms:
                 rows += _in_room(room.name, page)
                 at = page.reached
         else:
-            yield Call(self._websocket.close, self._websocket.aclose, 1013, "too slow")
+            yield from self._close(1013, "too slow")
             return None
         told["position"] = history.text_of(at)
         told["recovered"] = is_whole

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import iscoroutinefunction
+from django.urls.converters import IntConverter
 from django.urls.resolvers import RoutePattern
 
 from dwebsocket import _core
@@ -14,7 +16,7 @@ from dwebsocket.groups.api import Group, group
 from dwebsocket.rooms.wire import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.typing import WebSocketRequest
@@ -27,6 +29,8 @@ HOOKS = ("allow", "info", "receive", "joined", "left", "group_name")
 _OF_THE_SERVER = frozenset({"joined", "left", "message", "recovered", "state", "updated"})
 # A room's own rate has bursts of so many seconds, as the settings have by default.
 _BURST_S = 3
+# Names of rooms that a class remembers.
+_NAMES = 1024
 _PART = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
 
 
@@ -229,7 +233,14 @@ def group_of(named: Any) -> Group:
 
 
 class Pattern:
-    """The names of one class of rooms."""
+    """
+    The names of one class of rooms.
+
+    Attributes:
+        fits: Says whether a name is one of them.
+    """
+
+    fits: Callable[[str], bool]
 
     def __init__(self, name: str) -> None:
         """
@@ -243,6 +254,14 @@ class Pattern:
         parts, converters = _PART.split(name), self._route.converters
         self._form = "%s".join(part.replace("%", "%%") for part in parts[::2])
         self._written = [(each, converters[each].to_url) for each in parts[1::2]]
+
+        # The names that fit are those of other connections, too, as long as nothing but the text
+        # decides on that.
+        own = all(type(each).__module__ == IntConverter.__module__ for each in converters.values())
+        self.fits = functools.lru_cache(_NAMES)(self._fits) if own else self._fits
+
+    def _fits(self, name: str) -> bool:
+        return self.match(name) is not None
 
     def match(self, name: str) -> dict[str, Any] | None:
         """
