@@ -65,13 +65,13 @@ urlpatterns = [
 def in_python(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the events that Python takes."""
     found: list[str] = []
-    take = Rooms._event
+    find = Rooms._room_for_event
 
     def note(self: Rooms, request: Any) -> Any:
         found.append(request.event)
-        return take(self, request)
+        return find(self, request)
 
-    monkeypatch.setattr(Rooms, "_event", note)
+    monkeypatch.setattr(Rooms, "_room_for_event", note)
     return found
 
 
@@ -147,10 +147,10 @@ MESSAGES = [
     '{"to":"room-1","event":"typing"}',
     '{"id":-3,"x":[null],"to":"room\\u002d1","event":"\\u00e9","data":"\\n\\"\\\\"}',
     '{"id":999999999999999999999,"to":"room-1","event":"typing","data":' + "8" * 300 + "}",
-]
-UNUSUAL = [
     '{"id":1.0,"to":"room-1","event":"typing","data":1}',
     '{"id":"é","to":"room-1","event":"typing","data":1.50}',
+]
+UNUSUAL = [
     '{"id":1,"to":"room-1","event":"typing","data":"\\ud800"}',
     '{"id":1,"to":"room-1","event":"\\u00e9\\ud800","data":1}',
     '{"id":1,"to":"room-1","event":"typing","data":1,"data":2}',

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Literal, NoReturn
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -218,4 +218,11 @@ def error(request_id: str, refused: Refused) -> str:
 
 def event(request: Request, sender: str) -> str:
     """Returns an event as other members get it, from after the room's name on."""
-    return f',"event":{text(request.event)},"data":{request.written},"from":{sender}}}'
+    # As the engine writes it when it passes the event on.
+    name = encode_basestring(request.event)
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            name = text(request.event)
+    return f',"event":{name},"data":{request.written},"from":{sender}}}'
