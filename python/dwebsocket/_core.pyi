@@ -1062,18 +1062,13 @@ class Carrier:
 @final
 class Mailbox:
     """
-    The messages of groups for no connection, or without an engine for one.
+    The messages of groups for no connection: what has no room is dropped.
 
     Any thread may use it; no call waits.
     """
 
-    def __new__(cls, capacity: int, hub: Hub, token: int, *, is_closable: bool = True) -> Mailbox:
-        """
-        Makes one for `capacity` bytes; it announces `token` when something comes into it.
-
-        One that is not closable stays when the group's members are closed, and drops what has no
-        room.
-        """
+    def __new__(cls, capacity: int, hub: Hub, token: int) -> Mailbox:
+        """Makes one for `capacity` bytes; it announces `token` when something comes into it."""
 
     def pop(self) -> str | bytes | None:
         """Takes the oldest message."""

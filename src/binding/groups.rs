@@ -348,17 +348,16 @@ impl Groups {
     }
 }
 
-/// The messages of groups for a connection that an ASGI server drives. See `_core.pyi`.
+/// The messages of groups for what is no connection. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Mailbox(pub(super) Arc<groups::Mailbox>);
 
 #[pymethods]
 impl Mailbox {
     #[new]
-    #[pyo3(signature = (capacity, hub, token, *, is_closable=true))]
-    fn new(capacity: usize, hub: &Hub, token: u64, is_closable: bool) -> Self {
+    fn new(capacity: usize, hub: &Hub, token: u64) -> Self {
         let hub = Arc::clone(hub.0.hub());
-        Self(groups::Mailbox::new(capacity, hub, token, is_closable))
+        Self(groups::Mailbox::new(capacity, hub, token))
     }
 
     fn pop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {

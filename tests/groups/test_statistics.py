@@ -9,13 +9,14 @@ import asyncio
 import base64
 import json
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from postgres_nodes import folder, nodes  # noqa: F401
 
-from dwebsocket import GroupUnavailable, _core, group, group_statistics
+from dwebsocket import GroupUnavailable, _core, conf, group, group_statistics
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local, process, redis
 from support.redis import Redis, settings
@@ -96,7 +97,6 @@ class TestInOneProcess:
     @pytest.mark.parametrize(
         ("slow", "counts"),
         [
-            ("close", {"delivered": 1, "closed": 1}),
             ("drop_newest", {"delivered": 1, "dropped": {"drop_newest": 4}}),
             ("drop_oldest", {"delivered": 5, "dropped": {"drop_oldest": 4}}),
             ("latest", {"delivered": 5, "dropped": {"latest": 4}}),
@@ -113,6 +113,26 @@ class TestInOneProcess:
         eventually_counted(**{**counts, "dropped": dropped})
         assert statistics() == counted(published=5, **{**counts, "dropped": dropped})
         del opened
+
+    def test_a_slow_member_that_is_closed(self) -> None:
+        """Counts once, with what was delivered before."""
+        client, server = socket.socketpair()
+        options = conf.Options.current(conf.overrides("test", {"send_buffer": 100}))
+        permit = _core.Permit.claim(None)
+        assert permit is not None
+        with client, server:
+            opened = _core.adopt(os.dup(server.fileno()), b"", b"", permit, options.for_engine)
+            assert backends.backend("default").add("room", opened, KEY)
+            # More than the socket and the buffer take.
+            while opened.end() is None:
+                group("room").send("x" * 100_000)
+                eventually(lambda: statistics()["delivered"] + 1 >= statistics()["published"])
+            eventually_counted(closed=1)
+        found = statistics()
+        assert found["delivered"] < found["published"]
+        assert found == counted(
+            published=found["published"], delivered=found["delivered"], closed=1
+        )
 
     @pytest.mark.parametrize("kind", ["process", "local"])
     def test_what_is_kept(self, override: Override, tmp_path: Path, kind: str) -> None:

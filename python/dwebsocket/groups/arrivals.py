@@ -140,7 +140,7 @@ class Subscription:
         self._is_up = False
         hub, self._token = arrivals.enter(self._take_all)
         # `group(…).close()` closes WebSockets, and nothing else.
-        self._mailbox = _core.Mailbox(_CAPACITY, hub, self._token, is_closable=False)
+        self._mailbox = _core.Mailbox(_CAPACITY, hub, self._token)
 
     def start(self) -> None:
         """

@@ -236,7 +236,7 @@ class Listener:
     def watch_end(self, hub: _core.Hub, token: int) -> None:
         """Announces ``token`` once something has come."""
         backend = backends.backend(DEFAULT)
-        mailbox = _core.Mailbox(_CAPACITY, hub, token, is_closable=False)
+        mailbox = _core.Mailbox(_CAPACITY, hub, token)
         backend.join(_GROUP, mailbox, _own_key)
         before, self._mailbox = self._mailbox, mailbox
         self._wake = lambda: hub.announce(token)

@@ -1,6 +1,4 @@
-//! The messages of groups for a connection that the engine does not drive: under an ASGI server the
-//! server does. Its task takes them when it has room for them. And those for channels, which are no
-//! connections at all.
+//! The messages of groups for what is no connection: channels, and what processes tell each other.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -26,7 +24,6 @@ pub struct Mailbox {
     memberships: Memberships,
     state: Mutex<State>,
     capacity: usize,
-    is_closable: bool,
     hub: Arc<Hub>,
     token: u64,
     generation: u64,
@@ -36,25 +33,17 @@ pub struct Mailbox {
 struct State {
     messages: VecDeque<(Kind, Bytes)>,
     bytes: usize,
-    close: Option<CloseFrame>,
 }
-
-/// The reason in the close frame of a member that does not keep up.
-const TOO_SLOW: &str = "too slow";
-const TRY_AGAIN_LATER: u16 = 1013;
 
 impl Mailbox {
     /// A mailbox for up to `capacity` bytes that announces `token` on `hub` when something comes
-    /// into it while it is empty.
-    ///
-    /// One that is not closable stands for no connection: what has no room is dropped, and the end
-    /// of the group's members does not concern it.
-    pub fn new(capacity: usize, hub: Arc<Hub>, token: u64, is_closable: bool) -> Arc<Self> {
+    /// into it while it is empty. What has no room is dropped, and the end of the group's members
+    /// does not concern it.
+    pub fn new(capacity: usize, hub: Arc<Hub>, token: u64) -> Arc<Self> {
         Arc::new(Self {
             memberships: Memberships::default(),
             state: Mutex::default(),
             capacity,
-            is_closable,
             hub,
             token,
             generation: fork::generation(),
@@ -71,14 +60,7 @@ impl Mailbox {
         message
     }
 
-    /// The close frame that is to follow the messages, once these were taken.
-    #[cfg(test)]
-    pub(crate) fn close_frame(&self) -> Option<CloseFrame> {
-        let state = self.state.lock();
-        state.close.clone().filter(|_| state.messages.is_empty())
-    }
-
-    /// Takes the connection out of all its groups, for good.
+    /// Leaves all groups, for good.
     pub fn end(&self) {
         self.memberships.end();
         *self.state.lock() = State::default();
@@ -92,10 +74,6 @@ impl Mailbox {
 }
 
 impl State {
-    fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.close.is_none()
-    }
-
     /// Makes room for `length` bytes by dropping messages; returns how many. `None`: there is none.
     fn make_room(&mut self, length: usize, capacity: usize, when_full: WhenFull) -> Option<u64> {
         let mut dropped = 0;
@@ -136,11 +114,8 @@ impl Member for Mailbox {
     fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
         let mut handed = Handed::default();
         let mut state = self.state.lock();
-        let was_empty = state.is_empty();
+        let was_empty = state.messages.is_empty();
         for message in delivery.messages() {
-            if state.close.is_some() {
-                break;
-            }
             let payload = message.payload();
             match state.make_room(payload.len(), self.capacity, when_full) {
                 Some(dropped) => {
@@ -148,11 +123,6 @@ impl Member for Mailbox {
                     state.messages.push_back((message.kind(), payload));
                     handed.delivered += 1;
                     handed.dropped += dropped;
-                }
-                None if when_full == WhenFull::Close && self.is_closable => {
-                    state.close = CloseFrame::new(Some(TRY_AGAIN_LATER), TOO_SLOW).ok();
-                    state.messages.clear();
-                    handed.is_closed = true;
                 }
                 None => handed.dropped += 1,
             }
@@ -162,14 +132,5 @@ impl Member for Mailbox {
         handed
     }
 
-    fn close(&self, frame: &CloseFrame) {
-        if !self.is_closable {
-            return;
-        }
-        let mut state = self.state.lock();
-        let was_empty = state.is_empty();
-        state.close.get_or_insert_with(|| frame.clone());
-        drop(state);
-        self.announce(was_empty);
-    }
+    fn close(&self, _frame: &CloseFrame) {}
 }

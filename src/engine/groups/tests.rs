@@ -337,27 +337,24 @@ async fn a_slow_member_gets_the_latest_message() {
 async fn a_mailbox_announces_what_comes_into_it_and_follows_the_policy() {
     let groups = groups(WhenFull::DropOldest);
     let hub = Hub::new().unwrap();
-    let mailbox = Mailbox::new(4, Arc::clone(&hub), 7, true);
+    let mailbox = Mailbox::new(4, Arc::clone(&hub), 7);
     groups.join("room", &mailbox, ID);
     for payload in ["aa", "bb", "cc"] {
         groups.publish("room", text(payload));
     }
-    groups.close("room", CloseFrame::new(Some(4000), "").unwrap());
     settle(&groups).await;
     assert_eq!(hub.drain(), [7]);
-    assert!(mailbox.close_frame().is_none());
     let taken: Vec<_> = std::iter::from_fn(|| mailbox.pop()).collect();
     let payloads: Vec<_> = taken.iter().map(|(_, payload)| &payload[..]).collect();
     assert_eq!(payloads, [b"bb", b"cc"]);
-    assert_eq!(mailbox.close_frame().unwrap().code, Some(4000));
     mailbox.end();
     assert_eq!(groups.count("room"), 0);
 }
 
 #[tokio::test]
-async fn a_mailbox_that_is_not_closable_drops_what_has_no_room_and_stays() {
+async fn a_mailbox_drops_what_has_no_room_and_stays_when_members_are_closed() {
     let groups = groups(WhenFull::Close);
-    let mailbox = Mailbox::new(4, Hub::new().unwrap(), 7, false);
+    let mailbox = Mailbox::new(4, Hub::new().unwrap(), 7);
     groups.join("room", &mailbox, ID);
     for payload in ["aa", "bb", "cc"] {
         groups.publish("room", text(payload));
@@ -374,7 +371,6 @@ async fn a_mailbox_that_is_not_closable_drops_what_has_no_room_and_stays() {
     groups.publish("room", text("dd"));
     settle(&groups).await;
     assert_eq!(payloads(), [b"dd"]);
-    assert!(mailbox.close_frame().is_none());
 }
 
 /// A member that panics where the fan-out does not expect it.
