@@ -6,8 +6,8 @@ Writes the table of docs/migration.md: what projects do, with the original and w
     python tests/comparison.py --check       # fails if a row of the page is not what was found
 
 A cell is `yes` when the scenario passed on every server, `no` when on none, and else names the
-servers on which it did not. A scenario that passes with the original only needs a line in
-`CHANGES`: what the project has to write instead.
+servers on which it did not. Scenarios that pass with both are counted. A scenario that passes with
+the original only needs a line in `CHANGES`: what the project has to write instead.
 """
 
 from __future__ import annotations
@@ -94,9 +94,12 @@ def rows(scenarios: Scenarios) -> list[list[str]]:
 
 
 def table(scenarios: Scenarios) -> str:
-    """Give the table in Markdown."""
-    lines = [HEAD, ["---"] * len(HEAD), *rows(scenarios)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Give the table in Markdown, and how many scenarios pass with both."""
+    found = rows(scenarios)
+    different = [row for row in found if row[1:] != ["yes", "yes"]]
+    lines = [HEAD, ["---"] * len(HEAD), *different]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\nWith both pass {len(found) - len(different)} of {len(found)}."
 
 
 def unexplained(scenarios: Scenarios) -> list[str]:

@@ -29,6 +29,11 @@ FOUND: comparison.Scenarios = {
         "original": {"runserver": True},
         "ours": {"runserver": False},
     },
+    "b.py::test_three": {
+        "does": "It sends.",
+        "original": {"runserver": True},
+        "ours": {"runserver": True},
+    },
 }
 
 
@@ -89,13 +94,17 @@ def test_a_test_that_fails_is_not_noted(tmp_path: Path) -> None:
 
 
 def test_written_table(page: Path) -> None:
-    """Variants share a row, servers that fail are named, and the rest of the page stays."""
+    """
+    Variants share a row, servers that fail are named, scenarios that pass with both are counted,
+    and the rest of the page stays.
+    """
     assert page.read_text() == (
         f"before\n{comparison.BEGIN}\n"
         "| what a project does | original | now |\n"
         "| --- | --- | --- |\n"
         "| It waits. | not on gunicorn-gevent | yes |\n"
         "| It polls. | yes | no |\n"
+        "\nWith both pass 1 of 3.\n"
         f"{comparison.END}\nafter\n"
     )
     assert comparison.main(["--check"]) == 0
