@@ -116,7 +116,7 @@ class TestComparison:
     PAGE = (ROOT / "docs" / "comparison.md").read_text()
 
     def test_each_cell_has_a_source(self) -> None:
-        """In the section of its column; but for what a package does not have."""
+        """In the section of its column; but for what a package does not have, and for ours."""
         sources = {}
         for section in self.PAGE.split("\n### ")[1:]:
             title, _, text = section.partition("\n")
@@ -126,7 +126,8 @@ class TestComparison:
         without = [
             (row, column)
             for (row, column), text in cells(self.PAGE).items()
-            if not text.startswith(missing) and row not in sources[column.lower()]
+            if column != "dwebsocket2" and not text.startswith(missing)
+            if row not in sources[column.lower()]
         ]
         assert without == []
 
@@ -141,24 +142,17 @@ class TestSettings:
     """docs/settings.md."""
 
     def test_lists_exactly_the_settings(self) -> None:
-        """In the order of the code, in the table and in the sections."""
+        """In the order of the code."""
         assert list(sections()) == list(conf.SETTINGS)
-        table = re.findall(
-            r"^\| \[`WEBSOCKET_(\w+)`\]\(#websocket_\w+\) \|", SETTINGS, re.MULTILINE
-        )
-        assert table == list(conf.SETTINGS)
 
     @pytest.mark.parametrize("name", conf.SETTINGS)
     def test_default(self, name: str) -> None:
-        """Is that of the code, wherever it is written."""
+        """Is that of the code."""
         default = eval(field(name, "Default"), {})
         assert (default, type(default)) == (
             conf.SETTINGS[name].default,
             type(conf.SETTINGS[name].default),
         )
-        row = re.search(rf"^\| \[`WEBSOCKET_{name}`\].*?\| `(.+?)` \|", SETTINGS, re.MULTILINE)
-        assert row is not None
-        assert row[1] == field(name, "Default")
 
     @pytest.mark.parametrize("name", conf.SETTINGS)
     def test_keyword(self, name: str) -> None:
@@ -166,7 +160,7 @@ class TestSettings:
         if name.lower() in conf.OPTION_NAMES:
             assert field(name, "Per view") == name.lower()
         else:
-            assert re.search(r"^- Per view: no", sections()[name], re.MULTILINE)
+            assert "- Per view" not in sections()[name]
 
     @pytest.mark.parametrize("name", conf.SETTINGS)
     def test_values(self, name: str) -> None:
