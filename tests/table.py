@@ -8,7 +8,7 @@ Writes the table of servers in docs/deployment.md from the reports of the suite.
 
 A cell is `yes` when every test of the feature passed on every variant of the server, `partly` when
 some are expected to fail (the page beside the server says which and why), `no` when all are, and
-`-` when none was run.
+`-` when none was run. Servers with the same cells share a row.
 """
 
 from __future__ import annotations
@@ -66,8 +66,11 @@ def cells(outcomes: dict[str, dict[str, list[int]]]) -> dict[str, list[str]]:
 
 def table(rows: dict[str, list[str]]) -> str:
     """Give the table in Markdown."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for title, row in rows.items():
+        alike.setdefault(tuple(row), []).append(title)
     lines = [f"| server | {' | '.join(FEATURES)} |", "|---" * (len(FEATURES) + 1) + "|"]
-    lines += [f"| {title} | {' | '.join(row)} |" for title, row in rows.items()]
+    lines += [f"| {'; '.join(titles)} | {' | '.join(row)} |" for row, titles in alike.items()]
     return "\n".join(lines)
 
 
@@ -79,8 +82,8 @@ def differences(written: str, rows: dict[str, list[str]], *, is_whole: bool) -> 
     """
     there: dict[str, list[str]] = {}
     for line in written.strip().splitlines():
-        title, *row = (part.strip() for part in line.strip().strip("|").split("|"))
-        there[title] = row
+        titles, *row = (part.strip() for part in line.strip().strip("|").split("|"))
+        there |= dict.fromkeys(titles.split("; "), row)
     wrong = []
     if there.get("server") != list(FEATURES):
         wrong.append("the columns are others")

@@ -72,6 +72,7 @@ def test_written_table_is_right(outcomes: str) -> None:
     text = table.PAGE.read_text()
     assert "| [cheroot](servers/cheroot.md) | yes | - | - | - | partly | - | - | - | no |" in text
     assert "| [Werkzeug (`runserver_plus`)](servers/werkzeug.md) | partly | - |" in text
+    assert "[uWSGI, one thread](servers/uwsgi.md); [uWSGI behind its router](servers/" in text
     assert (text[:7], text[-6:]) == ("before\n", "after\n")
     assert table.main(["--check", outcomes]) == 0
 
