@@ -217,8 +217,8 @@ def table() -> dict[str, dict[str, str]]:
     rows = re.findall(r"^\| (.+)$", _PAGE[_PAGE.index(head) :].split("\n\n")[0], re.MULTILINE)
     found = {}
     for row in rows[1:]:
-        guard, *cells = [each.strip() for each in row.strip(" |").split(" | ")]
-        found[guard] = dict(zip(columns, cells, strict=True))
+        guards, *cells = [each.strip() for each in row.strip(" |").split(" | ")]
+        found |= {each: dict(zip(columns, cells, strict=True)) for each in guards.split("; ")}
     return found
 
 
