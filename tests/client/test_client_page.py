@@ -58,6 +58,31 @@ urlpatterns = [
     path("ws/lines/", lines.lines),
 ]
 """
+PAGE = """
+{% load static %}
+<ul id="messages"></ul>
+<script type="module">
+  import { connect } from "{% static 'dwebsocket/dwebsocket.js' %}";
+
+  connect("/ws/chat/42/").on("message", (text) => {
+    document.querySelector("#messages").append(text);
+  });
+</script>
+"""
+VIEWS = """
+from django.shortcuts import render
+from dwebsocket import accept_websocket, group
+
+
+def page(request):
+    return render(request, "chat.html")
+
+
+@accept_websocket(text_type=str, groups=["room-{room}"])
+def chat(request, room):
+    for message in request.websocket:
+        group(f"room-{room}").send(message)
+"""
 # A page where blocks of JavaScript run as they stand: `shown` has what they show.
 RUN = """
 const [code, url, done] = arguments;
@@ -86,10 +111,10 @@ def block(part: str) -> str:
 def test_every_block_is_executed_here() -> None:
     """Those that name a file are the project; each of the others has a test below."""
     named = [each for each in blocks("(?:python|html|js)") if FILE.match(each)]
-    assert len(named) == 11
+    assert len(named) == 9
     assert [each for each in [*blocks("python"), *blocks("html")] if not FILE.match(each)] == []
     rest = [each for each in blocks("js") if not FILE.match(each)]
-    executed = ['"state"', "not sent", "/ws/questions/", '"recovered"', "new WebSocket"]
+    executed = ['"state"', "not sent", "/ws/questions/", '"recovered"']
     assert rest == [block(part) for part in executed]
     assert len(blocks("ts")) == 1
 
@@ -110,6 +135,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "site_of_page/settings.py": SETTINGS.format(libraries=str(libraries)),
         "site_of_page/urls.py": URLS,
         "chat/__init__.py": "",
+        "chat/views.py": VIEWS,
+        "chat/templates/chat.html": PAGE,
     }
     for each in blocks("(?:python|html|js)"):
         if found := FILE.match(each):
@@ -146,13 +173,6 @@ def shown(browser: Chrome) -> list[Any]:
 @pytest.mark.xdist_group("dwebsocket.js")
 class TestProject:
     """The page's files, as a site."""
-
-    def test_chat(self, site: Server, browser: Chrome) -> None:
-        """What one types appears in the list."""
-        browser.get(site.url("/chat/", "http"))
-        field = browser.find_element("id", "message")
-        field.send_keys("hello\n")
-        eventually(lambda: browser.find_element("id", "messages").text == "hello")
 
     @pytest.mark.parametrize("page", ["/board/", "/board4/"])
     def test_htmx(self, site: Server, browser: Chrome, page: str) -> None:
@@ -238,18 +258,6 @@ class TestResuming:
             "Mia has gone",
             "something is missing: load the page again",
         ]
-
-    def test_without_the_module(self, stand_in: StandIn, browser: Chrome) -> None:
-        """Nothing is lost or repeated, however often the connection breaks."""
-        browser.execute_script("Math.random = () => 0.002")
-        run(browser, block("new WebSocket"))
-        eventually(lambda: len(stand_in.connections) == 1)
-        for number in range(30):
-            stand_in.publish(str(number))
-            if number % 10 == 5:
-                stand_in.cut()
-        eventually(lambda: shown(browser)[-1:] == ["29"])
-        assert shown(browser) == [str(number) for number in range(30)]
 
 
 @pytest.mark.needs("typescript")

@@ -64,19 +64,6 @@ def test_beside_the_view(serve: Serve) -> None:
             assert (websocket.wait_closed(), websocket.close_reason) == (1000, "the feed has ended")
 
 
-def test_timeout(serve: Serve) -> None:
-    """In time, or not."""
-    view = run(PAGE, "6 times 7")["quiz"]
-    with serve(view).websocket("/") as websocket:
-        assert websocket.receive() == "What is 6 times 7?"
-        websocket.send("42")
-        assert websocket.receive() == "42 is right"
-    with serve(view).websocket("/") as websocket:
-        websocket.receive()
-        Clock().advance(31)
-        assert websocket.receive() == "nothing is wrong"
-
-
 def test_the_end(serve: Serve) -> None:
     """`finally` runs when the client has gone."""
     with serve(run(PAGE, "desk")["desk"]).websocket("/") as websocket:
@@ -85,11 +72,3 @@ def test_the_end(serve: Serve) -> None:
         assert cache.get("desk")
         websocket.vanish()
     assert cache.get("desk") is None
-
-
-def test_groups(serve: Serve) -> None:
-    """All members of the room get it."""
-    client = serve(chat=run(PAGE, "async def chat")["chat"])
-    with client.websocket("/chat/42/") as one, client.websocket("/chat/42/") as two:
-        one.send("hello")
-        assert one.receive() == two.receive() == "hello"

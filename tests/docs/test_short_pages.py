@@ -227,7 +227,9 @@ class TestChannels:
         monkeypatch.setitem(sys.modules, "chat.consumers", consumers)
         (route,) = run(self.PAGE, "ws/chat/<room_name>/")["urlpatterns"]
         client = serve(**{"ws/chat": route.callback})
-        run(self.PAGE, "def test_chat(")["test_chat"](client)
+        with client.websocket("/ws/chat/lobby/") as websocket:
+            websocket.send_json({"message": "hello"})
+            assert websocket.receive_json() == {"message": "hello"}
 
     def test_more_threads(self) -> None:
         """By the setting, and by the argument of a consumer."""

@@ -11,7 +11,7 @@ import pytest
 from django.urls import path
 from pages import files_of, snippet_of, templates
 
-from dwebsocket import accept_websocket, group, signals
+from dwebsocket import accept_websocket, group
 from dwebsocket.testing import WebSocketClient, websockets_of_a_test
 from support.waiting import eventually
 
@@ -91,19 +91,6 @@ def test_a_member_cannot_speak_for_the_server(site: ModuleType) -> None:
         for forged in ({"left": {"key": "user:anna"}}, {"here": []}, {"group": "room-42"}):
             anna.send_json(forged)
             assert anna.receive_json() == {"text": json.dumps(forged)}
-
-
-def test_signals(site: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    """Are sent with the group and the member."""
-    apps: dict[str, Any] = {}
-    exec(BLOCKS["chat/apps.py"], apps)
-    signals.member_joined.connect(apps["came"])
-    try:
-        with WebSocketClient().websocket("/ws/42/", headers={"X-User": "anna"}) as anna:
-            anna.receive_json()
-    finally:
-        signals.member_joined.disconnect(apps["came"])
-    assert capsys.readouterr().out == "user:anna is in room-42\n"
 
 
 def test_in_a_view(site: ModuleType, override: Callable[..., None]) -> None:
