@@ -19,11 +19,10 @@ mod answer;
 pub mod dial;
 mod handshake;
 mod happy_eyeballs;
-mod listed;
 mod proxy;
 pub mod tls;
 mod tls_pump;
-mod unverified;
+mod verifier;
 
 pub use self::{
     dial::{Answered, Dial, DialRequest, Failure, Opened, Step, Success, Want, dial},

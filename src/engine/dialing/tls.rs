@@ -11,7 +11,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{listed, unverified};
+use super::verifier::{Trusted, Verifier};
 
 /// Why something has failed, for the text of an exception.
 pub type Reason = Arc<str>;
@@ -50,16 +50,22 @@ impl Tls {
         let builder = match certificates.authorities.as_deref() {
             _ if certificates.is_unverified => builder
                 .dangerous()
-                .with_custom_certificate_verifier(unverified::verifier(&provider)),
+                .with_custom_certificate_verifier(Verifier::new(&provider, None)),
             None => builder.with_root_certificates(system_roots()?),
             Some(pem) => {
-                let listed = read_certificates(pem, "the authorities' certificates")?;
-                let usual = WebPkiServerVerifier::builder_with_provider(roots(&listed)?, provider)
-                    .build()
-                    .map_err(|error| Reason::from(error.to_string()))?;
+                let certificates = read_certificates(pem, "the authorities' certificates")?;
+                let roots = roots(&certificates)?;
+                let authorities =
+                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                        .build()
+                        .map_err(|error| Reason::from(error.to_string()))?;
+                let trusted = Trusted {
+                    authorities,
+                    certificates,
+                };
                 builder
                     .dangerous()
-                    .with_custom_certificate_verifier(listed::verifier(usual, listed))
+                    .with_custom_certificate_verifier(Verifier::new(&provider, Some(trusted)))
             }
         };
         let config = match &certificates.own {
