@@ -25,7 +25,7 @@ pub(super) async fn find_map(
     for node in nodes {
         let answer = async {
             let mut connection =
-                Connection::open(node, &server.login, server.tls.as_ref(), limit).await?;
+                Connection::open(node, &server.login, server.tls.as_ref(), limit, None).await?;
             match within(limit, connection.send(&command)).await? {
                 Value::ServerError(error) => {
                     Err(error.details().unwrap_or_else(|| error.code()).into())

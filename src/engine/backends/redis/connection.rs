@@ -37,31 +37,19 @@ impl Drop for Task {
 }
 
 impl Connection {
-    /// Connects for commands.
+    /// Connects for commands, or for subscriptions, whose messages go to `pushes` through its gate.
     pub(super) async fn open(
         address: &Address,
         login: &Login,
         tls: Option<&Tls>,
         limit: Duration,
+        pushes: Option<(Arc<Gate>, OnPush)>,
     ) -> Result<Self, Reason> {
         within(limit, async {
             let stream = stream::connect(address, tls).await.map_err(of_system)?;
-            Self::over(stream, login, None).await
-        })
-        .await
-    }
-
-    /// Connects for subscriptions, whose messages go to `on_push`.
-    pub(super) async fn open_for_pushes(
-        address: &Address,
-        login: &Login,
-        tls: Option<&Tls>,
-        limit: Duration,
-        gate: Arc<Gate>,
-        on_push: OnPush,
-    ) -> Result<Self, Reason> {
-        within(limit, async {
-            let stream = stream::connect(address, tls).await.map_err(of_system)?;
+            let Some((gate, on_push)) = pushes else {
+                return Self::over(stream, login, None).await;
+            };
             let gated: Pin<Box<dyn Stream>> = Box::pin(Gated::new(stream, gate));
             Self::over(gated, login, Some(on_push)).await
         })

@@ -149,8 +149,8 @@ async fn connect(
     let (login, tls) = (&shard.server.login, shard.server.tls.as_ref());
     let gate = Arc::clone(&incoming.gate);
     let (mut publisher, subscriber) = futures_util::future::try_join(
-        Connection::open(&address, login, tls, limit),
-        Connection::open_for_pushes(&address, login, tls, limit, gate, on_push),
+        Connection::open(&address, login, tls, limit, None),
+        Connection::open(&address, login, tls, limit, Some((gate, on_push))),
     )
     .await?;
     if let Kind::Sentinel { .. } = shard.server.kind {
@@ -309,7 +309,7 @@ impl Link<'_> {
         if !unknown.is_empty() {
             // The scripts have the same names as before.
             match load(self.publisher.clone(), CONNECT_LIMIT).await {
-                Ok(_) => self.shard.send_again(unknown),
+                Ok(_) => self.shard.send_all(unknown),
                 Err(reason) => {
                     *self.scripts.lock() = Err(Arc::clone(&reason));
                     fail(unknown, &reason);
@@ -318,7 +318,7 @@ impl Link<'_> {
         }
         if !torn.is_empty() {
             sleep(FIRST_PAUSE).await;
-            self.shard.send_again(torn);
+            self.shard.send_all(torn);
         }
     }
 
@@ -494,7 +494,7 @@ impl Drop for UnderWay<'_> {
             publish.is_repeated = true;
         }
         if !reads.is_empty() {
-            self.shard.send_again(reads);
+            self.shard.send_all(reads);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn find_master(server: &Server, limit: Duration) -> Result<Addr
     for sentinel in &server.nodes {
         let answer = async {
             let mut connection =
-                Connection::open(sentinel, login, server.tls.as_ref(), limit).await?;
+                Connection::open(sentinel, login, server.tls.as_ref(), limit, None).await?;
             let reply = within(limit, connection.send(&command)).await?;
             address_in(&reply)
                 .ok_or_else(|| Reason::from(format!("no sentinel knows the service {service:?}")))

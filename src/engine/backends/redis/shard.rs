@@ -131,16 +131,7 @@ impl Shard {
         let bytes = channel.len() + length;
         let deadline = clock::now() + self.timeout;
         let publish = Publish::new(command, channel, bytes, ticket, deadline);
-        let mut state = self.state.lock();
-        let refused = state.dispatch(publish);
-        let needs_look = state.needs_look();
-        drop(state);
-        if needs_look {
-            self.look.notify_one();
-        }
-        if let Some((publish, reason)) = refused {
-            publish.finish(Err(reason));
-        }
+        self.send_all([publish]);
     }
 
     /// Makes sure that there is a subscription to `name`. `None` when there is one already. In any

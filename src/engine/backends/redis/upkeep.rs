@@ -273,8 +273,8 @@ impl Shard {
         taken
     }
 
-    /// Queues once more what a node could not do.
-    pub(super) fn send_again(&self, publishes: Vec<Publish>) {
+    /// Queues what is to be sent, or could not be done by a node.
+    pub(super) fn send_all(&self, publishes: impl IntoIterator<Item = Publish>) {
         let mut state = self.state.lock();
         let refused: Vec<_> = (publishes.into_iter())
             .filter_map(|publish| state.dispatch(publish))
