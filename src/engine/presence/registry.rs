@@ -215,13 +215,8 @@ impl Presence {
     /// Whether this process tells that the user `key` has joined the group `name`. Behind
     /// [`Entered::Joined`], when its wait is over, or has taken too long.
     pub fn tells(&self, name: &str, key: &str) -> bool {
-        let room = if self.is_foreign() {
-            None
-        } else {
-            self.find(name)
-        };
         // It is better told twice than by nobody.
-        let Some(room) = room else {
+        let Some(room) = self.find(name) else {
             return true;
         };
         let mut state = room.state.lock();
@@ -245,9 +240,6 @@ impl Presence {
     /// `name`. With `is_in_order` it goes first if it comes before [`Presence::be_ready`], else if it
     /// is smaller.
     pub fn contest(&self, source: Source, name: &str, key: &str, id: u64, is_in_order: bool) {
-        if self.is_foreign() {
-            return;
-        }
         if let Some(room) = self.find(name) {
             let mut state = room.state.lock();
             if state.contest(source, key, id, is_in_order) {
@@ -261,9 +253,6 @@ impl Presence {
 
     /// All claims of other processes have come that may go before the claim `id` of this one.
     pub fn be_ready(&self, name: &str, key: &str, id: u64) {
-        if self.is_foreign() {
-            return;
-        }
         if let Some(room) = self.find(name) {
             room.state.lock().be_ready(key, id);
         }
@@ -300,9 +289,6 @@ impl Presence {
     /// All users that are present in the group `name`, with the number of their connections; those
     /// first that have joined first.
     pub fn members(&self, name: &str) -> Vec<(Arc<Facts>, u32)> {
-        if self.is_foreign() {
-            return Vec::new();
-        }
         let Some(room) = self.find(name) else {
             return Vec::new();
         };
@@ -357,9 +343,6 @@ impl Presence {
     /// All that this process tells of the group `name`, and the number of the first note after it.
     pub fn records_of(&self, name: &str) -> (u64, Vec<Record>) {
         let count = self.outgoing.count();
-        if self.is_foreign() {
-            return (count, Vec::new());
-        }
         let Some(room) = self.find(name) else {
             return (count, Vec::new());
         };
@@ -371,9 +354,6 @@ impl Presence {
     /// Notes that the process `source` has told of all its users of the group `name`, which have
     /// the keys `keys`. Of others it has none any more.
     pub fn complete(&self, source: Source, name: &str, keys: &HashSet<String>) {
-        if self.is_foreign() {
-            return;
-        }
         if let Some(room) = self.find(name) {
             let mut state = room.state.lock();
             state.complete(source, keys, clock::now());
@@ -385,19 +365,12 @@ impl Presence {
     /// Whether a user of the group `name` has a connection here, or this process may have to report
     /// that it has left.
     pub fn is_used_here(&self, name: &str) -> bool {
-        let room = if self.is_foreign() {
-            None
-        } else {
-            self.find(name)
-        };
-        room.is_some_and(|room| room.state.lock().is_used_here())
+        self.find(name)
+            .is_some_and(|room| room.state.lock().is_used_here())
     }
 
     /// Forgets what other processes have told of the group `name`, in which this one has no user.
     pub fn abandon(&self, name: &str) {
-        if self.is_foreign() {
-            return;
-        }
         if let Some(room) = self.find(name) {
             room.state.lock().abandon();
             room.changed.notify_one();
@@ -413,7 +386,11 @@ impl Presence {
         self.rooms.lock().values().cloned().collect()
     }
 
+    /// The room `name`, none in a forked child: it may have the lock of another thread.
     fn find(&self, name: &str) -> Option<Arc<Room>> {
+        if self.is_foreign() {
+            return None;
+        }
         self.rooms.lock().get(name).map(Arc::clone)
     }
 
