@@ -12,12 +12,12 @@ use pyo3::{
 use super::{
     connection::PyConnection,
     convert,
-    groups::Groups,
+    groups::{Memberships, joining},
     hub::Hub,
     process::{Permit, PySettings},
 };
 use crate::{
-    engine::{Connection, End, Initiator, Outgoing, groups::MemberId, runtime},
+    engine::{Connection, End, Initiator, Outgoing, runtime},
     protocol::{
         close::{ABNORMAL, NO_STATUS, SERVICE_RESTART},
         message::Kind,
@@ -121,20 +121,10 @@ pub(crate) fn open_carried(
     token: u64,
     permit: &Permit,
     settings: &PySettings,
-    memberships: Vec<(PyRef<'_, Groups>, String, MemberId)>,
+    memberships: Memberships<'_>,
 ) -> PyResult<(PyConnection, Carrier)> {
     let permit = permit.held()?;
-    let memberships: Vec<_> = memberships
-        .into_iter()
-        .map(|(groups, name, id)| (Arc::clone(&groups.0), name, id))
-        .collect();
-    let hub = Arc::clone(hub.0.hub());
-    let connection = py.detach(|| {
-        runtime::open_carried(hub, token, &settings.0, permit, |connection| {
-            for (groups, name, id) in &memberships {
-                groups.join(name, connection, *id);
-            }
-        })
-    })?;
+    let (hub, join) = (Arc::clone(hub.0.hub()), joining(memberships));
+    let connection = py.detach(|| runtime::open_carried(hub, token, &settings.0, permit, join))?;
     Ok((PyConnection(Arc::clone(&connection)), Carrier(connection)))
 }

@@ -52,10 +52,7 @@ impl PyConnection {
     #[pyo3(signature = (text_as_bytes, /))]
     fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
         yield_gil_if_due(py, &self.0);
-        match self.0.take_now() {
-            Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
-            Received::Nothing | Received::End => Ok(None),
-        }
+        message_of(py, self.0.take_now(), text_as_bytes)
     }
 
     fn owes_a_pause(&self) -> bool {
@@ -80,10 +77,7 @@ impl PyConnection {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
             taken = self.take_until(py, deadline)?;
         }
-        match taken {
-            Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
-            Received::Nothing | Received::End => Ok(None),
-        }
+        message_of(py, taken, text_as_bytes)
     }
 
     #[pyo3(signature = (time, text_as_bytes, /))]
@@ -103,10 +97,7 @@ impl PyConnection {
                 without_gil(py, &self.0, || self.0.take_coarse(time))
             };
         }
-        match taken {
-            Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
-            Received::Nothing | Received::End => Ok(None),
-        }
+        message_of(py, taken, text_as_bytes)
     }
 
     #[pyo3(signature = (message, text_as_bytes, sender, /))]
@@ -431,6 +422,14 @@ impl PyPing {
             took = woken.flatten();
         }
         Ok(took.map(|time| time.as_secs_f64()))
+    }
+}
+
+/// The message that was taken, for Python; None where there was none.
+fn message_of(py: Python<'_>, taken: Received, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
+    match taken {
+        Received::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+        Received::Nothing | Received::End => Ok(None),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     engine::{
-        Engine,
+        Connection, Engine,
         groups::{
             self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin,
             WhenFull, Whom, room_ended, room_text,
@@ -34,6 +34,24 @@ use crate::{
 /// All groups of one backend in this process. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Groups(pub(super) Arc<groups::Groups>);
+
+/// Memberships that begin as a connection opens, as Python has them.
+pub(super) type Memberships<'py> = Vec<(PyRef<'py, Groups>, String, MemberId)>;
+
+/// Returns what makes a connection a member as it opens.
+pub(super) fn joining(
+    memberships: Memberships<'_>,
+) -> impl FnOnce(&Arc<Connection>) + Send + use<> {
+    let memberships: Vec<_> = memberships
+        .into_iter()
+        .map(|(groups, name, id)| (Arc::clone(&groups.0), name, id))
+        .collect();
+    move |connection| {
+        for (groups, name, id) in &memberships {
+            groups.join(name, connection, *id);
+        }
+    }
+}
 
 /// A member, as Python has it.
 pub(super) enum Member<'a, 'py> {

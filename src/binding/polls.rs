@@ -6,7 +6,7 @@ use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyBytes};
 
 use super::{
     connection::PyConnection,
-    groups::Groups,
+    groups::{Memberships, joining},
     handshake::as_pairs,
     hub::Hub,
     process::{Permit, PySettings},
@@ -14,7 +14,6 @@ use super::{
 use crate::{
     engine::{
         Key, Watch, descriptor,
-        groups::MemberId,
         polling::{self, Polled},
         runtime, socket,
     },
@@ -79,21 +78,12 @@ pub(crate) fn open_polled(
     key: Key,
     permit: &Permit,
     settings: &PySettings,
-    memberships: Vec<(PyRef<'_, Groups>, String, MemberId)>,
+    memberships: Memberships<'_>,
 ) -> PyResult<PyConnection> {
     let permit = permit.held()?;
-    let memberships: Vec<_> = memberships
-        .into_iter()
-        .map(|(groups, name, id)| (Arc::clone(&groups.0), name, id))
-        .collect();
-    let connection = py.detach(|| {
-        runtime::open_polled(key, &settings.0, permit, |connection| {
-            for (groups, name, id) in &memberships {
-                groups.join(name, connection, *id);
-            }
-        })
-    })?;
-    Ok(PyConnection(connection))
+    let join = joining(memberships);
+    let opened = py.detach(|| runtime::open_polled(key, &settings.0, permit, join));
+    Ok(PyConnection(opened?))
 }
 
 /// Answers a poll now or later. See `_core.pyi`.

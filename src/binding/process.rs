@@ -9,13 +9,12 @@ use super::{
     call::Wait,
     connection::PyConnection,
     convert::{Counts, counts, duration},
-    groups::Groups,
+    groups::{Memberships, joining},
     handshake::Compression,
 };
 use crate::{
     engine::{
-        Engine, Key, Rates, Settings, Transport, budget, descriptor::Raw, groups::MemberId,
-        permits, runtime, socket,
+        Engine, Key, Rates, Settings, Transport, budget, descriptor::Raw, permits, runtime, socket,
     },
     protocol::{close::CloseFrame, limits::Limits},
 };
@@ -122,7 +121,7 @@ pub(crate) fn adopt(
     permit: &Permit,
     settings: &PySettings,
     compression: Option<&Compression>,
-    memberships: Vec<(PyRef<'_, Groups>, String, MemberId)>,
+    memberships: Memberships<'_>,
     posts: Option<Key>,
 ) -> PyResult<PyConnection> {
     // First own the descriptor: any error from here on closes it.
@@ -134,19 +133,10 @@ pub(crate) fn adopt(
     };
     let permit = permit.held()?;
     let (early, head) = (early.to_vec(), head.to_vec());
-    let memberships: Vec<_> = memberships
-        .into_iter()
-        .map(|(groups, name, id)| (Arc::clone(&groups.0), name, id))
-        .collect();
-    let connection = py.detach(|| {
-        // A client may have something published as soon as it has the 101.
-        runtime::adopt(client, early, head, &settings, permit, |connection| {
-            for (groups, name, id) in &memberships {
-                groups.join(name, connection, *id);
-            }
-        })
-    })?;
-    Ok(PyConnection(connection))
+    // A client may have something published as soon as it has the 101.
+    let join = joining(memberships);
+    let adopted = py.detach(|| runtime::adopt(client, early, head, &settings, permit, join));
+    Ok(PyConnection(adopted?))
 }
 
 /// Starts the engine, unless it runs. See `_core.pyi`.
