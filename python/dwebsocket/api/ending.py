@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,12 +12,10 @@ from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import pings
-from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.exceptions import GroupUnavailable, UsageError
+from dwebsocket.exceptions import UsageError
 from dwebsocket.request import database
 from dwebsocket.telemetry import clock
-from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     Ts = TypeVarTuple("Ts")
 
 T = TypeVar("T")
-
-_log = logging.getLogger("dwebsocket")
-_TRY_AGAIN_LATER = 1013
 
 
 class Ending(Base):
@@ -208,45 +202,6 @@ class Ending(Base):
         """
         check_timeout(timeout)
         return await pings.await_closed(self._connection or self._engine, timeout)
-
-    def _announce_opening(self, request: HttpRequest) -> None:
-        """Sends the signals about its life; to be called once, when it is open."""
-        signals.send(signals.websocket_opened, self, request)
-        self._announce_end_later(request)
-        if (join := self._join_recorded) is not None:
-            self._join_recorded = None
-            try:
-                run(join())
-            except GroupUnavailable as error:
-                self._send_away(request, error)
-
-    async def _aannounce_opening(self, request: HttpRequest) -> None:
-        """Sends the signals as :meth:`_announce_opening`, without blocking the event loop."""
-        await signals.asend(signals.websocket_opened, self, request)
-        self._announce_end_later(request)
-        if (join := self._join_recorded) is not None:
-            self._join_recorded = None
-            try:
-                await arun(join())
-            except GroupUnavailable as error:
-                self._send_away(request, error)
-
-    def _send_away(self, request: HttpRequest, error: GroupUnavailable) -> None:
-        """
-        Closes: the backend of its groups was lost between the handshake and now.
-
-        The view begins all the same, as for a client that has gone at once.
-        """
-        self.close(_TRY_AGAIN_LATER, "groups unavailable")
-        number = self._connection.id if self._connection is not None else None
-        record = Record.of("websocket.not_joined", request, _TRY_AGAIN_LATER, str(error), number)
-        record.log(
-            _log,
-            logging.ERROR,
-            "WebSocket %s on %s was closed with %d: %s",
-            *(record.connection, record.path, record.code, record.reason),
-            request=request,
-        )
 
     def _announce_end_later(self, request: HttpRequest) -> None:
         if (announce := self._announce_groups) is not None:

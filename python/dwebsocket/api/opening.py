@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dwebsocket import _core
+from dwebsocket import _core, signals
 from dwebsocket.api.decision import Acceptance, Answer, Rejection
 from dwebsocket.api.ending import Ending
-from dwebsocket.exceptions import UsageError
+from dwebsocket.api.waiting.steps import Call, arun, run
+from dwebsocket.exceptions import GroupUnavailable, UsageError
 from dwebsocket.telemetry import tracing
+from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from dwebsocket.api.decision import Decision
+    from dwebsocket.api.waiting.steps import Steps
 
     Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
+_log = logging.getLogger("dwebsocket")
+_TRY_AGAIN_LATER = 1013
 # Seconds between two checks, by a view that has accepted, that its response was not freed.
 _LOOK_S = 0.5
 
@@ -231,3 +237,40 @@ class Opening(Ending):
     def _raise_if_never_opened(self) -> None:
         if self._connection is not None and not self._was_opened:
             self._raise_if_ended()
+
+    # -- what an open connection begins with -------------------------------------------------------
+
+    def _announce_opening(self, request: HttpRequest) -> None:
+        """Sends the signals about its life; to be called once, when it is open."""
+        run(self._begin(request))
+
+    async def _aannounce_opening(self, request: HttpRequest) -> None:
+        """Sends the signals as :meth:`_announce_opening`, without blocking the event loop."""
+        await arun(self._begin(request))
+
+    def _begin(self, request: HttpRequest) -> Steps[None]:
+        yield Call(signals.send, signals.asend, signals.websocket_opened, self, request)
+        self._announce_end_later(request)
+        if (join := self._join_recorded) is not None:
+            self._join_recorded = None
+            try:
+                yield from join()
+            except GroupUnavailable as error:
+                self._send_away(request, error)
+
+    def _send_away(self, request: HttpRequest, error: GroupUnavailable) -> None:
+        """
+        Closes: the backend of its groups was lost between the handshake and now.
+
+        The view begins all the same, as for a client that has gone at once.
+        """
+        self.close(_TRY_AGAIN_LATER, "groups unavailable")
+        number = self._connection.id if self._connection is not None else None
+        record = Record.of("websocket.not_joined", request, _TRY_AGAIN_LATER, str(error), number)
+        record.log(
+            _log,
+            logging.ERROR,
+            "WebSocket %s on %s was closed with %d: %s",
+            *(record.connection, record.path, record.code, record.reason),
+            request=request,
+        )
