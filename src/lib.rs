@@ -34,7 +34,7 @@ mod _core {
         posts::{Post, post},
         presence::{Member, Presence},
         process::{
-            Permit, PySettings, adopt, buffered_bytes, close_all, drain, is_leaving,
+            Permit, PySettings, adopt, adopt_moved, buffered_bytes, close_all, drain, is_leaving,
             limit_buffered, open_connections, overview, prepare, shut_down, wait_for_none_open,
             want_threads,
         },

@@ -40,6 +40,7 @@ __all__ = [
     "Tls",
     "Wait",
     "adopt",
+    "adopt_moved",
     "after_fork_in_child",
     "buffered_bytes",
     "choose_subprotocol",
@@ -110,6 +111,14 @@ class Compression:
 
         None means no compression: no offer is for permessage-deflate, or each one is malformed or
         demands what the server does not support.
+        """
+
+    @staticmethod
+    def agreed(agreement: str, *, threshold: int, level: int) -> Compression:
+        """
+        Keeps to what another process has agreed on: its `str()`, or `Connection.agreement`.
+
+        `ValueError` for another text.
         """
 
 @final
@@ -335,6 +344,43 @@ class Connection:
 
         To be called before yielding to the hub: messages of the view are not held back meanwhile.
         """
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether another process could go on with it: by its transport and its compression."""
+
+    @property
+    def agreement(self) -> str | None:
+        """The parameters of its compression; None without."""
+
+    def spare(self) -> None:
+        """Leaves it out of the closes of `drain` from now on."""
+
+    def rouse(self, hub: Hub, token: int, /) -> None:
+        """Puts `token` on the hub's list at once, if a watch of `listen` is to do so later."""
+
+    def give_away(
+        self, patience: float, /
+    ) -> tuple[int, bytes, bytes, list[tuple[bool, bytes]]] | None:
+        """
+        Has it stand still, and returns its parts, for a process that is to go on with it.
+
+        That takes `patience` seconds at most, while a compressed message is under way. From then on
+        nothing can be sent, until `part` or `take_back`.
+
+        Returns a descriptor, which the caller closes, bytes to be read before those of the socket,
+        bytes to be sent first, and messages that were not taken, each with whether it is text. None
+        when the connection ends, cannot be moved, or does not stand still in time: it goes on.
+        """
+
+    def part(self) -> None:
+        """Ends it here, with 1012, and without a word to its peer: another process has it."""
+
+    def take_back(self, code: int, reason: str) -> None:
+        """Closes it after `give_away`: no other process has it."""
+
+    def release(self, unsent: bytes, /) -> None:
+        """Lets one of `adopt_moved` send: first these bytes, then what was sent since."""
 
     def watch_outbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as there is room or the outbox is closed."""
@@ -1519,6 +1565,26 @@ def adopt(
 
     The connection holds the place of `permit` until it is over. So does `permit` itself, until it
     is released or dropped.
+    """
+
+def adopt_moved(
+    descriptor: int,
+    incoming: bytes,
+    unread: list[tuple[bool, bytes]],
+    permit: Permit,
+    settings: Settings,
+    compression: Compression | None = None,
+    memberships: list[tuple[Groups, str, bytes]] = ...,
+    /,
+) -> Connection:
+    """
+    Goes on with a connection that another process has given away: see `Connection.give_away`.
+
+    It reads at once, and sends nothing before `Connection.release`. Until then it leaves the socket
+    as it is, whatever happens: the other process may take the connection back. It opens also while
+    this process ends.
+
+    `descriptor` belongs to the engine from now on, also when this raises `OSError`.
     """
 
 def after_fork_in_child() -> None:

@@ -20,7 +20,7 @@ use super::{
     sleep::{self, without_gil},
 };
 use crate::{
-    engine::{Connection, Initiator, Ping, Received, Watch, clock, descriptor::Raw},
+    engine::{Connection, Initiator, Ping, Received, Watch, clock, descriptor, descriptor::Raw},
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 
@@ -28,6 +28,14 @@ use crate::{
 const OWN: &[u8] = br#"{"group":"#;
 const NO_PINGS: &str = "ping() is not possible behind this ASGI server: it keeps the connection and \
     pings by itself, and ASGI has no event for that. There, let the client answer a message.";
+
+/// The parts of a connection that moves: descriptor, bytes to read and to send, unread messages.
+type Given<'py> = (
+    Raw,
+    Bound<'py, PyBytes>,
+    Bound<'py, PyBytes>,
+    Vec<(bool, Bound<'py, PyBytes>)>,
+);
 
 /// One WebSocket. See `_core.pyi` for what each method promises.
 #[pyclass(frozen, module = "dwebsocket._core", name = "Connection")]
@@ -350,6 +358,61 @@ impl PyConnection {
         make_way(py, &self.0);
         let hub = hub.get().0.hub();
         self.0.listen(|| Watch::new(Arc::clone(hub), token))
+    }
+
+    #[getter]
+    fn is_movable(&self) -> bool {
+        self.0.is_movable()
+    }
+
+    #[getter]
+    fn agreement(&self) -> Option<String> {
+        self.0.agreement().map(|agreement| agreement.to_string())
+    }
+
+    fn spare(&self) {
+        self.0.spare();
+    }
+
+    #[pyo3(signature = (hub, token, /))]
+    fn rouse(&self, py: Python<'_>, hub: &Bound<'_, Hub>, token: u64) {
+        let hub = hub.get().0.hub();
+        py.detach(|| self.0.rouse(hub, token));
+    }
+
+    #[pyo3(signature = (patience, /))]
+    fn give_away<'py>(&self, py: Python<'py>, patience: f64) -> PyResult<Option<Given<'py>>> {
+        let patience = duration(Some(patience))?.unwrap_or(Duration::MAX);
+        let Some(parts) = py.detach(|| self.0.give_away(patience))? else {
+            return Ok(None);
+        };
+        let unread = parts.unread.iter();
+        let unread = unread.map(|message| {
+            let payload = PyBytes::new(py, &message.payload);
+            (message.kind == Kind::Text, payload)
+        });
+        Ok(Some((
+            descriptor::into_raw(parts.client),
+            PyBytes::new(py, &parts.incoming),
+            PyBytes::new(py, &parts.unsent),
+            unread.collect(),
+        )))
+    }
+
+    fn part(&self, py: Python<'_>) {
+        py.detach(|| self.0.part());
+    }
+
+    fn take_back(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<()> {
+        let frame = CloseFrame::new(Some(code), reason)?;
+        py.detach(|| self.0.take_back(&frame));
+        Ok(())
+    }
+
+    #[pyo3(signature = (unsent, /))]
+    fn release(&self, py: Python<'_>, unsent: &[u8]) {
+        let unsent = unsent.to_vec();
+        py.detach(|| self.0.release(unsent));
     }
 
     fn watch_outbox(&self, hub: &Hub, token: u64) {

@@ -1,10 +1,10 @@
 //! The opening handshake for Python: validating a request, and writing the 101.
 
-use pyo3::{prelude::*, pybacked::PyBackedStr};
+use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedStr};
 
 use crate::protocol::{
     close,
-    deflate::{Options, Terms},
+    deflate::{Agreement, Options, Terms, offer::MAX_WINDOW_BITS},
     event_stream,
     handshake::{self, Refusal, Request},
     subprotocol,
@@ -95,6 +95,24 @@ impl Compression {
             client_max_window_bits,
         };
         Terms::negotiate(offers, options).map(Self)
+    }
+
+    /// The compression of a connection that another process has agreed on. `ValueError` for another
+    /// text.
+    #[staticmethod]
+    #[pyo3(signature = (agreement, *, threshold, level))]
+    fn agreed(agreement: &str, threshold: usize, level: u8) -> PyResult<Self> {
+        let agreement = Agreement::read(agreement)
+            .ok_or_else(|| PyValueError::new_err("this is no agreement on compression"))?;
+        let options = Options {
+            threshold_bytes: threshold,
+            level,
+            server_no_context_takeover: agreement.server_no_context_takeover,
+            client_no_context_takeover: agreement.client_no_context_takeover,
+            server_max_window_bits: agreement.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS),
+            client_max_window_bits: agreement.client_max_window_bits.unwrap_or(MAX_WINDOW_BITS),
+        };
+        Ok(Self(Terms { agreement, options }))
     }
 
     /// The value of `Sec-WebSocket-Extensions` in the response.

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedBytes};
 
 use super::{
     call::Wait,
@@ -14,9 +15,14 @@ use super::{
 };
 use crate::{
     engine::{
-        Engine, Key, Rates, Settings, Transport, budget, descriptor::Raw, permits, runtime, socket,
+        Engine, Key, Parts, Rates, Settings, Transport, budget, descriptor::Raw, permits, runtime,
+        socket,
     },
-    protocol::{close::CloseFrame, limits::Limits},
+    protocol::{
+        close::CloseFrame,
+        limits::Limits,
+        message::{Kind, Message},
+    },
 };
 
 /// A hold on a place among the process's connections. See `_core.pyi`.
@@ -137,6 +143,45 @@ pub(crate) fn adopt(
     let join = joining(memberships);
     let adopted = py.detach(|| runtime::adopt(client, early, head, &settings, permit, join));
     Ok(PyConnection(adopted?))
+}
+
+/// Goes on with a connection that another process has given away. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (descriptor, incoming, unread, permit, settings, compression=None, memberships=Vec::new(), /))]
+#[expect(clippy::too_many_arguments, reason = "Python's arguments")]
+pub(crate) fn adopt_moved(
+    py: Python<'_>,
+    descriptor: Raw,
+    incoming: &[u8],
+    unread: Vec<(bool, PyBackedBytes)>,
+    permit: &Permit,
+    settings: &PySettings,
+    compression: Option<&Compression>,
+    memberships: Memberships<'_>,
+) -> PyResult<PyConnection> {
+    // First own the descriptor: any error from here on closes it.
+    let client = socket::own(descriptor)?;
+    let settings = Settings {
+        compression: compression.map(|compression| compression.0),
+        ..settings.0
+    };
+    let permit = permit.held()?;
+    let parts = Parts {
+        client,
+        incoming: incoming.to_vec(),
+        unsent: Vec::new(),
+        unread: unread.iter().map(as_message).collect(),
+    };
+    let join = joining(memberships);
+    let adopted = py.detach(|| runtime::adopt_moved(parts, &settings, permit, join));
+    Ok(PyConnection(adopted?))
+}
+
+fn as_message((is_text, payload): &(bool, PyBackedBytes)) -> Message {
+    Message {
+        kind: if *is_text { Kind::Text } else { Kind::Binary },
+        payload: Bytes::copy_from_slice(payload),
+    }
 }
 
 /// Starts the engine, unless it runs. See `_core.pyi`.

@@ -176,6 +176,21 @@ fn append_masked_head(
     frames.extend_from_slice(&key);
 }
 
+/// The head of a frame as a client sends it, masked with `key`: perhaps not the last one of its message.
+pub(super) fn append_client_head(
+    frames: &mut Vec<u8>,
+    opcode: Opcode,
+    is_final: bool,
+    payload_len: usize,
+    key: [u8; 4],
+) {
+    let start = frames.len();
+    append_masked_head(frames, opcode, payload_len, key);
+    if let Some(first) = frames.get_mut(start).filter(|_| !is_final) {
+        *first &= 0x7F;
+    }
+}
+
 /// A whole frame as a client sends it, masked with nothing: for messages that came another way, and
 /// are to be validated as if they came in a frame.
 pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {

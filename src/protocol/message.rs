@@ -4,6 +4,8 @@
     reason = "the input is a view that shrinks, of bytes that are unmasked in place"
 )]
 
+mod replay;
+
 use std::mem;
 
 use bytes::Bytes;

@@ -7,6 +7,7 @@ mod carrying;
 pub(crate) mod end;
 pub(crate) mod inbox;
 mod member;
+pub(crate) mod moving;
 mod never_opened;
 pub(crate) mod outbox;
 mod passing;
@@ -18,6 +19,7 @@ mod receiving;
 pub(crate) mod registry;
 mod sending;
 pub(crate) mod settings;
+mod stage;
 pub(crate) mod traffic;
 
 #[cfg(test)]
@@ -43,6 +45,7 @@ use self::{
     ping_register::Pings,
     posts::Posts,
     settings::{Settings, Transport},
+    stage::Move,
 };
 use crate::{
     engine::{
@@ -62,7 +65,7 @@ use crate::{
     },
     protocol::{
         close::{self, CloseFrame},
-        deflate::{Codecs, Deflater},
+        deflate::{Agreement, Codecs, Deflater},
     },
 };
 
@@ -104,6 +107,12 @@ pub struct Connection {
     sent: AtomicU64,
     /// Bytes that were read from the socket so far.
     bytes_read: AtomicU64,
+    /// The parameters of its compression.
+    agreement: Option<Agreement>,
+    /// Whether drains leave it open.
+    is_spared: AtomicBool,
+    /// Made when another process is to go on with it.
+    moving: OnceLock<Box<Move>>,
 }
 
 #[derive(Debug, Default)]
@@ -166,6 +175,9 @@ impl Connection {
             passes_events: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
+            agreement: settings.compression.map(|terms| terms.agreement),
+            is_spared: AtomicBool::new(false),
+            moving: OnceLock::new(),
         }
     }
 

@@ -55,7 +55,8 @@ struct Drain {
 
 impl State {
     /// Refuses new connections, stops a drain that is under way, and returns those still open.
-    fn leave(&mut self) -> Vec<Arc<Connection>> {
+    /// Those that are spared are not among them, unless it `closes_all`.
+    fn leave(&mut self, closes_all: bool) -> Vec<Arc<Connection>> {
         self.shutting_down = true;
         if let Some(drain) = self.drain.take() {
             drain.task.abort();
@@ -63,7 +64,9 @@ impl State {
         self.connections
             .values()
             .filter_map(Weak::upgrade)
-            .filter(|connection| connection.needs_close())
+            .filter(|connection| {
+                connection.needs_close() && (closes_all || !connection.is_spared())
+            })
             .collect()
     }
 }
@@ -82,8 +85,10 @@ impl Registry {
         connection: &Arc<Connection>,
     ) -> Result<Registration, Error> {
         let mut state = registry.state.lock();
-        // The client of a carried one has its 101 as good as now: it is closed.
-        if state.shutting_down && !connection.is_carried() {
+        // The client of a carried one has its 101 as good as now, that of a moved one for long: they
+        // are closed by who opens them.
+        let is_told = connection.is_carried() || connection.outbox.is_held();
+        if state.shutting_down && !is_told {
             return Err(Error::ShuttingDown);
         }
         let weak = Arc::downgrade(connection);
@@ -121,7 +126,11 @@ impl Registry {
 
     /// Closes every connection with `frame` and refuses new ones.
     pub(crate) fn close_all(&self, frame: &CloseFrame) {
-        let connections = self.state.lock().leave();
+        self.close_those(frame, true);
+    }
+
+    fn close_those(&self, frame: &CloseFrame, closes_all: bool) {
+        let connections = self.state.lock().leave(closes_all);
         for connection in connections {
             // When closing one panics, the others must still get their close frame.
             contain(|| connection.close(frame));
@@ -136,7 +145,7 @@ impl Registry {
     pub(crate) fn drain(&self, runtime: &Handle, frame: CloseFrame, window: Duration) -> Duration {
         let now = clock::task_now();
         let Some(end) = now.checked_add(window).filter(|_| !window.is_zero()) else {
-            self.close_all(&frame);
+            self.close_those(&frame, false);
             return Duration::ZERO;
         };
         let mut state = self.state.lock();
@@ -147,7 +156,7 @@ impl Registry {
                 drain.end.duration_since(now)
             };
         }
-        let connections = state.leave();
+        let connections = state.leave(false);
         if connections.is_empty() {
             return Duration::ZERO;
         }

@@ -8,6 +8,7 @@ mod closing;
 mod fixture;
 mod keepalive;
 mod message_timeout;
+mod moving;
 mod pause;
 mod rate;
 mod reading;
@@ -220,11 +221,11 @@ impl Driver {
             }
             self.take_posts();
             self.advance(&io);
-            if self.closing.stage() == Stage::Over {
+            let is_over = self.closing.stage() == Stage::Over;
+            if is_over || self.has_gone(&io, &connection, wake.as_mut()).await {
                 return;
             }
-            let goes_on = self.goes_on();
-            let reads_on = !goes_on && self.reads_on();
+            let (goes_on, reads_on) = self.next_work();
             let deadline = self.real_deadline();
             if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
                 alarm.as_mut().reset(deadline);
@@ -337,6 +338,12 @@ impl Driver {
     /// Whether the next turn goes on with what the last one has left.
     fn goes_on(&mut self) -> bool {
         self.more == More::TakeIn && self.pause.is_none() && !self.is_memory_short()
+    }
+
+    /// Whether the next turn goes on, and whether it reads.
+    fn next_work(&mut self) -> (bool, bool) {
+        let goes_on = self.goes_on();
+        (goes_on, !goes_on && self.reads_on())
     }
 
     /// Whether the next turn reads what came during a pause.
@@ -518,6 +525,7 @@ impl Drop for Driver {
             connection.close(&frame);
         }
         connection.begin_end(lost("the process ended"));
+        connection.end_move();
         connection.inbox.end();
         connection.outbox.cut();
     }

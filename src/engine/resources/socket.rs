@@ -3,7 +3,10 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,7 +42,11 @@ pub(crate) trait Carriage: fmt::Debug + Send + Sync {
 ///
 /// Dropping it ends the connection for every process that still holds a copy of the descriptor.
 #[derive(Debug)]
-pub struct Socket(Way);
+pub struct Socket {
+    way: Way,
+    /// Another process goes on with the connection: it does not end here.
+    is_let_go: AtomicBool,
+}
 
 #[derive(Debug)]
 enum Way {
@@ -67,22 +74,44 @@ impl Socket {
         // ended; the first read shows that end.
         let _ = socket.set_tcp_nodelay(true);
         socket_option::suppress_signal(&socket);
-        Ok(Self(Way::Own(socket)))
+        Ok(Self::of(Way::Own(socket)))
     }
 
     /// The stand-in for a socket that another server keeps.
     pub(crate) fn carried(carriage: Arc<dyn Carriage>) -> Self {
-        Self(Way::Carried(carriage))
+        Self::of(Way::Carried(carriage))
+    }
+
+    fn of(way: Way) -> Self {
+        Self {
+            way,
+            is_let_go: AtomicBool::new(false),
+        }
+    }
+
+    /// Another descriptor of the connection, for another process.
+    pub(crate) fn share(&self) -> io::Result<Owned> {
+        Ok(self.own()?.try_clone()?.into())
+    }
+
+    /// Undoes [`Socket::let_go`].
+    pub(crate) fn keep(&self) {
+        self.is_let_go.store(false, Ordering::SeqCst);
+    }
+
+    /// From now on another process alone ends the connection.
+    pub(crate) fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::SeqCst);
     }
 
     /// Whether another server has the socket.
     pub(crate) fn is_carried(&self) -> bool {
-        matches!(self.0, Way::Carried(_))
+        matches!(self.way, Way::Carried(_))
     }
 
     /// Bytes that were taken for a server that has the socket, and that it has yet to send.
     pub(crate) fn held(&self) -> usize {
-        match &self.0 {
+        match &self.way {
             Way::Own(_) => 0,
             Way::Carried(carriage) => carriage.held(),
         }
@@ -90,7 +119,7 @@ impl Socket {
 
     /// Drops what such a server need not send. False when it has a large message under way.
     pub(crate) fn shed(&self) -> bool {
-        match &self.0 {
+        match &self.way {
             Way::Own(_) => true,
             Way::Carried(carriage) => carriage.shed(),
         }
@@ -98,7 +127,7 @@ impl Socket {
 
     /// The system's socket.
     fn own(&self) -> io::Result<&socket2::Socket> {
-        match &self.0 {
+        match &self.way {
             Way::Own(socket) => Ok(socket),
             // As one on which nothing has come.
             Way::Carried(_) => Err(io::ErrorKind::WouldBlock.into()),
@@ -113,14 +142,14 @@ impl Socket {
 
     /// Lets the system give up on a peer that acknowledges nothing for `limit`, where it can.
     pub(crate) fn give_up_after(&self, limit: Duration) {
-        if let Way::Own(socket) = &self.0 {
+        if let Way::Own(socket) = &self.way {
             socket_option::give_up_after(socket, limit);
         }
     }
 
     /// Writes as much as the socket takes now.
     pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &self.0 {
+        match &self.way {
             Way::Own(socket) => socket.send_vectored_with_flags(slices, socket_option::SEND),
             Way::Carried(carriage) => carriage.send(slices),
         }
@@ -150,7 +179,7 @@ impl Socket {
     /// system cannot tell. Of a Unix socket it is only known whether the number is 0, and whether it
     /// falls.
     pub(crate) fn unsent(&self) -> u64 {
-        match &self.0 {
+        match &self.way {
             Way::Own(socket) => socket_option::unsent(socket),
             Way::Carried(_) => 0,
         }
@@ -166,14 +195,17 @@ impl Socket {
     /// Shuts the sending side down; the peer reads the end of the stream.
     pub(crate) fn finish_sending(&self) {
         // It fails only when the connection is gone already, which is as good.
-        if let Way::Own(socket) = &self.0 {
+        if let Way::Own(socket) = &self.way {
             let _ = socket.shutdown(std::net::Shutdown::Write);
         }
     }
 
     /// Ends the connection both ways. Bytes that have come before can still be read.
     pub(crate) fn hang_up(&self) {
-        match &self.0 {
+        if self.is_let_go.load(Ordering::SeqCst) {
+            return;
+        }
+        match &self.way {
             Way::Own(socket) => {
                 let _ = socket.shutdown(std::net::Shutdown::Both);
             }
@@ -185,7 +217,7 @@ impl Socket {
 #[cfg(unix)]
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> Raw {
-        match &self.0 {
+        match &self.way {
             Way::Own(socket) => socket.as_raw_fd(),
             // It is never watched.
             Way::Carried(_) => -1,

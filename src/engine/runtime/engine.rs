@@ -20,6 +20,7 @@ use crate::{
         connection::{
             Connection,
             carrier::Carrier,
+            moving::Parts,
             registry::{Registration, Registry},
             settings::{Key, Settings, Transport},
             traffic::Overview,
@@ -95,6 +96,8 @@ struct Client {
     socket: Arc<Socket>,
     /// The server that has the socket, if it is not ours.
     carrier: Option<Arc<Carrier>>,
+    /// Another process has had it so far.
+    is_moved: bool,
 }
 
 impl Engine {
@@ -234,8 +237,50 @@ impl Engine {
         let client = Client {
             socket: Arc::new(socket_of(client)?),
             carrier: None,
+            is_moved: false,
         };
         self.begin(client, early, head, settings, permit, before_head)
+    }
+
+    /// Goes on with a connection of another process. It sends nothing before
+    /// [`Connection::release`]; `before_news` is called with it before its messages are there.
+    ///
+    /// It opens also while the process leaves: its opener closes it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the descriptor cannot be driven, [`Error::Broken`] when the engine has
+    /// failed. The socket is left as it is.
+    pub fn adopt_moved(
+        &self,
+        parts: Parts,
+        settings: &Settings,
+        permit: impl Into<Arc<Permit>>,
+        before_news: impl FnOnce(&Arc<Connection>),
+    ) -> Result<Arc<Connection>, Error> {
+        let socket = Arc::new(socket_of(parts.client)?);
+        // It is the other process's until this one may send.
+        socket.let_go();
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let worker = self.worker_for(id).ok_or(Error::Broken)?;
+        let io = io_of(&socket, worker)?;
+        let client = Client {
+            socket: Arc::clone(&socket),
+            carrier: None,
+            is_moved: true,
+        };
+        let (connection, registration) = self.register(id, worker, client, Vec::new(), settings)?;
+        before_news(&connection);
+        connection.put_unread(parts.unread);
+        let driver = Driver::new(
+            Arc::clone(&connection),
+            parts.incoming,
+            settings,
+            &worker.codecs,
+            registration,
+            permit,
+        );
+        worker.handle.spawn(Box::new(driver).run(io));
+        Ok(connection)
     }
 
     /// As [`Engine::adopt_with`], for any client.
@@ -299,7 +344,11 @@ impl Engine {
         head: Vec<u8>,
         settings: &Settings,
     ) -> Result<(Arc<Connection>, Registration), Error> {
-        let Client { socket, carrier } = client;
+        let Client {
+            socket,
+            carrier,
+            is_moved,
+        } = client;
         if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
             socket.give_up_after(interval.saturating_add(timeout));
         }
@@ -315,6 +364,9 @@ impl Engine {
             carrier.count_in(Account::of(connection.share()));
         }
         connection.carrier = carrier;
+        if is_moved {
+            connection.outbox.hold();
+        }
         let connection = Arc::new(connection);
         // Before the runtime is used: one that has stopped would only report that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
@@ -432,6 +484,20 @@ pub fn adopt(
     }
 }
 
+/// Goes on with a connection of another process on the process's engine, as
+/// [`Engine::adopt_moved`] does.
+///
+/// # Errors
+/// Those of [`Engine::current`] and [`Engine::adopt_moved`].
+pub fn adopt_moved(
+    parts: Parts,
+    settings: &Settings,
+    permit: impl Into<Arc<Permit>>,
+    before_news: impl FnOnce(&Arc<Connection>),
+) -> Result<Arc<Connection>, Error> {
+    Engine::current()?.adopt_moved(parts, settings, permit, before_news)
+}
+
 /// Opens a connection that another server carries, on the process's engine; `before_head` as with
 /// [`Engine::adopt_with`]. The server's task has `token` on the list of `hub` when there is something
 /// for it: see [`Connection::carry_out`] and [`Connection::bring`].
@@ -464,6 +530,7 @@ pub fn open_carried(
     let client = Client {
         socket: Arc::new(Socket::carried(Arc::clone(&carrier) as _)),
         carrier: Some(carrier),
+        is_moved: false,
     };
     engine.begin(client, vec![], vec![], &settings, permit, before_head)
 }

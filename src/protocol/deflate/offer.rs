@@ -45,6 +45,14 @@ impl Terms {
     }
 }
 
+impl Agreement {
+    /// The agreement that has this text, as [`Agreement::to_string`] gives it.
+    pub fn read(text: &str) -> Option<Self> {
+        let extensions = extension::parse(text)?;
+        extensions.first().and_then(read_answer)
+    }
+}
+
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAME)?;

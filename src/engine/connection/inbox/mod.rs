@@ -317,6 +317,24 @@ impl Inbox {
             .retain(|watch| !watch.is(hub, token));
     }
 
+    /// Notifies the watch of `token` on the list of `hub`, if there is one.
+    pub(crate) fn rouse(&self, hub: &Arc<Hub>, token: u64) {
+        let mut state = self.state.lock();
+        let at = state.watches.iter().position(|watch| watch.is(hub, token));
+        let watch = at.map(|at| state.watches.swap_remove(at));
+        drop(state);
+        if let Some(watch) = watch {
+            watch.notify();
+        }
+    }
+
+    /// The messages that wait, which stay here.
+    pub(crate) fn waiting_messages(&self) -> Vec<Message> {
+        let state = self.state.lock();
+        let queue = &state.queue;
+        queue.first.iter().chain(&queue.rest).cloned().collect()
+    }
+
     /// Whether nothing waits to be taken, and some watch waits for a message: what took the last one
     /// is done with it.
     pub(crate) fn is_listened_to(&self) -> bool {

@@ -6,6 +6,7 @@
 
 mod cork;
 mod group_frames;
+mod moving;
 pub(crate) mod outcome;
 mod queue;
 #[cfg(test)]

@@ -32,6 +32,15 @@ impl From<Bytes> for Queued {
     }
 }
 
+/// Whether bytes are written to the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Writing {
+    #[default]
+    On,
+    /// None are: another process has it, or is about to let go of it.
+    Held,
+}
+
 /// The outbox behind its lock.
 #[derive(Debug)]
 pub(super) struct State {
@@ -60,7 +69,8 @@ pub(super) struct State {
     /// The value of `written` from which on the last ping is among those bytes.
     pub(super) pinged_at: u64,
     pub(super) account: Account,
-    framing: Framing,
+    pub(super) writing: Writing,
+    pub(super) framing: Framing,
 }
 
 /// The largest message whose sender waits for room. Until it is in, a smaller one is admitted only if
@@ -94,13 +104,20 @@ impl State {
             written: 0,
             pinged_at: 0,
             account: Account::default(),
+            writing: Writing::default(),
             framing,
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits, and the socket may be written to.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.corked.is_empty() && self.pong.is_none() && !self.ping
+        let is_empty = self.queue.is_empty() && self.corked.is_empty();
+        is_empty && self.pong.is_none() && !self.ping && !self.is_held()
+    }
+
+    /// Whether nothing is written: another process has the socket, or is about to let go of it.
+    pub(super) fn is_held(&self) -> bool {
+        self.writing == Writing::Held
     }
 
     /// Queues bytes after all others.

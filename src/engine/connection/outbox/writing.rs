@@ -100,6 +100,13 @@ impl Outbox {
 
     /// Writes what the socket takes of what is queued.
     pub(super) fn flush_queue(&self, state: &mut MutexGuard<'_, State>) -> Sent {
+        if state.is_held() && state.socket.is_some() {
+            return Sent::Queued;
+        }
+        self.write_queue(state)
+    }
+
+    fn write_queue(&self, state: &mut MutexGuard<'_, State>) -> Sent {
         loop {
             let Some(socket) = state.socket.clone() else {
                 return Sent::Closed;
