@@ -35,6 +35,7 @@ __all__ = [
     "Seat",
     "Seats",
     "Settings",
+    "StandIn",
     "Takeover",
     "Threads",
     "Tls",
@@ -47,12 +48,14 @@ __all__ = [
     "client_frame",
     "clock_ahead",
     "close_all",
+    "cut_membership",
     "die_of_sigterm",
     "discard",
     "drain",
     "ended",
     "event_stream_head",
     "fallback_opened",
+    "has_handed_out",
     "in_room",
     "is_handled",
     "is_leaving",
@@ -1042,6 +1045,16 @@ class LocalNode:
             OSError: As :meth:`publish`.
         """
 
+    def begun(self) -> list[tuple[int, int]]:
+        """
+        Returns how far the messages of each node have come, those of this one too.
+
+        Each that comes from now on, and has a higher number, reaches those that are members now.
+        """
+
+    def has_taken(self, begun: list[tuple[int, int]], /) -> bool:
+        """Whether the messages of these nodes up to these numbers have come to the members here."""
+
     def count(self, name: str) -> int:
         """Returns the number of members in all processes; of others as half a second ago."""
 
@@ -1278,6 +1291,36 @@ class Threads:
         The thread may have run another function before. An exception of `function` goes to
         `sys.unraisablehook`. Raises `RuntimeError` when the system gives no more threads.
         """
+
+@final
+class StandIn:
+    """
+    Keeps the messages of one group for a connection that comes from another process.
+
+    `id` is the key of the member. It is one from now on, until `exchange`, `leave`, or its end.
+    """
+
+    def __new__(cls, groups: Groups, name: str, id: bytes, /) -> StandIn: ...
+    def exchange(self, connection: Connection, got: list[tuple[int, int]], /) -> int | None:
+        """
+        Makes a connection the member, which gets no message of these numbers or lower ones.
+
+        Returns the number of the first entry that is for the connection and not for this; None when
+        this is no member any more, or the connection is over.
+        """
+
+    def take_kept(
+        self, connection: Connection, got: list[tuple[int, int]], /
+    ) -> tuple[bytes, tuple[int | None, str] | None] | None:
+        """
+        Returns the frames of all other messages, and the code and reason of a close after them.
+
+        None when there were too many. To be called when all entries before that number are handed
+        out.
+        """
+
+    def leave(self) -> None:
+        """Ends its membership."""
 
 @final
 class Takeover:
@@ -1589,6 +1632,19 @@ def adopt_moved(
 
 def after_fork_in_child() -> None:
     """Drops the parent's engine without using it; to be called first in a forked child."""
+
+def cut_membership(
+    groups: Groups, name: str, connection: Connection, /
+) -> tuple[list[tuple[int, int]], int] | None:
+    """
+    Ends a connection's membership, and tells at which message.
+
+    Returns the last number of each process whose messages it has got, or will have got when
+    `has_handed_out` says so of the second value; None when it is no member.
+    """
+
+def has_handed_out(groups: Groups, name: str, until: int, /) -> bool:
+    """Whether the entries of a group before this number have reached their members."""
 
 def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
     """The first of `supported` that is among `offered`."""

@@ -97,6 +97,15 @@ impl LocalNode {
         answered(py.detach(|| self.0.pass_on(name, envelope)))
     }
 
+    fn begun(&self, py: Python<'_>) -> Vec<(u64, u64)> {
+        py.detach(|| self.0.begun())
+    }
+
+    #[pyo3(signature = (begun, /))]
+    fn has_taken(&self, py: Python<'_>, begun: Vec<(u64, u64)>) -> bool {
+        py.detach(|| self.0.has_taken(&begun))
+    }
+
     fn count(&self, py: Python<'_>, name: &str) -> usize {
         py.detach(|| self.0.count(name))
     }

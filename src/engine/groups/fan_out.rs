@@ -189,6 +189,7 @@ impl FanOut {
                 member,
                 since: 0,
                 is_numbered: false,
+                got: None,
             };
             // A member that was freed has left.
             if let Some(member) = recipient.member.upgrade() {
@@ -397,9 +398,15 @@ impl Deliveries {
         let id = (self.has_exclusions)
             .then(|| member.memberships().id())
             .flatten();
-        let is_its = |message: &Message| message.is_for(id) && (is_in_room || !message.is_event());
-        let gets_all =
-            since <= first && (!self.has_exclusions || self.batch.messages().all(is_its));
+        let has_got = |message: &Message| {
+            let stamp = message.stamp().zip(recipient.got.as_ref());
+            stamp.is_some_and(|(stamp, got)| got.has(stamp))
+        };
+        let is_its = |message: &Message| {
+            message.is_for(id) && (is_in_room || !message.is_event()) && !has_got(message)
+        };
+        let is_plain = !self.has_exclusions && recipient.got.is_none();
+        let gets_all = since <= first && (is_plain || self.batch.messages().all(is_its));
         let carrier = member.carrier();
         let deflater = carrier.as_deref().unwrap_or(member).deflater();
         let style = match member.room() {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     hash::{Hash, Hasher},
     ops::Range,
@@ -16,6 +16,7 @@ use super::{
     member::{Eviction, Member},
     memberships::{Departure, Membership},
     message::Message,
+    stamps::{Cut, Stamps},
 };
 use crate::{engine::history::Position, protocol::close::CloseFrame};
 
@@ -58,6 +59,16 @@ pub(super) struct State {
     pub(super) pending: Option<Box<Pending>>,
     /// For a group with a history.
     pub(super) recorded: Option<Box<Recorded>>,
+    /// For a group whose messages are numbered by their publishers.
+    stamped: Option<Box<Stamped>>,
+}
+
+/// How far the messages of each publisher have come.
+#[derive(Debug, Default)]
+struct Stamped {
+    last: Stamps,
+    /// The members, by their places, that have got messages in another process, and which.
+    got: HashMap<u32, Arc<Stamps>>,
 }
 
 /// How far a group with a history is in this process.
@@ -153,6 +164,8 @@ pub(super) struct Recipient {
     pub(super) since: u64,
     /// Whether it gets messages with their positions.
     pub(super) is_numbered: bool,
+    /// The messages that it has got in another process.
+    pub(super) got: Option<Arc<Stamps>>,
 }
 
 impl Group {
@@ -267,6 +280,9 @@ impl State {
         if let Some(recorded) = &mut self.recorded {
             recorded.numbered.remove(&slot);
         }
+        if let Some(stamped) = &mut self.stamped {
+            stamped.got.remove(&slot);
+        }
     }
 
     #[cfg(test)]
@@ -290,6 +306,11 @@ impl State {
                 left: VecDeque::new(),
             })
         });
+        if let Entry::Message(message) = &entry {
+            if let Some(stamp) = message.stamp() {
+                self.stamped.get_or_insert_default().last.note(stamp);
+            }
+        }
         pending.entries.push_back(entry);
         self.sequence += 1;
         starts
@@ -339,6 +360,10 @@ impl State {
             let slot = u32::try_from(slot).unwrap_or(u32::MAX);
             numbered.is_some_and(|numbered| numbered.contains(&slot))
         };
+        let got = move |slot: usize| {
+            let got = &self.stamped.as_ref()?.got;
+            got.get(&u32::try_from(slot).ok()?).cloned()
+        };
         let slots = self.slots.iter().enumerate();
         let slots = slots.skip(stretch * STRETCH).take(STRETCH);
         slots.filter_map(move |(place, slot)| match slot {
@@ -350,6 +375,7 @@ impl State {
                 member: Weak::clone(member),
                 since: *since,
                 is_numbered: is_numbered(place),
+                got: got(place),
             }),
             _ => None,
         })
@@ -381,6 +407,28 @@ impl State {
             self.pending = None;
         }
         passed
+    }
+
+    /// The point that the next entry comes after.
+    pub(super) fn cut(&self) -> Cut {
+        let last = self.stamped.as_ref().map(|stamped| stamped.last.clone());
+        Cut {
+            got: last.unwrap_or_default(),
+            until: self.sequence,
+        }
+    }
+
+    /// Leaves out messages that the member at `slot` has got in another process.
+    pub(super) fn filter(&mut self, slot: u32, got: Stamps) {
+        if got.each().next().is_some() {
+            let stamped = self.stamped.get_or_insert_default();
+            stamped.got.insert(slot, Arc::new(got));
+        }
+    }
+
+    /// Whether all entries before this number have reached their members.
+    pub(super) fn has_handed_out(&self, until: u64) -> bool {
+        self.pending.is_none() || self.numbers().start >= until
     }
 
     /// The numbers of the entries that wait.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{memberships::MemberId, numbered};
+use super::{memberships::MemberId, numbered, stamps::Stamp};
 use crate::{
     engine::history::Position,
     protocol::{
@@ -26,6 +26,8 @@ pub struct Message {
     exclude: Option<Arc<[MemberId]>>,
     /// Its number, in a group that has a history.
     position: Option<Position>,
+    /// Its number among those of the process that has published it.
+    stamp: Option<Stamp>,
     form: Form,
 }
 
@@ -49,6 +51,7 @@ impl Message {
             payload_len: payload.len(),
             exclude: (!exclude.is_empty()).then(|| Arc::from(exclude)),
             position: None,
+            stamp: None,
             form: Form::Data,
         }
     }
@@ -94,6 +97,20 @@ impl Message {
     /// Its number, in a group that has a history.
     pub(super) fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// Its number among those of the process that has published it, where processes count them.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// The same message with that number.
+    #[must_use]
+    pub(crate) fn stamped(self, stamp: Stamp) -> Self {
+        Self {
+            stamp: Some(stamp),
+            ..self
+        }
     }
 
     /// The same message with its number.

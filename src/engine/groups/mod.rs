@@ -20,6 +20,7 @@ mod mailbox;
 mod member;
 mod memberships;
 mod message;
+mod moving;
 mod notices;
 mod numbered;
 mod passage;
@@ -28,6 +29,8 @@ mod registry;
 mod room;
 mod seal;
 mod seat;
+mod stamps;
+mod stand_in;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -41,11 +44,14 @@ pub use self::{
     member::{Eviction, Handed, Member, WhenFull, Whom},
     memberships::{Joined, MemberId, Memberships},
     message::{Delivery, Message},
+    moving::Kept,
     notices::{Notice, Notices},
     numbered::{room_ended, room_text, text as numbered_text},
     passage::{Bucket, Passage, Publisher},
     recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},
     seat::{Seat, Seats},
+    stamps::{Cut, Stamp, Stamps},
+    stand_in::StandIn,
     statistics::{Event, Statistics},
 };

@@ -20,6 +20,7 @@ use super::{
     passage::Publisher,
     room::Room,
     seal::Key,
+    stamps::Stamp,
     statistics::{Event, Statistics},
 };
 use crate::{
@@ -274,6 +275,23 @@ impl Groups {
             }
             None => false,
         }
+    }
+
+    /// As [`Groups::deliver`], for a message with a number of its publisher's.
+    #[cfg(unix)]
+    pub(crate) fn deliver_stamped(
+        self: &Arc<Self>,
+        name: &str,
+        envelope: &[u8],
+        stamp: Stamp,
+    ) -> bool {
+        let entry = match self.open(name, envelope).and_then(envelope::read) {
+            Some(Entry::Message(message)) => Entry::Message(message.stamped(stamp)),
+            Some(entry) => entry,
+            None => return false,
+        };
+        self.put(name, entry);
+        true
     }
 
     /// Whether the group `name` exists here: a member may get what is published.

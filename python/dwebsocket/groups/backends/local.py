@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Raised with the format of frames between processes: other versions have folders of their own.
-_VERSION = 3
+_VERSION = 4
 # Characters of the key in the folder's name. On macOS the address of a socket has 103 bytes at
 # most, and the folder for temporary files takes half of them.
 _SHORT_KEY = 8

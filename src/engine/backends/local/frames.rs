@@ -23,9 +23,13 @@ pub enum Frame {
         id: u64,
         /// Whether it has just begun, so it has published nothing before.
         is_new: bool,
+        /// The number of the last message that it has published.
+        number: u64,
     },
     /// A message, or a close, for the members of a group.
     Message {
+        /// Its number among those of the node.
+        number: u64,
         /// The group's name.
         name: Bytes,
         /// The published message, or a close.
@@ -64,6 +68,7 @@ const PRESENT: u8 = 6;
 const SEEN: u8 = 7;
 const COUNT_BYTES: usize = 12;
 const POSITION_BYTES: usize = 16;
+const NUMBER_BYTES: usize = 8;
 
 fn head(kind: u8, length: usize) -> [u8; LENGTH_BYTES + 1] {
     let length = u32::try_from(length + 1).unwrap_or(u32::MAX);
@@ -76,9 +81,37 @@ pub(super) fn fits(envelope: usize) -> bool {
     envelope < MAX_BYTES / 2
 }
 
-/// The bytes of a frame with a message.
-pub(super) fn message(name: &str, envelope: &[u8]) -> Bytes {
-    named(MESSAGE, name, envelope)
+/// A frame with a message, which gets its number as it is sent.
+pub(super) struct Unnumbered(Vec<u8>);
+
+impl Unnumbered {
+    /// Its bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The bytes of the frame.
+    pub(super) fn with(self, number: u64) -> Bytes {
+        let mut bytes = self.0;
+        let place = LENGTH_BYTES + 1..LENGTH_BYTES + 1 + NUMBER_BYTES;
+        if let Some(place) = bytes.get_mut(place) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        bytes.into()
+    }
+}
+
+/// The frame with a message.
+pub(super) fn message(name: &str, envelope: &[u8]) -> Unnumbered {
+    let name_len = u16::try_from(name.len()).unwrap_or(u16::MAX);
+    let length = NUMBER_BYTES + 2 + name.len() + envelope.len();
+    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 1 + length);
+    bytes.extend_from_slice(&head(MESSAGE, length));
+    bytes.extend_from_slice(&[0; NUMBER_BYTES]);
+    bytes.extend_from_slice(&name_len.to_be_bytes());
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(envelope);
+    Unnumbered(bytes)
 }
 
 fn named(kind: u8, name: &str, envelope: &[u8]) -> Bytes {
@@ -106,10 +139,11 @@ pub(super) fn present(name: &str, record: &[u8]) -> Bytes {
 }
 
 /// The bytes of the first frame of a node.
-pub(super) fn hello(id: NodeId, is_new: bool) -> Bytes {
-    let mut bytes = head(HELLO, 9).to_vec();
+pub(super) fn hello(id: NodeId, is_new: bool, number: u64) -> Bytes {
+    let mut bytes = head(HELLO, 17).to_vec();
     bytes.extend_from_slice(&id.to_be_bytes());
     bytes.push(is_new.into());
+    bytes.extend_from_slice(&number.to_be_bytes());
     bytes.into()
 }
 
@@ -173,10 +207,11 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
     match kind {
         HELLO => Ok(Frame::Hello {
             id: take_number(&mut content)?,
-            // Version 0.2.0 does not send this byte.
-            is_new: content.first() == Some(&1),
+            is_new: content.try_get_u8().map_err(|_| Malformed)? == 1,
+            number: take_number(&mut content)?,
         }),
         MESSAGE => Ok(Frame::Message {
+            number: take_number(&mut content)?,
             name: take_name(&mut content)?,
             envelope: content,
         }),
@@ -240,33 +275,42 @@ mod tests {
         found
     }
 
-    #[test]
-    fn frames_are_the_same_however_they_are_cut() {
-        let large = vec![7; 70_000];
-        let bytes: Vec<u8> = [
-            hello(3, true),
-            hello(3, false),
+    fn one_of_each(large: &[u8]) -> Vec<u8> {
+        [
+            hello(3, true, 0),
+            hello(3, false, 8),
             counts(&[(1, 2), (u64::MAX, 0)]),
             ready(),
-            message("räum", b"envelope"),
-            message("", &large),
+            message("räum", b"envelope").with(9),
+            message("", large).with(u64::MAX),
             recorded("room", POSITION, b"envelope"),
             present("room", b"record"),
             seen(7),
         ]
-        .concat();
-        let hello = |is_new| Frame::Hello { id: 3, is_new };
-        let message = |name: &'static str, envelope: &[u8]| Frame::Message {
+        .concat()
+    }
+
+    #[test]
+    fn frames_are_the_same_however_they_are_cut() {
+        let large = vec![7; 70_000];
+        let bytes = one_of_each(&large);
+        let hello = |is_new, number| Frame::Hello {
+            id: 3,
+            is_new,
+            number,
+        };
+        let message = |number, name: &'static str, envelope: &[u8]| Frame::Message {
+            number,
             name: name.as_bytes().into(),
             envelope: Bytes::copy_from_slice(envelope),
         };
         let expected = [
-            hello(true),
-            hello(false),
+            hello(true, 0),
+            hello(false, 8),
             Frame::Counts(vec![(1, 2), (u64::MAX, 0)]),
             Frame::Ready,
-            message("räum", b"envelope"),
-            message("", &large),
+            message(9, "räum", b"envelope"),
+            message(u64::MAX, "", &large),
             Frame::Recorded {
                 name: Bytes::from_static(b"room"),
                 position: POSITION,

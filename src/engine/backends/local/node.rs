@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     counts::{self, Counts},
-    frames::{self, Frame, NodeId, Reader},
+    frames::{self, Frame, NodeId, Reader, Unnumbered},
     peer::Peer,
     runtime_dir::{RuntimeDir, is_same_user},
 };
@@ -35,7 +35,7 @@ use crate::{
             fork,
             panics::{self, Task, contain_task},
         },
-        groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher},
+        groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher, Stamp},
         history::{History, Limits, Position, Watcher},
         presence::{Announcer, Note, Presence, Record, Source, Telling},
         resources::{folder::Place, inherited::NotInherited, watched::Watched},
@@ -89,6 +89,8 @@ pub struct Node {
     /// Groups whose number of members has changed since it was sent.
     dirty: Mutex<HashSet<String>>,
     has_dirty: Arc<Notify>,
+    /// How far the messages of other nodes have come.
+    progress: Mutex<HashMap<NodeId, Progress>>,
     /// Whether there was ever another node. Without one no numbers are sent.
     has_met: AtomicBool,
     /// The history that the nodes share.
@@ -96,6 +98,14 @@ pub struct Node {
     /// The name of the place that panics next.
     #[cfg(test)]
     breaks: Mutex<Option<&'static str>>,
+}
+
+/// The numbers of the messages of another node: of the last one that is looked at, and of the last one
+/// that is in the queue of its group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    begun: u64,
+    done: u64,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +120,8 @@ struct State {
     /// Whether the folder was deleted, or replaced by a foreign one, and could not be made anew.
     is_lost: bool,
     peers: HashMap<NodeId, Arc<Peer>>,
+    /// The number of the last message that was published here.
+    published: u64,
     /// The claims of this process to tell that a user has joined, by their numbers.
     claims: HashMap<u64, Claim>,
     /// Nodes that have not answered to a claim in time: no other claim waits for them before they
@@ -196,6 +208,7 @@ impl Node {
             changed: Condvar::new(),
             dirty: Mutex::default(),
             has_dirty: Arc::default(),
+            progress: Mutex::default(),
             has_met: AtomicBool::new(false),
             history: OnceLock::new(),
             #[cfg(test)]
@@ -270,9 +283,18 @@ impl Node {
     /// [`Refused`]; then it was sent to no process.
     pub fn publish(&self, name: &str, message: Message) -> Result<(), Refused> {
         let frame = frames::message(name, &self.groups.envelope_of(name, &message));
-        self.send(frame, message.frame_len())?;
-        self.groups.publish(name, message);
-        Ok(())
+        let length = message.frame_len();
+        self.send(frame, length, |number| {
+            self.groups
+                .publish(name, message.stamped(self.stamp(number)));
+        })
+    }
+
+    fn stamp(&self, number: u64) -> Stamp {
+        Stamp {
+            publisher: self.id,
+            number,
+        }
     }
 
     /// The history that the nodes share, of `most` bytes at most, beside the sockets. Missing
@@ -333,9 +355,9 @@ impl Node {
     /// As [`Node::publish`].
     pub fn close(&self, name: &str, frame: CloseFrame) -> Result<(), Refused> {
         let envelope = self.groups.envelope_of_close(name, &frame);
-        self.send(frames::message(name, &envelope), 0)?;
-        self.groups.close(name, frame);
-        Ok(())
+        self.send(frames::message(name, &envelope), 0, |_| {
+            self.groups.close(name, frame);
+        })
     }
 
     /// Hands an envelope that is no message of a publisher to the members of the group `name` in all
@@ -344,12 +366,18 @@ impl Node {
     /// # Errors
     /// As [`Node::publish`].
     pub fn pass_on(&self, name: &str, envelope: &[u8]) -> Result<(), Refused> {
-        self.send(frames::message(name, envelope), envelope.len())?;
-        self.groups.deliver(name, envelope);
-        Ok(())
+        self.send(frames::message(name, envelope), envelope.len(), |_| {
+            self.groups.deliver(name, envelope);
+        })
     }
 
-    fn send(&self, frame: Bytes, own_bytes: usize) -> Result<(), Refused> {
+    /// Sends a frame to the other nodes, and has `put` put it into the queue of its group here.
+    fn send(
+        &self,
+        frame: Unnumbered,
+        own_bytes: usize,
+        put: impl FnOnce(u64),
+    ) -> Result<(), Refused> {
         if self.is_foreign() {
             return Err(Refused::Foreign);
         }
@@ -357,10 +385,53 @@ impl Node {
         // meanwhile, and a message that is refused reaches no node.
         let mut state = self.state.lock();
         self.check_room(&mut state, frame.len(), own_bytes)?;
+        state.published += 1;
+        let number = state.published;
+        let frame = frame.with(number);
         for peer in state.peers.values() {
             peer.send(&frame);
         }
+        // Under the lock, too: the numbers rise in the queue, as they do on the way to others.
+        put(number);
         Ok(())
+    }
+
+    /// How far the messages of each node have come, this one among them: each that comes from now on,
+    /// and has a higher number, is put into the queue of its group.
+    pub fn begun(&self) -> Vec<(NodeId, u64)> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        let progress = self.progress.lock();
+        let mut begun: Vec<_> = progress.iter().map(|(id, of)| (*id, of.begun)).collect();
+        drop(progress);
+        begun.push((self.id, self.state.lock().published));
+        begun
+    }
+
+    /// Whether the messages of each of these nodes up to its number are in the queues of their groups.
+    pub fn has_taken(&self, begun: &[(NodeId, u64)]) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let published = self.state.lock().published;
+        let progress = self.progress.lock();
+        begun.iter().all(|(id, number)| {
+            let done = if *id == self.id {
+                published
+            } else {
+                progress.get(id).map_or(0, |of| of.done)
+            };
+            *number <= done
+        })
+    }
+
+    fn note_begun(&self, id: NodeId, number: u64) {
+        self.progress.lock().entry(id).or_default().begun = number;
+    }
+
+    fn note_done(&self, id: NodeId, number: u64) {
+        self.progress.lock().entry(id).or_default().done = number;
     }
 
     /// Whether a message can be sent now that takes `length` bytes on the way, and `own_bytes` here.
@@ -509,15 +580,21 @@ impl Node {
             let _context = self.runtime.enter();
             peer.watch()?
         };
-        self.introduce(&peer, state.is_new, records);
+        self.introduce(&peer, state.is_new, state.published, records);
         state.peers.insert(id, Arc::clone(&peer));
         self.begin_writing(peer, watched);
         Ok(true)
     }
 
     /// Sends the first frames to a node: what it has to know of this one.
-    fn introduce(&self, peer: &Peer, is_new: bool, records: Vec<(Arc<str>, Record)>) {
-        peer.send(&frames::hello(self.id, is_new));
+    fn introduce(
+        &self,
+        peer: &Peer,
+        is_new: bool,
+        published: u64,
+        records: Vec<(Arc<str>, Record)>,
+    ) {
+        peer.send(&frames::hello(self.id, is_new, published));
         for (name, record) in records {
             peer.send(&frames::present(&name, &record.encode()));
         }
@@ -647,20 +724,16 @@ impl Node {
         frame: Frame,
     ) -> bool {
         match (frame, *sender) {
-            (Frame::Hello { id, is_new }, None) => {
+            (Frame::Hello { id, is_new, number }, None) => {
                 *sender = Some(id);
+                self.note_begun(id, number);
+                self.note_done(id, number);
                 self.on_hello(id, source, is_new).await;
                 true
             }
-            (Frame::Message { name, envelope }, Some(_)) => self.on_message(&name, &envelope).await,
-            (
-                Frame::Recorded {
-                    name,
-                    position,
-                    envelope,
-                },
-                Some(_),
-            ) => self.on_recorded(&name, position, &envelope).await,
+            (frame @ (Frame::Message { .. } | Frame::Recorded { .. }), Some(id)) => {
+                self.take_published(id, frame).await
+            }
             (Frame::Present { name, record }, Some(id)) => {
                 match (std::str::from_utf8(&name), Record::decode(record)) {
                     (Ok(name), Ok(record)) => self.note_present(id, source, name, &record),
@@ -685,6 +758,32 @@ impl Node {
         }
     }
 
+    /// Acts on what another node has published; false when the connection is to end.
+    async fn take_published(&self, id: NodeId, frame: Frame) -> bool {
+        match frame {
+            Frame::Message {
+                number,
+                name,
+                envelope,
+            } => {
+                self.note_begun(id, number);
+                let stamp = Stamp {
+                    publisher: id,
+                    number,
+                };
+                let is_message = self.on_message(&name, &envelope, stamp).await;
+                self.note_done(id, number);
+                is_message
+            }
+            Frame::Recorded {
+                name,
+                position,
+                envelope,
+            } => self.on_recorded(&name, position, &envelope).await,
+            _ => false,
+        }
+    }
+
     /// Connects to a node that has connected to this one.
     async fn on_hello(self: &Arc<Self>, id: NodeId, source: Source, is_new: bool) {
         {
@@ -702,7 +801,7 @@ impl Node {
     }
 
     /// Delivers a message to the members here; false when it is none.
-    async fn on_message(&self, name: &[u8], envelope: &[u8]) -> bool {
+    async fn on_message(&self, name: &[u8], envelope: &[u8], stamp: Stamp) -> bool {
         let Ok(name) = std::str::from_utf8(name) else {
             return false;
         };
@@ -710,7 +809,7 @@ impl Node {
         if !self.await_room(name, envelope.len()).await {
             return true;
         }
-        let is_message = self.groups.deliver(name, envelope);
+        let is_message = self.groups.deliver_stamped(name, envelope, stamp);
         if !is_message {
             self.groups.statistics().count(Event::Unreadable);
         }

@@ -1,0 +1,81 @@
+//! A member that keeps messages for a connection that is on its way from another process.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{
+    member::{Handed, Member, WhenFull},
+    memberships::Memberships,
+    message::{Delivery, Message},
+    stamps::Stamps,
+};
+use crate::protocol::{close::CloseFrame, deflate::Deflater};
+
+/// Bytes that it keeps at most: a connection that is behind by more cannot be told of all.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// What stands in for a connection in one group. Any thread may use it.
+#[derive(Debug, Default)]
+pub struct StandIn {
+    memberships: Memberships,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: Vec<Message>,
+    bytes: usize,
+    is_over_full: bool,
+    closed: Option<CloseFrame>,
+}
+
+impl StandIn {
+    /// One that is in no group yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Takes the messages that are not among those that `but` names, and the close that has come
+    /// after them. `None` when there were too many.
+    pub(super) fn take_kept(&self, but: &Stamps) -> Option<(Vec<Message>, Option<CloseFrame>)> {
+        let kept = std::mem::take(&mut *self.state.lock());
+        let is_new = |message: &Message| !message.stamp().is_some_and(|stamp| but.has(stamp));
+        let messages = kept.messages.into_iter().filter(is_new).collect();
+        (!kept.is_over_full).then_some((messages, kept.closed))
+    }
+
+    /// Leaves all groups, for good.
+    pub fn leave(&self) {
+        self.memberships.end();
+    }
+}
+
+impl Member for StandIn {
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    fn memberships(&self) -> &Memberships {
+        &self.memberships
+    }
+
+    fn deflater(&self) -> Option<&Deflater> {
+        None
+    }
+
+    fn take(&self, delivery: &Delivery, _: WhenFull) -> Handed {
+        let mut state = self.state.lock();
+        let messages = delivery.messages();
+        state.bytes += messages.iter().map(Message::frame_len).sum::<usize>();
+        state.is_over_full |= state.bytes > MAX_BYTES;
+        if !state.is_over_full {
+            state.messages.extend_from_slice(messages);
+        }
+        Handed::default()
+    }
+
+    fn close(&self, frame: &CloseFrame) {
+        self.state.lock().closed = Some(frame.clone());
+    }
+}
