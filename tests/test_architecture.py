@@ -49,6 +49,7 @@ LINE: list[set[str]] = [
     {"runners"},
     {"runners.shutdown"},
     {"client", "handshake"},
+    {"handover"},
     {"operations.doctor", "operations", "management.terminal"},
     {
         "apps",
@@ -291,6 +292,8 @@ POLLING = {
     "groups/backends/postgres/listener.py: _run": "the pause before a server is tried again",
     "groups/backends/process.py: _ainsist": "a process that lets a history go tells nobody",
     "groups/history/recorded.py: _catch_up_all": "the pause before a server is tried again",
+    "handover/crossing.py: _await": "no message tells that all before it have come",
+    "handover/leaving.py: _give_to_heirs": "a process that begins to listen tells nobody",
     "management/commands/websocket_stats.py: _watch": "prints every so many seconds",
     "runners/green.py: join": "the hub of another thread tells this one nothing",
     "operations/survey.py: _take_samples": "counts once in so many seconds",

@@ -65,6 +65,11 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
         resume: As of the decorators.
         presence: As of the decorators; a function of it takes the request, not the handler.
         every: Seconds between two calls of :meth:`tick`; None for no calls.
+        survives: Whether its connections move to another process when theirs is replaced: see
+            ``docs/deploys.md``.
+        version: Any comparable value. Connections move to a handler of the same version alone.
+        state: Of a handler that survives: a dict of values that JSON can represent, empty at first.
+            It moves with the connection.
         websocket: The connection; None until :meth:`connect`, and in ``get``.
         request: Its request.
         args: The URL's positional arguments.
@@ -75,6 +80,8 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     resume: ClassVar[bool] = False
     presence: ClassVar[bool | Callable[..., Any]] = False
     every: ClassVar[float | None] = None
+    survives: ClassVar[bool] = False
+    version: ClassVar[Any] = None
     # Options without a value here come from the settings.
     text_type: ClassVar[type[str | bytes] | Literal["str", "bytes"]]
     allowed_origins: ClassVar[Collection[str]]
@@ -167,6 +174,8 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     def _plan_view(cls) -> None:
         """Reads what all connections of a view have in common."""
         answers_async = _has_async_dispatch(cls) or cls.view_is_async
+        if not isinstance(cls.survives, bool):
+            raise TypeError(f"{cls.__name__}.survives must be True or False, not {cls.survives!r}")
         cls._plan = HandlerFacts(cls, _every(cls), answers_async=answers_async)
         options = {name: getattr(cls, name) for name in conf.OPTION_NAMES if hasattr(cls, name)}
         cls._overrides = conf.overrides(cls.__name__, options)
@@ -177,6 +186,8 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Begins with a request, as ``View.setup`` of Django: called first, once an object."""
         self.websocket = None  # type: ignore[assignment]
+        if self._plan.survives:
+            self.state = {}
         super().setup(request, *args, **kwargs)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

@@ -50,6 +50,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "nginx": {"tests/proxies/test_forwarded.py": 1},
         "python": {SHORT: 1},
     },
+    "docs/deploys.md": {"mermaid": {SITE: 1}, "python": {SHORT: 1}},
     "docs/deployment/containers.md": {"python": {DEPLOYMENT: 1}},
     "docs/deployment/routers.md": {"": {DEPLOYMENT: 1}},
     "docs/deployment/systemd.md": {"": {DEPLOYMENT: 1}, "python": {DEPLOYMENT: 1}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from django.http import HttpResponse
 
 import dwebsocket
 from dwebsocket import signals
+from dwebsocket.handover import offers
 from support.pages import ROOT, block, run
 
 if TYPE_CHECKING:
@@ -122,6 +124,20 @@ def test_drain(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGUSR2, before)
     assert given.pop("thread") is not threading.main_thread()
     assert given == {"window": 10, "timeout": 20}
+
+
+def test_survivor(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it keeps is plain, and it goes on with that."""
+    sent: list[str] = []
+    handler = run("docs/deploys.md", "survives = True")["Counter"]()
+    handler.websocket, handler.state = SimpleNamespace(send_text=sent.append), {}
+    handler.connect()
+    handler.receive("a")
+    handler.state = json.loads(json.dumps(offers.state_of(handler)))
+    handler.resumed()
+    handler.receive("b")
+    assert (sent, capsys.readouterr().out) == (["1: a", "2: b"], "went on at 1\n")
+    assert handler.survives
 
 
 class TestOperations:

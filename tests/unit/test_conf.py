@@ -50,6 +50,7 @@ DEFAULTS = {
     "MAX_HANDSHAKE_SIZE": 48 * 1024,
     "HANDSHAKE_TIMEOUT": 30.0,
     "DRAIN": 0.0,
+    "HANDOVER": True,
     "CONTEXT": None,
     "REALM": None,
     "GROUPS": {"default": BackendSettings()},
@@ -125,6 +126,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_HANDSHAKE_SIZE": [*SIZES, (None, None)],
     "HANDSHAKE_TIMEOUT": [*SECONDS, (None, None)],
     "DRAIN": [*SECONDS, (0, 0.0)],
+    "HANDOVER": [(True, True), (False, False)],
     "CONTEXT": [(None, None), ("dwebsocket.tenants.context", tenants.context)],
     "REALM": [(None, None), ("dwebsocket.tenants.realm", tenants.realm)],
     "GROUPS": [
@@ -269,6 +271,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "DRAIN": [
         (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
     ],
+    "HANDOVER": [(value, "must be True or False, not") for value in (None, 0, 1, "yes")],
     "CONTEXT": BAD_FUNCTIONS,
     "REALM": BAD_FUNCTIONS,
     "GROUPS": [
@@ -395,6 +398,7 @@ class TestOptions:
             "AUTH_RECHECK",
             "MAX_HANDSHAKE_SIZE",
             "DRAIN",
+            "HANDOVER",
             "CONTEXT",
             "REALM",
             "GROUPS",

@@ -39,6 +39,8 @@ ON_THE_SYSTEMS_CLOCK = {
     "groups/backends/postgres/publishing.py": "how long the database may take",
     "groups/backends/redis/__init__.py": "how long a server may take",
     "api/waiting/engine_calls.py": "how long a server may take",
+    "handover/crossing.py": "what a process that ends has left",
+    "handover/leaving.py": "what a process that ends has left",
     "management/commands/websocket_stats.py": "how often it looks",
     "operations/survey.py": "how long other processes may take",
     "runners/shutdown.py": "what a process that ends has left",

@@ -81,6 +81,8 @@ class Base:
     # The request of the view that runs now.
     _view_request: HttpRequest | None = None
     _was_refused = False
+    # Whether its socket cannot go to another process: this one encrypts, or a server has it.
+    _is_bound = False
     _is_finished = False
     # Made on first use, or by a factory that makes a WebSocket as in the original.
     _protocol: WebSocketProtocol13 | None = None
@@ -174,6 +176,15 @@ class Base:
         self._leave()
         self._is_finished = True
         tally.closed(self)
+        tracing.closed(self)
+        if self._selecting is not None:
+            self._engine.close_descriptor()
+
+    def _finish_moved(self) -> None:
+        """Does what remains to be done here when another process goes on with the connection."""
+        self._leave()
+        self._is_finished = True
+        tally.moved(self)
         tracing.closed(self)
         if self._selecting is not None:
             self._engine.close_descriptor()

@@ -111,6 +111,12 @@ class CloseCallbacks:
                 _unfinished.add(self)
         waiter.at_end(connection, self._on_end)
 
+    def forget(self) -> None:
+        """Drops all of them: another process goes on with the connection."""
+        with self._lock:
+            self._waiting.clear()
+            _unfinished.discard(self)
+
     @property
     def is_due(self) -> bool:
         """Whether the connection has ended, and callbacks are yet to run."""

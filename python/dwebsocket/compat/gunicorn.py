@@ -74,6 +74,18 @@ def streams(errors: object) -> Any:
     return getattr(errors, "streams", None)
 
 
+def is_thread_worker() -> bool:
+    """
+    Whether this process is a worker ``sync`` or ``gthread``.
+
+    ``Config.worker_class_str``, in 20 to 27. Where it is missing, connections do not move to other
+    processes.
+    """
+    found = worker("cfg", "nr")
+    kind = getattr(getattr(found, "cfg", None), "worker_class_str", "")
+    return kind in ("sync", "gthread")
+
+
 def worker(*needed: str) -> Any:
     """
     Returns the worker of this process if it has all the attributes ``needed``, or else None.

@@ -357,6 +357,8 @@ SETTINGS: dict[str, Setting] = {
     # other process serves meanwhile (a restart, the only worker), and not all such cases can be
     # detected.
     "DRAIN": Setting(0, _seconds_or_zero),
+    # Whether connections of handlers that survive move to another process.
+    "HANDOVER": Setting(default=True, read=_boolean),
     # Returns a context manager for a request: entered around all that runs for its connection.
     "CONTEXT": Setting(None, _function),
     # Names the world in which the key of a request's user means this user.

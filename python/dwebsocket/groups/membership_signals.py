@@ -72,6 +72,20 @@ def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
     websocket._announce_groups = announce
 
 
+def note_moved(groups: Iterable[Named], websocket: Base) -> None:
+    """Notes groups that a connection has joined in another process. Only their ends are told."""
+    noted = dict.fromkeys(each for each in groups if not each.name.startswith(names.OWN))
+    if not noted or not _has_receivers():
+        return
+    websocket._groups_noted = noted
+
+    def announce() -> None:
+        _add(websocket)
+        _leave_at_end(websocket)
+
+    websocket._announce_groups = announce
+
+
 def note_left(group: Named, websocket: Base) -> Steps[None]:
     """Sends ``group_left``, unless the membership was not noted, or its end was sent already."""
     if _take(group, websocket):

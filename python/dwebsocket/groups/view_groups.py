@@ -234,6 +234,7 @@ class Joins:
         "_groups",
         "_held",
         "_held_recorded",
+        "_is_moved",
         "_of_user",
         "_present",
         "_recorded",
@@ -247,6 +248,8 @@ class Joins:
         user: str,
         resumption: Resumption | None = None,
         wish: JoinOptions = NOTHING,
+        *,
+        is_moved: bool = False,
     ) -> None:
         """
         Notes the groups.
@@ -257,11 +260,13 @@ class Joins:
                 anonymous one.
             resumption: With ``resume``, where the client got to before.
             wish: What the connection wants of groups with presence.
+            is_moved: Whether it is in these groups already, in another process.
 
         Raises:
             UsageError: With ``resume``, a group that has no history; with ``presence``, groups of
                 which none has presence.
         """
+        self._is_moved = is_moved
         self._resumption = resumption
         if resumption is not None:
             for each in groups:
@@ -330,7 +335,8 @@ class Joins:
             for backend, held in self._held:
                 for name in held:
                     backend.join(name, member, key)
-            membership_signals.note_at_opening(self._groups, websocket)
+            if not self._is_moved:
+                membership_signals.note_at_opening(self._groups, websocket)
         self._release_held()
 
     def release(self) -> None:

@@ -36,15 +36,21 @@ _TRY_AGAIN_LATER = (1013, "no thread for another handler")
 class HandlerStart(Start):
     """Starts a handler in place of a view."""
 
-    __slots__ = ("_handler", "_has_loop", "_home")
+    __slots__ = ("_handler", "_has_loop", "_home", "_moved")
 
     def __init__(self, handler: Handled, asked: UpgradeRequest) -> None:
         super().__init__(asked)
         self._handler = handler
         self._has_loop = asked.handshake.has_loop
+        self._moved = asked.handshake.moved
         # Now, on a thread of the server: the hub of green threads is that thread's. A coroutine
         # that asks `connect` may be on another one.
         self._home = None if handler._plan.in_loop else self._find_home()
+
+    @property
+    def handler(self) -> Handled:
+        """The handler that it starts."""
+        return self._handler
 
     @property
     def spawn(self) -> Spawn:
@@ -55,6 +61,8 @@ class HandlerStart(Start):
         handler = self._handler
         plan = handler._plan
         handler._set_up(websocket, self._context, self.databases)
+        if self._moved is not None:
+            handler._resume(self._moved.state, self._moved.tick_in)
         if self._has_loop and plan.is_async:
             # The server's: a class with coroutine functions is an async view.
             handler._loop = asyncio.get_running_loop()

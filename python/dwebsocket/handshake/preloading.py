@@ -17,6 +17,7 @@ from dwebsocket.compat.django import is_in_command
 
 _MODULES = (
     *("client", "decorators", "groups.backends.local", "handler"),
+    *("handover.arriving", "handover.leaving"),
     *("handshake.fallback", "handshake.inline", "handshake.upgrade"),
     *("operations.doctor.site_report", "operations.survey"),
     *("runners.asgi_apps", "runners.shutdown", "users.announcements", "users.recheck"),
@@ -55,6 +56,8 @@ def _import_all(**_: Any) -> None:
             import_module(f"dwebsocket.{name}")
         if "uwsgi" in sys.modules:
             import_module("ctypes")
+        # Other processes of the site may end before the first request comes.
+        import_module("dwebsocket.handover.arriving").begin()
     except BaseException:
         _is_done = False
         raise

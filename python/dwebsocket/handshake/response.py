@@ -108,6 +108,16 @@ class UpgradeResponse(HttpResponse):
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
 
+    @property
+    def start(self) -> Start | None:
+        """What starts its view; None once it is open, or given up."""
+        return self._start
+
+    @property
+    def websocket(self) -> WebSocket:
+        """The WebSocket, open or not."""
+        return self._websocket
+
     def __iter__(self) -> Iterator[bytes]:
         self.open()
         return iter(self._handshake.body)
@@ -285,6 +295,8 @@ class UpgradeResponse(HttpResponse):
         try:
             request_copy.keep(request)
             websocket._forget_handshake(request.META)
+            if handshake.is_bound:
+                websocket._is_bound = True
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
             begin_beat(connection, request.META.get("QUERY_STRING", ""))
             self._joins.join(websocket)
@@ -295,7 +307,8 @@ class UpgradeResponse(HttpResponse):
             else:
                 permit.release()
             request.__dict__["websocket"] = websocket
-            tally.opened(websocket, start.view.name, request)
+            is_new = handshake.moved is None
+            tally.opened(websocket, start.view.name, request, is_new=is_new)
             start.trace(request, websocket)
         except BaseException as error:
             connection.close(*_code_for(error))
@@ -356,6 +369,8 @@ class UpgradeResponse(HttpResponse):
 
     def _choose_subprotocol(self) -> str | None:
         """Asks the view, the protocol of the project's factory, and the settings, in this order."""
+        if (moved := self._handshake.moved) is not None:
+            return moved.subprotocol
         offered, chosen = self._handshake.offered, self._acceptance.subprotocol
         if chosen is None and (protocol := self._websocket._protocol) is not None:
             chosen = protocol.select_subprotocol(offered)

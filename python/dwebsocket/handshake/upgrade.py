@@ -67,8 +67,9 @@ def upgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase |
     if not is_ours(asked):
         return None
     response = _answer(asked)
-    if accept or not isinstance(response, UpgradeResponse):
+    if accept or _is_settled(asked, response):
         return response
+    assert isinstance(response, UpgradeResponse)
     with response.asking_view(in_loop=False) as decision:
         decision.decided.wait()
     return response.conclude()
@@ -85,11 +86,17 @@ async def aupgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpRespons
         return None
     # On the request's own thread: some servers need that, and it may query the database.
     response = await sync_to_async(_answer)(asked)
-    if accept or not isinstance(response, UpgradeResponse):
+    if accept or _is_settled(asked, response):
         return response
+    assert isinstance(response, UpgradeResponse)
     with response.asking_view(in_loop=True) as decision:
         await decision.decided.wait()
     return response.conclude()
+
+
+def _is_settled(asked: UpgradeRequest, response: HttpResponse | None) -> bool:
+    """Whether the view has nothing to decide: it is refused, or has accepted in another process."""
+    return not isinstance(response, UpgradeResponse) or asked.handshake.moved is not None
 
 
 def upgrade_inline(request: HttpRequest) -> HttpResponse:
@@ -219,6 +226,8 @@ def _factory(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
     if isinstance(websocket, str):
         return 400, websocket, "warning", "factory"
     websocket._transport = asked.handshake.transport
+    if (moved := asked.handshake.moved) is not None and moved.websocket_id is not None:
+        websocket._id = moved.websocket_id
     reserved.websocket = websocket
     return None
 
@@ -265,7 +274,10 @@ def _resources(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
                 at_exit=handshake.client.at_exit,
             )
         handshake.prepare()
-        reserved.joins = asked.groups.joins(asked.given, asked.args, asked.kwargs, user)
+        if (moved := handshake.moved) is None:
+            reserved.joins = asked.groups.joins(asked.given, asked.args, asked.kwargs, user)
+        else:
+            reserved.joins = moved.joins()
         reserved.joins.prepare()
     except ImpossibleName as error:
         return 404, f"This address has no group: {error}."

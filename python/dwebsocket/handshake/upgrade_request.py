@@ -17,7 +17,7 @@ from dwebsocket import conf
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.request import http_request
+from dwebsocket.request import HANDSHAKE_KEY, http_request
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.handshake import Handshake
 from dwebsocket.websocket import WebSocket
@@ -83,6 +83,8 @@ class UpgradeRequest:
     @functools.cached_property
     def handshake(self) -> Handshake:
         """The steps to the connection, by the server. The fallback sets its own."""
+        if isinstance(found := self.request.META.get(HANDSHAKE_KEY), Handshake):
+            return found
         # Only requests of ASGI servers have a scope.
         scope = self.request.__dict__.get("scope")
         found = None if scope is None else scope.get(SCOPE_KEY)

@@ -35,6 +35,7 @@ _METRICS: tuple[tuple[Any, str, str, tuple[str, ...]], ...] = (
     (CounterMetricFamily, "opened", "WebSockets that were opened.", ("view",)),
     (CounterMetricFamily, "refused", "Handshakes that were refused.", ("status", "cause")),
     (CounterMetricFamily, "closed", "WebSockets that have ended.", ("code", "by")),
+    (CounterMetricFamily, "handed_over", "Moves between processes.", ("outcome",)),
     (CounterMetricFamily, "messages", "Messages.", ("direction",)),
     (CounterMetricFamily, "bytes", "Bytes on the wire.", ("direction",)),
     (GaugeMetricFamily, "queued_bytes", "Bytes that wait.", ("queue",)),

@@ -48,6 +48,7 @@ class Statistics(TypedDict):
     opened: dict[str, int]
     refused: dict[str, dict[str, int]]
     closed: dict[str, dict[str, int]]
+    handed_over: dict[str, int]
     messages: dict[str, int]
     bytes: dict[str, int]
     queued: Queued
@@ -83,6 +84,7 @@ def of_process() -> Statistics:
         "opened": opened,
         "refused": _text_keys(refused),
         "closed": _text_keys(closed),
+        "handed_over": tally.handovers(),
         "messages": dict(zip(_IN_AND_OUT, totals[:2], strict=True)),
         "bytes": dict(zip(_IN_AND_OUT, totals[2:4], strict=True)),
         "queued": {
@@ -136,6 +138,7 @@ _NOTHING: Statistics = {
     "opened": {},
     "refused": {},
     "closed": {},
+    "handed_over": dict.fromkeys((*_IN_AND_OUT, "refused"), 0),
     "messages": dict.fromkeys(_IN_AND_OUT, 0),
     "bytes": dict.fromkeys(_IN_AND_OUT, 0),
     "queued": {"inbox_messages": 0, "inbox_bytes": 0, "outbox_bytes": 0, "buffered_bytes": 0},

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     #: The way that messages take: through a WebSocket, or its fallback.
     Transport = Literal["websocket", "sse", "polling"]
 
+#: The key of the environ for a handshake that another process has made.
+HANDSHAKE_KEY = "dwebsocket.handshake"
 #: The attribute of Django's request that opens a connection by the fallback, or uses one.
 BY_FALLBACK = "_dwebsocket_by_fallback"
 

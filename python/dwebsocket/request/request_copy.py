@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from dwebsocket.compat.django import forget_body, parts_of_route
+from dwebsocket.request import HANDSHAKE_KEY
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -84,6 +85,7 @@ def keep(request: HttpRequest) -> None:
             request.method = environ["REQUEST_METHOD"]
         # It belongs to the response, which has been sent, and refers to the server's objects.
         environ.pop("wsgi.early_hints", None)
+        environ.pop(HANDSHAKE_KEY, None)
         # The server's reader is at its end; the view's request has no body.
         environ["wsgi.input"] = _NO_BODY
         forget_body(request, _NO_BODY)

@@ -29,7 +29,7 @@ from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.request import context, database, http_request
-from dwebsocket.runners import handler_context, handler_threads, loop
+from dwebsocket.runners import handler_context, handler_threads, loop, moving
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
 from dwebsocket.telemetry import clock, durations, tracing
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
 
+    from dwebsocket._core import Connection
     from dwebsocket.request.worlds import World
     from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import TurnExecutor
@@ -78,6 +79,7 @@ class HandlerFacts:
         is_async: Of these, those that are coroutine functions.
         in_loop: Its connections are at home in an event loop.
         is_mixed: They are, and have sync methods besides, which run on threads.
+        survives: They move to another process when theirs ends.
     """
 
     __slots__ = (
@@ -90,6 +92,7 @@ class HandlerFacts:
         "lane",
         "methods",
         "name",
+        "survives",
     )
 
     def __init__(self, cls: type[Handled], every: float | None, *, answers_async: bool) -> None:
@@ -102,6 +105,7 @@ class HandlerFacts:
         self.name = f"{cls.__module__}.{cls.__qualname__}"
         self.lane = next(_lanes)
         self.every = every
+        self.survives: bool = cls.survives
         methods = [name for name in _METHODS if getattr(cls, name) is not getattr(Handled, name)]
         self.methods = frozenset(methods)
         self.has_connect = "connect" in methods
@@ -119,6 +123,7 @@ class Handled:
 
     __slots__ = (
         "_again",
+        "_arrival",
         "_cancel_tick",
         "_context",
         "_databases",
@@ -128,6 +133,7 @@ class Handled:
         "_is_new",
         "_is_over",
         "_loop",
+        "_move",
         "_tick_is_due",
         "_token",
         "args",
@@ -137,11 +143,14 @@ class Handled:
     )
 
     _plan: ClassVar[HandlerFacts]
+    survives: ClassVar[bool]
+    version: ClassVar[Any]
 
     request: WebSocketRequest
     websocket: WebSocket
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    state: dict[str, Any]
 
     # -- to be overridden ------------------------------------------------------------------------
 
@@ -192,6 +201,18 @@ class Handled:
     def tick(self) -> Awaitable[None] | None:
         """Is called every :attr:`every` seconds while the connection is open. Does nothing here."""
 
+    def resumed(self) -> Awaitable[None] | None:
+        """
+        Is called in place of :meth:`connect` in a process that goes on with the connection.
+
+        Only for a handler that :attr:`survives`; :attr:`state` is what it was. Does nothing here.
+
+        Example::
+
+            def resumed(self):
+                self.game = Game.objects.get(pk=self.state["game"])
+        """
+
     # -- the beginning ---------------------------------------------------------------------------
 
     def _set_up(
@@ -209,6 +230,9 @@ class Handled:
         self._databases = databases or None
         self._is_new = True
         self._is_over = self._is_at_work = self._again = self._tick_is_due = False
+        # How it came from another process, and how it goes to another one.
+        self._arrival: moving.Arrival | None = None
+        self._move: moving.Move | None = None
         self._cancel_tick: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._home: Any = None
@@ -226,6 +250,8 @@ class Handled:
         self._token = home.enter(self, self._plan.lane)
         _count(1)
         home.announce(self._token)
+        if self._plan.survives:
+            moving.enter(self)
 
     def _live_in_loop(self) -> None:
         """Begins its life behind an open connection, at home in an event loop."""
@@ -235,6 +261,8 @@ class Handled:
         except BaseException:
             _count(-1)
             raise
+        if self._plan.survives:
+            moving.enter(self)
 
     def _in_loop(
         self,
@@ -285,7 +313,8 @@ class Handled:
             return
         now = clock.now()
         if self._cancel_tick is None:
-            self._due = now + every
+            tick_in = None if self._arrival is None else self._arrival.tick_in
+            self._due = now + (every if tick_in is None else tick_in)
         else:
             # All times are whole multiples apart; those that passed during a long call are skipped.
             self._due += every * (max(0.0, (now - self._due) // every) + 1)
@@ -330,12 +359,17 @@ class Handled:
         if self._is_new:
             self._is_new = False
             self._call(self._begin)
+        if self._move is not None and not self._goes_on():
+            return
         websocket = self.websocket
         connection = websocket._connection
         assert connection is not None
-        message = None if self._is_over else connection.pop(False)
+        is_resuming = self._arrival is not None and self._arrival.claim()
+        message = None if self._is_over or is_resuming else connection.pop(False)
         goes_on = True
-        if message is not None:
+        if is_resuming:
+            goes_on = self._call_here("resumed", self.resumed)
+        elif message is not None:
             goes_on = self._receive_some(message)
         elif self._is_over or connection.waiting() == (0, True):
             self._end_here()
@@ -365,7 +399,7 @@ class Handled:
                 return False
             if self._is_over or self._tick_is_due or time.perf_counter() > ends_at:
                 return True
-            if (found := connection.pop(False)) is None:
+            if self._move is not None or (found := connection.pop(False)) is None:
                 return True
         return self._call_here("receive", self.receive, found)
 
@@ -376,6 +410,8 @@ class Handled:
         else:
             assert self.websocket._connection is not None
             self._home.listen(self.websocket._connection, self._token)
+            if self._move is not None:
+                self._home.rouse(self.websocket._connection, self._token)
         if self._plan.every is not None:
             with _lock:
                 self._is_at_work = False
@@ -384,7 +420,9 @@ class Handled:
                 self._home.announce(self._token)
 
     def _begin(self) -> None:
-        if self.websocket._decision is None:
+        if self._arrival is not None:
+            self.websocket._announce_end_later(self.request)
+        elif self.websocket._decision is None:
             self.websocket._announce_opening(self.request)
         self._set_tick()
 
@@ -473,6 +511,83 @@ class Handled:
         finally:
             websocket._close_wanted(code, reason)
 
+    # -- moves to another process ----------------------------------------------------------------
+
+    def _resume(self, state: dict[str, Any], tick_in: float | None) -> None:
+        """Makes it one that goes on with a connection of another process. Before its first turn."""
+        self._arrival = moving.Arrival(tick_in)
+        self.state.update(state)
+
+    def _begin_move(self, move: moving.Move) -> None:
+        """Has it park as soon as its present turn is over. Any thread may call it."""
+        connection = self.websocket._connection
+        assert connection is not None
+        self._move = move
+        # Only if it waits for a message: another turn looks at the move at its end.
+        self._home.rouse(connection, self._token)
+
+    def _end_move(self, *, has_parted: bool) -> None:
+        """Has a parked handler let go of all, or go on. Any thread may call it."""
+        move = self._move
+        if move is None:
+            return
+        if has_parted:
+            move.has_parted = True
+        elif move.cancel():
+            # Its turn, which is under way, goes on.
+            return
+        else:
+            self._move = None
+        self._home.announce(self._token)
+
+    def _goes_on(self) -> bool:
+        """Whether this turn goes on while a move is under way. At home on threads."""
+        move = self._move
+        if move is None or (self._is_over and not move.has_parted):
+            return True
+        if move.has_parted:
+            self._finish_moved()
+            life.end_beside(self.websocket)
+            SharedContext.end_worker(self.websocket)
+            self._leave()
+            return False
+        if self._plan.every is not None:
+            with _lock:
+                self._is_at_work = self._again = False
+        if move.park():
+            return False
+        # It was too late for the move.
+        self._move = None
+        return self._plan.every is None or self._claim()
+
+    async def _agoes_on(self) -> bool:
+        """Whether this turn goes on while a move is under way. In an event loop."""
+        move = self._move
+        if move is None or (self._is_over and not move.has_parted):
+            return True
+        websocket = self.websocket
+        if move.has_parted:
+            self._finish_moved()
+            await life.aend_beside(websocket)
+            await SharedContext.leave_worker(websocket)
+            self._leave()
+        else:
+            await SharedContext.after_turn(websocket)
+            self._is_at_work = False
+            if not move.park():
+                # It was too late for the move.
+                self._move, self._is_at_work = None, True
+                return True
+        return False
+
+    def _finish_moved(self) -> None:
+        """Releases what is here of a connection that another process goes on with."""
+        self._is_over = True
+        if self._cancel_tick is not None:
+            self._cancel_tick()
+        self.websocket._finish_moved()
+        own_websocket.set(None)
+
     # -- the end, on threads ---------------------------------------------------------------------
 
     def _end_here(self) -> None:
@@ -507,6 +622,11 @@ class Handled:
     def _leave(self) -> None:
         """The last step: it has no turns any more."""
         told = life.witness.get()
+        if self._plan.survives:
+            moving.leave(self)
+            if self._move is not None:
+                # It has ended before it could move.
+                self._move.park()
         self._home.leave(self._token)
         if self._plan.is_mixed:
             handler_threads.home().release()
@@ -568,8 +688,15 @@ class Handled:
             calls = 0
             while True:
                 self._again = False
-                message = None if self._is_over else await connection.next_now()
-                if message is not None:
+                if self._move is not None and not await self._agoes_on():
+                    return
+                is_resuming = self._arrival is not None and self._arrival.claim()
+                waits = self._is_over or is_resuming
+                message = None if waits else await connection.next_now()
+                if is_resuming:
+                    await self._acall_one("resumed", self.resumed)
+                    await SharedContext.after_turn(websocket)
+                elif message is not None:
                     await self._acall_one("receive", self.receive, message)
                     del message
                     # A transaction that it has left open is not for the next message.
@@ -596,6 +723,8 @@ class Handled:
                     await asyncio.sleep(0)
             await SharedContext.after_turn(websocket)
             self._is_at_work = False
+            if self._move is not None:
+                connection.rouse(self._home.core, self._token)
             if self._again:
                 self._start_turn()
         except GeneratorExit:
@@ -605,7 +734,9 @@ class Handled:
             raise
 
     async def _abegin(self) -> None:
-        if self.websocket._decision is None:
+        if self._arrival is not None:
+            self.websocket._announce_end_later(self.request)
+        elif self.websocket._decision is None:
             await self.websocket._aannounce_opening(self.request)
         self._set_tick()
 
@@ -675,7 +806,7 @@ class Handled:
             self._leave()
 
 
-_METHODS = ("receive", "disconnect", "tick", "connect")
+_METHODS = ("receive", "disconnect", "tick", "resumed", "connect")
 
 
 class LoopHome:
@@ -709,6 +840,10 @@ class LoopHome:
     def announce(self, token: int) -> None:
         """Has a handler look for news. Any thread may call it."""
         self.core.announce(token)
+
+    def rouse(self, connection: Connection, token: int) -> None:
+        """Has a handler that waits for a message look for news. Any thread may call it."""
+        connection.rouse(self.core, token)
 
     def leave(self, token: int) -> None:
         """Ends a handler's turns."""

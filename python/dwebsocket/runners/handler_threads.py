@@ -77,6 +77,11 @@ class TurnExecutor(ABC):
         if hub is not None and not connection.listen(hub, token):
             hub.announce(token)
 
+    def rouse(self, connection: Connection, token: int) -> None:
+        """Has a job that listens have a turn now. Does nothing to one that does not."""
+        if (hub := self._hub) is not None:
+            connection.rouse(hub, token)
+
     def unlisten(self, connection: Connection, token: int) -> None:
         """Takes :meth:`listen` back, if the turn has not come."""
         if (hub := self._hub) is not None:

@@ -17,7 +17,7 @@ import atexit
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -53,8 +53,32 @@ _RELOAD_GRACE_S = 0.5
 _MIN_SETTLE_S = 0.2
 # Time that a process then needs to exit, before its server kills it.
 _EXIT_S = 0.5
+# Time that closing what could not move takes, before the server kills the process.
+_AFTER_MOVES_S = 1.5
+# How long a drain without a timeout waits for another process.
+_DRAIN_PATIENCE_S = 10.0
 # The longest sleep of a drain. Its time is that of a clock which a test may step.
 _LOOK_S = 1.0
+
+
+class Mover(Protocol):
+    """Gives connections to another process, before the others are closed."""
+
+    def begin(self, patience: float | None) -> None:
+        """Begins, with so many seconds to go; None when no other process goes on. Never waits."""
+
+    def join(self) -> None:
+        """Waits until all that moves has moved, or is closed."""
+
+
+#: Set by :mod:`dwebsocket.handover`.
+mover: Mover | None = None
+_listeners: list[Callable[[], object]] = []
+
+
+def when_begun(call: Callable[[], object]) -> None:
+    """Has ``call`` called when this process gets its first WebSocket."""
+    _listeners.append(call)
 
 
 class _Shutdown:
@@ -70,6 +94,8 @@ class _Shutdown:
         self._terminating: bool | None = None
         self._reloading = False
         self._planner = unknown_plan()
+        # The process may end without running Python.
+        self._is_abrupt = False
 
     def begin(
         self,
@@ -97,6 +123,7 @@ class _Shutdown:
             # The engine starts with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(conf.get("MAX_BUFFERED"))
+            self._is_abrupt = at_exit is not None
             self._planner = shutdown_plan() if at_exit is None else _by_signal(at_exit)
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
@@ -122,6 +149,8 @@ class _Shutdown:
                 else list(at_exit.shutdown_plans.values())
             )
             self.has_begun = True
+        for call in _listeners:
+            call()
 
     def after_fork_in_child(self) -> None:
         if self._terminating:
@@ -147,7 +176,12 @@ class _Shutdown:
         Returns:
             The close code, the reason, and the seconds over which the closes are spread.
         """
-        shutdown_plan = self._shutdown_plan(terminated=not NO_TAKEOVER and _core.is_terminated())
+        return self._closing(self._plan_now())
+
+    def _plan_now(self) -> ShutdownPlan:
+        return self._shutdown_plan(terminated=not NO_TAKEOVER and _core.is_terminated())
+
+    def _closing(self, shutdown_plan: ShutdownPlan) -> tuple[int, str, float]:
         goes_on = shutdown_plan.goes_on or self._reloading
         return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(shutdown_plan)))
 
@@ -158,7 +192,17 @@ class _Shutdown:
         Returns:
             The seconds until the last close begins. A later call can only make them fewer.
         """
-        return self.leave(*self.closing())
+        shutdown_plan = self._plan_now()
+        if mover is not None:
+            mover.begin(self._patience(shutdown_plan))
+        return self.leave(*self._closing(shutdown_plan))
+
+    def _patience(self, shutdown_plan: ShutdownPlan) -> float | None:
+        """Returns the seconds that connections have to move; None when they are not to."""
+        if not shutdown_plan.goes_on or self._is_abrupt:
+            return None
+        timeout = shutdown_plan.timeout_s
+        return _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files cause no restart.
@@ -167,6 +211,9 @@ class _Shutdown:
     def _close_at_exit(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
         deadline = monotonic() + self._depart_now() + grace
+        if mover is not None:
+            mover.join()
+            deadline = max(deadline, monotonic() + grace)
         # Views first: views on green threads can only end while their hub runs, on this thread.
         runners.join(deadline - monotonic())
         # Then the engine ends: connections that had no close frame yet get it here.
@@ -285,6 +332,8 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
         )
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
+    if mover is not None:
+        mover.begin(timeout or _DRAIN_PATIENCE_S)
     _shutdown.leave(*_RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())

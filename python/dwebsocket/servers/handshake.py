@@ -9,7 +9,7 @@ The client's socket is taken from the server, here and under ASGI in
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket.conf import Options
+    from dwebsocket.groups.view_groups import Joins
     from dwebsocket.request import Transport
     from dwebsocket.servers.contract import Client, Environ
 
@@ -67,6 +68,26 @@ class Opening(NamedTuple):
     memberships: list[tuple[_core.Groups, str, bytes]]
 
 
+class Moved(Protocol):
+    """
+    A connection that comes from another process, as far as its opening has to know.
+
+    Attributes:
+        websocket_id: Its ``id``, if it has one yet.
+        state: The handler's ``state``.
+        tick_in: Seconds until its next ``tick``; None without.
+        subprotocol: The one that both sides agreed on.
+    """
+
+    websocket_id: str | None
+    state: dict[str, Any]
+    tick_in: float | None
+    subprotocol: str | None
+
+    def joins(self) -> Joins:
+        """Returns the groups that it is in."""
+
+
 class Handshake:
     """
     The steps from one request to its connection, each called once, in this order.
@@ -83,6 +104,8 @@ class Handshake:
 
     transport: Transport = "websocket"
     has_loop = False
+    #: What another process has told about the connection, which it gives away.
+    moved: Moved | None = None
     client: Client
     # Known after `prepare`.
     _takeover: Takeover | TlsTakeover | None = None
@@ -216,6 +239,12 @@ class Handshake:
         """Takes the client from the server: its descriptor, and the bytes that were read early."""
         assert self._takeover is not None
         return self._takeover.exchange()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the connection cannot go to another process: it has no socket of its own."""
+        client = self.__dict__.get("client")
+        return client is None or client.tls is not None or client.at_exit is not None
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` where :meth:`open` may be called, from any thread of the request."""

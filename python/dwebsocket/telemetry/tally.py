@@ -31,6 +31,8 @@ _open: dict[str, dict[Any, HttpRequest]] = {}
 _opened: dict[str, int] = {}
 _refused: Counts = {}
 _closed: Counts = {}
+#: How many came from another process, went to one, and were refused by all others.
+_handed_over = {"in": 0, "out": 0, "refused": 0}
 # Ends that are yet to be counted: code and side. `closed()` may run in the garbage collector while
 # this thread holds the lock.
 _ends: deque[tuple[int, str]] = deque()
@@ -53,11 +55,11 @@ def tell_of_events(call: Callable[[], object]) -> None:
     _on_event = call
 
 
-def opened(websocket: Any, view: str, request: HttpRequest) -> None:
-    """Notes that a WebSocket is open. Never waits."""
+def opened(websocket: Any, view: str, request: HttpRequest, *, is_new: bool = True) -> None:
+    """Notes that a WebSocket is open, in another process before if not ``is_new``. Never waits."""
     with _lock:
         _count_ends()
-        _opened[view] = _opened.get(view, 0) + 1
+        _opened[view] = _opened.get(view, 0) + is_new
         of_view = _open.setdefault(view, {})
     of_view[websocket] = request
     _on_event()
@@ -69,6 +71,24 @@ def closed(websocket: Any) -> None:
         return
     code, _, by = websocket._connection.end() or (OTHER_CODE, "", "lost")
     _ends.append((code, by))
+
+
+def moved(websocket: Any) -> None:
+    """Notes that another process goes on with a WebSocket: here it is neither open nor closed."""
+    for of_view in list(_open.values()):
+        of_view.pop(websocket, None)
+
+
+def handed_over(what: str) -> None:
+    """Counts a move: ``"in"``, ``"out"`` or ``"refused"``. Never waits."""
+    with _lock:
+        _handed_over[what] += 1
+    _on_event()
+
+
+def handovers() -> dict[str, int]:
+    """Returns the counts of :func:`handed_over`."""
+    return dict(_handed_over)
 
 
 def refused(status: int, cause: str) -> None:
@@ -117,6 +137,7 @@ def _forget_parents_tally() -> None:
     _lock = unpatched.lock()
     for each in (_open, _opened, _refused, _closed, _ends):
         each.clear()
+    _handed_over.update(dict.fromkeys(_handed_over, 0))
 
 
 at_fork(_forget_parents_tally)

@@ -1,0 +1,449 @@
+"""
+A process that goes on with connections of others.
+
+It listens from its start on, if its server has begun it as a worker, or else from its first
+WebSocket. Each offer is a request to the project's own handler, by which it is judged like a
+handshake. See :mod:`dwebsocket.handover`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import os
+import sys
+from queue import PriorityQueue
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.wsgi import WSGIHandler
+
+from dwebsocket import _core, conf
+from dwebsocket.compat import gunicorn as compat_gunicorn
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import NO_TAKEOVER, at_fork
+from dwebsocket.groups import backends, membership_signals
+from dwebsocket.groups.api import Group
+from dwebsocket.groups.view_groups import Joins
+from dwebsocket.handover import crossing, offers
+from dwebsocket.handover.meeting import Folder, is_own
+from dwebsocket.handover.wire import (
+    FORGET,
+    GIVE,
+    LOST,
+    NO,
+    OFFER,
+    TAKEN,
+    YES,
+    Frame,
+    Link,
+    Malformed,
+)
+from dwebsocket.handshake.handler_start import HandlerStart
+from dwebsocket.handshake.response import UpgradeResponse
+from dwebsocket.request import HANDSHAKE_KEY
+from dwebsocket.runners import shutdown
+from dwebsocket.servers.contract import Client
+from dwebsocket.servers.families import gunicorn
+from dwebsocket.servers.handshake import Handshake, Opening
+from dwebsocket.telemetry import tally
+from dwebsocket.users.registry import SIGNED_OUT
+
+if TYPE_CHECKING:
+    import socket
+
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from dwebsocket.servers.handshake import Refusal
+
+_log = logging.getLogger("dwebsocket")
+
+_RESTARTING = (1012, "restarting")
+_UNAVAILABLE = 503
+# Never compressed: the compression of this process is off.
+_NO_THRESHOLD, _LEVEL = sys.maxsize, 1
+# Work of a visit, in this order.
+_FIRST, _LAST, _END = 0, 1, 2
+
+
+class Offer:
+    """What another process has told of a connection, as its opening needs it, and more."""
+
+    def __init__(self, head: dict[str, Any]) -> None:
+        """Begins with the head of the frame that offers it."""
+        self.number: int = head["number"]
+        self.meta: dict[str, Any] = head["meta"]
+        self.user: str = head["user"]
+        self.version: str = head["version"]
+        self.agreement: str | None = head["agreement"]
+        self.websocket_id: str | None = head["id"]
+        self.state: dict[str, Any] = head["state"]
+        self.tick_in: float | None = head["tick_in"]
+        self.subprotocol: str | None = head["subprotocol"]
+        self._groups: list[tuple[str, str]] = head["groups"]
+        self._kinds: dict[str, str] = head["backends"]
+        #: The request that was made of it.
+        self.request: HttpRequest | None = None
+
+    def groups(self, kind: str | None = None) -> list[Group]:
+        """Returns the groups that it is in; those with backends of one kind, if that is given."""
+        wanted = [each for each in self._groups if kind in (None, self._kinds[each[0]])]
+        return [Group(name, alias) for alias, name in wanted]
+
+    def joins(self) -> Joins:
+        """Returns the groups that need no stand-in."""
+        return Joins(self.groups("process"), "", is_moved=True)
+
+    @property
+    def has_same_backends(self) -> bool:
+        """Whether groups have the same backends in this process."""
+        kinds = self._kinds.items()
+        return all(offers.kind_of(backends.backend(alias)) == kind for alias, kind in kinds)
+
+
+class MovedHandshake(Handshake):
+    """The handshake of a connection that another process has opened, and gives away."""
+
+    moved: Offer
+
+    def __init__(self, offer: Offer, link: Link, environ: dict[str, Any]) -> None:
+        """Begins with an offer, the link to the other process, and the request's environ."""
+        super().__init__("GET", environ, None)
+        self.moved = offer
+        self._link = link
+        #: The frame by which it was given.
+        self.given: Frame | None = None
+        #: Stands in for it in groups, until it is.
+        self.crossing: crossing.Crossing | None = None
+
+    def validate(self) -> Refusal | None:
+        """Accepts: the other process has validated it."""
+        self.offered = [] if self.moved.subprotocol is None else [self.moved.subprotocol]
+        return None
+
+    def find(self) -> None:
+        """Finds how the server ends this process."""
+        self.client = Client("gunicorn", -1, bytes, shutdown_plan=gunicorn.shutdown_plan)
+
+    def prepare(self) -> None:
+        """Starts the engine."""
+        _core.prepare()
+
+    def open(self, opening: Opening) -> _core.Connection:
+        """
+        Goes on with the connection.
+
+        Raises:
+            OSError: It could not be taken over, or the other process takes it back.
+        """
+        frame = self.given
+        assert frame is not None
+        assert frame.descriptor is not None
+        number = {"number": self.moved.number}
+        incoming, unsent, unread = _parts(frame)
+        options, compression = opening.options, None
+        if (agreement := self.moved.agreement) is not None:
+            own = options.compression
+            threshold, level = (own.threshold, own.level) if own else (_NO_THRESHOLD, _LEVEL)
+            compression = _core.Compression.agreed(agreement, threshold=threshold, level=level)
+        self.given = None
+        try:
+            connection = _core.adopt_moved(
+                frame.descriptor,
+                incoming,
+                unread,
+                opening.permit,
+                options.for_engine,
+                compression,
+                opening.memberships,
+            )
+        except BaseException:
+            self._link.send(Frame(LOST, number))
+            raise
+        kept = self._enter_groups(connection, frame.head["cuts"])
+        try:
+            self._link.send(Frame(TAKEN, number))
+        except BaseException:
+            # The other process has it, or is gone, too.
+            connection.part()
+            raise
+        connection.release(unsent + (kept or b""))
+        if kept is None:
+            _log.warning(
+                "A WebSocket of another process is closed: it may miss messages of a group"
+            )
+        if _core.is_leaving() or kept is None:
+            connection.close(*_RESTARTING)
+        tally.handed_over("in")
+        return connection
+
+    def _enter_groups(self, connection: _core.Connection, cuts: crossing.Cuts) -> bytes | None:
+        """Makes it a member. Returns what it is to send first; None if it must end."""
+        if self.crossing is None:
+            return b""
+        return self.crossing.enter(connection, cuts)
+
+    def finish(self) -> None:
+        """Releases what is left."""
+        if self.crossing is not None:
+            self.crossing.leave()
+        given, self.given = self.given, None
+        if given is not None and given.descriptor is not None:
+            os.close(given.descriptor)
+
+
+def _parts(frame: Frame) -> tuple[bytes, bytes, list[tuple[bool, bytes]]]:
+    """Returns the bytes of a frame that gives a connection: to be read, to be sent, messages."""
+    body, head = memoryview(frame.body), frame.head
+    incoming, body = body[: head["incoming"]], body[head["incoming"] :]
+    unsent, body = body[: head["unsent"]], body[head["unsent"] :]
+    unread = []
+    for is_text, length in head["unread"]:
+        unread.append((is_text, bytes(body[:length])))
+        body = body[length:]
+    return bytes(incoming), bytes(unsent), unread
+
+
+class _Handler(WSGIHandler):
+    """The project's own handler of requests, with its middleware."""
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        """Notes the request of an offer, and answers it."""
+        request.META[HANDSHAKE_KEY].moved.request = request
+        return super().get_response(request)
+
+
+class _Refused(Exception):
+    """This process does not go on with a connection. Perhaps another one does: ``elsewhere``."""
+
+    def __init__(self, code: int, reason: str, *, elsewhere: bool = False) -> None:
+        super().__init__(reason)
+        self.head = {"code": code, "reason": reason, "elsewhere": elsewhere}
+
+
+class _Visit:
+    """Another process that gives connections to this one."""
+
+    def __init__(self, connection: socket.socket, handler: _Handler) -> None:
+        self._link = Link(connection)
+        self._handler = handler
+        self._work: PriorityQueue[tuple[int, int, Frame | None]] = PriorityQueue()
+        # Those that this process has said yes to.
+        self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
+
+    def read(self) -> None:
+        """Reads what the other process says, until it ends. What is given comes first."""
+        numbers = itertools.count()
+        try:
+            for frame in self._link.frames():
+                order = _LAST if frame.kind == OFFER else _FIRST
+                self._work.put((order, next(numbers), frame))
+        except (OSError, Malformed):
+            pass
+        finally:
+            self._work.put((_END, next(numbers), None))
+
+    def work(self) -> None:
+        """Acts on what the other process says, on a thread for the project's code."""
+        try:
+            while (frame := self._work.get()[2]) is not None:
+                self._act(frame)
+        except OSError:
+            # The other process is gone.
+            pass
+        except Exception:
+            _log.exception("WebSockets of another process could not be taken")
+        finally:
+            for response, _ in self._expected.values():
+                response.close()
+            self._link.shut_down()
+            self._link.close()
+
+    def _act(self, frame: Frame) -> None:
+        if frame.kind == OFFER:
+            self._answer(Offer(frame.head))
+        elif frame.kind == GIVE:
+            self._take(frame)
+        elif frame.kind == FORGET and (found := self._expected.pop(frame.head["number"], None)):
+            found[0].close()
+
+    def _answer(self, offer: Offer) -> None:
+        try:
+            expected = self._judge(offer)
+        except _Refused as refused:
+            self._link.send(Frame(NO, {"number": offer.number, **refused.head}))
+            return
+        except Exception:
+            _log.exception("A WebSocket of another process could not be judged")
+            head = {"code": _RESTARTING[0], "reason": _RESTARTING[1], "elsewhere": False}
+            self._link.send(Frame(NO, {"number": offer.number, **head}))
+            return
+        self._expected[offer.number] = expected
+        found = expected[1].crossing
+        begun = {} if found is None else found.begun
+        self._link.send(Frame(YES, {"number": offer.number, "begun": begun}))
+
+    def _judge(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
+        """
+        Asks the project whether it goes on with a connection.
+
+        Raises:
+            _Refused: It does not.
+        """
+        environ = _environ(offer.meta)
+        handshake = MovedHandshake(offer, self._link, environ)
+        environ[HANDSHAKE_KEY] = handshake
+        response: Any = self._handler(environ, lambda *_: lambda _: None)
+        try:
+            _refuse_if_unlike(offer, response)
+            membership_signals.note_moved(offer.groups(), response.websocket)
+            handshake.crossing = crossing.Crossing(offer.groups("local"), response.websocket)
+        except BaseException:
+            response.close()
+            raise
+        return response, handshake
+
+    def _take(self, frame: Frame) -> None:
+        response, handshake = self._expected.pop(frame.head["number"])
+        handshake.given = frame
+        try:
+            response.open()
+        finally:
+            response.close()
+
+
+def _environ(meta: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **meta,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": meta.get("wsgi.url_scheme", "http"),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+
+
+def _refuse_if_unlike(offer: Offer, response: Any) -> None:
+    """Raises ``_Refused`` unless the response opens the same handler for the same user."""
+    if not isinstance(response, UpgradeResponse):
+        user = getattr(offer.request, "user", None)
+        if offer.user and (user is None or str(getattr(user, "pk", None)) != offer.user):
+            raise _Refused(SIGNED_OUT, "signed out")
+        elsewhere = response.status_code == _UNAVAILABLE
+        raise _Refused(*_RESTARTING, elsewhere=elsewhere)
+    start = response.start
+    if not isinstance(start, HandlerStart) or not start.handler._plan.survives:
+        raise _Refused(*_RESTARTING)
+    if repr(type(start.handler).version) != offer.version:
+        raise _Refused(*_RESTARTING)
+    if not offer.has_same_backends:
+        raise _Refused(*_RESTARTING)
+    if response.websocket._visitor_names[0] != offer.user:
+        raise _Refused(*((SIGNED_OUT, "signed out") if offer.user else _RESTARTING))
+
+
+class _Listener:
+    """This process as an heir of others."""
+
+    def __init__(self) -> None:
+        """Begins to listen. Raises ``OSError`` where that is not possible."""
+        self._folder = Folder()
+        try:
+            self._socket, self._name = self._folder.listen()
+        except BaseException:
+            self._folder.close()
+            raise
+        self._process = os.getpid()
+
+    def accept(self) -> None:
+        """Lets other processes visit this one, until it is stopped."""
+        handler = None
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                break
+            if _core.is_leaving() or not is_own(connection):
+                connection.close()
+                continue
+            # This one may be among those that Django is starting.
+            apps.ready_event.wait()
+            handler = handler or _Handler()
+            visit = _Visit(connection, handler)
+            unpatched.start_thread("dwebsocket-arriving-link", visit.read)
+            unpatched.start_code("dwebsocket-arriving", visit.work)
+        self._socket.close()
+        self._folder.close()
+
+    def stop(self) -> None:
+        """Lets no other process visit this one any more."""
+        if os.getpid() == self._process:
+            self._folder.remove(self._name)
+            self._socket.shutdown(2)
+
+    def forget(self) -> None:
+        """Closes what a forked child has of its parent's."""
+        self._socket.close()
+        self._folder.close()
+
+
+_lock = unpatched.lock()
+_listener: _Listener | None = None
+_has_stopped = False
+
+
+def is_possible() -> bool:
+    """Whether connections of this process can move to others, and theirs to this one."""
+    if unpatched.patched_by() is not None or not compat_gunicorn.is_thread_worker():
+        return False
+    try:
+        return not NO_TAKEOVER and bool(conf.get("HANDOVER"))
+    except ImproperlyConfigured:
+        # A system check reports the setting.
+        return False
+
+
+def begin() -> None:
+    """
+    Lets other processes of the project give their connections to this one. May be repeated.
+
+    Does nothing where that is switched off, or not possible.
+    """
+    global _listener
+    if not is_possible():
+        return
+    with _lock:
+        if _listener is not None or _has_stopped:
+            return
+        try:
+            _listener = _Listener()
+        except OSError as error:
+            _log.warning("This process cannot go on with WebSockets of others: %s", error)
+            return
+        listener = _listener
+    unpatched.start_thread("dwebsocket-heir", listener.accept)
+
+
+def stop() -> None:
+    """Accepts no more connections of other processes, for good. Never waits."""
+    global _has_stopped
+    with _lock:
+        listener, was_stopped, _has_stopped = _listener, _has_stopped, True
+    if listener is not None and not was_stopped:
+        listener.stop()
+
+
+def _after_fork() -> None:
+    global _lock, _listener, _has_stopped
+    listener, _listener, _has_stopped, _lock = _listener, None, False, unpatched.lock()
+    if listener is not None:
+        listener.forget()
+
+
+at_fork(_after_fork)
+shutdown.when_begun(begin)

@@ -1,0 +1,348 @@
+"""
+The end of a process whose handlers survive it: their connections go to another process.
+
+One thread does it, from :func:`begin` on. It waits for an heir, and meanwhile the handlers go on.
+Then each in its turn is parked, offered, given, and let go. What no heir takes until the time is
+up is closed with 1012, as are connections of other handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty
+from typing import TYPE_CHECKING
+
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.handover import arriving, crossing, offers
+from dwebsocket.handover.meeting import Folder
+from dwebsocket.handover.wire import (
+    FORGET,
+    GIVE,
+    LOST,
+    NO,
+    OFFER,
+    TAKEN,
+    YES,
+    Frame,
+    Link,
+    Malformed,
+)
+from dwebsocket.runners import moving, shutdown
+from dwebsocket.telemetry import tally
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from dwebsocket.runners.handler import Handled
+
+_log = logging.getLogger("dwebsocket")
+
+_RESTARTING = (1012, "restarting")
+# Connections that are parked or offered at a time.
+_WINDOW = 32
+# Seconds between two looks for an heir; and until older processes may be heirs: those of one server
+# may be about to end, too.
+_LOOK_S, _ELDERS_S = 0.05, 0.5
+# Seconds after which an heir that says nothing is given up.
+_SILENCE_S = 10.0
+# Seconds until a connection stands still: it may be in the middle of a compressed message.
+_STILL_S = 1.0
+# The handlers and reasons that were reported.
+_warned: set[tuple[str, str]] = set()
+
+
+class Leaving:
+    """The moves of one process, which begin once. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Makes it that of a process that has moved nothing."""
+        self._lock = unpatched.lock()
+        self._done: threading.Event | None = None
+
+    def begin(self, patience: float | None) -> None:
+        """
+        Takes no more connections, and begins to give the own ones to another process.
+
+        Never waits. Connections that move are left out of drains from now on.
+
+        Args:
+            patience: Seconds until all must be closed; None when no other process goes on.
+        """
+        arriving.stop()
+        with self._lock:
+            if (
+                self._done is not None
+                or patience is None
+                or patience <= 0
+                or not arriving.is_possible()
+            ):
+                return
+            handlers = _movable(moving.survivors())
+            if not handlers:
+                return
+            self._done = threading.Event()
+        for handler in handlers:
+            if (connection := handler.websocket._connection) is not None:
+                connection.spare()
+        deadline = monotonic() + patience
+        try:
+            unpatched.start_code("dwebsocket-leaving", lambda: self._move(handlers, deadline))
+        except RuntimeError:
+            # The system gives no thread.
+            _close(handlers)
+            self._done.set()
+
+    def join(self) -> None:
+        """Waits until each connection has moved, or is closed."""
+        if (done := self._done) is not None:
+            done.wait()
+
+    def _move(self, handlers: list[Handled], deadline: float) -> None:
+        left = handlers
+        try:
+            left = _give_to_heirs(handlers, deadline)
+        except Exception:
+            _log.exception("WebSockets could not be handed over to another process")
+        finally:
+            _close(left)
+            assert self._done is not None
+            self._done.set()
+
+
+def _movable(handlers: list[Handled]) -> list[Handled]:
+    """Returns the handlers that can move. Reports the others, once for each class and reason."""
+    found: list[Handled] = []
+    for handler in handlers:
+        if (reason := offers.obstacle(handler)) is None:
+            found.append(handler)
+        else:
+            _warn(handler._plan.name, reason)
+    return found
+
+
+def _warn(name: str, reason: str) -> None:
+    """Reports that connections of a handler cannot move, once for each reason."""
+    if (name, reason) in _warned:
+        return
+    _warned.add((name, reason))
+    _log.warning("WebSockets of %s are closed with 1012 and not handed over: %s", name, reason)
+
+
+def _close(handlers: list[Handled]) -> None:
+    """Closes connections that no process has taken."""
+    for handler in handlers:
+        connection = handler.websocket._connection
+        if connection is not None and connection.end() is None:
+            tally.handed_over("refused")
+            connection.close(*_RESTARTING)
+
+
+def _give_to_heirs(handlers: list[Handled], deadline: float) -> list[Handled]:
+    """Gives connections to other processes, the youngest first. Returns those that are left."""
+    began_at = monotonic()
+    tried: set[str] = set()
+    try:
+        folder = Folder()
+    except OSError as error:
+        _warn("all handlers", str(error))
+        return handlers
+    try:
+        while handlers and monotonic() < deadline:
+            with_elders = monotonic() - began_at > _ELDERS_S
+            for name, connection in folder.heirs(but=tried, with_elders=with_elders):
+                tried.add(name)
+                handlers = _Passage(connection, deadline).give(handlers)
+                if not handlers:
+                    return []
+            unpatched.pause(_LOOK_S)
+    finally:
+        folder.close()
+    return handlers
+
+
+@dataclass(slots=True)
+class _Item:
+    """One connection on its way; ``stage`` is the last frame about it, 0 before the first."""
+
+    handler: Handled
+    stage: int = 0
+
+
+class _Passage:
+    """The connections that go to one heir."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        connection.settimeout(_SILENCE_S)
+        self._link = Link(connection)
+        self._deadline = deadline
+        self._events: SimpleQueue[tuple[int, Frame | None]] = SimpleQueue()
+        self._items: dict[int, _Item] = {}
+        self._has_ended = False
+        # Those that another heir may take.
+        self._elsewhere: list[Handled] = []
+
+    def give(self, handlers: list[Handled]) -> list[Handled]:
+        """Gives connections away. Returns those that this heir does not take."""
+        waiting = deque(enumerate(handlers))
+        unpatched.start_thread("dwebsocket-leaving-link", self._read)
+        try:
+            while (waiting or self._items) and not self._has_ended:
+                while waiting and len(self._items) < _WINDOW:
+                    self._park(*waiting.popleft())
+                if not self._take_event():
+                    break
+        except OSError:
+            # The heir is gone.
+            pass
+        finally:
+            self._finish()
+        return [*self._elsewhere, *(handler for _, handler in waiting)]
+
+    def _read(self) -> None:
+        """Reads what the heir says, on a thread of its own."""
+        try:
+            for frame in self._link.frames():
+                self._events.put((frame.kind, frame))
+        except (OSError, Malformed):
+            pass
+        finally:
+            self._events.put((0, None))
+
+    def _park(self, number: int, handler: Handled) -> None:
+        self._items[number] = _Item(handler)
+        parked = Frame(0, {"number": number})
+        handler._begin_move(moving.Move(lambda: self._events.put((0, parked))))
+
+    def _take_event(self) -> bool:
+        """Acts on the next event; false when there is none in time."""
+        left = self._deadline - monotonic()
+        if any(item.stage for item in self._items.values()):
+            left = min(left, _SILENCE_S)
+        try:
+            kind, frame = self._events.get(timeout=max(0.0, left))
+        except Empty:
+            return False
+        self._act(kind, frame)
+        return True
+
+    def _act(self, kind: int, frame: Frame | None) -> None:
+        if frame is None:
+            self._has_ended = True
+            return
+        number = frame.head["number"]
+        if (item := self._items.get(number)) is not None:
+            _STEPS[kind](self, number, item, frame)
+
+    def _on_parked(self, number: int, item: _Item, _: Frame) -> None:
+        websocket = item.handler.websocket
+        if websocket._is_finished:
+            # It has ended by itself.
+            del self._items[number]
+            return
+        try:
+            offer = offers.offer_of(item.handler)
+        except offers.Obstacle as error:
+            _warn(item.handler._plan.name, str(error))
+            self._stay(number, item, *_RESTARTING)
+            return
+        item.stage = OFFER
+        self._link.send(Frame(OFFER, {**offer, "number": number}))
+
+    def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
+        websocket, parts = item.handler.websocket, None
+        connection = websocket._connection
+        assert connection is not None
+        if (cuts := crossing.cut(websocket, frame.head["begun"])) is not None:
+            # No descriptor may be left.
+            with suppress(OSError):
+                parts = connection.give_away(_STILL_S)
+        if parts is None:
+            if connection.end() is None:
+                what = "its groups' messages were late" if cuts is None else "it was not still"
+                _warn(item.handler._plan.name, f"{what} in time")
+            self._link.send(Frame(FORGET, {"number": number}))
+            self._stay(number, item, *_RESTARTING)
+            return
+        descriptor, incoming, unsent, unread = parts
+        # First: what fails from here on has to be taken back.
+        item.stage = GIVE
+        lengths = [(is_text, len(payload)) for is_text, payload in unread]
+        head = {"number": number, "incoming": len(incoming), "unsent": len(unsent), "cuts": cuts}
+        body = b"".join((incoming, unsent, *(payload for _, payload in unread)))
+        try:
+            self._link.send(Frame(GIVE, {**head, "unread": lengths}, body, descriptor))
+        finally:
+            os.close(descriptor)
+
+    def _on_taken(self, number: int, item: _Item, _: Frame) -> None:
+        del self._items[number]
+        websocket = item.handler.websocket
+        if (callbacks := websocket._close_callbacks) is not None:
+            # Nothing has ended.
+            callbacks.forget()
+        assert websocket._connection is not None
+        websocket._connection.part()
+        item.handler._end_move(has_parted=True)
+        tally.handed_over("out")
+
+    def _on_no(self, number: int, item: _Item, frame: Frame) -> None:
+        if frame.head["elsewhere"]:
+            del self._items[number]
+            item.handler._end_move(has_parted=False)
+            self._elsewhere.append(item.handler)
+        else:
+            self._stay(number, item, frame.head["code"], frame.head["reason"])
+
+    def _on_lost(self, number: int, item: _Item, _: Frame) -> None:
+        self._stay(number, item, *_RESTARTING)
+
+    def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
+        """Closes a connection here, because no process goes on with it."""
+        del self._items[number]
+        connection = item.handler.websocket._connection
+        assert connection is not None
+        tally.handed_over("refused")
+        if item.stage == GIVE:
+            connection.take_back(code, reason)
+        else:
+            connection.close(code, reason)
+        item.handler._end_move(has_parted=False)
+
+    def _finish(self) -> None:
+        """Ends it: what the heir has said to have taken until now is its own, nothing else."""
+        self._link.shut_down()
+        while not self._has_ended:
+            kind, frame = self._events.get()
+            if frame is None or kind == TAKEN:
+                self._act(kind, frame)
+        for number, item in list(self._items.items()):
+            if item.stage == GIVE:
+                self._stay(number, item, *_RESTARTING)
+            else:
+                item.handler._end_move(has_parted=False)
+                self._elsewhere.append(item.handler)
+        self._items.clear()
+        self._link.close()
+
+
+_STEPS: dict[int, Callable[[_Passage, int, _Item, Frame], None]] = {
+    0: _Passage._on_parked,
+    YES: _Passage._on_yes,
+    NO: _Passage._on_no,
+    TAKEN: _Passage._on_taken,
+    LOST: _Passage._on_lost,
+}
+
+shutdown.mover = _leaving = Leaving()
+at_fork(_leaving.reset)

@@ -1,0 +1,146 @@
+"""
+Where the processes of a project meet: a folder with a Unix socket of each that can be an heir.
+
+Its name depends on ``SECRET_KEY``, the settings' module, ``ROOT_URLCONF`` and the prefix of groups:
+so only processes of the same project find each other. As that of local groups only its user can
+enter it. The name of a socket begins with the moment at which its process was ready.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import socket
+import stat
+import struct
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.utils.encoding import force_bytes
+
+from dwebsocket.compat.system import user_id
+from dwebsocket.conf.group_settings import DEFAULT
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Raised with the frames of `wire`: other versions have folders of their own.
+_VERSION = 1
+_KEY_LENGTH = 20 if sys.platform == "linux" else 8
+_BACKLOG = 128
+# Digits of a moment, at the beginning of the names.
+_STAMP = 20
+# The moment at which this process began to be one that others can find.
+_born_at = time.time_ns()
+
+
+def folder() -> Path:
+    """Returns the folder of this project's processes, which need not exist."""
+    own = backends.backend(DEFAULT).settings
+    module, urls = getattr(settings, "SETTINGS_MODULE", ""), settings.ROOT_URLCONF
+    about = f"dwebsocket handover {own.prefix}\0{module}\0{urls}".encode()
+    key = hmac.digest(force_bytes(settings.SECRET_KEY), about, "sha256")
+    return local.folder_of(own, key).with_name(
+        f"dwebsocket-{user_id()}-h{_VERSION}-{key.hex()[:_KEY_LENGTH]}"
+    )
+
+
+class Folder:
+    """The open folder. Its path may come to mean another one; this one stays."""
+
+    def __init__(self) -> None:
+        """
+        Opens it, made if it is missing.
+
+        Raises:
+            OSError: It cannot be, or another user may enter it.
+        """
+        self.path = folder()
+        with suppress(FileExistsError):
+            self.path.mkdir(0o700)
+        self._opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        found = os.fstat(self._opened)
+        if found.st_uid != user_id() or stat.S_IMODE(found.st_mode) & 0o077:
+            self.close()
+            raise PermissionError(f"{self.path} can be entered by other users: set RUNTIME_DIR")
+
+    def close(self) -> None:
+        """Closes it."""
+        os.close(self._opened)
+
+    def _address(self, name: str) -> str:
+        if sys.platform == "linux":
+            # The address of a socket has 107 bytes at most, whatever the path has.
+            return f"/proc/self/fd/{self._opened}/{name}"
+        return str(self.path / name)
+
+    def listen(self) -> tuple[socket.socket, str]:
+        """
+        Lets other processes connect to this one.
+
+        Returns:
+            The socket that listens, and its name in the folder.
+
+        Raises:
+            OSError: The system refuses.
+        """
+        global _born_at
+        _born_at = time.time_ns()
+        name = f"{_born_at:0{_STAMP}}-{os.getpid()}"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(self._address(name))
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener, name
+
+    def remove(self, name: str) -> None:
+        """Removes the name of a socket."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._opened)
+
+    def heirs(self, *, but: set[str], with_elders: bool) -> Iterator[tuple[str, socket.socket]]:
+        """
+        Yields connections to other processes, to the youngest one first, with their names.
+
+        Args:
+            but: The names of those that are left out.
+            with_elders: Also to those that are older than this one.
+        """
+        own = f"-{os.getpid()}"
+        for name in sorted(os.listdir(self._opened), reverse=True):
+            if name.endswith(own) or name in but:
+                continue
+            if not with_elders and int(name[:_STAMP]) < _born_at:
+                continue
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                connection.connect(self._address(name))
+            except ConnectionRefusedError:
+                # Its process was killed.
+                connection.close()
+                self.remove(name)
+            except OSError:
+                connection.close()
+            else:
+                if is_own(connection):
+                    yield name, connection
+                else:
+                    connection.close()
+
+
+def is_own(connection: socket.socket) -> bool:
+    """Whether the process at the other end acts as the same user, as far as the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", found)
+    return bool(user == user_id())

@@ -1,0 +1,121 @@
+"""What a process says of a connection that it offers, and whether it can offer it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import conf
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local, process
+from dwebsocket.telemetry import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.groups.backends.contract import Backend
+    from dwebsocket.runners.handler import Handled
+    from dwebsocket.websocket import WebSocket
+
+_MOST_STATE_BYTES = 64 * 1024
+# Subclasses of a project's own may do anything.
+_KINDS: dict[type[Backend], str] = {process.Backend: "process", local.Backend: "local"}
+
+
+class Obstacle(Exception):
+    """The connection cannot move. The message is the reason."""
+
+
+def obstacle(handler: Handled) -> str | None:
+    """Returns the reason why a handler's connection cannot move; None if it can."""
+    websocket = handler.websocket
+    connection = websocket._connection
+    assert connection is not None
+    if websocket._transport != "websocket":
+        return f"the client uses the fallback ({websocket._transport})"
+    if websocket._is_bound or connection.is_carried:
+        return "its server has the socket, or encrypts"
+    if not connection.is_movable:
+        return "its compression keeps context between messages (context takeover)"
+    if websocket._seats:
+        return "it has rooms"
+    if websocket._view is not None:
+        return "functions run beside it (start, every or pump)"
+    return next((why for _, _, why in _memberships(websocket) if why is not None), None)
+
+
+def kind_of(backend: Backend) -> str | None:
+    """Returns the way in which memberships move with a backend; None where they do not."""
+    return _KINDS.get(type(backend))
+
+
+def memberships(websocket: WebSocket) -> list[tuple[str, str]]:
+    """Returns alias and name of each group of a connection."""
+    return [(alias, name) for alias, name, _ in _memberships(websocket)]
+
+
+def _memberships(websocket: WebSocket) -> Iterator[tuple[str, str, str | None]]:
+    """Yields alias and name of each group of a connection, and why it cannot be moved, if so."""
+    member = websocket._engine.as_member()
+    for alias in conf.get("GROUPS"):
+        if (backend := backends.made(alias)) is None:
+            continue
+        for name in backend.groups.names_of(member):
+            why = None
+            if kind_of(backend) is None:
+                why = f"it is in groups of {backend.settings.backend}"
+            elif backend.settings.kept(name) is not None:
+                why = "it is in a group with a history"
+            elif backend.settings.present(name) is not None:
+                why = "it is in a group with presence"
+            yield alias, name, why
+
+
+def state_of(handler: Handled) -> dict[str, Any]:
+    """
+    Returns a handler's ``state``.
+
+    Raises:
+        Obstacle: It is no dict of what JSON can represent, or too large.
+    """
+    state = handler.state
+    try:
+        text = json.dumps(state, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Obstacle(f"JSON cannot represent its state: {error}") from None
+    if not isinstance(state, dict) or json.loads(text) != state:
+        raise Obstacle("its state is no dict of plain values: keys are str, and lists no tuples")
+    if len(text.encode()) > _MOST_STATE_BYTES:
+        raise Obstacle(f"its state has more than {_MOST_STATE_BYTES} bytes")
+    return state
+
+
+def offer_of(handler: Handled) -> dict[str, Any]:
+    """
+    Returns what an heir has to know of a parked handler's connection before it says yes.
+
+    Raises:
+        Obstacle: It cannot move.
+    """
+    if (reason := obstacle(handler)) is not None:
+        raise Obstacle(reason)
+    websocket, meta = handler.websocket, handler.request.META
+    connection = websocket._connection
+    assert connection is not None
+    tick_in = None
+    if handler._plan.every is not None and handler._cancel_tick is not None:
+        tick_in = max(0.0, handler._due - clock.now())
+    return {
+        "meta": {name: value for name, value in meta.items() if type(value) is str},
+        "id": websocket._id,
+        "user": websocket._visitor_names[0],
+        "version": repr(type(handler).version),
+        "state": state_of(handler),
+        "tick_in": tick_in,
+        "subprotocol": websocket._subprotocol,
+        "agreement": connection.agreement,
+        "groups": memberships(websocket),
+        "backends": {
+            alias: kind_of(backends.backend(alias)) for alias, _ in memberships(websocket)
+        },
+    }

@@ -1,0 +1,129 @@
+"""
+Frames between a process that ends and its heir.
+
+Four bytes for the length of all that follows, one for the kind, four for the length of the head,
+the head as JSON, and bytes that it counts. A frame of kind `GIVE` comes with a descriptor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# From the process that ends: a connection is offered, given, or not to be had any more.
+OFFER, GIVE, FORGET = 1, 2, 3
+# From the heir: it would go on with it, it would not, it does, it cannot after all.
+YES, NO, TAKEN, LOST = 11, 12, 13, 14
+
+_HEAD_BYTES = 9
+_READ_BYTES = 256 * 1024
+# What one connection can hold, and more: nobody else can connect, so it guards against errors only.
+_MAX_FRAME_BYTES = 1 << 30
+
+
+class Malformed(Exception):
+    """The other process does not send such frames."""
+
+
+class Frame(NamedTuple):
+    """
+    One frame.
+
+    Attributes:
+        kind: One of the constants above.
+        head: What it says.
+        body: Bytes that belong to it.
+        descriptor: Of a frame that gives a connection; its receiver closes it.
+    """
+
+    kind: int
+    head: dict[str, Any]
+    body: bytes = b""
+    descriptor: int | None = None
+
+
+class Link:
+    """
+    The connection of two processes. One thread at a time may send, and one may receive.
+
+    Args:
+        connection: A connected Unix socket, which belongs to this from now on.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+
+    def send(self, frame: Frame) -> None:
+        """
+        Sends a frame. Waits while the other process takes nothing, up to the socket's timeout.
+
+        Raises:
+            OSError: The other process is gone, or does not take it in time.
+        """
+        head = json.dumps(frame.head, separators=(",", ":")).encode()
+        length = 5 + len(head) + len(frame.body)
+        begin = length.to_bytes(4, "big") + bytes([frame.kind]) + len(head).to_bytes(4, "big")
+        data = memoryview(b"".join((begin, head, frame.body)))
+        if frame.descriptor is not None:
+            sent = socket.send_fds(self._socket, [data], [frame.descriptor])
+            data = data[sent:]
+        self._socket.sendall(data)
+
+    def frames(self) -> Iterator[Frame]:
+        """
+        Yields the frames that come, to the end of the connection.
+
+        Raises:
+            OSError: The connection is broken.
+            Malformed: It brings something else.
+        """
+        while True:
+            while (frame := self._next()) is not None:
+                yield frame
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, 16)
+            self._descriptors.extend(descriptors)
+            if not data:
+                return
+            self._buffer += data
+
+    def _next(self) -> Frame | None:
+        buffer = self._buffer
+        if len(buffer) < _HEAD_BYTES:
+            return None
+        length = int.from_bytes(buffer[:4], "big")
+        head_length = int.from_bytes(buffer[5:_HEAD_BYTES], "big")
+        if length > _MAX_FRAME_BYTES or head_length + 5 > length:
+            raise Malformed
+        if len(buffer) < 4 + length:
+            return None
+        kind, end = buffer[4], _HEAD_BYTES + head_length
+        head, body = bytes(buffer[_HEAD_BYTES:end]), bytes(buffer[end : 4 + length])
+        del buffer[: 4 + length]
+        descriptor = None
+        if kind == GIVE:
+            if not self._descriptors:
+                raise Malformed
+            descriptor = self._descriptors.popleft()
+        return Frame(kind, json.loads(head), body, descriptor)
+
+    def shut_down(self) -> None:
+        """Ends the connection both ways. Frames that have come can still be read."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            # The other process has ended it already.
+            return
+
+    def close(self) -> None:
+        """Closes it, and descriptors that came and belong to no frame."""
+        self._socket.close()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())

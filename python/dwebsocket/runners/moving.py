@@ -1,0 +1,92 @@
+"""
+The moves of handlers to another process, as far as their home takes part.
+
+A handler that is to move is *parked* first: its turn ends before it takes another message, and no
+other turn comes. Then its connection is given away, and a last turn lets go of everything here
+without a word to the project; or it stays, and goes on with its next message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import renew_at_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_lock = unpatched.lock()
+#: The handlers of this process that survive it, by their first turns.
+_survivors: dict[Any, None] = {}
+
+
+def enter(handler: Any) -> None:
+    """Notes a handler that survives this process, whose life has begun."""
+    with _lock:
+        _survivors[handler] = None
+
+
+def leave(handler: Any) -> None:
+    """Forgets a handler."""
+    with _lock:
+        _survivors.pop(handler, None)
+
+
+def survivors() -> list[Any]:
+    """Returns the handlers that survive this process."""
+    with _lock:
+        return list(_survivors)
+
+
+class Arrival:
+    """
+    The way in which a handler has come from another process.
+
+    Attributes:
+        tick_in: Seconds until its first ``tick`` here, as the other process has begun to wait.
+    """
+
+    __slots__ = ("_is_pending", "tick_in")
+
+    def __init__(self, tick_in: float | None) -> None:
+        self._is_pending = True
+        self.tick_in = tick_in
+
+    def claim(self) -> bool:
+        """Whether ``resumed`` is to be called now: the first call says so."""
+        is_pending, self._is_pending = self._is_pending, False
+        return is_pending
+
+
+class Move:
+    """The move of one handler. Any thread may use it."""
+
+    __slots__ = ("_is_cancelled", "_is_parked", "_lock", "_on_parked", "has_parted")
+
+    def __init__(self, on_parked: Callable[[], None]) -> None:
+        """``on_parked`` is called once, by the handler's turn. It must not wait."""
+        self._lock = unpatched.lock()
+        self._is_parked = self._is_cancelled = False
+        self._on_parked = on_parked
+        #: Whether the connection is another process's now.
+        self.has_parted = False
+
+    def park(self) -> bool:
+        """To be called by the handler's turn. Returns whether that ends here."""
+        with self._lock:
+            if self._is_cancelled:
+                return False
+            is_first, self._is_parked = not self._is_parked, True
+        if is_first:
+            self._on_parked()
+        return True
+
+    def cancel(self) -> bool:
+        """Lets the handler go on. False when it is parked, and has to be told."""
+        with self._lock:
+            self._is_cancelled = not self._is_parked
+            return self._is_cancelled
+
+
+renew_at_fork(globals(), _lock=unpatched.lock, _survivors=dict)

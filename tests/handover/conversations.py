@@ -1,0 +1,244 @@
+"""Clients that talk without end, and check each byte of what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import random
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+from support.raw_peer import BINARY, CLOSE, PING, PONG, TEXT, build_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from support.server import Server
+
+TIMEOUT_S = 60.0
+#: The beginning of what groups tell.
+GROUP = b"group:"
+
+
+class Wrong(Exception):
+    """Something came that was not sent, or came twice, or in another order."""
+
+
+class Conversation:
+    """
+    One client. It sends messages and checks the answers, until its connection ends.
+
+    Attributes:
+        answered: Messages that have come back, each of them exact.
+        processes: The processes that have answered, in order.
+        end: The close code; 1006 for an end without one; None while it is open.
+        error: What was wrong.
+    """
+
+    def __init__(self, server: Server, path: str, seed: int, headers: dict[str, str]) -> None:
+        self._server, self._path, self._headers = server, path, headers
+        self._random = random.Random(seed)
+        self.answered = 0
+        self.processes: list[int] = []
+        self.resumed = 0
+        self.end: int | None = None
+        self.error: BaseException | None = None
+        self.is_quiet = False
+        #: What groups have told, in order.
+        self.heard: list[str] = []
+        self._sent: list[tuple[int, bytes]] = []
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+        self._messages_in_flight = 4
+        self._pongs: list[bytes] = []
+
+    async def open(self) -> None:
+        """Open the connection."""
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = {
+            "Host": self._server.host,
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": key,
+            **self._headers,
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self._writer.write(f"GET {self._path} HTTP/1.1\r\n{head}\r\n".encode())
+        status = await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), TIMEOUT_S)
+        if b" 101 " not in status.split(b"\r\n")[0]:
+            raise ConnectionError(status.decode())
+
+    async def talk(self) -> None:
+        """Send and check until the end."""
+        sending = asyncio.ensure_future(self._send_all())
+        try:
+            await self._check_all()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.end = self.end or 1006
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            sending.cancel()
+            self._writer.close()
+
+    async def closed(self) -> None:
+        """Wait until the transport is gone."""
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    async def _send_all(self) -> None:
+        while True:
+            await asyncio.sleep(self._random.uniform(0, 0.02))
+            while self._pongs:
+                self._writer.write(build_frame(PONG, self._pongs.pop(0)))
+            if self.is_quiet or len(self._sent) >= self._messages_in_flight:
+                continue
+            size = self._random.choice((0, 5, 125, 126, 3000, 70_000))
+            opcode = self._random.choice((TEXT, BINARY))
+            payload = self._random.randbytes(size)
+            if opcode == TEXT:
+                payload = payload.hex().encode()
+            self._sent.append((opcode, payload))
+            await self._write(self._framed(opcode, payload))
+
+    def _framed(self, opcode: int, payload: bytes) -> bytes:
+        """A message, perhaps in fragments with a ping in between."""
+        mask = self._random.randbytes(4)
+        if self._random.random() < 0.5:
+            return build_frame(opcode, payload, mask=mask)
+        cut = self._random.randint(0, len(payload))
+        return (
+            build_frame(opcode, payload[:cut], fin=False, mask=mask)
+            + build_frame(PING, b"there?", mask=mask)
+            + build_frame(0, payload[cut:], mask=mask)
+        )
+
+    async def _write(self, data: bytes) -> None:
+        """Send it in pieces, with pauses."""
+        while data:
+            size = self._random.choice((1, 3, 10, 1000, 50_000, len(data)))
+            self._writer.write(data[:size])
+            data = data[size:]
+            if self._random.random() < 0.3:
+                await asyncio.sleep(self._random.uniform(0, 0.01))
+
+    async def _frame(self) -> tuple[int, bytes]:
+        first, length = await self._reader.readexactly(2)
+        if length == 126:
+            (length,) = struct.unpack("!H", await self._reader.readexactly(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", await self._reader.readexactly(8))
+        if not first & 0x80 or first & 0x70 or length > 1 << 20:
+            raise Wrong(f"a frame that begins with {first:#x}, of {length} bytes")
+        return first & 0x0F, await self._reader.readexactly(length)
+
+    async def _message(self) -> tuple[int, bytes]:
+        while True:
+            opcode, payload = await self._frame()
+            if opcode == PING:
+                # Between two frames of ours.
+                self._pongs.append(payload)
+            elif opcode == PONG:
+                if payload != b"there?":
+                    raise Wrong(f"a pong with {payload!r}")
+            elif opcode == CLOSE:
+                (self.end,) = struct.unpack("!H", payload[:2])
+                raise ConnectionResetError
+            elif opcode == TEXT and payload.startswith(GROUP):
+                self.heard.append(payload[len(GROUP) :].decode())
+            elif opcode in (TEXT, BINARY):
+                return opcode, payload
+            else:
+                raise Wrong(f"opcode {opcode}")
+
+    async def _check_all(self) -> None:
+        while True:
+            opcode, facts = await self._message()
+            if opcode != TEXT:
+                raise Wrong(f"{facts[:40]!r} in place of the number")
+            number, process, resumed = map(int, facts.split())
+            if number != self.answered + 1:
+                raise Wrong(f"{number} after {self.answered}")
+            answer = await self._message()
+            if not self._sent or answer != self._sent[0]:
+                raise Wrong(f"{answer[1][:40]!r}, not {self._sent[:1]!r}")
+            del self._sent[0]
+            self.answered = number
+            self.resumed = resumed
+            if process not in self.processes[-1:]:
+                self.processes.append(process)
+
+
+class Crowd:
+    """Many conversations at once, in an event loop of their own; use as a context manager."""
+
+    def __init__(self, server: Server, count: int, *paths: str, **headers: str) -> None:
+        self.conversations = [
+            Conversation(server, paths[at % len(paths)], at, headers) for at in range(count)
+        ]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._is_open = threading.Event()
+        self._failed: BaseException | None = None
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._all())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self._failed = error
+        finally:
+            self._is_open.set()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    async def _all(self) -> None:
+        self._stop = asyncio.Event()
+        for conversation in self.conversations:
+            await conversation.open()
+        tasks = [asyncio.ensure_future(each.talk()) for each in self.conversations]
+        self._is_open.set()
+        await self._stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for conversation in self.conversations:
+            await conversation.closed()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._is_open.wait(TIMEOUT_S)
+        self.check()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(TIMEOUT_S)
+
+    def check(self) -> None:
+        """Raise if anything was wrong for anybody."""
+        if self._failed is not None:
+            raise self._failed
+        for conversation in self.conversations:
+            if conversation.error is not None:
+                raise conversation.error
+
+    def all(self, is_so: Callable[[Conversation], bool]) -> bool:
+        """Whether it is so for all of them, and nothing was wrong so far."""
+        self.check()
+        return all(is_so(each) for each in self.conversations)
+
+    def ends(self) -> set[int | None]:
+        """Return how connections have ended; None for those that are open."""
+        self.check()
+        return {each.end for each in self.conversations}

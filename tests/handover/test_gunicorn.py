@@ -1,0 +1,267 @@
+"""
+Reloads of gunicorn with connections that survive them: no client notices.
+
+Each client sends without pause, in pieces, and checks each byte of what comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from handover.conversations import Crowd
+from support.raw_peer import RawPeer
+from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server, is_running
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Own = Callable[..., Server]
+
+SETTINGS = {
+    "ROOT_URLCONF": "project.moving_urls",
+    "INSTALLED_APPS": [
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+        "dwebsocket",
+    ],
+    # Groups that other processes share do not move.
+    "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.process"}},
+}
+PATHS = ("/counting/", "/async-counting/", "/mixed-counting/")
+SLACK_S = 60
+TWO = ("--workers", "2")
+
+
+def reload(server: Server) -> None:
+    """Replace all workers, and wait until the old ones are gone."""
+    old = server.workers()
+    server.send_signal(signal.SIGHUP)
+    eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
+    eventually(lambda: len(server.workers()) == len(old), SLACK_S, "there are as many new ones")
+
+
+def assert_calm(server: Server) -> None:
+    """The log holds no traceback, and nothing was reported."""
+    assert server.stderr() == ""
+
+
+@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+def test_no_client_notices_reloads(kind: Kind, own_server: Own) -> None:
+    """Of five: no close, no message lost, repeated or out of order, in either direction."""
+    server = own_server(kind, options=TWO, settings=SETTINGS)
+    with Crowd(server, 24, *PATHS) as crowd:
+        eventually(lambda: crowd.all(lambda each: each.answered > 3), SLACK_S, "all talk")
+        for number in range(1, 6):
+            reload(server)
+            eventually(
+                lambda number=number: crowd.all(lambda each: each.resumed >= number),
+                SLACK_S,
+                "all were resumed",
+            )
+        assert crowd.ends() == {None}
+        assert all(
+            set(each.processes[-1:]) <= set(server.workers()) for each in crowd.conversations
+        )
+    assert "disconnect 1012" not in server.stdout()
+    assert_calm(server)
+
+
+def talk(peer: RawPeer, text: str) -> tuple[int, int, int]:
+    """Send a text, and give its number, the process that answers, and how often it moved."""
+    peer.send_text(text)
+    number, process, resumed = map(int, peer.read_message().split())
+    assert peer.read_message() == text.encode()
+    return number, process, resumed
+
+
+def test_ticks_go_on_in_their_time(own_server: Own) -> None:
+    """None is lost or sent twice."""
+    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    with RawPeer.open(server, "/ticking/") as client:
+        for number in range(1, 4):
+            assert client.read_message() == f"tick {number}".encode()
+        reload(server)
+        for number in range(4, 8):
+            assert client.read_message() == f"tick {number}".encode()
+    assert_calm(server)
+
+
+def test_an_exception_of_resumed_closes_with_1011(own_server: Own) -> None:
+    """As one of any other method."""
+    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    with RawPeer.open(server, "/failing/") as client:
+        talk(client, "here")
+        reload(server)
+        assert client.read_to_eof().code == 1011
+    assert "ValueError: not here" in server.stderr()
+
+
+def test_other_handlers_and_states_are_closed_with_1012_and_named_once(own_server: Own) -> None:
+    """A handler that does not survive needs no warning."""
+    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    paths = ("/staying/", "/bad-state/", "/bad-state/", "/counting/")
+    clients = [RawPeer.open(server, path) for path in paths]
+    for client in clients:
+        talk(client, "here")
+    reload(server)
+    assert [client.read_to_eof().code for client in clients[:3]] == [1012] * 3
+    assert talk(clients[3], "there")[2] == 1
+    for client in clients:
+        client.close()
+    (line,) = server.stderr().splitlines()
+    assert "BadState" in line
+    assert "JSON cannot represent its state" in line
+
+
+def test_one_of_another_version_is_closed_with_1012(own_server: Own, tmp_path: Path) -> None:
+    """Its code would not understand its state."""
+    file = tmp_path / "version"
+    file.write_text("1")
+    env = {"PROJECT_VERSION_FILE": str(file)}
+    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS, env=env)
+    with RawPeer.open(server, "/counting/") as client:
+        talk(client, "here")
+        reload(server)
+        assert talk(client, "there")[2] == 1
+        file.write_text("2")
+        reload(server)
+        assert client.read_to_eof().code == 1012
+    assert "disconnect 1012" in server.stdout()
+    assert_calm(server)
+
+
+def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> None:
+    """The session's row is gone, by SQL, of which nobody was told."""
+    settings = {**SETTINGS, "WEBSOCKET_AUTH_RECHECK": 10_000}
+    server = own_server(GUNICORN_GTHREAD, settings=settings)
+    cookies = server.get("/sign-in/?name=ada").cookies()
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    with RawPeer.open(server, "/counting/", headers={"Cookie": cookie}) as client:
+        talk(client, "here")
+        with sqlite3.connect(server.database) as database:
+            database.execute("DELETE FROM django_session")
+        database.close()
+        reload(server)
+        assert client.read_to_eof().code == 4401
+
+
+def test_a_call_that_runs_ends_first(own_server: Own) -> None:
+    """And no message behind it is lost."""
+    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    with RawPeer.open(server, "/slow/") as client:
+        for seconds in ("2", "0"):
+            client.send_text(seconds)
+        assert client.read_message().startswith(b"1 ")
+        old = server.worker
+        reload(server)
+        assert client.read_message() == b"begun"
+        facts = []
+        for text in (b"2", b"begun", b"0"):
+            facts.append([int(each) for each in client.read_message().split()])
+            assert client.read_message() == text
+        # The new process may come when the first call has ended.
+        assert [number for number, _, _ in facts] == [2, 3, 4]
+        assert facts[0][1] == old
+        assert facts[1][1] == facts[2][1]
+        client.send_text("0")
+        for number, text in ((5, b"begun"), (6, b"0")):
+            facts.append([int(each) for each in client.read_message().split()])
+            assert facts[-1] == [number, server.worker, 1]
+            assert client.read_message() == text
+    assert_calm(server)
+
+
+def test_workers_that_are_worn_out_give_to_the_others(own_server: Own) -> None:
+    """By ``--max-requests``."""
+    options = (*TWO, "--max-requests", "20")
+    server = own_server(GUNICORN_GTHREAD, options=options, settings=SETTINGS)
+    with Crowd(server, 6, *PATHS) as crowd:
+        seen: set[int] = set()
+
+        def has_worn_out() -> bool:
+            seen.update(server.workers())
+            server.get("/status/")
+            return len(seen) > 6
+
+        eventually(has_worn_out, SLACK_S, "workers were replaced")
+        crowd.check()
+        assert sum(each.resumed for each in crowd.conversations) > 0
+        before = {id(each): each.answered for each in crowd.conversations}
+        eventually(
+            lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3),
+            SLACK_S,
+            "all talk",
+        )
+        assert crowd.ends() == {None}
+
+
+def test_the_end_of_the_whole_site_comes_at_once(own_server: Own) -> None:
+    """With 1001, as before."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+    with RawPeer.open(server, "/counting/") as client:
+        talk(client, "here")
+        server.send_signal(signal.SIGTERM)
+        assert client.read_to_eof().code == 1001
+        server.wait(10)
+
+
+def test_without_the_setting_nothing_moves(own_server: Own) -> None:
+    """Clients get 1012, and no worker listens for others."""
+    settings = {**SETTINGS, "WEBSOCKET_HANDOVER": False}
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=settings)
+    with RawPeer.open(server, "/counting/") as client:
+        talk(client, "here")
+        assert [path.name for path in server.folder.glob("dwebsocket-*-h*")] == []
+        reload(server)
+        assert client.read_to_eof().code == 1012
+
+
+@pytest.mark.parametrize("victim", ["giver", "heir"])
+def test_a_worker_that_is_killed_meanwhile_costs_a_close_and_no_wrong_message(
+    victim: str, own_server: Own
+) -> None:
+    """At a random moment, ten times. Who was moved, or not yet, talks on."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+    pause = random.Random(victim)
+    for _ in range(10):
+        with Crowd(server, 30, *PATHS) as crowd:
+            kill_one_meanwhile(server, crowd, victim, pause.uniform(0, 1))
+        eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")
+        eventually(lambda: server.get("/status/").status == 200, SLACK_S, "they do")
+    assert "Traceback" not in server.stderr()
+
+
+def kill_one_meanwhile(server: Server, crowd: Crowd, victim: str, after: float) -> None:
+    """Replace all workers, and kill one of the old or the new ones, after so many seconds."""
+    eventually(lambda: crowd.all(lambda each: each.answered > 0), SLACK_S, "all talk")
+    old = server.workers()
+    server.send_signal(signal.SIGHUP)
+    if victim == "heir":
+        eventually(lambda: len(server.workers()) > len(old), SLACK_S, "there is a new one")
+    time.sleep(after)
+    found = old if victim == "giver" else [*set(server.workers()) - set(old)]
+    for each in found[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
+    assert crowd.ends() <= {None, 1012, 1006}
+    wanted = {each: each.answered + 3 for each in crowd.conversations if each.end is None}
+    eventually(
+        lambda: all(
+            each.end in (1012, 1006) or each.answered > count for each, count in wanted.items()
+        ),
+        SLACK_S,
+        "the others talk on",
+    )
+    assert crowd.ends() <= {None, 1012, 1006}

@@ -1,0 +1,49 @@
+"""URLs of handlers whose connections survive their process."""
+
+from django.contrib import auth
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+
+from dwebsocket import group, statistics, user
+from project import moving_views, urls
+
+
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """Sign in as the user whose name is in the query."""
+    name = request.GET["name"]
+    user, _ = auth.get_user_model().objects.get_or_create(username=name)
+    auth.login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return HttpResponse(request.session.session_key)
+
+
+def handovers(request: HttpRequest) -> JsonResponse:
+    """Return the counts of this process."""
+    return JsonResponse(statistics()["handed_over"])
+
+
+def publish(request: HttpRequest) -> HttpResponse:
+    """Tell a group, or a user, a text."""
+    if name := request.GET.get("user"):
+        target = user(auth.get_user_model().objects.get(username=name))
+    else:
+        target = group(request.GET["group"])
+    target.send(f"group:{request.GET['text']}")
+    return HttpResponse()
+
+
+urlpatterns = [
+    path("publish/", publish),
+    path("grouped/", moving_views.Grouped.as_view()),
+    path("async-grouped/", moving_views.AsyncGrouped.as_view()),
+    path("counting/", moving_views.Counting.as_view()),
+    path("async-counting/", moving_views.AsyncCounting.as_view()),
+    path("mixed-counting/", moving_views.MixedCounting.as_view()),
+    path("ticking/", moving_views.Ticking.as_view()),
+    path("failing/", moving_views.Failing.as_view()),
+    path("bad-state/", moving_views.BadState.as_view()),
+    path("slow/", moving_views.Slow.as_view()),
+    path("staying/", moving_views.Staying.as_view()),
+    path("sign-in/", sign_in),
+    path("handovers/", handovers),
+    *urls.urlpatterns,
+]

@@ -1,0 +1,146 @@
+"""Handlers that survive their process; each shows one behaviour."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dwebsocket import WebSocketHandler
+
+_VERSION = os.environ.get("PROJECT_VERSION_FILE")
+
+
+def version() -> str | None:
+    """Return what stands in a file now: the version of the code that this process has loaded."""
+    if _VERSION is None:
+        return None
+    return Path(_VERSION).read_text()
+
+
+class Counting(WebSocketHandler):
+    """Answer each message with its number, this process, and itself."""
+
+    survives = True
+    version = version()
+
+    def connect(self) -> None:
+        """Begin to count."""
+        self.state["number"] = 0
+        self.state["resumed"] = 0
+
+    def resumed(self) -> None:
+        """Count the processes."""
+        self.state["resumed"] += 1
+
+    def receive(self, message: str | bytes) -> None:
+        """Send it back behind a text about it."""
+        self.state["number"] += 1
+        facts = f"{self.state['number']} {os.getpid()} {self.state['resumed']}"
+        self.websocket.send_text(facts)
+        send = self.websocket.send_text if isinstance(message, str) else self.websocket.send_bytes
+        send(message)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Say so in the log, where tests find it."""
+        print("disconnect", code, flush=True)
+
+
+class AsyncCounting(Counting):
+    """The same in an event loop."""
+
+    async def connect(self) -> None:
+        """Begin to count."""
+        super().connect()
+
+    async def resumed(self) -> None:
+        """Count the processes."""
+        super().resumed()
+
+    async def receive(self, message: str | bytes) -> None:
+        """Send it back behind a text about it."""
+        self.state["number"] += 1
+        facts = f"{self.state['number']} {os.getpid()} {self.state['resumed']}"
+        await self.websocket.asend_text(facts)
+        if isinstance(message, str):
+            await self.websocket.asend_text(message)
+        else:
+            await self.websocket.asend_bytes(message)
+
+    async def disconnect(self, code: int, reason: str) -> None:
+        """Say so in the log, where tests find it."""
+        super().disconnect(code, reason)
+
+
+class Grouped(Counting):
+    """In a group, on threads."""
+
+    groups = ("all",)
+
+
+class AsyncGrouped(AsyncCounting):
+    """In a group that it joins later, in an event loop."""
+
+    async def receive(self, message: str | bytes) -> None:
+        """Join with the first message."""
+        if not self.state["number"]:
+            await self.websocket.ajoin("all")
+        await super().receive(message)
+
+
+class MixedCounting(AsyncCounting):
+    """At home in an event loop, with methods on threads."""
+
+    def resumed(self) -> None:
+        """Count the processes."""
+        self.state["resumed"] += 1
+
+
+class Ticking(Counting):
+    """Send the number of each tick."""
+
+    every = 0.2
+
+    def tick(self) -> None:
+        """Count it."""
+        self.state["ticks"] = self.state.get("ticks", 0) + 1
+        self.websocket.send_text(f"tick {self.state['ticks']}")
+
+
+class Failing(Counting):
+    """Fail where it goes on."""
+
+    def resumed(self) -> None:
+        """Let an exception through."""
+        raise ValueError("not here")
+
+
+class BadState(Counting):
+    """Keep what cannot move."""
+
+    def connect(self) -> None:
+        """Keep an object."""
+        super().connect()
+        self.state["object"] = object()
+
+
+class Slow(Counting):
+    """Take long for a message."""
+
+    def receive(self, message: Any) -> None:
+        """Answer after so many seconds."""
+        super().receive("begun")
+        time.sleep(float(message))
+        super().receive(message)
+
+
+class Staying(Counting):
+    """Not one of those that move."""
+
+    survives = False
+
+    def connect(self) -> None:
+        """Keep the same in an attribute."""
+        self.state = {}
+        super().connect()

@@ -1,0 +1,184 @@
+"""`dwebsocket.handover`: frames between processes, where they meet, and what can move."""
+
+from __future__ import annotations
+
+import os
+import socket
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwebsocket.handover import arriving, meeting, offers
+from dwebsocket.handover.wire import GIVE, OFFER, YES, Frame, Link, Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+
+
+@pytest.fixture
+def links() -> Iterator[tuple[Link, Link]]:
+    """Two ends of a connection."""
+    one, other = map(Link, socket.socketpair())
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_frames_come_as_they_were_sent_with_their_descriptors(links: tuple[Link, Link]) -> None:
+    """Whatever is sent together, and however large it is."""
+    one, other = links
+    sent = [
+        Frame(OFFER, {"number": 1, "text": "ä"}),
+        Frame(GIVE, {"number": 1}, os.urandom(1000)),
+        Frame(GIVE, {"number": 2}),
+        Frame(YES, {"number": 3}, b"body"),
+    ]
+    inodes = []
+    for frame in sent:
+        reading, writing = os.pipe()
+        inodes.append(os.fstat(reading).st_ino)
+        one.send(frame._replace(descriptor=reading if frame.kind == GIVE else None))
+        os.close(reading)
+        os.close(writing)
+    one.shut_down()
+    found = list(other.frames())
+    assert [frame._replace(descriptor=None) for frame in found] == sent
+    for frame, inode in zip(found, inodes, strict=True):
+        assert (frame.descriptor is not None) == (frame.kind == GIVE)
+        if frame.descriptor is not None:
+            assert os.fstat(frame.descriptor).st_ino == inode
+            os.close(frame.descriptor)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xff\xff\xff\x01\x00\x00\x00\x00",
+        b"\x00\x00\x00\x05\x01\x00\x00\x00\x07",
+        # A connection is given, and no descriptor comes.
+        b"\x00\x00\x00\x07\x02\x00\x00\x00\x02{}",
+    ],
+)
+def test_other_bytes_are_malformed(data: bytes) -> None:
+    """And take no memory."""
+    one, other = socket.socketpair()
+    link = Link(other)
+    one.sendall(data)
+    with pytest.raises(Malformed):
+        list(link.frames())
+    one.close()
+    link.close()
+
+
+def test_descriptors_of_no_frame_are_closed(links: tuple[Link, Link]) -> None:
+    """As when the other process dies while it gives a connection."""
+    one, other = links
+    reading, writing = os.pipe()
+    socket.send_fds(one._socket, [b"\x00\x00\x00\xff"], [reading])
+    os.close(reading)
+    one.shut_down()
+    assert list(other.frames()) == []
+    other.close()
+    with pytest.raises(BrokenPipeError):
+        os.write(writing, b"nobody reads")
+    os.close(writing)
+
+
+class TestFolder:
+    """Where processes meet."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+
+    def test_depends_on_all_that_makes_a_project(self, override: Any) -> None:
+        """Another key, other URLs or another prefix: another folder."""
+        seen = {meeting.folder()}
+        for changed in (
+            {"SECRET_KEY": "another"},
+            {"ROOT_URLCONF": "another"},
+            {"SETTINGS_MODULE": "another"},
+            {"WEBSOCKET_GROUPS": {"default": {"PREFIX": "another:"}}},
+        ):
+            override(**changed)
+            seen.add(meeting.folder())
+        assert len(seen) == 5
+
+    def test_is_refused_where_others_may_enter(self) -> None:
+        """They could take connections."""
+        meeting.folder().mkdir(0o755)
+        meeting.folder().chmod(0o755)
+        with pytest.raises(PermissionError, match="can be entered by other users"):
+            meeting.Folder()
+
+    def test_is_refused_where_it_is_a_link(self, tmp_path: Path) -> None:
+        """To a folder of whoever has made it."""
+        (tmp_path / "other").mkdir(0o700)
+        meeting.folder().symlink_to(tmp_path / "other")
+        with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+            meeting.Folder()
+
+    def test_finds_the_youngest_first_and_forgets_those_that_are_gone(self) -> None:
+        """Not this process itself, and elders only if they are wanted."""
+        folder = meeting.Folder()
+        listener, own = folder.listen()
+        others = {}
+        for stamp in (1, 2, 10**19):
+            name = f"{stamp:020}-0"
+            others[name] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            others[name].bind(folder._address(name))
+            others[name].listen()
+        gone = sorted(others)[0]
+        others[gone].close()
+
+        def found(**options: Any) -> list[str]:
+            names = []
+            for name, connection in folder.heirs(**{"but": set(), "with_elders": True} | options):
+                names.append(name)
+                connection.close()
+            return names
+
+        elder, younger = sorted(others)[1:]
+        assert found(with_elders=False) == [younger]
+        assert found(but={younger}) == [elder]
+        assert found() == [younger, elder]
+        assert sorted(os.listdir(folder.path)) == sorted([elder, younger, own])
+        folder.remove(own)
+        assert own not in os.listdir(folder.path)
+        for each in (listener, *others.values()):
+            each.close()
+        folder.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({"object": object()}, "JSON cannot represent"),
+        ({"number": float("nan")}, "JSON cannot represent"),
+        ({1: "a key that is no text"}, "no dict of plain values"),
+        ({"pair": (1, 2)}, "no dict of plain values"),
+        (["a", "list"], "no dict of plain values"),
+        ({"text": "x" * 65536}, "more than 65536 bytes"),
+    ],
+)
+def test_state_that_cannot_move(state: Any, reason: str) -> None:
+    """The reason says why."""
+    with pytest.raises(offers.Obstacle, match=reason):
+        offers.state_of(SimpleNamespace(state=state))  # type: ignore[arg-type]
+
+
+def test_state_that_moves() -> None:
+    """Comes as it was."""
+    state = {"a": [1, 2.5, None, True, {"b": "ä"}], "text": "x" * 65000}
+    assert offers.state_of(SimpleNamespace(state=state)) == state  # type: ignore[arg-type]
+
+
+def test_this_process_is_no_worker_and_takes_nothing() -> None:
+    """Tests and commands neither listen nor give."""
+    assert not arriving.is_possible()
+    arriving.begin()
+    assert arriving._listener is None
