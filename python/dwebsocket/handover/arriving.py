@@ -293,6 +293,8 @@ class _Visit:
         Raises:
             _Refused: It does not.
         """
+        if _is_leaving():
+            raise _Refused(*_RESTARTING, elsewhere=True)
         environ = _environ(offer.meta)
         handshake = MovedHandshake(offer, self._link, environ)
         environ[HANDSHAKE_KEY] = handshake
@@ -347,6 +349,11 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
         raise _Refused(*((SIGNED_OUT, "signed out") if offer.user else _RESTARTING))
 
 
+def _is_leaving() -> bool:
+    """Whether this process ends: it may have had no WebSocket that would tell it so."""
+    return _core.is_leaving() or compat_gunicorn.is_ending()
+
+
 class _Listener:
     """This process as an heir of others."""
 
@@ -368,7 +375,7 @@ class _Listener:
                 connection, _ = self._socket.accept()
             except OSError:
                 break
-            if _core.is_leaving() or not is_own(connection):
+            if _is_leaving() or not is_own(connection):
                 connection.close()
                 continue
             # This one may be among those that Django is starting.
