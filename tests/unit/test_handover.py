@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dwebsocket.compat import unpatched
 from dwebsocket.handover import arriving, meeting, offers
 from dwebsocket.handover.wire import GIVE, OFFER, YES, Frame, Link, Malformed
 
@@ -182,3 +183,20 @@ def test_this_process_is_no_worker_and_takes_nothing() -> None:
     assert not arriving.is_possible()
     arriving.begin()
     assert arriving._listener is None
+
+
+def test_a_system_without_threads_makes_no_heir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The WebSocket with which it would have begun opens all the same."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(arriving, "is_possible", lambda: True)
+    monkeypatch.setattr(arriving, "_has_stopped", False)
+    monkeypatch.setattr(unpatched, "start_thread", refuse)
+    arriving.begin()
+    assert arriving._listener is None
+    assert os.listdir(meeting.folder()) == []

@@ -12,7 +12,9 @@ import io
 import itertools
 import logging
 import os
+import socket
 import sys
+from contextlib import suppress
 from queue import PriorityQueue
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +54,6 @@ from dwebsocket.telemetry import tally
 from dwebsocket.users.registry import SIGNED_OUT
 
 if TYPE_CHECKING:
-    import socket
-
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
@@ -246,6 +246,11 @@ class _Visit:
         finally:
             self._work.put((_END, next(numbers), None))
 
+    def end(self) -> None:
+        """Ends it: the other process is told nothing more."""
+        self._work.put((_END, 0, None))
+        self._link.shut_down()
+
     def work(self) -> None:
         """Acts on what the other process says, on a thread for the project's code."""
         try:
@@ -382,8 +387,14 @@ class _Listener:
             apps.ready_event.wait()
             handler = handler or _Handler()
             visit = _Visit(connection, handler)
-            unpatched.start_thread("dwebsocket-arriving-link", visit.read)
-            unpatched.start_code("dwebsocket-arriving", visit.work)
+            try:
+                unpatched.start_code("dwebsocket-arriving", visit.work)
+                unpatched.start_thread("dwebsocket-arriving-link", visit.read)
+            except RuntimeError as error:
+                # The system gives no thread: the other process finds another heir, or none.
+                _log.warning("This process cannot go on with WebSockets of others: %s", error)
+                visit.end()
+                connection.close()
         self._socket.close()
         self._folder.close()
 
@@ -391,7 +402,9 @@ class _Listener:
         """Lets no other process visit this one any more."""
         if os.getpid() == self._process:
             self._folder.remove(self._name)
-            self._socket.shutdown(2)
+            # macOS shuts no listening socket down: its thread ends with the process.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
         """Closes what a forked child has of its parent's."""
@@ -433,7 +446,15 @@ def begin() -> None:
             _log.warning("This process cannot go on with WebSockets of others: %s", error)
             return
         listener = _listener
-    unpatched.start_thread("dwebsocket-heir", listener.accept)
+    try:
+        unpatched.start_thread("dwebsocket-heir", listener.accept)
+    except RuntimeError as error:
+        # The system gives no thread. The connection that this begins with goes on all the same.
+        _log.warning("This process cannot go on with WebSockets of others: %s", error)
+        with _lock:
+            _listener = None
+        listener.stop()
+        listener.forget()
 
 
 def stop() -> None:
