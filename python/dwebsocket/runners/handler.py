@@ -249,20 +249,22 @@ class Handled:
         self._share_context()
         self._token = home.enter(self, self._plan.lane)
         _count(1)
-        home.announce(self._token)
         if self._plan.survives:
+            # First: its last turn may come at any time after this.
             moving.enter(self)
+        home.announce(self._token)
 
     def _live_in_loop(self) -> None:
         """Begins its life behind an open connection, at home in an event loop."""
         _count(1)
+        if self._plan.survives:
+            moving.enter(self)
         try:
             self._in_loop(self._enter_loop, contextvars.Context())
         except BaseException:
+            moving.leave(self)
             _count(-1)
             raise
-        if self._plan.survives:
-            moving.enter(self)
 
     def _in_loop(
         self,
@@ -523,8 +525,10 @@ class Handled:
         connection = self.websocket._connection
         assert connection is not None
         self._move = move
-        # Only if it waits for a message: another turn looks at the move at its end.
-        self._home.rouse(connection, self._token)
+        # Only if it waits for a message: another turn looks at the move at its end, and its first
+        # turn at the beginning.
+        if self._home is not None:
+            self._home.rouse(connection, self._token)
 
     def _end_move(self, *, has_parted: bool) -> None:
         """Has a parked handler let go of all, or go on. Any thread may call it."""
