@@ -14,7 +14,10 @@ pub struct Stamp {
     pub number: u64,
 }
 
-/// The last number of each process.
+/// Processes that are known at most: each command that publishes is one, and they come and go.
+const MAX_KNOWN: usize = 256;
+
+/// The last number of each process, but for those that were the first ones long ago.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamps(SmallVec<[(u64, u64); 2]>);
 
@@ -37,7 +40,12 @@ impl Stamps {
             .find(|(publisher, _)| *publisher == stamp.publisher);
         match known {
             Some((_, number)) => *number = stamp.number.max(*number),
-            None => self.0.push((stamp.publisher, stamp.number)),
+            None => {
+                if self.0.len() == MAX_KNOWN {
+                    self.0.remove(0);
+                }
+                self.0.push((stamp.publisher, stamp.number));
+            }
         }
     }
 
@@ -58,4 +66,22 @@ pub struct Cut {
     pub got: Stamps,
     /// The number of the entry that is not for it any more.
     pub until: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_come_and_go_take_no_memory() {
+        let mut stamps = Stamps::default();
+        let stamp = |publisher| Stamp {
+            publisher,
+            number: 7,
+        };
+        (0..10_000).for_each(|publisher| stamps.note(stamp(publisher)));
+        assert_eq!(stamps.each().count(), MAX_KNOWN);
+        assert!(stamps.has(stamp(9_999)));
+        assert!(!stamps.has(stamp(0)));
+    }
 }

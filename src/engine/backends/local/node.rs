@@ -100,6 +100,9 @@ pub struct Node {
     breaks: Mutex<Option<&'static str>>,
 }
 
+/// Other nodes whose progress is known, before those that are gone are forgotten.
+const MAX_KNOWN: usize = 256;
+
 /// The numbers of the messages of another node: of the last one that is looked at, and of the last one
 /// that is in the queue of its group.
 #[derive(Clone, Copy, Debug, Default)]
@@ -426,6 +429,15 @@ impl Node {
         })
     }
 
+    /// Forgets nodes that are gone, once there are many: each command that publishes is one.
+    fn forget_gone(&self) {
+        if self.progress.lock().len() < MAX_KNOWN {
+            return;
+        }
+        let peers: HashSet<NodeId> = self.state.lock().peers.keys().copied().collect();
+        self.progress.lock().retain(|id, _| peers.contains(id));
+    }
+
     fn note_begun(&self, id: NodeId, number: u64) {
         self.progress.lock().entry(id).or_default().begun = number;
     }
@@ -726,6 +738,7 @@ impl Node {
         match (frame, *sender) {
             (Frame::Hello { id, is_new, number }, None) => {
                 *sender = Some(id);
+                self.forget_gone();
                 self.note_begun(id, number);
                 self.note_done(id, number);
                 self.on_hello(id, source, is_new).await;
