@@ -57,6 +57,7 @@ CALLS: dict[str, Any] = {
     "handler.connect": WebSocketHandler.connect,
     "handler.receive": WebSocketHandler.receive,
     "handler.disconnect": WebSocketHandler.disconnect,
+    "handler.resumed": WebSocketHandler.resumed,
     "as_view": WebSocketHandler.as_view,
     "test client": WebSocketClient.websocket,
     "statistics": dwebsocket.statistics,
@@ -320,6 +321,14 @@ def test_test_client(serve: Serve) -> None:
     """The example asserts by itself."""
     client = serve(None, echo=view_of("iteration"))
     run("test client", WebSocketClient=lambda: client)
+
+
+def test_resumed() -> None:
+    """What moves is a key, and the object is found again."""
+    game = SimpleNamespace(objects=SimpleNamespace(get=lambda pk: f"game {pk}"))
+    handler = SimpleNamespace(state={"game": 7})
+    run("handler.resumed", Game=game)["resumed"](handler)
+    assert handler.game == "game 7"
 
 
 def test_statistics() -> None:

@@ -56,6 +56,7 @@ def assert_calm(server: Server) -> None:
     assert server.stderr() == ""
 
 
+@pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
 def test_no_client_notices_reloads(kind: Kind, own_server: Own) -> None:
     """Of five: no close, no message lost, repeated or out of order, in either direction."""
@@ -227,6 +228,7 @@ def test_without_the_setting_nothing_moves(own_server: Own) -> None:
         assert client.read_to_eof().code == 1012
 
 
+@pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("victim", ["giver", "heir"])
 def test_a_worker_that_is_killed_meanwhile_costs_a_close_and_no_wrong_message(
     victim: str, own_server: Own

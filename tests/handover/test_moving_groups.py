@@ -48,6 +48,7 @@ class Publisher:
         return self.published
 
 
+@pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("backend", ["local", "process"])
 def test_each_message_reaches_each_member_once(backend: str, own_server: Own) -> None:
     """While workers are replaced, five times, and four publishers publish without pause."""
