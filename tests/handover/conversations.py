@@ -16,6 +16,7 @@ from support.raw_peer import BINARY, CLOSE, PING, PONG, TEXT, build_frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from typing_extensions import Self
 
     from support.server import Server
@@ -242,3 +243,8 @@ class Crowd:
         """Return how connections have ended; None for those that are open."""
         self.check()
         return {each.end for each in self.conversations}
+
+
+def rounds(request: pytest.FixtureRequest, whole: int, part: int) -> range:
+    """Give the rounds of a load: the whole of it with `--every-server`."""
+    return range(1, 1 + (whole if request.config.getoption("--every-server") else part))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from handover.conversations import Crowd
+from handover.conversations import Crowd, rounds
 from support.raw_peer import RawPeer
 from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server, is_running
 from support.waiting import eventually
@@ -58,12 +58,14 @@ def assert_calm(server: Server) -> None:
 
 @pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
-def test_no_client_notices_reloads(kind: Kind, own_server: Own) -> None:
-    """Of five: no close, no message lost, repeated or out of order, in either direction."""
+def test_no_client_notices_reloads(
+    kind: Kind, own_server: Own, request: pytest.FixtureRequest
+) -> None:
+    """No close, no message lost, repeated or out of order, in either direction."""
     server = own_server(kind, options=TWO, settings=SETTINGS)
     with Crowd(server, 24, *PATHS) as crowd:
         eventually(lambda: crowd.all(lambda each: each.answered > 3), SLACK_S, "all talk")
-        for number in range(1, 6):
+        for number in rounds(request, 5, 2):
             reload(server)
             eventually(
                 lambda number=number: crowd.all(lambda each: each.resumed >= number),
@@ -231,12 +233,12 @@ def test_without_the_setting_nothing_moves(own_server: Own) -> None:
 @pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("victim", ["giver", "heir"])
 def test_a_worker_that_is_killed_meanwhile_costs_a_close_and_no_wrong_message(
-    victim: str, own_server: Own
+    victim: str, own_server: Own, request: pytest.FixtureRequest
 ) -> None:
-    """At a random moment, ten times. Who was moved, or not yet, talks on."""
+    """At a random moment. Who was moved, or not yet, talks on."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
     pause = random.Random(victim)
-    for _ in range(10):
+    for _ in rounds(request, 10, 3):
         with Crowd(server, 30, *PATHS) as crowd:
             kill_one_meanwhile(server, crowd, victim, pause.uniform(0, 1))
         eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")

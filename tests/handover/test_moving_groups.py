@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from handover.conversations import Crowd
+from handover.conversations import Crowd, rounds
 from handover.test_gunicorn import SETTINGS, SLACK_S, TWO, assert_calm, reload
 from support.server import GUNICORN_GTHREAD, Server
 from support.waiting import eventually
@@ -50,8 +50,10 @@ class Publisher:
 
 @pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("backend", ["local", "process"])
-def test_each_message_reaches_each_member_once(backend: str, own_server: Own) -> None:
-    """While workers are replaced, five times, and four publishers publish without pause."""
+def test_each_message_reaches_each_member_once(
+    backend: str, own_server: Own, request: pytest.FixtureRequest
+) -> None:
+    """While workers are replaced, and four publishers publish without pause."""
     path = f"dwebsocket.groups.{backend}"
     groups = {"default": {"BACKEND": path}}
     workers = TWO if backend == "local" else ()
@@ -60,7 +62,7 @@ def test_each_message_reaches_each_member_once(backend: str, own_server: Own) ->
     with Crowd(server, 12, "/grouped/", "/async-grouped/") as crowd:
         eventually(lambda: crowd.all(lambda each: each.answered > 0), SLACK_S, "all are members")
         publishers = [Publisher(server, str(number), "group=all") for number in range(4)]
-        for number in range(1, 6):
+        for number in rounds(request, 5, 2):
             reload(server)
             eventually(
                 lambda number=number: crowd.all(lambda each: each.resumed >= number),
@@ -88,7 +90,7 @@ def test_users_are_reached_before_and_after(own_server: Own) -> None:
     cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
     with Crowd(server, 4, "/counting/", "/async-counting/", Cookie=cookie) as crowd:
         publisher = Publisher(server, "ada", "user=ada")
-        for number in range(1, 4):
+        for number in range(1, 3):
             reload(server)
             eventually(
                 lambda number=number: crowd.all(lambda each: each.resumed >= number),
