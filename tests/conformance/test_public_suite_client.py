@@ -50,7 +50,11 @@ def fuzzing_server(folder: Path, *, every: bool) -> Iterator[str]:
     (folder / "spec.json").write_text(json.dumps(spec))
     python = (SUITE / "python").read_text().strip()
     process = subprocess.Popen(
-        [python, str(SUITE / "bin" / "wstest"), "-m", "fuzzingserver", "-s", "spec.json"],
+        # Without a web server of its own, for which it would take port 8080.
+        [
+            *(python, str(SUITE / "bin" / "wstest")),
+            *("-m", "fuzzingserver", "--webport", "0", "-s", "spec.json"),
+        ],
         env={**os.environ, "PYTHONPATH": str(SUITE), "PYTHONDONTWRITEBYTECODE": "1"},
         cwd=folder,
         stdout=subprocess.DEVNULL,
