@@ -10,7 +10,7 @@ use crate::engine::groups::{self, MemberId, Stamps};
 /// The frames that a stand-in has kept, and the close after them: its code and reason.
 type Kept<'py> = (Bound<'py, PyBytes>, Option<(Option<u16>, String)>);
 
-/// What stands in for a connection in one group. See `_core.pyi`.
+/// The stand-in of a connection in one group. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct StandIn {
     groups: Arc<groups::Groups>,

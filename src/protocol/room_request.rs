@@ -1,6 +1,6 @@
 //! The requests of clients of rooms that come most often: events and joins.
 //!
-//! What is not read here is read by the view, which also closes on what is malformed.
+//! The view reads all other messages, and closes on malformed ones.
 
 use std::borrow::Cow;
 

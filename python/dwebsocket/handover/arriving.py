@@ -70,7 +70,7 @@ _FIRST, _LAST, _END = 0, 1, 2
 
 
 class Offer:
-    """What another process has told of a connection, as its opening needs it, and more."""
+    """The offer of a connection: all that the other process tells of it before a yes."""
 
     def __init__(self, head: dict[str, Any]) -> None:
         """Begins with the head of the frame that offers it."""
@@ -235,7 +235,7 @@ class _Visit:
         self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
 
     def read(self) -> None:
-        """Reads what the other process says, until it ends. What is given comes first."""
+        """Reads the other process's frames, until it ends. Given connections come before offers."""
         numbers = itertools.count()
         try:
             for frame in self._link.frames():

@@ -2,8 +2,8 @@
 The end of a process whose handlers survive it: their connections go to another process.
 
 One thread does it, from :func:`begin` on. It waits for an heir, and meanwhile the handlers go on.
-Then each in its turn is parked, offered, given, and let go. What no heir takes until the time is
-up is closed with 1012, as are connections of other handlers.
+Then each in its turn is parked, offered, given, and let go. A connection that no heir takes in time
+is closed with 1012, as are those of other handlers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process says of a connection that it offers, and whether it can offer it."""
+"""The content of an offer, and the reasons why a connection cannot be offered."""
 
 from __future__ import annotations
 

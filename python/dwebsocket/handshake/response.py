@@ -110,7 +110,7 @@ class UpgradeResponse(HttpResponse):
 
     @property
     def start(self) -> Start | None:
-        """What starts its view; None once it is open, or given up."""
+        """The start of its view; None once it is open, or given up."""
         return self._start
 
     @property

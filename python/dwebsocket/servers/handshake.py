@@ -104,7 +104,7 @@ class Handshake:
 
     transport: Transport = "websocket"
     has_loop = False
-    #: What another process has told about the connection, which it gives away.
+    #: The offer of another process, which gives the connection away.
     moved: Moved | None = None
     client: Client
     # Known after `prepare`.

@@ -15,7 +15,7 @@ use crate::protocol::{close::CloseFrame, deflate::Deflater};
 /// Bytes that it keeps at most: a connection that is behind by more cannot be told of all.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// What stands in for a connection in one group. Any thread may use it.
+/// The stand-in of a connection in one group. Any thread may use it.
 #[derive(Debug, Default)]
 pub struct StandIn {
     memberships: Memberships,
