@@ -26,7 +26,7 @@ from dwebsocket.groups import backends, history, membership_signals, presence, s
 from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.request.worlds import user_key
-from dwebsocket.rooms import wire
+from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.room import Room, group_of
 from dwebsocket.rooms.wire import Malformed, Refused, Request
@@ -71,7 +71,7 @@ _SETTINGS = (
 
 
 class Rooms:
-    """The rooms of one connection. ``classes`` are those that its view takes, with their names."""
+    """The rooms of one connection."""
 
     def __init__(
         self,
@@ -79,12 +79,24 @@ class Rooms:
         request: Any,
         classes: Sequence[type[Room]],
         owner: seats.Owner,
+        *,
+        is_async: bool,
     ) -> None:
-        """Begins without rooms. ``owner`` is told when a seat has ended by itself."""
+        """
+        Begins without rooms.
+
+        Args:
+            websocket: The connection.
+            request: Its request.
+            classes: The rooms that it may join.
+            owner: It is told when a seat has ended by itself.
+            is_async: Whether a class has coroutine functions, so that all steps are awaited.
+        """
         self._websocket = websocket
         self._key = key_of(websocket.id)
         self._request = request
         self._classes = classes
+        self._is_async = is_async
         self._joined: dict[str, Room] = {}
         self._seats: _core.Seats | None = None
         self.now = clock.now()
@@ -128,8 +140,13 @@ class Rooms:
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def receive(self, message: str | bytes) -> Steps[None]:
-        """Returns the steps of one message of the client, which are to be taken at once."""
+    def receive(self, message: str | bytes) -> Steps[None] | None:
+        """
+        Takes one message of the client.
+
+        Returns:
+            What is left to do, at once; None if nothing is.
+        """
         #: The time of the latest message, or of the latest :meth:`look`.
         self.now = clock.now()
         if self.now > self._settings_until or self._changes != conf.changes:
@@ -140,6 +157,8 @@ class Rooms:
             return self._close(_MALFORMED, str(error))
         is_due = self.due is not None and self.due <= self.now
         if request.kind == "event" and not self._waiting and not is_due:
+            if not self._is_async:
+                return self._take_here(request)
             return self._take(request)
         return self._take_in_turn(request, is_due=is_due)
 
@@ -169,7 +188,7 @@ class Rooms:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
         self.now = clock.now()
         self._read_settings()
-        for room in [room for room in self._joined.values() if room._seat.is_over]:  # type: ignore[union-attr]
+        for room in list(filter(_is_over, self._joined.values())):
             yield from self._leave(room)
         while self._waiting:
             if self._waiting[0].kind == "join" and not self._joins.take():
@@ -197,7 +216,7 @@ class Rooms:
 
     def _take(self, request: Request) -> Steps[None]:
         known = self._joined.get(request.room)
-        if known is not None and known._seat is not None and known._seat.is_over:
+        if known is not None and _is_over(known):
             # Evicted, and the notice is still on its way.
             yield from self._leave(known)
         try:
@@ -206,7 +225,8 @@ class Rooms:
                 yield from self._join(request)
                 return
             if request.kind == "event":
-                room = self._room_for_event(request)
+                room = self._room_of(request)
+                self._check_limits(room, request)
                 if request.event in room.events:
                     yield self._pass_on(room, request)
                     result = {}
@@ -224,6 +244,23 @@ class Rooms:
             return
         if text:
             yield Call(self._websocket.send, self._websocket.asend, text)
+
+    def _take_here(self, request: Request) -> Steps[None] | None:
+        """Takes an event as :meth:`_take`, in one call where its room's method does all."""
+        room = self._joined.get(request.room)
+        if room is None or request.event in room.events or _is_over(room):
+            return self._take(request)
+        try:
+            self._check_limits(room, request)
+            result = hooks.call(room.receive, request.event, request.data)
+            text = "" if request.id is None else wire.answer(request.id, result)
+        except (ConnectionClosed, SendTimeout):
+            raise
+        except Exception as error:
+            return self._answer_error(request, self._refused(error, request.room))
+        if text:
+            self._websocket.send(text)
+        return None
 
     def _refused(self, error: Exception, name: str) -> Refused:
         """Returns what a client is told of an exception, which is logged if it is no answer."""
@@ -289,7 +326,7 @@ class Rooms:
         self._joined[room.name] = room
         if "joined" in room._own:
             yield from self._call_quietly(room, "joined")
-        if room._seat is not None and room._seat.is_over and room.name in self._joined:
+        if _is_over(room) and room.name in self._joined:
             # Evicted while it joined.
             yield from self._leave(room)
 
@@ -535,21 +572,19 @@ class Rooms:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def _room_for_event(self, request: Request) -> Room:
+    def _check_limits(self, room: Room, request: Request) -> None:
         """
-        Returns the room that an event is for.
+        Counts an event for a room.
 
         Raises:
-            Refused: It is not joined, or the event is above a limit.
+            Refused: It is above a limit.
         """
-        room = self._room_of(request)
         most = self._limits.event
         if request.size > most:
             raise Refused("limit", f"An event may have {most} bytes.")
         own = room._bucket
         if not self._events.take() or not (own is None or own.take()):
             raise Refused("limit", "Too many events.")
-        return room
 
     def _pass_on(self, room: Room, request: Request) -> Call:
         backend = room._backend
@@ -618,6 +653,11 @@ class Rooms:
         if room is None:
             raise Refused("invalid", "This room is not joined.")
         return room
+
+
+def _is_over(room: Room) -> bool:
+    """Whether a room's seat has ended by itself."""
+    return room._seat is not None and room._seat.is_over
 
 
 def _has_history(room: Room, group: Group) -> bool:

@@ -25,11 +25,12 @@ class Hook(Call):
 
     def __init__(self, method: Callable[..., Any], *args: Any) -> None:
         # Not by the class above, for one call less at each message.
-        self.made, self.awaited = _make, _await
+        self.made, self.awaited = call, _await
         self.args, self.kwargs = (method, *args), {}
 
 
-def _make(method: Callable[..., Any], *args: Any) -> Any:
+def call(method: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function of the project's. Raises UsageError where that gives a coroutine."""
     result = method(*args)
     if isinstance(result, CoroutineType):
         _refuse(result)
@@ -37,8 +38,8 @@ def _make(method: Callable[..., Any], *args: Any) -> Any:
 
 
 async def _await(method: Callable[..., Any], *args: Any) -> Any:
-    call = method if iscoroutinefunction(method) else sync_to_async(method)
-    result = await call(*args)
+    function = method if iscoroutinefunction(method) else sync_to_async(method)
+    result = await function(*args)
     if isinstance(result, CoroutineType):
         _refuse(result)
     return result

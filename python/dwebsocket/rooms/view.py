@@ -28,6 +28,7 @@ class _Handler(WebSocketHandler):
     # Not a period: has the connection wait in a way that others may end.
     every = 1e8
     classes: ClassVar[Sequence[type[Room]]]
+    is_async = False
 
     _its: Rooms | None = None
     # The time for which a timer is set, unless that has had its tick.
@@ -43,7 +44,9 @@ class _Handler(WebSocketHandler):
     def its(self) -> Rooms:
         """The connection's rooms."""
         if self._its is None:
-            self._its = Rooms(self.websocket, self.request, self.classes, self)
+            self._its = Rooms(
+                self.websocket, self.request, self.classes, self, is_async=self.is_async
+            )
             connection = self.websocket._connection
             if isinstance(connection, _core.Connection):
                 connection.answer_pings()
@@ -68,7 +71,8 @@ class _Handler(WebSocketHandler):
     def receive(self, message: str | bytes) -> Any:
         """Takes a message of the client."""
         its = self._its or self.its
-        steps.run(its.receive(message))
+        if (rest := its.receive(message)) is not None:
+            steps.run(rest)
         if its.due != self._timer:
             self._set_tick()
 
@@ -85,9 +89,12 @@ class _Handler(WebSocketHandler):
 class _AsyncHandler(_Handler):
     """The same for rooms with coroutine functions."""
 
+    is_async = True
+
     async def receive(self, message: str | bytes) -> Any:
         """Takes a message of the client."""
-        await steps.arun(self.its.receive(message))
+        if (rest := self.its.receive(message)) is not None:
+            await steps.arun(rest)
         self._set_tick()
 
     async def tick(self) -> Any:
