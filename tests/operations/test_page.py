@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -234,6 +235,23 @@ def test_its_websocket_ends_when_the_permission_is_withdrawn(server: Server) -> 
         finally:
             manage(server, *run, head + command.format(True))
     assert ending.code == 1008
+
+
+def test_connections_that_moved_are_counted(server: Server, root: Person) -> None:
+    """Those that came from the worker before this one."""
+    with root.websocket("/lasting/") as moving:
+        eventually(lambda: root.sees("/lasting/"))
+        assert moves(root) == [0, 0, 0]
+        server.send_signal(signal.SIGHUP)
+        assert moving.read_message() == b"moved"
+        eventually(lambda: moves(root) == [1, 0, 0])
+
+
+def moves(root: Person) -> list[int]:
+    """Give how many connections came, went, and were taken by none, as the page says."""
+    page = root.get(PAGE).body.decode()
+    table = page.partition("<h2>Handed over</h2>")[2].partition("</table>")[0]
+    return [int(number) for number in re.findall(r">(\d+)</td>", table)]
 
 
 def test_metrics_are_for_the_token_or_the_permission(server: Server, root: Person) -> None:

@@ -29,6 +29,16 @@ class Feed(WebSocketHandler):
     """Many quiet ones."""
 
 
+class Lasting(WebSocketHandler):
+    """Moves to another process, and says so."""
+
+    survives = True
+
+    def resumed(self):
+        """Say it."""
+        self.websocket.send("moved")
+
+
 def log_in(request, name):
     """Log a user in."""
     login(request, get_user_model().objects.get(username=name))
@@ -42,6 +52,7 @@ urlpatterns = [
     path("metrics", metrics),
     path("chat/<str:room>/", chat),
     path("feed/<int:number>/", Feed.as_view()),
+    path("lasting/", Lasting.as_view()),
     path("breaks/", breaks),
     *staticfiles_urlpatterns(),
 ]

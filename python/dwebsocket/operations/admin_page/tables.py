@@ -35,6 +35,13 @@ _COLUMNS = (
     *(("queued", _("Queued")), ("ping", _("Ping"))),
 )
 
+# What has come of connections that were to move to another process.
+_MOVES = {
+    "in": _("from other processes"),
+    "out": _("to other processes"),
+    "refused": _("taken by none"),
+}
+
 # What the script of the charts says: it asks for each text by the English one.
 _CHART_TEXTS = {
     "Open": _("Open"),
@@ -122,6 +129,7 @@ def context(
         "addresses": leaders["addresses"],
         "refused": _coded(total["refused"]),
         "closed": _coded(total["closed"]),
+        "moves": [(name, total["handed_over"][key]) for key, name in _MOVES.items()],
         "events": _coded(total["events"]),
         "groups": total["groups"].items(),
         "durations": [
