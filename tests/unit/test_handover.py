@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dwebsocket.compat import unpatched
-from dwebsocket.handover import arriving, meeting, offers
+from dwebsocket.handover import arriving, leaving, meeting, offers
 from dwebsocket.handover.wire import GIVE, OFFER, YES, Frame, Link, Malformed
+from dwebsocket.runners import moving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+TIMEOUT_S = 60.0
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 
@@ -183,6 +187,42 @@ def test_this_process_is_no_worker_and_takes_nothing() -> None:
     assert not arriving.is_possible()
     arriving.begin()
     assert arriving._listener is None
+
+
+def test_two_ends_of_a_process_drain_nothing_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM and the exit come on two threads: both close connections that are not spared yet."""
+    entered, go_on = threading.Event(), threading.Event()
+    is_spared = False
+
+    def spare() -> None:
+        nonlocal is_spared
+        entered.set()
+        go_on.wait(TIMEOUT_S)
+        is_spared = True
+
+    handler = SimpleNamespace(websocket=SimpleNamespace(_connection=SimpleNamespace(spare=spare)))
+    monkeypatch.setattr(arriving, "is_possible", lambda: True)
+    monkeypatch.setattr(arriving, "stop", lambda: None)
+    monkeypatch.setattr(moving, "survivors", lambda: [handler])
+    monkeypatch.setattr(leaving.offers, "obstacle", lambda _: None)
+    monkeypatch.setattr(leaving, "_give_to_heirs", lambda *_: [])
+    own, seen = leaving.Leaving(), []
+    first = threading.Thread(target=own.begin, args=(10.0,))
+    first.start()
+    assert entered.wait(TIMEOUT_S)
+
+    def begin_again() -> None:
+        own.begin(10.0)
+        seen.append(is_spared)
+
+    second = threading.Thread(target=begin_again)
+    second.start()
+    second.join(0.05)
+    go_on.set()
+    for thread in (first, second):
+        thread.join(TIMEOUT_S)
+    own.join()
+    assert seen == [True]
 
 
 def test_a_system_without_threads_makes_no_heir(

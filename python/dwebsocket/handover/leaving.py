@@ -92,9 +92,10 @@ class Leaving:
             if not handlers:
                 return
             self._done = threading.Event()
-        for handler in handlers:
-            if (connection := handler.websocket._connection) is not None:
-                connection.spare()
+            # Before another thread, which finds that this has begun, closes all that is left.
+            for handler in handlers:
+                if (connection := handler.websocket._connection) is not None:
+                    connection.spare()
         deadline = monotonic() + patience
         try:
             unpatched.start_code("dwebsocket-leaving", lambda: self._move(handlers, deadline))
