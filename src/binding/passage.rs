@@ -1,6 +1,6 @@
 //! `_core.Passage`: events of rooms that the engine passes on.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use pyo3::{prelude::*, types::PyString};
 
@@ -77,46 +77,23 @@ fn publisher_of(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn Publisher>> {
     Ok(Arc::clone(&groups.get().0) as Arc<dyn Publisher>)
 }
 
-type EventParts = (
-    Py<PyString>,
-    Py<PyString>,
-    Option<Py<PyString>>,
-    Py<PyString>,
-    usize,
-);
+type EventParts<'a> = (Cow<'a, str>, Cow<'a, str>, Option<&'a str>, &'a str, usize);
 
 /// See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (message, /))]
-pub(crate) fn read_event(message: &Bound<'_, PyString>) -> Option<EventParts> {
+pub(crate) fn read_event<'a>(message: &'a Bound<'_, PyString>) -> Option<EventParts<'a>> {
     let event = RoomEvent::read(message.to_str().ok()?)?;
-    let text = |text: &str| PyString::new(message.py(), text).unbind();
-    Some((
-        text(&event.room),
-        text(&event.name),
-        event.id().map(text),
-        text(event.data()),
-        event.bytes,
-    ))
+    let (id, data) = (event.id(), event.data());
+    Some((event.room, event.name, id, data, event.bytes))
 }
 
-type JoinParts = (
-    Py<PyString>,
-    Py<PyString>,
-    Option<Py<PyString>>,
-    Option<Py<PyString>>,
-);
+type JoinParts<'a> = (Cow<'a, str>, &'a str, Option<Cow<'a, str>>, Option<&'a str>);
 
 /// See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (message, /))]
-pub(crate) fn read_join(message: &Bound<'_, PyString>) -> Option<JoinParts> {
+pub(crate) fn read_join<'a>(message: &'a Bound<'_, PyString>) -> Option<JoinParts<'a>> {
     let join = RoomJoin::read(message.to_str().ok()?)?;
-    let text = |text: &str| PyString::new(message.py(), text).unbind();
-    Some((
-        text(&join.room),
-        text(join.id),
-        join.since.as_deref().map(text),
-        join.info.map(text),
-    ))
+    Some((join.room, join.id, join.since, join.info))
 }

@@ -34,28 +34,21 @@ impl Stamps {
 
     /// Notes that a message has come.
     pub(super) fn note(&mut self, stamp: Stamp) {
-        let known = self
-            .0
-            .iter_mut()
-            .find(|(publisher, _)| *publisher == stamp.publisher);
-        match known {
-            Some((_, number)) => *number = stamp.number.max(*number),
-            None => {
-                if self.0.len() == MAX_KNOWN {
-                    self.0.remove(0);
-                }
-                self.0.push((stamp.publisher, stamp.number));
-            }
+        let known = self.0.iter_mut().find(|known| known.0 == stamp.publisher);
+        if let Some((_, number)) = known {
+            *number = stamp.number.max(*number);
+            return;
         }
+        if self.0.len() == MAX_KNOWN {
+            self.0.remove(0);
+        }
+        self.0.push((stamp.publisher, stamp.number));
     }
 
     /// Whether a message is among those that have come.
     pub fn has(&self, stamp: Stamp) -> bool {
-        let known = self
-            .0
-            .iter()
-            .find(|(publisher, _)| *publisher == stamp.publisher);
-        known.is_some_and(|(_, number)| stamp.number <= *number)
+        let has = |known: &(u64, u64)| known.0 == stamp.publisher && stamp.number <= known.1;
+        self.0.iter().any(has)
     }
 }
 

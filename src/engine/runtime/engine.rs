@@ -25,7 +25,7 @@ use crate::{
             settings::{Key, Settings, Transport},
             traffic::Overview,
         },
-        driver::{Driver, Io},
+        driver::Io,
         groups::FanOutThread,
         polling::{self, PendingPoll, Polled, Pollers},
         resources::{
@@ -271,15 +271,14 @@ impl Engine {
         let (connection, registration) = self.register(id, worker, client, Vec::new(), settings)?;
         before_news(&connection);
         connection.put_unread(parts.unread);
-        let driver = Driver::new(
-            Arc::clone(&connection),
+        worker.drive(
+            io,
+            &connection,
             parts.incoming,
             settings,
-            &worker.codecs,
             registration,
             permit,
         );
-        worker.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
     }
 
@@ -323,15 +322,7 @@ impl Engine {
         };
         before_head(&connection);
         connection.outbox.flush();
-        let driver = Driver::new(
-            Arc::clone(&connection),
-            early,
-            settings,
-            &worker.codecs,
-            registration,
-            permit,
-        );
-        worker.handle.spawn(Box::new(driver).run(io));
+        worker.drive(io, &connection, early, settings, registration, permit);
         Ok(connection)
     }
 

@@ -22,8 +22,9 @@ use crate::{
             panics::{contain, refused},
             signal_mask::Blocked,
         },
-        connection::Connection,
-        resources::descriptor,
+        connection::{Connection, registry::Registration, settings::Settings},
+        driver::{Driver, Io},
+        resources::{descriptor, permits::Permit},
         wakeup::turns::Turns,
     },
     protocol::deflate::Codecs,
@@ -84,6 +85,22 @@ impl Worker {
             has_failed,
             has_blocking_thread: AtomicBool::new(false),
         })
+    }
+
+    /// Drives a connection from now on. `incoming` was read before this.
+    pub(crate) fn drive(
+        &self,
+        io: Io,
+        connection: &Arc<Connection>,
+        incoming: Vec<u8>,
+        settings: &Settings,
+        registration: Registration,
+        permit: impl Into<Arc<Permit>>,
+    ) {
+        let connection = Arc::clone(connection);
+        let codecs = &self.codecs;
+        let driver = Driver::new(connection, incoming, settings, codecs, registration, permit);
+        self.handle.spawn(Box::new(driver).run(io));
     }
 
     /// Whether it drives the connections that it is given: false after a failure that ended it.
