@@ -75,11 +75,13 @@ class Base:
     # Sends the signals about the groups that it has joined as it opened.
     _announce_groups: Callable[[], None] | None = None
     # The thread of its async handler, as long as there is one.
-    _worker: Any = None
+    _handler_worker: Any = None
     # The database connections of its view, once it has any.
     _held: database.OpenConnections | None = None
     # The request of the view that runs now.
     _view_request: HttpRequest | None = None
+    # Its spans, while it is traced: see `dwebsocket.telemetry.tracing`.
+    _trace: Any = None
     _was_refused = False
     # Whether its socket cannot go to another process: this one encrypts, or a server has it.
     _is_bound = False

@@ -38,6 +38,16 @@ def hide_task(task: asyncio.Task[Any]) -> None:
         unregister(task)
 
 
+def cancellation_of(task: asyncio.Task[Any]) -> Callable[[], object]:
+    """
+    Returns a function that tells whether ``task``, which has not waited yet, was cancelled.
+
+    ``Task.cancelling``, which is public since Python 3.11; before that ``Task._must_cancel``.
+    """
+    found: Callable[[], object] | None = getattr(task, "cancelling", None)
+    return found or (lambda: task._must_cancel)  # type: ignore[attr-defined]
+
+
 def leave_to_loop(task: asyncio.Task[Any]) -> None:
     """
     Hides a task as :func:`hide_task`. It ends with its loop, and asyncio does not complain of that.

@@ -600,7 +600,7 @@ class Rooms:
         seat, publisher = room._seat, room._backend.event_publisher
         if seat is None or publisher is None or not room.events:
             return
-        if tracing.TRACE in self._websocket.__dict__:
+        if self._websocket._trace is not None:
             # Each message is a span.
             return
         key = (type(room), room._backend)

@@ -121,24 +121,25 @@ class SharedContext(OwnThread):
         websocket = own_websocket.get()
         if websocket is None:
             return super().worker()
-        if websocket._worker is None:
+        if websocket._handler_worker is None:
             # If two threads race, the first one's object stays.
-            websocket.__dict__.setdefault("_worker", Worker(_threads))
-        worker: Worker = websocket._worker
+            websocket.__dict__.setdefault("_handler_worker", Worker(_threads))
+        worker: Worker = websocket._handler_worker
         return worker
 
     @staticmethod
     async def after_turn(websocket: Base) -> None:
         """Does what Django does at a request's end, on the thread of a handler if it has called."""
-        if websocket._worker is not None and (done := websocket._worker.after_calls()) is not None:
+        worker: Worker | None = websocket._handler_worker
+        if worker is not None and (done := worker.after_calls()) is not None:
             await asyncio.wrap_future(done)
 
     @staticmethod
     def end_worker(websocket: Base) -> Future[Any] | None:
         """Closes the database connections of a handler, and releases its thread. Never waits."""
-        if websocket._worker is None:
+        if websocket._handler_worker is None:
             return None
-        worker: Worker = websocket.__dict__.pop("_worker")
+        worker: Worker = websocket.__dict__.pop("_handler_worker")
         return worker.end()
 
     @classmethod

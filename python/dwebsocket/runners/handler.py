@@ -23,7 +23,6 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from dwebsocket.api import callbacks
 from dwebsocket.api.base import own_websocket, set_own_websocket
-from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import renew_at_fork
@@ -32,6 +31,7 @@ from dwebsocket.request import context, database, http_request
 from dwebsocket.runners import handler_context, handler_threads, loop, moving
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
+from dwebsocket.runners.handler_loop import LoopHome
 from dwebsocket.telemetry import clock, durations, tracing
 from dwebsocket.telemetry.records import printable, report_end
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
 
-    from dwebsocket._core import Connection
     from dwebsocket.request.worlds import World
     from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import TurnExecutor
@@ -73,6 +72,7 @@ class HandlerFacts:
     Attributes:
         name: Module and qualified name.
         lane: Its number, for turns with other classes.
+        has_waited: Whether the last turn in an event loop has waited for something.
         every: Seconds between two calls of ``tick``; None without.
         has_async_view: Its view is async, because one of the methods is, or what answers requests.
         methods: The names of its own methods.
@@ -86,6 +86,7 @@ class HandlerFacts:
         "every",
         "has_async_view",
         "has_connect",
+        "has_waited",
         "in_loop",
         "is_async",
         "is_mixed",
@@ -104,6 +105,7 @@ class HandlerFacts:
         """
         self.name = f"{cls.__module__}.{cls.__qualname__}"
         self.lane = next(_lanes)
+        self.has_waited = False
         self.every = every
         self.survives: bool = cls.survives
         methods = [name for name in _METHODS if getattr(cls, name) is not getattr(Handled, name)]
@@ -329,10 +331,11 @@ class Handled:
         return has_timer and self._due <= clock.now()
 
     @property
-    def tasks(self) -> set[asyncio.Task[None]]:
-        """The tasks, of other views too, one of which may run a method of it."""
+    def coroutines(self) -> list[Any]:
+        """The coroutines that wait, of other views too, one of which may run a method of it."""
         home: object = self._home
-        return loop.tasks() | home.tasks if isinstance(home, LoopHome) else loop.tasks()
+        turns = home.turns if isinstance(home, LoopHome) else ()
+        return [*(task.get_coro() for task in loop.tasks()), *turns]
 
     def _on_tick(self) -> None:
         self._tick_is_due = True
@@ -438,18 +441,22 @@ class Handled:
 
     def _call_method(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         """Calls a sync method of the project's, within its span where the project traces."""
-        if tracing.TRACE in self.websocket.__dict__ and name in self._plan.methods:
+        if self.websocket._trace is not None and name in self._plan.methods:
             with tracing.calling(self.websocket, self._plan.name, name):
                 self._call(method, *args)
         else:
             self._call(method, *args)
 
-    async def _acall_method(self, name: str, method: Callable[..., Any], *args: Any) -> None:
-        """Awaits a coroutine method of the project's, within its span where the project traces."""
-        if tracing.TRACE in self.websocket.__dict__ and name in self._plan.methods:
-            with tracing.calling(self.websocket, self._plan.name, name):
-                await self._acall(method, *args)
-        else:
+    def _acall_method(
+        self, name: str, method: Callable[..., Any], *args: Any
+    ) -> Coroutine[Any, Any, None]:
+        """Calls a coroutine method of the project's, within its span where the project traces."""
+        if self.websocket._trace is not None and name in self._plan.methods:
+            return self._acall_traced(name, method, *args)
+        return self._acall(method, *args)
+
+    async def _acall_traced(self, name: str, method: Callable[..., Any], *args: Any) -> None:
+        with tracing.calling(self.websocket, self._plan.name, name):
             await self._acall(method, *args)
 
     def _call(self, method: Callable[..., Any], *args: Any) -> None:
@@ -478,7 +485,8 @@ class Handled:
                 database.forget(shared)
             database.close_after_call()
             # Connections that are still open stay the thread's, for the next call of any handler.
-            websocket.__dict__.pop("_held", None)
+            if websocket._held is not None:
+                websocket.__dict__.pop("_held", None)
         if websocket._is_deliberate:
             self._is_over = True
 
@@ -651,7 +659,7 @@ class Handled:
         own = self._context = self._context.copy()
         own.run(self._prepare_in_loop)
         self._share_context()
-        self._start_turn()
+        self._wake()
 
     def _prepare_in_loop(self) -> None:
         context.enter_thread()
@@ -665,26 +673,17 @@ class Handled:
         if self._is_at_work:
             self._again = True
         else:
-            self._start_turn()
-
-    def _start_turn(self) -> None:
-        self._is_at_work = True
-        # In a context that the loop's thread owns, and that knows the connection.
-        self._context.run(self._create_task)
-
-    def _create_task(self) -> None:
-        own_websocket.set(self.websocket)
-        turn, name = self._aturn(), self._plan.name
-        loop = asyncio.get_running_loop()
-        # Not by `create_task`: a loop's factory may start tasks at once, but connections call this
-        # while they hold their lock.
-        self._home.keep(asyncio.Task(turn, loop=loop, name=name))
+            self._is_at_work = True
+            self._home.have_turn(self)
 
     async def _aturn(self) -> None:
         """Calls its methods as long as there is something to call."""
         websocket = self.websocket
+        set_own_websocket(websocket)
         connection = websocket._connection
         assert connection is not None
+        plan = self._plan
+        is_plain = "receive" in plan.is_async and websocket._trace is None
         try:
             if self._is_new:
                 self._is_new = False
@@ -701,12 +700,16 @@ class Handled:
                     await self._acall_one("resumed", self.resumed)
                     await SharedContext.after_turn(websocket)
                 elif message is not None:
-                    await self._acall_one("receive", self.receive, message)
+                    if is_plain:
+                        await self._acall(self.receive, message)
+                    else:
+                        await self._acall_one("receive", self.receive, message)
                     del message
                     # A transaction that it has left open is not for the next message.
-                    await SharedContext.after_turn(websocket)
+                    if websocket._handler_worker is not None:
+                        await SharedContext.after_turn(websocket)
                     # Most often nothing else has come: no need to look first.
-                    is_quiet = self._plan.every is None and not self._is_over
+                    is_quiet = plan.every is None and not self._is_over
                     if is_quiet and connection.listen(self._home.core, self._token):
                         break
                 elif self._is_over or connection.waiting() == (0, True):
@@ -718,19 +721,20 @@ class Handled:
                     await SharedContext.after_turn(websocket)
                     self._set_tick()
                 elif not self._again:
-                    if self._plan.every is not None:
+                    if plan.every is not None:
                         connection.unwatch(self._home.core, self._token)
                     if connection.listen(self._home.core, self._token):
                         break
                 calls += 1
                 if calls % _MESSAGES_A_TURN == 0:
                     await asyncio.sleep(0)
-            await SharedContext.after_turn(websocket)
+            if websocket._handler_worker is not None:
+                await SharedContext.after_turn(websocket)
             self._is_at_work = False
             if self._move is not None:
                 connection.rouse(self._home.core, self._token)
             if self._again:
-                self._start_turn()
+                self._wake()
         except GeneratorExit:
             # The loop was closed: nothing can be awaited any more.
             websocket._abandon(*_GOING_AWAY)
@@ -744,11 +748,15 @@ class Handled:
             await self.websocket._aannounce_opening(self.request)
         self._set_tick()
 
-    async def _acall_one(self, name: str, method: Callable[..., Any], *args: Any) -> None:
-        """Calls a method of either kind."""
-        if name in self._plan.is_async:
-            await self._acall_method(name, method, *args)
-            return
+    def _acall_one(
+        self, name: str, method: Callable[..., Any], *args: Any
+    ) -> Coroutine[Any, Any, None]:
+        """Calls a method of either kind, which the caller awaits."""
+        is_async = name in self._plan.is_async
+        return (self._acall_method if is_async else self._acall_elsewhere)(name, method, *args)
+
+    async def _acall_elsewhere(self, name: str, method: Callable[..., Any], *args: Any) -> None:
+        """Calls a sync method on a thread."""
         own = contextvars.copy_context()
 
         def call() -> None:
@@ -811,54 +819,6 @@ class Handled:
 
 
 _METHODS = ("receive", "disconnect", "tick", "resumed", "connect")
-
-
-class LoopHome:
-    """Where handlers with an async ``receive`` are at home. For its loop's thread."""
-
-    exits: tuple[type[BaseException], ...] = ()
-
-    def __init__(self, hub: loop_hub.LoopHub, background: loop.BackgroundLoop | None) -> None:
-        self._hub = hub
-        self._background = background
-        self.core = hub.core
-        #: The tasks of the turns.
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    def current(cls, *, is_background: bool) -> LoopHome:
-        """Returns the home of the running loop."""
-        hub = loop_hub.current()
-        # The hub lives as long as its loop.
-        home: LoopHome | None = hub.handlers
-        if home is None:
-            home = hub.handlers = cls(hub, loop.background() if is_background else None)
-        return home
-
-    def enter(self, handler: Handled) -> int:
-        """Returns a token for a handler."""
-        if self._background is not None:
-            self._background.hold()
-        return self._hub.call_on(handler._wake)
-
-    def announce(self, token: int) -> None:
-        """Has a handler look for news. Any thread may call it."""
-        self.core.announce(token)
-
-    def rouse(self, connection: Connection, token: int) -> None:
-        """Has a handler that waits for a message look for news. Any thread may call it."""
-        connection.rouse(self.core, token)
-
-    def leave(self, token: int) -> None:
-        """Ends a handler's turns."""
-        self._hub.forget(token)
-        if self._background is not None:
-            self._background.release()
-
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """Keeps a task alive until it is done: event loops refer to tasks weakly."""
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
 
 def _count(change: int) -> None:

@@ -40,21 +40,24 @@ class HandlerContext:
         """Returns a copy whose values still have the owners that they had."""
         return self._context.copy()
 
-    def run(self, function: Callable[..., None], *args: Any) -> None:
-        """Calls ``function`` in a copy that this thread owns."""
+    def fresh(self) -> Context:
+        """Returns a copy that this thread owns."""
         if (settled := self._settled) is None:
             own = self._context.copy()
             own.run(context.enter_thread)
-        else:
-            thread = get_ident()
-            if (known := settled.get(thread)) is None:
-                known = self._context.copy()
-                known.run(context.enter_thread)
-                if len(settled) >= _MOST_THREADS:
-                    settled.clear()
-                settled[thread] = known
-            own = known.copy()
-        own.run(function, *args)
+            return own
+        thread = get_ident()
+        if (known := settled.get(thread)) is None:
+            known = self._context.copy()
+            known.run(context.enter_thread)
+            if len(settled) >= _MOST_THREADS:
+                settled.clear()
+            settled[thread] = known
+        return known.copy()
+
+    def run(self, function: Callable[..., None], *args: Any) -> None:
+        """Calls ``function`` in a copy that this thread owns."""
+        self.fresh().run(function, *args)
 
 
 _known: WeakValueDictionary[tuple[tuple[int, int], ...], HandlerContext] = WeakValueDictionary()

@@ -41,6 +41,7 @@ from dwebsocket.telemetry.records import Record, printable, report_end
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextvars import Context
 
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -71,8 +72,8 @@ class TickingHandler(Protocol):
         """Whether its next ``tick`` is due or under way."""
 
     @property
-    def tasks(self) -> set[asyncio.Task[None]]:
-        """The tasks, of other views too, one of which may run a method of it."""
+    def coroutines(self) -> Iterable[Any]:
+        """The coroutines that wait, of other views too, one of which may run a method of it."""
 
 
 class Witness(Protocol):

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _API = "opentelemetry.trace"
-#: Where a WebSocket that is traced has its spans.
-TRACE = "_tracing"
 # Of a port.
 _MOST_DIGITS = 5
 
@@ -125,7 +123,7 @@ def opened(
     if not span.get_span_context().is_valid:
         # There is no provider of spans.
         return
-    websocket.__dict__[TRACE] = _Trace(span, handshake, route)
+    websocket._trace = _Trace(span, handshake, route)
     if context is not None:
         context.run(lambda: contexts.attach(trace.set_span_in_context(span)))
 
@@ -145,7 +143,7 @@ def _server(request: HttpRequest) -> tuple[str, int]:
 @_contained
 def accepted(websocket: Any) -> None:
     """Makes the span the current one in a view that has just accepted."""
-    if (traced := websocket.__dict__.get(TRACE)) is None:
+    if (traced := websocket._trace) is None:
         return
     from opentelemetry import context, trace
 
@@ -159,11 +157,11 @@ def calling(websocket: Any, handler: str, method: str) -> AbstractContextManager
     Returns the span of one call, to be entered and left in one context.
 
     Args:
-        websocket: One that has :data:`TRACE`.
+        websocket: One that is traced.
         handler: The name of the handler.
         method: The name of its method.
     """
-    return _Call(websocket.__dict__[TRACE], handler, method)
+    return _Call(websocket._trace, handler, method)
 
 
 @final
@@ -212,14 +210,14 @@ class _Call:
 
 def failed(websocket: Any, error: BaseException) -> None:
     """Notes that the view has let an exception through."""
-    if (traced := websocket.__dict__.get(TRACE)) is not None:
+    if (traced := websocket._trace) is not None:
         _fail(traced.span, error)
         call_failed(websocket, error)
 
 
 def call_failed(websocket: Any, error: BaseException) -> None:
     """Notes an exception in a call of a handler's method after which the connection goes on."""
-    traced = websocket.__dict__.get(TRACE)
+    traced = websocket._trace
     if traced is not None and traced.call is not None:
         _fail(traced.call, error)
 
@@ -236,7 +234,7 @@ def _fail(span: Any, error: BaseException) -> None:
 @_contained
 def closed(websocket: Any) -> None:
     """Ends the span, once its view is over. May be repeated."""
-    if (traced := websocket.__dict__.pop(TRACE, None)) is None:
+    if websocket._trace is None or (traced := websocket.__dict__.pop("_trace", None)) is None:
         return
     span, connection = traced.span, websocket._connection
     code, reason, by = connection.end() or (1006, "", "lost")

@@ -163,8 +163,8 @@ def _stack_of(handler: TickingHandler) -> list[traceback.FrameSummary]:
 def _stacks(handler: TickingHandler) -> Iterator[list[FrameType]]:
     for frame in frames().values():
         yield [found for found, _ in traceback.walk_stack(frame)][::-1]
-    for task in handler.tasks:
-        yield list(_awaited(task.get_coro()))
+    for coroutine in handler.coroutines:
+        yield list(_awaited(coroutine))
 
 
 def _awaited(coroutine: Any) -> Iterator[FrameType]:

@@ -171,9 +171,15 @@ class LoopHub:
 
     def _wake(self) -> None:
         tokens = deque(self._hub.wake())
+        waiting, callbacks = self._waiting, self._callbacks
         try:
+            # As `_wake_one`, without a call for each of many handlers.
             while tokens:
-                self._wake_one(tokens.popleft())
+                token = tokens.popleft()
+                if (future := waiting.get(token)) is not None:
+                    settle(future)
+                elif (callback := callbacks.get(token)) is not None:
+                    callback()
         finally:
             # The error of one callback takes no wake-up of others along.
             for token in tokens:
