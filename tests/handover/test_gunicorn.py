@@ -7,10 +7,14 @@ Each client sends without pause, in pieces, and checks each byte of what comes b
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import re
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -78,6 +82,24 @@ def test_no_client_notices_reloads(
         )
     assert "disconnect 1012" not in server.stdout()
     assert_calm(server)
+
+
+def test_the_doctor_names_the_processes_that_can_inherit(own_server: Own) -> None:
+    """Both workers, and no other one."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+
+    def heirs() -> list[int]:
+        done = subprocess.run(
+            [sys.executable, "-m", "django", "websocket_doctor", "--json"],
+            cwd=server.cwd,
+            env=server.env,
+            capture_output=True,
+            check=False,
+        )
+        found = {each["id"]: each["what"] for each in json.loads(done.stdout)["findings"]}
+        return sorted(map(int, re.findall(r"(\d+) \(", found["handover.processes"])))
+
+    eventually(lambda: heirs() == sorted(server.workers()), SLACK_S, "both listen")
 
 
 def talk(peer: RawPeer, text: str) -> tuple[int, int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import socket
 import stat
 import struct
@@ -36,6 +37,8 @@ _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.
 _STAMP = 20
+#: The path of a folder, with its user, version and key.
+NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
 # The moment at which this process began to be one that others can find.
 _born_at = time.time_ns()
 
@@ -135,6 +138,12 @@ class Folder:
                     yield name, connection
                 else:
                     connection.close()
+
+
+def parts_of(name: str) -> tuple[float, int]:
+    """Returns when the process with a name began to listen (Unix time), and its number."""
+    stamp, _, pid = name.partition("-")
+    return int(stamp) / 1e9, int(pid)
 
 
 def is_own(connection: socket.socket) -> bool:

@@ -51,7 +51,7 @@ _log = logging.getLogger("dwebsocket")
 
 class Use(NamedTuple):
     """
-    A process that has a folder of groups open.
+    A process that has a folder open where processes meet.
 
     Attributes:
         pid: The process.
@@ -68,9 +68,12 @@ class Use(NamedTuple):
     key: str
 
 
-def uses() -> Iterator[Use]:
+def uses(path: re.Pattern[str] = _NAME) -> Iterator[Use]:
     """
-    Returns the folders of groups that other processes have open, as far as this user sees them.
+    Returns the folders that other processes have open, as far as this user sees them.
+
+    Args:
+        path: Finds a folder's user, version and key in its path; without it, that of groups.
     """
     own = os.getpid()
     for pid in _numbers("/proc"):
@@ -79,7 +82,7 @@ def uses() -> Iterator[Use]:
         for descriptor in _numbers(f"/proc/{pid}/fd"):
             link = f"/proc/{pid}/fd/{descriptor}"
             try:
-                found = _NAME.search(os.readlink(link))
+                found = path.search(os.readlink(link))
             except OSError:
                 continue
             if found is not None:

@@ -56,7 +56,7 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
         )
         return
     if processes:
-        names = ", ".join(f"{number} ({_command(number)})" for number in processes)
+        names = ", ".join(f"{number} ({process.command(number)})" for number in processes)
         yield fine("groups.processes", f"{backend.alias!r}: these processes share groups: {names}.")
     else:
         yield fine(
@@ -96,8 +96,8 @@ def _apart(backend: local.Backend) -> Iterator[Finding]:
             why, cure = difference
             yield warning(
                 "groups.apart",
-                f"{backend.alias!r}: process {pid} ({_command(pid)}) does not share the groups of "
-                f"{folder}: {why}.",
+                f"{backend.alias!r}: process {pid} ({process.command(pid)}) does not share the "
+                f"groups of {folder}: {why}.",
                 cure,
             )
 
@@ -158,15 +158,6 @@ def _server(backend: Backend) -> Iterator[Finding]:
     if not problems:
         where = f" at {backend.address}" if backend.address else ""
         yield fine("groups.server", f"{backend.alias!r}: the backend{where} can be used.")
-
-
-def _command(number: int) -> str:
-    """Returns the beginning of a process's command line."""
-    try:
-        words = (PROC / str(number) / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "?"
-    return b" ".join(words[:3]).decode(errors="replace").strip() or "?"
 
 
 def _is_container() -> bool:

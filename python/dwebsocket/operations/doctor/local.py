@@ -11,7 +11,16 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import conf
 from dwebsocket.compat.system import UNLIMITED, limits_of
 from dwebsocket.conf import checks
-from dwebsocket.operations.doctor import Finding, error, fine, groups, machine, process, warning
+from dwebsocket.operations.doctor import (
+    Finding,
+    error,
+    fine,
+    groups,
+    handover,
+    machine,
+    process,
+    warning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +55,7 @@ def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Fi
     stack_bytes = _value("THREAD_STACK_SIZE")
     yield from machine.examine(machine.Load(connections, of_a_process, stack_bytes))
     yield from groups.examine()
+    yield from handover.examine()
     window = _value("DRAIN")
     if not window:
         yield from drain(window, None, "")

@@ -154,6 +154,14 @@ def _option(arguments: Sequence[str], *names: str) -> str | None:
     return found
 
 
+def command(pid: int) -> str:
+    """Returns the beginning of a process's command line."""
+    try:
+        return " ".join(_arguments(pid)[:3]).strip() or "?"
+    except OSError:
+        return "?"
+
+
 def _all() -> list[int]:
     return [int(name) for name in os.listdir(PROC) if name.isdigit()] if is_visible() else []
 
