@@ -140,6 +140,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "nginx": {CHINESE: 1},
         "python": {CHINESE: 1},
     },
+    "docs/zh/deploys.md": {"mermaid": {SITE: 1}, "python": {CHINESE: 1}},
     "docs/zh/groups.md": {"": {CHINESE: 1}, "html": {CHINESE: 2}, "python": {CHINESE: 14}},
     "docs/zh/index.md": {"": {CHINESE: 1}, "console": {CHINESE: 1}, "python": {CHINESE: 1}},
     "docs/zh/migration.md": {"console": {CHINESE: 1}},
