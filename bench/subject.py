@@ -360,10 +360,15 @@ def compared(folder: Path) -> list[Subject]:
 
 
 class Server:
-    """A fresh server of one subject, pinned to one core; a context manager."""
+    """A fresh server of one subject, pinned to one core or some; a context manager."""
 
-    def __init__(self, subject: Subject, program: Path, *, core: int, work: Work) -> None:
-        """``program`` is the interpreter, or the server itself where there is no Python."""
+    def __init__(self, subject: Subject, program: Path, *, core: int | str, work: Work) -> None:
+        """
+        Start it.
+
+        ``program`` is the interpreter, or the server itself where there is no Python; ``core`` one
+        core, or a list as ``taskset`` has it.
+        """
         self.name = subject.name
         self.path = subject.path(work)
         self._ready = subject.ready

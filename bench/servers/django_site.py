@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IDLE_CONNECTIONS_MAX = 100_000
 # The middleware that `startproject` writes, less that which only the admin needs.
@@ -49,12 +52,12 @@ def channel_layers() -> dict[str, Any]:
     return {"default": layer}
 
 
-def configure(root_urlconf: str) -> None:
+def configure(root_urlconf: str, apps: Sequence[str] = ()) -> None:
     """
     Set Django up with ``root_urlconf``: no debug, and a database that is never asked, unless the
     row's groups go through one (``BENCH_GROUPS``, ``BENCH_DATABASE``).
 
-    Neither apps nor middleware, unless the row asks for those of a new project.
+    Neither middleware nor apps beside ``apps``, unless the row asks for those of a new project.
     """
     groups = os.environ.get("BENCH_GROUPS")
     settings.configure(
@@ -63,7 +66,7 @@ def configure(root_urlconf: str) -> None:
         DATABASES={"default": json.loads(os.environ.get("BENCH_DATABASE", NO_DATABASE))},
         DEBUG=False,
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-        INSTALLED_APPS=APPS if HAS_MIDDLEWARE else [],
+        INSTALLED_APPS=[*(APPS if HAS_MIDDLEWARE else ()), *apps],
         MIDDLEWARE=MIDDLEWARE if HAS_MIDDLEWARE else [],
         ROOT_URLCONF=root_urlconf,
         SECRET_KEY="only for measuring",
