@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import monotonic
 from dwebsocket.handover import arriving, leaving, meeting, offers
 from dwebsocket.handover.wire import GIVE, OFFER, YES, Frame, Link, Malformed
 from dwebsocket.runners import moving
@@ -128,7 +129,7 @@ class TestFolder:
             meeting.Folder()
 
     def test_finds_the_youngest_first_and_forgets_those_that_are_gone(self) -> None:
-        """Not this process itself, and elders only if they are wanted."""
+        """Not this process itself."""
         folder = meeting.Folder()
         listener, own = folder.listen()
         others = {}
@@ -140,23 +141,98 @@ class TestFolder:
         gone = sorted(others)[0]
         others[gone].close()
 
-        def found(**options: Any) -> list[str]:
-            names = []
-            for name, connection in folder.heirs(**{"but": set(), "with_elders": True} | options):
-                names.append(name)
-                connection.close()
-            return names
-
         elder, younger = sorted(others)[1:]
-        assert found(with_elders=False) == [younger]
-        assert found(but={younger}) == [elder]
-        assert found() == [younger, elder]
+        names = folder.others()
+        assert names == [younger, elder, gone]
+        assert folder.others(but={younger, gone}) == [elder]
+        found = []
+        for name, connection in folder.connect(names):
+            found.append(name)
+            connection.close()
+        assert found == [younger, elder]
         assert sorted(os.listdir(folder.path)) == sorted([elder, younger, own])
         folder.remove(own)
         assert own not in os.listdir(folder.path)
         for each in (listener, *others.values()):
             each.close()
         folder.close()
+
+
+class TestShares:
+    """What each of several heirs gets."""
+
+    @pytest.fixture(autouse=True)
+    def _heirs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Two processes that began a moment ago, of which one may take nothing."""
+        monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+        folder, listeners = meeting.Folder(), []
+        self.names = names_of(1, 2)
+        for name in self.names:
+            listeners.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listeners[-1].bind(folder._address(name))
+            listeners[-1].listen()
+        self.full: set[str] = set()
+        self.given: list[tuple[str, int]] = []
+        test = self
+
+        class Passage:
+            def __init__(self, connection: socket.socket, _: float) -> None:
+                self.name = os.path.basename(connection.getpeername())
+                connection.close()
+
+            def give(self, handlers: list[Any]) -> list[Any]:
+                test.given.append((self.name, len(handlers)))
+                return handlers if self.name in test.full else []
+
+        monkeypatch.setattr(leaving, "_Passage", Passage)
+        yield
+        folder.close()
+        for each in listeners:
+            each.close()
+
+    def give(self, count: int) -> int:
+        """Give so many handlers away, and how many are left."""
+        left: list[Any] = leaving._give_to_heirs([object()] * count, monotonic() + 0.5)  # type: ignore[list-item]
+        return len(left)
+
+    def test_they_take_turns(self) -> None:
+        """Otherwise the first one that has booted would have all connections of the site."""
+        portion = leaving._PORTION
+        assert self.give(4 * portion + 1) == 0
+        total = {name: sum(n for each, n in self.given if each == name) for name in self.names}
+        assert sorted(total.values()) == [2 * portion, 2 * portion + 1]
+
+    def test_one_that_takes_no_more_is_not_asked_again(self) -> None:
+        """The other one gets its part."""
+        self.full = {self.names[0]}
+        assert self.give(3 * leaving._PORTION) == 0
+        assert [name for name, _ in self.given].count(self.names[0]) == 1
+
+    def test_what_none_takes_is_left(self) -> None:
+        """Each was asked once."""
+        self.full = set(self.names)
+        assert self.give(3) == 3
+        assert sorted(name for name, _ in self.given) == sorted(self.names)
+
+
+def names_of(*moments: float) -> list[str]:
+    """Give the names of processes that began so many seconds after this one, the youngest first."""
+    stamps = (meeting._born_at + int(1e9 * each) for each in sorted(moments, reverse=True))
+    return [f"{stamp:020}-{number}" for number, stamp in enumerate(stamps, 1)]
+
+
+def test_the_newest_processes_are_those_of_one_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that leaves begins with another one; elders are taken where there is none."""
+    names = names_of(-5, 100, 105.5, 106)
+    monkeypatch.setattr(os, "getpid", lambda: 3)
+    assert meeting.newest(names, with_elders=True) == names[:3]
+    monkeypatch.setattr(os, "getpid", lambda: 4)
+    assert meeting.newest(names, with_elders=True) == [names[1], names[2], names[0]]
+    monkeypatch.setattr(os, "getpid", lambda: 3)
+    assert meeting.newest(names_of(50, 100), with_elders=False) == names_of(50, 100)[:1]
+    assert meeting.newest(names_of(-5, -7), with_elders=False) == []
+    assert meeting.newest(names_of(-5, -7), with_elders=True) == names_of(-5, -7)
+    assert meeting.newest([], with_elders=True) == []
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.handover import arriving, crossing, offers
-from dwebsocket.handover.meeting import Folder
+from dwebsocket.handover.meeting import Folder, newest
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
@@ -47,7 +47,9 @@ _log = logging.getLogger("dwebsocket")
 
 _RESTARTING = (1012, "restarting")
 # Connections that are parked or offered at a time.
-_WINDOW = 32
+_WINDOW = 16
+# Connections that an heir gets before another one does.
+_PORTION = 128
 # Seconds between two looks for an heir; and until older processes may be heirs: those of one server
 # may be about to end, too.
 _LOOK_S, _ELDERS_S = 0.05, 0.5
@@ -150,7 +152,7 @@ def _close(handlers: list[Handled]) -> None:
 
 
 def _give_to_heirs(handlers: list[Handled], deadline: float) -> list[Handled]:
-    """Gives connections to other processes, the youngest first. Returns those that are left."""
+    """Gives connections to the newest processes in turns. Returns those that are left."""
     began_at = monotonic()
     tried: set[str] = set()
     try:
@@ -158,15 +160,22 @@ def _give_to_heirs(handlers: list[Handled], deadline: float) -> list[Handled]:
     except OSError as error:
         _warn("all handlers", str(error))
         return handlers
+    has_heirs = False
     try:
         while handlers and monotonic() < deadline:
+            if not has_heirs:
+                # Also at first: processes that end with this one may not know it yet.
+                unpatched.pause(_LOOK_S)
+            has_heirs = False
             with_elders = monotonic() - began_at > _ELDERS_S
-            for name, connection in folder.heirs(but=tried, with_elders=with_elders):
-                tried.add(name)
-                handlers = _Passage(connection, deadline).give(handlers)
-                if not handlers:
-                    return []
-            unpatched.pause(_LOOK_S)
+            heirs = newest(folder.others(but=tried), with_elders=with_elders)
+            for name, connection in folder.connect(heirs):
+                left = _Passage(connection, deadline).give(handlers[:_PORTION])
+                handlers = [*handlers[_PORTION:], *left]
+                if left:
+                    tried.add(name)
+                else:
+                    has_heirs = True
     finally:
         folder.close()
     return handlers

@@ -28,7 +28,7 @@ from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from pathlib import Path
 
 # Raised with the frames of `wire`: other versions have folders of their own.
@@ -39,6 +39,8 @@ _BACKLOG = 128
 _STAMP = 20
 #: The path of a folder, with its user, version and key.
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
+# Processes that begin within that time are those of one reload.
+_TOGETHER_NS = 10 * 10**9
 # The moment at which this process began to be one that others can find.
 _born_at = time.time_ns()
 
@@ -110,20 +112,19 @@ class Folder:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._opened)
 
-    def heirs(self, *, but: set[str], with_elders: bool) -> Iterator[tuple[str, socket.socket]]:
+    def others(self, *, but: Container[str] = ()) -> list[str]:
         """
-        Yields connections to other processes, to the youngest one first, with their names.
+        Returns the names of other processes, that of the youngest one first.
 
         Args:
             but: The names of those that are left out.
-            with_elders: Also to those that are older than this one.
         """
-        own = f"-{os.getpid()}"
-        for name in sorted(os.listdir(self._opened), reverse=True):
-            if name.endswith(own) or name in but:
-                continue
-            if not with_elders and int(name[:_STAMP]) < _born_at:
-                continue
+        names = sorted(os.listdir(self._opened), reverse=True)
+        return [name for name in names if name not in but and parts_of(name)[1] != os.getpid()]
+
+    def connect(self, names: list[str]) -> Iterator[tuple[str, socket.socket]]:
+        """Yields connections to processes, with their names."""
+        for name in names:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 connection.connect(self._address(name))
@@ -140,9 +141,28 @@ class Folder:
                     connection.close()
 
 
+def newest(names: list[str], *, with_elders: bool) -> list[str]:
+    """
+    Returns the names of processes that are to get connections of this one, each its part of them.
+
+    They began with the youngest one. Each process gets them in an order of its own.
+
+    Args:
+        names: Those of others, that of the youngest one first.
+        with_elders: Whether processes that are older than this one will do if there are no others.
+    """
+    younger = [name for name in names if int(name[:_STAMP]) > _born_at]
+    if not younger:
+        return names if with_elders else []
+    since = int(younger[0][:_STAMP]) - _TOGETHER_NS
+    found = [name for name in younger if int(name[:_STAMP]) >= since]
+    shift = os.getpid() % len(found)
+    return found[shift:] + found[:shift]
+
+
 def parts_of(name: str) -> tuple[float, int]:
     """Returns when the process with a name began to listen (Unix time), and its number."""
-    stamp, _, pid = name.partition("-")
+    stamp, pid = name.split("-")[:2]
     return int(stamp) / 1e9, int(pid)
 
 

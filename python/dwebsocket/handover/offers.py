@@ -57,8 +57,9 @@ def memberships(websocket: WebSocket) -> list[tuple[str, str]]:
 def _memberships(websocket: WebSocket) -> Iterator[tuple[str, str, str | None]]:
     """Yields alias and name of each group of a connection, and why it cannot be moved, if so."""
     member = websocket._engine.as_member()
-    for alias in conf.get("GROUPS"):
-        if (backend := backends.made(alias)) is None:
+    now = conf.present()
+    for alias in conf.get("GROUPS", now):
+        if (backend := backends.made(alias, now)) is None:
             continue
         for name in backend.groups.names_of(member):
             why = None
@@ -102,6 +103,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
     websocket, meta = handler.websocket, handler.request.META
     connection = websocket._connection
     assert connection is not None
+    joined = memberships(websocket)
     tick_in = None
     if handler._plan.every is not None and handler._cancel_tick is not None:
         tick_in = max(0.0, handler._due - clock.now())
@@ -114,8 +116,6 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "tick_in": tick_in,
         "subprotocol": websocket._subprotocol,
         "agreement": connection.agreement,
-        "groups": memberships(websocket),
-        "backends": {
-            alias: kind_of(backends.backend(alias)) for alias, _ in memberships(websocket)
-        },
+        "groups": joined,
+        "backends": {alias: kind_of(backends.backend(alias)) for alias, _ in joined},
     }

@@ -88,11 +88,11 @@ class Backends:
         """Returns others, which are made in the same way."""
         return Backends(self._make, make_for_tests=self._make_for_tests)
 
-    def made(self, alias: str) -> Backend | None:
+    def made(self, alias: str, now: conf.Snapshot | None = None) -> Backend | None:
         """Returns the backends that were made: the work of :func:`made`."""
         if self._for_tests is not None and is_in_test_environment():
-            return self._for_tests.made(alias)
-        settings = conf.get("GROUPS").get(alias)
+            return self._for_tests.made(alias, now)
+        settings = conf.get("GROUPS", now).get(alias)
         return None if settings is None else self._made.get((alias, settings))
 
 
@@ -164,9 +164,9 @@ def backend(alias: str, now: conf.Snapshot | None = None) -> Backend:
     return _backends.get(alias, now)
 
 
-def made(alias: str) -> Backend | None:
-    """Returns the backend of an alias if it was made; makes none."""
-    return _backends.made(alias)
+def made(alias: str, now: conf.Snapshot | None = None) -> Backend | None:
+    """Returns the backend of an alias if it was made, as :func:`backend`; makes none."""
+    return _backends.made(alias, now)
 
 
 def backend_for_sync(alias: str, twin: str) -> Backend:

@@ -68,7 +68,7 @@ def examine() -> Iterator[Finding]:
 
 def _heirs(folder: meeting.Folder) -> Iterator[Finding]:
     found: list[str] = []
-    for name, connection in folder.heirs(but=set(), with_elders=True):
+    for name, connection in folder.connect(folder.others()):
         connection.close()
         born_at, pid = meeting.parts_of(name)
         age = timedelta(seconds=max(0, int(time.time() - born_at)))
