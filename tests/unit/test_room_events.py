@@ -65,13 +65,13 @@ urlpatterns = [
 def in_python(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the events that Python takes."""
     found: list[str] = []
-    find = Rooms._room_for_event
+    check = Rooms._check_limits
 
-    def note(self: Rooms, request: Any) -> Any:
+    def note(self: Rooms, room: Room, request: Any) -> None:
         found.append(request.event)
-        return find(self, request)
+        check(self, room, request)
 
-    monkeypatch.setattr(Rooms, "_room_for_event", note)
+    monkeypatch.setattr(Rooms, "_check_limits", note)
     return found
 
 
