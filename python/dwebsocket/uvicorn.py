@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 from dwebsocket import _core, conf
 from dwebsocket.api.base import current_websocket, set_own_websocket
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat import uvicorn
 from dwebsocket.compat.system import NO_TAKEOVER
 from dwebsocket.conf import environment
@@ -231,6 +232,8 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self.websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)
+        # Not that of the engine: the signal about messages may have receivers.
+        self._events.messages = websocket._engine.next(loop_hub.hub_and_loop)
         begin_beat(connection, self._scope["query_string"].decode("latin-1"))
         self._wake()
 
@@ -268,7 +271,9 @@ class WebSocketProtocol(asyncio.Protocol):
             # Only the tasks of its own view wait for room.
             set_own_websocket(websocket)
         try:
-            await websocket.asend(message, strict=True)
+            # Most often nothing has to be waited for.
+            if websocket._is_sending_long() or not websocket._post(message):
+                await websocket.asend(message, strict=True)
         except (ConnectionClosed, SendTimeout) as error:
             if isinstance(error, SendTimeout):
                 websocket.close(_TRY_AGAIN_LATER)

@@ -11,7 +11,7 @@ from dwebsocket import ConnectionClosed, UsageError
 from dwebsocket.runners.asgi_apps.events import Events, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
 Event = dict[str, Any]
 
@@ -93,8 +93,47 @@ def done_by(*sent: Event) -> list[Any]:
     return with_events(Script(), talk)[0]
 
 
+class Following:
+    """Messages, each by another await of the same object; then the end, as the engine tells it."""
+
+    def __init__(self, *messages: str | bytes) -> None:
+        self.messages = list(messages)
+
+    def __await__(self) -> Generator[None, None, str | bytes]:
+        yield
+        if not self.messages:
+            raise StopAsyncIteration
+        return self.messages.pop(0)
+
+
 class TestReceive:
     """`receive`."""
+
+    def test_from_an_object_that_gives_the_messages(self) -> None:
+        """At their end the peer is asked each time, which may have the application wait."""
+        received: list[Any] = []
+        asked: list[int] = []
+
+        class Asked(Script):
+            async def receive(self) -> str | bytes:
+                asked.append(len(received))
+                return await super().receive()
+
+        async def talk(events: Events) -> None:
+            events.messages = Following("text", b"bytes")
+            for _ in range(5):
+                received.append(await events.receive())
+
+        with_events(Asked(), talk)
+        end = {"type": "websocket.disconnect", "code": 1001, "reason": "bye"}
+        assert received == [
+            {"type": "websocket.connect"},
+            {"type": "websocket.receive", "text": "text"},
+            {"type": "websocket.receive", "bytes": b"bytes"},
+            end,
+            end,
+        ]
+        assert asked == [3, 4]
 
     def test_in_order(self) -> None:
         """`connect`, messages of both kinds, and then `disconnect` as often as it is called."""
