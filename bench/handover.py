@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
@@ -301,6 +302,8 @@ class Bench:
     """A server, and its clients; a context manager."""
 
     def __init__(self, path: str, connections: int) -> None:
+        # Another run beside this one would be the same project.
+        self._folder = tempfile.TemporaryDirectory(prefix="dws-bench-")
         subject = Subject(
             "handover",
             "a handler that survives",
@@ -311,6 +314,7 @@ class Bench:
                 *["--graceful-timeout", "60", "--timeout", "120", "handover_site:application"],
             ],
             python_path=build.ROOT / "python",
+            environment={"WEBSOCKET_RUNTIME_DIR": self._folder.name},
         )
         cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         self._server = Server(
@@ -329,6 +333,7 @@ class Bench:
         self.crowd.close()
         said = self._server.said()
         self._server.stop()
+        self._folder.cleanup()
         if said:
             print(said, file=sys.stderr)
 
