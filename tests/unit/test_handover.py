@@ -172,6 +172,8 @@ class TestShares:
             listeners[-1].bind(folder._address(name))
             listeners[-1].listen()
         self.full: set[str] = set()
+        #: The times that they are asked until they take something.
+        self.full_for = 1000
         self.given: list[tuple[str, int]] = []
         test = self
 
@@ -182,7 +184,8 @@ class TestShares:
 
             def give(self, handlers: list[Any]) -> list[Any]:
                 test.given.append((self.name, len(handlers)))
-                return handlers if self.name in test.full else []
+                is_full = self.name in test.full and len(test.given) <= test.full_for
+                return handlers if is_full else []
 
         monkeypatch.setattr(leaving, "_Passage", Passage)
         yield
@@ -207,6 +210,15 @@ class TestShares:
         self.full = {self.names[0]}
         assert self.give(3 * leaving._PORTION) == 0
         assert [name for name, _ in self.given].count(self.names[0]) == 1
+
+    def test_one_that_took_no_more_is_asked_again_later(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may have been too busy to answer, while it booted."""
+        monkeypatch.setattr(leaving, "_AGAIN_S", 0.0)
+        self.full, self.full_for = set(self.names), 3
+        assert self.give(1) == 0
+        assert len(self.given) == 4
 
     def test_what_none_takes_is_left(self) -> None:
         """Each was asked once."""

@@ -53,6 +53,8 @@ _PORTION = 128
 # Seconds between two looks for an heir; and until older processes may be heirs: those of one server
 # may be about to end, too.
 _LOOK_S, _ELDERS_S = 0.05, 0.5
+# Seconds until one that took no more is asked again: it may have had too much to do.
+_AGAIN_S = 2.0
 # Seconds after which an heir that says nothing is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
@@ -154,7 +156,8 @@ def _close(handlers: list[Handled]) -> None:
 def _give_to_heirs(handlers: list[Handled], deadline: float) -> list[Handled]:
     """Gives connections to the newest processes in turns. Returns those that are left."""
     began_at = monotonic()
-    tried: set[str] = set()
+    # The names of those that took no more, and when that was.
+    tried: dict[str, float] = {}
     try:
         folder = Folder()
     except OSError as error:
@@ -166,14 +169,14 @@ def _give_to_heirs(handlers: list[Handled], deadline: float) -> list[Handled]:
             if not has_heirs:
                 # Also at first: processes that end with this one may not know it yet.
                 unpatched.pause(_LOOK_S)
-            has_heirs = False
-            with_elders = monotonic() - began_at > _ELDERS_S
-            heirs = newest(folder.others(but=tried), with_elders=with_elders)
+            has_heirs, now = False, monotonic()
+            left_out = {name for name, at in tried.items() if now - at < _AGAIN_S}
+            heirs = newest(folder.others(but=left_out), with_elders=now - began_at > _ELDERS_S)
             for name, connection in folder.connect(heirs):
                 left = _Passage(connection, deadline).give(handlers[:_PORTION])
                 handlers = [*handlers[_PORTION:], *left]
                 if left:
-                    tried.add(name)
+                    tried[name] = monotonic()
                 else:
                     has_heirs = True
     finally:
