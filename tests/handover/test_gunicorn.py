@@ -23,7 +23,15 @@ import pytest
 
 from handover.conversations import Crowd, rounds
 from support.raw_peer import RawPeer
-from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server, is_running
+from support.server import (
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    Kind,
+    Server,
+    children_of,
+    is_running,
+)
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -43,8 +51,20 @@ SETTINGS = {
     "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.process"}},
 }
 PATHS = ("/counting/", "/async-counting/", "/mixed-counting/")
-SLACK_S = 60
-TWO = ("--workers", "2")
+# A new master begins with the path of its program, which with `python -m` is in gunicorn's folder.
+GUNICORN_SCRIPT = Kind(
+    "gunicorn-script",
+    "asgi",
+    (
+        *("{bin}/gunicorn", "{module}.wsgi:application", "--bind", "127.0.0.1:{port}"),
+        *("--log-level", "warning", "--worker-class", "gthread", "--threads", "2"),
+    ),
+    programs=("gunicorn",),
+)
+SLACK_S = 120
+# A new worker may take long to start on a busy machine, and the old one waits for it.
+PATIENT = ("--timeout", "300", "--graceful-timeout", "100")
+TWO = ("--workers", "2", *PATIENT)
 
 
 def reload(server: Server) -> None:
@@ -61,7 +81,7 @@ def assert_calm(server: Server) -> None:
 
 
 @pytest.mark.extended("many reloads under load")
-@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str)
 def test_no_client_notices_reloads(
     kind: Kind, own_server: Own, request: pytest.FixtureRequest
 ) -> None:
@@ -112,7 +132,7 @@ def talk(peer: RawPeer, text: str) -> tuple[int, int, int]:
 
 def test_ticks_go_on_in_their_time(own_server: Own) -> None:
     """None is lost or sent twice."""
-    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
     with RawPeer.open(server, "/ticking/") as client:
         for number in range(1, 4):
             assert client.read_message() == f"tick {number}".encode()
@@ -124,7 +144,7 @@ def test_ticks_go_on_in_their_time(own_server: Own) -> None:
 
 def test_an_exception_of_resumed_closes_with_1011(own_server: Own) -> None:
     """As one of any other method."""
-    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
     with RawPeer.open(server, "/failing/") as client:
         talk(client, "here")
         reload(server)
@@ -134,7 +154,7 @@ def test_an_exception_of_resumed_closes_with_1011(own_server: Own) -> None:
 
 def test_other_handlers_and_states_are_closed_with_1012_and_named_once(own_server: Own) -> None:
     """A handler that does not survive needs no warning."""
-    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
     paths = ("/staying/", "/bad-state/", "/bad-state/", "/counting/")
     clients = [RawPeer.open(server, path) for path in paths]
     for client in clients:
@@ -154,7 +174,7 @@ def test_one_of_another_version_is_closed_with_1012(own_server: Own, tmp_path: P
     file = tmp_path / "version"
     file.write_text("1")
     env = {"PROJECT_VERSION_FILE": str(file)}
-    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS, env=env)
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS, env=env)
     with RawPeer.open(server, "/counting/") as client:
         talk(client, "here")
         reload(server)
@@ -169,7 +189,7 @@ def test_one_of_another_version_is_closed_with_1012(own_server: Own, tmp_path: P
 def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> None:
     """The session's row is gone, by SQL, of which nobody was told."""
     settings = {**SETTINGS, "WEBSOCKET_AUTH_RECHECK": 10_000}
-    server = own_server(GUNICORN_GTHREAD, settings=settings)
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=settings)
     cookies = server.get("/sign-in/?name=ada").cookies()
     cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
     with RawPeer.open(server, "/counting/", headers={"Cookie": cookie}) as client:
@@ -183,7 +203,7 @@ def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> N
 
 def test_a_call_that_runs_ends_first(own_server: Own) -> None:
     """And no message behind it is lost."""
-    server = own_server(GUNICORN_GTHREAD, settings=SETTINGS)
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
     with RawPeer.open(server, "/slow/") as client:
         for seconds in ("2", "0"):
             client.send_text(seconds)
@@ -207,16 +227,25 @@ def test_a_call_that_runs_ends_first(own_server: Own) -> None:
     assert_calm(server)
 
 
-def test_workers_that_are_worn_out_give_to_the_others(own_server: Own) -> None:
+def heirs_of(server: Server, master: int) -> set[int]:
+    """Give the workers of a master that wait for connections of others."""
+    found = server.folder.glob(f"dwebsocket-*-h*/*-{master}")
+    return {int(path.name.split("-")[1]) for path in found} & set(children_of(master))
+
+
+@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str)
+def test_workers_that_are_worn_out_give_to_the_others(kind: Kind, own_server: Own) -> None:
     """By ``--max-requests``."""
     options = (*TWO, "--max-requests", "20")
-    server = own_server(GUNICORN_GTHREAD, options=options, settings=SETTINGS)
+    server = own_server(kind, options=options, settings=SETTINGS)
     with Crowd(server, 6, *PATHS) as crowd:
         seen: set[int] = set()
 
         def has_worn_out() -> bool:
             seen.update(server.workers())
-            server.get("/status/")
+            # A new one may take long to start, and the other one would be worn out meanwhile.
+            if len(heirs_of(server, server.pid)) == 2:
+                server.get("/status/")
             return len(seen) > 6
 
         eventually(has_worn_out, SLACK_S, "workers were replaced")
@@ -241,6 +270,29 @@ def test_the_end_of_the_whole_site_comes_at_once(own_server: Own) -> None:
         server.wait(10)
 
 
+def test_a_new_master_goes_on(own_server: Own) -> None:
+    """After ``USR2``, when the old one is ended."""
+    server = own_server(GUNICORN_SCRIPT, options=TWO, settings=SETTINGS)
+    with Crowd(server, 12, *PATHS) as crowd:
+        old = server.workers()
+        server.send_signal(signal.SIGUSR2)
+        (master,) = eventually(lambda: set(server.workers()) - set(old), SLACK_S, "a new master")
+        eventually(lambda: len(heirs_of(server, master)) == 2, SLACK_S, "its workers")
+        server.send_signal(signal.SIGTERM)
+        eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
+        server.wait(SLACK_S)
+        before = {id(each): each.answered for each in crowd.conversations}
+        eventually(
+            lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3),
+            SLACK_S,
+            "all talk",
+        )
+        assert crowd.ends() == {None}
+        assert {each.processes[-1] for each in crowd.conversations} <= set(children_of(master))
+    assert "disconnect 1012" not in server.stdout()
+    assert_calm(server)
+
+
 def test_without_the_setting_nothing_moves(own_server: Own) -> None:
     """Clients get 1012, and no worker listens for others."""
     settings = {**SETTINGS, "WEBSOCKET_HANDOVER": False}
@@ -254,11 +306,19 @@ def test_without_the_setting_nothing_moves(own_server: Own) -> None:
 
 @pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("victim", ["giver", "heir"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        GUNICORN_GTHREAD,
+        pytest.param(GUNICORN_GEVENT, marks=pytest.mark.every("much like the one with threads")),
+    ],
+    ids=str,
+)
 def test_a_worker_that_is_killed_meanwhile_costs_a_close_and_no_wrong_message(
-    victim: str, own_server: Own, request: pytest.FixtureRequest
+    kind: Kind, victim: str, own_server: Own, request: pytest.FixtureRequest
 ) -> None:
     """At a random moment. Who was moved, or not yet, talks on."""
-    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+    server = own_server(kind, options=TWO, settings=SETTINGS)
     pause = random.Random(victim)
     for _ in rounds(request, 10, 3):
         with Crowd(server, 30, *PATHS) as crowd:

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
 from dwebsocket.handover import arriving, leaving, meeting, offers
 from dwebsocket.handover.wire import GIVE, OFFER, YES, Frame, Link, Malformed
 from dwebsocket.runners import moving
+from dwebsocket.servers import hosts
+from dwebsocket.servers.contract import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from dwebsocket.servers.contract import Heirs
 
 TIMEOUT_S = 60.0
 
@@ -128,13 +133,29 @@ class TestFolder:
         with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
             meeting.Folder()
 
+    def test_waits_as_long_as_it_takes(self) -> None:
+        """Whatever limit the project has set for new sockets."""
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(0.001)
+        try:
+            folder = meeting.Folder()
+            listener, name = folder.listen(7)
+            with socket.socket(socket.AF_UNIX) as other:
+                other.connect(folder._address(name))
+                accepted = accept(listener)
+        finally:
+            socket.setdefaulttimeout(before)
+        assert listener.gettimeout() is accepted.gettimeout() is None
+        for each in (listener, accepted, folder):
+            each.close()
+
     def test_finds_the_youngest_first_and_forgets_those_that_are_gone(self) -> None:
         """Not this process itself."""
         folder = meeting.Folder()
-        listener, own = folder.listen()
+        listener, own = folder.listen(7)
         others = {}
         for stamp in (1, 2, 10**19):
-            name = f"{stamp:020}-0"
+            name = f"{stamp:020}-{stamp}-{stamp % 7}"
             others[name] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             others[name].bind(folder._address(name))
             others[name].listen()
@@ -150,6 +171,7 @@ class TestFolder:
             found.append(name)
             connection.close()
         assert found == [younger, elder]
+        assert folder.others(server=2) == [younger]
         assert sorted(os.listdir(folder.path)) == sorted([elder, younger, own])
         folder.remove(own)
         assert own not in os.listdir(folder.path)
@@ -195,8 +217,8 @@ class TestShares:
 
     def give(self, count: int) -> int:
         """Give so many handlers away, and how many are left."""
-        left: list[Any] = leaving._give_to_heirs([object()] * count, monotonic() + 0.5)  # type: ignore[list-item]
-        return len(left)
+        search = leaving._Search("to come", 7, monotonic() + 0.5, (1012, "restarting"))
+        return len(search.give([object()] * count))  # type: ignore[list-item]
 
     def test_they_take_turns(self) -> None:
         """Otherwise the first one that has booted would have all connections of the site."""
@@ -230,7 +252,7 @@ class TestShares:
 def names_of(*moments: float) -> list[str]:
     """Give the names of processes that began so many seconds after this one, the youngest first."""
     stamps = (meeting._born_at + int(1e9 * each) for each in sorted(moments, reverse=True))
-    return [f"{stamp:020}-{number}" for number, stamp in enumerate(stamps, 1)]
+    return [f"{stamp:020}-{number}-9" for number, stamp in enumerate(stamps, 1)]
 
 
 def test_the_newest_processes_are_those_of_one_reload(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +294,7 @@ def test_state_that_moves() -> None:
 
 def test_this_process_is_no_worker_and_takes_nothing() -> None:
     """Tests and commands neither listen nor give."""
-    assert not arriving.is_possible()
+    assert arriving.host() is None
     arriving.begin()
     assert arriving._listener is None
 
@@ -288,19 +310,22 @@ def test_two_ends_of_a_process_drain_nothing_that_moves(monkeypatch: pytest.Monk
         go_on.wait(TIMEOUT_S)
         is_spared = True
 
-    handler = SimpleNamespace(websocket=SimpleNamespace(_connection=SimpleNamespace(spare=spare)))
-    monkeypatch.setattr(arriving, "is_possible", lambda: True)
+    handler = SimpleNamespace(
+        websocket=SimpleNamespace(_connection=SimpleNamespace(id=1, spare=spare))
+    )
+    monkeypatch.setattr(arriving, "host", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
     monkeypatch.setattr(arriving, "stop", lambda: None)
     monkeypatch.setattr(moving, "survivors", lambda: [handler])
     monkeypatch.setattr(leaving.offers, "obstacle", lambda _: None)
-    monkeypatch.setattr(leaving, "_give_to_heirs", lambda *_: [])
+    monkeypatch.setattr(leaving._Search, "give", lambda *_: [])
     own, seen = leaving.Leaving(), []
-    first = threading.Thread(target=own.begin, args=(10.0,))
+    order: tuple[float, Heirs, tuple[int, str]] = (10.0, "to come", (1012, "restarting"))
+    first = threading.Thread(target=own.begin, args=order)
     first.start()
     assert entered.wait(TIMEOUT_S)
 
     def begin_again() -> None:
-        own.begin(10.0)
+        own.begin(*order)
         seen.append(is_spared)
 
     second = threading.Thread(target=begin_again)
@@ -322,7 +347,7 @@ def test_a_system_without_threads_makes_no_heir(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(arriving, "is_possible", lambda: True)
+    monkeypatch.setattr(arriving, "host", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
     monkeypatch.setattr(arriving, "_has_stopped", False)
     monkeypatch.setattr(unpatched, "start_thread", refuse)
     arriving.begin()

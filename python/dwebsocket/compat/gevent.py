@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat.missing import MissingPart
@@ -38,6 +39,20 @@ def note_home(hub: Any) -> None:
     """Notes ``hub`` as the one on which connections are served."""
     global _home
     _home = hub
+
+
+def find_home() -> bool:
+    """
+    Whether it is known on which hub connections are served; notes the main thread's if this is it.
+
+    ``Hub.main_hub`` is documented since gevent 1.3.
+    """
+    if _home is None and threading.get_ident() == threading.main_thread().ident:
+        import gevent
+
+        if (hub := gevent.get_hub()).main_hub:
+            note_home(hub)
+    return _home is not None
 
 
 def is_at_home() -> bool:

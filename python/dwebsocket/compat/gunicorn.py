@@ -74,16 +74,16 @@ def streams(errors: object) -> Any:
     return getattr(errors, "streams", None)
 
 
-def is_thread_worker() -> bool:
+def worker_kind() -> str:
     """
-    Whether this process is a worker ``sync`` or ``gthread``.
+    Returns the kind of this worker, such as ``sync``; empty where this process is none.
 
     ``Config.worker_class_str``, in 20 to 27. Where it is missing, connections do not move to other
     processes.
     """
-    found = worker("cfg", "nr")
-    kind = getattr(getattr(found, "cfg", None), "worker_class_str", "")
-    return kind in ("sync", "gthread")
+    found = worker("cfg", "nr", "ppid")
+    kind: str = getattr(getattr(found, "cfg", None), "worker_class_str", "")
+    return kind
 
 
 def is_ending() -> bool:

@@ -10,7 +10,24 @@ from typing import Any
 
 from dwebsocket.compat.missing import MissingPart
 
-__all__ = ["below_reader", "has_tls", "replace_inner", "system", "take_tls"]
+__all__ = ["accept", "below_reader", "has_tls", "replace_inner", "system", "take_tls"]
+
+
+def accept(listener: system.socket) -> system.socket:
+    """
+    Waits for a connection, on this thread of the system. It has no limit of time.
+
+    ``_socket.socket._accept``, in every version of Python so far.
+
+    Raises:
+        MissingPart: It is missing. The method of ``socket.socket`` gives a green socket.
+        OSError: No more connections come.
+    """
+    if (take := getattr(listener, "_accept", None)) is None:
+        raise MissingPart("Python", "_socket.socket._accept")
+    accepted = system.socket(fileno=take()[0])
+    accepted.settimeout(None)
+    return accepted
 
 
 def below_reader(reader: object) -> Any:

@@ -8,14 +8,15 @@ handshake. See :mod:`dwebsocket.handover`.
 
 from __future__ import annotations
 
+import functools
+import heapq
 import io
 import itertools
 import logging
 import os
-import socket
 import sys
 from contextlib import suppress
-from queue import PriorityQueue
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -25,7 +26,10 @@ from django.core.handlers.wsgi import WSGIHandler
 from dwebsocket import _core, conf
 from dwebsocket.compat import gunicorn as compat_gunicorn
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
+from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import backends, membership_signals
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
@@ -47,8 +51,7 @@ from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.request import HANDSHAKE_KEY
 from dwebsocket.runners import shutdown
-from dwebsocket.servers.contract import Client
-from dwebsocket.servers.families import gunicorn
+from dwebsocket.servers import hosts
 from dwebsocket.servers.handshake import Handshake, Opening
 from dwebsocket.telemetry import tally
 from dwebsocket.users.registry import SIGNED_OUT
@@ -65,6 +68,8 @@ _RESTARTING = (1012, "restarting")
 _UNAVAILABLE = 503
 # Never compressed: the compression of this process is off.
 _NO_THRESHOLD, _LEVEL = sys.maxsize, 1
+# Seconds between two looks whether Django has started.
+_LOOK_S = 0.01
 # Work of a visit, in this order.
 _FIRST, _LAST, _END = 0, 1, 2
 
@@ -125,8 +130,15 @@ class MovedHandshake(Handshake):
         return None
 
     def find(self) -> None:
-        """Finds how the server ends this process."""
-        self.client = Client("gunicorn", -1, bytes, shutdown_plan=gunicorn.shutdown_plan)
+        """
+        Finds this process's own server.
+
+        Raises:
+            UnsupportedServer: It does not go on with connections of other processes any more.
+        """
+        if (host := hosts.find()) is None:
+            raise UnsupportedServer("this process does not go on with connections of others")
+        self.client = host.client
 
     def prepare(self) -> None:
         """Starts the engine."""
@@ -225,12 +237,18 @@ class _Refused(Exception):
 
 
 class _Visit:
-    """Another process that gives connections to this one."""
+    """
+    Another process that gives connections to this one.
 
-    def __init__(self, connection: socket.socket, handler: _Handler) -> None:
+    Its two threads are of the system. What it says is acted on where the project's code runs; what
+    is answered there is little, which the socket takes at once.
+    """
+
+    def __init__(self, connection: system.socket, handler: _Handler) -> None:
         self._link = Link(connection)
         self._handler = handler
-        self._work: PriorityQueue[tuple[int, int, Frame | None]] = PriorityQueue()
+        self._events: SimpleQueue[tuple[int, int, Frame | None]] = SimpleQueue()
+        self._work: list[tuple[int, int, Frame | None]] = []
         # Those that this process has said yes to.
         self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
 
@@ -240,30 +258,36 @@ class _Visit:
         try:
             for frame in self._link.frames():
                 order = _LAST if frame.kind == OFFER else _FIRST
-                self._work.put((order, next(numbers), frame))
+                self._events.put((order, next(numbers), frame))
         except (OSError, Malformed):
             pass
         finally:
-            self._work.put((_END, next(numbers), None))
+            self._events.put((_END, next(numbers), None))
 
     def end(self) -> None:
         """Ends it: the other process is told nothing more."""
-        self._work.put((_END, 0, None))
+        self._events.put((_END, 0, None))
         self._link.shut_down()
 
+    def _next(self) -> Frame | None:
+        """Waits for work, and returns the first in its order; None at the end."""
+        with suppress(Empty):
+            while True:
+                heapq.heappush(self._work, self._events.get(block=not self._work))
+        return heapq.heappop(self._work)[2]
+
     def work(self) -> None:
-        """Acts on what the other process says, on a thread for the project's code."""
+        """Acts on what the other process says, until it ends."""
         try:
-            while (frame := self._work.get()[2]) is not None:
-                self._act(frame)
+            while (frame := self._next()) is not None:
+                unpatched.call_code(functools.partial(self._act, frame))
         except OSError:
             # The other process is gone.
             pass
         except Exception:
             _log.exception("WebSockets of another process could not be taken")
         finally:
-            for response, _ in self._expected.values():
-                response.close()
+            unpatched.call_code(self._forget_all)
             self._link.shut_down()
             self._link.close()
 
@@ -274,6 +298,10 @@ class _Visit:
             self._take(frame)
         elif frame.kind == FORGET and (found := self._expected.pop(frame.head["number"], None)):
             found[0].close()
+
+    def _forget_all(self) -> None:
+        for response, _ in self._expected.values():
+            response.close()
 
     def _answer(self, offer: Offer) -> None:
         try:
@@ -362,11 +390,11 @@ def _is_leaving() -> bool:
 class _Listener:
     """This process as an heir of others."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: int) -> None:
         """Begins to listen. Raises ``OSError`` where that is not possible."""
         self._folder = Folder()
         try:
-            self._socket, self._name = self._folder.listen()
+            self._socket, self._name = self._folder.listen(server)
         except BaseException:
             self._folder.close()
             raise
@@ -377,18 +405,19 @@ class _Listener:
         handler = None
         while True:
             try:
-                connection, _ = self._socket.accept()
+                connection = accept(self._socket)
             except OSError:
                 break
             if _is_leaving() or not is_own(connection):
                 connection.close()
                 continue
-            # This one may be among those that Django is starting.
-            apps.ready_event.wait()
-            handler = handler or _Handler()
+            # This one may be among those that Django is starting. Its event may be a green one.
+            while not apps.ready:
+                unpatched.sleep(_LOOK_S)
+            handler = handler or unpatched.call_code(_Handler)
             visit = _Visit(connection, handler)
             try:
-                unpatched.start_code("dwebsocket-arriving", visit.work)
+                unpatched.start_thread("dwebsocket-arriving", visit.work)
                 unpatched.start_thread("dwebsocket-arriving-link", visit.read)
             except RuntimeError as error:
                 # The system gives no thread: the other process finds another heir, or none.
@@ -404,7 +433,7 @@ class _Listener:
             self._folder.remove(self._name)
             # macOS shuts no listening socket down: its thread ends with the process.
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(system.SHUT_RDWR)
 
     def forget(self) -> None:
         """Closes what a forked child has of its parent's."""
@@ -417,15 +446,13 @@ _listener: _Listener | None = None
 _has_stopped = False
 
 
-def is_possible() -> bool:
-    """Whether connections of this process can move to others, and theirs to this one."""
-    if unpatched.patched_by() is not None or not compat_gunicorn.is_thread_worker():
-        return False
+def host() -> hosts.Host | None:
+    """Returns the server of this process; None where its connections cannot move to others."""
     try:
-        return not NO_TAKEOVER and bool(conf.get("HANDOVER"))
+        return None if NO_TAKEOVER or not conf.get("HANDOVER") else hosts.find()
     except ImproperlyConfigured:
         # A system check reports the setting.
-        return False
+        return None
 
 
 def begin() -> None:
@@ -435,13 +462,13 @@ def begin() -> None:
     Does nothing where that is switched off, or not possible.
     """
     global _listener
-    if not is_possible():
+    if (own := host()) is None:
         return
     with _lock:
         if _listener is not None or _has_stopped:
             return
         try:
-            _listener = _Listener()
+            _listener = _Listener(own.number)
         except OSError as error:
             _log.warning("This process cannot go on with WebSockets of others: %s", error)
             return

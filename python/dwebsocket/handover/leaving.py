@@ -8,9 +8,10 @@ is closed with 1012, as are those of other handlers.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import threading
+import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,10 +39,12 @@ from dwebsocket.runners import moving, shutdown
 from dwebsocket.telemetry import tally
 
 if TYPE_CHECKING:
-    import socket
+    import threading
     from collections.abc import Callable
 
+    from dwebsocket.compat.socket import system
     from dwebsocket.runners.handler import Handled
+    from dwebsocket.servers.contract import Heirs
 
 _log = logging.getLogger("dwebsocket")
 
@@ -57,8 +60,11 @@ _LOOK_S, _ELDERS_S = 0.05, 0.5
 _AGAIN_S = 2.0
 # Seconds after which an heir that says nothing is given up.
 _SILENCE_S = 10.0
+# Much more than moves may take.
+_LONGEST_S = 86_400.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
 _STILL_S = 1.0
+_FAILED = "WebSockets could not be handed over to another process"
 # The handlers and reasons that were reported.
 _warned: set[tuple[str, str]] = set()
 
@@ -72,57 +78,58 @@ class Leaving:
     def reset(self) -> None:
         """Makes it that of a process that has moved nothing."""
         self._lock = unpatched.lock()
-        self._done: threading.Event | None = None
+        # A lock of the system that is held while connections move.
+        self._moving: threading.Lock | None = None
 
-    def begin(self, patience: float | None) -> None:
+    def begin(self, patience: float, heirs: Heirs, end: tuple[int, str]) -> None:
         """
         Takes no more connections, and begins to give the own ones to another process.
 
         Never waits. Connections that move are left out of drains from now on.
 
         Args:
-            patience: Seconds until all must be closed; None when no other process goes on.
+            patience: Seconds until all must be closed.
+            heirs: The processes that may go on with them.
+            end: Close code and reason of those that none has taken.
         """
         arriving.stop()
         with self._lock:
-            if (
-                self._done is not None
-                or patience is None
-                or patience <= 0
-                or not arriving.is_possible()
-            ):
+            own = arriving.host()
+            if self._moving is not None or patience <= 0 or own is None:
                 return
-            handlers = _movable(moving.survivors())
-            if not handlers:
+            search = _Search(heirs, own.number, monotonic() + patience, end)
+            if search.is_vain() or not (handlers := _movable(moving.survivors())):
                 return
-            self._done = threading.Event()
+            self._moving = unpatched.lock()
+            self._moving.acquire()
             # Before another thread, which finds that this has begun, closes all that is left.
             for handler in handlers:
                 if (connection := handler.websocket._connection) is not None:
                     connection.spare()
-        deadline = monotonic() + patience
         try:
-            unpatched.start_code("dwebsocket-leaving", lambda: self._move(handlers, deadline))
+            unpatched.start_thread("dwebsocket-leaving", lambda: self._move(handlers, search))
         except RuntimeError:
             # The system gives no thread.
-            _close(handlers)
-            self._done.set()
+            _close(handlers, end)
+            self._moving.release()
 
     def join(self) -> None:
-        """Waits until each connection has moved, or is closed."""
-        if (done := self._done) is not None:
-            done.wait()
+        """Waits until each connection has moved, or is closed. Green threads run meanwhile."""
+        moving_on = self._moving
+        if moving_on is not None and unpatched.acquire(moving_on, _LONGEST_S):
+            moving_on.release()
 
-    def _move(self, handlers: list[Handled], deadline: float) -> None:
+    def _move(self, handlers: list[Handled], search: _Search) -> None:
         left = handlers
         try:
-            left = _give_to_heirs(handlers, deadline)
+            left = search.give(handlers)
         except Exception:
-            _log.exception("WebSockets could not be handed over to another process")
+            report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
+            unpatched.run_code(report)
         finally:
-            _close(left)
-            assert self._done is not None
-            self._done.set()
+            _close(left, search.end)
+            assert self._moving is not None
+            self._moving.release()
 
 
 def _movable(handlers: list[Handled]) -> list[Handled]:
@@ -141,47 +148,81 @@ def _warn(name: str, reason: str) -> None:
     if (name, reason) in _warned:
         return
     _warned.add((name, reason))
-    _log.warning("WebSockets of %s are closed with 1012 and not handed over: %s", name, reason)
+    text = "WebSockets of %s are closed with 1012 and not handed over: %s"
+    # Its locks may be green ones.
+    unpatched.run_code(lambda: _log.warning(text, name, reason))
 
 
-def _close(handlers: list[Handled]) -> None:
+def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
     """Closes connections that no process has taken."""
     for handler in handlers:
         connection = handler.websocket._connection
         if connection is not None and connection.end() is None:
             tally.handed_over("refused")
-            connection.close(*_RESTARTING)
+            connection.close(*end)
 
 
-def _give_to_heirs(handlers: list[Handled], deadline: float) -> list[Handled]:
-    """Gives connections to the newest processes in turns. Returns those that are left."""
-    began_at = monotonic()
-    # The names of those that took no more, and when that was.
-    tried: dict[str, float] = {}
-    try:
-        folder = Folder()
-    except OSError as error:
-        _warn("all handlers", str(error))
+class _Search:
+    """The search for processes that go on with connections of this one."""
+
+    def __init__(self, heirs: Heirs, server: int, deadline: float, end: tuple[int, str]) -> None:
+        self._heirs = heirs
+        # Whose processes end with this one.
+        self._left_out = server if heirs == "of others" else None
+        self._deadline = deadline
+        # The names of those that took no more, and when that was.
+        self._tried: dict[str, float] = {}
+        self.end = end
+
+    def is_vain(self) -> bool:
+        """Whether no process can take them, now or later."""
+        if self._heirs == "to come":
+            return False
+        try:
+            folder = Folder()
+        except OSError:
+            # Who moves is told so.
+            return False
+        try:
+            return not self._names(folder)
+        finally:
+            folder.close()
+
+    def _names(self, folder: Folder) -> list[str]:
+        now = monotonic()
+        tried = {name for name, at in self._tried.items() if now - at < _AGAIN_S}
+        return folder.others(but=tried, server=self._left_out)
+
+    def give(self, handlers: list[Handled]) -> list[Handled]:
+        """Gives connections to the newest processes in turns. Returns those that are left."""
+        began_at = monotonic()
+        try:
+            folder = Folder()
+        except OSError as error:
+            _warn("all handlers", str(error))
+            return handlers
+        has_heirs = False
+        try:
+            while handlers and monotonic() < self._deadline:
+                if not has_heirs:
+                    # Also at first: processes that end with this one may not know it yet.
+                    unpatched.pause(_LOOK_S)
+                has_heirs = False
+                names = self._names(folder)
+                if not names and self._heirs != "to come":
+                    break
+                # Elders of this server may be about to end, too.
+                with_elders = self._heirs == "of others" or monotonic() - began_at > _ELDERS_S
+                for name, connection in folder.connect(newest(names, with_elders=with_elders)):
+                    left = _Passage(connection, self._deadline).give(handlers[:_PORTION])
+                    handlers = [*handlers[_PORTION:], *left]
+                    if left:
+                        self._tried[name] = monotonic()
+                    else:
+                        has_heirs = True
+        finally:
+            folder.close()
         return handlers
-    has_heirs = False
-    try:
-        while handlers and monotonic() < deadline:
-            if not has_heirs:
-                # Also at first: processes that end with this one may not know it yet.
-                unpatched.pause(_LOOK_S)
-            has_heirs, now = False, monotonic()
-            left_out = {name for name, at in tried.items() if now - at < _AGAIN_S}
-            heirs = newest(folder.others(but=left_out), with_elders=now - began_at > _ELDERS_S)
-            for name, connection in folder.connect(heirs):
-                left = _Passage(connection, deadline).give(handlers[:_PORTION])
-                handlers = [*handlers[_PORTION:], *left]
-                if left:
-                    tried[name] = monotonic()
-                else:
-                    has_heirs = True
-    finally:
-        folder.close()
-    return handlers
 
 
 @dataclass(slots=True)
@@ -195,7 +236,7 @@ class _Item:
 class _Passage:
     """The connections that go to one heir."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: system.socket, deadline: float) -> None:
         connection.settimeout(_SILENCE_S)
         self._link = Link(connection)
         self._deadline = deadline

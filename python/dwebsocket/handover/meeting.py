@@ -3,7 +3,8 @@ Where the processes of a project meet: a folder with a Unix socket of each that 
 
 Its name depends on ``SECRET_KEY``, the settings' module, ``ROOT_URLCONF`` and the prefix of groups:
 so only processes of the same project find each other. As that of local groups only its user can
-enter it. The name of a socket begins with the moment at which its process was ready.
+enter it. The name of a socket has the moment at which its process was ready, the process, and its
+server: the process that has started it and others like it, or itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hmac
 import os
 import re
-import socket
 import stat
 import struct
 import sys
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
+from dwebsocket.compat.socket import system
 from dwebsocket.compat.system import user_id
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import backends
@@ -85,9 +86,12 @@ class Folder:
             return f"/proc/self/fd/{self._opened}/{name}"
         return str(self.path / name)
 
-    def listen(self) -> tuple[socket.socket, str]:
+    def listen(self, server: int) -> tuple[system.socket, str]:
         """
         Lets other processes connect to this one.
+
+        Args:
+            server: The number of this process's server.
 
         Returns:
             The socket that listens, and its name in the folder.
@@ -97,8 +101,8 @@ class Folder:
         """
         global _born_at
         _born_at = time.time_ns()
-        name = f"{_born_at:0{_STAMP}}-{os.getpid()}"
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        name = f"{_born_at:0{_STAMP}}-{os.getpid()}-{server}"
+        listener = _unix_socket()
         try:
             listener.bind(self._address(name))
             listener.listen(_BACKLOG)
@@ -112,20 +116,25 @@ class Folder:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._opened)
 
-    def others(self, *, but: Container[str] = ()) -> list[str]:
+    def others(self, *, but: Container[str] = (), server: int | None = None) -> list[str]:
         """
         Returns the names of other processes, that of the youngest one first.
 
         Args:
             but: The names of those that are left out.
+            server: One whose processes are left out, too.
         """
-        names = sorted(os.listdir(self._opened), reverse=True)
-        return [name for name in names if name not in but and parts_of(name)[1] != os.getpid()]
+        found = []
+        for name in sorted(os.listdir(self._opened), reverse=True):
+            _, process, its_server = map(int, name.split("-"))
+            if name not in but and process != os.getpid() and its_server != server:
+                found.append(name)
+        return found
 
-    def connect(self, names: list[str]) -> Iterator[tuple[str, socket.socket]]:
+    def connect(self, names: list[str]) -> Iterator[tuple[str, system.socket]]:
         """Yields connections to processes, with their names."""
         for name in names:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection = _unix_socket()
             try:
                 connection.connect(self._address(name))
             except ConnectionRefusedError:
@@ -166,10 +175,18 @@ def parts_of(name: str) -> tuple[float, int]:
     return int(stamp) / 1e9, int(pid)
 
 
-def is_own(connection: socket.socket) -> bool:
+def _unix_socket() -> system.socket:
+    """Returns a socket of the system, for threads of the system, also in a patched process."""
+    made = system.socket(system.AF_UNIX, system.SOCK_STREAM)
+    # A project may have set a limit for all new ones.
+    made.settimeout(None)
+    return made
+
+
+def is_own(connection: system.socket) -> bool:
     """Whether the process at the other end acts as the same user, as far as the system tells."""
-    if not hasattr(socket, "SO_PEERCRED"):
+    if not hasattr(system, "SO_PEERCRED"):
         return True
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    found = connection.getsockopt(system.SOL_SOCKET, system.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", found)
     return bool(user == user_id())

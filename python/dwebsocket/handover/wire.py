@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dwebsocket.compat.socket import system
+
 # From the process that ends: a connection is offered, given, or not to be had any more.
 OFFER, GIVE, FORGET = 1, 2, 3
 # From the heir: it would go on with it, it would not, it does, it cannot after all.
@@ -53,11 +55,13 @@ class Link:
     The connection of two processes. One thread at a time may send, and one may receive.
 
     Args:
-        connection: A connected Unix socket, which belongs to this from now on.
+        connection: A connected Unix socket of the system, also in a patched process. It belongs to
+            this from now on.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
+    def __init__(self, connection: system.socket) -> None:
+        # `socket.send_fds` is declared for the derived class only.
+        self._socket: Any = connection
         self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dwebsocket.servers.contract import Exit, ShutdownPlanner
+    from dwebsocket.servers.contract import Exit, Heirs, ShutdownPlanner
 
 _log = logging.getLogger("dwebsocket")
 
@@ -64,8 +64,15 @@ _LOOK_S = 1.0
 class Mover(Protocol):
     """Gives connections to another process, before the others are closed."""
 
-    def begin(self, patience: float | None) -> None:
-        """Begins, with so many seconds to go; None when no other process goes on. Never waits."""
+    def begin(self, patience: float, heirs: Heirs, end: tuple[int, str]) -> None:
+        """
+        Begins. Never waits.
+
+        Args:
+            patience: Seconds to go.
+            heirs: The processes that may go on with connections.
+            end: Close code and reason of those that none has taken.
+        """
 
     def join(self) -> None:
         """Waits until all that moves has moved, or is closed."""
@@ -193,16 +200,13 @@ class _Shutdown:
             The seconds until the last close begins. A later call can only make them fewer.
         """
         shutdown_plan = self._plan_now()
+        closing = self._closing(shutdown_plan)
         if mover is not None:
-            mover.begin(self._patience(shutdown_plan))
-        return self.leave(*self._closing(shutdown_plan))
-
-    def _patience(self, shutdown_plan: ShutdownPlan) -> float | None:
-        """Returns the seconds that connections have to move; None when they are not to."""
-        if not shutdown_plan.goes_on or self._is_abrupt:
-            return None
-        timeout = shutdown_plan.timeout_s
-        return _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
+            timeout = 0.0 if self._is_abrupt else shutdown_plan.timeout_s
+            patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
+            heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
+            mover.begin(patience, heirs, closing[:2])
+        return self.leave(*closing)
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files cause no restart.
@@ -333,7 +337,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     if mover is not None:
-        mover.begin(timeout or _DRAIN_PATIENCE_S)
+        mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", _RESTARTING)
     _shutdown.leave(*_RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())

@@ -8,6 +8,9 @@ from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
+# The processes that may go on with the connections of one that ends: those of its server, of which
+# one comes if need be; those of its server that are there; those of other servers only.
+Heirs = Literal["to come", "there", "of others"]
 ShutdownHook = Callable[[], None]
 # The types of an ASGI application's interface.
 Event = Mapping[str, Any]
@@ -29,11 +32,14 @@ class ShutdownPlan:
             at once, ``None`` when the server waits.
         limit: The option that sets ``timeout_s``, for messages. Empty when none does.
         goes_on: The site serves on without the process: its clients can reconnect.
+        heirs: The processes that may go on with its connections. None: by ``goes_on``, to come or
+            of others.
     """
 
     timeout_s: float | None = None
     limit: str = ""
     goes_on: bool = False
+    heirs: Heirs | None = None
 
 
 class ShutdownPlanner(Protocol):

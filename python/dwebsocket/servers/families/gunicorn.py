@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dwebsocket.compat import gevent, unpatched
 from dwebsocket.compat.gunicorn import (
     buffered,
     finish_response,
@@ -24,6 +25,7 @@ from dwebsocket.compat.gunicorn import (
     is_stream,
     streams,
     worker,
+    worker_kind,
 )
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import (
@@ -37,6 +39,8 @@ from dwebsocket.servers.contract import (
 from dwebsocket.servers.families import green
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
+# The workers between which connections move, by what has patched the process.
+_MOVABLE: dict[str | None, tuple[str, ...]] = {None: ("sync", "gthread"), "gevent": ("gevent",)}
 # The `wsgi.errors` writer that requests share, by its class.
 _writers: dict[type, Any] = {}
 
@@ -68,6 +72,20 @@ def find(environ: Environ) -> Client | None:
         concurrency=green.kind_of(sock),
         shutdown_plan=shutdown_plan,
     )
+
+
+def host() -> tuple[int, Client] | None:
+    """
+    Returns the arbiter's number, and a client without a socket, where connections can move.
+
+    That is in a worker ``sync``, ``gthread`` or ``gevent``, from its start on.
+    """
+    kind, patched = worker_kind(), unpatched.patched_by()
+    if kind not in _MOVABLE.get(patched, ()) or (kind == "gevent" and not gevent.find_home()):
+        return None
+    client = Client("gunicorn", -1, bytes, concurrency=patched or "thread")
+    client.shutdown_plan = shutdown_plan
+    return worker("ppid").ppid, client
 
 
 def _forget(environ: Environ) -> None:
