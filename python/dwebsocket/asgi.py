@@ -23,6 +23,7 @@ import functools
 import logging
 import signal
 import threading
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -40,12 +41,12 @@ from dwebsocket.handshake.fallback.polling import HeldResponse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import shutdown
 from dwebsocket.runners.loop import SERVER_TASKS
-from dwebsocket.servers import asgi, asking
+from dwebsocket.servers import asgi, asking, hosts
 from dwebsocket.servers.asgi.fallback import Exchange
 from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from django.http.response import HttpResponseBase
 
@@ -125,6 +126,9 @@ class _Application(ASGIHandler):
         if (await receive())["type"] != "websocket.connect":
             return
         _listen_for_the_end()
+        if not _has_lifespan and isinstance(handshake, asgi.NativeHandshake):
+            # Before the first one opens, with which this process begins to take others.
+            handshake.note_server(None, {})
         reply = _reply_to(scope, send, handshake)
         if _is_leaving(_served_of(scope)) and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
@@ -228,6 +232,8 @@ async def _serve(handler: ASGIHandler, scope: Scope, receive: Receive, send: Sen
         await _follow_lifespan(scope, receive, send)
         return True
     is_fallback = kind == "http" and _asks_for_fallback(scope)
+    if _has_lifespan:
+        asgi.look_at(send)
     asking.note(is_websocket=kind == "websocket" or is_fallback)
     if kind == "websocket":
         await _extended(handler)._serve_websocket(scope, receive, send)
@@ -390,6 +396,7 @@ def _listen_for_the_end() -> None:
             continue
 
         def on_signal(number: int, frame: Any, previous: Any = previous) -> None:
+            asgi.note_signal()
             is_at_once = _has_lifespan or _core.is_leaving() or loop.is_closed()
             stop = None if is_at_once else functools.partial(previous, number, None)
             # Not here: the code that was interrupted may hold any lock.
@@ -421,6 +428,7 @@ async def _stop_when_quiet(
 
     Bytes not sent by then are lost, and a handshake's thread would wait for the loop for ever.
     """
+    await _moved()
     since = loop.time()
     await asyncio.sleep(_CLOSE_FRAME_S)
     _when_none.append(over := LoopEvent())
@@ -429,6 +437,13 @@ async def _stop_when_quiet(
     await _all_over(since + patience - loop.time())
     # Not in this task: its exceptions are the loop's.
     loop.call_soon(stop)
+
+
+async def _moved() -> None:
+    """Waits until no connection moves to another process any more."""
+    over = LoopEvent()
+    shutdown.call_when_moved(over.set)
+    await over.wait()
 
 
 async def _all_over(timeout: float) -> None:
@@ -455,6 +470,15 @@ def _is_leaving(served: asgi.Served | None) -> bool:
     return _core.is_leaving() or (served is not None and served.is_leaving)
 
 
+def _begin_as_heir(
+    server: str, config: Any, served: asgi.Served | None, state: Mapping[str, Any] | None
+) -> None:
+    """Lets other processes give their connections to this one, where its server is one for that."""
+    if asgi.note(server, config, served, state or {}):
+        _listen_for_the_end()
+        import_module("dwebsocket.handover.arriving").begin()
+
+
 async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     global _has_lifespan
     _has_lifespan = True
@@ -467,16 +491,21 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         event = await receive()
         if event["type"] == "lifespan.startup":
             asgi.keep_early_bytes()
+            if (found := asgi.config_of(receive)) is not None:
+                _begin_as_heir(*found, served, state)
         if event["type"] == "lifespan.shutdown":
             all_over = _all_over
             if served is None:
                 timeout = shutdown.depart() + _GRACE_S
             else:
-                timeout = served.leave(*shutdown.closing()) + _GRACE_S
                 _servers.discard(served)
+                # The process goes on for others, and so do views and callbacks.
+                closing = shutdown.closing() if _servers else shutdown.begin_to_move()
+                timeout = served.leave(*closing, shutdown.moves) + _GRACE_S
                 if _servers:
-                    # The process goes on for these, and so do views and callbacks.
                     all_over = served.all_over
+                    hosts.forget(served.add)
+            await _moved()
             await asyncio.gather(all_over(timeout), SERVER_TASKS.join(timeout))
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":

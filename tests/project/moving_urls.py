@@ -38,6 +38,8 @@ urlpatterns = [
     path("counting/", moving_views.Counting.as_view()),
     path("async-counting/", moving_views.AsyncCounting.as_view()),
     path("mixed-counting/", moving_views.MixedCounting.as_view()),
+    path("asked/<name>/", moving_views.Asked.as_view()),
+    path("async-asked/<name>/", moving_views.AsyncAsked.as_view()),
     path("ticking/", moving_views.Ticking.as_view()),
     path("failing/", moving_views.Failing.as_view()),
     path("bad-state/", moving_views.BadState.as_view()),

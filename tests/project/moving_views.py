@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,43 @@ class MixedCounting(AsyncCounting):
     def resumed(self) -> None:
         """Count the processes."""
         self.state["resumed"] += 1
+
+
+class Asked(WebSocketHandler):
+    """Answer each message with what its request says, and where it runs."""
+
+    survives = True
+
+    def receive(self, message: str) -> None:
+        """Tell it as JSON."""
+        self.websocket.send_text(json.dumps(self.facts()))
+
+    def facts(self) -> dict[str, Any]:
+        """Return it."""
+        request = self.request
+        return {
+            "kind": type(request).__name__,
+            "path": request.get_full_path(),
+            "names": [request.path, request.path_info, request.method, self.kwargs["name"]],
+            "query": dict(request.GET),
+            "uri": request.build_absolute_uri(),
+            "address": request.META["REMOTE_ADDR"],
+            "headers": {
+                name: value
+                for name, value in request.headers.items()
+                if not name.startswith(("Sec-", "Content-"))
+            },
+            "process": os.getpid(),
+            "is_main": threading.current_thread() is threading.main_thread(),
+        }
+
+
+class AsyncAsked(Asked):
+    """The same in an event loop."""
+
+    async def receive(self, message: str) -> None:
+        """Tell it as JSON."""
+        await self.websocket.asend_text(json.dumps(self.facts()))
 
 
 class Ticking(Counting):

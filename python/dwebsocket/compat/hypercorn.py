@@ -21,7 +21,6 @@ class HypercornConnection(ServedConnection):
     """See :class:`~dwebsocket.compat.transports.ServedConnection`."""
 
     server = "hypercorn"
-    limit = "hypercorn's shutdown_timeout"
 
     def __init__(self, stream: Any, tcp: Any) -> None:
         super().__init__(tcp.writer.transport)
@@ -39,9 +38,9 @@ class HypercornConnection(ServedConnection):
         return cls(stream, tcp)
 
     @property
-    def timeout_s(self) -> float | None:
-        """For the application's lifespan to end."""
-        return getattr(self._tcp.config, "shutdown_timeout", None)
+    def config(self) -> Any:
+        """Has the seconds for the application's lifespan to end."""
+        return getattr(self._tcp, "config", None)
 
     def take_early(self) -> bytes:
         """Takes the bytes that its stream has kept, and those that its reader has."""
@@ -53,6 +52,32 @@ class HypercornConnection(ServedConnection):
 
     def _is_left(self) -> bool:
         return bool(self._ws.closed)
+
+
+def config_of(receive: Any) -> Any:
+    """
+    Returns hypercorn's configuration by the ``receive`` of a lifespan; None on other servers.
+
+    ``receive`` is a method of a ``Lifespan``, which has ``config``. Where that is missing, this
+    process goes on with no connections of others before it has one of its own.
+    """
+    return getattr(_owner(receive, "hypercorn.asyncio.lifespan"), "config", None)
+
+
+def context_of(send: Any) -> Any:
+    """
+    Returns the context of hypercorn's process by an application's ``send``; None on other servers.
+
+    ``TCPServer.context``, whose ``terminate`` is set when the process has had its number of
+    requests. Where it is missing, its connections do not wait for another process then.
+    """
+    for module in ("ws_stream", "http_stream"):
+        stream = _owner(send, f"hypercorn.protocol.{module}")
+        http = _owner(getattr(stream, "send", None), "hypercorn.protocol.h11")
+        tcp = _owner(getattr(http, "send", None), "hypercorn.asyncio.tcp_server")
+        if hasattr(getattr(tcp, "context", None), "terminate"):
+            return tcp.context
+    return None
 
 
 def _owner(method: Any, module: str) -> Any:

@@ -33,8 +33,6 @@ class ServedConnection:
 
     #: The server's name, for messages.
     server: str
-    #: The option that sets :attr:`timeout_s`.
-    limit = ""
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
@@ -55,8 +53,8 @@ class ServedConnection:
         return ""
 
     @property
-    def timeout_s(self) -> float | None:
-        """Seconds that the server waits for its applications when it ends; None for any time."""
+    def config(self) -> Any:
+        """The server's configuration; None where it tells nothing about its end."""
         return None
 
     def hold(self) -> str | None:

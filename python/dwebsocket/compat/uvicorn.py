@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Of its own protocols, and of the one of this package.
 _MODULES = ("uvicorn.protocols.websockets.", "dwebsocket.uvicorn")
 
+_LIFESPAN = "uvicorn.lifespan.on"
 _EARLY, _HTTP_VERSION = "_dwebsocket_early", "_dwebsocket_http_version"
 _EXTENSIONS = "_dwebsocket_extensions"
 # The one protocol whose scope lacks headers of the request: those that wsproto has read.
@@ -55,6 +56,27 @@ def _protocol_of(send: Any) -> Any:
     owner = getattr(send, "__self__", None)
     # The protocol of this package has its events in an object of their own.
     return getattr(owner, "peer", owner)
+
+
+def config_of(receive: Any) -> Any:
+    """
+    Returns uvicorn's configuration by the ``receive`` of a lifespan; None on other servers.
+
+    ``receive`` is a method of a ``LifespanOn``, which has ``config``. Where that is missing, this
+    process goes on with no connections of others before it has one of its own.
+    """
+    owner = getattr(receive, "__self__", None)
+    return getattr(owner, "config", None) if type(owner).__module__ == _LIFESPAN else None
+
+
+def worker_of(config: Any) -> Any:
+    """
+    Returns the worker of gunicorn that uvicorn runs in; None where it runs by itself.
+
+    The worker's method is uvicorn's ``callback_notify``, in ``uvicorn-worker`` 0.2 to 0.4 and in
+    ``uvicorn.workers``. Where it is another one, clients get 1001 at gunicorn's reload.
+    """
+    return getattr(getattr(config, "callback_notify", None), "__self__", None)
 
 
 class ClientDisconnected(OSError):
@@ -112,7 +134,6 @@ class UvicornConnection(ServedConnection):
     """See :class:`~dwebsocket.compat.transports.ServedConnection`."""
 
     server = "uvicorn"
-    limit = "uvicorn's --timeout-graceful-shutdown"
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol.transport)
@@ -138,9 +159,9 @@ class UvicornConnection(ServedConnection):
         return found
 
     @property
-    def timeout_s(self) -> float | None:
-        """The seconds of ``timeout_graceful_shutdown``."""
-        return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
+    def config(self) -> Any:
+        """Has the seconds of ``timeout_graceful_shutdown``."""
+        return getattr(self._protocol, "config", None)
 
     def take_early(self) -> bytes:
         """Takes the bytes after the request, and those that the reader of ``websockets`` has."""

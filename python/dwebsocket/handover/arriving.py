@@ -1,16 +1,16 @@
 """
 A process that goes on with connections of others.
 
-It listens from its start on, if its server has begun it as a worker, or else from its first
-WebSocket. Each offer is a request to the project's own handler, by which it is judged like a
-handshake. See :mod:`dwebsocket.handover`.
+It listens from its start on: as a worker when the project is loaded, under an ASGI server when
+lifespan begins. Where neither tells it, that is from its first WebSocket on. Each offer is a
+request to the project's own handler, by which it is judged like a handshake. See
+:mod:`dwebsocket.handover`.
 """
 
 from __future__ import annotations
 
 import functools
 import heapq
-import io
 import itertools
 import logging
 import os
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.core.handlers.wsgi import WSGIHandler
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 
 from dwebsocket import _core, conf
 from dwebsocket.compat import gunicorn as compat_gunicorn
@@ -29,11 +29,10 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.compat.threading import SimpleQueue
-from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import backends, membership_signals
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
-from dwebsocket.handover import crossing, offers
+from dwebsocket.handover import crossing, offers, requests
 from dwebsocket.handover.meeting import Folder, is_own
 from dwebsocket.handover.wire import (
     FORGET,
@@ -57,6 +56,8 @@ from dwebsocket.telemetry import tally
 from dwebsocket.users.registry import SIGNED_OUT
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
@@ -68,8 +69,8 @@ _RESTARTING = (1012, "restarting")
 _UNAVAILABLE = 503
 # Never compressed: the compression of this process is off.
 _NO_THRESHOLD, _LEVEL = sys.maxsize, 1
-# Seconds between two looks whether Django has started.
-_LOOK_S = 0.01
+# Seconds between two looks whether Django has started, and after a failure.
+_LOOK_S, _PAUSE_S = 0.01, 0.1
 # Work of a visit, in this order.
 _FIRST, _LAST, _END = 0, 1, 2
 
@@ -92,6 +93,8 @@ class Offer:
         self._kinds: dict[str, str] = head["backends"]
         #: The request that was made of it.
         self.request: HttpRequest | None = None
+        #: The loop of this process's server.
+        self.loop: AbstractEventLoop | None = None
 
     def groups(self, kind: str | None = None) -> list[Group]:
         """Returns the groups that it is in; those with backends of one kind, if that is given."""
@@ -114,13 +117,21 @@ class MovedHandshake(Handshake):
 
     moved: Offer
 
-    def __init__(self, offer: Offer, link: Link, environ: dict[str, Any]) -> None:
-        """Begins with an offer, the link to the other process, and the request's environ."""
+    def __init__(self, offer: Offer, link: Link, environ: dict[str, Any], host: hosts.Host) -> None:
+        """
+        Begins with an offer, the link to the other process, and the request's environ.
+
+        Args:
+            host: This process's server.
+        """
         super().__init__("GET", environ, None)
         self.moved = offer
         self._link = link
+        self.host = host
+        offer.loop = None if host.asgi is None else host.asgi.loop
         #: The frame by which it was given.
         self.given: Frame | None = None
+        self._room: int | None = None
         #: Stands in for it in groups, until it is.
         self.crossing: crossing.Crossing | None = None
 
@@ -130,19 +141,20 @@ class MovedHandshake(Handshake):
         return None
 
     def find(self) -> None:
-        """
-        Finds this process's own server.
-
-        Raises:
-            UnsupportedServer: It does not go on with connections of other processes any more.
-        """
-        if (host := hosts.find()) is None:
-            raise UnsupportedServer("this process does not go on with connections of others")
-        self.client = host.client
+        """Finds this process's own server."""
+        self.client = self.host.client
 
     def prepare(self) -> None:
-        """Starts the engine."""
+        """
+        Starts the engine, and keeps room for the descriptor that is to come.
+
+        Raises:
+            OSError: There are no more descriptors or threads.
+        """
         _core.prepare()
+        self._room = os.open(os.devnull, os.O_RDONLY)
+        # It comes before that is closed.
+        os.close(os.dup(self._room))
 
     def open(self, opening: Opening) -> _core.Connection:
         """
@@ -187,8 +199,12 @@ class MovedHandshake(Handshake):
             _log.warning(
                 "A WebSocket of another process is closed: it may miss messages of a group"
             )
+        if (server := self.host.asgi) is not None and server.keep is not None:
+            with suppress(RuntimeError):
+                # A loop that is closed is that of a process that ends.
+                server.loop.call_soon_threadsafe(server.keep, connection)
         if _core.is_leaving() or kept is None:
-            connection.close(*_RESTARTING)
+            connection.close(*(_RESTARTING if kept is None else shutdown.closing()[:2]))
         tally.handed_over("in")
         return connection
 
@@ -205,6 +221,9 @@ class MovedHandshake(Handshake):
         given, self.given = self.given, None
         if given is not None and given.descriptor is not None:
             os.close(given.descriptor)
+        room, self._room = self._room, None
+        if room is not None:
+            os.close(room)
 
 
 def _parts(frame: Frame) -> tuple[bytes, bytes, list[tuple[bool, bytes]]]:
@@ -219,8 +238,20 @@ def _parts(frame: Frame) -> tuple[bytes, bytes, list[tuple[bool, bytes]]]:
     return bytes(incoming), bytes(unsent), unread
 
 
+def _request(environ: dict[str, Any]) -> HttpRequest:
+    """Returns a request of the kind that this process's server has."""
+    handshake: MovedHandshake = environ[HANDSHAKE_KEY]
+    if (server := handshake.host.asgi) is None:
+        return WSGIRequest(environ)
+    request = requests.asgi_request(environ, server)
+    request.META[HANDSHAKE_KEY] = handshake
+    return request
+
+
 class _Handler(WSGIHandler):
     """The project's own handler of requests, with its middleware."""
+
+    request_class: Any = staticmethod(_request)
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
         """Notes the request of an offer, and answers it."""
@@ -326,10 +357,10 @@ class _Visit:
         Raises:
             _Refused: It does not.
         """
-        if _is_leaving():
+        if _is_leaving() or (own := hosts.find()) is None:
             raise _Refused(*_RESTARTING, elsewhere=True)
-        environ = _environ(offer.meta)
-        handshake = MovedHandshake(offer, self._link, environ)
+        environ = requests.environ_of(offer.meta)
+        handshake = MovedHandshake(offer, self._link, environ, own)
         environ[HANDSHAKE_KEY] = handshake
         response: Any = self._handler(environ, lambda *_: lambda _: None)
         try:
@@ -348,19 +379,6 @@ class _Visit:
             response.open()
         finally:
             response.close()
-
-
-def _environ(meta: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **meta,
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": meta.get("wsgi.url_scheme", "http"),
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-    }
 
 
 def _refuse_if_unlike(offer: Offer, response: Any) -> None:
@@ -399,6 +417,7 @@ class _Listener:
             self._folder.close()
             raise
         self._process = os.getpid()
+        self._is_stopped = False
 
     def accept(self) -> None:
         """Lets other processes visit this one, until it is stopped."""
@@ -407,7 +426,11 @@ class _Listener:
             try:
                 connection = accept(self._socket)
             except OSError:
-                break
+                if self._is_stopped:
+                    break
+                # The process may have no descriptor left for now.
+                unpatched.sleep(_PAUSE_S)
+                continue
             if _is_leaving() or not is_own(connection):
                 connection.close()
                 continue
@@ -430,6 +453,7 @@ class _Listener:
     def stop(self) -> None:
         """Lets no other process visit this one any more."""
         if os.getpid() == self._process:
+            self._is_stopped = True
             self._folder.remove(self._name)
             # macOS shuts no listening socket down: its thread ends with the process.
             with suppress(OSError):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from dwebsocket._core import Connection
     from dwebsocket.compat.socket import system
     from dwebsocket.runners.handler import Handled
     from dwebsocket.servers.contract import Heirs
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _RESTARTING = (1012, "restarting")
+# Much more than moves may take.
+_LONGEST_S = 86_400.0
 # Connections that are parked or offered at a time.
 _WINDOW = 16
 # Connections that an heir gets before another one does.
@@ -58,10 +61,10 @@ _PORTION = 128
 _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
+# Seconds that it is worth while to wait for an heir where there is none.
+_WAITS_S: dict[Heirs, float] = {"to come": _LONGEST_S, "soon": 5.0}
 # Seconds after which an heir that says nothing is given up.
 _SILENCE_S = 10.0
-# Much more than moves may take.
-_LONGEST_S = 86_400.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
 _STILL_S = 1.0
 _FAILED = "WebSockets could not be handed over to another process"
@@ -80,6 +83,9 @@ class Leaving:
         self._lock = unpatched.lock()
         # A lock of the system that is held while connections move.
         self._moving: threading.Lock | None = None
+        self._when_done: list[Callable[[], object]] = []
+        # The numbers of those that move.
+        self._spared: set[int] = set()
 
     def begin(self, patience: float, heirs: Heirs, end: tuple[int, str]) -> None:
         """
@@ -105,13 +111,14 @@ class Leaving:
             # Before another thread, which finds that this has begun, closes all that is left.
             for handler in handlers:
                 if (connection := handler.websocket._connection) is not None:
+                    self._spared.add(connection.id)
                     connection.spare()
         try:
             unpatched.start_thread("dwebsocket-leaving", lambda: self._move(handlers, search))
         except RuntimeError:
             # The system gives no thread.
             _close(handlers, end)
-            self._moving.release()
+            self._finish()
 
     def join(self) -> None:
         """Waits until each connection has moved, or is closed. Green threads run meanwhile."""
@@ -128,8 +135,27 @@ class Leaving:
             unpatched.run_code(report)
         finally:
             _close(left, search.end)
-            assert self._moving is not None
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._moving is not None
+        with self._lock:
+            calls, self._when_done = self._when_done, []
             self._moving.release()
+        for call in calls:
+            call()
+
+    def call_when_done(self, call: Callable[[], object]) -> None:
+        """Calls ``call`` when each connection has moved, or is closed. On any thread."""
+        with self._lock:
+            if is_moving := self._moving is not None and self._moving.locked():
+                self._when_done.append(call)
+        if not is_moving:
+            call()
+
+    def moves(self, connection: Connection) -> bool:
+        """Whether a connection has moved, or is to."""
+        return connection.id in self._spared
 
 
 def _movable(handlers: list[Handled]) -> list[Handled]:
@@ -176,7 +202,7 @@ class _Search:
 
     def is_vain(self) -> bool:
         """Whether no process can take them, now or later."""
-        if self._heirs == "to come":
+        if self._heirs in ("to come", "soon"):
             return False
         try:
             folder = Folder()
@@ -208,11 +234,11 @@ class _Search:
                     # Also at first: processes that end with this one may not know it yet.
                     unpatched.pause(_LOOK_S)
                 has_heirs = False
-                names = self._names(folder)
-                if not names and self._heirs != "to come":
+                names, passed = self._names(folder), monotonic() - began_at
+                if not names and passed > _WAITS_S.get(self._heirs, 0.0):
                     break
                 # Elders of this server may be about to end, too.
-                with_elders = self._heirs == "of others" or monotonic() - began_at > _ELDERS_S
+                with_elders = self._heirs == "of others" or passed > _ELDERS_S
                 for name, connection in folder.connect(newest(names, with_elders=with_elders)):
                     left = _Passage(connection, self._deadline).give(handlers[:_PORTION])
                     handlers = [*handlers[_PORTION:], *left]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import conf
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local, process
+from dwebsocket.handover import requests
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
     """
     if (reason := obstacle(handler)) is not None:
         raise Obstacle(reason)
-    websocket, meta = handler.websocket, handler.request.META
+    websocket = handler.websocket
     connection = websocket._connection
     assert connection is not None
     joined = memberships(websocket)
@@ -108,7 +109,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
     if handler._plan.every is not None and handler._cancel_tick is not None:
         tick_in = max(0.0, handler._due - clock.now())
     return {
-        "meta": {name: value for name, value in meta.items() if type(value) is str},
+        "meta": requests.meta_of(handler.request),
         "id": websocket._id,
         "user": websocket._visitor_names[0],
         "version": repr(type(handler).version),

@@ -61,10 +61,11 @@ class HandlerStart(Start):
         handler = self._handler
         plan = handler._plan
         handler._set_up(websocket, self._context, self.databases)
+        # The server's loop is for a class with coroutine functions, which is an async view.
         if self._moved is not None:
             handler._resume(self._moved.state, self._moved.tick_in)
-        if self._has_loop and plan.is_async:
-            # The server's: a class with coroutine functions is an async view.
+            handler._loop = self._moved.loop if plan.is_async else None
+        elif self._has_loop and plan.is_async:
             handler._loop = asyncio.get_running_loop()
         handler._home = self._home
         if websocket._decision is None:

@@ -77,6 +77,12 @@ class Mover(Protocol):
     def join(self) -> None:
         """Waits until all that moves has moved, or is closed."""
 
+    def call_when_done(self, call: Callable[[], object]) -> None:
+        """Calls ``call`` at that moment, on any thread; now, if nothing moves."""
+
+    def moves(self, connection: _core.Connection) -> bool:
+        """Whether a connection moves to another process, or is to, and must not be closed."""
+
 
 #: Set by :mod:`dwebsocket.handover`.
 mover: Mover | None = None
@@ -199,6 +205,10 @@ class _Shutdown:
         Returns:
             The seconds until the last close begins. A later call can only make them fewer.
         """
+        return self.leave(*self.begin_to_move())
+
+    def begin_to_move(self) -> tuple[int, str, float]:
+        """Begins to give connections to other processes. Returns :meth:`closing`, for the rest."""
         shutdown_plan = self._plan_now()
         closing = self._closing(shutdown_plan)
         if mover is not None:
@@ -206,7 +216,7 @@ class _Shutdown:
             patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
             heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
             mover.begin(patience, heirs, closing[:2])
-        return self.leave(*closing)
+        return closing
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files cause no restart.
@@ -294,8 +304,22 @@ def _register_at_exit(function: Any) -> None:
 _shutdown = _Shutdown()
 
 begin = _shutdown.begin
+begin_to_move = _shutdown.begin_to_move
 closing = _shutdown.closing
 depart = _shutdown._depart_now
+
+
+def call_when_moved(call: Callable[[], object]) -> None:
+    """Calls ``call`` when nothing moves to another process any more. That may be on any thread."""
+    if mover is None:
+        call()
+    else:
+        mover.call_when_done(call)
+
+
+def moves(connection: _core.Connection) -> bool:
+    """Whether a connection moves to another process, or is to."""
+    return mover is not None and mover.moves(connection)
 
 
 def has_begun() -> bool:

@@ -8,9 +8,10 @@ from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
-# The processes that may go on with the connections of one that ends: those of its server, of which
-# one comes if need be; those of its server that are there; those of other servers only.
-Heirs = Literal["to come", "there", "of others"]
+# The processes that may go on with the connections of one that ends. First those of its server: one
+# comes if need be; one comes soon, unless all end at a time, as it does when this one has ended;
+# those that are there. Then those of other servers only.
+Heirs = Literal["to come", "soon", "there", "of others"]
 ShutdownHook = Callable[[], None]
 # The types of an ASGI application's interface.
 Event = Mapping[str, Any]

@@ -18,6 +18,7 @@ from dwebsocket.servers.takeover import Takeover
 from dwebsocket.servers.tls import TlsTakeover
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
     from typing import Any
 
@@ -77,12 +78,14 @@ class Moved(Protocol):
         state: The handler's ``state``.
         tick_in: Seconds until its next ``tick``; None without.
         subprotocol: The one that both sides agreed on.
+        loop: The event loop of this process's server, where handlers with coroutine functions live.
     """
 
     websocket_id: str | None
     state: dict[str, Any]
     tick_in: float | None
     subprotocol: str | None
+    loop: asyncio.AbstractEventLoop | None
 
     def joins(self) -> Joins:
         """Returns the groups that it is in."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.servers.asgi import native
 from dwebsocket.servers.asgi.closing import Served, close_within
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake, CarriedHandshake
+from dwebsocket.servers.asgi.hosting import config_of, look_at, note, note_signal
 from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ __all__ = [
     "Served",
     "begin",
     "close_within",
+    "config_of",
     "keep_early_bytes",
+    "look_at",
+    "note",
+    "note_signal",
 ]
 
 

@@ -10,6 +10,8 @@ from dwebsocket.api.waiting import loop_hub, pings
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwebsocket._core import Connection
 
 # The number of connections up to which ended ones may stay in a list.
@@ -49,9 +51,14 @@ class Served:
         self._open = [connection for connection in self._open if connection.end() is None]
         return len(self._open)
 
-    def leave(self, code: int, reason: str, window: float) -> float:
+    def leave(
+        self, code: int, reason: str, window: float, spared: Callable[[Connection], bool]
+    ) -> float:
         """
         Begins to close all of them, spread over ``window`` seconds. Does not wait.
+
+        Args:
+            spared: Whether one is not to be closed: it moves to another process.
 
         Returns:
             The seconds until the last close begins.
@@ -60,7 +67,8 @@ class Served:
         if not self.count():
             return 0.0
         for connection in self._open:
-            close_within(window, connection, code, reason)
+            if not spared(connection):
+                close_within(window, connection, code, reason)
         return window
 
     async def all_over(self, timeout: float) -> None:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
 from dwebsocket.compat.system import NO_TAKEOVER
+from dwebsocket.servers import hosts
+from dwebsocket.servers.asgi import hosting
 from dwebsocket.servers.asgi.handshake import AsgiHandshake
-from dwebsocket.servers.contract import Client, ShutdownPlan
-from dwebsocket.servers.families import gunicorn
+from dwebsocket.servers.contract import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dwebsocket import _core
     from dwebsocket.compat.transports import ServedConnection
-    from dwebsocket.servers.contract import Send, ShutdownPlanner
+    from dwebsocket.servers.asgi.closing import Served
+    from dwebsocket.servers.contract import Send
     from dwebsocket.servers.handshake import Opening
 
 _SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
@@ -75,10 +77,14 @@ class NativeHandshake(AsgiHandshake):
             read_early=served.take_early,
             let_go=served.abort,
             forget=served.forget,
-            shutdown_plan=gunicorn.shutdown_plan
-            if served.server == "gunicorn"
-            else self._shutdown_plan,
+            shutdown_plan=hosting.shutdown_plan(served.server, served.config),
         )
+
+    def note_server(self, served: Served | None, state: Mapping[str, Any]) -> None:
+        """Notes its server as that of this process, as :func:`hosting.note`."""
+        if hosts.is_noted():
+            return
+        hosting.note(self._served.server, self._served.config, served, state)
 
     def find(self) -> None:
         """Does nothing: it is found."""
@@ -104,8 +110,3 @@ class NativeHandshake(AsgiHandshake):
         """Waits until the server has seen the end of its connection. Then the application ends."""
         if self._is_over:
             await self._served.left()
-
-    def _shutdown_plan(self) -> ShutdownPlanner:
-        served = self._served
-        known = ShutdownPlan(served.timeout_s or None, served.limit)
-        return lambda *, terminated: known

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import gevent, unpatched
 from dwebsocket.compat.gunicorn import (
@@ -31,12 +31,16 @@ from dwebsocket.servers import tls
 from dwebsocket.servers.contract import (
     Client,
     Environ,
+    Heirs,
     ShutdownPlan,
     ShutdownPlanner,
     Unsupported,
     unknown_plan,
 )
 from dwebsocket.servers.families import green
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
 # The workers between which connections move, by what has patched the process.
@@ -109,12 +113,23 @@ def _one_for_all(errors: Any) -> Any:
 def shutdown_plan() -> ShutdownPlanner:
     """Returns the :class:`ShutdownPlanner` of this worker: how the arbiter will end it."""
     found = worker("cfg", "nr", "max_requests", "ppid", "sockets")
-    return unknown_plan() if found is None else _PlanOfWorker(found)
+    if found is None:
+        return unknown_plan()
+    return _PlanOfWorker(found, lambda: found.nr >= found.max_requests)
+
+
+def plan_of_uvicorn(worker: Any) -> ShutdownPlanner:
+    """Returns the same of a worker in which uvicorn serves, and counts the requests."""
+    if not all(hasattr(worker, name) for name in ("cfg", "ppid", "sockets")):
+        return unknown_plan()
+    return _PlanOfWorker(worker, lambda: worker.cfg.max_requests > 0)
 
 
 class _PlanOfWorker:
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Any, is_worn_out: Callable[[], bool]) -> None:
+        """``is_worn_out`` is asked about a worker that no signal ends."""
         self._worker = worker
+        self._is_worn_out = is_worn_out
         # An arbiter that stops closes its listening sockets first: remember these by inode.
         inodes = [os.fstat(sock.fileno()).st_ino for sock in worker.sockets]
         self._listeners = {f"socket:[{inode}]" for inode in inodes}
@@ -128,7 +143,7 @@ class _PlanOfWorker:
         that ends by SIGINT or SIGQUIT has to be quick.
         """
         cfg, goes_on = self._worker.cfg, self._is_served_on()
-        worn_out = self._worker.nr >= self._worker.max_requests and cfg.workers > 1
+        worn_out = cfg.workers > 1 and self._is_worn_out()
         if not (terminated or worn_out):
             return ShutdownPlan(timeout_s=0, goes_on=goes_on)
         # The arbiter also kills a worker that sends no heartbeat for `timeout`. An ending worker
@@ -137,7 +152,9 @@ class _PlanOfWorker:
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
         )
-        return ShutdownPlan(timeout, limit, goes_on)
+        # The arbiter starts another worker when a worn out one has ended.
+        heirs: Heirs | None = None if terminated or not goes_on else "soon"
+        return ShutdownPlan(timeout, limit, goes_on, heirs)
 
     def _is_served_on(self) -> bool:
         """

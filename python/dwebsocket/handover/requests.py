@@ -1,0 +1,85 @@
+"""
+The request of a connection that moves, whatever kind of server each of the two processes has.
+
+On its way it is the environ of WSGI: texts that stand for bytes, as a server has them.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from dwebsocket.servers.hosts import Loop
+
+# Texts that Django has decoded.
+_DECODED = ("PATH_INFO", "SCRIPT_NAME")
+_QUERY = "QUERY_STRING"
+
+
+def meta_of(request: HttpRequest) -> dict[str, str]:
+    """Returns the texts of a request's environ."""
+    meta = {name: value for name, value in request.META.items() if type(value) is str}
+    decoded: tuple[str, ...] = _DECODED
+    if (scope := request.__dict__.get("scope")) is not None:
+        # One of an ASGI server.
+        decoded = (*_DECODED, _QUERY)
+        meta["wsgi.url_scheme"] = scope.get("scheme", "http")
+        if (port := request.META.get("REMOTE_PORT")) is not None:
+            meta["REMOTE_PORT"] = str(port)
+    meta.update({name: meta[name].encode().decode("latin-1") for name in decoded if name in meta})
+    return meta
+
+
+def environ_of(meta: dict[str, str]) -> dict[str, Any]:
+    """Returns a whole environ."""
+    return {
+        **meta,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": meta.get("wsgi.url_scheme", "http"),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+
+
+def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
+    """Returns the request as Django has it under an ASGI server."""
+    from django.core.handlers.asgi import ASGIRequest  # other processes need not load it
+
+    path, root, query = (environ.get(name, "").encode("latin-1") for name in (*_DECODED, _QUERY))
+    headers = [
+        (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
+        for name, value in environ.items()
+        if name.startswith("HTTP_") or name == "CONTENT_TYPE"
+    ]
+    own = environ.get("SERVER_NAME", "unknown"), int(environ.get("SERVER_PORT") or 0)
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": environ["wsgi.url_scheme"],
+        "root_path": root.decode(),
+        "path": (root + path).decode(),
+        "raw_path": root + path,
+        "query_string": query,
+        "headers": headers,
+        "server": None if own == ("unknown", 0) else own,
+        "client": _client(environ),
+        "subprotocols": [],
+        "state": dict(server.state),
+        "extensions": {},
+    }
+    return ASGIRequest(scope, io.BytesIO())
+
+
+def _client(environ: dict[str, Any]) -> tuple[str, int] | None:
+    if not (address := environ.get("REMOTE_ADDR")):
+        return None
+    return address, int(environ.get("REMOTE_PORT") or 0)

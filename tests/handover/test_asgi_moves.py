@@ -1,0 +1,217 @@
+"""
+ASGI servers with several processes, and several servers of one project: no client notices.
+
+Each client sends without pause, in pieces, and checks each byte of what comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from handover.conversations import Crowd, rounds
+from handover.test_gunicorn import PATHS, PATIENT, SETTINGS, SLACK_S, assert_calm, reload, talk
+from support.raw_peer import RawPeer
+from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Kind, Server
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Own = Callable[..., Server]
+
+_KINDS = {kind.name: kind for kind in ASGI}
+
+
+def _several(kind: Kind, *options: str) -> Kind:
+    """The same server with two processes below the one that is started."""
+    return dataclasses.replace(
+        kind,
+        name=f"{kind.name}-workers",
+        options=(*kind.options, *options),
+        alone=False,
+        worker_title="spawn_main",
+    )
+
+
+# The started process keeps an old one where the new one is not ready in 5 s, unless told otherwise.
+_TWO = ("--workers", "2", "--timeout-worker-healthcheck", "120")
+UVICORN_TWO = _several(UVICORN, *_TWO)
+UVICORN_OWN_PROTOCOL = _several(_KINDS["uvicorn-dwebsocket"], *_TWO)
+HYPERCORN_TWO = _several(
+    dataclasses.replace(
+        _KINDS["hypercorn"],
+        options=tuple(each for each in _KINDS["hypercorn"].options if each not in ("-w", "0")),
+    ),
+    *("-w", "2"),
+)
+_IN_GUNICORN = tuple(
+    "uvicorn_worker.UvicornWorker" if option == "asgi" else option
+    for option in _KINDS["gunicorn-asgi"].options
+)
+UVICORN_IN_GUNICORN = dataclasses.replace(
+    _KINDS["gunicorn-asgi"],
+    name="gunicorn-uvicorn-worker",
+    options=(*_IN_GUNICORN, "--workers", "2", *PATIENT),
+)
+
+
+def reloads(kind: Kind) -> Any:
+    """A kind whose reload is much like that of the first one."""
+    return pytest.param(kind, marks=pytest.mark.every("much like uvicorn by itself"))
+
+
+@pytest.mark.extended("many reloads under load")
+@pytest.mark.parametrize(
+    "kind",
+    [UVICORN_TWO, reloads(UVICORN_OWN_PROTOCOL), reloads(UVICORN_IN_GUNICORN)],
+    ids=str,
+)
+def test_no_client_notices_reloads(
+    kind: Kind, own_server: Own, request: pytest.FixtureRequest
+) -> None:
+    """No close, no message lost, repeated or out of order, in either direction."""
+    server = own_server(kind, settings=SETTINGS)
+    with Crowd(server, 24, *PATHS) as crowd:
+        eventually(lambda: crowd.all(lambda each: each.answered > 3), SLACK_S, "all talk")
+        for number in rounds(request, 4, 2):
+            reload(server)
+            eventually(
+                lambda number=number: crowd.all(lambda each: each.resumed >= number),
+                SLACK_S,
+                "all were resumed",
+            )
+        assert crowd.ends() == {None}
+        assert all(
+            set(each.processes[-1:]) <= set(server.workers()) for each in crowd.conversations
+        )
+    assert "disconnect 1001" not in server.stdout()
+    assert "disconnect 1012" not in server.stdout()
+    assert_calm(server)
+
+
+def wear_one_out(server: Server) -> None:
+    """Ask for pages over one connection, which one process has, until it takes no more."""
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SLACK_S)
+    with contextlib.closing(client), contextlib.suppress(OSError, http.client.HTTPException):
+        for _ in range(1000):
+            client.request("GET", "/status/")
+            client.getresponse().read()
+
+
+@pytest.mark.extended("many requests")
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (UVICORN_TWO, ("--limit-max-requests", "200")),
+        (HYPERCORN_TWO, ("--max-requests", "200")),
+    ],
+    ids=str,
+)
+def test_a_process_that_is_worn_out_gives_to_the_other(
+    kind: Kind, options: tuple[str, ...], own_server: Own
+) -> None:
+    """It ends by itself."""
+    server = own_server(kind, options=options, settings=SETTINGS)
+    eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")
+    with Crowd(server, 24, *PATHS) as crowd:
+        old = set(server.workers())
+        wear_one_out(server)
+        eventually(lambda: not old <= set(server.workers()), SLACK_S, "a process has ended")
+        gone = old - set(server.workers())
+        assert sum(each.resumed for each in crowd.conversations) > 0
+        before = {id(each): each.answered for each in crowd.conversations}
+        eventually(
+            lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3),
+            SLACK_S,
+            "all talk",
+        )
+        assert not gone.intersection(each.processes[-1] for each in crowd.conversations)
+        assert crowd.ends() == {None}
+
+
+@pytest.mark.parametrize("kind", [UVICORN_TWO, HYPERCORN_TWO], ids=str)
+def test_the_end_of_the_whole_site_comes_at_once(kind: Kind, own_server: Own) -> None:
+    """With 1001, as before."""
+    server = own_server(kind, settings=SETTINGS)
+    eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")
+    clients = [RawPeer.open(server, "/counting/") for _ in range(6)]
+    for client in clients:
+        talk(client, "here")
+    server.send_signal(signal.SIGTERM)
+    assert {client.read_to_eof().code for client in clients} == {1001}
+    server.wait(SLACK_S)
+    for client in clients:
+        client.close()
+
+
+def ask(peer: RawPeer) -> dict[str, Any]:
+    """Have a handler tell what its request says."""
+    peer.send_text("?")
+    found: dict[str, Any] = json.loads(peer.read_message())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same_kind"),
+    [
+        (UVICORN, UVICORN, True),
+        (GUNICORN_GTHREAD, GUNICORN_GTHREAD, False),
+        (GUNICORN_GTHREAD, UVICORN, False),
+        (UVICORN, GUNICORN_GTHREAD, False),
+    ],
+    ids=str,
+)
+def test_another_server_of_the_project_goes_on(
+    old: Kind, new: Kind, same_kind: bool, own_server: Own, tmp_path: Path
+) -> None:
+    """Each handler has the request as its own server makes it, and lives in that server's loop."""
+    # The path of a socket may be no longer.
+    env = {"WEBSOCKET_RUNTIME_DIR": str(tmp_path)}
+    options = {kind: PATIENT if kind is GUNICORN_GTHREAD else () for kind in (old, new)}
+    leaving = own_server(old, options=options[old], settings=SETTINGS, env=env)
+    headers = {"X-Own": "caf\xe9", "Cookie": "a=1; b=2"}
+    names = ("asked", "async-asked")
+    clients = [
+        RawPeer.open(leaving, f"/{name}/caf%C3%A9%20%E2%9C%93/?q=%C3%A9&q=2", headers=headers)
+        for name in names
+    ]
+    before = [ask(client) for client in clients]
+    coming = own_server(new, options=options[new], settings=SETTINGS, env=env)
+    leaving.send_signal(signal.SIGTERM)
+    eventually(
+        lambda: [ask(client)["process"] for client in clients] == coming.workers() * 2,
+        SLACK_S,
+        "the other server goes on",
+    )
+    leaving.wait(SLACK_S)
+    after = [ask(client) for client in clients]
+    assert [facts.pop("kind") for facts in after] == [
+        "WSGIRequest" if new is GUNICORN_GTHREAD else "ASGIRequest"
+    ] * 2
+    assert [facts.pop("is_main") for facts in after] == [False, new is UVICORN]
+    for one, other in zip(before, after, strict=True):
+        one.pop("is_main")
+        other.pop("process")
+        assert one.pop("process") == leaving.pid or not same_kind
+        assert one.pop("kind") in ("WSGIRequest", "ASGIRequest")
+        assert other == one
+    for client in clients:
+        client.close()
+
+
+def test_without_another_server_the_end_comes_at_once(own_server: Own) -> None:
+    """With 1001, as before."""
+    server = own_server(UVICORN, settings=SETTINGS)
+    with RawPeer.open(server, "/counting/") as client:
+        talk(client, "here")
+        server.send_signal(signal.SIGTERM)
+        assert client.read_to_eof().code == 1001
+        server.wait(SLACK_S)

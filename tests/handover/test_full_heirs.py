@@ -1,0 +1,103 @@
+"""Processes that have no place for connections of others: those go to the next one, or end."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from handover.test_gunicorn import PATIENT, SETTINGS, SLACK_S, talk
+from support.raw_peer import RawPeer
+from support.server import GUNICORN_GTHREAD
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.server import Server
+
+    Own = Callable[..., Server]
+
+# A process without an heir ends so long after it was told to.
+SOON = ("--timeout", "300", "--graceful-timeout", "8")
+
+
+@contextlib.contextmanager
+def in_each(server: Server, count: int) -> Iterator[dict[int, list[RawPeer]]]:
+    """Open so many connections to each process; give them by process."""
+    found: dict[int, list[RawPeer]] = {pid: [] for pid in server.workers()}
+    with contextlib.ExitStack() as stack:
+
+        def are_open() -> bool:
+            try:
+                peer = stack.enter_context(RawPeer.open(server, "/counting/"))
+            except AssertionError:
+                # One that was closed just now has still its place.
+                return False
+            _, process, _ = talk(peer, "here")
+            if len(found[process]) < count:
+                found[process].append(peer)
+            else:
+                peer.close()
+            return all(len(peers) == count for peers in found.values())
+
+        eventually(are_open, SLACK_S, "each process has its connections")
+        yield found
+
+
+def oldest_first(server: Server) -> list[int]:
+    """Give the workers in the order in which they were started."""
+    return sorted(server.workers())
+
+
+def test_where_places_are_taken_the_next_one_is_asked_and_then_the_client_told(
+    own_server: Own,
+) -> None:
+    """By ``WEBSOCKET_MAX_CONNECTIONS``; gunicorn ends the oldest worker at ``TTOU``."""
+    settings = {**SETTINGS, "WEBSOCKET_MAX_CONNECTIONS": 4}
+    server = own_server(GUNICORN_GTHREAD, options=("--workers", "3", *SOON), settings=settings)
+    with in_each(server, 3) as peers:
+        first, second, third = oldest_first(server)
+        server.send_signal(signal.SIGTTOU)
+        eventually(lambda: first not in server.workers(), SLACK_S, "a worker is gone")
+        # One place is left in each of the others.
+        told, moved = 0, []
+        for peer in peers[first]:
+            peer.send_text("there?")
+            try:
+                moved.append(int(peer.read_message().split()[1]))
+            except AssertionError:
+                told += 1
+        assert sorted(moved) == sorted((second, third))
+        assert told == 1
+        for pid in (second, third):
+            for peer in peers[pid]:
+                assert talk(peer, "still here")[1:] == (pid, 0)
+
+
+def test_where_descriptors_are_lacking_the_next_one_is_asked(own_server: Own) -> None:
+    """And the one without them goes on with its own."""
+    server = own_server(GUNICORN_GTHREAD, options=("--workers", "3", *PATIENT), settings=SETTINGS)
+    with in_each(server, 3) as peers:
+        first, second, third = oldest_first(server)
+        leave_descriptors(third, 1)
+        server.send_signal(signal.SIGTTOU)
+        eventually(lambda: first not in server.workers(), SLACK_S, "a worker is gone")
+        for peer in peers[first]:
+            assert talk(peer, "there?")[1:] == (second, 1)
+        for pid in (second, third):
+            for peer in peers[pid]:
+                assert talk(peer, "still here")[1:] == (pid, 0)
+
+
+def leave_descriptors(pid: int, count: int) -> None:
+    """Have a process get so many descriptors at most."""
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    limit = 0
+    while count or limit in used:
+        count -= limit not in used
+        limit += 1
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
