@@ -1755,15 +1755,16 @@ def ended(room: str, code: str, reason: str, /) -> str:
 def numbered(name: str, at: tuple[int, int], message: str | bytes, /) -> str:
     """Returns the text that a member of the group `name` gets which asked for numbers."""
 
-def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> None:
+def on_exit(plans: list[tuple[int, bool, int, str, float, bool]], grace: float) -> None:
     """
     Closes all connections when the process exits in a way that runs no Python.
 
     Args:
         plans: For each cause of the exit: the signal, 0 for none; whether the server's handler
-            of it calls ``exit``; close code and reason; and the seconds over which the closes are
-            spread. The last signal to arrive selects the entry; without one for it, the first
-            entry applies. A handler that exits gets its signal only after the closes.
+            of it calls ``exit``; close code and reason; the seconds over which the closes are
+            spread; and whether the server's own exit hook closes them, so that this does not. The
+            last signal to arrive selects the entry; without one for it, the first entry applies. A
+            handler that exits gets its signal only after the closes.
         grace: Seconds that clients have to answer after that.
     """
 

@@ -51,20 +51,23 @@ pub(crate) fn die_of_sigterm(py: Python<'_>) {
 #[pyfunction]
 pub(crate) fn on_exit(
     py: Python<'_>,
-    plans: Vec<(i32, bool, u16, String, f64)>,
+    plans: Vec<(i32, bool, u16, String, f64, bool)>,
     grace: f64,
 ) -> PyResult<()> {
     let grace = bounded(grace)?;
     let plans: PyResult<Vec<_>> = plans
         .into_iter()
-        .map(|(signal, handler_calls_exit, code, reason, window)| {
-            Ok(exit::ExitPlan {
-                signal,
-                handler_calls_exit,
-                frame: CloseFrame::new(Some(code), &reason)?,
-                window: bounded(window)?,
-            })
-        })
+        .map(
+            |(signal, handler_calls_exit, code, reason, window, closed_later)| {
+                Ok(exit::ExitPlan {
+                    signal,
+                    handler_calls_exit,
+                    frame: CloseFrame::new(Some(code), &reason)?,
+                    window: bounded(window)?,
+                    closed_later,
+                })
+            },
+        )
         .collect();
     let plans = plans?;
     py.detach(|| exit::on_exit(&Engine::current()?, &plans, grace))?;

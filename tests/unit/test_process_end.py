@@ -155,11 +155,12 @@ from dwebsocket import _core
 from dwebsocket.runners import shutdown
 from dwebsocket.servers.contract import ShutdownPlan, Exit
 
+heirs = sys.argv.pop()
 libc = ctypes.CDLL(None)
 for number in (signal.SIGINT, signal.SIGTERM):
     libc.signal(number, libc.exit)
 shutdown_plans = {
-    0: ShutdownPlan(timeout_s=0, goes_on=True),
+    0: ShutdownPlan(timeout_s=0, goes_on=True, heirs=heirs or None),
     signal.SIGHUP: ShutdownPlan(timeout_s=0, goes_on=True),
     signal.SIGINT: ShutdownPlan(timeout_s=0),
     signal.SIGTERM: ShutdownPlan(timeout_s=0, goes_on=True),
@@ -356,7 +357,7 @@ def test_exit_within_a_signal_handler(number: int, status: int, code: int) -> No
     theirs, ours = socket.socketpair()
     both = [ours.fileno(), theirs.fileno()]
     process = subprocess.Popen(
-        [sys.executable, "-c", ABRUPT, *map(str, [*both, int(number)])],
+        [sys.executable, "-c", ABRUPT, *map(str, [*both, int(number)]), ""],
         stderr=subprocess.PIPE,
         pass_fds=both,
     )
@@ -367,6 +368,20 @@ def test_exit_within_a_signal_handler(number: int, status: int, code: int) -> No
     client.vanish()
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (status, b"")
+
+
+def test_exit_whose_hook_closes_is_left_to_that() -> None:
+    """The hook comes later in the exit. Here there is none: no close frame comes."""
+    theirs, ours = socket.socketpair()
+    both = [ours.fileno(), theirs.fileno()]
+    command = [sys.executable, "-c", ABRUPT, *map(str, [*both, 0]), "there"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, pass_fds=both)
+    ours.close()
+    assert theirs.recv(len(HEAD), socket.MSG_WAITALL) == HEAD
+    assert theirs.recv(100) == b""
+    theirs.close()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, b"")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -129,6 +129,40 @@ class TestUwsgi:
         found = [shutdown_plans[number] for number in numbers]
         assert [(each.goes_on, each.timeout_s) for each in found] == expected
 
+    def test_heirs(self, client: Any) -> None:
+        """Only where workers end one after the other, and threads go on at the exit."""
+
+        def heirs(workers: int, **options: Any) -> list[str | None]:
+            client({"threads": b"2", **options})
+            module: Any = sys.modules["uwsgi"]
+            module.masterpid, module.numproc = lambda: 1, workers
+            plans = uwsgi.find({"uwsgi.version": b"2"}).at_exit.shutdown_plans
+            return [plans[number].heirs for number in (0, signal.SIGHUP, signal.SIGTERM)]
+
+        assert heirs(1) == [None, None, None]
+        assert heirs(2) == ["soon", None, None]
+        assert heirs(2, **{"master-fifo": b"f"}) == ["soon", "there", None]
+
+    def test_host(self, client: Any) -> None:
+        """A worker that has threads; a master calls what a worker begins with."""
+        said: list[str] = []
+        client({"enable-threads": True})
+        module: Any = sys.modules["uwsgi"]
+        module.masterpid = lambda: 7
+        assert uwsgi.host() is None
+        module.worker_id = lambda: 0
+        assert uwsgi.host() is None
+        module.post_fork_hook = lambda: said.append("project")
+        uwsgi.call_in_workers(lambda: said.append("dwebsocket"))
+        module.post_fork_hook()
+        assert said == ["dwebsocket", "project"]
+        module.worker_id = lambda: 2
+        found = uwsgi.host()
+        assert found is not None
+        assert (found[0], found[1].server, found[1].at_exit is None) == (7, "uWSGI", False)
+        module.opt = {}
+        assert uwsgi.host() is None
+
     def test_hook_of_the_project_runs_behind_ours(self, client: Any) -> None:
         """`uwsgi.atexit` may be taken already."""
         found = client({"threads": b"2"})

@@ -51,6 +51,7 @@ from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.request import HANDSHAKE_KEY
 from dwebsocket.runners import shutdown
 from dwebsocket.servers import hosts
+from dwebsocket.servers.families import uwsgi
 from dwebsocket.servers.handshake import Handshake, Opening
 from dwebsocket.telemetry import tally
 from dwebsocket.users.registry import SIGNED_OUT
@@ -526,3 +527,4 @@ def _after_fork() -> None:
 
 at_fork(_after_fork)
 shutdown.when_begun(begin)
+uwsgi.call_in_workers(begin)

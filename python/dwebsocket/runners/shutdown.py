@@ -107,8 +107,6 @@ class _Shutdown:
         self._terminating: bool | None = None
         self._reloading = False
         self._planner = unknown_plan()
-        # The process may end without running Python.
-        self._is_abrupt = False
 
     def begin(
         self,
@@ -136,7 +134,6 @@ class _Shutdown:
             # The engine starts with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(conf.get("MAX_BUFFERED"))
-            self._is_abrupt = at_exit is not None
             self._planner = shutdown_plan() if at_exit is None else _by_signal(at_exit)
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
@@ -212,7 +209,7 @@ class _Shutdown:
         shutdown_plan = self._plan_now()
         closing = self._closing(shutdown_plan)
         if mover is not None:
-            timeout = 0.0 if self._is_abrupt else shutdown_plan.timeout_s
+            timeout = shutdown_plan.timeout_s
             patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
             heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
             mover.begin(patience, heirs, closing[:2])
@@ -249,7 +246,7 @@ def _by_signal(at_exit: Exit) -> ShutdownPlanner:
     return depart
 
 
-def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
+def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float, bool]]:
     """Returns the exits in the form of the argument of :func:`_core.on_exit`."""
     # Number 0, the exit without a signal, comes first.
     return [
@@ -258,6 +255,8 @@ def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
             number in at_exit.abrupt,
             *(_RESTARTING if shutdown_plan.goes_on else _ENDING),
             min(_window(), _room(shutdown_plan)),
+            # Moves take Python's code.
+            shutdown_plan.heirs is not None,
         )
         for number, shutdown_plan in sorted(at_exit.shutdown_plans.items())
     ]

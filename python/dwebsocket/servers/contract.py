@@ -64,7 +64,8 @@ class Exit:
         register: Registers the shutdown function with the server's own exit hook, for the exits
             that run Python.
         shutdown_plans: How the process ends, by the signal that ends it; 0 is an end without a
-            signal. Known in advance, because no Python code runs any more at that moment.
+            signal. Known in advance, because no Python code may run any more at that moment. One
+            with ``heirs`` is for an exit in which the server does call the function.
         abrupt: The signals whose handlers call ``exit`` wherever the main thread is.
     """
 

@@ -247,7 +247,7 @@ class Handshake:
     def is_bound(self) -> bool:
         """Whether the connection cannot go to another process: it has no socket of its own."""
         client = self.__dict__.get("client")
-        return client is None or client.tls is not None or client.at_exit is not None
+        return client is None or client.tls is not None
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` where :meth:`open` may be called, from any thread of the request."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwebsocket.compat.system import renew_at_fork
-from dwebsocket.servers.families import gunicorn
+from dwebsocket.servers.families import gunicorn, uwsgi
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,7 +76,8 @@ def find() -> Host | None:
     """Returns the server of this process; None where connections cannot move."""
     if _of_loop is not None:
         return _of_loop
-    return None if (found := gunicorn.host()) is None else Host(*found)
+    found = gunicorn.host() or uwsgi.host()
+    return None if found is None else Host(*found)
 
 
 renew_at_fork(globals(), _of_loop=lambda: None)

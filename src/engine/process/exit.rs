@@ -49,6 +49,8 @@ static SEEN: AtomicI32 = AtomicI32::new(0);
 /// The process that holds signals back: 0 for none.
 static HOLDER: AtomicU32 = AtomicU32::new(0);
 static EXITING: AtomicBool = AtomicBool::new(false);
+/// The plans of which something else closes the connections, later in `exit`: by signal, as bits.
+static LATER: AtomicU32 = AtomicU32::new(0);
 /// The server's handlers of the signals that are held back.
 static HELD: OnceLock<Vec<(c_int, libc::sigaction)>> = OnceLock::new();
 
@@ -63,6 +65,8 @@ pub struct ExitPlan {
     pub frame: CloseFrame,
     /// The time over which they are closed.
     pub window: Duration,
+    /// The server calls a function of its own in `exit`, which closes them.
+    pub closed_later: bool,
 }
 
 /// The end of a channel to the thread that closes the connections.
@@ -95,6 +99,11 @@ pub fn on_exit(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> Res
     let timeout = grace + longest.unwrap_or_default();
     answer_exit(engine, plans.to_vec(), grace, timeout)
         .map_err(Error::io("cannot watch for the end of the process"))?;
+    let later = plans.iter().filter(|plan| plan.closed_later);
+    LATER.store(
+        later.fold(0, |bits, plan| bits | bit(plan.signal)),
+        Ordering::SeqCst,
+    );
     watch_signals(engine, plans, grace).map_err(Error::io("cannot watch for signals"))?;
     REGISTERED.call_once(register);
     Ok(())
@@ -236,8 +245,19 @@ fn register() {
     debug_assert_eq!(status, 0);
 }
 
+/// The bit of a signal; none for numbers that a plan does not have.
+fn bit(signal: c_int) -> u32 {
+    let number = u32::try_from(signal).ok();
+    number
+        .and_then(|number| 1_u32.checked_shl(number))
+        .unwrap_or_default()
+}
+
 extern "C" fn close_at_exit() {
     EXITING.store(true, Ordering::SeqCst);
+    if LATER.load(Ordering::SeqCst) & bit(signal_seen()) != 0 {
+        return;
+    }
     // Locked only while the first connection opens: at that moment there are hardly any to close.
     let Some(channel) = CHANNEL.try_lock() else {
         return;

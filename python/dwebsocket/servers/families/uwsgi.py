@@ -10,11 +10,13 @@ reload from the end of the site; the master gives no other reason.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.uwsgi import body_reader, request_of_greenlet, request_of_thread
 from dwebsocket.servers.contract import Client, Environ, Exit, ShutdownPlan, Unsupported
 
@@ -64,13 +66,47 @@ def find(environ: Environ) -> Client | None:
         descriptor=descriptor,
         read_early=lambda: _read_early(environ, descriptor),
         concurrency="gevent" if in_hub else "thread",
-        at_exit=Exit(
-            register=_register,
-            shutdown_plans=_departures(uwsgi, options),
-            # The loop hands signals to a greenlet.
-            abrupt=frozenset() if in_hub else frozenset({signal.SIGINT, signal.SIGTERM}),
-        ),
+        at_exit=_exit(uwsgi, options, in_hub=in_hub),
         head_follows_close=True,
+    )
+
+
+def host() -> tuple[int, Client] | None:
+    """
+    Returns the master's number, and a client without a socket, where connections can move.
+
+    That is in a worker with threads, from its start on.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or unpatched.patched_by() is not None:
+        return None
+    if not (getattr(uwsgi, "worker_id", int)() and _has_threads(options := _options(uwsgi))):
+        return None
+    number = getattr(uwsgi, "masterpid", int)() or os.getpid()
+    return number, Client("uWSGI", -1, bytes, at_exit=_exit(uwsgi, options, in_hub=False))
+
+
+def call_in_workers(call: Callable[[], object]) -> None:
+    """Has ``call`` called as each worker starts, where a master forks them from this process."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return
+    of_the_project = getattr(uwsgi, "post_fork_hook", None)
+
+    def after_fork() -> None:
+        call()
+        if of_the_project is not None:
+            of_the_project()
+
+    uwsgi.post_fork_hook = after_fork
+
+
+def _exit(uwsgi: Any, options: Mapping[str, Any], *, in_hub: bool) -> Exit:
+    return Exit(
+        register=_register,
+        shutdown_plans=_departures(uwsgi, options, may_move=not in_hub),
+        # The loop hands signals to a greenlet.
+        abrupt=frozenset() if in_hub else frozenset({signal.SIGINT, signal.SIGTERM}),
     )
 
 
@@ -138,7 +174,9 @@ def _number(value: Any) -> int:
 # --- ends ----------------------------------------------------------------------------------------
 
 
-def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, ShutdownPlan]:
+def _departures(
+    uwsgi: Any, options: Mapping[str, Any], *, may_move: bool
+) -> dict[int, ShutdownPlan]:
     """
     Returns how a worker ends, by signal.
 
@@ -149,13 +187,15 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, ShutdownPla
     end = ShutdownPlan(timeout_s=0)
     if not getattr(uwsgi, "masterpid", int)():
         return dict.fromkeys((0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM), end)
-    at_once = ShutdownPlan(timeout_s=0, goes_on=True)
-    in_turn = at_once
+    at_once = worn_out = in_turn = ShutdownPlan(timeout_s=0, goes_on=True)
     if getattr(uwsgi, "numproc", 1) > 1:
-        mercy = _number(options.get(_MERCY, _MERCY_S))
-        in_turn = ShutdownPlan(mercy, f"uWSGI's --{_MERCY}", goes_on=True)
+        mercy, limit = _number(options.get(_MERCY, _MERCY_S)), f"uWSGI's --{_MERCY}"
+        plan = functools.partial(ShutdownPlan, mercy, limit, goes_on=True)
+        worn_out = plan(heirs="soon" if may_move else None)
+        # Others have been there all the time, or all end.
+        in_turn = plan(heirs="there" if may_move else None)
     return {
-        0: in_turn,
+        0: worn_out,
         signal.SIGHUP: in_turn if any(name in options for name in _CHAINS) else at_once,
         signal.SIGINT: end,
         # Without that option SIGTERM makes the master reload at once, without a grace period.
