@@ -166,6 +166,7 @@ def ask(peer: RawPeer) -> dict[str, Any]:
         (GUNICORN_GTHREAD, GUNICORN_GTHREAD, False),
         (GUNICORN_GTHREAD, UVICORN, False),
         (UVICORN, GUNICORN_GTHREAD, False),
+        (_KINDS["hypercorn"], UVICORN, True),
     ],
     ids=str,
 )
