@@ -31,7 +31,6 @@ from dwebsocket.servers import tls
 from dwebsocket.servers.contract import (
     Client,
     Environ,
-    Heirs,
     ShutdownPlan,
     ShutdownPlanner,
     Unsupported,
@@ -152,9 +151,7 @@ class _PlanOfWorker:
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
         )
-        # The arbiter starts another worker when a worn out one has ended.
-        heirs: Heirs | None = None if terminated or not goes_on else "soon"
-        return ShutdownPlan(timeout, limit, goes_on, heirs)
+        return ShutdownPlan(timeout, limit, goes_on)
 
     def _is_served_on(self) -> bool:
         """
