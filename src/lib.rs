@@ -28,7 +28,7 @@ mod _core {
         history::{History, numbered},
         hub::Hub,
         message_future::MessageFuture,
-        moving::{StandIn, cut_membership, has_handed_out},
+        moving::{MarkedCut, StandIn, cut_membership, has_handed_out},
         next_message::NextMessage,
         passage::{Bucket, Passage, read_event, read_join},
         polls::{PendingPoll, open_polled, poll, polling_head},

@@ -22,6 +22,7 @@ __all__ = [
     "Hub",
     "LocalNode",
     "Mailbox",
+    "MarkedCut",
     "Member",
     "MessageFuture",
     "NextMessage",
@@ -474,6 +475,9 @@ class Groups:
 
     def encode_eviction(self, name: str, whom: bytes | str, reason: str, /) -> bytes:
         """Returns the envelope that takes a member, by its key, or a user out of a group."""
+
+    def encode_markers(self, name: str, tokens: list[bytes], /) -> bytes:
+        """Returns the envelope of markers, each a name of 16 bytes."""
 
     def deliver(self, name: str, envelope: bytes) -> bool:
         """Hands an envelope to the members here; false when it is none, or its seal is wrong."""
@@ -1293,14 +1297,48 @@ class Threads:
         """
 
 @final
+class MarkedCut:
+    """
+    The end of a connection's membership at a marker, a name of 16 bytes that is used once.
+
+    It is awaited from now on, until `cancel` or the end of this object.
+    """
+
+    def __new__(
+        cls, groups: Groups, name: str, connection: Connection, marker: bytes, /
+    ) -> MarkedCut: ...
+    @property
+    def is_done(self) -> bool:
+        """Whether the marker has come."""
+
+    @property
+    def until(self) -> int | None:
+        """
+        The number of the first entry that is not for the connection any more.
+
+        It has got all messages before the marker when `has_handed_out` says so. None when it was no
+        member, or the marker has not come.
+        """
+
+    def cancel(self) -> None:
+        """Awaits the marker no more."""
+
+@final
 class StandIn:
     """
     Keeps the messages of one group for a connection that comes from another process.
 
     `id` is the key of the member. It is one from now on, until `exchange`, `leave`, or its end.
+    With the name of a `marker` it keeps only what comes after that.
     """
 
-    def __new__(cls, groups: Groups, name: str, id: bytes, /) -> StandIn: ...
+    def __new__(
+        cls, groups: Groups, name: str, id: bytes, marker: bytes | None = None, /
+    ) -> StandIn: ...
+    @property
+    def has_begun(self) -> bool:
+        """Whether it keeps messages: its marker has come, or it has none."""
+
     def exchange(self, connection: Connection, got: list[tuple[int, int]], /) -> int | None:
         """
         Makes a connection the member, which gets no message of these numbers or lower ones.
@@ -1448,6 +1486,13 @@ class Redis:
 
     def unsubscribe(self, name: str) -> None:
         """Ends a subscription, unless there are members."""
+
+    def subscription(self, name: str, /) -> int:
+        """
+        The number of the connection that brings all messages of a group, or would bring them.
+
+        It is another one after each gap in the messages; 0 while they do not come.
+        """
 
     def count(self, name: str) -> Call:
         """Counts the members of a group in all processes."""

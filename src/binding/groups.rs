@@ -23,7 +23,7 @@ use crate::{
     engine::{
         Connection, Engine,
         groups::{
-            self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin,
+            self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin, Token,
             WhenFull, Whom, room_ended, room_text,
         },
         history::{Kept, Page},
@@ -215,6 +215,16 @@ impl Groups {
             py,
             &self.0.envelope_of_eviction(name, &eviction),
         ))
+    }
+
+    #[pyo3(signature = (name, tokens, /))]
+    fn encode_markers<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        tokens: Vec<Token>,
+    ) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.envelope_of_markers(name, &tokens))
     }
 
     fn deliver(&self, py: Python<'_>, name: &str, envelope: &[u8]) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::{prelude::*, types::PyBytes};
 
 use super::{connection::PyConnection, groups::Groups};
-use crate::engine::groups::{self, MemberId, Stamps};
+use crate::engine::groups::{self, MemberId, Stamps, Token};
 
 /// The frames that a stand-in has kept, and the close after them: its code and reason.
 type Kept<'py> = (Bound<'py, PyBytes>, Option<(Option<u16>, String)>);
@@ -17,21 +17,38 @@ pub(crate) struct StandIn {
     name: String,
     id: MemberId,
     member: Arc<groups::StandIn>,
+    /// The marker at which it begins, and what is a member before.
+    marker: Option<(Token, Arc<groups::StandIn>)>,
 }
 
 #[pymethods]
 impl StandIn {
     #[new]
-    #[pyo3(signature = (groups, name, id, /))]
-    fn new(groups: &Groups, name: String, id: MemberId) -> Self {
+    #[pyo3(signature = (groups, name, id, marker=None, /))]
+    fn new(groups: &Groups, name: String, id: MemberId, marker: Option<Token>) -> Self {
         let member = groups::StandIn::new();
-        groups.0.join(&name, &member, id);
+        let marker = marker.map(|token| (token, groups::StandIn::placeholder()));
+        match &marker {
+            None => {
+                groups.0.join(&name, &member, id);
+            }
+            Some((token, placeholder)) => {
+                groups.0.join(&name, placeholder, id);
+                (groups.0).begin_at_marker(&name, *token, placeholder, &member, id);
+            }
+        }
         Self {
             groups: Arc::clone(&groups.0),
             name,
             id,
             member,
+            marker,
         }
+    }
+
+    #[getter]
+    fn has_begun(&self) -> bool {
+        self.marker.is_none() || self.member.has_begun()
     }
 
     #[pyo3(signature = (connection, got, /))]
@@ -65,13 +82,70 @@ impl StandIn {
     }
 
     fn leave(&self, py: Python<'_>) {
-        py.detach(|| self.member.leave());
+        py.detach(|| self.end());
+    }
+}
+
+impl StandIn {
+    fn end(&self) {
+        if let Some((token, placeholder)) = &self.marker {
+            self.groups.forget_marker(*token);
+            placeholder.leave();
+        }
+        self.member.leave();
     }
 }
 
 impl Drop for StandIn {
     fn drop(&mut self) {
-        self.member.leave();
+        self.end();
+    }
+}
+
+/// The end of a membership at a marker. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct MarkedCut {
+    groups: Arc<groups::Groups>,
+    token: Token,
+    cut: Arc<groups::MarkedCut>,
+}
+
+#[pymethods]
+impl MarkedCut {
+    #[new]
+    #[pyo3(signature = (groups, name, connection, marker, /))]
+    fn new(
+        groups: &Groups,
+        name: &str,
+        connection: &Bound<'_, PyConnection>,
+        marker: Token,
+    ) -> Self {
+        let connection = &connection.get().0;
+        Self {
+            groups: Arc::clone(&groups.0),
+            token: marker,
+            cut: groups.0.cut_at_marker(name, marker, connection),
+        }
+    }
+
+    #[getter]
+    fn is_done(&self) -> bool {
+        self.cut.is_done()
+    }
+
+    #[getter]
+    fn until(&self) -> Option<u64> {
+        self.cut.until()
+    }
+
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.groups.forget_marker(self.token));
+    }
+}
+
+impl Drop for MarkedCut {
+    fn drop(&mut self) {
+        self.groups.forget_marker(self.token);
     }
 }
 

@@ -149,6 +149,11 @@ impl PyRedis {
         self.0.unsubscribe(name);
     }
 
+    #[pyo3(signature = (name, /))]
+    fn subscription(&self, py: Python<'_>, name: &str) -> u64 {
+        py.detach(|| self.0.subscription(name))
+    }
+
     fn count(&self, name: &str) -> Call {
         Call(self.0.count(name))
     }

@@ -84,6 +84,37 @@ def test_subscribes_to_groups_with_members_only(server: Redis) -> None:
     eventually(lambda: server.channels() == set(), what="b is left")
 
 
+def test_a_subscription_has_another_number_after_each_gap(server: Redis) -> None:
+    """And the same one whoever comes and goes, so long as nothing can be missed."""
+    made = backend(server.url)
+    assert made.subscription("room") == 0
+    member = Member(made, "room")
+    first = made.subscription("room")
+    assert first > 0
+    member.leave("room")
+    assert made.subscription("room") == first
+    Member(made, "other").leave("other")
+    member = Member(made, "room")
+    assert made.subscription("room") == first
+    server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    eventually(lambda: made.subscription("room") not in (0, first), what="there is another one")
+    with server.away():
+        eventually(lambda: made.subscription("room") == 0, what="nothing comes")
+
+
+def test_a_marker_is_no_message(running: Redis) -> None:
+    """No member gets it, and nothing counts it."""
+    made = backend(running.url)
+    member = Member(made, "room")
+    marker = made.groups.encode_markers("room", [os.urandom(16), os.urandom(16)])
+    made.publish_all([("room", marker)])
+    send(made, "room", "x")
+    assert member.receive() == "x"
+    assert member.nothing()
+    counts = {name: count for name, count in made.groups.statistics().items() if count}
+    assert counts == {"published": 1, "delivered": 1}
+
+
 def test_a_join_while_the_last_member_leaves(running: Redis) -> None:
     """Keeps the subscription: what is published after the join arrives."""
     made = backend(running.url)

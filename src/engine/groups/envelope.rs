@@ -3,10 +3,12 @@
 //! One byte for the version of this format, one for the kind, two for the number of excluded
 //! members (big endian), 16 for each of them; the rest is the payload of a message, or that of a
 //! close frame (RFC 6455 section 5.5.1). That of an eviction is one byte for what is named, two for the
-//! length of the name, the name, and the reason.
+//! length of the name, the name, and the reason. [Markers](super::markers) are in the place of excluded
+//! members. Processes that do not know a kind drop it.
 
 use super::{
     group::Entry,
+    markers::Token,
     member::{Eviction, Whom},
     memberships::MemberId,
     message::Message,
@@ -19,6 +21,7 @@ const BINARY: u8 = 1;
 const CLOSE: u8 = 2;
 const EVENT: u8 = 3;
 const EVICTION: u8 = 4;
+const MARKERS: u8 = 5;
 const OF_MEMBER: u8 = 0;
 const OF_USER: u8 = 1;
 const ID_BYTES: usize = size_of::<MemberId>();
@@ -75,6 +78,11 @@ pub fn of_eviction(eviction: &Eviction) -> Vec<u8> {
     envelope(EVICTION, &[], &payload)
 }
 
+/// The envelope of markers.
+pub fn of_markers(tokens: &[Token]) -> Vec<u8> {
+    envelope(MARKERS, tokens, &[])
+}
+
 fn read_eviction(payload: &[u8]) -> Option<Eviction> {
     let (&[what, high, low], rest) = payload.split_first_chunk()?;
     let (whom, reason) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
@@ -87,18 +95,30 @@ fn read_eviction(payload: &[u8]) -> Option<Eviction> {
     Some(Eviction { whom, reason })
 }
 
-/// Reads an envelope; `None` when it is none, or one of another version.
-pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
+/// The kind of an envelope, the ids in it, and the payload.
+fn split(bytes: &[u8]) -> Option<(u8, Vec<MemberId>, &[u8])> {
     let (&[version, kind, high, low], rest) = bytes.split_first_chunk()?;
     if version != VERSION {
         return None;
     }
     let count = usize::from(u16::from_be_bytes([high, low]));
     let (ids, payload) = rest.split_at_checked(count * ID_BYTES)?;
-    let ids: Vec<MemberId> = ids
+    let ids = ids
         .chunks_exact(ID_BYTES)
         .filter_map(|id| id.try_into().ok())
         .collect();
+    Some((kind, ids, payload))
+}
+
+/// The markers of an envelope; `None` when it has another kind.
+pub(super) fn markers_of(bytes: &[u8]) -> Option<Vec<Token>> {
+    let (kind, tokens, _) = split(bytes)?;
+    (kind == MARKERS).then_some(tokens)
+}
+
+/// Reads an envelope; `None` when it is none, or one of another version or of markers.
+pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
+    let (kind, ids, payload) = split(bytes)?;
     match kind {
         TEXT => {
             simdutf8::basic::from_utf8(payload).ok()?;

@@ -17,6 +17,7 @@ pub mod envelope;
 mod fan_out;
 mod group;
 mod mailbox;
+mod markers;
 mod member;
 mod memberships;
 mod message;
@@ -41,10 +42,11 @@ pub(crate) use self::room::Room;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
+    markers::Token,
     member::{Eviction, Handed, Member, WhenFull, Whom},
     memberships::{Joined, MemberId, Memberships},
     message::{Delivery, Message},
-    moving::Kept,
+    moving::{Kept, MarkedCut},
     notices::{Notice, Notices},
     numbered::{room_ended, room_text, text as numbered_text},
     passage::{Bucket, Passage, Publisher},

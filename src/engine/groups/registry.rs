@@ -13,6 +13,7 @@ use super::{
     envelope,
     fan_out::{FanOut, FanOutThread},
     group::{ByName, Entry, Group, Registry, State},
+    markers::{Markers, Token},
     member::{Eviction, Member, WhenFull},
     memberships::{Joined, MemberId, Membership},
     message::Message,
@@ -40,6 +41,7 @@ pub struct Groups {
     pub(super) fan_out: Arc<FanOut>,
     key: Option<Key>,
     observer: OnceLock<Weak<dyn Observer>>,
+    pub(super) markers: Markers,
 }
 
 /// Receives a call when the members of a group have changed, on any thread, with no lock held. It
@@ -61,6 +63,7 @@ impl Groups {
             fan_out: FanOut::new(threads, when_full),
             key: key.and_then(Key::new),
             observer: OnceLock::new(),
+            markers: Markers::default(),
         })
     }
 
@@ -245,6 +248,11 @@ impl Groups {
         self.sealed(name, envelope::of_eviction(eviction))
     }
 
+    /// The envelope of markers in the group `name`.
+    pub fn envelope_of_markers(&self, name: &str, tokens: &[Token]) -> Vec<u8> {
+        self.sealed(name, envelope::of_markers(tokens))
+    }
+
     fn sealed(&self, name: &str, envelope: Vec<u8>) -> Vec<u8> {
         match &self.key {
             Some(key) => key.seal(name, &envelope),
@@ -268,13 +276,17 @@ impl Groups {
     /// Hands what another process has published to the members here. False for bytes that are no
     /// [envelope](super::envelope), or one with a wrong seal.
     pub fn deliver(self: &Arc<Self>, name: &str, envelope: &[u8]) -> bool {
-        match self.open(name, envelope).and_then(envelope::read) {
-            Some(entry) => {
-                self.put(name, entry);
-                true
-            }
-            None => false,
+        let Some(envelope) = self.open(name, envelope) else {
+            return false;
+        };
+        if let Some(entry) = envelope::read(envelope) {
+            self.put(name, entry);
+        } else if let Some(tokens) = envelope::markers_of(envelope) {
+            self.on_markers(name, &tokens);
+        } else {
+            return false;
         }
+        true
     }
 
     /// As [`Groups::deliver`], for a message with a number of its publisher's.
@@ -305,6 +317,14 @@ impl Groups {
         match self.open(name, envelope).and_then(envelope::read)? {
             Entry::Message(message) => Some(message),
             Entry::Close(_) | Entry::Gap(_) | Entry::Eviction(_) => None,
+        }
+    }
+
+    fn on_markers(&self, name: &str, tokens: &[Token]) {
+        if !self.is_foreign() {
+            for token in tokens {
+                self.markers.on_marker(name, *token);
+            }
         }
     }
 

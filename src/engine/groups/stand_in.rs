@@ -1,6 +1,9 @@
 //! A member that keeps messages for a connection that is on its way from another process.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 
@@ -20,6 +23,9 @@ const MAX_BYTES: usize = 1024 * 1024;
 pub struct StandIn {
     memberships: Memberships,
     state: Mutex<State>,
+    /// Whether it keeps nothing, and only sees to it that messages come to this process.
+    is_placeholder: bool,
+    has_begun: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +40,24 @@ impl StandIn {
     /// One that is in no group yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// One that keeps nothing, and has another one in its place later.
+    pub fn placeholder() -> Arc<Self> {
+        Arc::new(Self {
+            is_placeholder: true,
+            ..Self::default()
+        })
+    }
+
+    /// Notes that it has come to its marker.
+    pub(super) fn begin(&self) {
+        self.has_begun.store(true, Ordering::Release);
+    }
+
+    /// Whether it has come to its marker.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
     }
 
     /// Takes the messages that are not among those that `but` names, and the close that has come
@@ -65,6 +89,9 @@ impl Member for StandIn {
     }
 
     fn take(&self, delivery: &Delivery, _: WhenFull) -> Handed {
+        if self.is_placeholder {
+            return Handed::default();
+        }
         let mut state = self.state.lock();
         let messages = delivery.messages();
         state.bytes += messages.iter().map(Message::frame_len).sum::<usize>();

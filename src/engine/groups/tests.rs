@@ -13,6 +13,7 @@ use std::{
 use tokio::{runtime::Handle, task::yield_now};
 
 mod gaps;
+mod markers;
 mod moving;
 mod passes;
 

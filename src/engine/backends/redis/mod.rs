@@ -207,6 +207,16 @@ impl Redis {
         }
     }
 
+    /// The number of the connection that brings all messages of the group `name`, or would bring them.
+    /// It is another one after each gap; zero while they do not come.
+    pub fn subscription(&self, name: &str) -> u64 {
+        if self.is_foreign() {
+            return 0;
+        }
+        let shard = self.backend.shard_of(name);
+        shard.map_or(0, |shard| shard.subscription(name))
+    }
+
     /// Counts the members of the group `name` in all processes.
     pub fn count(&self, name: &str) -> Arc<Call> {
         let backend = &self.backend;

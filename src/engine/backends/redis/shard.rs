@@ -205,6 +205,17 @@ impl Shard {
         }
     }
 
+    /// The number of the connection that brings what is published to `name`, or would bring it if that
+    /// was wanted; zero while it does not come.
+    pub(super) fn subscription(&self, name: &str) -> u64 {
+        let state = self.state.lock();
+        match state.wanted.get(name) {
+            Some(wanted) if state.is_confirmed(wanted) => wanted.connection,
+            Some(_) => 0,
+            None => state.connection_for(&self.channel_of(name)),
+        }
+    }
+
     /// Whether the server is there, or was not needed yet.
     pub(super) fn status(&self) -> Result<(), Reason> {
         let state = self.state.lock();

@@ -267,6 +267,12 @@ impl State {
             .map_or(0, |&route| usize::from(route))
     }
 
+    /// The number of the connection for subscriptions of the node of a channel; zero without one.
+    pub(super) fn connection_for(&self, channel: &[u8]) -> u64 {
+        let route = self.routes.get(self.route_of(self.slot_of(channel)));
+        route.map_or(0, |route| route.connection)
+    }
+
     /// How many subscriptions no node has confirmed.
     pub(super) fn unconfirmed(&self) -> usize {
         let confirmed: usize = self.routes.iter().map(|route| route.confirmed).sum();

@@ -126,6 +126,10 @@ class Backend(HistoryBackend, Presence):
         if (up := self._listener.listening()) is not None:
             yield from self._found(up, self.settings.timeout)
 
+    def subscription(self, name: str) -> int:
+        """Returns the number of the connection that brings all messages; 0 without one."""
+        return self._listener.connection
+
     def subscribe_soon(self, name: str) -> None:
         """Has the listener subscribe."""
         if (up := self._listener.listening()) is not None:

@@ -108,6 +108,13 @@ class Listener:
             self._start()
             return self._up
 
+    @property
+    def connection(self) -> int:
+        """The number of the connection that listens, another one after each gap; 0 without one."""
+        number = self._attempts
+        # Afterwards: it rises while none does.
+        return number if self.is_listening else 0
+
     def look(self) -> None:
         """Makes the thread look for what there is to do."""
         if (hub := self._hub) is not None:

@@ -202,6 +202,10 @@ class Backend(HistoryBackend, PresenceBackend):
         """Takes a subscription back; not while there are members."""
         self.core.unsubscribe(name)
 
+    def subscription(self, name: str) -> int:
+        """Returns the number of the connection that brings a group's messages; 0 without one."""
+        return self.core.subscription(name)
+
     def _hold(self, name: str) -> Steps[None]:
         return self._hold_all([name])
 
