@@ -50,7 +50,7 @@ class Conversation:
         self.end: int | None = None
         self.error: BaseException | None = None
         self.is_quiet = False
-        #: What groups have told, in order.
+        #: What groups have told, in order: the first line of each message.
         self.heard: list[str] = []
         self._sent: list[tuple[int, bytes]] = []
         self._reader: asyncio.StreamReader
@@ -154,7 +154,7 @@ class Conversation:
                 (self.end,) = struct.unpack("!H", payload[:2])
                 raise ConnectionResetError
             elif opcode == TEXT and payload.startswith(GROUP):
-                self.heard.append(payload[len(GROUP) :].decode())
+                self.heard.append(payload[len(GROUP) :].decode().partition("\n")[0])
             elif opcode in (TEXT, BINARY):
                 return opcode, payload
             else:

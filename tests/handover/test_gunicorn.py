@@ -47,7 +47,6 @@ SETTINGS = {
         "django.contrib.sessions",
         "dwebsocket",
     ],
-    # Groups that other processes share do not move.
     "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.process"}},
 }
 PATHS = ("/counting/", "/async-counting/", "/mixed-counting/")

@@ -27,7 +27,8 @@ def publish(request: HttpRequest) -> HttpResponse:
         target = user(auth.get_user_model().objects.get(username=name))
     else:
         target = group(request.GET["group"])
-    target.send(f"group:{request.GET['text']}")
+    padding = "\n" + "x" * int(request.GET["padding"]) if "padding" in request.GET else ""
+    target.send(f"group:{request.GET['text']}{padding}")
     return HttpResponse()
 
 

@@ -29,6 +29,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, membership_signals
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
@@ -97,14 +98,20 @@ class Offer:
         #: The loop of this process's server.
         self.loop: AbstractEventLoop | None = None
 
-    def groups(self, kind: str | None = None) -> list[Group]:
-        """Returns the groups that it is in; those with backends of one kind, if that is given."""
-        wanted = [each for each in self._groups if kind in (None, self._kinds[each[0]])]
-        return [Group(name, alias) for alias, name in wanted]
+    def groups(self) -> list[Group]:
+        """Returns the groups that it is in."""
+        return [Group(name, alias) for alias, name in self._groups]
 
     def joins(self) -> Joins:
-        """Returns the groups that need no stand-in."""
-        return Joins(self.groups("process"), "", is_moved=True)
+        """Returns the groups that need no stand-in: no other process has members of them."""
+        return Joins([each for each in self.groups() if self._is_alone(each)], "", is_moved=True)
+
+    def shared(self) -> list[Group]:
+        """Returns the groups that need a stand-in."""
+        return [each for each in self.groups() if not self._is_alone(each)]
+
+    def _is_alone(self, group: Group) -> bool:
+        return self._kinds[group.using] == "process"
 
     @property
     def has_same_backends(self) -> bool:
@@ -347,9 +354,9 @@ class _Visit:
             self._link.send(Frame(NO, {"number": offer.number, **head}))
             return
         self._expected[offer.number] = expected
-        found = expected[1].crossing
-        begun = {} if found is None else found.begun
-        self._link.send(Frame(YES, {"number": offer.number, "begun": begun}))
+        crosses = expected[1].crossing
+        assert crosses is not None
+        self._link.send(Frame(YES, {"number": offer.number, **crosses.expected}))
 
     def _judge(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
         """
@@ -367,7 +374,11 @@ class _Visit:
         try:
             _refuse_if_unlike(offer, response)
             membership_signals.note_moved(offer.groups(), response.websocket)
-            handshake.crossing = crossing.Crossing(offer.groups("local"), response.websocket)
+            handshake.crossing = crossing.Crossing(offer.shared(), response.websocket)
+        except GroupUnavailable:
+            response.close()
+            # The giver goes on meanwhile.
+            raise _Refused(*_RESTARTING, elsewhere=True) from None
         except BaseException:
             response.close()
             raise

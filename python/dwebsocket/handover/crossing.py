@@ -1,10 +1,15 @@
 """
-Memberships in groups that processes of a machine share, on their way from one to another.
+Memberships in groups that processes share, on their way from one to another.
 
-The heir's process begins first: a *stand-in* keeps what is published, and the heir says how far the
-messages of each process have come there. When the giver has got as far, it ends the membership, and
-says which messages the connection has got. The heir exchanges the stand-in for the connection. It
-drops those messages, whenever they come, and sends all others: none is lost, and none comes twice.
+The heir's process begins first: a *stand-in* keeps what is published. The giver's process ends the
+membership, and the heir's exchanges the stand-in for the connection. No message is lost, and none
+comes twice:
+
+- Where the processes of a machine tell each other, their messages are numbered. The heir says how
+  far those of each process have come there. When the giver has got as far, it ends the membership,
+  and says which messages the connection has got. The heir drops these, whenever they come.
+- Where a server carries the messages, a marker among them says where the membership ends in one
+  process, and begins in the other: see :mod:`.markers`.
 """
 
 from __future__ import annotations
@@ -13,15 +18,17 @@ import functools
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.steps import run
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
-from dwebsocket.groups import backends
+from dwebsocket.groups import backends, holding
 from dwebsocket.groups.backends.local import Backend
 from dwebsocket.groups.members import key_of
-from dwebsocket.handover import offers
+from dwebsocket.handover import markers, offers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
     from dwebsocket.groups.api import Group
     from dwebsocket.websocket import WebSocket
@@ -36,9 +43,10 @@ _ON_THE_WAY_S = 5.0
 _PAUSE_S = 0.001
 
 
-def _await(is_so: Callable[[], bool]) -> bool:
+def _await(is_so: Callable[[], bool], deadline: float | None = None) -> bool:
     """Waits until it is so; false when that takes too long. Almost always it is so already."""
-    deadline = monotonic() + _ON_THE_WAY_S
+    if deadline is None:
+        deadline = monotonic() + _ON_THE_WAY_S
     while not is_so():
         if monotonic() >= deadline:
             return False
@@ -57,11 +65,71 @@ def _local(alias: str) -> Backend:
     return found
 
 
-def cut(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
+class Departure:
+    """The memberships of one connection that is about to be given away."""
+
+    def __init__(self, websocket: WebSocket, expected: dict[str, Any]) -> None:
+        """
+        Awaits the markers of its groups, for which :func:`depart` is called.
+
+        Args:
+            websocket: The connection.
+            expected: What the heir's process says of them, as :attr:`Crossing.expected`.
+        """
+        self._websocket = websocket
+        self._begun: dict[str, Begun] = expected["begun"]
+        self.ends = markers.Ends(websocket, expected["marks"])
+
+    def cut(self, deadline: float) -> Cuts | None:
+        """
+        Ends the memberships.
+
+        Args:
+            deadline: What :func:`depart` has returned.
+
+        Returns:
+            The messages that it has got; None when that is not sure in time.
+        """
+        if not _await(lambda: self.ends.are_over, deadline):
+            return None
+        if (found := self.ends.found()) is None:
+            return None
+        if not all(_await_handed_out(*each) for each in found):
+            return None
+        if (cuts := _cut_numbered(self._websocket, self._begun)) is None:
+            return None
+        # Their stand-ins keep nothing that the connection has got.
+        return [*cuts, *((alias, name, []) for alias, name, _ in found)]
+
+
+def depart(departures: Iterable[Departure], latest: float) -> float:
     """
-    Ends the memberships of a connection that is about to be given away.
+    Lets the markers of connections come that are about to be given away together.
+
+    Returns:
+        The moment until which they are awaited, ``latest`` at most.
+    """
+    markers.publish([each.ends for each in departures])
+    return min(latest, monotonic() + _ON_THE_WAY_S)
+
+
+def _await_begin(stand_in: _core.StandIn) -> bool:
+    """Waits until a stand-in keeps messages."""
+    return _await(lambda: stand_in.has_begun)
+
+
+def _await_handed_out(alias: str, name: str, until: int) -> bool:
+    """Waits until the entries of a group before this one have reached their members."""
+    groups = backends.backend(alias).groups
+    return _await(functools.partial(_core.has_handed_out, groups, name, until))
+
+
+def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
+    """
+    Ends memberships in groups whose messages are numbered.
 
     Args:
+        websocket: The connection.
         begun: For each alias, how far messages have come in the heir's process.
 
     Returns:
@@ -82,7 +150,7 @@ def cut(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
         if found is None:
             continue
         got, until = found
-        if not _await(functools.partial(_core.has_handed_out, groups, name, until)):
+        if not _await_handed_out(alias, name, until):
             return None
         cuts.append((alias, name, got))
     return cuts
@@ -99,17 +167,30 @@ class Crossing:
             GroupUnavailable: This process cannot get messages of a group.
         """
         self._stand_ins: dict[tuple[str, str], _core.StandIn] = {}
+        self._beginnings: dict[tuple[str, str], markers.Beginning] = {}
         key = key_of(websocket.id)
-        for each in groups:
-            backend = _local(each.using)
-            backend.hold(each.name)
-            try:
-                stand_in = _core.StandIn(backend.groups, each.name, key)
-            finally:
-                backend.release(each.name)
-            self._stand_ins[each.using, each.name] = stand_in
+        held = run(holding.hold(groups))
+        try:
+            for each in groups:
+                place = each.using, each.name
+                if offers.has_markers(backends.backend(each.using)):
+                    begins = self._beginnings[place] = markers.Beginning(*place, key)
+                    self._stand_ins[place] = begins.stand_in
+                else:
+                    numbered = _local(each.using).groups
+                    self._stand_ins[place] = _core.StandIn(numbered, each.name, key)
+        finally:
+            holding.release(held)
+        marked = {alias for alias, _ in self._beginnings}
         # After that: what is not among these is kept.
-        self.begun = {alias: _local(alias).node.begun() for alias, _ in self._stand_ins}
+        begun = {
+            alias: _local(alias).node.begun() for alias, _ in self._stand_ins if alias not in marked
+        }
+        #: What the giver has to know, as JSON can represent it.
+        self.expected = {
+            "begun": begun,
+            "marks": [each.mark for each in self._beginnings.values()],
+        }
 
     def enter(self, connection: _core.Connection, cuts: Cuts) -> bytes | None:
         """
@@ -123,13 +204,17 @@ class Crossing:
             stand_in = self._stand_ins.pop((alias, name), None)
             if stand_in is None:
                 continue
+            if not _await_begin(stand_in):
+                return None
             got = _as_pairs(numbers)
             until = stand_in.exchange(connection, got)
             if until is None:
                 # Evicted meanwhile.
                 continue
-            groups = _local(alias).groups
-            if not _await(functools.partial(_core.has_handed_out, groups, name, until)):
+            if not _await_handed_out(alias, name, until):
+                return None
+            begins = self._beginnings.get((alias, name))
+            if begins is not None and not begins.is_whole:
                 return None
             kept = stand_in.take_kept(connection, got)
             if kept is None or kept[1] is not None:

@@ -41,6 +41,7 @@ from dwebsocket.telemetry import tally
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
+    from typing import Any
 
     from dwebsocket._core import Connection
     from dwebsocket.compat.socket import system
@@ -253,10 +254,18 @@ class _Search:
 
 @dataclass(slots=True)
 class _Item:
-    """One connection on its way; ``stage`` is the last frame about it, 0 before the first."""
+    """
+    One connection on its way.
+
+    Attributes:
+        handler: Its handler.
+        stage: The last frame about it, 0 before the first.
+        is_cut: Whether it may be in its groups no more: it cannot go on here.
+    """
 
     handler: Handled
     stage: int = 0
+    is_cut: bool = False
 
 
 class _Passage:
@@ -268,6 +277,8 @@ class _Passage:
         self._deadline = deadline
         self._events: SimpleQueue[tuple[int, Frame | None]] = SimpleQueue()
         self._items: dict[int, _Item] = {}
+        # The heir has said yes to them, and what it knows of their groups.
+        self._agreed: list[tuple[int, _Item, dict[str, Any]]] = []
         self._has_ended = False
         # Those that another heir may take.
         self._elsewhere: list[Handled] = []
@@ -280,7 +291,9 @@ class _Passage:
             while (waiting or self._items) and not self._has_ended:
                 while waiting and len(self._items) < _WINDOW:
                     self._park(*waiting.popleft())
-                if not self._take_event():
+                if self._agreed and self._events.empty():
+                    self._give_agreed()
+                elif not self._take_event():
                     break
         except OSError:
             # The heir is gone.
@@ -340,10 +353,27 @@ class _Passage:
         self._link.send(Frame(OFFER, {**offer, "number": number}))
 
     def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
+        # Others may be about to get theirs, too: the less is said to the servers of their groups.
+        self._agreed.append((number, item, frame.head))
+
+    def _give_agreed(self) -> None:
+        """Gives the connections away that the heir has said yes to."""
+        agreed, self._agreed = self._agreed, []
+        departures = []
+        for _, item, expected in agreed:
+            # From the moment on at which markers may come.
+            item.is_cut = bool(expected["marks"])
+            departures.append(crossing.Departure(item.handler.websocket, expected))
+        deadline = crossing.depart(departures, self._deadline)
+        for (number, item, _), departure in zip(agreed, departures, strict=True):
+            item.is_cut = True
+            self._give(number, item, departure.cut(deadline))
+
+    def _give(self, number: int, item: _Item, cuts: crossing.Cuts | None) -> None:
         websocket, parts = item.handler.websocket, None
         connection = websocket._connection
         assert connection is not None
-        if (cuts := crossing.cut(websocket, frame.head["begun"])) is not None:
+        if cuts is not None:
             # No descriptor may be left.
             with suppress(OSError):
                 parts = connection.give_away(_STILL_S)
@@ -407,7 +437,7 @@ class _Passage:
             if frame is None or kind == TAKEN:
                 self._act(kind, frame)
         for number, item in list(self._items.items()):
-            if item.stage == GIVE:
+            if item.stage == GIVE or item.is_cut:
                 self._stay(number, item, *_RESTARTING)
             else:
                 item.handler._end_move(has_parted=False)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
 from dwebsocket.groups import backends
-from dwebsocket.groups.backends import local, process
 from dwebsocket.handover import requests
 from dwebsocket.telemetry import clock
 
@@ -19,8 +18,13 @@ if TYPE_CHECKING:
     from dwebsocket.websocket import WebSocket
 
 _MOST_STATE_BYTES = 64 * 1024
-# Subclasses of a project's own may do anything.
-_KINDS: dict[type[Backend], str] = {process.Backend: "process", local.Backend: "local"}
+# By the modules of their classes: subclasses of a project's own may do anything.
+_KINDS = {
+    "dwebsocket.groups.backends.process": "process",
+    "dwebsocket.groups.backends.local": "local",
+    "dwebsocket.groups.backends.redis": "redis",
+    "dwebsocket.groups.backends.postgres.backend": "postgres",
+}
 
 
 class Obstacle(Exception):
@@ -46,8 +50,18 @@ def obstacle(handler: Handled) -> str | None:
 
 
 def kind_of(backend: Backend) -> str | None:
-    """Returns the way in which memberships move with a backend; None where they do not."""
-    return _KINDS.get(type(backend))
+    """
+    Returns the kind of a backend, and where its server is; None where memberships do not move.
+
+    Two processes with the same ones get the same messages.
+    """
+    kind = _KINDS.get(type(backend).__module__)
+    return f"{kind} {backend.address}" if has_markers(backend) else kind
+
+
+def has_markers(backend: Backend) -> bool:
+    """Whether memberships move at markers: a server carries the messages."""
+    return _KINDS.get(type(backend).__module__) in ("redis", "postgres")
 
 
 def memberships(websocket: WebSocket) -> list[tuple[str, str]]:
