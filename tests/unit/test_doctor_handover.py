@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dwebsocket.groups.backends import local
-from dwebsocket.handover import meeting
+from dwebsocket.handover import meeting, offers
 from dwebsocket.operations.doctor import Level, handover, process
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def listen() -> Iterator[Callable[[int, float], None]]:
 
     def listen_(pid: int, age: float) -> None:
         sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        sockets[-1].bind(folder._address(f"{int((time.time() - age) * 1e9):020}-{pid}"))
+        sockets[-1].bind(folder._address(f"{int((time.time() - age) * 1e9):020}-{pid}-1"))
         sockets[-1].listen()
 
     yield listen_
@@ -76,6 +76,16 @@ def test_one_alone_has_no_heir_before_another_one_starts(
     """It is said."""
     listen(1, 5)
     assert "Until another one starts, nobody" in findings()["handover.processes"].what
+
+
+def test_what_else_is_in_the_folder_is_none_of_them(
+    listen: Callable[[int, float], None],
+) -> None:
+    """Whatever its name."""
+    for name in ("notes", "1-2", "-1-2-3"):
+        (meeting.folder() / name).touch()
+    listen(1, 5)
+    assert "1 (" in findings()["handover.processes"].what
 
 
 def test_none_listens(tmp_path: Path) -> None:
@@ -108,8 +118,12 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert "RUNTIME_DIR" in found.fix
 
 
-def test_backends_whose_groups_do_not_move(override: Override, tmp_path: Path) -> None:
+def test_backends_whose_groups_do_not_move(
+    override: Override, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each by its alias."""
+    kinds = {"dwebsocket.groups.process": "process"}
+    monkeypatch.setattr(offers, "kind_of", lambda each: kinds.get(each.settings.backend))
     entries = {
         "default": {"BACKEND": "dwebsocket.groups.process", "RUNTIME_DIR": str(tmp_path)},
         "far": {"BACKEND": "dwebsocket.groups.redis", "LOCATION": "redis://127.0.0.1:1"},

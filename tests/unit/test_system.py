@@ -148,5 +148,5 @@ def test_a_worker_of_gunicorn_assumes_that_the_site_goes_on_where_it_cannot_look
     cfg = SimpleNamespace(graceful_timeout=30, timeout=30, workers=2)
     worker = SimpleNamespace(cfg=cfg, nr=0, max_requests=9, ppid=os.getppid(), sockets=[])
     monkeypatch.setattr(gunicorn, "Path", lambda path: tmp_path / "none")
-    shutdown_plan = gunicorn._PlanOfWorker(worker)(terminated=True)
+    shutdown_plan = gunicorn._PlanOfWorker(worker, lambda: False)(terminated=True)
     assert shutdown_plan.goes_on

@@ -40,6 +40,8 @@ _BACKLOG = 128
 _STAMP = 20
 #: The path of a folder, with its user, version and key.
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
+# What else the folder has is none of ours.
+_NAME_OF_ONE = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\Z")
 # Processes that begin within that time are those of one reload.
 _TOGETHER_NS = 10 * 10**9
 # The moment at which this process began to be one that others can find.
@@ -125,8 +127,8 @@ class Folder:
             server: One whose processes are left out, too.
         """
         found = []
-        for name in sorted(os.listdir(self._opened), reverse=True):
-            _, process, its_server = map(int, name.split("-"))
+        for name in sorted(filter(_NAME_OF_ONE.match, os.listdir(self._opened)), reverse=True):
+            _, process, its_server = parts_of(name)
             if name not in but and process != os.getpid() and its_server != server:
                 found.append(name)
         return found
@@ -169,10 +171,10 @@ def newest(names: list[str], *, with_elders: bool) -> list[str]:
     return found[shift:] + found[:shift]
 
 
-def parts_of(name: str) -> tuple[float, int]:
-    """Returns when the process with a name began to listen (Unix time), and its number."""
-    stamp, pid = name.split("-")[:2]
-    return int(stamp) / 1e9, int(pid)
+def parts_of(name: str) -> tuple[float, int, int]:
+    """Returns when a process began to listen (Unix time), its number, and that of its server."""
+    stamp, pid, server = map(int, name.split("-"))
+    return stamp / 1e9, pid, server
 
 
 def _unix_socket() -> system.socket:

@@ -62,7 +62,7 @@ def examine() -> Iterator[Finding]:
                 "handover.groups",
                 f"{alias!r}: WebSockets in groups of {backend.settings.backend} do not move to "
                 "another process: they are closed with 1012 when theirs ends. Those in groups of "
-                "the local and process backends move.",
+                "the package's own backends move.",
             )
 
 
@@ -70,7 +70,7 @@ def _heirs(folder: meeting.Folder) -> Iterator[Finding]:
     found: list[str] = []
     for name, connection in folder.connect(folder.others()):
         connection.close()
-        born_at, pid = meeting.parts_of(name)
+        born_at, pid, _ = meeting.parts_of(name)
         age = timedelta(seconds=max(0, int(time.time() - born_at)))
         found.append(f"{pid} ({process.command(pid)}, for {age})")
     if not found:
