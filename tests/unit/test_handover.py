@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -218,7 +219,8 @@ class TestShares:
     def give(self, count: int) -> int:
         """Give so many handlers away, and how many are left."""
         search = leaving._Search("to come", 7, monotonic() + 0.5, (1012, "restarting"))
-        return len(search.give([object()] * count))  # type: ignore[list-item]
+        with contextlib.closing(search):
+            return len(search.give([object()] * count))  # type: ignore[list-item]
 
     def test_they_take_turns(self) -> None:
         """Otherwise the first one that has booted would have all connections of the site."""

@@ -7,6 +7,7 @@ Undocumented parts of gunicorn, versions 20 to 27: its request bodies, responses
 from __future__ import annotations
 
 import signal
+import sys
 from typing import Any
 
 _KEY, _HINTS = "gunicorn.socket", "wsgi.early_hints"
@@ -103,5 +104,7 @@ def worker(*needed: str) -> Any:
     Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without a worker
     dwebsocket does not know for how long the arbiter waits, and assumes a usual time.
     """
-    found = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    # That of `signal` is gevent's in a process that it has patched, for its own threads.
+    handler = sys.modules["_signal"].getsignal(signal.SIGTERM)
+    found = getattr(handler, "__self__", None)
     return found if all(hasattr(found, name) for name in needed) else None

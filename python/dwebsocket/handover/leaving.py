@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections import deque
 from contextlib import suppress
@@ -92,7 +91,8 @@ class Leaving:
         """
         Takes no more connections, and begins to give the own ones to another process.
 
-        Never waits. Connections that move are left out of drains from now on.
+        Connections that move are left out of drains from now on. Waits only for the hub of green
+        threads, and where no handler survives for nothing.
 
         Args:
             patience: Seconds until all must be closed.
@@ -100,12 +100,22 @@ class Leaving:
             end: Close code and reason of those that none has taken.
         """
         arriving.stop()
+        if moving.survivors():
+            deadline = monotonic() + patience
+            unpatched.call_code(lambda: self._begin(deadline, heirs, end))
+
+    def _begin(self, deadline: float, heirs: Heirs, end: tuple[int, str]) -> None:
         with self._lock:
             own = arriving.host()
-            if self._moving is not None or patience <= 0 or own is None:
+            if self._moving is not None or monotonic() >= deadline or own is None:
                 return
-            search = _Search(heirs, own.number, monotonic() + patience, end)
+            try:
+                search = _Search(heirs, own.number, deadline, end)
+            except OSError as error:
+                _warn("all handlers", str(error))
+                return
             if search.is_vain() or not (handlers := _movable(moving.survivors())):
+                search.close()
                 return
             self._moving = unpatched.lock()
             self._moving.acquire()
@@ -119,6 +129,7 @@ class Leaving:
         except RuntimeError:
             # The system gives no thread.
             _close(handlers, end)
+            search.close()
             self._finish()
 
     def join(self) -> None:
@@ -136,6 +147,7 @@ class Leaving:
             unpatched.run_code(report)
         finally:
             _close(left, search.end)
+            search.close()
             self._finish()
 
     def _finish(self) -> None:
@@ -193,6 +205,7 @@ class _Search:
     """The search for processes that go on with connections of this one."""
 
     def __init__(self, heirs: Heirs, server: int, deadline: float, end: tuple[int, str]) -> None:
+        """Begins it. Raises ``OSError`` where there is no folder of such processes."""
         self._heirs = heirs
         # Whose processes end with this one.
         self._left_out = server if heirs == "of others" else None
@@ -200,55 +213,43 @@ class _Search:
         # The names of those that took no more, and when that was.
         self._tried: dict[str, float] = {}
         self.end = end
+        # Here: a thread of the system reads no settings.
+        self._folder = Folder()
 
     def is_vain(self) -> bool:
         """Whether no process can take them, now or later."""
-        if self._heirs in ("to come", "soon"):
-            return False
-        try:
-            folder = Folder()
-        except OSError:
-            # Who moves is told so.
-            return False
-        try:
-            return not self._names(folder)
-        finally:
-            folder.close()
+        return self._heirs not in ("to come", "soon") and not self._names()
 
-    def _names(self, folder: Folder) -> list[str]:
+    def close(self) -> None:
+        """Ends it."""
+        self._folder.close()
+
+    def _names(self) -> list[str]:
         now = monotonic()
         tried = {name for name, at in self._tried.items() if now - at < _AGAIN_S}
-        return folder.others(but=tried, server=self._left_out)
+        return self._folder.others(but=tried, server=self._left_out)
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""
         began_at = monotonic()
-        try:
-            folder = Folder()
-        except OSError as error:
-            _warn("all handlers", str(error))
-            return handlers
         has_heirs = False
-        try:
-            while handlers and monotonic() < self._deadline:
-                if not has_heirs:
-                    # Also at first: processes that end with this one may not know it yet.
-                    unpatched.pause(_LOOK_S)
-                has_heirs = False
-                names, passed = self._names(folder), monotonic() - began_at
-                if not names and passed > _WAITS_S.get(self._heirs, 0.0):
-                    break
-                # Elders of this server may be about to end, too.
-                with_elders = self._heirs == "of others" or passed > _ELDERS_S
-                for name, connection in folder.connect(newest(names, with_elders=with_elders)):
-                    left = _Passage(connection, self._deadline).give(handlers[:_PORTION])
-                    handlers = [*handlers[_PORTION:], *left]
-                    if left:
-                        self._tried[name] = monotonic()
-                    else:
-                        has_heirs = True
-        finally:
-            folder.close()
+        while handlers and monotonic() < self._deadline:
+            if not has_heirs:
+                # Also at first: processes that end with this one may not know it yet.
+                unpatched.pause(_LOOK_S)
+            has_heirs = False
+            names, passed = self._names(), monotonic() - began_at
+            if not names and passed > _WAITS_S.get(self._heirs, 0.0):
+                break
+            # Elders of this server may be about to end, too.
+            with_elders = self._heirs == "of others" or passed > _ELDERS_S
+            for name, connection in self._folder.connect(newest(names, with_elders=with_elders)):
+                left = _Passage(connection, self._deadline).give(handlers[:_PORTION])
+                handlers = [*handlers[_PORTION:], *left]
+                if left:
+                    self._tried[name] = monotonic()
+                else:
+                    has_heirs = True
         return handlers
 
 
@@ -344,7 +345,7 @@ class _Passage:
             del self._items[number]
             return
         try:
-            offer = offers.offer_of(item.handler)
+            offer = unpatched.call_code(functools.partial(offers.offer_of, item.handler))
         except offers.Obstacle as error:
             _warn(item.handler._plan.name, str(error))
             self._stay(number, item, *_RESTARTING)
@@ -393,7 +394,7 @@ class _Passage:
         try:
             self._link.send(Frame(GIVE, {**head, "unread": lengths}, body, descriptor))
         finally:
-            os.close(descriptor)
+            unpatched.close_descriptor(descriptor)
 
     def _on_taken(self, number: int, item: _Item, _: Frame) -> None:
         del self._items[number]

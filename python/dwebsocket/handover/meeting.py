@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
 from dwebsocket.compat.system import user_id
 from dwebsocket.conf.group_settings import DEFAULT
@@ -80,7 +81,7 @@ class Folder:
 
     def close(self) -> None:
         """Closes it."""
-        os.close(self._opened)
+        unpatched.close_descriptor(self._opened)
 
     def _address(self, name: str) -> str:
         if sys.platform == "linux":

@@ -8,10 +8,11 @@ the head as JSON, and bytes that it counts. A frame of kind `GIVE` comes with a 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dwebsocket.compat import unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,4 +131,4 @@ class Link:
         """Closes it, and descriptors that came and belong to no frame."""
         self._socket.close()
         while self._descriptors:
-            os.close(self._descriptors.popleft())
+            unpatched.close_descriptor(self._descriptors.popleft())
