@@ -263,7 +263,7 @@ class Crowd:
 
 @dataclass
 class Held:
-    """What the workers hold: KiB, and descriptors beside those of connections."""
+    """The memory of the workers in KiB, and their descriptors beside those of connections."""
 
     kib: int
     descriptors: int

@@ -1301,7 +1301,7 @@ class MarkedCut:
     """
     The end of a connection's membership at a marker, a name of 16 bytes that is used once.
 
-    It is awaited from now on, until `cancel` or the end of this object.
+    It is awaited from now on, until the end of this object.
     """
 
     def __new__(
@@ -1319,9 +1319,6 @@ class MarkedCut:
         It has got all messages before the marker when `has_handed_out` says so. None when it was no
         member, or the marker has not come.
         """
-
-    def cancel(self) -> None:
-        """Awaits the marker no more."""
 
 @final
 class StandIn:

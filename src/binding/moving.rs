@@ -17,7 +17,7 @@ pub(crate) struct StandIn {
     name: String,
     id: MemberId,
     member: Arc<groups::StandIn>,
-    /// The marker at which it begins, and what is a member before.
+    /// The marker at which it begins, and the member in its place until then.
     marker: Option<(Token, Arc<groups::StandIn>)>,
 }
 
@@ -136,10 +136,6 @@ impl MarkedCut {
     #[getter]
     fn until(&self) -> Option<u64> {
         self.cut.until()
-    }
-
-    fn cancel(&self, py: Python<'_>) {
-        py.detach(|| self.groups.forget_marker(self.token));
     }
 }
 

@@ -50,7 +50,7 @@ class Conversation:
         self.end: int | None = None
         self.error: BaseException | None = None
         self.is_quiet = False
-        #: What groups have told, in order: the first line of each message.
+        #: The messages of groups, in order: the first line of each.
         self.heard: list[str] = []
         self._sent: list[tuple[int, bytes]] = []
         self._reader: asyncio.StreamReader

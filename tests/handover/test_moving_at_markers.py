@@ -74,7 +74,7 @@ def publishers(server: Server, target: str, count: int = 4) -> Iterator[list[str
 
 
 def assert_once_and_in_order(crowd: Crowd) -> None:
-    """Nobody has heard a message twice, or one behind a later one of its publisher."""
+    """No message has come twice, or after a later one of its publisher."""
     for each in crowd.conversations:
         assert max(Counter(each.heard).values(), default=1) == 1
         by_publisher: dict[str, list[int]] = {}
@@ -264,7 +264,7 @@ def test_a_server_that_is_lost_meanwhile_costs_closes_and_no_wrong_message(
     own_server: Own,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Who has moved, or stays, is a member still."""
+    """Connections that have moved are members still, and so are those that stay."""
     with redis.Redis() as running:
         server = own_server(
             GUNICORN_GTHREAD, options=(*TWO, *PATIENT), settings=on_redis(running, TIMEOUT=5.0)

@@ -81,7 +81,7 @@ def test_one_alone_has_no_heir_before_another_one_starts(
 def test_what_else_is_in_the_folder_is_none_of_them(
     listen: Callable[[int, float], None],
 ) -> None:
-    """Whatever its name."""
+    """Its name does not matter."""
     for name in ("notes", "1-2", "-1-2-3"):
         (meeting.folder() / name).touch()
     listen(1, 5)

@@ -135,7 +135,7 @@ class TestFolder:
             meeting.Folder()
 
     def test_waits_as_long_as_it_takes(self) -> None:
-        """Whatever limit the project has set for new sockets."""
+        """A limit that the project sets for new sockets does not count."""
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(0.001)
         try:
@@ -182,7 +182,7 @@ class TestFolder:
 
 
 class TestShares:
-    """What each of several heirs gets."""
+    """The share of each of several heirs."""
 
     @pytest.fixture(autouse=True)
     def _heirs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -279,8 +279,8 @@ class _Visit:
     """
     Another process that gives connections to this one.
 
-    Its two threads are of the system. What it says is acted on where the project's code runs; what
-    is answered there is little, which the socket takes at once.
+    Its two threads are of the system. Frames are acted on where the project's code runs. The
+    answers are short, so the socket takes them at once.
     """
 
     def __init__(self, connection: system.socket, handler: _Handler) -> None:

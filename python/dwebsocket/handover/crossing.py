@@ -186,7 +186,7 @@ class Crossing:
         begun = {
             alias: _local(alias).node.begun() for alias, _ in self._stand_ins if alias not in marked
         }
-        #: What the giver has to know, as JSON can represent it.
+        #: Facts for the giver, as JSON can represent them.
         self.expected = {
             "begun": begun,
             "marks": [each.mark for each in self._beginnings.values()],

@@ -92,7 +92,7 @@ class Leaving:
         Takes no more connections, and begins to give the own ones to another process.
 
         Connections that move are left out of drains from now on. Waits only for the hub of green
-        threads, and where no handler survives for nothing.
+        threads, and only if a handler survives.
 
         Args:
             patience: Seconds until all must be closed.

@@ -41,7 +41,7 @@ _BACKLOG = 128
 _STAMP = 20
 #: The path of a folder, with its user, version and key.
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
-# What else the folder has is none of ours.
+# Files with other names are ignored.
 _NAME_OF_ONE = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\Z")
 # Processes that begin within that time are those of one reload.
 _TOGETHER_NS = 10 * 10**9

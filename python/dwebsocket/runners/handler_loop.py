@@ -3,7 +3,7 @@ Where handlers with an async ``receive`` are at home: an event loop, and the tas
 
 Most turns wait for nothing: they take a message and answer it. A task for each would cost more than
 the turn, so all turns that are due at one moment have one task. A turn that does wait keeps that
-task until it is over, and those behind it have another one; while the turns of a class wait, each
+task until it is over, and those after it have another one; while the turns of a class wait, each
 of them has its own from the beginning. Whichever task it has, a turn has a context of its own.
 """
 

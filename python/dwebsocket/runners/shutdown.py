@@ -66,7 +66,7 @@ class Mover(Protocol):
 
     def begin(self, patience: float, heirs: Heirs, end: tuple[int, str]) -> None:
         """
-        Begins. Never waits.
+        Begins. Waits only for the hub of green threads.
 
         Args:
             patience: Seconds to go.

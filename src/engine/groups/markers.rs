@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 /// The name of a marker, which is random, and used once.
 pub type Token = [u8; 16];
 
-/// What is done at a marker, before anything that comes after it is put into the group's queue.
+/// The action at a marker. Messages after the marker are put into the group's queue later.
 type Act = Box<dyn FnOnce() + Send>;
 
 /// The markers that are awaited in this process, each with the name of its group.

@@ -35,7 +35,7 @@ _COLUMNS = (
     *(("queued", _("Queued")), ("ping", _("Ping"))),
 )
 
-# What has come of connections that were to move to another process.
+# The outcomes of moves to another process.
 _MOVES = {
     "in": _("from other processes"),
     "out": _("to other processes"),
