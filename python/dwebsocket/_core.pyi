@@ -1772,7 +1772,7 @@ def validate_handshake(
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
 
-def read_event(message: str, /) -> tuple[str, str, str | None, str, int] | None:
+def read_event(message: str | bytes, /) -> tuple[str, str, str | None, str, int] | None:
     """
     Reads an event of a client of rooms.
 

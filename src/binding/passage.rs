@@ -82,8 +82,8 @@ type EventParts<'a> = (Cow<'a, str>, Cow<'a, str>, Option<&'a str>, &'a str, usi
 /// See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (message, /))]
-pub(crate) fn read_event<'a>(message: &'a Bound<'_, PyString>) -> Option<EventParts<'a>> {
-    let event = RoomEvent::read(message.to_str().ok()?)?;
+pub(crate) fn read_event<'a>(message: &'a Bound<'_, PyAny>) -> Option<EventParts<'a>> {
+    let event = RoomEvent::read(message.cast::<PyString>().ok()?.to_str().ok()?)?;
     let (id, data) = (event.id(), event.data());
     Some((event.room, event.name, id, data, event.bytes))
 }

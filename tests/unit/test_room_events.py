@@ -65,13 +65,14 @@ urlpatterns = [
 def in_python(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note the events that Python takes."""
     found: list[str] = []
-    check = Rooms._check_limits
+    receive = Rooms.receive
 
-    def note(self: Rooms, room: Room, request: Any) -> None:
-        found.append(request.event)
-        check(self, room, request)
+    def note(self: Rooms, message: str | bytes) -> Any:
+        if (event := json.loads(message).get("event")) is not None:
+            found.append(event)
+        return receive(self, message)
 
-    monkeypatch.setattr(Rooms, "_check_limits", note)
+    monkeypatch.setattr(Rooms, "receive", note)
     return found
 
 

@@ -548,8 +548,13 @@ def group(name: str, using: str = DEFAULT) -> Group:
         TypeError: The name is no ``str``.
         ValueError: A name that a group cannot have.
     """
+    return of_checked(names.checked(name), using)
+
+
+def of_checked(name: str, using: str = DEFAULT) -> Group:
+    """Returns the group of a name that a group can have."""
     found = Group.__new__(Group)
-    found.name, found.using = names.checked(name), using
+    found.name, found.using = name, using
     return found
 
 

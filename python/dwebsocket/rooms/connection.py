@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import PermissionDenied
@@ -151,14 +152,19 @@ class Rooms:
         self.now = clock.now()
         if self.now > self._settings_until or self._changes != conf.changes:
             self._read_settings()
-        try:
-            request = wire.read(message)
-        except Malformed as error:
-            return self._close(_MALFORMED, str(error))
-        is_due = self.due is not None and self.due <= self.now
-        if request.kind == "event" and not self._waiting and not is_due:
-            if not self._is_async:
-                return self._take_here(request)
+        due = self.due
+        is_due = due is not None and due <= self.now
+        may_take = not (is_due or self._waiting)
+        if (event := wire.read_event(message)) is not None:
+            if may_take and not self._is_async:
+                return self._take_here(event)
+            request = wire.event_request(event)
+        else:
+            try:
+                request = wire.read(message)
+            except Malformed as error:
+                return self._close(_MALFORMED, str(error))
+        if may_take and request.kind == "event":
             return self._take(request)
         return self._take_in_turn(request, is_due=is_due)
 
@@ -175,7 +181,7 @@ class Rooms:
                 self._let_events_pass(is_wanted=False)
             else:
                 refused = Refused("limit", "Too many joins are waiting.")
-                yield from self._answer_error(request, refused)
+                yield from self._answer_error(request.id, refused)
         else:
             yield from self._take(request)
         self._note_due()
@@ -226,7 +232,7 @@ class Rooms:
                 return
             if request.kind == "event":
                 room = self._room_of(request)
-                self._check_limits(room, request)
+                self._check_limits(room, request.size)
                 if request.event in room.events:
                     yield self._pass_on(room, request)
                     result = {}
@@ -240,24 +246,27 @@ class Rooms:
         except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
-            yield from self._answer_error(request, self._refused(error, request.room))
+            yield from self._answer_error(request.id, self._refused(error, request.room))
             return
         if text:
             yield Call(self._websocket.send, self._websocket.asend, text)
 
-    def _take_here(self, request: Request) -> Steps[None] | None:
+    def _take_here(self, event: wire.EventParts) -> Steps[None] | None:
         """Takes an event as :meth:`_take`, in one call where its room's method does all."""
-        room = self._joined.get(request.room)
-        if room is None or request.event in room.events or _is_over(room):
-            return self._take(request)
+        name, event_name, request_id, data, size = event
+        room = self._joined.get(name)
+        if room is None or event_name in room.events or room._seat is None or room._seat.is_over:
+            return self._take(wire.event_request(event))
         try:
-            self._check_limits(room, request)
-            result = hooks.call(room.receive, request.event, request.data)
-            text = "" if request.id is None else wire.answer(request.id, result)
+            self._check_limits(room, size)
+            result = room.receive(event_name, wire.value(data))
+            if type(result) is CoroutineType:
+                hooks.refuse(result)
+            text = "" if request_id is None else wire.answer(request_id, result)
         except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
-            return self._answer_error(request, self._refused(error, request.room))
+            return self._answer_error(request_id, self._refused(error, name))
         if text:
             self._websocket.send(text)
         return None
@@ -277,9 +286,9 @@ class Rooms:
         _log.error("The room %r has failed", name, exc_info=error)
         return Refused("failed")
 
-    def _answer_error(self, request: Request, refused: Refused) -> Steps[None]:
-        if request.id is not None:
-            yield self._send(wire.error(request.id, refused))
+    def _answer_error(self, request_id: str | None, refused: Refused) -> Steps[None]:
+        if request_id is not None:
+            yield self._send(wire.error(request_id, refused))
 
     def _send(self, text: str) -> Call:
         return Call(self._websocket.send, self._websocket.asend, text)
@@ -290,7 +299,7 @@ class Rooms:
         found = self._find(request.room)
         if found is None:
             raise Refused("unknown")
-        info = _checked_info(request, self._limits.info)
+        info = {} if request.info is None else _checked_info(request, self._limits.info)
         known = self._joined.get(request.room)
         if known is None and len(self._joined) >= (most := self._limits.rooms):
             raise Refused("limit", f"A connection may be in {most} rooms.")
@@ -383,7 +392,12 @@ class Rooms:
             yield from membership_signals.note_joined(group, websocket)
         if room.presence and not (yield from self._enter(room, told)):
             return False
-        yield self._send(wire.joined(request.id, told))
+        answer = wire.joined(request.id, told)
+        if self._is_async:
+            yield self._send(answer)
+        else:
+            # No step: a page that comes back joins many rooms.
+            websocket.send(answer)
         if rows:
             yield from recovering.send_all(websocket, member_of(websocket), rows)
         self._offer(room)
@@ -572,15 +586,15 @@ class Rooms:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def _check_limits(self, room: Room, request: Request) -> None:
+    def _check_limits(self, room: Room, size: int) -> None:
         """
-        Counts an event for a room.
+        Counts an event of so many bytes for a room.
 
         Raises:
             Refused: It is above a limit.
         """
         most = self._limits.event
-        if request.size > most:
+        if size > most:
             raise Refused("limit", f"An event may have {most} bytes.")
         own = room._bucket
         if not self._events.take() or not (own is None or own.take()):

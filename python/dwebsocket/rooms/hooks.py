@@ -33,7 +33,7 @@ def call(method: Callable[..., Any], *args: Any) -> Any:
     """Calls a function of the project's. Raises UsageError where that gives a coroutine."""
     result = method(*args)
     if isinstance(result, CoroutineType):
-        _refuse(result)
+        refuse(result)
     return result
 
 
@@ -41,11 +41,12 @@ async def _await(method: Callable[..., Any], *args: Any) -> Any:
     function = method if iscoroutinefunction(method) else sync_to_async(method)
     result = await function(*args)
     if isinstance(result, CoroutineType):
-        _refuse(result)
+        refuse(result)
     return result
 
 
-def _refuse(result: CoroutineType[Any, Any, Any]) -> NoReturn:
+def refuse(result: CoroutineType[Any, Any, Any]) -> NoReturn:
+    """Raises UsageError for what a function of the project's has given."""
     # It would count as a yes.
     result.close()
     raise UsageError(

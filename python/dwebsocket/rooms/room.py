@@ -12,7 +12,7 @@ from django.urls.resolvers import RoutePattern
 
 from dwebsocket import _core
 from dwebsocket.groups import names
-from dwebsocket.groups.api import Group, group
+from dwebsocket.groups.api import Group, group, of_checked
 from dwebsocket.rooms.wire import Refused
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class Room:
         """The group that the room is, from the call of :meth:`group_name` on."""
         if self._group is None and "group_name" in self._own:
             raise AttributeError("a room has its group after group_name() has named it")
-        return self._group or group(self.name)
+        # Names of rooms are those of groups.
+        return self._group or of_checked(self.name)
 
     def allow(self) -> Any:
         """

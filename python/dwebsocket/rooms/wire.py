@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from json.encoder import encode_basestring, encode_basestring_ascii
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 from django.core.serializers.json import DjangoJSONEncoder
 
@@ -82,22 +82,37 @@ class Request:
     written: str = ""
 
 
+#: The names of an event's room and of itself, the request's id, the data as JSON, and its bytes.
+EventParts: TypeAlias = "tuple[str, str, str | None, str, int]"
+
+#: Returns the parts of an event; None for other messages, and for events that :func:`read` reads.
+read_event = _core.read_event
+
+
+def event_request(event: EventParts) -> Request:
+    """Returns what :func:`read_event` has read as a request."""
+    room, name, its_id, data, size = event
+    return Request("event", its_id, room, name, value(data), size=size, written=data)
+
+
+def value(written: str) -> Any:
+    """Returns the value of JSON that the engine has read."""
+    found, _ = _scan(written, 0)
+    return found
+
+
 def read(message: str | bytes) -> Request:
     """
-    Reads a message of a client.
+    Reads a message of a client that :func:`read_event` does not.
 
     Raises:
         Malformed: It is none.
     """
     if not isinstance(message, str):
         raise Malformed("binary message")
-    if (event := _core.read_event(message)) is not None:
-        name, its_name, its_id, data, size = event
-        value, _ = _FINITE_DECODER.raw_decode(data)
-        return Request("event", its_id, name, its_name, value, size=size, written=data)
     if (join := _core.read_join(message)) is not None:
         name, its_id, since, info = join
-        others = None if info is None else _FINITE_DECODER.raw_decode(info)[0]
+        others = None if info is None else value(info)
         return Request("join", its_id, name, since=since, info=others)
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
@@ -120,8 +135,8 @@ def read(message: str | bytes) -> Request:
         if not isinstance(room, str) or not isinstance(event, str):
             raise Malformed("an event needs a text as to and as event")
         size = len(message.encode("utf-8", "surrogatepass"))
-        value = found.get("data")
-        return Request("event", answered, room, event, value, size=size, written=text(value))
+        data = found.get("data")
+        return Request("event", answered, room, event, data, size=size, written=text(data))
     if found.get("ping") == 1:
         return Request("ping")
     raise Malformed("no join, leave, event, update or ping")
@@ -163,7 +178,7 @@ def _finite(text: str) -> float:
 
 _DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 # For what the engine has read: all its numbers are finite.
-_FINITE_DECODER = json.JSONDecoder()
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def _refuse_depth(message: str) -> None:
@@ -192,21 +207,22 @@ def text(data: Any) -> str:
     return repr(data) if type(data) is int else _ENCODER.encode(data)
 
 
-def answer(request_id: str, value: Any) -> str:
+def answer(request_id: str, result: Any) -> str:
     """
     Returns the answer to a request.
 
     Raises:
-        TypeError, ValueError: JSON cannot represent the value.
+        TypeError, ValueError: JSON cannot represent the result.
     """
-    return f'{{"id":{request_id},"ok":{text(value)}}}'
+    written = encode_basestring_ascii(result) if type(result) is str else text(result)
+    return f'{{"id":{request_id},"ok":{written}}}'
 
 
 def joined(request_id: str | None, told: dict[str, Any]) -> str:
     """Returns the answer to a join, as :func:`answer`; ``told`` is most often short and flat."""
     if told == _PLAIN:
         return f'{{"id":{request_id},"ok":{_PLAIN_TEXT}}}'
-    values = ",".join([f'"{name}":{text(value)}' for name, value in told.items()])
+    values = ",".join([f'"{name}":{text(each)}' for name, each in told.items()])
     return f'{{"id":{request_id},"ok":{{{values}}}}}'
 
 

@@ -348,7 +348,9 @@ class Handled:
         if self._plan.every is None:
             self._context.run(self._turn)
         elif self._claim():
-            self._home.unlisten(self.websocket._connection, self._token)
+            if self._tick_is_due:
+                # It may still listen: what has come for a message has ended that.
+                self._home.unlisten(self.websocket._connection, self._token)
             self._context.run(self._turn)
 
     def _claim(self) -> bool:
