@@ -22,8 +22,10 @@ from visit import Serve, handshake
 from waiting_views import awaits, waits
 
 from dwebsocket import WebSocket, conf
+from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.testing import Clock
 from dwebsocket.users import authentication, recheck, registry
+from dwebsocket.users.announcements import Hint, Listener
 from dwebsocket.users.registry import BUCKETS, Visitor, Who
 from support.waiting import eventually
 
@@ -259,6 +261,113 @@ class TestStays:
         made = enter(visit, sign_in(anna))
         assert looks == [1]
         assert recheck._schedule._cancel is None
+        goes_on(made)
+
+
+class OtherDatabase:
+    """Has an opinion about no model."""
+
+
+def put_another(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Middleware that keeps users, as some projects do."""
+
+    def answer(request: Any) -> Any:
+        request.user = User.objects.get(pk=request.user.pk)
+        return get_response(request)
+
+    return answer
+
+
+def hear_of_others(visit: Serve, user: User) -> Any:
+    """Open a WebSocket, with which a process hears of the sign-outs in others."""
+    made = enter(visit, sign_in(user))
+    eventually(recheck._schedule.latest, what="others are heard")
+    return made
+
+
+class TestOpening:
+    """The check of a handshake, for whose user a process has looked already."""
+
+    @pytest.mark.parametrize("view", [waits, awaits])
+    def test_asks_no_second_time_for_what_the_request_has_read(
+        self, visit: Serve, anna: User, looks: list[int], view: Any
+    ) -> None:
+        """The session and the user were looked up after the request began."""
+        first = hear_of_others(visit, anna)
+        made = enter(visit, sign_in(anna), view)
+        assert looks == [1]
+        goes_on(made)
+        goes_on(first)
+
+    @pytest.mark.parametrize("reads", ["a cache", "a replica", "in its own way", "what is kept"])
+    def test_asks_where_the_request_may_have_read_something_older(
+        self, visit: Serve, override: Override, anna: User, looks: list[int], reads: str
+    ) -> None:
+        """What is asked counts: the rows, where they are written."""
+        first = hear_of_others(visit, anna)
+        backend, middleware = BACKEND, MIDDLEWARE
+        if reads == "a cache":
+            use(override, "cached_db")
+        elif reads == "a replica":
+            override(DATABASE_ROUTERS=["test_recheck.OtherDatabase"])
+        elif reads == "in its own way":
+            backend = "test_recheck.OwnBackend"
+            override(AUTHENTICATION_BACKENDS=[backend])
+        else:
+            middleware = [*MIDDLEWARE, "test_recheck.put_another"]
+        environ = handshake(HTTP_COOKIE=f"sessionid={sign_in(anna, backend)}")
+        made = visit(waits, middleware=middleware, environ=environ).serve()
+        assert looks == [1, 1]
+        goes_on(made)
+        goes_on(first)
+
+    @pytest.mark.parametrize("where", ["here", "in another process"])
+    def test_sees_a_sign_out_since_the_request_began(
+        self,
+        visit: Serve,
+        override: Override,
+        anna: User,
+        monkeypatch: pytest.MonkeyPatch,
+        where: str,
+    ) -> None:
+        """It comes when the user is looked up, and the connection is not in the register yet."""
+        override(WEBSOCKET_AUTH_RECHECK=0)
+        first, key = hear_of_others(visit, anna), sign_in(anna)
+        register = registry.enter
+
+        def sign_out_first(*args: Any) -> Any:
+            if where == "here":
+                Session.objects.get(pk=key).delete()
+            else:
+                _sql(_DELETE_SESSION, key)
+                recheck._schedule._on_announced(Hint(sessions=(registry.digest(key),)))
+            return register(*args)
+
+        monkeypatch.setattr(registry, "enter", sign_out_first)
+        assert enter(visit, key).client.closing() == (4401, "signed out")
+        goes_on(first)
+
+    def test_asks_as_long_as_others_are_not_heard(
+        self, visit: Serve, anna: User, looks: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A sign-out in another process might have been announced to nobody."""
+
+        def fail(*_: object) -> None:
+            raise GroupUnavailable("The server is away.")
+
+        monkeypatch.setattr(Listener, "_subscribe", fail)
+        made = [enter(visit, sign_in(anna)) for _ in range(3)]
+        assert looks == [1, 1, 1]
+        for each in made:
+            goes_on(each)
+
+    def test_asks_anew_when_sign_outs_were_not_heard_for_a_while(
+        self, visit: Serve, anna: User, looks: list[int]
+    ) -> None:
+        """Nobody was there, so nothing listened."""
+        goes_on(enter(visit, sign_in(anna)))
+        made = enter(visit, sign_in(anna))
+        assert looks == [1, 1]
         goes_on(made)
 
 

@@ -23,7 +23,7 @@ from dwebsocket.handshake.upgrade_request import UpgradeRequest, make
 from dwebsocket.request import worlds
 from dwebsocket.runners import shutdown
 from dwebsocket.runners.view import Detached
-from dwebsocket.users import registry
+from dwebsocket.users import recheck, registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,6 +257,7 @@ def _visitor(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
         return 429, visitor
     websocket._realm = who.realm
     if visitor is not None:
+        recheck.note_request(visitor)
         reserved.visitor = visitor
         websocket._on_finish = visitor.leave
         websocket._visitor_names = who.user, who.session

@@ -8,6 +8,7 @@ closes nobody who is signed in. What is announced is authenticated as any messag
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import secrets
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from dwebsocket.api.waiting.waiter import Waiter
     from dwebsocket.groups.backends.contract import Backend
 
-    Publish = Callable[[Backend], None]
+    Act = Callable[[Backend], None]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -47,6 +48,8 @@ _MOST = 50
 _KINDS = ("users", "sessions", "anywhere")
 # Seconds that the end of the process waits for announcements to leave.
 _EXIT_S = 5.0
+_UNSAID = "A sign-out could not be announced to other processes"
+_UNHEARD = "Sign-outs in other processes may not be heard here"
 
 # This process, which needs no announcements of its own.
 _own_key = secrets.token_bytes(_KEY_BYTES)
@@ -124,25 +127,26 @@ def _publish_hints(backend: Backend) -> None:
         backend.send(_GROUP, text, [_own_key])
 
 
-def _soon(publish: Publish) -> None:
+def _soon(call: Act, failure: str = _UNSAID) -> None:
+    """Has ``call`` made on a thread that may wait; ``failure`` is logged when it fails."""
     try:
         backend = backends.backend(DEFAULT)
         if backend.waits:
-            _queue.put(lambda: _try(backend, publish))
+            _queue.put(lambda: _try(backend, call, failure))
         else:
-            _try(backend, publish)
+            _try(backend, call, failure)
     except Exception:
-        _log.exception("A sign-out could not be announced to other processes")
+        _log.exception(failure)
 
 
-def _try(backend: Backend, publish: Publish) -> None:
+def _try(backend: Backend, call: Act, failure: str) -> None:
     try:
-        publish(backend)
+        call(backend)
     except GroupUnavailable as error:
-        _log.warning("A sign-out could not be announced to other processes: %s", error)
+        _log.warning("%s: %s", failure, error)
     except Exception:
         # Others wait after it.
-        _log.exception("A sign-out could not be announced to other processes")
+        _log.exception(failure)
 
 
 class _Queue:
@@ -215,6 +219,14 @@ class Listener:
         self._is_expected = False
         self._mailbox: _core.Mailbox | None = None
         self._wake: Callable[[], object] = bool
+        # How often it has subscribed, and the number of these that the backend has confirmed.
+        self._subscriptions = self._confirmed = 0
+
+    @property
+    def hears(self) -> bool:
+        """Whether it hears what is announced from now on, as long as the backend is reached."""
+        is_subscribed = self._confirmed == self._subscriptions
+        return is_subscribed and self._mailbox is not None and self._waiter is not None
 
     def start(self, waiter: Waiter) -> None:
         """Listens from now on, with the kind of thread that ``waiter`` belongs to."""
@@ -225,8 +237,13 @@ class Listener:
             is_expected, self._is_expected = self._is_expected, True
         if is_expected:
             return
-        backends.backend(DEFAULT).subscribe_soon(_GROUP)
+        self._subscriptions += 1
+        _soon(functools.partial(self._subscribe, self._subscriptions), _UNHEARD)
         self._expect(waiter)
+
+    def _subscribe(self, number: int, backend: Backend) -> None:
+        backend.subscribe(_GROUP)
+        self._confirmed = number
 
     def stop(self) -> None:
         """Ends listening. Never waits, and may run in the garbage collector."""

@@ -47,6 +47,23 @@ def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
     return found
 
 
+def has_just_looked(who: Who) -> bool:
+    """Whether its request has read the very rows that :func:`signed_out` would read."""
+    if not who.is_djangos or who.store is None or router.routers:
+        # Each router may read from a replica, which may lag behind.
+        return False
+    return _reads_rows(who.store) and _asks_for_rows(_backend(who.backend), who)
+
+
+def _reads_rows(store: type[Any]) -> bool:
+    """Whether the sessions of a class are rows, and come from no cache."""
+    if database_of_sessions(store) is None:
+        return False
+    from django.contrib.sessions.backends.db import SessionStore
+
+    return store.load is SessionStore.load and are_rows_as_djangos(store)
+
+
 def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
     """
     Returns the visitors whose session has ended or now has another user.

@@ -2,9 +2,10 @@
 Checks that users are signed in, and closes the WebSockets of those who are not.
 
 The first check is made in the handshake, when the WebSocket is in the register
-(:mod:`dwebsocket.users.registry`): a sign-out either finds it there or is seen by this check. Later
-ones are made when this process or another one has seen a sign-out (:func:`ask`), and in time: those
-find an expired session, or an update by SQL. Each user is checked once in
+(:mod:`dwebsocket.users.registry`): a sign-out either finds it there or is seen by this check. It
+needs no query where the request has read the same rows, and nobody has signed out since that began.
+Later checks are made when this process or another one has seen a sign-out (:func:`ask`), and in
+time: those find an expired session, or an update by SQL. Each user is checked once in
 ``WEBSOCKET_AUTH_RECHECK``, and these checks are spread over that time. They run like views, on
 threads or on the hub's green threads.
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 import functools
 import logging
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import request_started
 
 from dwebsocket import conf
 from dwebsocket.api.waiting.waiter import THREAD
@@ -45,6 +48,28 @@ _log = logging.getLogger("dwebsocket")
 _TRY_AGAIN_LATER = 1013
 # The most rows that one query looks up: databases limit a query's parameters.
 _BATCH = 200
+# What :meth:`Schedule.latest` was when the present request began, or an earlier one.
+_seen: ContextVar[object] = ContextVar("sign_outs_seen", default=None)
+
+
+def _on_request(**_: object) -> None:
+    _seen.set(_schedule.latest())
+
+
+request_started.connect(_on_request, dispatch_uid="dwebsocket.users.recheck")
+
+
+def note_request(visitor: Visitor) -> None:
+    """Notes which sign-outs a handshake has seen. To be called in the context of its request."""
+    visitor.seen = _seen.get()
+
+
+def needs_look(visitor: Visitor) -> bool:
+    """Whether a user whose WebSocket is about to open has to be looked up once more."""
+    if visitor.seen is None or visitor.seen is not _schedule.latest():
+        return True
+    # The handshake may have had another world around it than its look would have.
+    return visitor.world is not None or not authentication.has_just_looked(visitor.who)
 
 
 def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
@@ -61,7 +86,8 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
         databases: The result of :func:`dwebsocket.request.database.shareable`.
     """
     _schedule.use(spawn, databases)
-    _schedule.look([visitor])
+    if needs_look(visitor):
+        _schedule.look([visitor])
     _schedule.start(waiter)
     _schedule.listen(waiter)
 
@@ -74,6 +100,7 @@ def ask(hint: Hint) -> None:
     event loop, or in a transaction of another database, it asks on its own thread. Never raises.
     """
     announcements.announce(hint)
+    _schedule.note()
     _schedule.look(_visitors(hint))
 
 
@@ -123,6 +150,7 @@ class Schedule:
         self._spawn: Spawn | None = None
         self._databases: Databases = {}
         self._listener = Listener(self._on_announced)
+        self._latest = object()
         # Visitors to look at now, and whether a thread does so.
         self._wanted: dict[Visitor, None] = {}
         self._is_looking = False
@@ -133,9 +161,21 @@ class Schedule:
 
     def listen(self, waiter: Waiter) -> None:
         """Listens to the sign-outs that other processes announce, until no user is left."""
+        if not self._listener.hears:
+            # Some may have passed unheard.
+            self.note()
         self._listener.start(waiter)
 
+    def latest(self) -> object | None:
+        """Returns what stands for the latest sign-out; None where not all of them are heard."""
+        return self._latest if self._listener.hears else None
+
+    def note(self) -> None:
+        """Notes a sign-out: before its users are looked for in the register."""
+        self._latest = object()
+
     def _on_announced(self, hint: Hint) -> None:
+        self.note()
         self._look_beside(_visitors(hint))
 
     def look(self, visitors: list[Visitor]) -> None:

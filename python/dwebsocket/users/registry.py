@@ -57,6 +57,7 @@ class Who:
         backend: The dotted path of the authentication backend that the session names.
         is_stored: Whether the user is a row of the project's user model.
         realm: The world that the user belongs to; empty without ``WEBSOCKET_REALM``.
+        is_djangos: Whether Django's own middleware has found the user, in the session.
     """
 
     address: str = ""
@@ -68,6 +69,7 @@ class Who:
     backend: str = ""
     is_stored: bool = False
     realm: str = ""
+    is_djangos: bool = False
 
     @classmethod
     def of(cls, request: HttpRequest, now: conf.Snapshot | None = None) -> Who:
@@ -88,7 +90,8 @@ class Who:
         session = getattr(request, "session", None)
         user = getattr(request, "user", None)
         # Without a session the lookup finds no user, and costs more than everything else here.
-        if user is not None and not _key(session) and is_looked_up_in_session(user):
+        is_djangos = user is not None and is_looked_up_in_session(user)
+        if is_djangos and not _key(session):
             return cls(address, realm=realm)
         user = same_user(request, user)
         is_signed_in = user is not None and user.is_authenticated
@@ -98,6 +101,7 @@ class Who:
             return cls(address, session=key, realm=realm)
         is_stored = apps.is_installed("django.contrib.auth") and _is_row(user)
         who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored, realm=realm)
+        who.is_djangos = is_djangos
         # Not by the session's methods: these would load the session if it is not loaded yet.
         if key and (stored := loaded(session)):
             # The keys of `django.contrib.auth`; the app itself need not be installed.
@@ -160,10 +164,12 @@ def auth_hash(user: Any) -> str:
 class Visitor:
     """One WebSocket in the register."""
 
-    __slots__ = ("_opening", "_websocket", "keys", "who")
+    __slots__ = ("_opening", "_websocket", "keys", "seen", "who")
 
     def __init__(self, who: Who, keys: list[Key], websocket: WebSocket) -> None:
         self.who = who
+        #: The latest sign-out when its request began, as :mod:`dwebsocket.users.recheck` names it.
+        self.seen: object = None
         #: Its keys in the register.
         self.keys = keys
         self._websocket = websocket
