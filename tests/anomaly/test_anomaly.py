@@ -221,6 +221,8 @@ class Stage:
     ) -> Server:
         if stack is not self._all:
             env["WEBSOCKET_RUNTIME_DIR"] = self._other.env["WEBSOCKET_RUNTIME_DIR"]
+        # What it compiles is not written to the disk: those calls are none of the scenario's.
+        env["PYTHONDONTWRITEBYTECODE"] = "1"
         server = Server(
             kind, options=options, settings=self._settings, env=env, database=self._database
         )

@@ -413,7 +413,6 @@ class Server:
             # Its processes share groups with each other, and with none of another server.
             "WEBSOCKET_RUNTIME_DIR": str(self.folder),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             **(env or {}),
         }
         paths = [str(self.cwd)]
