@@ -87,6 +87,16 @@ def _own_runtime_dir() -> Callable[[], None]:
     return functools.partial(shutil.rmtree, folder, ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Let no collection of garbage go through the tests while they are made: they stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 # After the parameters of a test itself.
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
