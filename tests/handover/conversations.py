@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from support.server import Server
 
 TIMEOUT_S = 60.0
+# Between two messages, and between the pieces of one. Pauses of about the same length: at any moment
+# some clients are in the middle of a message, and the processors are free for those that move them.
+PAUSE_S, PAUSE_IN_MESSAGE_S = 0.06, 0.03
 #: The beginning of what groups tell.
 GROUP = b"group:"
 
@@ -97,7 +100,7 @@ class Conversation:
 
     async def _send_all(self) -> None:
         while True:
-            await asyncio.sleep(self._random.uniform(0, 0.02))
+            await asyncio.sleep(self._random.uniform(0, PAUSE_S))
             while self._pongs:
                 self._writer.write(build_frame(PONG, self._pongs.pop(0)))
             if self.is_quiet or len(self._sent) >= self._messages_in_flight:
@@ -128,8 +131,8 @@ class Conversation:
             size = self._random.choice((1, 3, 10, 1000, 50_000, len(data)))
             self._writer.write(data[:size])
             data = data[size:]
-            if self._random.random() < 0.3:
-                await asyncio.sleep(self._random.uniform(0, 0.01))
+            if self._random.random() < 0.5:
+                await asyncio.sleep(self._random.uniform(0, PAUSE_IN_MESSAGE_S))
 
     async def _frame(self) -> tuple[int, bytes]:
         first, length = await self._reader.readexactly(2)

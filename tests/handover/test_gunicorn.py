@@ -1,7 +1,7 @@
 """
 Reloads of gunicorn with connections that survive them: no client notices.
 
-Each client sends without pause, in pieces, and checks each byte of what comes back.
+Each client sends on and on, in pieces, and checks each byte of what comes back.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def carrier(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def publishers(server: Server, target: str, count: int = 4) -> Iterator[list[str]]:
-    """Publish without pause meanwhile; afterwards the list has all that was published for sure."""
+    """Publish on and on meanwhile; afterwards the list has all that was published for sure."""
     published: list[str] = []
     all_of_them = [Publisher(server, str(number), target) for number in range(count)]
     try:
@@ -100,7 +100,7 @@ def have_moved(crowd: Crowd, times: int) -> None:
 def test_each_message_reaches_each_member_once(
     kind: Kind, carrier: dict[str, Any], own_server: Own, request: pytest.FixtureRequest
 ) -> None:
-    """While workers are replaced, and four publishers publish without pause."""
+    """While workers are replaced, and four publishers go on publishing."""
     server = own_server(kind, options=(*TWO, *PATIENT), settings=carrier)
     with Crowd(server, 12, "/grouped/", "/async-grouped/") as crowd:
         eventually(lambda: crowd.all(lambda each: each.answered > 0), SLACK_S, "all are members")

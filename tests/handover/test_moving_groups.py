@@ -15,6 +15,8 @@ from support.waiting import eventually
 
 Own = Callable[..., Server]
 
+# Between two requests: four publishers without any would take the processors from what moves.
+PAUSE_S = 0.02
 LOCAL = {**SETTINGS, "WEBSOCKET_GROUPS": {}}
 
 
@@ -30,7 +32,7 @@ class Publisher:
 
     def _work(self) -> None:
         number = 0
-        while not self._has_to_stop.is_set():
+        while not self._has_to_stop.wait(PAUSE_S):
             number += 1
             text = f"{self._name}.{number}"
             try:
@@ -53,7 +55,7 @@ class Publisher:
 def test_each_message_reaches_each_member_once(
     backend: str, own_server: Own, request: pytest.FixtureRequest
 ) -> None:
-    """While workers are replaced, and four publishers publish without pause."""
+    """While workers are replaced, and four publishers go on publishing."""
     path = f"dwebsocket.groups.{backend}"
     groups = {"default": {"BACKEND": path}}
     workers = TWO if backend == "local" else ()
