@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from support.server import Server
 
 TIMEOUT_S = 60.0
-# Between two messages, and between the pieces of one. Pauses of about the same length: at any moment
-# some clients are in the middle of a message, and the processors are free for those that move them.
+# Between two messages, and between the pieces of one. They are about as long as each other: at any
+# moment some clients are in the middle of a message, and the processors are free for the moves.
 PAUSE_S, PAUSE_IN_MESSAGE_S = 0.06, 0.03
 #: The beginning of what groups tell.
 GROUP = b"group:"
