@@ -302,6 +302,28 @@ class TestConnect:
         assert made.client.closing() == (1011, "")
         eventually(lambda: seen == [1011])
 
+    def test_decides_once(self, kind: str, visit: Serve) -> None:
+        """An open connection says so, and keeps nothing else of its decision."""
+        seen: list[Any] = []
+
+        class Decides(WebSocketHandler):
+            def connect(self) -> None:
+                pass
+
+            def receive(self, message: Any) -> None:
+                try:
+                    self.websocket.reject()
+                except UsageError as error:
+                    seen.append((str(error), self.websocket._decision))
+                self.websocket.close()
+
+        for _ in range(2):
+            made = visit(of_kind(Decides, kind).as_view()).serve()
+            made.client.send("go")
+            made.client.closing()
+        assert seen[0][0] == "this handshake was accepted already: a view decides once"
+        assert seen[0][1] is seen[1][1]
+
     @pytest.mark.parametrize("is_async", [False, True])
     def test_takes_too_long(self, is_async: bool, visit: Serve) -> None:
         """The client is refused with 503."""

@@ -9,6 +9,7 @@ the connection is open, or is lost on the way.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -147,3 +148,26 @@ class Decision(Generic[EventT]):
         outcome, self._outcome = self._outcome, None
         assert outcome is not None
         return outcome
+
+
+class _Over:
+    """An event that was set long ago."""
+
+    def set(self) -> None:
+        """Does nothing."""
+
+    def wait(self, _: float | None = None) -> bool:
+        """Returns True at once."""
+        return True
+
+
+@functools.cache
+def accepted(*, is_async: bool) -> Decision[Any]:
+    """
+    Returns the decision of all handshakes that were accepted, when nobody waits for theirs.
+
+    With its two events a decision takes two kilobytes, as long as the connection is open.
+    """
+    decision: Decision[Any] = Decision(_Over(), _Over(), is_async=is_async, offered=())
+    decision.decide(Acceptance(None, []))
+    return decision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.http.response import HttpResponseBase
 
 from dwebsocket.api.base import own_websocket
-from dwebsocket.api.decision import Answer, Failure
+from dwebsocket.api.decision import Answer, Failure, accepted
 from dwebsocket.api.waiting.green import HubWaiter
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.handshake.start import Start
@@ -158,6 +158,7 @@ class HandlerStart(Start):
             self._go_on_or_close(handler)
 
     def _go_on_or_close(self, handler: Handled) -> None:
+        handler.websocket._decision = accepted(is_async="connect" in handler._plan.is_async)
         try:
             self._go_on(handler)
         except RuntimeError:
