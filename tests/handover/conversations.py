@@ -11,7 +11,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING
 
-from support.raw_peer import BINARY, CLOSE, PING, PONG, TEXT, build_frame
+from support.raw_peer import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, build_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -246,6 +246,42 @@ class Crowd:
         """Return how connections have ended; None for those that are open."""
         self.check()
         return {each.end for each in self.conversations}
+
+
+class Visitors:
+    """Join a group, are seen there, and leave, one after the other."""
+
+    def __init__(self, server: Server, path: str) -> None:
+        self._server, self._path = server, path
+        self._has_to_stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.names: list[str] = []
+        self._thread.start()
+
+    def _work(self) -> None:
+        number = 0
+        pauses = random.Random(7)
+        while not self._has_to_stop.wait(pauses.uniform(0, 0.2)):
+            number += 1
+            name = f"visitor{number}"
+            try:
+                with RawPeer.open(self._server, f"{self._path}?name={name}") as peer:
+                    peer.send_text("here")
+                    for _ in range(2):
+                        while peer.read_message().startswith(b"{"):
+                            pass
+                    # Shorter visits may be over before other processes hear of them.
+                    self._has_to_stop.wait(pauses.uniform(0.1, 0.3))
+            except (OSError, AssertionError):
+                # Its worker ended before it was there, or it was closed with it.
+                continue
+            self.names.append(name)
+
+    def stop(self) -> list[str]:
+        """Stop, and return the names of those that were there for sure."""
+        self._has_to_stop.set()
+        self._thread.join()
+        return self.names
 
 
 def rounds(request: pytest.FixtureRequest, whole: int, part: int) -> range:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from handover.conversations import Crowd, rounds
+from handover.conversations import Crowd, Visitors, rounds
 from support.raw_peer import RawPeer
 from support.server import (
     GUNICORN_GEVENT,
@@ -224,6 +224,21 @@ def test_a_call_that_runs_ends_first(own_server: Own) -> None:
             assert facts[-1] == [number, server.worker, 1]
             assert client.read_message() == text
     assert_calm(server)
+
+
+def test_those_that_leave_meanwhile_do_not_keep_the_old_process(own_server: Own) -> None:
+    """It ends when the last one has moved, long before its grace is over."""
+    options = ("--workers", "2", "--timeout", "600", "--graceful-timeout", "500")
+    server = own_server(GUNICORN_GTHREAD, options=options, settings=SETTINGS)
+    with Crowd(server, 4, *PATHS) as crowd:
+        visitors = Visitors(server, "/counting/")
+        try:
+            for _ in range(2):
+                reload(server)
+        finally:
+            visitors.stop()
+        assert crowd.ends() == {None}
+    assert "Traceback" not in server.stderr()
 
 
 def heirs_of(server: Server, master: int) -> set[int]:

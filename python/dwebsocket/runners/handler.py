@@ -535,6 +535,10 @@ class Handled:
         connection = self.websocket._connection
         assert connection is not None
         self._move = move
+        if not moving.is_survivor(self):
+            # It has ended before.
+            move.park()
+            return
         # Only if it waits for a message: another turn looks at the move at its end, and its first
         # turn at the beginning.
         if self._home is not None:

@@ -33,6 +33,12 @@ def leave(handler: Any) -> None:
         _survivors.pop(handler, None)
 
 
+def is_survivor(handler: Any) -> bool:
+    """Whether a handler survives this process, and has not ended."""
+    with _lock:
+        return handler in _survivors
+
+
 def survivors() -> list[Any]:
     """Returns the handlers that survive this process."""
     with _lock:
