@@ -13,6 +13,7 @@ __all__ = [
     "Carrier",
     "Compression",
     "Connection",
+    "Deputy",
     "Dial",
     "Dialer",
     "Exchange",
@@ -50,12 +51,14 @@ __all__ = [
     "clock_ahead",
     "close_all",
     "cut_membership",
+    "depart",
     "die_of_sigterm",
     "discard",
     "drain",
     "ended",
     "event_stream_head",
     "fallback_opened",
+    "frames_for",
     "has_handed_out",
     "in_room",
     "is_handled",
@@ -430,16 +433,18 @@ class Groups:
             OSError: The system gives no thread or no descriptor.
         """
 
-    def join(self, name: str, object: Connection | Mailbox | Seat, id: bytes) -> bool | None:
+    def join(
+        self, name: str, object: Connection | Mailbox | Seat | Deputy, id: bytes
+    ) -> bool | None:
         """Makes a member; true for the group's first one here, None when the member is over."""
 
-    def leave(self, name: str, object: Connection | Mailbox | Seat) -> bool | None:
+    def leave(self, name: str, object: Connection | Mailbox | Seat | Deputy) -> bool | None:
         """Ends a membership; true when it was the group's last one here, None without one."""
 
-    def is_member(self, name: str, object: Connection | Mailbox | Seat) -> bool:
+    def is_member(self, name: str, object: Connection | Mailbox | Seat | Deputy) -> bool:
         """Whether it is a member of a group, however many groups it is in."""
 
-    def names_of(self, object: Connection | Mailbox | Seat) -> list[str]:
+    def names_of(self, object: Connection | Mailbox | Seat | Deputy) -> list[str]:
         """Returns the names of a member's groups."""
 
     def count(self, name: str) -> int:
@@ -523,7 +528,7 @@ class Groups:
     def enter_at(
         self,
         name: str,
-        member: Connection | Mailbox | Seat,
+        member: Connection | Mailbox | Seat | Deputy,
         id: bytes,
         at: tuple[int, int],
         /,
@@ -789,7 +794,7 @@ class Presence:
     def enter(
         self,
         name: str,
-        object: Connection | Mailbox | Seat,
+        object: Connection | Mailbox | Seat | Deputy,
         id: bytes,
         key: str,
         user: str | None,
@@ -800,6 +805,7 @@ class Presence:
         connection: str,
         is_present: bool,
         tells: bool,
+        said_at: int | None = None,
         /,
     ) -> tuple[Member, Wait | None] | tuple[()] | None:
         """
@@ -818,6 +824,7 @@ class Presence:
             connection: The name by which others know the connection.
             is_present: Whether its user is present by it. If not, it is only told of others.
             tells: Whether this process tells when the user joins, if no other one does.
+            said_at: When it has said its info, in milliseconds since 1970; None for now.
 
         Returns:
             The user if it has joined by this, else an empty tuple; None when the connection is
@@ -832,8 +839,45 @@ class Presence:
         To be called once after :meth:`enter`, when its wait has an outcome, or has taken too long.
         """
 
-    def leave(self, name: str, object: Connection | Mailbox | Seat) -> None:
+    def leave(self, name: str, object: Connection | Mailbox | Seat | Deputy) -> None:
         """Ends the presence of a connection."""
+
+    def standing(
+        self, name: str, object: Connection | Mailbox | Seat | Deputy, /
+    ) -> tuple[tuple[str, str | None, str] | None, tuple[str, int] | None, bool, float] | None:
+        """
+        Returns what another process has to know of a connection; None when it is not present.
+
+        Its user with key, primary key and moment, None where it only watches; what it says about
+        the user and when; whether it watches; the grace.
+        """
+
+    def knows(self, name: str, key: str, /) -> bool:
+        """Whether a user is present, as far as this process knows."""
+
+    def is_elsewhere(self, name: str, object: Connection | Mailbox | Seat | Deputy, /) -> bool:
+        """Whether another process has told that it has the connection, too."""
+
+    def end_watch(
+        self, name: str, object: Connection | Mailbox | Seat | Deputy, waits: bool, /
+    ) -> int | None:
+        """
+        Tells a connection what is left to tell, and nothing from then on.
+
+        Returns the users that it knows, as a number; None while it is being told of some, while the
+        number says not which changes it knows, or while other processes may not know of all
+        changes, if that `waits`.
+        """
+
+    def resume_watch(
+        self, name: str, object: Connection | Mailbox | Seat | Deputy, digest: int, ago: float, /
+    ) -> bool:
+        """
+        Tells a present connection of all that comes after the users of this number.
+
+        They were so in another process as many seconds ago. False when it is not sure when they
+        were so here, or when they are not yet.
+        """
 
     def members(self, name: str) -> list[Member]:
         """Returns the users that are present, those first that have joined first."""
@@ -1358,6 +1402,59 @@ class StandIn:
         """Ends its membership."""
 
 @final
+class Deputy:
+    """
+    A member of groups for a connection that is expected from another process.
+
+    It keeps messages that have no position. For a connection in a room `seat` has its key and the
+    name of its user, by which it is evicted.
+    """
+
+    def __new__(cls, seat: tuple[bytes, str | None] | None = None, /) -> Deputy: ...
+    def succeed(
+        self,
+        groups: Groups,
+        name: str,
+        object: Connection | Mailbox | Seat | Deputy,
+        id: bytes,
+        got: list[tuple[int, int]],
+        at: tuple[int, int, bool] | None,
+        /,
+    ) -> int | Literal["behind", "early"] | None:
+        """
+        Makes a connection a member in its place, without a message in between.
+
+        Args:
+            groups: The groups.
+            name: The group.
+            object: The connection, or its seat in a room.
+            id: Its key.
+            got: Messages that it does not get: of each process those up to this number.
+            at: In a group with a history its position, and whether it gets numbers.
+
+        Returns:
+            The number of the first entry that is for it. "behind" where the group is further on,
+            "early" where it is not as far. None when this is no member any more, or the connection
+            is over.
+        """
+
+    def take_kept(
+        self, object: Connection | Mailbox | Seat | Deputy, got: list[tuple[int, int]], /
+    ) -> bytes | None:
+        """Returns the frames of all other messages that it has kept; None when it was too much."""
+
+    @property
+    def evicted(self) -> str | None:
+        """The reason for which it was evicted from its room; None if it was not."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all members were closed meanwhile."""
+
+    def leave(self) -> None:
+        """Leaves all groups, for good."""
+
+@final
 class Takeover:
     """
     The takeover of a client's connection from its server.
@@ -1684,6 +1781,20 @@ def cut_membership(
     Returns the last number of each process whose messages it has got, or will have got when
     `has_handed_out` says so of the second value; None when it is no member.
     """
+
+def depart(
+    groups: Groups, name: str, object: Connection | Mailbox | Seat | Deputy, /
+) -> tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None] | None:
+    """
+    Ends a membership.
+
+    Returns the last number of each process whose messages it has got, or will have got when
+    `has_handed_out` says so of the second value; in a group with a history the position, and
+    whether it gets numbers. None when it is no member.
+    """
+
+def frames_for(connection: Connection, messages: list[str | bytes], /) -> bytes:
+    """Messages as frames for a connection."""
 
 def has_handed_out(groups: Groups, name: str, until: int, /) -> bool:
     """Whether the entries of a group before this number have reached their members."""

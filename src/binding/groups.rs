@@ -53,11 +53,16 @@ pub(super) fn joining(
     }
 }
 
+/// The deputy of a connection that is expected from another process. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Deputy(pub(super) Arc<groups::Deputy>);
+
 /// A member, as Python has it.
 pub(super) enum Member<'a, 'py> {
     Connection(&'a Bound<'py, PyConnection>),
     Mailbox(&'a Bound<'py, Mailbox>),
     Seat(&'a Bound<'py, Seat>),
+    Deputy(&'a Bound<'py, Deputy>),
 }
 
 pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<'a, 'py>> {
@@ -67,8 +72,11 @@ pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<
     if let Ok(mailbox) = object.cast::<Mailbox>() {
         return Ok(Member::Mailbox(mailbox));
     }
-    match object.cast::<Seat>() {
-        Ok(seat) => Ok(Member::Seat(seat)),
+    if let Ok(seat) = object.cast::<Seat>() {
+        return Ok(Member::Seat(seat));
+    }
+    match object.cast::<Deputy>() {
+        Ok(deputy) => Ok(Member::Deputy(deputy)),
         Err(_) => Err(PyTypeError::new_err(format!(
             "a member is a Connection, a Mailbox or a Seat, not {}",
             object.get_type().name()?
@@ -103,6 +111,7 @@ impl Groups {
             Member::Connection(connection) => self.0.join(name, &connection.get().0, id),
             Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
             Member::Seat(seat) => self.0.join(name, &seat.get().0, id),
+            Member::Deputy(deputy) => self.0.join(name, &deputy.get().0, id),
         };
         Ok(match joined {
             Joined::Over | Joined::Refused => None,
@@ -116,6 +125,7 @@ impl Groups {
             Member::Connection(connection) => self.0.leave(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.leave(name, mailbox.get().0.as_ref()),
             Member::Seat(seat) => self.0.leave(name, seat.get().0.as_ref()),
+            Member::Deputy(deputy) => self.0.leave(name, deputy.get().0.as_ref()),
         })
     }
 
@@ -124,6 +134,7 @@ impl Groups {
             Member::Connection(connection) => self.0.is_member(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.is_member(name, mailbox.get().0.as_ref()),
             Member::Seat(seat) => self.0.is_member(name, seat.get().0.as_ref()),
+            Member::Deputy(deputy) => self.0.is_member(name, deputy.get().0.as_ref()),
         })
     }
 
@@ -132,6 +143,7 @@ impl Groups {
             Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.names_of(mailbox.get().0.as_ref()),
             Member::Seat(seat) => self.0.names_of(seat.get().0.as_ref()),
+            Member::Deputy(deputy) => self.0.names_of(deputy.get().0.as_ref()),
         })
     }
 
@@ -312,6 +324,7 @@ impl Groups {
                 groups.enter_at(name, &mailbox.get().0, id, at, is_numbered)
             }
             Member::Seat(seat) => groups.enter_at(name, &seat.get().0, id, at, is_numbered),
+            Member::Deputy(deputy) => groups.enter_at(name, &deputy.get().0, id, at, is_numbered),
         };
         Ok(match joined {
             RecordedJoin::Behind => "behind",
@@ -417,7 +430,9 @@ impl Seats {
         Ok(Self(match member(object)? {
             Member::Connection(connection) => groups::Seats::new(&connection.get().0, id, number),
             Member::Mailbox(mailbox) => groups::Seats::new(&mailbox.get().0, id, number),
-            Member::Seat(_) => return Err(PyTypeError::new_err("a seat has no seats")),
+            Member::Seat(_) | Member::Deputy(_) => {
+                return Err(PyTypeError::new_err("a seat has no seats"));
+            }
         }))
     }
 

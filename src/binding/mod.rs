@@ -10,6 +10,7 @@ pub(crate) mod carrier;
 pub(crate) mod connection;
 mod convert;
 mod copy;
+pub(crate) mod deputy;
 pub(crate) mod dial;
 mod exceptions;
 pub(crate) mod exchange;

@@ -80,7 +80,8 @@ impl Presence {
     }
 
     #[pyo3(signature = (
-        name, object, id, key, user, now, info, watches, grace, connection, is_present, tells, /
+        name, object, id, key, user, now, info, watches, grace, connection, is_present, tells,
+        said_at=None, /
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's arguments")]
     fn enter(
@@ -98,6 +99,7 @@ impl Presence {
         connection: &str,
         is_present: bool,
         tells: bool,
+        said_at: Option<u64>,
     ) -> PyResult<Option<Arrived>> {
         let arrival = Arrival {
             facts: Facts {
@@ -110,6 +112,7 @@ impl Presence {
             info,
             is_present,
             tells,
+            said_at,
             name: connection.into(),
             watches,
             grace: duration(Some(grace))?.unwrap_or_default(),
@@ -127,6 +130,10 @@ impl Presence {
                 let seat = &seat.get().0;
                 py.detach(|| self.0.enter(name, seat, id, arrival))
             }
+            groups::Member::Deputy(deputy) => {
+                let deputy = &deputy.get().0;
+                py.detach(|| self.0.enter(name, deputy, id, arrival))
+            }
         };
         Ok(match entered {
             Entered::Over => None,
@@ -140,21 +147,70 @@ impl Presence {
     }
 
     fn leave(&self, py: Python<'_>, name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        match member(object)? {
+        let member = anyone(object)?;
+        py.detach(|| self.0.leave(name, member.as_ref()));
+        Ok(())
+    }
+
+    #[pyo3(signature = (name, object, /))]
+    fn standing(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Standing>> {
+        let member = anyone(object)?;
+        let found = py.detach(|| self.0.standing(name, member.as_ref()));
+        Ok(found.map(|found| {
+            let facts = found.facts;
+            let who = facts.map(|facts| (facts.key, facts.user, facts.since));
+            (who, found.info, found.watches, found.grace.as_secs_f64())
+        }))
+    }
+
+    #[pyo3(signature = (name, key, /))]
+    fn knows(&self, name: &str, key: &str) -> bool {
+        self.0.knows(name, key)
+    }
+
+    #[pyo3(signature = (name, object, /))]
+    fn is_elsewhere(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.0.is_elsewhere(name, anyone(object)?.as_ref()))
+    }
+
+    #[pyo3(signature = (name, object, waits, /))]
+    fn end_watch(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+        waits: bool,
+    ) -> PyResult<Option<u64>> {
+        let member = anyone(object)?;
+        Ok(py.detach(|| self.0.end_watch(name, member.as_ref(), waits)))
+    }
+
+    #[pyo3(signature = (name, object, digest, ago, /))]
+    fn resume_watch(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+        digest: u64,
+        ago: f64,
+    ) -> PyResult<bool> {
+        let ago = duration(Some(ago))?.unwrap_or_default();
+        Ok(match member(object)? {
             groups::Member::Connection(connection) => {
                 let connection = &connection.get().0;
-                py.detach(|| self.0.leave(name, connection.as_ref()));
-            }
-            groups::Member::Mailbox(mailbox) => {
-                let mailbox = &mailbox.get().0;
-                py.detach(|| self.0.leave(name, mailbox.as_ref()));
+                py.detach(|| self.0.resume_watch(name, connection, digest, ago))
             }
             groups::Member::Seat(seat) => {
                 let seat = &seat.get().0;
-                py.detach(|| self.0.leave(name, seat.as_ref()));
+                py.detach(|| self.0.resume_watch(name, seat, digest, ago))
             }
-        }
-        Ok(())
+            groups::Member::Mailbox(_) | groups::Member::Deputy(_) => false,
+        })
     }
 
     fn members(&self, py: Python<'_>, name: &str) -> Vec<Member> {
@@ -173,6 +229,23 @@ impl Presence {
             })
             .collect()
     }
+}
+
+/// The user with key, primary key and moment; what it says, and when; whether it watches; the grace.
+type Standing = (
+    Option<(String, Option<String>, String)>,
+    Option<(String, u64)>,
+    bool,
+    f64,
+);
+
+fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn crate::engine::groups::Member>> {
+    Ok(match member(object)? {
+        groups::Member::Connection(connection) => Arc::clone(&connection.get().0) as _,
+        groups::Member::Mailbox(mailbox) => Arc::clone(&mailbox.get().0) as _,
+        groups::Member::Seat(seat) => Arc::clone(&seat.get().0) as _,
+        groups::Member::Deputy(deputy) => Arc::clone(&deputy.get().0) as _,
+    })
 }
 
 #[pymethods]

@@ -336,7 +336,7 @@ impl FanOut {
     /// Takes a member out of its group if `eviction` names it. Members of rooms are told; that
     /// others belong to a user is not known here.
     fn evict(&self, member: &dyn Member, eviction: &Eviction, deliveries: &Deliveries) {
-        if member.room().is_some() {
+        if member.is_seat() {
             if let Some(seat) = contain(|| member.evict(eviction)).flatten() {
                 self.notices.add(Notice::SeatEnded { seat });
             }
@@ -394,7 +394,7 @@ impl Deliveries {
         let since = recipient.since;
         let first = self.batch.first;
         let numbered = (first..).zip(self.batch.messages());
-        let is_in_room = member.room().is_some();
+        let is_seat = member.is_seat();
         let id = (self.has_exclusions)
             .then(|| member.memberships().id())
             .flatten();
@@ -403,7 +403,7 @@ impl Deliveries {
             stamp.is_some_and(|(stamp, got)| got.has(stamp))
         };
         let is_its = |message: &Message| {
-            message.is_for(id) && (is_in_room || !message.is_event()) && !has_got(message)
+            message.is_for(id) && (is_seat || !message.is_event()) && !has_got(message)
         };
         let is_plain = !self.has_exclusions && recipient.got.is_none();
         let gets_all = since <= first && (is_plain || self.batch.messages().all(is_its));

@@ -418,6 +418,12 @@ impl State {
         }
     }
 
+    /// In a group that has a history: how far it is, and whether the member at `slot` gets numbers.
+    pub(super) fn standing_of(&self, slot: u32) -> Option<(Position, bool)> {
+        let of = self.recorded.as_deref()?;
+        Some((of.position, of.numbered.contains(&slot)))
+    }
+
     /// Leaves out messages that the member at `slot` has got in another process.
     pub(super) fn filter(&mut self, slot: u32, got: Stamps) {
         if got.each().next().is_some() {

@@ -82,6 +82,11 @@ pub trait Member: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether it is the member of a room, or stands for one: it gets events, and knows its user.
+    fn is_seat(&self) -> bool {
+        self.room().is_some()
+    }
+
     /// Ends its membership if `eviction` names it, and tells its client. Returns its number then.
     fn evict(&self, _eviction: &Eviction) -> Option<u64> {
         None

@@ -79,6 +79,16 @@ impl All {
         }
     }
 
+    fn place(&self, key: usize) -> Option<u32> {
+        match self {
+            Self::Few(few) => few
+                .iter()
+                .find(|(group, _)| key_of(group) == key)
+                .map(|held| held.1),
+            Self::Many(many) => many.get(&key).map(|held| held.1),
+        }
+    }
+
     fn insert(&mut self, held: Seated) {
         if let Self::Few(few) = self {
             if few.len() < FEW {
@@ -203,18 +213,38 @@ impl Memberships {
         group: &Arc<G>,
         leave: impl FnOnce(u32) -> Departure,
     ) -> Option<Departure> {
+        self.leave_if(group, |slot| Some(leave(slot)))
+    }
+
+    /// The same, but the member stays where `leave` gives `None`.
+    pub(super) fn leave_if<G: Membership>(
+        &self,
+        group: &Arc<G>,
+        leave: impl FnOnce(u32) -> Option<Departure>,
+    ) -> Option<Departure> {
         let mut state = self.0.lock();
         let State::Open(open) = &mut *state else {
             return None;
         };
-        let (_, slot) = open.held.remove(key_of(group))?;
+        let (held, slot) = open.held.remove(key_of(group))?;
         // Under the lock: a member that joins again meanwhile would have two places.
-        let departure = leave(slot);
+        let Some(departure) = leave(slot) else {
+            open.held.insert((held, slot));
+            return None;
+        };
         // Callers that wait for it look at its id.
         if open.held.is_empty() && !open.is_warned && !departure.is_awaited {
             *state = State::Unused;
         }
         Some(departure)
+    }
+
+    /// The member's place in `other`, which is no group; `None` when it is not in it.
+    pub(crate) fn place_in<G: Membership>(&self, other: &Arc<G>) -> Option<u32> {
+        match &*self.0.lock() {
+            State::Open(open) => open.held.place(key_of(other)),
+            State::Unused | State::Over => None,
+        }
     }
 
     /// Calls `leave` with the member's place in `other`, which is no group; false when it is not in it.

@@ -13,6 +13,7 @@
 //! group. None of them is held while a message is handed to a member. Publishers that wait for
 //! [`room`] are woken without any of them.
 
+mod deputy;
 pub mod envelope;
 mod fan_out;
 mod group;
@@ -40,6 +41,7 @@ pub(crate) use self::memberships::Membership;
 #[cfg(unix)]
 pub(crate) use self::room::Room;
 pub use self::{
+    deputy::{Deputy, Standing, Succeeded, frames_of},
     fan_out::FanOutThread,
     mailbox::Mailbox,
     markers::Token,

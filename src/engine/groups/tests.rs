@@ -12,6 +12,7 @@ use std::{
 
 use tokio::{runtime::Handle, task::yield_now};
 
+mod deputies;
 mod gaps;
 mod markers;
 mod moving;

@@ -22,6 +22,7 @@ mod claim;
 mod event;
 mod facts;
 mod gathering;
+mod moving;
 mod outgoing;
 mod person;
 mod record;
@@ -35,4 +36,5 @@ pub use self::{
     outgoing::{Announcer, Note},
     record::{Malformed, Record, Source, Telling},
     registry::{Arrival, Departed, Entered, Presence},
+    room::Standing,
 };

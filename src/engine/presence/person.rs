@@ -1,6 +1,11 @@
 //! One user in one group: connections here and in other processes.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use smallvec::SmallVec;
 
@@ -35,6 +40,13 @@ pub(super) struct Person {
     pub(super) leaver: Leaver,
     /// Whether this process tells that the user has joined, or has done so.
     pub(super) is_told: bool,
+    /// Its connections that have moved, to a process that has not told of them yet, and until when
+    /// that is waited for.
+    expected: Vec<(Contact, Instant)>,
+    /// When a connection has last moved from here.
+    moved_at: Option<Instant>,
+    /// What others see of its connections, as a number; zero before that was noted.
+    pub(super) digest: u64,
 }
 
 /// A connection here.
@@ -56,6 +68,9 @@ struct Share {
 
 /// Bytes of the connections that one process tells others of: their number is told always.
 const MAX_TOLD_BYTES: usize = 7000;
+/// So long the others wait for the process to which a connection has moved: what it tells may come
+/// after what the process tells that the connection has left.
+const MOVE_TAKES: Duration = Duration::from_secs(1);
 
 impl Person {
     pub(super) fn new(facts: Facts) -> Self {
@@ -67,6 +82,9 @@ impl Person {
             until: None,
             leaver: Leaver::Here,
             is_told: false,
+            expected: Vec::new(),
+            moved_at: None,
+            digest: 0,
         }
     }
 
@@ -79,7 +97,69 @@ impl Person {
     pub(super) fn connections(&self) -> u32 {
         // Other processes tell the numbers.
         let there = self.shares.iter().map(|share| share.count);
-        there.fold(self.here(), u32::saturating_add)
+        let expected = u32::try_from(self.expected.len()).unwrap_or(u32::MAX);
+        there.fold(self.here().saturating_add(expected), u32::saturating_add)
+    }
+
+    /// What others see of its connections, as a number that is the same in all processes.
+    pub(super) fn digest_now(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.facts.key.hash(&mut hasher);
+        for contact in &self.facts.connections {
+            (&*contact.id, &*contact.info).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// Whether another process has told that it has the connection at `slot`, too.
+    pub(super) fn is_elsewhere(&self, slot: u32) -> bool {
+        let connection = self.local.iter().find(|connection| connection.slot == slot);
+        connection.is_some_and(|connection| {
+            self.shares.iter().any(|share| {
+                let named = &share.connections;
+                // Some are not named, as they are too many.
+                share.count as usize > named.len() || named.iter().any(|it| it.id == connection.id)
+            })
+        })
+    }
+
+    /// What the connection at `slot` says about the user, and when it has said so.
+    pub(super) fn said_by(&self, slot: u32) -> Option<(String, u64)> {
+        let connection = self.local.iter().find(|connection| connection.slot == slot);
+        let info = connection.and_then(|connection| connection.info.as_ref());
+        info.map(|info| (info.json.clone(), info.stamp))
+    }
+
+    /// Whether a connection has just moved from here.
+    pub(super) fn has_moved(&self, now: Instant) -> bool {
+        self.moved_at.is_some_and(|at| now < at + MOVE_TAKES)
+    }
+
+    /// When the last process is given up that has not told of a connection.
+    pub(super) fn expected_until(&self) -> Option<Instant> {
+        self.expected.iter().map(|(_, until)| *until).max()
+    }
+
+    /// Gives up the connections of which no process has told in time. True when there were some.
+    pub(super) fn give_up_expected(&mut self, now: Instant) -> bool {
+        let before = self.expected.len();
+        self.expected.retain(|(_, until)| *until > now);
+        let is_change = self.expected.len() < before;
+        if is_change {
+            self.choose_info();
+            self.leaver = Leaver::Unknown;
+        }
+        is_change
+    }
+
+    /// Forgets the expected connections of which a process has told now.
+    fn forget_found(&mut self) {
+        let (local, shares) = (&self.local, &self.shares);
+        self.expected.retain(|(contact, _)| {
+            let is_here = local.iter().any(|it| it.id == contact.id);
+            let mut there = shares.iter().flat_map(|share| &share.connections);
+            !is_here && !there.any(|it| it.id == contact.id)
+        });
     }
 
     /// Another connection here, or something else that a known one says about the user.
@@ -102,11 +182,15 @@ impl Person {
         }
         let id = Arc::clone(id);
         self.local.push(LocalConnection { slot, id, info });
+        self.forget_found();
         self.choose_info();
     }
 
-    /// A connection here has ended.
-    pub(super) fn leave(&mut self, slot: u32) {
+    /// A connection here has ended, or another process goes on with it.
+    pub(super) fn leave(&mut self, slot: u32, now: Instant) {
+        if self.is_elsewhere(slot) {
+            self.moved_at = Some(now);
+        }
         self.local.retain(|connection| connection.slot != slot);
         self.choose_info();
         // Else it is left to those that have a connection. They may be leaving it to this process
@@ -119,11 +203,10 @@ impl Person {
     }
 
     /// Notes what the process `source` tells of its connections.
-    pub(super) fn note(&mut self, source: Source, record: &Record) {
-        let before = self.shares.len();
-        self.shares.retain(|share| share.source != source);
-        let had_some = self.shares.len() < before;
-        let is_news = had_some || self.until.is_none();
+    pub(super) fn note(&mut self, source: Source, record: &Record, now: Instant) {
+        let known = self.shares.iter().position(|share| share.source == source);
+        let before = known.map(|at| self.shares.remove(at));
+        let is_news = before.is_some() || self.until.is_none();
         if record.facts.since < self.facts.since {
             Arc::make_mut(&mut self.facts)
                 .since
@@ -143,6 +226,13 @@ impl Person {
             // source knows of a connection elsewhere.
             self.leaver = Leaver::There(source);
         }
+        if record.has_moved {
+            let moved = before.into_iter().flat_map(|share| share.connections);
+            let named = &record.facts.connections;
+            let moved = moved.filter(|it| named.iter().all(|other| other.id != it.id));
+            (self.expected).extend(moved.map(|contact| (contact, now + MOVE_TAKES)));
+        }
+        self.forget_found();
         self.choose_info();
         if self.connections() == 0 && record.stamp > self.stamp {
             self.say(&record.info());
@@ -205,7 +295,9 @@ impl Person {
     /// Notes which connections there are.
     fn list(&mut self) {
         let there = self.shares.iter().flat_map(|share| &share.connections);
-        let mut all: Vec<Contact> = self.contacts_here().chain(there.cloned()).collect();
+        let expected = self.expected.iter().map(|(contact, _)| contact);
+        let others = there.chain(expected).cloned();
+        let mut all: Vec<Contact> = self.contacts_here().chain(others).collect();
         all.sort_unstable();
         // One connection may be in the group under two names.
         all.dedup_by(|one, other| one.id == other.id);

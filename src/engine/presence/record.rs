@@ -25,6 +25,9 @@ pub struct Record {
     pub grace: Duration,
     /// Whether the sender tells that the user has joined.
     pub telling: Telling,
+    /// Whether connections that the sender does not name any more have moved to another process,
+    /// which tells of them.
+    pub has_moved: bool,
 }
 
 /// Whether a process tells that a user has joined.
@@ -39,21 +42,28 @@ pub enum Telling {
 }
 
 impl Telling {
+    // Claims are below the second one.
     const TOLD: u64 = u64::MAX;
+    const NOTHING_BUT_MOVED: u64 = 1 << 63;
+    const TOLD_AND_MOVED: u64 = u64::MAX - 1;
 
-    fn encode(self) -> u64 {
+    fn encode(self, has_moved: bool) -> u64 {
         match self {
+            Self::Nothing if has_moved => Self::NOTHING_BUT_MOVED,
             Self::Nothing => 0,
             Self::Claimed(id) => id,
+            Self::Told if has_moved => Self::TOLD_AND_MOVED,
             Self::Told => Self::TOLD,
         }
     }
 
-    fn decode(number: u64) -> Self {
+    fn decode(number: u64) -> (Self, bool) {
         match number {
-            0 => Self::Nothing,
-            Self::TOLD => Self::Told,
-            id => Self::Claimed(id),
+            0 => (Self::Nothing, false),
+            Self::NOTHING_BUT_MOVED => (Self::Nothing, true),
+            Self::TOLD => (Self::Told, false),
+            Self::TOLD_AND_MOVED => (Self::Told, true),
+            id => (Self::Claimed(id), false),
         }
     }
 }
@@ -83,7 +93,7 @@ impl Record {
         bytes.extend_from_slice(&self.connections.to_be_bytes());
         bytes.extend_from_slice(&millis(self.away).to_be_bytes());
         bytes.extend_from_slice(&millis(self.grace).to_be_bytes());
-        bytes.extend_from_slice(&self.telling.encode().to_be_bytes());
+        bytes.extend_from_slice(&self.telling.encode(self.has_moved).to_be_bytes());
         put(&mut bytes, Some(&facts.key));
         put(&mut bytes, facts.user.as_deref());
         put(&mut bytes, Some(&facts.since));
@@ -104,7 +114,7 @@ impl Record {
         let connections = bytes.try_get_u32().map_err(|_| Malformed)?;
         let away = bytes.try_get_u64().map_err(|_| Malformed)?;
         let grace = bytes.try_get_u64().map_err(|_| Malformed)?;
-        let telling = Telling::decode(bytes.try_get_u64().map_err(|_| Malformed)?);
+        let (telling, has_moved) = Telling::decode(bytes.try_get_u64().map_err(|_| Malformed)?);
         let mut facts = Facts {
             key: take(&mut bytes)?.ok_or(Malformed)?,
             user: take(&mut bytes)?,
@@ -125,6 +135,7 @@ impl Record {
             away: Duration::from_millis(away),
             grace: Duration::from_millis(grace),
             telling,
+            has_moved,
         })
     }
 
@@ -165,8 +176,15 @@ mod tests {
 
     #[test]
     fn a_record_is_the_same_behind_its_bytes() {
-        let tellings = [Telling::Nothing, Telling::Claimed(7), Telling::Told];
-        for (user, telling) in [None, Some("7".to_owned()), None].into_iter().zip(tellings) {
+        let tellings = [
+            (Telling::Nothing, false),
+            (Telling::Nothing, true),
+            (Telling::Claimed(7), false),
+            (Telling::Told, false),
+            (Telling::Told, true),
+        ];
+        for (number, (telling, has_moved)) in tellings.into_iter().enumerate() {
+            let user = (number == 2).then(|| "7".to_owned());
             let record = Record {
                 facts: Arc::new(Facts {
                     key: "user:7".to_owned(),
@@ -183,6 +201,7 @@ mod tests {
                 away: Duration::from_millis(7),
                 grace: Duration::from_secs(10),
                 telling,
+                has_moved,
             };
             let bytes = Bytes::from(record.encode());
             assert_eq!(Record::decode(bytes.clone()), Ok(record));

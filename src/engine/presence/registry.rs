@@ -70,6 +70,8 @@ pub struct Arrival {
     pub grace: Duration,
     /// Whether this process tells when the user joins, if no other one does.
     pub tells: bool,
+    /// When it has said its info, in milliseconds since 1970; `None` for now.
+    pub said_at: Option<u64>,
 }
 
 /// A connection that becomes present. Its info was taken out of `arrival`, and has got the time.
@@ -126,10 +128,8 @@ impl Presence {
         if self.is_foreign() || member.is_foreign() {
             return Entered::Over;
         }
-        let info = arrival.info.take().map(|json| Info {
-            json,
-            stamp: clock::wall_ms(),
-        });
+        let stamp = arrival.said_at.unwrap_or_else(clock::wall_ms);
+        let info = arrival.info.take().map(|json| Info { json, stamp });
         let weak: Weak<M> = Arc::downgrade(member);
         let newcomer = Newcomer {
             id,
@@ -168,7 +168,8 @@ impl Presence {
         let (id, arrival) = (newcomer.id, &newcomer.arrival);
         let member = || Weak::clone(&newcomer.member);
         if !arrival.is_present {
-            return (state.only_watch(member(), arrival.grace), None);
+            let slot = state.only_watch(member(), arrival.grace, arrival.watches);
+            return (slot, None);
         }
         let (facts, info) = (arrival.facts.clone(), newcomer.info.clone());
         let (name, now) = (Arc::clone(&arrival.name), clock::now());
@@ -387,7 +388,7 @@ impl Presence {
     }
 
     /// The room `name`, none in a forked child: it may have the lock of another thread.
-    fn find(&self, name: &str) -> Option<Arc<Room>> {
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Room>> {
         if self.is_foreign() {
             return None;
         }
@@ -396,7 +397,7 @@ impl Presence {
 
     /// Changes the room `name`, which is made if need be. A room without users after that is removed
     /// by its task.
-    fn change<T>(
+    pub(super) fn change<T>(
         self: &Arc<Self>,
         name: &str,
         change: impl FnOnce(&Room, &mut State) -> T,

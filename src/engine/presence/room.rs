@@ -17,7 +17,10 @@ use super::{
     person::{Leaver, Person},
     record::{Record, Source, Telling},
 };
-use crate::engine::groups::{Member, MemberId, Membership};
+use crate::engine::{
+    base::clock,
+    groups::{Member, MemberId, Membership},
+};
 
 /// The time between two rounds in which those that watch are told of events: at least so much, and
 /// some more for each of them.
@@ -74,6 +77,125 @@ pub(super) struct State {
     /// The users of which this process has told that they have left, and since when.
     gone: HashMap<String, Instant>,
     gone_in_order: VecDeque<(Instant, String)>,
+    /// Whether the watching connections are being told of events.
+    is_telling: bool,
+    /// What is kept for connections that come from other processes.
+    recent: Recent,
+}
+
+/// The latest changes, and what the users were before and after them: a connection that watches in
+/// another process goes on here behind those that it knows.
+#[derive(Debug, Default)]
+struct Recent {
+    /// All users, as one number.
+    digest: u64,
+    /// When that has last changed.
+    changed_at: Option<Instant>,
+    /// How many changes there were.
+    count: u64,
+    /// The changes, with their numbers and times.
+    changes: VecDeque<(u64, Instant, Event)>,
+    /// The digests, each with the number of the next change, and since when it was that; `None` for
+    /// one that was there before the first change.
+    digests: VecDeque<(u64, Option<Instant>, u64)>,
+}
+
+/// For so long changes are kept, and so many of them: longer than they take to all processes.
+const RECENT: Duration = Duration::from_secs(5);
+const MAX_RECENT: usize = 64;
+/// After so long without a change other processes know of all of them, as a rule.
+const QUIET: Duration = Duration::from_millis(20);
+/// Changes take less from one process to another. A digest that comes twice within that time says not
+/// which changes are known: one user may have come and gone in between.
+const UNSURE: Duration = Duration::from_millis(500);
+
+/// The facts about a connection that is present, for another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its user, without what the connection says about it; `None` for one that only watches.
+    pub facts: Option<Facts>,
+    /// What it says about the user, as JSON, and when it has said so.
+    pub info: Option<(String, u64)>,
+    /// Whether it gets the users that join and leave.
+    pub watches: bool,
+    /// How long a user without connections stays in this group.
+    pub grace: Duration,
+}
+
+impl Recent {
+    fn add(&mut self, change: Change, facts: &Arc<Facts>) {
+        let event = Event {
+            number: 0,
+            change,
+            facts: Arc::clone(facts),
+        };
+        self.changes.push_back((self.count, clock::now(), event));
+        self.count += 1;
+        if self.changes.len() > MAX_RECENT {
+            self.changes.pop_front();
+        }
+    }
+
+    /// Notes the change of a user from one digest to another one.
+    fn note(&mut self, before: u64, after: u64) {
+        if before == after {
+            return;
+        }
+        if self.digests.is_empty() {
+            self.digests.push_back((0, None, self.digest));
+        }
+        let now = clock::now();
+        self.digest ^= before ^ after;
+        self.changed_at = Some(now);
+        self.digests.push_back((self.count, Some(now), self.digest));
+        if self.digests.len() > 2 * MAX_RECENT {
+            self.digests.pop_front();
+        }
+    }
+
+    /// Forgets changes from long ago. Returns when the next one is to be forgotten.
+    fn forget(&mut self, now: Instant) -> Option<Instant> {
+        while self
+            .changes
+            .front()
+            .is_some_and(|(_, at, _)| *at + RECENT <= now)
+        {
+            self.changes.pop_front();
+        }
+        self.changes.front().map(|(_, at, _)| *at + RECENT)
+    }
+
+    /// The number of the change after which the users were those of `digest`, from shortly before
+    /// `at` on. `None` if they were not, or more than once.
+    fn only_time(&self, digest: u64, at: Instant) -> Option<u64> {
+        let from = at.checked_sub(UNSURE)?;
+        let Some((_, known_since, _)) = self.digests.front() else {
+            return (digest == self.digest).then_some(self.count);
+        };
+        if known_since.is_some_and(|since| since > from) {
+            return None;
+        }
+        let ends = (self.digests.iter().skip(1)).map(|(_, at, _)| *at);
+        let mut found = (self.digests.iter())
+            .zip(ends.chain([None]))
+            .filter(|((.., then), _)| *then == digest)
+            .filter(|((_, since, _), _)| since.is_none_or(|it| it <= at + UNSURE))
+            .filter(|(_, until)| until.is_none_or(|it| it >= from))
+            .map(|((count, ..), _)| *count);
+        found.next().filter(|_| found.next().is_none())
+    }
+
+    /// What has come since the users were those of `digest`, at the moment `at` of another process.
+    /// `None` if that is not sure, or long ago.
+    fn since(&self, digest: u64, at: Instant) -> Option<impl Iterator<Item = &Event>> {
+        let since = self.only_time(digest, at)?;
+        let first = self.count - self.changes.len() as u64;
+        let later = self
+            .changes
+            .iter()
+            .filter(move |(number, ..)| *number >= since);
+        (since >= first).then(|| later.map(|(.., event)| event))
+    }
 }
 
 /// A user has left the room, or was back before another process knew of that.
@@ -186,6 +308,7 @@ impl State {
         } else {
             self.note_update(&key, &before);
         }
+        self.note_digest(&key);
         (slot, is_new)
     }
 
@@ -200,8 +323,14 @@ impl State {
         slot
     }
 
-    /// A connection here that is told of the users, and is none of them. Returns its place.
-    pub(super) fn only_watch(&mut self, member: Weak<dyn Member>, grace: Duration) -> u32 {
+    /// A connection here that is told of the users, and is none of them. Returns its place. Unless it
+    /// `watches` it is told from [`State::resume_watch`] on.
+    pub(super) fn only_watch(
+        &mut self,
+        member: Weak<dyn Member>,
+        grace: Duration,
+        watches: bool,
+    ) -> u32 {
         self.grace = grace;
         let slot = self.new_slot();
         self.watched_at = self.count;
@@ -210,10 +339,109 @@ impl State {
             Watcher {
                 member,
                 key: String::new(),
-                since: self.count,
+                since: if watches { self.count } else { u64::MAX },
             },
         );
         slot
+    }
+
+    /// What another process has to know of the connection at `slot`.
+    pub(super) fn standing(&self, slot: u32) -> Option<Standing> {
+        let watcher = self.watching.get(&slot);
+        let local = self.local.get(&slot);
+        if watcher.is_none() && local.is_none() {
+            return None;
+        }
+        let person = local.and_then(|local| self.people.get(&local.key));
+        let facts = person.map(|person| Facts {
+            info: "null".to_owned(),
+            connections: Vec::new(),
+            ..(*person.facts).clone()
+        });
+        Some(Standing {
+            facts,
+            info: person.and_then(|person| person.said_by(slot)),
+            watches: watcher.is_some(),
+            grace: self.grace,
+        })
+    }
+
+    /// Whether another process has told that it has the connection at `slot`, too, or does not tell
+    /// of it.
+    pub(super) fn is_elsewhere(&self, slot: u32) -> bool {
+        let person = (self.local.get(&slot)).and_then(|local| self.people.get(&local.key));
+        person.is_none_or(|person| person.is_elsewhere(slot))
+    }
+
+    /// Ends the telling of the connection at `slot`. Returns the users of which it knows then, as one
+    /// number, and the events that are still to be told. `None` while it is being told of some, while
+    /// the number says not which changes it knows, or while other processes may not know of all
+    /// changes, if that `waits`.
+    pub(super) fn end_watch(
+        &mut self,
+        slot: u32,
+        is_in_room: bool,
+        waits: bool,
+    ) -> Option<(u64, Vec<Event>)> {
+        let is_quiet = || match self.recent.changed_at {
+            Some(at) => at + QUIET <= clock::now(),
+            None => true,
+        };
+        let Some(watcher) = self.watching.get_mut(&slot) else {
+            return Some((self.recent.digest, Vec::new()));
+        };
+        let is_sure = || {
+            let digest = self.recent.digest;
+            self.recent.only_time(digest, clock::now()).is_some()
+        };
+        if self.is_telling || !is_sure() || (waits && !is_quiet()) {
+            return None;
+        }
+        let left = self
+            .events
+            .iter()
+            .filter(|event| watcher.gets(event, is_in_room))
+            .map(|event| renewed(&self.people, event.clone()))
+            .collect();
+        // It keeps its place until it leaves.
+        watcher.since = u64::MAX;
+        Some((self.recent.digest, left))
+    }
+
+    /// Has the connection at `slot` told of all that comes after the users that `digest` stands for,
+    /// at the moment `at` of another process. Returns what has come since. `None` if it is not sure
+    /// when the users were so.
+    pub(super) fn resume_watch(
+        &mut self,
+        slot: u32,
+        member: Weak<dyn Member>,
+        (digest, at): (u64, Instant),
+        is_in_room: bool,
+    ) -> Option<Vec<Event>> {
+        let key = self.local.get(&slot).map(|local| local.key.clone());
+        let mut watcher = Watcher {
+            member,
+            key: key.unwrap_or_default(),
+            since: 0,
+        };
+        let missed = (self.recent.since(digest, at)?)
+            .filter(|event| watcher.gets(event, is_in_room))
+            .map(|event| renewed(&self.people, event.clone()))
+            .collect();
+        watcher.since = self.count;
+        self.watched_at = self.count;
+        self.watching.insert(slot, watcher);
+        Some(missed)
+    }
+
+    /// Notes how others see the user `key` now.
+    fn note_digest(&mut self, key: &str) {
+        let Some(person) = self.people.get_mut(key) else {
+            return;
+        };
+        let digest = person.digest_now();
+        let before = std::mem::replace(&mut person.digest, digest);
+        self.recent.note(before, digest);
     }
 
     /// Changes what the connection `id` says about its user. Returns its key if it is here.
@@ -225,6 +453,7 @@ impl State {
         let before = Arc::clone(&person.facts);
         person.enter(slot, &name, Some(info));
         self.note_update(&key, &before);
+        self.note_digest(&key);
         Some(key)
     }
 
@@ -254,7 +483,7 @@ impl State {
         }
         let person = self.people.get_mut(&connection.key)?;
         let before = Arc::clone(&person.facts);
-        person.leave(slot);
+        person.leave(slot, now);
         let is_away = person.connections() == 0;
         if person.connections() == 0 {
             let until = now + self.grace;
@@ -264,6 +493,7 @@ impl State {
         if !is_away {
             self.note_update(&connection.key, &before);
         }
+        self.note_digest(&connection.key);
         Some(connection.key)
     }
 
@@ -338,7 +568,10 @@ impl State {
         if let Some(person) = self.people.get_mut(key) {
             let before = Arc::clone(&person.facts);
             person.is_told |= is_back;
-            person.note(source, record);
+            person.note(source, record, now);
+            if let Some(until) = person.expected_until().filter(|_| record.has_moved) {
+                self.leaving.push(Reverse((until, key.clone())));
+            }
             if person.connections() == 0 && person.until.is_none() {
                 let until = now + grace.saturating_sub(record.away);
                 person.until = Some(until);
@@ -347,6 +580,7 @@ impl State {
             if person.connections() > 0 {
                 self.note_update(key, &before);
             }
+            self.note_digest(key);
         }
     }
 
@@ -408,12 +642,16 @@ impl State {
             if end(key, person) {
                 person.until = Some(until);
                 self.leaving.push(Reverse((until, key.clone())));
+                changed.push((key.clone(), None));
             } else if !Arc::ptr_eq(&before, &person.facts) {
-                changed.push((key.clone(), before));
+                changed.push((key.clone(), Some(before)));
             }
         }
         for (key, before) in changed {
-            self.note_update(&key, &before);
+            if let Some(before) = before {
+                self.note_update(&key, &before);
+            }
+            self.note_digest(&key);
         }
     }
 
@@ -434,6 +672,7 @@ impl State {
             self.events.clear();
             self.gone.clear();
             self.gone_in_order.clear();
+            self.recent = Recent::default();
         }
     }
 
@@ -449,11 +688,31 @@ impl State {
             };
             // Others have come back, and some of them have left again since.
             if (self.people.get(&key)).is_none_or(|person| person.until != Some(until)) {
+                self.give_up_expected(&key, now);
                 continue;
             }
             self.remove(&key, now);
         }
         std::mem::take(&mut self.moves)
+    }
+
+    /// Gives up connections of the user `key` that have moved, and of which no process has told.
+    fn give_up_expected(&mut self, key: &str, now: Instant) {
+        let Some(person) = self.people.get_mut(key) else {
+            return;
+        };
+        let before = Arc::clone(&person.facts);
+        if !person.give_up_expected(now) {
+            return;
+        }
+        if person.connections() == 0 && person.until.is_none() {
+            let until = now + self.grace;
+            person.until = Some(until);
+            self.leaving.push(Reverse((until, key.to_owned())));
+        } else {
+            self.note_update(key, &before);
+        }
+        self.note_digest(key);
     }
 
     /// Removes the user `key` if its grace is over: whoever comes now is not back in time.
@@ -467,6 +726,7 @@ impl State {
     fn remove(&mut self, key: &str, now: Instant) {
         if let Some(person) = self.people.remove(key) {
             self.note_event(Change::Left, Arc::clone(&person.facts));
+            self.recent.note(person.digest, 0);
             if self.is_shared && matches!(person.leaver, Leaver::Here | Leaver::Unknown) {
                 self.gone.insert(key.to_owned(), now);
                 self.gone_in_order.push_back((now, key.to_owned()));
@@ -482,7 +742,8 @@ impl State {
     pub(super) fn next(&mut self, now: Instant) -> Next {
         let mut wake_at = self.leaving.peek().map(|Reverse((until, _))| *until);
         let forgotten = self.gone_in_order.front().map(|(at, _)| *at + GONE);
-        wake_at = wake_at.into_iter().chain(forgotten).min();
+        let recent = self.recent.forget(now);
+        wake_at = wake_at.into_iter().chain(forgotten).chain(recent).min();
         if !self.events.is_empty() {
             let watching = u32::try_from(self.watching.len()).unwrap_or(u32::MAX);
             let pause = SHORTEST_ROUND + ROUND_FOR_EACH.saturating_mul(watching);
@@ -493,6 +754,7 @@ impl State {
                     .events
                     .drain(..)
                     .map(|event| renewed(&self.people, event));
+                self.is_telling = true;
                 return Next::Tell(events.collect(), watching);
             }
             wake_at = Some(wake_at.map_or(due, |wake_at| wake_at.min(due)));
@@ -506,6 +768,7 @@ impl State {
     /// The watching connections have got the events.
     pub(super) fn end_telling(&mut self, now: Instant) {
         self.told_at = Some(now);
+        self.is_telling = false;
     }
 
     /// Whether no user is present, and no event is left to send.
@@ -566,6 +829,7 @@ impl State {
                 None if person.is_told => Telling::Told,
                 None => Telling::Nothing,
             },
+            has_moved: person.has_moved(now),
         }
     }
 
@@ -590,9 +854,13 @@ impl State {
             .find(|event| event.facts.key == key);
         if let Some(event) = waiting.filter(|event| event.number >= self.watched_at) {
             match &mut event.change {
-                Change::Joined => return,
+                Change::Joined => {
+                    self.recent.add(Change::Updated { is_said }, &facts);
+                    return;
+                }
                 Change::Updated { is_said: was_said } => {
                     *was_said |= is_said;
+                    self.recent.add(Change::Updated { is_said }, &facts);
                     return;
                 }
                 Change::Left => {}
@@ -604,6 +872,7 @@ impl State {
     fn note_event(&mut self, change: Change, facts: Arc<Facts>) {
         let number = self.count;
         self.count += 1;
+        self.recent.add(change, &facts);
         if !self.watching.is_empty() {
             self.events.push_back(Event {
                 number,
@@ -653,22 +922,38 @@ mod tests {
     impl Processes {
         /// Each has a connection of the user, and knows those of the others.
         fn with_a_connection_each(count: usize) -> (Self, Vec<u32>) {
-            let mut all = Self {
-                rooms: (0..count).map(|_| State::default()).collect(),
-                told: Vec::new(),
-                now: Instant::now(),
-            };
+            let mut all = Self::without_connections(count);
             let local = (0..count).map(|number| all.enter(number)).collect();
             all.hand_over(|_, _| true);
             (all, local)
         }
 
         fn enter(&mut self, number: usize) -> u32 {
-            let id = [u8::try_from(number).unwrap(); 16];
-            let now = self.now;
-            let (slot, _) = self.rooms[number].enter(id, facts(), "a".into(), None, GRACE, now);
+            self.enter_as(number, number)
+        }
+
+        /// The connection `name` is in the process `number`.
+        fn enter_as(&mut self, number: usize, name: usize) -> u32 {
+            let id = [u8::try_from(name).unwrap(); 16];
+            let (name, now) = (name.to_string().into(), self.now);
+            let (slot, _) = self.rooms[number].enter(id, facts(), name, None, GRACE, now);
             self.tell(number);
             slot
+        }
+
+        fn without_connections(count: usize) -> Self {
+            Self {
+                rooms: (0..count).map(|_| State::default()).collect(),
+                told: Vec::new(),
+                now: Instant::now(),
+            }
+        }
+
+        /// The names of the connections, as a process knows them.
+        fn known_to(&self, number: usize) -> Vec<String> {
+            let members = self.rooms[number].members(self.now);
+            let contacts = members.iter().flat_map(|(facts, _)| &facts.connections);
+            contacts.map(|contact| contact.id.to_string()).collect()
         }
 
         fn leave(&mut self, number: usize, slot: u32) {
@@ -769,10 +1054,98 @@ mod tests {
             away: Duration::ZERO,
             grace: Duration::from_millis(u64::MAX),
             telling: Telling::Nothing,
+            has_moved: false,
         };
         for source in 1..3 {
             all.rooms[0].note(source, &record(u32::MAX), all.now);
         }
         assert_eq!(all.rooms[0].members(all.now)[0].1, u32::MAX);
+    }
+
+    /// A connection is in the first process and moves to the second one, of which the third one has
+    /// not heard yet. It watches there.
+    fn moved() -> Processes {
+        let mut all = Processes::without_connections(3);
+        let old = all.enter_as(0, 7);
+        all.hand_over(|_, _| true);
+        all.rooms[2].only_watch(Weak::<crate::engine::groups::Deputy>::new(), GRACE, true);
+        assert!(!all.rooms[0].is_elsewhere(old));
+        all.enter_as(1, 7);
+        all.hand_over(|_, to| to == 0);
+        assert!(all.rooms[0].is_elsewhere(old));
+        all.leave(0, old);
+        all.hand_over(|from, _| from == 0);
+        all
+    }
+
+    #[test]
+    fn nobody_sees_a_connection_move_whoever_is_heard_first() {
+        let mut all = moved();
+        for number in 0..3 {
+            assert_eq!(all.known_to(number), ["7"]);
+        }
+        all.hand_over(|_, _| true);
+        all.now += GRACE * 3;
+        for number in 0..3 {
+            assert_eq!(all.known_to(number), ["7"]);
+            assert!(all.rooms[number].expire(all.now).is_empty());
+            assert!(all.rooms[number].events.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_process_that_does_not_tell_of_what_has_moved_there_is_not_waited_for() {
+        let mut all = moved();
+        all.told.clear();
+        all.now += GRACE * 2;
+        assert!(all.rooms[2].expire(all.now).is_empty());
+        assert!(all.known_to(2).is_empty());
+        all.now += GRACE * 2;
+        assert_eq!(all.rooms[2].expire(all.now).len(), 1);
+    }
+
+    #[test]
+    fn who_watches_goes_on_behind_what_it_knows() {
+        let mut all = Processes::without_connections(2);
+        let nobody = Weak::<crate::engine::groups::Deputy>::new();
+        let watches = all.rooms[0].only_watch(nobody.clone(), GRACE, true);
+        let other = all.enter_as(0, 1);
+        all.hand_over(|_, _| true);
+        let ended = all.rooms[0].end_watch(watches, false, true);
+        assert!(ended.is_none(), "others may not know of it yet");
+        let (digest, left) = all.rooms[0].end_watch(watches, false, false).unwrap();
+        assert_eq!(left.len(), 1, "it is told of what is left");
+        // There more has come meanwhile.
+        all.leave(0, other);
+        all.hand_over(|_, _| true);
+        all.rooms[1].expire(all.now + GRACE * 2);
+        let slot = all.rooms[1].only_watch(nobody.clone(), GRACE, false);
+        let resumed =
+            all.rooms[1].resume_watch(slot, nobody.clone(), (digest, clock::now()), false);
+        let changes: Vec<_> = resumed.unwrap().iter().map(|event| event.change).collect();
+        assert_eq!(changes, [Change::Left]);
+        assert!(
+            all.rooms[1].events.is_empty(),
+            "nothing before that is for it"
+        );
+        let unknown = all.rooms[1].resume_watch(slot, nobody, (digest ^ 1, clock::now()), false);
+        assert!(unknown.is_none());
+    }
+
+    #[test]
+    fn who_watches_does_not_go_on_where_a_user_may_have_come_and_gone() {
+        let mut all = Processes::without_connections(1);
+        let nobody = Weak::<crate::engine::groups::Deputy>::new();
+        let watches = all.rooms[0].only_watch(nobody.clone(), GRACE, true);
+        let (digest, _) = all.rooms[0].end_watch(watches, false, true).unwrap();
+        let other = all.enter(0);
+        all.leave(0, other);
+        all.rooms[0].expire(all.now + GRACE * 2);
+        let now = clock::now();
+        for (at, is_sure) in [(now, false), (now.checked_sub(UNSURE * 2).unwrap(), true)] {
+            let resumed = all.rooms[0].resume_watch(watches, nobody.clone(), (digest, at), false);
+            assert_eq!(resumed.map(|events| events.len()), is_sure.then_some(2));
+        }
+        assert!(all.rooms[0].end_watch(watches, false, false).is_none());
     }
 }

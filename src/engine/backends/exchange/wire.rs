@@ -257,6 +257,7 @@ mod tests {
             away: Duration::ZERO,
             grace: Duration::from_secs(10),
             telling: Telling::Claimed(3),
+            has_moved: false,
         }
     }
 

@@ -1,0 +1,244 @@
+//! Members of groups with a history, and of rooms, on their way to another process.
+//!
+//! There a *deputy* is the member until the connection comes. It keeps what no history has, and the
+//! rest is read from the history, behind the position at which the member has left here.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{
+    group::{Registry, State as GroupState},
+    member::{Eviction, Handed, Member, WhenFull},
+    memberships::{Departure, MemberId, Memberships},
+    message::{Delivery, Message},
+    registry::Groups,
+    stamps::{Cut, Stamps},
+};
+use crate::{
+    engine::history::Position,
+    protocol::{close::CloseFrame, deflate::Deflater, framing::Framing},
+};
+
+/// Bytes that it keeps at most: a connection that is behind by more cannot be told of all.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// How far a member of a group with a history is, and whether it gets numbers.
+pub type Standing = (Position, bool);
+
+/// The deputy of a connection in its groups. Any thread may use it.
+#[derive(Debug, Default)]
+pub struct Deputy {
+    memberships: Memberships,
+    /// By what it is evicted, if it is that of a connection in a room: its name, and its user's.
+    seat: Option<(MemberId, Option<String>)>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: Vec<Message>,
+    bytes: usize,
+    is_over_full: bool,
+    is_closed: bool,
+    evicted: Option<String>,
+}
+
+/// The outcome of a wish to go on in place of a deputy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succeeded {
+    /// The deputy is no member any more, or the member is over.
+    Gone,
+    /// The group with its history is further on: the member has to get what is between.
+    Behind,
+    /// The members here have not got so much yet, or the group has another epoch here: what they
+    /// miss has to be read first.
+    Early,
+    /// It is done: the number of the first entry for the member.
+    Done(u64),
+}
+
+impl Deputy {
+    /// That of a connection, or, with its name and that of its user, of a connection in a room.
+    pub fn new(seat: Option<(MemberId, Option<String>)>) -> Arc<Self> {
+        Arc::new(Self {
+            seat,
+            ..Self::default()
+        })
+    }
+
+    /// The reason for which it was evicted from its room, if it was.
+    pub fn evicted(&self) -> Option<String> {
+        self.state.lock().evicted.clone()
+    }
+
+    /// Whether the group was closed meanwhile.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
+    /// What it has kept and `got` does not have, as frames for `member`. `None` when it was too much.
+    pub fn frames_for(&self, member: &dyn Member, got: &Stamps) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let (kept, is_over_full) = (std::mem::take(&mut state.messages), state.is_over_full);
+        drop(state);
+        let is_new = |message: &&Message| !message.stamp().is_some_and(|stamp| got.has(stamp));
+        let new = kept.iter().filter(is_new);
+        let messages = match member.room() {
+            Some(room) => new.map(|each| each.in_room(room)).collect(),
+            None => new.cloned().collect(),
+        };
+        (!is_over_full).then(|| frames_of(messages, member))
+    }
+
+    /// Leaves all groups, for good.
+    pub fn leave(&self) {
+        self.memberships.end();
+    }
+}
+
+impl Member for Deputy {
+    fn is_foreign(&self) -> bool {
+        false
+    }
+
+    fn memberships(&self) -> &Memberships {
+        &self.memberships
+    }
+
+    fn deflater(&self) -> Option<&Deflater> {
+        None
+    }
+
+    fn is_seat(&self) -> bool {
+        self.seat.is_some()
+    }
+
+    fn evict(&self, eviction: &Eviction) -> Option<u64> {
+        let (id, user) = self.seat.as_ref()?;
+        if eviction.names(*id, user.as_deref()) {
+            self.state.lock().evicted = Some(eviction.reason.clone());
+            self.memberships.end();
+        }
+        // Nobody is to be told of it here.
+        None
+    }
+
+    fn take(&self, delivery: &Delivery, _: WhenFull) -> Handed {
+        let mut state = self.state.lock();
+        let messages = delivery.messages().iter();
+        for message in messages.filter(|message| message.position().is_none()) {
+            state.bytes += message.frame_len();
+            state.is_over_full |= state.bytes > MAX_BYTES;
+            if !state.is_over_full {
+                state.messages.push(message.clone());
+            }
+        }
+        Handed::default()
+    }
+
+    fn close(&self, _: &CloseFrame) {
+        self.state.lock().is_closed = true;
+    }
+}
+
+/// Messages as frames for `member`.
+pub fn frames_of(messages: Vec<Message>, member: &dyn Member) -> Vec<u8> {
+    if messages.is_empty() {
+        return Vec::new();
+    }
+    let carrier = member.carrier();
+    let deflater = carrier.as_deref().unwrap_or(member).deflater();
+    let delivery = Delivery::of(messages, deflater);
+    delivery.framed(Framing::WebSocket).joined.to_vec()
+}
+
+impl Groups {
+    /// Ends a membership as [`Groups::leave`], and tells at which message, and where the member is in
+    /// a group with a history; `None` when there was none.
+    pub fn depart(&self, name: &str, member: &dyn Member) -> Option<(Cut, Option<Standing>)> {
+        if self.is_foreign() || member.is_foreign() {
+            return None;
+        }
+        let group = self.find(name)?;
+        let mut found = None;
+        let departure = member.memberships().leave(&group, |slot| {
+            let mut state = group.state.lock();
+            let standing = state.standing_of(slot);
+            let departure = state.leave(slot);
+            found = Some((state.cut(), standing));
+            departure
+        })?;
+        if departure.was_last {
+            Registry::remove_if_unused(self, &group);
+        }
+        self.notify(name);
+        found
+    }
+
+    /// Makes `member` a member in place of `deputy`, without a message in between. It gets none that
+    /// is among those of `got`. With `at`, only where the group with its history is as far.
+    pub fn succeed<M: Member + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        deputy: &Deputy,
+        member: &Arc<M>,
+        id: MemberId,
+        got: &Stamps,
+        at: Option<Standing>,
+    ) -> Succeeded {
+        let Some(group) = self.find(name) else {
+            return Succeeded::Gone;
+        };
+        let mut outcome = Succeeded::Gone;
+        let weak = Arc::downgrade(member);
+        let left = deputy.memberships().leave_if(&group, |held| {
+            let enter = |state: &mut GroupState| {
+                if let Some(refusal) = at.and_then(|(at, _)| refusal_of(state, at)) {
+                    outcome = refusal;
+                    return None;
+                }
+                let (slot, _) = state.enter(weak);
+                state.filter(slot, got.clone());
+                if let (Some((_, true)), Some(recorded)) = (at, &mut state.recorded) {
+                    recorded.numbered.insert(slot);
+                }
+                state.leave(held);
+                outcome = Succeeded::Done(state.cut().until);
+                Some((slot, false))
+            };
+            let enter = || self.enter(name, enter);
+            member.memberships().join(id, || self.find(name), enter);
+            match outcome {
+                Succeeded::Behind | Succeeded::Early => return None,
+                Succeeded::Done(_) => {}
+                Succeeded::Gone => {
+                    group.state.lock().leave(held);
+                }
+            }
+            Some(Departure {
+                was_last: false,
+                is_awaited: true,
+            })
+        });
+        if left.is_some() {
+            self.notify(name);
+        }
+        outcome
+    }
+}
+
+/// Why a member that is at `at` cannot go on here, if so.
+fn refusal_of(state: &GroupState, at: Position) -> Option<Succeeded> {
+    let Some(recorded) = &state.recorded else {
+        return Some(Succeeded::Early);
+    };
+    let here = recorded.position;
+    if here == at {
+        None
+    } else if here.epoch == at.epoch && here.offset > at.offset {
+        Some(Succeeded::Behind)
+    } else {
+        Some(Succeeded::Early)
+    }
+}
