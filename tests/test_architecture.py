@@ -295,6 +295,7 @@ POLLING = {
     "handover/crossing.py: _await": "no message tells that all before it have come",
     "handover/arriving.py: accept": "Django's event may be a green one",
     "handover/leaving.py: give": "a process that begins to listen tells nobody",
+    "handover/places.py: wait_until": "no message tells that all before it have come",
     "management/commands/websocket_stats.py: _watch": "prints every so many seconds",
     "runners/green.py: join": "the hub of another thread tells this one nothing",
     "operations/survey.py: _take_samples": "counts once in so many seconds",

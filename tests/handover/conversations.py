@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import random
 import struct
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from support.raw_peer import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, build_frame
 
@@ -55,6 +56,8 @@ class Conversation:
         self.is_quiet = False
         #: The messages of groups, in order: the first line of each.
         self.heard: list[str] = []
+        #: Texts of JSON, in order: numbered messages, users that join and leave, messages of rooms.
+        self.told: list[dict[str, Any]] = []
         self._sent: list[tuple[int, bytes]] = []
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -158,10 +161,16 @@ class Conversation:
                 raise ConnectionResetError
             elif opcode == TEXT and payload.startswith(GROUP):
                 self.heard.append(payload[len(GROUP) :].decode().partition("\n")[0])
+            elif opcode == TEXT and payload.startswith(b"{"):
+                self.told.append(json.loads(payload))
+                self._on_told(self.told[-1])
             elif opcode in (TEXT, BINARY):
                 return opcode, payload
             else:
                 raise Wrong(f"opcode {opcode}")
+
+    def _on_told(self, told: dict[str, Any]) -> None:
+        """Take note of a text of JSON."""
 
     async def _check_all(self) -> None:
         while True:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from handover.carriers import SERVED, carried, on_redis
 from handover.conversations import Conversation, Crowd, rounds
 from handover.test_gunicorn import SETTINGS, SLACK_S, TWO, assert_calm, reload
 from handover.test_moving_groups import Publisher
-from support import postgres, redis
+from support import redis
 from support.raw_peer import RawPeer
 from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server
 from support.waiting import eventually
@@ -27,37 +28,13 @@ Own = Callable[..., Server]
 
 # A busy machine is slow to start an heir.
 PATIENT = ("--graceful-timeout", "60", "--timeout", "120")
-ON_REDIS = pytest.mark.needs("redis")
-ON_POSTGRES = pytest.mark.needs("postgresql")
-BOTH = pytest.mark.parametrize(
-    "carrier",
-    [pytest.param("redis", marks=ON_REDIS), pytest.param("postgres", marks=ON_POSTGRES)],
-    indirect=True,
-)
-
-
-def on_redis(server: redis.Redis, **more: Any) -> dict[str, Any]:
-    """Give the settings of a site with groups on a Redis server."""
-    return {**SETTINGS, "WEBSOCKET_GROUPS": {"default": redis.settings(server.url, **more)}}
+BOTH = pytest.mark.parametrize("carrier", SERVED, indirect=True)
 
 
 @pytest.fixture
 def carrier(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """The settings of a site whose groups are on a server of the test's own."""
-    if request.param == "redis":
-        with redis.Redis() as server:
-            yield on_redis(server)
-        return
-    with postgres.postgres() as folder:
-        settings = {
-            **SETTINGS,
-            "INSTALLED_APPS": [*SETTINGS["INSTALLED_APPS"], "dwebsocket.groups.postgres"],
-            "DATABASES": {"default": postgres.entry(folder)},
-            "WEBSOCKET_GROUPS": {
-                "default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20.0}
-            },
-        }
-        postgres.migrate(settings)
+    with carried(request.param) as settings:
         yield settings
 
 
@@ -238,7 +215,9 @@ def test_processes_on_two_servers_do_not_move_members(own_server: Own) -> None:
             file.write_text(other.url)
             reload(server)
             assert member.read_to_eof().code == 1012
-        assert_calm(server)
+        (line,) = server.stderr().splitlines()
+        assert "Grouped are closed with 1012" in line
+        assert "its groups have another backend now" in line
 
 
 def restarts(running: redis.Redis) -> Callable[[], object]:

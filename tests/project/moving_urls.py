@@ -21,6 +21,12 @@ def handovers(request: HttpRequest) -> JsonResponse:
     return JsonResponse(statistics()["handed_over"])
 
 
+def members(request: HttpRequest) -> JsonResponse:
+    """Return the names of the connections of each user of a group."""
+    found = group(request.GET["group"]).members()
+    return JsonResponse({each.key: [it["id"] for it in each.connections] for each in found})
+
+
 def publish(request: HttpRequest) -> HttpResponse:
     """Tell a group, or a user, a text."""
     if name := request.GET.get("user"):
@@ -36,6 +42,11 @@ urlpatterns = [
     path("publish/", publish),
     path("grouped/", moving_views.Grouped.as_view()),
     path("async-grouped/", moving_views.AsyncGrouped.as_view()),
+    path("members/", members),
+    path("kept/", moving_views.Kept.as_view()),
+    path("numbered/", moving_views.AsyncNumbered.as_view()),
+    path("present/", moving_views.Present.as_view()),
+    path("watching/", moving_views.Watching.as_view()),
     path("counting/", moving_views.Counting.as_view()),
     path("async-counting/", moving_views.AsyncCounting.as_view()),
     path("mixed-counting/", moving_views.MixedCounting.as_view()),

@@ -91,6 +91,43 @@ class AsyncGrouped(AsyncCounting):
         await super().receive(message)
 
 
+class Kept(Counting):
+    """In a group that has a history."""
+
+    groups = ("kept",)
+
+
+class AsyncNumbered(AsyncCounting):
+    """In such a group, with the numbers of its messages, in an event loop."""
+
+    async def receive(self, message: str | bytes) -> None:
+        """Join with the first message."""
+        if not self.state["number"]:
+            await self.websocket.ajoin("kept", numbered=True)
+        await super().receive(message)
+
+
+class Present(Counting):
+    """Seen by others in a group, and told of them."""
+
+    groups = ("present",)
+
+    @staticmethod
+    def presence(request: Any) -> dict[str, str]:
+        """Say who it is."""
+        return {"name": request.GET.get("name", "")}
+
+
+class Watching(AsyncCounting):
+    """Told of others in that group, and not seen by them."""
+
+    async def receive(self, message: str | bytes) -> None:
+        """Join with the first message."""
+        if not self.state["number"]:
+            await self.websocket.ajoin("present", presence="watch")
+        await super().receive(message)
+
+
 class MixedCounting(AsyncCounting):
     """At home in an event loop, with methods on threads."""
 

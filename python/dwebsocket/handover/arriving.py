@@ -34,7 +34,9 @@ from dwebsocket.groups import backends, membership_signals
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
 from dwebsocket.handover import crossing, offers, requests
+from dwebsocket.handover.deputies import Deputies, Unlike
 from dwebsocket.handover.meeting import Folder, is_own
+from dwebsocket.handover.places import Place
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
+    from dwebsocket.runners.handler import Handled
     from dwebsocket.servers.handshake import Refusal
 
 _log = logging.getLogger("dwebsocket")
@@ -91,6 +94,9 @@ class Offer:
         self.state: dict[str, Any] = head["state"]
         self.tick_in: float | None = head["tick_in"]
         self.subprotocol: str | None = head["subprotocol"]
+        self.places = [Place(*each) for each in head["places"]]
+        #: What a connection with rooms keeps of them; None for any other one.
+        self.rooms: dict[str, Any] | None = head["rooms"]
         self._groups: list[tuple[str, str]] = head["groups"]
         self._kinds: dict[str, str] = head["backends"]
         #: The request that was made of it.
@@ -142,6 +148,9 @@ class MovedHandshake(Handshake):
         self._room: int | None = None
         #: Stands in for it in groups, until it is.
         self.crossing: crossing.Crossing | None = None
+        self.deputies: Deputies | None = None
+        #: The handler that goes on with it, once it is known.
+        self.handler: Handled | None = None
 
     def validate(self) -> Refusal | None:
         """Accepts: the other process has validated it."""
@@ -195,7 +204,7 @@ class MovedHandshake(Handshake):
         except BaseException:
             self._link.send(Frame(LOST, number))
             raise
-        kept = self._enter_groups(connection, frame.head["cuts"])
+        kept = self._enter_groups(connection, frame.head)
         try:
             self._link.send(Frame(TAKEN, number))
         except BaseException:
@@ -216,16 +225,27 @@ class MovedHandshake(Handshake):
         tally.handed_over("in")
         return connection
 
-    def _enter_groups(self, connection: _core.Connection, cuts: crossing.Cuts) -> bytes | None:
+    def _enter_groups(self, connection: _core.Connection, head: dict[str, Any]) -> bytes | None:
         """Makes it a member. Returns what it is to send first; None if it must end."""
-        if self.crossing is None:
+        if self.crossing is None or self.deputies is None or self.handler is None:
             return b""
-        return self.crossing.enter(connection, cuts)
+        if (kept := self.crossing.enter(connection, head["cuts"])) is None:
+            return None
+        try:
+            who = self.deputies.key, self.deputies.user
+            seats = self.handler._seat_rooms(self.moved.rooms, connection, *who)
+            missed = self.deputies.enter(connection, seats, head["reached"])
+        except GroupUnavailable as error:
+            _log.warning("A WebSocket of another process cannot be told all: %s", error)
+            return None
+        return None if missed is None else kept + missed
 
     def finish(self) -> None:
         """Releases what is left."""
         if self.crossing is not None:
             self.crossing.leave()
+        if self.deputies is not None:
+            self.deputies.leave()
         given, self.given = self.given, None
         if given is not None and given.descriptor is not None:
             os.close(given.descriptor)
@@ -268,11 +288,19 @@ class _Handler(WSGIHandler):
 
 
 class _Refused(Exception):
-    """This process does not go on with a connection. Perhaps another one does: ``elsewhere``."""
+    """
+    This process does not go on with a connection. Perhaps another one does: ``elsewhere``.
 
-    def __init__(self, code: int, reason: str, *, elsewhere: bool = False) -> None:
-        super().__init__(reason)
-        self.head = {"code": code, "reason": reason, "elsewhere": elsewhere}
+    The giver reports ``why``, unless it is empty.
+    """
+
+    def __init__(self, code: int, reason: str, *, elsewhere: bool = False, why: str = "") -> None:
+        super().__init__(why or reason)
+        self.head = {"code": code, "reason": reason, "elsewhere": elsewhere, "why": why}
+
+
+def _unlike(why: str) -> _Refused:
+    return _Refused(*_RESTARTING, why=why)
 
 
 class _Visit:
@@ -350,13 +378,15 @@ class _Visit:
             return
         except Exception:
             _log.exception("A WebSocket of another process could not be judged")
-            head = {"code": _RESTARTING[0], "reason": _RESTARTING[1], "elsewhere": False}
+            head = _unlike("the process that was to go on has failed, as its log tells").head
             self._link.send(Frame(NO, {"number": offer.number, **head}))
             return
         self._expected[offer.number] = expected
-        crosses = expected[1].crossing
+        crosses, deputies = expected[1].crossing, expected[1].deputies
         assert crosses is not None
-        self._link.send(Frame(YES, {"number": offer.number, **crosses.expected}))
+        assert deputies is not None
+        head = {**crosses.expected, "places": deputies.begun}
+        self._link.send(Frame(YES, {"number": offer.number, **head}))
 
     def _judge(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
         """
@@ -373,12 +403,19 @@ class _Visit:
         response: Any = self._handler(environ, lambda *_: lambda _: None)
         try:
             _refuse_if_unlike(offer, response)
-            membership_signals.note_moved(offer.groups(), response.websocket)
+            joined = [*offer.groups(), *(Group(each.name, each.using) for each in offer.places)]
+            membership_signals.note_moved(joined, response.websocket)
             handshake.crossing = crossing.Crossing(offer.shared(), response.websocket)
+            handshake.handler = response.start.handler
+            handshake.deputies = Deputies(offer.places, response.websocket)
+            handshake.deputies.begin()
         except GroupUnavailable:
             response.close()
             # The giver goes on meanwhile.
             raise _Refused(*_RESTARTING, elsewhere=True) from None
+        except Unlike as error:
+            response.close()
+            raise _unlike(str(error)) from None
         except BaseException:
             response.close()
             raise
@@ -399,17 +436,20 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
         user = getattr(offer.request, "user", None)
         if offer.user and (user is None or str(getattr(user, "pk", None)) != offer.user):
             raise _Refused(SIGNED_OUT, "signed out")
-        elsewhere = response.status_code == _UNAVAILABLE
-        raise _Refused(*_RESTARTING, elsewhere=elsewhere)
+        status = response.status_code
+        why = f"its request is answered with the status {status} now"
+        raise _Refused(*_RESTARTING, elsewhere=status == _UNAVAILABLE, why=why)
     start = response.start
     if not isinstance(start, HandlerStart) or not start.handler._plan.survives:
-        raise _Refused(*_RESTARTING)
-    if repr(type(start.handler).version) != offer.version:
-        raise _Refused(*_RESTARTING)
+        raise _unlike("its URL has no handler that survives now")
+    if (version := repr(type(start.handler).version)) != offer.version:
+        raise _unlike(f"its version is {version} now, not {offer.version}")
+    if (obstacle := start.handler._obstacle_in(offer.rooms)) is not None:
+        raise _unlike(obstacle)
     if not offer.has_same_backends:
-        raise _Refused(*_RESTARTING)
+        raise _unlike("its groups have another backend now")
     if response.websocket._visitor_names[0] != offer.user:
-        raise _Refused(*((SIGNED_OUT, "signed out") if offer.user else _RESTARTING))
+        raise _Refused(SIGNED_OUT, "signed out") if offer.user else _unlike("it has a user now")
 
 
 def _is_leaving() -> bool:

@@ -13,14 +13,14 @@ import logging
 import sys
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty
 from typing import TYPE_CHECKING
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import SimpleQueue
-from dwebsocket.handover import arriving, crossing, offers
+from dwebsocket.handover import arriving, crossing, offers, places
 from dwebsocket.handover.meeting import Folder, newest
 from dwebsocket.handover.wire import (
     FORGET,
@@ -267,6 +267,7 @@ class _Item:
     handler: Handled
     stage: int = 0
     is_cut: bool = False
+    places: list[places.Place] = field(default_factory=list)
 
 
 class _Passage:
@@ -351,6 +352,7 @@ class _Passage:
             self._stay(number, item, *_RESTARTING)
             return
         item.stage = OFFER
+        item.places = offer["places"]
         self._link.send(Frame(OFFER, {**offer, "number": number}))
 
     def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
@@ -366,21 +368,30 @@ class _Passage:
             item.is_cut = bool(expected["marks"])
             departures.append(crossing.Departure(item.handler.websocket, expected))
         deadline = crossing.depart(departures, self._deadline)
-        for (number, item, _), departure in zip(agreed, departures, strict=True):
+        for (number, item, expected), departure in zip(agreed, departures, strict=True):
             item.is_cut = True
-            self._give(number, item, departure.cut(deadline))
+            cuts, reached = departure.cut(deadline), None
+            if cuts is not None:
+                reached = places.depart(item.handler, item.places, expected["places"])
+            self._give(number, item, cuts, reached)
 
-    def _give(self, number: int, item: _Item, cuts: crossing.Cuts | None) -> None:
+    def _give(
+        self,
+        number: int,
+        item: _Item,
+        cuts: crossing.Cuts | None,
+        reached: list[places.Reached | None] | None,
+    ) -> None:
         websocket, parts = item.handler.websocket, None
         connection = websocket._connection
         assert connection is not None
-        if cuts is not None:
+        if reached is not None:
             # No descriptor may be left.
             with suppress(OSError):
                 parts = connection.give_away(_STILL_S)
         if parts is None:
             if connection.end() is None:
-                what = "its groups' messages were late" if cuts is None else "it was not still"
+                what = "its groups' messages were late" if reached is None else "it was not still"
                 _warn(item.handler._plan.name, f"{what} in time")
             self._link.send(Frame(FORGET, {"number": number}))
             self._stay(number, item, *_RESTARTING)
@@ -389,10 +400,11 @@ class _Passage:
         # First: what fails from here on has to be taken back.
         item.stage = GIVE
         lengths = [(is_text, len(payload)) for is_text, payload in unread]
-        head = {"number": number, "incoming": len(incoming), "unsent": len(unsent), "cuts": cuts}
+        head = {"number": number, "incoming": len(incoming), "unsent": len(unsent)}
+        gone = {"cuts": cuts, "reached": reached}
         body = b"".join((incoming, unsent, *(payload for _, payload in unread)))
         try:
-            self._link.send(Frame(GIVE, {**head, "unread": lengths}, body, descriptor))
+            self._link.send(Frame(GIVE, {**head, **gone, "unread": lengths}, body, descriptor))
         finally:
             unpatched.close_descriptor(descriptor)
 
@@ -412,8 +424,10 @@ class _Passage:
             del self._items[number]
             item.handler._end_move(has_parted=False)
             self._elsewhere.append(item.handler)
-        else:
-            self._stay(number, item, frame.head["code"], frame.head["reason"])
+            return
+        if why := frame.head["why"]:
+            _warn(item.handler._plan.name, why)
+        self._stay(number, item, frame.head["code"], frame.head["reason"])
 
     def _on_lost(self, number: int, item: _Item, _: Frame) -> None:
         self._stay(number, item, *_RESTARTING)

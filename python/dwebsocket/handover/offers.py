@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
 from dwebsocket.groups import backends
-from dwebsocket.handover import requests
+from dwebsocket.handover import places, requests
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -42,11 +42,10 @@ def obstacle(handler: Handled) -> str | None:
         return "its server has the socket, or encrypts"
     if not connection.is_movable:
         return "its compression keeps context between messages (context takeover)"
-    if websocket._seats:
-        return "it has rooms"
     if websocket._view is not None:
         return "functions run beside it (start, every or pump)"
-    return next((why for _, _, why in _memberships(websocket) if why is not None), None)
+    why = next((why for _, _, why in _memberships(websocket) if why is not None), None)
+    return why or places.obstacle(handler)
 
 
 def kind_of(backend: Backend) -> str | None:
@@ -65,25 +64,23 @@ def has_markers(backend: Backend) -> bool:
 
 
 def memberships(websocket: WebSocket) -> list[tuple[str, str]]:
-    """Returns alias and name of each group of a connection."""
+    """Returns alias and name of each group of a connection, but for those that are places."""
     return [(alias, name) for alias, name, _ in _memberships(websocket)]
 
 
 def _memberships(websocket: WebSocket) -> Iterator[tuple[str, str, str | None]]:
-    """Yields alias and name of each group of a connection, and why it cannot be moved, if so."""
+    """Yields each such group, and why the connection cannot be moved with it, if so."""
     member = websocket._engine.as_member()
     now = conf.present()
     for alias in conf.get("GROUPS", now):
         if (backend := backends.made(alias, now)) is None:
             continue
         for name in backend.groups.names_of(member):
+            if places.is_special(backend, name):
+                continue
             why = None
             if kind_of(backend) is None:
                 why = f"it is in groups of {backend.settings.backend}"
-            elif backend.settings.kept(name) is not None:
-                why = "it is in a group with a history"
-            elif backend.settings.present(name) is not None:
-                why = "it is in a group with presence"
             yield alias, name, why
 
 
@@ -94,15 +91,18 @@ def state_of(handler: Handled) -> dict[str, Any]:
     Raises:
         Obstacle: It is no dict of what JSON can represent, or too large.
     """
-    state = handler.state
+    return _plain(handler.state, "its state")
+
+
+def _plain(state: Any, what: str) -> dict[str, Any]:
     try:
         text = json.dumps(state, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise Obstacle(f"JSON cannot represent its state: {error}") from None
+        raise Obstacle(f"JSON cannot represent {what}: {error}") from None
     if not isinstance(state, dict) or json.loads(text) != state:
-        raise Obstacle("its state is no dict of plain values: keys are str, and lists no tuples")
+        raise Obstacle(f"{what} is no dict of plain values: keys are str, and lists no tuples")
     if len(text.encode()) > _MOST_STATE_BYTES:
-        raise Obstacle(f"its state has more than {_MOST_STATE_BYTES} bytes")
+        raise Obstacle(f"{what} has more than {_MOST_STATE_BYTES} bytes")
     return state
 
 
@@ -119,6 +119,9 @@ def offer_of(handler: Handled) -> dict[str, Any]:
     connection = websocket._connection
     assert connection is not None
     joined = memberships(websocket)
+    rooms = handler._pack_rooms()
+    for each in () if rooms is None else rooms["rooms"]:
+        _plain(each["state"], "the state of a room")
     tick_in = None
     if handler._plan.every is not None and handler._cancel_tick is not None:
         tick_in = max(0.0, handler._due - clock.now())
@@ -131,6 +134,8 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "tick_in": tick_in,
         "subprotocol": websocket._subprotocol,
         "agreement": connection.agreement,
+        "places": list(places.of(handler)),
+        "rooms": rooms,
         "groups": joined,
         "backends": {alias: kind_of(backends.backend(alias)) for alias, _ in joined},
     }

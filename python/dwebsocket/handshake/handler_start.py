@@ -64,6 +64,7 @@ class HandlerStart(Start):
         # The server's loop is for a class with coroutine functions, which is an async view.
         if self._moved is not None:
             handler._resume(self._moved.state, self._moved.tick_in)
+            handler._unpack_rooms(self._moved.rooms)
             handler._loop = self._moved.loop if plan.is_async else None
         elif self._has_loop and plan.is_async:
             handler._loop = asyncio.get_running_loop()

@@ -363,7 +363,7 @@ class Rooms:
         name = user_key(user, websocket._realm) if user else None
         if self._seats is None:
             member = joinable(websocket)
-            if member is None or isinstance(member, _core.Seat):
+            if member is None or isinstance(member, _core.Seat | _core.Deputy):
                 return False
             self._seats = _core.Seats(member, key, self._number)
         seat = self._seats.take(room.name, name)

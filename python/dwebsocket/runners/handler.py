@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
 
+    from dwebsocket._core import Connection, Seat
     from dwebsocket.request.worlds import World
     from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import TurnExecutor
@@ -529,6 +530,33 @@ class Handled:
         """Makes it one that goes on with a connection of another process. Before its first turn."""
         self._arrival = moving.Arrival(tick_in)
         self.state.update(state)
+
+    # What a handler with rooms does instead stands in `dwebsocket.rooms.view`.
+
+    def _seats_to_move(self) -> dict[str, moving.MovingSeat]:
+        """Returns its seats in rooms, by the rooms' names."""
+        return {}
+
+    def _pack_rooms(self) -> dict[str, Any] | None:
+        """Returns what it keeps of its rooms, as JSON can represent it."""
+        return None
+
+    def _obstacle_in(self, packed: dict[str, Any] | None) -> str | None:
+        """Returns the reason why it cannot go on with rooms of another process; None if it can."""
+        return None if packed is None else "its URL has no rooms now"
+
+    def _seat_rooms(
+        self,
+        packed: dict[str, Any] | None,
+        connection: Connection,
+        key: bytes,
+        user: str | None,
+    ) -> dict[str, Seat | None]:
+        """Returns held seats in these rooms. Called before :meth:`_unpack_rooms`."""
+        return {}
+
+    def _unpack_rooms(self, packed: dict[str, Any] | None) -> None:
+        """Goes on with rooms of another process. Before its first turn."""
 
     def _begin_move(self, move: moving.Move) -> None:
         """Has it park as soon as its present turn is over. Any thread may call it."""

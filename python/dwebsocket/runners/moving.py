@@ -8,13 +8,33 @@ without a word to the project; or it stays, and goes on with its next message.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dwebsocket._core import Seat
+
+
+class MovingSeat(NamedTuple):
+    """
+    A connection's seat in a room.
+
+    Attributes:
+        using: The alias of the room's group.
+        name: The group's name.
+        has_history: Whether the client has a position.
+        seat: The seat.
+    """
+
+    using: str
+    name: str
+    has_history: bool
+    seat: Seat
+
 
 _lock = unpatched.lock()
 #: The handlers of this process that survive it, by their first turns.

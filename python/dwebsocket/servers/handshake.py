@@ -79,8 +79,10 @@ class Moved(Protocol):
         tick_in: Seconds until its next ``tick``; None without.
         subprotocol: The one that both sides agreed on.
         loop: The event loop of this process's server, where handlers with coroutine functions live.
+        rooms: What it keeps of its rooms; None without.
     """
 
+    rooms: dict[str, Any] | None
     websocket_id: str | None
     state: dict[str, Any]
     tick_in: float | None

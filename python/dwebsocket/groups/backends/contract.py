@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     Joined = Literal["joined", "behind", "over"]
     #: For `_core.Presence.enter`: the connection's key, the user's key and primary key, the present
     #: moment, what it says, whether it watches, the grace, the connection's name, whether its user
-    #: is present by it, and whether this process tells when its user joins.
-    Arrival = tuple[bytes, str, str | None, str, str | None, bool, float, str, bool, bool]
+    #: is present by it, whether this process tells when its user joins, and when it has said it, in
+    #: milliseconds since 1970, if not now.
+    Arrival = tuple[
+        bytes, str, str | None, str, str | None, bool, float, str, bool, bool, int | None
+    ]
     #: The user that has joined, and the wait before `_core.Presence.tells` is asked, if any.
     Joining = tuple[_core.Member, _core.Wait | None]
     #: Empty where no user has joined; None when the connection is over.
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 
     Message = str | bytes
     Exclude = list[bytes]
-    Member = _core.Connection | _core.Mailbox | _core.Seat
+    Member = _core.Connection | _core.Mailbox | _core.Seat | _core.Deputy
 
 
 _log = logging.getLogger("dwebsocket")

@@ -207,7 +207,7 @@ def _visit(
     key = key_of_user(backend, websocket)
     now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
     own = key_of(websocket.id), key, user or None, now, wish.info, wish.watches, present.grace
-    return (*own, websocket.id, wish.is_present, tells)
+    return (*own, websocket.id, wish.is_present, tells, None)
 
 
 def key_of_user(backend: Backend, websocket: Base) -> str:

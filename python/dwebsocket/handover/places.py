@@ -1,0 +1,210 @@
+"""
+The places of a connection: its memberships that are more than the messages of a plain group.
+
+A *place* is in a group that has a history, or presence, or in the group of a room. The heir's
+process begins first: a *deputy* is the member there, and is present (:mod:`.deputies`). Then the
+giver's process ends the membership, and says how far the connection has got (:func:`depart`). The
+heir reads from the history what comes after that, adds what the deputy has kept, and the connection
+goes on in its place. Others see nothing: for a moment both processes tell of the connection by the
+same name, and then the giver's says that it has moved.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from dwebsocket import _core, conf
+from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import monotonic
+from dwebsocket.groups import backends
+from dwebsocket.groups.backends import local, process
+from dwebsocket.groups.backends.local import Backend as LocalBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dwebsocket.groups.backends.contract import Backend, Member
+    from dwebsocket.runners.handler import Handled
+
+    #: How a connection is present: its user with key, primary key and moment, None where it only
+    #: watches; what it says and when; whether it watches; the grace.
+    Standing = tuple[tuple[str, str | None, str] | None, tuple[str, int] | None, bool, float]
+    #: For each process the last message that has come.
+    Begun = list[tuple[int, int]]
+    #: The users that a connection knows, as a number, and the moment.
+    Known = tuple[int, float]
+    #: How far the connection has got in a place: the messages of each process; the position, and
+    #: whether it gets numbers; the users that it knows, if it is told. None where it is no member.
+    Reached = tuple[Begun, tuple[int, int, bool] | None, Known | None]
+
+# Seconds for which one process waits for what another one tells.
+_PATIENCE_S = 5.0
+_PAUSE_S = 0.001
+# Seconds for which a moment is waited for in which no user has just come or gone.
+_QUIET_S = 0.05
+# Messages of other backends are neither kept nor numbered.
+_COUNTED = (process.Backend, local.Backend)
+
+
+class Place(NamedTuple):
+    """
+    One place.
+
+    Attributes:
+        using: The alias of its group.
+        name: The group's name.
+        room: The room's name, as the client knows it; None outside rooms.
+        kind: The backend, and where its server is. Processes with the same have the same groups.
+        has_history: Whether the member has a position.
+        moves: Whether the membership moves here, too, and not only presence.
+        standing: How it is present; None if it is not.
+    """
+
+    using: str
+    name: str
+    room: str | None
+    kind: str
+    has_history: bool
+    moves: bool
+    standing: Standing | None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of its group."""
+        return backends.backend(self.using)
+
+
+def wait_until(is_so: Callable[[], bool], patience: float = _PATIENCE_S) -> bool:
+    """Waits until it is so; false when that takes too long. Almost always it is so already."""
+    deadline = monotonic() + patience
+    while not is_so():
+        if monotonic() >= deadline:
+            return False
+        unpatched.pause(_PAUSE_S)
+    return True
+
+
+def kind_of(backend: Backend) -> str:
+    """Returns the kind of a backend, and where its server is."""
+    return f"{backend.settings.backend} {backend.address}"
+
+
+def is_special(backend: Backend, name: str) -> bool:
+    """Whether a member of a group has a position there, which is the place's."""
+    return backend.settings.kept(name) is not None
+
+
+def obstacle(handler: Handled) -> str | None:
+    """Returns the reason why a connection cannot move because of its places; None if it can."""
+    for place in of(handler):
+        backend = place.backend
+        # Those of a project's own may do anything.
+        if not type(backend).__module__.startswith("dwebsocket."):
+            return f"it is in groups of {backend.settings.backend}"
+        if place.standing is not None and type(backend) is process.Backend:
+            return "others see it in a group whose users each process knows for itself"
+        if place.room is not None and type(backend) not in _COUNTED:
+            return f"it has rooms in groups of {backend.settings.backend}"
+    return None
+
+
+def of(handler: Handled) -> Iterator[Place]:
+    """Yields the places of a handler's connection."""
+    member = handler.websocket._engine.as_member()
+    now = conf.present()
+    for alias in conf.get("GROUPS", now):
+        if (backend := backends.made(alias, now)) is None:
+            continue
+        for name in backend.groups.names_of(member):
+            has_history = is_special(backend, name)
+            standing = _standing(backend, name, member)
+            if has_history or standing is not None:
+                kind = kind_of(backend)
+                yield Place(alias, name, None, kind, has_history, has_history, standing)
+    for room, (alias, name, has_history, seat) in handler._seats_to_move().items():
+        backend = backends.backend(alias)
+        standing = _standing(backend, name, seat)
+        kind = kind_of(backend)
+        yield Place(alias, name, room, kind, has_history, moves=True, standing=standing)
+
+
+def _standing(backend: Backend, name: str, member: Member) -> Standing | None:
+    return backend.presence.standing(name, member) if backend.keeps_presence else None
+
+
+def depart(
+    handler: Handled, places: list[Place], begun: dict[str, Begun]
+) -> list[Reached | None] | None:
+    """
+    Ends the memberships of a connection that is about to be given away. It stays present.
+
+    Args:
+        handler: The connection's handler.
+        places: Those of which the heir knows.
+        begun: For each alias, how far messages have come in the heir's process.
+
+    Returns:
+        For each place how far it has got, of the type ``Reached``, None where it is no member any
+        more. None when something has not come here in time.
+    """
+    for alias, numbers in begun.items():
+        backend = backends.backend(alias)
+        assert isinstance(backend, LocalBackend)
+        pairs = [(process_id, number) for process_id, number in numbers]
+        if not wait_until(functools.partial(backend.node.has_taken, pairs)):
+            return None
+    seats = handler._seats_to_move()
+    reached: list[Reached | None] = []
+    for place in places:
+        if place.room is None:
+            member: Member = handler.websocket._engine.as_member()
+        elif (found := seats.get(place.room)) is not None:
+            member = found[-1]
+        else:
+            reached.append(None)
+            continue
+        if (gone := _depart(place, member)) is False:
+            return None
+        reached.append(gone)
+    return reached
+
+
+def _depart(place: Place, member: Member) -> Reached | Literal[False] | None:
+    """Ends one membership. False when something has not come here in time."""
+    backend, name, known = place.backend, place.name, None
+    if place.standing is not None:
+        now = backend.presence.standing(name, member)
+        if now is not None and now[1] != place.standing[1]:
+            # Others know better than the heir what it says.
+            return False
+        if now is None and not place.moves:
+            return None
+        # Else others could see it leave before they see it come.
+        if not wait_until(functools.partial(backend.presence.is_elsewhere, name, member)):
+            return False
+        if place.standing[2] and (known := _end_watch(backend, name, member)) is None:
+            return False
+    if not place.moves:
+        return [], None, known
+    if (left := _core.depart(backend.groups, name, member)) is None:
+        return None
+    got, until, at = left
+    if not wait_until(functools.partial(_core.has_handed_out, backend.groups, name, until)):
+        return False
+    return got, at, known
+
+
+def _end_watch(backend: Backend, name: str, member: Member) -> Known | None:
+    """Ends the telling of a member. Returns the users that it knows; None if it takes too long."""
+    known: Known | None = None
+
+    def has_ended(*, waits: bool) -> bool:
+        nonlocal known
+        digest = backend.presence.end_watch(name, member, waits)
+        known = None if digest is None else (digest, monotonic())
+        return known is not None
+
+    if not wait_until(functools.partial(has_ended, waits=True), _QUIET_S):
+        wait_until(functools.partial(has_ended, waits=False))
+    return known
