@@ -1229,6 +1229,10 @@ class Seat:
     def is_over(self) -> bool:
         """Whether it has ended."""
 
+    @property
+    def owes_loss(self) -> bool:
+        """Whether messages were lost of which its client is not told yet."""
+
 @final
 class Bucket:
     """Permits, of which so many come a second, and so many are kept."""

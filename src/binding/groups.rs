@@ -467,6 +467,11 @@ impl Seat {
     fn is_over(&self) -> bool {
         self.0.is_over()
     }
+
+    #[getter]
+    fn owes_loss(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.0.owes_loss())
+    }
 }
 
 /// See `_core.pyi`.

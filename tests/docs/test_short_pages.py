@@ -140,6 +140,19 @@ def test_survivor(capsys: pytest.CaptureFixture[str]) -> None:
     assert handler.survives
 
 
+def test_surviving_room(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its state is there, empty, and moves."""
+    cls = run("docs/deploys.md", "class Score(Room)")["Score"]
+    room = cls(None, None, "score-1")
+    assert room.state == {}
+    room.joined()
+    heir = cls(None, None, "score-1")
+    heir.state.update(json.loads(json.dumps(room.state)))
+    heir.resumed()
+    assert capsys.readouterr().out == "went on at 0\n"
+    assert (heir.survives, heir.version) == (True, 2)
+
+
 class TestOperations:
     """docs/operations.md."""
 

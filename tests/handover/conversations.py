@@ -190,12 +190,73 @@ class Conversation:
                 self.processes.append(process)
 
 
+class Page(Conversation):
+    """A page with rooms. It sends events without pause, and checks that each is answered once."""
+
+    #: The rooms that it joins.
+    rooms: tuple[str, ...] = ()
+
+    def __init__(self, server: Server, path: str, seed: int, headers: dict[str, str]) -> None:
+        super().__init__(server, path, seed, headers)
+        self._number, self.asked = seed, 0
+        #: The numbers of events, by the rooms to which they went.
+        self.counts: dict[str, list[int]] = {}
+
+    async def _send_all(self) -> None:
+        for room in self.rooms:
+            await self._ask({"join": room, "info": {"page": self._number}})
+        while True:
+            await asyncio.sleep(self._random.uniform(0, 0.02))
+            if not self.is_quiet and len(self._sent) < self._messages_in_flight:
+                room = self._random.choice(self.rooms)
+                await self._ask({"to": room, "event": "count", "data": self.asked})
+
+    async def _ask(self, asked: dict[str, Any]) -> None:
+        self.asked += 1
+        self._sent.append((self.asked, b""))
+        text = json.dumps({"id": self.asked, **asked})
+        await self._write(self._framed(TEXT, text.encode()))
+
+    async def ask(self, **asked: Any) -> None:
+        """Send a request, or an event that is not answered."""
+        await self._write(build_frame(TEXT, json.dumps(asked).encode(), mask=b"mask"))
+
+    async def _check_all(self) -> None:
+        opcode, payload = await self._message()
+        raise Wrong(f"{opcode} {payload[:40]!r}")
+
+    def _on_told(self, told: dict[str, Any]) -> None:
+        if "id" not in told:
+            return
+        if not self._sent or told["id"] != self._sent.pop(0)[0]:
+            raise Wrong(f"the answer {told}")
+        answer = told.get("ok")
+        if answer is None:
+            raise Wrong(f"the answer {told}")
+        self.answered += 1
+        if "process" in answer:
+            counts = self.counts.setdefault(answer["room"], [])
+            counts.append(answer["count"])
+            if counts[-1] != len(counts):
+                raise Wrong(f"{answer['room']} counts {counts[-5:]}")
+            self.resumed = answer["resumed"]
+            if answer["process"] not in self.processes[-1:]:
+                self.processes.append(answer["process"])
+
+
 class Crowd:
     """Many conversations at once, in an event loop of their own; use as a context manager."""
 
-    def __init__(self, server: Server, count: int, *paths: str, **headers: str) -> None:
+    def __init__(
+        self,
+        server: Server,
+        count: int,
+        *paths: str,
+        kind: type[Conversation] = Conversation,
+        **headers: str,
+    ) -> None:
         self.conversations = [
-            Conversation(server, paths[at % len(paths)], at, headers) for at in range(count)
+            kind(server, paths[at % len(paths)], at, headers) for at in range(count)
         ]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)

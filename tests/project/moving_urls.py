@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from dwebsocket import group, statistics, user
+from dwebsocket.rooms import rooms
 from project import moving_views, urls
 
 
@@ -47,6 +48,9 @@ urlpatterns = [
     path("numbered/", moving_views.AsyncNumbered.as_view()),
     path("present/", moving_views.Present.as_view()),
     path("watching/", moving_views.Watching.as_view()),
+    path("rooms/", rooms(moving_views.Talk, moving_views.Plain)),
+    path("async-rooms/", rooms(moving_views.AsyncTalk, moving_views.Plain)),
+    path("settled-rooms/", rooms(moving_views.Settled)),
     path("counting/", moving_views.Counting.as_view()),
     path("async-counting/", moving_views.AsyncCounting.as_view()),
     path("mixed-counting/", moving_views.MixedCounting.as_view()),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dwebsocket import WebSocketHandler
+from dwebsocket.rooms import Room
 
 _VERSION = os.environ.get("PROJECT_VERSION_FILE")
 
@@ -126,6 +127,57 @@ class Watching(AsyncCounting):
         if not self.state["number"]:
             await self.websocket.ajoin("present", presence="watch")
         await super().receive(message)
+
+
+class Talk(Room):
+    """A room whose users are known, with events that need no server."""
+
+    name = "talk-<int:pk>"
+    presence = True
+    events = ("typing",)
+    version = version()
+
+    def info(self) -> dict[str, Any]:
+        """Say what it is."""
+        return {"kind": "talk"}
+
+    def joined(self) -> None:
+        """Begin to count."""
+        self.state = {"count": 0, "resumed": 0}
+
+    def resumed(self) -> None:
+        """Count the processes."""
+        self.state["resumed"] += 1
+
+    def receive(self, event: str, data: Any) -> dict[str, Any]:
+        """Answer with the number, this process, and the room."""
+        self.state["count"] += 1
+        return {**self.state, "process": os.getpid(), "room": self.name}
+
+    def left(self) -> None:
+        """Say so in the log, where tests find it."""
+        print("left", self.name, flush=True)
+
+
+class Plain(Talk):
+    """A room without presence."""
+
+    name = "plain-<int:pk>"
+    presence = False
+
+
+class AsyncTalk(Talk):
+    """The same with a coroutine function, so that its handler lives in an event loop."""
+
+    async def receive(self, event: str, data: Any) -> dict[str, Any]:
+        """Answer as above."""
+        return super().receive(event, data)
+
+
+class Settled(Plain):
+    """A room whose connections do not move."""
+
+    survives = False
 
 
 class MixedCounting(AsyncCounting):

@@ -167,7 +167,8 @@ def depart(
         if (gone := _depart(place, member)) is False:
             return None
         reached.append(gone)
-    return reached
+    # The other process would not tell of it.
+    return None if any(seat.owes_loss for *_, seat in seats.values()) else reached
 
 
 def _depart(place: Place, member: Member) -> Reached | Literal[False] | None:

@@ -117,6 +117,8 @@ class Rooms:
         self._keys: dict[str, str] = {}
         # What the engine passes on of rooms in which all events have the same sender.
         self._passages: dict[tuple[type[Room], Backend], _core.Passage] = {}
+        #: Rooms that have ended while the connection came from another process.
+        self.ended: list[Room] = []
         self._let_events_pass(is_wanted=True)
 
     def _read_settings(self) -> None:
@@ -213,6 +215,30 @@ class Rooms:
         seats.forget(self._number)
         for room in list(self._joined.values()):
             yield from self._leave(room)
+
+    def new(self, cls: type[Room], name: str) -> Room:
+        """Returns a room of this connection, which is not joined yet."""
+        return cls(self._websocket, self._request, name)
+
+    def resume(self) -> Steps[None]:
+        """Goes on with rooms of another process."""
+        for room in list(self._joined.values()):
+            self._offer(room)
+            if "resumed" in room._own:
+                yield from self._call_quietly(room, "resumed")
+        while self.ended:
+            room = self.ended.pop()
+            yield from membership_signals.note_left(room.group, self._websocket)
+            if "left" in room._own:
+                yield from self._call_quietly(room, "left")
+        yield from self.look()
+
+    def part(self) -> None:
+        """Releases what is here of rooms with which another process goes on."""
+        self._waiting.clear()
+        seats.forget(self._number)
+        while self._joined:
+            self._give_up(self._joined.popitem()[1])
 
     def _has_to_wait(self, request: Request) -> bool:
         waiting = self._waiting
@@ -346,7 +372,7 @@ class Rooms:
     def _find(self, name: str) -> Room | None:
         for cls in self._classes:
             if cls._pattern.fits(name):
-                return cls(self._websocket, self._request, name)
+                return self.new(cls, name)
         return None
 
     def _ask(self, room: Room) -> Steps[None]:
@@ -379,7 +405,7 @@ class Rooms:
         else:
             backend.hold(group.name)
         try:
-            if _has_history(room, group):
+            if has_history(room, group):
                 at = yield from self._recover(room, request, told, rows)
                 joined = at is not None
             else:
@@ -461,7 +487,7 @@ class Rooms:
     def _join_again(self, room: Room, request: Request, info: dict[str, Any]) -> Steps[None]:
         """Answers the join of a room that is joined already."""
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
-        if _has_history(room, room.group):
+        if has_history(room, room.group):
             at = room._seat and room._seat.position
             told["position"] = history.text_of(at) if at else None
             told["recovered"] = True
@@ -575,7 +601,7 @@ class Rooms:
             yield from self._leave(room)
 
     def _call_quietly(self, room: Room, name: str) -> Steps[None]:
-        """Calls ``joined`` or ``left``, which the client does not wait for."""
+        """Calls ``joined``, ``left`` or ``resumed``, which the client does not wait for."""
         try:
             yield Hook(getattr(room, name))
         except (ConnectionClosed, SendTimeout):
@@ -674,7 +700,13 @@ def _is_over(room: Room) -> bool:
     return room._seat is not None and room._seat.is_over
 
 
-def _has_history(room: Room, group: Group) -> bool:
+def has_history(room: Room, group: Group) -> bool:
+    """
+    Whether a page that comes back to a room gets what it has missed.
+
+    Raises:
+        UsageError: The room wants it, and its group has none.
+    """
     if room.history is False:
         return False
     own = room._backend.settings

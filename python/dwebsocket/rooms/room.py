@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dwebsocket.websocket import WebSocket
 
 #: The methods that a project may write, each a function or a coroutine function.
-HOOKS = ("allow", "info", "receive", "joined", "left", "group_name")
+HOOKS = ("allow", "info", "receive", "joined", "left", "resumed", "group_name")
 
 # The server itself sends these to pages, under the names that events of other pages have.
 _OF_THE_SERVER = frozenset({"joined", "left", "message", "recovered", "state", "updated"})
@@ -57,6 +57,11 @@ class Room:
         max_members: The most users with presence, else the most connections; None for no limit.
         rate: The events a second of one connection to this room, with bursts of three times as
             many; None for ``WEBSOCKET_ROOMS_RATE`` alone.
+        survives: Whether connections with such rooms move to another process when theirs is
+            replaced, with all rooms: see ``docs/deploys.md``. All classes of a view have to.
+        version: Any comparable value. Connections move to a class of the same version alone.
+        state: A dict of values that JSON can represent, empty before :meth:`allow`. It moves with
+            the connection; other attributes do not.
         request: The connection's request.
         websocket: The connection.
     """
@@ -67,6 +72,8 @@ class Room:
     events: ClassVar[Collection[str]] = ()
     max_members: ClassVar[int | None] = None
     rate: ClassVar[float | None] = None
+    survives: ClassVar[bool] = True
+    version: ClassVar[Any] = None
 
     request: WebSocketRequest
     websocket: WebSocket
@@ -88,6 +95,7 @@ class Room:
     _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
     _since: str = ""
     _bucket: _core.Bucket | None = None
+    _state: dict[str, Any] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,6 +115,17 @@ class Room:
     def user(self) -> Any:
         """The request's user, as ``request.user``."""
         return self.request.user
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What moves with the connection to another process."""
+        if self._state is None:
+            self._state = {}
+        return self._state
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._state = state
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -178,6 +197,13 @@ class Room:
     def left(self) -> Any:
         """Is called when the connection is in the room no more, however it left. Does nothing."""
 
+    def resumed(self) -> Any:
+        """
+        Is called in a process that goes on with the connection of another one.
+
+        Neither ``joined`` nor ``left`` is: the page notices nothing. Does nothing here.
+        """
+
 
 def is_async(cls: type[Room]) -> bool:
     """Whether a method of a class is a coroutine function."""
@@ -210,6 +236,8 @@ def check(cls: object) -> None:
         raise ValueError(
             f"{where}.events has {each!r}, which pages take for the server's: rename it"
         )
+    if not isinstance(cls.survives, bool):
+        raise TypeError(f"{where}.survives must be True or False, not {cls.survives!r}")
     _check_number(f"{where}.max_members", cls.max_members, int)
     _check_number(f"{where}.rate", cls.rate, (int, float))
 

@@ -9,7 +9,7 @@ from dwebsocket.api import callbacks
 from dwebsocket.api.waiting import steps
 from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
-from dwebsocket.rooms import room, wire
+from dwebsocket.rooms import moving, room, wire
 from dwebsocket.rooms.connection import Rooms
 from dwebsocket.rooms.room import Pattern
 from dwebsocket.telemetry import clock
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from dwebsocket.rooms.room import Room
+    from dwebsocket.runners.moving import MovingSeat
 
 
 class _Handler(WebSocketHandler):
@@ -51,6 +52,50 @@ class _Handler(WebSocketHandler):
             if isinstance(connection, _core.Connection):
                 connection.answer_pings()
         return self._its
+
+    # -- moves to another process ----------------------------------------------------------------
+
+    _taken: moving.Taken | None = None
+
+    def _seats_to_move(self) -> dict[str, MovingSeat]:
+        return {} if self._its is None else moving.seats_of(self._its)
+
+    def _pack_rooms(self) -> dict[str, Any] | None:
+        return moving.pack(self._its)
+
+    def _obstacle_in(self, packed: dict[str, Any] | None) -> str | None:
+        if packed is None:
+            return "its URL has rooms now"
+        return moving.obstacle(self.classes, packed)
+
+    def _seat_rooms(
+        self,
+        packed: dict[str, Any] | None,
+        connection: _core.Connection,
+        key: bytes,
+        user: str | None,
+    ) -> dict[str, _core.Seat | None]:
+        if packed is None:
+            return {}
+        self._taken = moving.take_seats(packed, connection, key, user, self)
+        return self._taken[-1]
+
+    def _unpack_rooms(self, packed: dict[str, Any] | None) -> None:
+        taken, self._taken = self._taken, None
+        if packed is not None and taken is not None:
+            moving.unpack(self.its, packed, taken)
+
+    def _finish_moved(self) -> None:
+        super()._finish_moved()
+        if self._its is not None:
+            self._its.part()
+
+    def resumed(self) -> Any:
+        """Goes on with the rooms of another process."""
+        steps.run(self.its.resume())
+        self._set_tick()
+
+    # --------------------------------------------------------------------------------------------
 
     def look_again(self) -> None:
         """Has what is due done soon. Any thread may call it."""
@@ -102,6 +147,11 @@ class _AsyncHandler(_Handler):
         self._timer = None
         await steps.arun(self.its.look())
 
+    async def resumed(self) -> Any:
+        """Goes on with the rooms of another process."""
+        await steps.arun(self.its.resume())
+        self._set_tick()
+
     async def disconnect(self, code: int, reason: str) -> Any:
         """Leaves all rooms."""
         await steps.arun(self.its.end())
@@ -131,6 +181,9 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
     own = tuple(options.pop("subprotocols", ()))
     conf.overrides("rooms", options)
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
-    attributes = {"classes": classes, "__module__": __name__, "__qualname__": "rooms"}
+    attributes: dict[str, Any] = {"classes": classes, "__module__": __name__}
+    names = ", ".join(each.__qualname__ for each in classes)
+    attributes["__qualname__"] = f"rooms({names})"
+    attributes["survives"] = all(each.survives for each in classes)
     view: type[_Handler] = type("rooms", (base,), attributes)
     return view.as_view(**options, subprotocols=(wire.SUBPROTOCOL, *own))

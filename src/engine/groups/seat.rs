@@ -145,6 +145,12 @@ impl Seat {
         self.is_over.load(Ordering::Acquire)
     }
 
+    /// Whether messages were lost of which its client is not told yet.
+    pub fn owes_loss(&self) -> bool {
+        let losses = self.shared.losses.load(Ordering::Relaxed);
+        self.state.lock().told != losses
+    }
+
     /// How far its client is, in a group that has a history.
     pub fn position(&self) -> Option<Position> {
         self.state.lock().at

@@ -1,7 +1,7 @@
 //! Members that move between two registries, and their deputies.
 
 use super::*;
-use crate::engine::groups::{Deputy, Eviction, RecordedJoin, Stamps, Succeeded, Whom};
+use crate::engine::groups::{Deputy, Eviction, RecordedJoin, Seats, Stamps, Succeeded, Whom};
 
 #[tokio::test]
 async fn a_member_of_a_group_with_a_history_goes_on_at_its_position_alone() {
@@ -101,4 +101,26 @@ async fn a_deputy_that_has_kept_too_much_says_so() {
         deputy.frames_for(connection.as_ref(), &Stamps::default()),
         None
     );
+}
+
+#[tokio::test]
+async fn a_seat_owes_its_client_the_news_of_a_loss_until_that_has_room() {
+    let groups = groups(WhenFull::DropNewest);
+    let mailbox = Mailbox::new(200, Hub::new().unwrap(), 7);
+    let seat = Seats::new(&mailbox, ID, 1).take("room", None).unwrap();
+    groups.join("room", &seat, ID);
+    seat.open(None);
+    let publish = async || {
+        groups.publish("room", text("hello"));
+        settle(&groups).await;
+    };
+    publish().await;
+    assert!(!seat.owes_loss());
+    for _ in 0..20 {
+        publish().await;
+    }
+    assert!(seat.owes_loss());
+    while mailbox.pop().is_some() {}
+    publish().await;
+    assert!(!seat.owes_loss());
 }

@@ -1,0 +1,140 @@
+"""The rooms of a connection that moves to another process: see :mod:`dwebsocket.handover`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import _core
+from dwebsocket.conf.group_settings import PresenceLimits
+from dwebsocket.groups import backends, seats
+from dwebsocket.groups.api import Group
+from dwebsocket.rooms import wire
+from dwebsocket.rooms.connection import has_history
+from dwebsocket.runners.moving import MovingSeat
+from dwebsocket.telemetry import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dwebsocket.rooms.connection import Rooms
+    from dwebsocket.rooms.room import Room
+
+    #: The seats, their number, and each one by its room's name; None for one that has ended.
+    Taken = tuple[_core.Seats, int, dict[str, _core.Seat | None]]
+
+
+def seats_of(rooms: Rooms) -> dict[str, MovingSeat]:
+    """Returns the seats of a connection, by the names of its rooms. Any thread may call it."""
+    found = {}
+    for room in list(rooms._joined.values()):
+        seat, group = room._seat, room.group
+        if seat is not None and not seat.is_over:
+            found[room.name] = MovingSeat(group.using, group.name, has_history(room, group), seat)
+    return found
+
+
+def pack(rooms: Rooms | None) -> dict[str, Any]:
+    """Returns what a connection keeps of its rooms, as JSON can represent it but for states."""
+    if rooms is None:
+        return {"rooms": [], "waiting": [], "checked": 0.0}
+    joined = [_packed(room) for room in rooms._joined.values()]
+    waiting = [{name: getattr(each, name) for name in each.__slots__} for each in rooms._waiting]
+    return {"rooms": joined, "waiting": waiting, "checked": clock.now() - rooms._checked_at}
+
+
+def _packed(room: Room) -> dict[str, Any]:
+    group = room.group
+    return {
+        "name": room.name,
+        "using": group.using,
+        "group": group.name,
+        "has_history": has_history(room, group),
+        "presence": room.presence,
+        "version": repr(room.version),
+        "state": room.state,
+        # Projects may say what only this encoder writes.
+        "info": json.loads(wire.text(room._info)),
+        "server_info": json.loads(wire.text(room._server_info)),
+        "since": room._since,
+    }
+
+
+def class_of(classes: Sequence[type[Room]], name: str) -> type[Room] | None:
+    """Returns the first class whose names fit a room's."""
+    return next((cls for cls in classes if cls._pattern.fits(name)), None)
+
+
+def obstacle(classes: Sequence[type[Room]], packed: dict[str, Any]) -> str | None:
+    """Returns the reason why these classes cannot go on with rooms of another process."""
+    for each in packed["rooms"]:
+        name = each["name"]
+        if (cls := class_of(classes, name)) is None:
+            return f"no class has the room {name!r} now"
+        if (version := repr(cls.version)) != each["version"]:
+            return f"the version of {cls.__qualname__} is {version} now, not {each['version']}"
+        keeps = backends.backend(each["using"]).settings.kept(each["group"]) is not None
+        if (cls.history is not False and keeps) != each["has_history"]:
+            return f"the history of {cls.__qualname__} is not the same now"
+        if cls.presence != each["presence"]:
+            return f"the presence of {cls.__qualname__} is not the same now"
+    return None
+
+
+def take_seats(
+    packed: dict[str, Any],
+    connection: _core.Connection,
+    key: bytes,
+    user: str | None,
+    owner: seats.Owner,
+) -> Taken:
+    """
+    Takes held seats in rooms of another process.
+
+    Args:
+        packed: What that has packed.
+        connection: The connection.
+        key: Its key as a member of groups.
+        user: The name by which its user is evicted.
+        owner: It is told when a seat has ended by itself.
+    """
+    number = seats.new_number(owner)
+    all_seats = _core.Seats(connection, key, number)
+    names = [each["name"] for each in packed["rooms"]]
+    return all_seats, number, {name: all_seats.take(name, user) for name in names}
+
+
+def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:
+    """Has a connection, which has no rooms so far, go on with those of another process."""
+    seats.forget(rooms._number)
+    rooms._seats, rooms._number, by_name = taken
+    websocket = rooms._websocket
+    for each in packed["rooms"]:
+        name = each["name"]
+        cls = class_of(rooms._classes, name)
+        if cls is None:
+            continue
+        room = rooms.new(cls, name)
+        room._group = Group(each["group"], each["using"])
+        room._backend = backends.backend(each["using"])
+        room._info, room._server_info = each["info"], each["server_info"]
+        room._since = each["since"]
+        room.state.update(each["state"])
+        seat = by_name.get(name)
+        if seat is None:
+            rooms.ended.append(room)
+            continue
+        room._seat = seat
+        rooms._joined[name] = room
+        if room.presence:
+            seats.note_presence(each["using"], each["group"], 1)
+            room._is_present = True
+        if room.presence is True:
+            present = room._backend.settings.present(each["group"])
+            if websocket._seats is None:
+                websocket._seats = {}
+            limits = present or PresenceLimits(each["group"])
+            websocket._seats[name] = (room._group, seat, limits)
+    rooms._waiting.extend(wire.Request(**each) for each in packed["waiting"])
+    rooms._checked_at = clock.now() - packed["checked"]
+    rooms._note_due()
