@@ -36,7 +36,9 @@ class Nodes:
         }
         groups = {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20.0, **options}}
         databases = {"default": database_server.entry(self.folder, **(on or {}))}
-        node = Node(NODE, {"databases": databases, "groups": groups, **process})
+        is_fresh = not process.keys().isdisjoint({"patched", "psycopg2"})
+        options = {"databases": databases, "groups": groups, **process}
+        node = Node(NODE, options, is_fresh=is_fresh)
         self.all.append(node)
         return node
 
