@@ -27,6 +27,7 @@ from support import selection  # noqa: E402
 from support import server as servers  # noqa: E402
 from support.costs import Costs  # noqa: E402
 from support.installed import require_server  # noqa: E402
+from support.shared import shared_folder  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Groups are shared by all processes with the same folder and secret: keep the workers apart.
     config.add_cleanup(_own_runtime_dir())
+    # Before the workers begin: they have the same.
+    shared_folder()
     if config.getoption("--costs"):
         config.pluginmanager.register(Costs())
     comparison.register(config)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
+import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from support.installed import postgresql
 from support.namespace import NETWORK
 from support.server import TESTS
+from support.shared import shared_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -140,17 +140,23 @@ def away(folder: Path, mode: str = "immediate") -> Iterator[None]:
         _start(folder)
 
 
-@functools.cache
 def _new_data() -> Path:
-    """Give the files of a server that has not run yet; they stay until this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="pg-new-"))
-    atexit.register(shutil.rmtree, folder)
-    if (user := _user()) is not None:
-        shutil.chown(folder, user)
-    _run(
-        *(folder, "initdb", "--no-sync", "-A", "trust", "-U", "postgres"),
-        *("-E", "UTF8", "--locale", "C"),
-    )
+    """Give the files of a server that has not run yet; they stay until this run of tests ends."""
+    shared = shared_folder()
+    # Every user may come through.
+    shared.chmod(0o755)
+    folder = shared / "postgres"
+    with (shared / "postgres.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            made = Path(tempfile.mkdtemp(prefix="postgres-", dir=shared))
+            if (user := _user()) is not None:
+                shutil.chown(made, user)
+            _run(
+                *(made, "initdb", "--no-sync", "-A", "trust", "-U", "postgres"),
+                *("-E", "UTF8", "--locale", "C"),
+            )
+            made.rename(folder)
     return folder / "data"
 
 
