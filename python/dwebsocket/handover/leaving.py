@@ -430,6 +430,7 @@ class _Passage:
         self._stay(number, item, frame.head["code"], frame.head["reason"])
 
     def _on_lost(self, number: int, item: _Item, _: Frame) -> None:
+        _warn(item.handler._plan.name, "the process that was to go on has failed, as its log tells")
         self._stay(number, item, *_RESTARTING)
 
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
