@@ -250,6 +250,9 @@ class _Search:
                     self._tried[name] = monotonic()
                 else:
                     has_heirs = True
+        if handlers and monotonic() >= self._deadline:
+            for handler in handlers:
+                _warn(handler._plan.name, "no other process took them in time")
         return handlers
 
 
