@@ -161,6 +161,7 @@ def test_nobody_is_seen_to_leave_or_to_join(
         census = Census(server, "present")
         reload_often(server, crowd, rounds(request, 5, 2))
         assert tabs.ends() == {None}
+        eventually(lambda: len(census.found) > 20, SLACK_S, "it has asked often")
         answers = census.stop()
         assert len(answers) > 20
         assert [answer for answer in answers if answer != there] == []
