@@ -292,7 +292,6 @@ POLLING = {
     "groups/backends/postgres/listener.py: _run": "the pause before a server is tried again",
     "groups/backends/process.py: _ainsist": "a process that lets a history go tells nobody",
     "groups/history/recorded.py: _catch_up_all": "the pause before a server is tried again",
-    "handover/crossing.py: _await": "no message tells that all before it have come",
     "handover/arriving.py: accept": "Django's event may be a green one",
     "handover/leaving.py: give": "a process that begins to listen tells nobody",
     "handover/places.py: wait_until": "no message tells that all before it have come",

@@ -8,7 +8,7 @@ use pyo3::{
 
 use super::{
     connection::PyConnection,
-    groups::{Deputy, Groups, Member, member},
+    groups::{Deputy, Groups, Member, anyone, member},
     log::position,
     publication::to_message,
 };
@@ -37,7 +37,7 @@ impl Deputy {
         got: Vec<(u64, u64)>,
         at: Option<(u64, u64, bool)>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (got, groups, deputy) = (Stamps::of(got), &groups.0, &self.0);
+        let (got, groups, deputy) = (Stamps::of(got), &groups.0, self.0.as_ref());
         let at = at.map(|(epoch, offset, is_numbered)| (position((epoch, offset)), is_numbered));
         let succeeded = match member(object)? {
             Member::Connection(connection) => {
@@ -48,7 +48,10 @@ impl Deputy {
                 let seat = &seat.get().0;
                 py.detach(|| groups.succeed(name, deputy, seat, id, &got, at))
             }
-            Member::Mailbox(_) | Member::Deputy(_) => return Err(no_member()),
+            Member::Mailbox(_) | Member::Deputy(_) => {
+                let text = "only a Connection or a Seat comes from another process";
+                return Err(PyTypeError::new_err(text));
+            }
         };
         Ok(match succeeded {
             Succeeded::Gone => None,
@@ -65,18 +68,8 @@ impl Deputy {
         object: &Bound<'_, PyAny>,
         got: Vec<(u64, u64)>,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let got = Stamps::of(got);
-        let kept = match member(object)? {
-            Member::Connection(connection) => {
-                let connection = connection.get().0.as_ref();
-                py.detach(|| self.0.frames_for(connection, &got))
-            }
-            Member::Seat(seat) => {
-                let seat = seat.get().0.as_ref();
-                py.detach(|| self.0.frames_for(seat, &got))
-            }
-            Member::Mailbox(_) | Member::Deputy(_) => return Err(no_member()),
-        };
+        let (got, member) = (Stamps::of(got), anyone(object)?);
+        let kept = py.detach(|| self.0.frames_for(member.as_ref(), &got));
         Ok(kept.map(|frames| PyBytes::new(py, &frames)))
     }
 
@@ -101,10 +94,6 @@ impl Drop for Deputy {
     }
 }
 
-fn no_member() -> PyErr {
-    PyTypeError::new_err("only a Connection or a Seat comes from another process")
-}
-
 /// Ends a membership, and tells at which message. See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (groups, name, object, /))]
@@ -114,18 +103,8 @@ pub(crate) fn depart(
     name: &str,
     object: &Bound<'_, PyAny>,
 ) -> PyResult<Option<Departed>> {
-    let groups = &groups.0;
-    let departed = match member(object)? {
-        Member::Connection(connection) => {
-            let connection = connection.get().0.as_ref();
-            py.detach(|| groups.depart(name, connection))
-        }
-        Member::Seat(seat) => {
-            let seat = seat.get().0.as_ref();
-            py.detach(|| groups.depart(name, seat))
-        }
-        Member::Mailbox(_) | Member::Deputy(_) => return Err(no_member()),
-    };
+    let (groups, member) = (&groups.0, anyone(object)?);
+    let departed = py.detach(|| groups.depart(name, member.as_ref()));
     Ok(departed.map(|(cut, standing)| {
         let at = standing.map(|(at, is_numbered)| (at.epoch, at.offset, is_numbered));
         (cut.got.each().collect(), cut.until, at)

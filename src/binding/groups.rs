@@ -84,6 +84,16 @@ pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<
     }
 }
 
+/// The member that Python has given, of whichever kind.
+pub(super) fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn groups::Member>> {
+    Ok(match member(object)? {
+        Member::Connection(connection) => Arc::clone(&connection.get().0) as _,
+        Member::Mailbox(mailbox) => Arc::clone(&mailbox.get().0) as _,
+        Member::Seat(seat) => Arc::clone(&seat.get().0) as _,
+        Member::Deputy(deputy) => Arc::clone(&deputy.get().0) as _,
+    })
+}
+
 #[pymethods]
 impl Groups {
     #[new]

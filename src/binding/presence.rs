@@ -11,7 +11,7 @@ use pyo3::{
 use super::{
     call::Wait,
     convert::duration,
-    groups::{self, Groups, member},
+    groups::{self, Groups, anyone, member},
 };
 use crate::engine::{
     groups::MemberId,
@@ -238,15 +238,6 @@ type Standing = (
     bool,
     f64,
 );
-
-fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn crate::engine::groups::Member>> {
-    Ok(match member(object)? {
-        groups::Member::Connection(connection) => Arc::clone(&connection.get().0) as _,
-        groups::Member::Mailbox(mailbox) => Arc::clone(&mailbox.get().0) as _,
-        groups::Member::Seat(seat) => Arc::clone(&seat.get().0) as _,
-        groups::Member::Deputy(deputy) => Arc::clone(&deputy.get().0) as _,
-    })
-}
 
 #[pymethods]
 impl Member {

@@ -95,7 +95,7 @@ class Offer:
         self.tick_in: float | None = head["tick_in"]
         self.subprotocol: str | None = head["subprotocol"]
         self.places = [Place(*each) for each in head["places"]]
-        #: What a connection with rooms keeps of them; None for any other one.
+        #: The packed rooms of a connection that has rooms; None for any other one.
         self.rooms: dict[str, Any] | None = head["rooms"]
         self._groups: list[tuple[str, str]] = head["groups"]
         self._kinds: dict[str, str] = head["backends"]

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.steps import run
-from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
 from dwebsocket.groups import backends, holding
 from dwebsocket.groups.backends.local import Backend
 from dwebsocket.groups.members import key_of
 from dwebsocket.handover import markers, offers
+from dwebsocket.handover.places import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
     from dwebsocket.groups.api import Group
@@ -40,18 +40,6 @@ if TYPE_CHECKING:
 
 # Seconds that messages may take from one process to another, and through a group's queue.
 _ON_THE_WAY_S = 5.0
-_PAUSE_S = 0.001
-
-
-def _await(is_so: Callable[[], bool], deadline: float | None = None) -> bool:
-    """Waits until it is so; false when that takes too long. Almost always it is so already."""
-    if deadline is None:
-        deadline = monotonic() + _ON_THE_WAY_S
-    while not is_so():
-        if monotonic() >= deadline:
-            return False
-        unpatched.pause(_PAUSE_S)
-    return True
 
 
 def _as_pairs(numbers: Begun) -> Begun:
@@ -90,7 +78,7 @@ class Departure:
         Returns:
             The messages that it has got; None when that is not sure in time.
         """
-        if not _await(lambda: self.ends.are_over, deadline):
+        if not wait_until(lambda: self.ends.are_over, deadline - monotonic()):
             return None
         if (found := self.ends.found()) is None:
             return None
@@ -115,13 +103,13 @@ def depart(departures: Iterable[Departure], latest: float) -> float:
 
 def _await_begin(stand_in: _core.StandIn) -> bool:
     """Waits until a stand-in keeps messages."""
-    return _await(lambda: stand_in.has_begun)
+    return wait_until(lambda: stand_in.has_begun)
 
 
 def _await_handed_out(alias: str, name: str, until: int) -> bool:
     """Waits until the entries of a group before this one have reached their members."""
     groups = backends.backend(alias).groups
-    return _await(functools.partial(_core.has_handed_out, groups, name, until))
+    return wait_until(functools.partial(_core.has_handed_out, groups, name, until))
 
 
 def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
@@ -137,7 +125,7 @@ def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
     """
     for alias, numbers in begun.items():
         has_taken = functools.partial(_local(alias).node.has_taken, _as_pairs(numbers))
-        if not _await(has_taken):
+        if not wait_until(has_taken):
             return None
     connection = websocket._connection
     assert connection is not None

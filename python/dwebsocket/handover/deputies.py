@@ -187,7 +187,7 @@ class _Entering:
             return None
         backend = self._place.backend
         if type(backend) is process.Backend:
-            # Another group of the same name. What is published in it comes from now on.
+            # Another group of the same name. Messages that are published in it come from now on.
             here = backend.groups.position_of(self._place.name)
             return None if here is None else (*here, at[2])
         return (at[0], at[1], at[2])

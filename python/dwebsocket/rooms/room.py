@@ -118,7 +118,7 @@ class Room:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What moves with the connection to another process."""
+        """The dict that moves with the connection to another process."""
         if self._state is None:
             self._state = {}
         return self._state

@@ -531,7 +531,7 @@ class Handled:
         self._arrival = moving.Arrival(tick_in)
         self.state.update(state)
 
-    # What a handler with rooms does instead stands in `dwebsocket.rooms.view`.
+    # A handler with rooms overrides these: see `dwebsocket.rooms.view`.
 
     def _seats_to_move(self) -> dict[str, moving.MovingSeat]:
         """Returns its seats in rooms, by the rooms' names."""

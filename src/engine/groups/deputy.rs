@@ -9,19 +9,17 @@ use parking_lot::Mutex;
 
 use super::{
     group::{Registry, State as GroupState},
-    member::{Eviction, Handed, Member, WhenFull},
+    member::{Eviction, Handed, Member, WhenFull, delivery_to},
     memberships::{Departure, MemberId, Memberships},
     message::{Delivery, Message},
     registry::Groups,
     stamps::{Cut, Stamps},
+    stand_in::Backlog,
 };
 use crate::{
     engine::history::Position,
     protocol::{close::CloseFrame, deflate::Deflater, framing::Framing},
 };
-
-/// Bytes that it keeps at most: a connection that is behind by more cannot be told of all.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// How far a member of a group with a history is, and whether it gets numbers.
 pub type Standing = (Position, bool);
@@ -37,17 +35,15 @@ pub struct Deputy {
 
 #[derive(Debug, Default)]
 struct State {
-    messages: Vec<Message>,
-    bytes: usize,
-    is_over_full: bool,
+    backlog: Backlog,
     is_closed: bool,
     evicted: Option<String>,
 }
 
-/// The outcome of a wish to go on in place of a deputy.
+/// The outcome of a wish to go on in place of another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Succeeded {
-    /// The deputy is no member any more, or the member is over.
+    /// The other one is no member any more, or the member is over.
     Gone,
     /// The group with its history is further on: the member has to get what is between.
     Behind,
@@ -77,18 +73,14 @@ impl Deputy {
         self.state.lock().is_closed
     }
 
-    /// What it has kept and `got` does not have, as frames for `member`. `None` when it was too much.
+    /// The messages that it has kept and `got` does not have, as frames for `member`. `None` when it
+    /// was too much.
     pub fn frames_for(&self, member: &dyn Member, got: &Stamps) -> Option<Vec<u8>> {
-        let mut state = self.state.lock();
-        let (kept, is_over_full) = (std::mem::take(&mut state.messages), state.is_over_full);
-        drop(state);
-        let is_new = |message: &&Message| !message.stamp().is_some_and(|stamp| got.has(stamp));
-        let new = kept.iter().filter(is_new);
-        let messages = match member.room() {
-            Some(room) => new.map(|each| each.in_room(room)).collect(),
-            None => new.cloned().collect(),
-        };
-        (!is_over_full).then(|| frames_of(messages, member))
+        let mut messages = self.state.lock().backlog.take(got)?;
+        if let Some(room) = member.room() {
+            messages = messages.iter().map(|each| each.in_room(room)).collect();
+        }
+        Some(frames_of(messages, member))
     }
 
     /// Leaves all groups, for good.
@@ -120,7 +112,7 @@ impl Member for Deputy {
             self.state.lock().evicted = Some(eviction.reason.clone());
             self.memberships.end();
         }
-        // Nobody is to be told of it here.
+        // The process that has the connection tells its client.
         None
     }
 
@@ -128,11 +120,7 @@ impl Member for Deputy {
         let mut state = self.state.lock();
         let messages = delivery.messages().iter();
         for message in messages.filter(|message| message.position().is_none()) {
-            state.bytes += message.frame_len();
-            state.is_over_full |= state.bytes > MAX_BYTES;
-            if !state.is_over_full {
-                state.messages.push(message.clone());
-            }
+            state.backlog.push(message);
         }
         Handed::default()
     }
@@ -147,10 +135,10 @@ pub fn frames_of(messages: Vec<Message>, member: &dyn Member) -> Vec<u8> {
     if messages.is_empty() {
         return Vec::new();
     }
-    let carrier = member.carrier();
-    let deflater = carrier.as_deref().unwrap_or(member).deflater();
-    let delivery = Delivery::of(messages, deflater);
-    delivery.framed(Framing::WebSocket).joined.to_vec()
+    delivery_to(member, messages)
+        .framed(Framing::WebSocket)
+        .joined
+        .to_vec()
 }
 
 impl Groups {
@@ -176,12 +164,12 @@ impl Groups {
         found
     }
 
-    /// Makes `member` a member in place of `deputy`, without a message in between. It gets none that
+    /// Makes `member` a member in place of `before`, without a message in between. It gets none that
     /// is among those of `got`. With `at`, only where the group with its history is as far.
     pub fn succeed<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
-        deputy: &Deputy,
+        before: &dyn Member,
         member: &Arc<M>,
         id: MemberId,
         got: &Stamps,
@@ -192,7 +180,7 @@ impl Groups {
         };
         let mut outcome = Succeeded::Gone;
         let weak = Arc::downgrade(member);
-        let left = deputy.memberships().leave_if(&group, |held| {
+        let left = before.memberships().leave_if(&group, |held| {
             let enter = |state: &mut GroupState| {
                 if let Some(refusal) = at.and_then(|(at, _)| refusal_of(state, at)) {
                     outcome = refusal;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{
     memberships::{MemberId, Memberships},
-    message::Delivery,
+    message::{Delivery, Message},
 };
 use crate::protocol::{close::CloseFrame, deflate::Deflater};
 
@@ -97,4 +97,10 @@ pub trait Member: fmt::Debug + Send + Sync {
 
     /// Closes it.
     fn close(&self, frame: &CloseFrame);
+}
+
+/// Messages as the connection that carries `member` sends them.
+pub fn delivery_to(member: &dyn Member, messages: Vec<Message>) -> Delivery {
+    let carrier = member.carrier();
+    Delivery::of(messages, carrier.as_deref().unwrap_or(member).deflater())
 }

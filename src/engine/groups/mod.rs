@@ -45,7 +45,7 @@ pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
     markers::Token,
-    member::{Eviction, Handed, Member, WhenFull, Whom},
+    member::{Eviction, Handed, Member, WhenFull, Whom, delivery_to},
     memberships::{Joined, MemberId, Memberships},
     message::{Delivery, Message},
     moving::{Kept, MarkedCut},

@@ -3,16 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    group::{Registry, State},
+    deputy::{Succeeded, frames_of},
     markers::Token,
     member::Member,
-    memberships::{Departure, MemberId},
-    message::Delivery,
+    memberships::MemberId,
     registry::Groups,
     stamps::{Cut, Stamps},
     stand_in::StandIn,
 };
-use crate::protocol::{close::CloseFrame, framing::Framing};
+use crate::protocol::close::CloseFrame;
 
 /// The messages that a stand-in has kept: their frames, and the close after them.
 pub type Kept = (Vec<u8>, Option<CloseFrame>);
@@ -93,22 +92,7 @@ impl Groups {
 
     /// Ends a membership as [`Groups::leave`], and tells at which message; `None` when there was none.
     pub fn cut(&self, name: &str, member: &dyn Member) -> Option<Cut> {
-        if self.is_foreign() || member.is_foreign() {
-            return None;
-        }
-        let group = self.find(name)?;
-        let mut cut = None;
-        let departure = member.memberships().leave(&group, |slot| {
-            let mut state = group.state.lock();
-            let departure = state.leave(slot);
-            cut = Some(state.cut());
-            departure
-        })?;
-        if departure.was_last {
-            self.remove_if_unused(&group);
-        }
-        self.notify(name);
-        cut
+        self.depart(name, member).map(|(cut, _)| cut)
     }
 
     /// Whether all entries of the group `name` before number `until` have reached their members.
@@ -127,41 +111,18 @@ impl Groups {
         id: MemberId,
         got: &Stamps,
     ) -> Option<u64> {
-        let group = self.find(name)?;
-        let mut since = None;
-        let weak = Arc::downgrade(member);
-        stand_in.memberships().leave(&group, |held| {
-            let enter = |state: &mut State| {
-                let (slot, _) = state.enter(weak);
-                state.filter(slot, got.clone());
-                state.leave(held);
-                since = Some(state.cut().until);
-                Some((slot, false))
-            };
-            let enter = || self.enter(name, enter);
-            member.memberships().join(id, || self.find(name), enter);
-            if since.is_none() {
-                group.state.lock().leave(held);
-            }
-            Departure {
-                was_last: false,
-                is_awaited: true,
-            }
-        })?;
-        self.notify(name);
-        since
+        match self.succeed(name, stand_in.as_ref(), member, id, got, None) {
+            Succeeded::Done(since) => Some(since),
+            _ => None,
+        }
     }
 }
 
 impl StandIn {
-    /// What it has kept and `got` does not have, as frames for `member`. `None` when it was too much.
+    /// The messages that it has kept and `got` does not have, as frames for `member`. `None` when it
+    /// was too much.
     pub fn frames_for(&self, member: &dyn Member, got: &Stamps) -> Option<Kept> {
         let (messages, closed) = self.take_kept(got)?;
-        if messages.is_empty() {
-            return Some((Vec::new(), closed));
-        }
-        let delivery = Delivery::of(messages, member.deflater());
-        let frames = delivery.framed(Framing::WebSocket).joined.to_vec();
-        Some((frames, closed))
+        Some((frames_of(messages, member), closed))
     }
 }

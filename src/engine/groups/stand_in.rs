@@ -30,10 +30,34 @@ pub struct StandIn {
 
 #[derive(Debug, Default)]
 struct State {
+    backlog: Backlog,
+    closed: Option<CloseFrame>,
+}
+
+/// Messages that are kept for a connection on its way.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
     messages: Vec<Message>,
     bytes: usize,
     is_over_full: bool,
-    closed: Option<CloseFrame>,
+}
+
+impl Backlog {
+    /// Keeps a message, unless there are too many.
+    pub(super) fn push(&mut self, message: &Message) {
+        self.bytes += message.frame_len();
+        self.is_over_full |= self.bytes > MAX_BYTES;
+        if !self.is_over_full {
+            self.messages.push(message.clone());
+        }
+    }
+
+    /// Takes the messages that are not among those that `but` names. `None` when there were too many.
+    pub(super) fn take(&mut self, but: &Stamps) -> Option<Vec<Message>> {
+        let kept = std::mem::take(&mut self.messages);
+        let is_new = |message: &Message| !message.stamp().is_some_and(|stamp| but.has(stamp));
+        (!self.is_over_full).then(|| kept.into_iter().filter(is_new).collect())
+    }
 }
 
 impl StandIn {
@@ -63,10 +87,9 @@ impl StandIn {
     /// Takes the messages that are not among those that `but` names, and the close that has come
     /// after them. `None` when there were too many.
     pub(super) fn take_kept(&self, but: &Stamps) -> Option<(Vec<Message>, Option<CloseFrame>)> {
-        let kept = std::mem::take(&mut *self.state.lock());
-        let is_new = |message: &Message| !message.stamp().is_some_and(|stamp| but.has(stamp));
-        let messages = kept.messages.into_iter().filter(is_new).collect();
-        (!kept.is_over_full).then_some((messages, kept.closed))
+        let mut state = self.state.lock();
+        let closed = state.closed.take();
+        Some((state.backlog.take(but)?, closed))
     }
 
     /// Leaves all groups, for good.
@@ -93,11 +116,8 @@ impl Member for StandIn {
             return Handed::default();
         }
         let mut state = self.state.lock();
-        let messages = delivery.messages();
-        state.bytes += messages.iter().map(Message::frame_len).sum::<usize>();
-        state.is_over_full |= state.bytes > MAX_BYTES;
-        if !state.is_over_full {
-            state.messages.extend_from_slice(messages);
+        for message in delivery.messages() {
+            state.backlog.push(message);
         }
         Handed::default()
     }

@@ -1,7 +1,7 @@
 //! Connections that move to another process, without a join or a leave that anybody sees.
 //!
 //! The other process tells of the connection before this one tells that it has left: its name is the
-//! same, and so it is seen once. What this one says then names it as moved, so that a process which
+//! same, and so it is seen once. This one then says that it has moved, so that a process which
 //! has not heard of the other one yet waits for that.
 //!
 //! A connection that watches has been told of the users as they are known here at one moment, which
@@ -16,11 +16,12 @@ use super::{
 };
 use crate::engine::{
     base::clock,
-    groups::{Delivery, Member, WhenFull},
+    groups::{Member, WhenFull, delivery_to},
 };
 
 impl Presence {
-    /// What another process has to know of `member`; `None` when it is not present in the group `name`.
+    /// The facts about `member` that another process needs; `None` when it is not present in the
+    /// group `name`.
     pub fn standing(&self, name: &str, member: &dyn Member) -> Option<Standing> {
         let (room, slot) = self.seat(name, member)?;
         let state = room.state.lock();
@@ -97,7 +98,5 @@ fn tell(name: &str, member: &dyn Member, events: &[Event]) {
         Some(room) => messages.iter().map(|each| each.in_room(room)).collect(),
         None => messages,
     };
-    let carrier = member.carrier();
-    let deflater = carrier.as_deref().unwrap_or(member).deflater();
-    member.take(&Delivery::of(messages, deflater), WhenFull::Close);
+    member.take(&delivery_to(member, messages), WhenFull::Close);
 }

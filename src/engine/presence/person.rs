@@ -45,7 +45,7 @@ pub(super) struct Person {
     expected: Vec<(Contact, Instant)>,
     /// When a connection has last moved from here.
     moved_at: Option<Instant>,
-    /// What others see of its connections, as a number; zero before that was noted.
+    /// A number for all that others see of its connections; zero before that was noted.
     pub(super) digest: u64,
 }
 
@@ -101,7 +101,7 @@ impl Person {
         there.fold(self.here().saturating_add(expected), u32::saturating_add)
     }
 
-    /// What others see of its connections, as a number that is the same in all processes.
+    /// A number for all that others see of its connections, which is the same in all processes.
     pub(super) fn digest_now(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.facts.key.hash(&mut hasher);
@@ -123,7 +123,7 @@ impl Person {
         })
     }
 
-    /// What the connection at `slot` says about the user, and when it has said so.
+    /// The info that the connection at `slot` gives of the user, and its moment.
     pub(super) fn said_by(&self, slot: u32) -> Option<(String, u64)> {
         let connection = self.local.iter().find(|connection| connection.slot == slot);
         let info = connection.and_then(|connection| connection.info.as_ref());

@@ -185,7 +185,7 @@ impl Recent {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// What has come since the users were those of `digest`, at the moment `at` of another process.
+    /// The changes since the users were those of `digest`, at the moment `at` of another process.
     /// `None` if that is not sure, or long ago.
     fn since(&self, digest: u64, at: Instant) -> Option<impl Iterator<Item = &Event>> {
         let since = self.only_time(digest, at)?;
@@ -345,7 +345,7 @@ impl State {
         slot
     }
 
-    /// What another process has to know of the connection at `slot`.
+    /// The facts about the connection at `slot` that another process needs.
     pub(super) fn standing(&self, slot: u32) -> Option<Standing> {
         let watcher = self.watching.get(&slot);
         let local = self.local.get(&slot);

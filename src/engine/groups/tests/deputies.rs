@@ -29,7 +29,7 @@ async fn a_member_of_a_group_with_a_history_goes_on_at_its_position_alone() {
     let none = Stamps::default();
     let succeed = |offset| {
         let wanted = Some((at(offset), true));
-        new.succeed("room", &deputy, &enters, ID, &none, wanted)
+        new.succeed("room", deputy.as_ref(), &enters, ID, &none, wanted)
     };
     assert_eq!(succeed(4), Succeeded::Behind);
     assert_eq!(succeed(6), Succeeded::Early);
@@ -70,7 +70,7 @@ async fn a_deputy_in_a_room_gets_events_and_is_evicted_by_its_user() {
     settle(&groups).await;
     assert_eq!(seated.evicted(), Some("go".to_owned()));
     assert_eq!(groups.count("room"), 1);
-    let succeeded = groups.succeed("room", &seated, &connection, ID, &none, None);
+    let succeeded = groups.succeed("room", seated.as_ref(), &connection, ID, &none, None);
     assert_eq!(succeeded, Succeeded::Gone);
 }
 
@@ -82,7 +82,7 @@ async fn a_deputy_of_a_connection_that_is_over_leaves_no_member_behind() {
     groups.join("room", &deputy, ID);
     connection.memberships().end();
     let none = Stamps::default();
-    let succeeded = groups.succeed("room", &deputy, &connection, ID, &none, None);
+    let succeeded = groups.succeed("room", deputy.as_ref(), &connection, ID, &none, None);
     assert_eq!(succeeded, Succeeded::Gone);
     assert_eq!(groups.count("room"), 0);
 }
