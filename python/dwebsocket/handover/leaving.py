@@ -142,6 +142,9 @@ class Leaving:
         left = handlers
         try:
             left = search.give(handlers)
+            if search.is_late():
+                for handler in left:
+                    _warn(handler._plan.name, "no other process took them in time")
         except Exception:
             report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
             unpatched.run_code(report)
@@ -220,6 +223,10 @@ class _Search:
         """Whether no process can take them, now or later."""
         return self._heirs not in ("to come", "soon") and not self._names()
 
+    def is_late(self) -> bool:
+        """Whether no time is left for it."""
+        return monotonic() >= self._deadline
+
     def close(self) -> None:
         """Ends it."""
         self._folder.close()
@@ -233,7 +240,7 @@ class _Search:
         """Gives connections to the newest processes in turns. Returns those that are left."""
         began_at = monotonic()
         has_heirs = False
-        while handlers and monotonic() < self._deadline:
+        while handlers and not self.is_late():
             if not has_heirs:
                 # Also at first: processes that end with this one may not know it yet.
                 unpatched.pause(_LOOK_S)
@@ -250,9 +257,6 @@ class _Search:
                     self._tried[name] = monotonic()
                 else:
                     has_heirs = True
-        if handlers and monotonic() >= self._deadline:
-            for handler in handlers:
-                _warn(handler._plan.name, "no other process took them in time")
         return handlers
 
 
