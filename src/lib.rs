@@ -31,7 +31,7 @@ mod _core {
         message_future::MessageFuture,
         moving::{MarkedCut, StandIn, cut_membership, has_handed_out},
         next_message::NextMessage,
-        passage::{Bucket, Passage, read_event, read_join},
+        passage::{Bucket, Passage, answer, read_event, read_join},
         polls::{PendingPoll, open_polled, poll, polling_head},
         posts::{Post, post},
         presence::{Member, Presence},
@@ -42,7 +42,7 @@ mod _core {
         },
         redis::PyRedis,
         takeover::Takeover,
-        testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
+        testkit::{FrameReader, client_frame, clock_ahead, now, reopen, step_clock},
         threads::Threads,
     };
     /// The classes that Windows has not.

@@ -45,6 +45,7 @@ __all__ = [
     "adopt",
     "adopt_moved",
     "after_fork_in_child",
+    "answer",
     "buffered_bytes",
     "choose_subprotocol",
     "client_frame",
@@ -67,6 +68,7 @@ __all__ = [
     "is_token",
     "limit_buffered",
     "may_send_close_code",
+    "now",
     "numbered",
     "on_exit",
     "on_terminate",
@@ -272,9 +274,9 @@ class Connection:
     def answer_pings(self) -> None:
         """Answers the client's `{"ping":1}` by `{"pong":1}`, from now on; nobody else gets it."""
 
-    def pass_events(self, passes: bool, /) -> None:
+    def pass_events(self, names: list[str], /) -> None:
         """
-        Says whether events of rooms pass without a view, by a :class:`Passage`.
+        Names the events of rooms that pass without a view, by a :class:`Passage`.
 
         They do while the view listens for messages, and none waits for it.
         """
@@ -1814,6 +1816,9 @@ def client_frame(
 def clock_ahead() -> float:
     """How many seconds the engine's clock is ahead of the real one."""
 
+def now() -> float:
+    """Returns seconds since some moment of this process, by the engine's clock."""
+
 def close_all(code: int, reason: str) -> None:
     """Begins to close all connections and takes no new ones. Does not wait."""
 
@@ -1893,6 +1898,13 @@ def read_event(message: str | bytes, /) -> tuple[str, str, str | None, str, int]
 
     Returns the names of its room and of itself, its id and its data as JSON, as the client has
     written them, and the bytes of the message. None for a message that the engine does not read.
+    """
+
+def answer(encode: Callable[[Any], str], request_id: str, result: object, /) -> str:
+    """
+    Returns the answer to a request of a client of rooms.
+
+    The id is JSON, and ``encode`` returns the result as such where it is no text.
     """
 
 def read_join(message: str, /) -> tuple[str, str, str | None, str | None] | None:

@@ -280,9 +280,11 @@ impl PyConnection {
         self.0.answer_pings();
     }
 
-    #[pyo3(signature = (passes, /))]
-    fn pass_events(&self, passes: bool) {
-        self.0.pass_events(passes);
+    #[pyo3(signature = (names, /))]
+    fn pass_events(&self, names: Vec<Bound<'_, PyString>>) {
+        // A name with half of a surrogate pair is none that the engine reads.
+        let names = names.iter().filter_map(|name| name.to_str().ok());
+        self.0.pass_events(names.collect());
     }
 
     fn begin_ping(&self, py: Python<'_>) -> PyResult<Option<PyPing>> {

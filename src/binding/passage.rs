@@ -9,7 +9,10 @@ use super::groups::{Groups, Seat};
 use super::local::LocalNode;
 use crate::{
     engine::groups::{self, Publisher},
-    protocol::room_request::{RoomEvent, RoomJoin},
+    protocol::{
+        json::push_string,
+        room_request::{RoomEvent, RoomJoin},
+    },
 };
 
 /// Permits. See `_core.pyi`.
@@ -86,6 +89,25 @@ pub(crate) fn read_event<'a>(message: &'a Bound<'_, PyAny>) -> Option<EventParts
     let event = RoomEvent::read(message.cast::<PyString>().ok()?.to_str().ok()?)?;
     let (id, data) = (event.id(), event.data());
     Some((event.room, event.name, id, data, event.bytes))
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (encode, request_id, result, /))]
+pub(crate) fn answer(
+    encode: &Bound<'_, PyAny>,
+    request_id: &str,
+    result: &Bound<'_, PyAny>,
+) -> PyResult<String> {
+    let mut text = String::with_capacity(64);
+    text.extend(["{\"id\":", request_id, ",\"ok\":"]);
+    match result.cast_exact::<PyString>().map(|value| value.to_str()) {
+        Ok(Ok(value)) => push_string(&mut text, value),
+        // A dict, or a text with half of a surrogate pair.
+        _ => text.push_str(encode.call1((result,))?.cast::<PyString>()?.to_str()?),
+    }
+    text.push('}');
+    Ok(text)
 }
 
 type JoinParts<'a> = (Cow<'a, str>, &'a str, Option<Cow<'a, str>>, Option<&'a str>);

@@ -46,19 +46,24 @@ impl<'a> Reader<'a> {
 
     /// Goes to the next value or sign, and tells how it begins.
     fn next(&mut self) -> Option<u8> {
+        let first = self.rest.bytes().next();
+        if !matches!(first, Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            return first;
+        }
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         self.rest.bytes().next()
     }
 
-    /// Takes `sign`, if it is next.
-    fn takes(&mut self, sign: char) -> bool {
-        self.next();
-        let rest = self.rest.strip_prefix(sign);
-        self.rest = rest.unwrap_or(self.rest);
-        rest.is_some()
+    /// Takes `sign`, which is ASCII, if it is next.
+    fn takes(&mut self, sign: u8) -> bool {
+        let is_next = self.next() == Some(sign);
+        if is_next {
+            self.rest = self.rest.get(1..).unwrap_or_default();
+        }
+        is_next
     }
 
-    fn expect(&mut self, sign: char) -> Result<(), Fault> {
+    fn expect(&mut self, sign: u8) -> Result<(), Fault> {
         self.takes(sign).then_some(()).ok_or(Fault::Malformed)
     }
 
@@ -78,9 +83,9 @@ impl<'a> Reader<'a> {
         &mut self,
         mut member: impl FnMut(&mut Self, &str) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.sequence(['{', '}'], |reader| {
+        self.sequence(*b"{}", |reader| {
             let name = reader.string()?;
-            reader.expect(':')?;
+            reader.expect(b':')?;
             member(reader, &name)
         })
     }
@@ -93,12 +98,12 @@ impl<'a> Reader<'a> {
         &mut self,
         item: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.sequence(['[', ']'], item)
+        self.sequence(*b"[]", item)
     }
 
     fn sequence<E: From<Fault>>(
         &mut self,
-        [first, last]: [char; 2],
+        [first, last]: [u8; 2],
         mut item: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
         self.expect(first)?;
@@ -108,7 +113,7 @@ impl<'a> Reader<'a> {
         }
         if !self.takes(last) {
             item(self)?;
-            while self.takes(',') {
+            while self.takes(b',') {
                 item(self)?;
             }
             self.expect(last)?;
@@ -122,7 +127,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Another value, or a string that is no text: with half of a surrogate pair.
     pub fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
-        self.expect('"')?;
+        self.expect(b'"')?;
         let plain = self.plain()?;
         let mut text = Cow::Borrowed(plain);
         while !self.rest.starts_with('"') {
@@ -131,7 +136,7 @@ impl<'a> Reader<'a> {
             text.push(character);
             text.push_str(self.plain()?);
         }
-        self.expect('"')?;
+        self.expect(b'"')?;
         Ok(text)
     }
 
@@ -256,6 +261,9 @@ impl<'a> Reader<'a> {
 
 /// Whether a text is a number (section 6).
 fn is_number(text: &str) -> bool {
+    if is_natural(text) {
+        return true;
+    }
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
     let (text, exponent) = match text.split_once(['e', 'E']) {
@@ -272,9 +280,18 @@ fn is_number(text: &str) -> bool {
         && exponent.is_none_or(|text| digits(text.strip_prefix(['+', '-']).unwrap_or(text)))
 }
 
+/// Whether a text is a number of nothing but digits, as most are.
+fn is_natural(text: &str) -> bool {
+    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_digits && (text.len() == 1 || !text.starts_with('0'))
+}
+
 /// Whether a number has a double near it, as far as texts of this length are asked.
 fn is_finite(number: &str) -> bool {
-    number.len() <= MAX_NUMBER && number.parse::<f64>().is_ok_and(f64::is_finite)
+    if number.len() > MAX_NUMBER {
+        return false;
+    }
+    is_natural(number) || number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// Appends `value` as a string, in its quotes.
@@ -375,7 +392,7 @@ mod tests {
         let text = r#" { "a" : [1.50,"\u00e9é"] } , 2"#;
         let mut reader = Reader::new(text);
         assert_eq!(reader.value(), Ok(r#"{ "a" : [1.50,"\u00e9é"] }"#));
-        assert!(reader.takes(','));
+        assert!(reader.takes(b','));
         assert_eq!(reader.value(), Ok("2"));
     }
 

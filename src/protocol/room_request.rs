@@ -27,11 +27,22 @@ impl<'a> RoomEvent<'a> {
     /// Reads a message. `None` for other requests, for what is malformed, and for an event that is read
     /// by the view: one with a name twice, half a surrogate pair, or data that is nested deeply.
     pub fn read(text: &'a str) -> Option<Self> {
+        Self::read_if(text, |_| true)
+    }
+
+    /// As [`RoomEvent::read`], but reads an event to its end only if `is_wanted` says so of its name.
+    pub fn read_if(text: &'a str, is_wanted: impl Fn(&str) -> bool) -> Option<Self> {
         let (mut room, mut name, mut id, mut data) = (None, None, None, None);
         let mut reader = Reader::finite(text);
         let read = reader.object(|reader, member| match member {
             "to" => once(&mut room, reader.string()?),
-            "event" => once(&mut name, reader.string()?),
+            "event" => {
+                let found = reader.string()?;
+                if !is_wanted(&found) {
+                    return Err(Fault::Malformed);
+                }
+                once(&mut name, found)
+            }
             "id" => once(&mut id, reader.value()?),
             "data" => once(&mut data, reader.value()?),
             // Another request, whatever else it has.

@@ -145,34 +145,59 @@ class Rooms:
 
     def receive(self, message: str | bytes) -> Steps[None] | None:
         """
-        Takes one message of the client.
+        Takes one message of the client, most events in this one call.
 
         Returns:
             What is left to do, at once; None if nothing is.
         """
         #: The time of the latest message, or of the latest :meth:`look`.
-        self.now = clock.now()
-        if self.now > self._settings_until or self._changes != conf.changes:
+        self.now = now = clock.now()
+        if now > self._settings_until or self._changes != conf.changes:
             self._read_settings()
-        due = self.due
-        is_due = due is not None and due <= self.now
-        may_take = not (is_due or self._waiting)
-        if (event := wire.read_event(message)) is not None:
-            if may_take and not self._is_async:
-                return self._take_here(event)
-            request = wire.event_request(event)
-        else:
-            try:
-                request = wire.read(message)
-            except Malformed as error:
-                return self._close(_MALFORMED, str(error))
+        may_take = not self._waiting and (self.due is None or now < self.due)
+        event = wire.read_event(message)
+        if event is None or self._is_async or not may_take:
+            return self._receive(message, event, may_take=may_take)
+        name, event_name, request_id, data, size = event
+        room = self._joined.get(name)
+        if (
+            room is None
+            or event_name in room.events
+            or room._seat is None
+            or room._seat.is_over
+            or room._bucket is not None
+            or size > self._limits.event
+            or not self._events.take()
+        ):
+            return self._take(wire.event_request(event))
+        try:
+            value, _ = wire.scan(data, 0)
+            result = room.receive(event_name, value)
+            if type(result) is CoroutineType:
+                hooks.refuse(result)
+            text = "" if request_id is None else _core.answer(wire.text, request_id, result)
+        except (ConnectionClosed, SendTimeout):
+            raise
+        except Exception as error:
+            return self._answer_error(request_id, self._refused(error, name))
+        if text:
+            self._websocket.send(text)
+        return None
+
+    def _receive(
+        self, message: str | bytes, event: wire.EventParts | None, *, may_take: bool
+    ) -> Steps[None]:
+        try:
+            request = wire.event_request(event) if event else wire.read(message)
+        except Malformed as error:
+            return self._close(_MALFORMED, str(error))
         if may_take and request.kind == "event":
             return self._take(request)
-        return self._take_in_turn(request, is_due=is_due)
+        return self._take_in_turn(request)
 
-    def _take_in_turn(self, request: Request, *, is_due: bool) -> Steps[None]:
+    def _take_in_turn(self, request: Request) -> Steps[None]:
         """Takes a message after what is due, or has it wait."""
-        if is_due:
+        if self.due is not None and self.due <= self.now:
             # A tick waits until no message does, and some client always has one more.
             yield from self.look()
         if request.kind == "ping":
@@ -268,7 +293,7 @@ class Rooms:
                 result = yield from self._leave_asked(request)
             else:
                 result = yield from self._update(request)
-            text = "" if request.id is None else wire.answer(request.id, result)
+            text = "" if request.id is None else _core.answer(wire.text, request.id, result)
         except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
@@ -276,26 +301,6 @@ class Rooms:
             return
         if text:
             yield Call(self._websocket.send, self._websocket.asend, text)
-
-    def _take_here(self, event: wire.EventParts) -> Steps[None] | None:
-        """Takes an event as :meth:`_take`, in one call where its room's method does all."""
-        name, event_name, request_id, data, size = event
-        room = self._joined.get(name)
-        if room is None or event_name in room.events or room._seat is None or room._seat.is_over:
-            return self._take(wire.event_request(event))
-        try:
-            self._check_limits(room, size)
-            result = room.receive(event_name, wire.value(data))
-            if type(result) is CoroutineType:
-                hooks.refuse(result)
-            text = "" if request_id is None else wire.answer(request_id, result)
-        except (ConnectionClosed, SendTimeout):
-            raise
-        except Exception as error:
-            return self._answer_error(request_id, self._refused(error, name))
-        if text:
-            self._websocket.send(text)
-        return None
 
     def _refused(self, error: Exception, name: str) -> Refused:
         """Returns what a client is told of an exception, which is logged if it is no answer."""
@@ -661,7 +666,8 @@ class Rooms:
     def _let_events_pass(self, *, is_wanted: bool) -> None:
         connection = self._websocket._connection
         if isinstance(connection, _core.Connection):
-            connection.pass_events(is_wanted)
+            classes = self._classes if is_wanted else ()
+            connection.pass_events([name for each in classes for name in each.events])
 
     def _key_in(self, room: Room) -> str:
         key = self._keys.get(room.group.using)

@@ -92,13 +92,7 @@ read_event = _core.read_event
 def event_request(event: EventParts) -> Request:
     """Returns what :func:`read_event` has read as a request."""
     room, name, its_id, data, size = event
-    return Request("event", its_id, room, name, value(data), size=size, written=data)
-
-
-def value(written: str) -> Any:
-    """Returns the value of JSON that the engine has read."""
-    found, _ = _scan(written, 0)
-    return found
+    return Request("event", its_id, room, name, scan(data, 0)[0], size=size, written=data)
 
 
 def read(message: str | bytes) -> Request:
@@ -112,7 +106,7 @@ def read(message: str | bytes) -> Request:
         raise Malformed("binary message")
     if (join := _core.read_join(message)) is not None:
         name, its_id, since, info = join
-        others = None if info is None else value(info)
+        others = None if info is None else scan(info, 0)[0]
         return Request("join", its_id, name, since=since, info=others)
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
@@ -177,8 +171,8 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
-# For what the engine has read: all its numbers are finite.
-_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+#: Returns the value of JSON that the engine has read, from a place on, and its end.
+scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def _refuse_depth(message: str) -> None:
@@ -205,17 +199,6 @@ def text(data: Any) -> str:
     if type(data) is str:
         return encode_basestring_ascii(data)
     return repr(data) if type(data) is int else _ENCODER.encode(data)
-
-
-def answer(request_id: str, result: Any) -> str:
-    """
-    Returns the answer to a request.
-
-    Raises:
-        TypeError, ValueError: JSON cannot represent the result.
-    """
-    written = encode_basestring_ascii(result) if type(result) is str else text(result)
-    return f'{{"id":{request_id},"ok":{written}}}'
 
 
 def joined(request_id: str | None, told: dict[str, Any]) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 
 from dwebsocket import _core
-from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.system import at_fork
 
 # Here, since all that uses the engine has this clock: a forked child leaves its parent's engine
 # alone, whatever parts of the package it has imported.
 at_fork(lambda: _core.after_fork_in_child())
 
 
-def now() -> float:
-    """Returns seconds since some moment, as :func:`time.monotonic`."""
-    return monotonic() + _core.clock_ahead()
+#: Returns seconds since some moment of this process.
+now = _core.now
 
 
 def wall() -> float:

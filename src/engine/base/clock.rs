@@ -4,7 +4,10 @@
 //! wake up at, and once more after each step ([`Engine::step`](crate::engine::Engine::step)).
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,6 +16,7 @@ use tokio::{
     time::{self, sleep_until as sleep_until_real},
 };
 
+static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
 static AHEAD_NANOS: AtomicU64 = AtomicU64::new(0);
 static STEPPED: Notify = Notify::const_new();
 
@@ -24,6 +28,12 @@ pub fn ahead() -> Duration {
 /// This moment.
 pub fn now() -> Instant {
     task_now().into_std()
+}
+
+/// This moment in seconds since the first one that this process has asked for.
+pub fn now_seconds() -> f64 {
+    let first = *FIRST;
+    now().saturating_duration_since(first).as_secs_f64()
 }
 
 /// This moment in milliseconds since 1970, which machines have in common as far as their clocks agree.

@@ -101,8 +101,8 @@ pub struct Connection {
     beat: OnceLock<Box<Beat>>,
     /// Whether a page's pings are answered here.
     answers_pings: AtomicBool,
-    /// Whether events of its rooms may pass without its view.
-    passes_events: AtomicBool,
+    /// The names of the events of its rooms that may pass without its view, as [`passing::EventNames`].
+    passed_events: AtomicU64,
     /// Messages that were written, queued or corked so far.
     sent: AtomicU64,
     /// Bytes that were read from the socket so far.
@@ -172,7 +172,7 @@ impl Connection {
             time_slice: TimeSlice::default(),
             beat: OnceLock::new(),
             answers_pings: AtomicBool::new(false),
-            passes_events: AtomicBool::new(false),
+            passed_events: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             agreement: settings.compression.map(|terms| terms.agreement),

@@ -21,12 +21,13 @@ impl Connection {
     /// Passes on the first ones of `messages`, as far as they are events of rooms. Those behind a message
     /// for the view wait with it.
     pub(super) fn pass_events_of(self: &Arc<Self>, messages: &mut Vec<Message>) -> bool {
-        if !self.passes_events.load(Ordering::Relaxed) {
+        let names = EventNames(self.passed_events.load(Ordering::Relaxed));
+        if names == EventNames::default() {
             return false;
         }
         let passed = messages
             .iter()
-            .take_while(|message| self.pass_event(message));
+            .take_while(|message| self.pass_event(message, names));
         let passed = passed.count();
         messages.drain(..passed);
         messages.is_empty()
@@ -34,7 +35,7 @@ impl Connection {
 
     /// Passes an event on to the other members of its room, and acknowledges it: what the view would
     /// do, which has done all that came before, and sleeps.
-    fn pass_event(self: &Arc<Self>, message: &Message) -> bool {
+    fn pass_event(self: &Arc<Self>, message: &Message, names: EventNames) -> bool {
         let is_small_text = message.kind == Kind::Text && message.payload.len() <= MAX_BYTES;
         if !is_small_text || !self.inbox.is_listened_to() || !self.has_room() {
             return false;
@@ -42,7 +43,8 @@ impl Connection {
         let Ok(text) = std::str::from_utf8(&message.payload) else {
             return false;
         };
-        let Some(event) = RoomEvent::read(text).filter(|event| self.memberships.pass(event)) else {
+        let event = RoomEvent::read_if(text, |name| names.may_have(name));
+        let Some(event) = event.filter(|event| self.memberships.pass(event)) else {
             return false;
         };
         self.inbox.count_passed();
@@ -54,9 +56,38 @@ impl Connection {
         true
     }
 
-    /// Whether events of its rooms pass without its view, while that sleeps.
-    pub fn pass_events(&self, passes: bool) {
-        self.passes_events.store(passes, Ordering::Relaxed);
+    /// Events of its rooms pass without its view, while that sleeps, if they have these names.
+    pub fn pass_events(&self, names: EventNames) {
+        self.passed_events.store(names.0, Ordering::Relaxed);
+    }
+}
+
+/// A set of names of events, as a Bloom filter: other events, however large, are not read to their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventNames(u64);
+
+impl EventNames {
+    /// The bit of a name.
+    fn bit(name: &str) -> u64 {
+        let hash = name.bytes().fold(0_u32, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(u32::from(byte))
+        });
+        1 << (hash % u64::BITS)
+    }
+
+    /// Whether it may have `name`.
+    fn may_have(self, name: &str) -> bool {
+        self.0 & Self::bit(name) != 0
+    }
+}
+
+impl<'a> FromIterator<&'a str> for EventNames {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        Self(
+            names
+                .into_iter()
+                .fold(0, |bits, name| bits | Self::bit(name)),
+        )
     }
 }
 
@@ -129,7 +160,7 @@ mod tests {
                 buckets: vec![Arc::clone(&bucket)],
                 most_bytes: 100,
             }));
-            connection.pass_events(true);
+            connection.pass_events(["typing"].into_iter().collect());
             Self {
                 connection,
                 peer,
@@ -168,7 +199,7 @@ mod tests {
         let other = text("x".to_owned());
         assert_eq!(its.left(&[event(2), event(3), other, event(4)]), 2);
         assert_eq!(its.left_behind(&[event(5)]), 1);
-        its.connection.pass_events(false);
+        its.connection.pass_events(EventNames::default());
         assert_eq!(its.left(&[event(6)]), 1);
         its.assert_published(&[2, 3]);
         assert_eq!(its.connection.messages(), (7, 2));
@@ -180,6 +211,20 @@ mod tests {
         for (at, byte) in came.into_iter().enumerate().filter(|(at, _)| !is_head(*at)) {
             assert_eq!(byte, expected[at], "{at}");
         }
+    }
+
+    #[test]
+    fn names_of_events_are_found_and_others_most_often_not() {
+        let names = ["typing", "é"];
+        let its: EventNames = names.into_iter().collect();
+        assert!(names.into_iter().all(|name| its.may_have(name)));
+        let others = ["ask", "say", "typin", "", "e"];
+        assert!(!others.into_iter().all(|name| its.may_have(name)));
+        assert!(
+            !names
+                .into_iter()
+                .any(|name| EventNames::default().may_have(name))
+        );
     }
 
     #[test]
