@@ -369,8 +369,8 @@ impl Node {
     /// # Errors
     /// As [`Node::publish`].
     pub fn pass_on(&self, name: &str, envelope: &[u8]) -> Result<(), Refused> {
-        self.send(frames::message(name, envelope), envelope.len(), |_| {
-            self.groups.deliver(name, envelope);
+        self.send(frames::message(name, envelope), envelope.len(), |number| {
+            (self.groups).deliver_stamped(name, envelope, self.stamp(number));
         })
     }
 
@@ -1307,6 +1307,19 @@ mod tests {
         drop(goes);
         eventually("it is freed", || weak.upgrade().is_none());
         eventually("the other has lost it", || stays.peers() == 0);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_passed_on_counts_among_what_a_member_here_has_got() {
+        let path = folder("passed");
+        let node = start(&path);
+        let (member, _peer) = join(&node, "room");
+        let event = Message::event(b",\"event\":\"typing\"}", &[]);
+        let envelope = node.groups.envelope_of("room", &event);
+        node.pass_on("room", &envelope).unwrap();
+        let (cut, _) = node.groups.depart("room", member.as_ref()).unwrap();
+        assert_eq!(cut.got.each().collect::<Vec<_>>(), node.begun());
         fs::remove_dir_all(path).unwrap();
     }
 
