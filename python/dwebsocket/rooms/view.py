@@ -99,7 +99,9 @@ class _Handler(WebSocketHandler):
 
     def look_again(self) -> None:
         """Has what is due done soon. Any thread may call it."""
-        self._on_tick()
+        # One that comes from another process looks in its first turn, before which it has no home.
+        if getattr(self, "_home", None) is not None:
+            self._on_tick()
 
     def _set_tick(self) -> None:
         due = None if self._is_over else self.its.due
