@@ -37,7 +37,6 @@ __all__ = [
     "Seat",
     "Seats",
     "Settings",
-    "StandIn",
     "Takeover",
     "Threads",
     "Tls",
@@ -51,7 +50,6 @@ __all__ = [
     "client_frame",
     "clock_ahead",
     "close_all",
-    "cut_membership",
     "depart",
     "die_of_sigterm",
     "discard",
@@ -1349,63 +1347,26 @@ class Threads:
 @final
 class MarkedCut:
     """
-    The end of a connection's membership at a marker, a name of 16 bytes that is used once.
+    The end of a membership at a marker, a name of 16 bytes that is used once.
 
     It is awaited from now on, until the end of this object.
     """
 
     def __new__(
-        cls, groups: Groups, name: str, connection: Connection, marker: bytes, /
+        cls,
+        groups: Groups,
+        name: str,
+        object: Connection | Mailbox | Seat | Deputy,
+        marker: bytes,
+        /,
     ) -> MarkedCut: ...
     @property
     def is_done(self) -> bool:
         """Whether the marker has come."""
 
     @property
-    def until(self) -> int | None:
-        """
-        The number of the first entry that is not for the connection any more.
-
-        It has got all messages before the marker when `has_handed_out` says so. None when it was no
-        member, or the marker has not come.
-        """
-
-@final
-class StandIn:
-    """
-    Keeps the messages of one group for a connection that comes from another process.
-
-    `id` is the key of the member. It is one from now on, until `exchange`, `leave`, or its end.
-    With the name of a `marker` it keeps only what comes after that.
-    """
-
-    def __new__(
-        cls, groups: Groups, name: str, id: bytes, marker: bytes | None = None, /
-    ) -> StandIn: ...
-    @property
-    def has_begun(self) -> bool:
-        """Whether it keeps messages: its marker has come, or it has none."""
-
-    def exchange(self, connection: Connection, got: list[tuple[int, int]], /) -> int | None:
-        """
-        Makes a connection the member, which gets no message of these numbers or lower ones.
-
-        Returns the number of the first entry that is for the connection and not for this; None when
-        this is no member any more, or the connection is over.
-        """
-
-    def take_kept(
-        self, connection: Connection, got: list[tuple[int, int]], /
-    ) -> tuple[bytes, tuple[int | None, str] | None] | None:
-        """
-        Returns the frames of all other messages, and the code and reason of a close after them.
-
-        None when there were too many. To be called when all entries before that number are handed
-        out.
-        """
-
-    def leave(self) -> None:
-        """Ends its membership."""
+    def departed(self) -> tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None] | None:
+        """The point at which it has left, as :func:`depart`; None also before the marker."""
 
 @final
 class Deputy:
@@ -1417,6 +1378,24 @@ class Deputy:
     """
 
     def __new__(cls, seat: tuple[bytes, str | None] | None = None, /) -> Deputy: ...
+    def begin_at_marker(
+        self, groups: Groups, name: str, before: Deputy, id: bytes, marker: bytes, /
+    ) -> None:
+        """
+        Becomes a member when a marker comes, in place of another deputy. Once.
+
+        Args:
+            groups: The groups.
+            name: The group.
+            before: The member until then, which has to live as long.
+            id: The key of the connection.
+            marker: The marker's name.
+        """
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its marker has come."""
+
     def succeed(
         self,
         groups: Groups,
@@ -1777,16 +1756,6 @@ def adopt_moved(
 
 def after_fork_in_child() -> None:
     """Drops the parent's engine without using it; to be called first in a forked child."""
-
-def cut_membership(
-    groups: Groups, name: str, connection: Connection, /
-) -> tuple[list[tuple[int, int]], int] | None:
-    """
-    Ends a connection's membership, and tells at which message.
-
-    Returns the last number of each process whose messages it has got, or will have got when
-    `has_handed_out` says so of the second value; None when it is no member.
-    """
 
 def depart(
     groups: Groups, name: str, object: Connection | Mailbox | Seat | Deputy, /

@@ -1,4 +1,6 @@
-//! Members of groups with a history, and of rooms, that move between processes, for Python.
+//! Deputies of members that come from other processes, for Python.
+
+use std::sync::{Arc, OnceLock};
 
 use pyo3::{
     exceptions::PyTypeError,
@@ -8,21 +10,59 @@ use pyo3::{
 
 use super::{
     connection::PyConnection,
-    groups::{Deputy, Groups, Member, anyone, member},
+    groups::{Groups, Member, anyone, member},
     log::position,
     publication::to_message,
 };
-use crate::engine::groups::{self, MemberId, Stamps, Succeeded, frames_of};
+use crate::engine::groups::{self, MemberId, Stamps, Succeeded, Token, frames_of};
 
 /// The point at which a member has left, for Python.
-type Departed = (Vec<(u64, u64)>, u64, Option<(u64, u64, bool)>);
+pub(super) type Departed = (Vec<(u64, u64)>, u64, Option<(u64, u64, bool)>);
+
+/// The same, from the engine's.
+pub(super) fn departed((cut, standing): &groups::Departed) -> Departed {
+    let at = standing.map(|(at, is_numbered)| (at.epoch, at.offset, is_numbered));
+    (cut.got.each().collect(), cut.until, at)
+}
+
+/// The deputy of a connection that is expected from another process. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Deputy {
+    pub(super) member: Arc<groups::Deputy>,
+    /// The marker at which it begins, if there is one.
+    marker: OnceLock<(Arc<groups::Groups>, Token)>,
+}
 
 #[pymethods]
 impl Deputy {
     #[new]
     #[pyo3(signature = (seat=None, /))]
     fn new(seat: Option<(MemberId, Option<String>)>) -> Self {
-        Self(groups::Deputy::new(seat))
+        Self {
+            member: groups::Deputy::new(seat),
+            marker: OnceLock::new(),
+        }
+    }
+
+    /// Once.
+    #[pyo3(signature = (groups, name, before, id, marker, /))]
+    fn begin_at_marker(
+        &self,
+        groups: &Groups,
+        name: &str,
+        before: &Self,
+        id: MemberId,
+        marker: Token,
+    ) {
+        let is_first = self.marker.set((Arc::clone(&groups.0), marker)).is_ok();
+        if is_first {
+            (groups.0).begin_at_marker(name, marker, &before.member, &self.member, id);
+        }
+    }
+
+    #[getter]
+    fn has_begun(&self) -> bool {
+        self.member.has_begun()
     }
 
     #[pyo3(signature = (groups, name, object, id, got, at, /))]
@@ -37,7 +77,7 @@ impl Deputy {
         got: Vec<(u64, u64)>,
         at: Option<(u64, u64, bool)>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (got, groups, deputy) = (Stamps::of(got), &groups.0, self.0.as_ref());
+        let (got, groups, deputy) = (Stamps::of(got), &groups.0, self.member.as_ref());
         let at = at.map(|(epoch, offset, is_numbered)| (position((epoch, offset)), is_numbered));
         let succeeded = match member(object)? {
             Member::Connection(connection) => {
@@ -69,46 +109,38 @@ impl Deputy {
         got: Vec<(u64, u64)>,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let (got, member) = (Stamps::of(got), anyone(object)?);
-        let kept = py.detach(|| self.0.frames_for(member.as_ref(), &got));
+        let kept = py.detach(|| self.member.frames_for(member.as_ref(), &got));
         Ok(kept.map(|frames| PyBytes::new(py, &frames)))
     }
 
     #[getter]
     fn evicted(&self) -> Option<String> {
-        self.0.evicted()
+        self.member.evicted()
     }
 
     #[getter]
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.member.is_closed()
     }
 
     fn leave(&self, py: Python<'_>) {
-        py.detach(|| self.0.leave());
+        py.detach(|| self.end());
+    }
+}
+
+impl Deputy {
+    fn end(&self) {
+        if let Some((groups, token)) = self.marker.get() {
+            groups.forget_marker(*token);
+        }
+        self.member.leave();
     }
 }
 
 impl Drop for Deputy {
     fn drop(&mut self) {
-        self.0.leave();
+        self.end();
     }
-}
-
-/// Ends a membership, and tells at which message. See `_core.pyi`.
-#[pyfunction]
-#[pyo3(signature = (groups, name, object, /))]
-pub(crate) fn depart(
-    py: Python<'_>,
-    groups: &Groups,
-    name: &str,
-    object: &Bound<'_, PyAny>,
-) -> PyResult<Option<Departed>> {
-    let (groups, member) = (&groups.0, anyone(object)?);
-    let departed = py.detach(|| groups.depart(name, member.as_ref()));
-    Ok(departed.map(|(cut, standing)| {
-        let at = standing.map(|(at, is_numbered)| (at.epoch, at.offset, is_numbered));
-        (cut.got.each().collect(), cut.until, at)
-    }))
 }
 
 /// Messages as frames of a connection. See `_core.pyi`.

@@ -15,6 +15,7 @@ use super::{
     call::Wait,
     connection::PyConnection,
     convert::deadline,
+    deputy::Deputy,
     hub::Hub,
     log::{Row, position, row},
     publication::{content, to_message},
@@ -53,10 +54,6 @@ pub(super) fn joining(
     }
 }
 
-/// The deputy of a connection that is expected from another process. See `_core.pyi`.
-#[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Deputy(pub(super) Arc<groups::Deputy>);
-
 /// A member, as Python has it.
 pub(super) enum Member<'a, 'py> {
     Connection(&'a Bound<'py, PyConnection>),
@@ -90,7 +87,7 @@ pub(super) fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn groups::Memb
         Member::Connection(connection) => Arc::clone(&connection.get().0) as _,
         Member::Mailbox(mailbox) => Arc::clone(&mailbox.get().0) as _,
         Member::Seat(seat) => Arc::clone(&seat.get().0) as _,
-        Member::Deputy(deputy) => Arc::clone(&deputy.get().0) as _,
+        Member::Deputy(deputy) => Arc::clone(&deputy.get().member) as _,
     })
 }
 
@@ -121,7 +118,7 @@ impl Groups {
             Member::Connection(connection) => self.0.join(name, &connection.get().0, id),
             Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
             Member::Seat(seat) => self.0.join(name, &seat.get().0, id),
-            Member::Deputy(deputy) => self.0.join(name, &deputy.get().0, id),
+            Member::Deputy(deputy) => self.0.join(name, &deputy.get().member, id),
         };
         Ok(match joined {
             Joined::Over | Joined::Refused => None,
@@ -135,7 +132,7 @@ impl Groups {
             Member::Connection(connection) => self.0.leave(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.leave(name, mailbox.get().0.as_ref()),
             Member::Seat(seat) => self.0.leave(name, seat.get().0.as_ref()),
-            Member::Deputy(deputy) => self.0.leave(name, deputy.get().0.as_ref()),
+            Member::Deputy(deputy) => self.0.leave(name, deputy.get().member.as_ref()),
         })
     }
 
@@ -144,7 +141,7 @@ impl Groups {
             Member::Connection(connection) => self.0.is_member(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.is_member(name, mailbox.get().0.as_ref()),
             Member::Seat(seat) => self.0.is_member(name, seat.get().0.as_ref()),
-            Member::Deputy(deputy) => self.0.is_member(name, deputy.get().0.as_ref()),
+            Member::Deputy(deputy) => self.0.is_member(name, deputy.get().member.as_ref()),
         })
     }
 
@@ -153,7 +150,7 @@ impl Groups {
             Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.names_of(mailbox.get().0.as_ref()),
             Member::Seat(seat) => self.0.names_of(seat.get().0.as_ref()),
-            Member::Deputy(deputy) => self.0.names_of(deputy.get().0.as_ref()),
+            Member::Deputy(deputy) => self.0.names_of(deputy.get().member.as_ref()),
         })
     }
 
@@ -334,7 +331,9 @@ impl Groups {
                 groups.enter_at(name, &mailbox.get().0, id, at, is_numbered)
             }
             Member::Seat(seat) => groups.enter_at(name, &seat.get().0, id, at, is_numbered),
-            Member::Deputy(deputy) => groups.enter_at(name, &deputy.get().0, id, at, is_numbered),
+            Member::Deputy(deputy) => {
+                groups.enter_at(name, &deputy.get().member, id, at, is_numbered)
+            }
         };
         Ok(match joined {
             RecordedJoin::Behind => "behind",

@@ -131,7 +131,7 @@ impl Presence {
                 py.detach(|| self.0.enter(name, seat, id, arrival))
             }
             groups::Member::Deputy(deputy) => {
-                let deputy = &deputy.get().0;
+                let deputy = &deputy.get().member;
                 py.detach(|| self.0.enter(name, deputy, id, arrival))
             }
         };

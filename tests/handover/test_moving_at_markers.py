@@ -168,15 +168,24 @@ def test_markers_that_do_not_come_cost_a_close(own_server: Own) -> None:
         apps = [*SETTINGS["INSTALLED_APPS"], "project.swallowed_markers.Swallowed"]
         settings = {**on_redis(running), "INSTALLED_APPS": apps}
         server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=settings)
-        with RawPeer.open(server, "/grouped/") as member, RawPeer.open(server, "/counting/") as no:
+        with (
+            RawPeer.open(server, "/grouped/") as member,
+            RawPeer.open(server, "/rooms/") as page,
+            RawPeer.open(server, "/counting/") as no,
+        ):
+            page.send_text('{"id": 1, "join": "plain-1"}')
+            assert b'"ok"' in page.read_message()
             reload(server)
             assert member.read_to_eof().code == 1012
+            assert page.read_to_eof().code == 1012
             no.send_text("there")
             assert no.read_message().endswith(b" 1")
             assert no.read_message() == b"there"
-        (line,) = server.stderr().splitlines()
-        assert "Grouped are closed with 1012" in line
-        assert "its groups' messages were late in time" in line
+        late = "its groups' messages were late in time"
+        lines = server.stderr().splitlines()
+        assert len(lines) == 2
+        for name in ("Grouped", "rooms(Talk, Plain)"):
+            assert any(f"{name} are closed with 1012" in line and late in line for line in lines)
 
 
 @pytest.mark.needs("redis")

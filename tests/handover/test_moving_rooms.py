@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import sqlite3
 import threading
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from handover.carriers import ON_REDIS, carried
+from handover.carriers import SHARED, carried
 from handover.conversations import Crowd, Page, rounds
 from handover.test_gunicorn import SETTINGS, SLACK_S, assert_calm, kill_one_meanwhile, reload
+from handover.test_moving_at_markers import cuts, on_redis, reload_while, restarts
 from handover.test_moving_groups import Publisher
 from handover.test_moving_places import (
     PATIENT,
@@ -23,11 +26,13 @@ from handover.test_moving_places import (
     reload_often,
     with_places,
 )
+from support import redis
 from support.raw_peer import RawPeer
 from support.server import GUNICORN_GTHREAD, Server
-from support.waiting import eventually
+from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Own = Callable[..., Server]
@@ -36,6 +41,14 @@ Own = Callable[..., Server]
 RATES = {"WEBSOCKET_ROOMS_RATE": 10_000, "WEBSOCKET_ROOMS_BURST": 10_000}
 LOCAL = {**SETTINGS, "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.local"}}}
 SITE = with_places(LOCAL, **RATES)
+ALL = pytest.mark.parametrize("carrier", SHARED, indirect=True)
+
+
+@pytest.fixture
+def carrier(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """The settings of a site with rooms, with and without histories and presence."""
+    with carried(request.param) as settings:
+        yield with_places(settings, grace=1, **RATES)
 
 
 def news(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -44,18 +57,62 @@ def news(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Talker(Page):
-    """A page in three rooms."""
+    """A page in three rooms. It tells the others there of each event that it sends."""
 
     rooms = ("talk-1", "talk-2", "plain-1")
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: How often it has told them, by rooms.
+        self.said: Counter[str] = Counter()
+
+    async def _ask(self, asked: dict[str, Any]) -> None:
+        await super()._ask(asked)
+        if room := asked.get("to"):
+            self.said[room] += 1
+            await self.ask(to=room, event="typing", data=[self._number, self.said[room]])
+
+
+def said(told: list[dict[str, Any]]) -> dict[tuple[str, int], list[int]]:
+    """The numbers of what pages have told, by room and page."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for each in told:
+        if each.get("event") == "typing":
+            page, number = each["data"]
+            found.setdefault((each["room"], page), []).append(number)
+    return found
+
+
+def have_heard_all(everyone: list[Any]) -> bool:
+    """Whether each page has heard what each other one has said last."""
+    return all(
+        said(each.told).get((room, other._number), [0])[-1] == count
+        for each, other in itertools.permutations(everyone, 2)
+        for room, count in other.said.items()
+    )
+
+
+def assert_in_order(crowd: Crowd) -> None:
+    """Nothing has come twice, or after something later."""
+    for each in crowd.conversations:
+        by_publisher: dict[tuple[str, str], list[int]] = {}
+        for room, text in (
+            (it["room"], it["data"]) for it in each.told if "position" in it and "data" in it
+        ):
+            publisher, _, number = text.removeprefix("group:").partition(".")
+            by_publisher.setdefault((room, publisher), []).append(int(number))
+        for numbers in (*by_publisher.values(), *said(each.told).values()):
+            assert all(before < after for before, after in itertools.pairwise(numbers)), numbers
+
 
 @pytest.mark.extended("many reloads under load")
+@ALL
 @pytest.mark.parametrize("path", ["/rooms/", "/async-rooms/"])
 def test_rooms_move_with_their_page(
-    path: str, own_server: Own, request: pytest.FixtureRequest
+    path: str, carrier: dict[str, Any], own_server: Own, request: pytest.FixtureRequest
 ) -> None:
     """Their states, messages, positions and users; events of the page go to them as before."""
-    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SITE)
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=carrier)
     with Crowd(server, 8, path, kind=Talker) as crowd:
         eventually(lambda: crowd.all(lambda each: each.answered > 6), SLACK_S, "all are members")
         there = members(server, "talk-2")
@@ -77,8 +134,14 @@ def test_rooms_move_with_their_page(
             SLACK_S,
             "all have heard all",
         )
+        for each in everyone:
+            each.is_quiet = True
+        eventually(lambda: have_heard_all(everyone), SLACK_S, "all have heard each other")
         assert [answer for answer in census.stop() if answer != there] == []
         for each, count in zip(everyone, before, strict=True):
+            for numbers in said(each.told).values():
+                # With `local`, one process may be heard before another one that has ended.
+                assert sorted(numbers) == list(range(min(numbers), max(numbers) + 1))
             assert max(Counter(texts_of(each.told)).values()) == 1
             assert news(each.told)[count:] == []
             numbers = [
@@ -122,9 +185,12 @@ def wait_for(peer: RawPeer, key: str) -> dict[str, Any]:
             return told
 
 
-def test_a_page_that_has_moved_sends_events_updates_and_leaves(own_server: Own) -> None:
+@ALL
+def test_a_page_that_has_moved_sends_events_updates_and_leaves(
+    carrier: dict[str, Any], own_server: Own
+) -> None:
     """As before; the others know it by the same name."""
-    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SITE)
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=carrier)
     with RawPeer.open(server, "/rooms/") as one, RawPeer.open(server, "/rooms/") as other:
         for peer in (one, other):
             assert "ok" in ask(peer, join="talk-2", info={"page": 1})
@@ -151,6 +217,25 @@ def test_rooms_that_do_not_survive_are_closed_without_a_word(own_server: Own) ->
         reload(server)
         assert peer.read_to_eof().code == 1012
     assert_calm(server)
+
+
+def test_rooms_that_want_nothing_of_a_history_are_closed_with_1012_and_named(
+    own_server: Own,
+) -> None:
+    """Their messages have positions, and they have none: nobody knows which ones have come."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SITE)
+    with (
+        RawPeer.open(server, "/forgetful-rooms/") as kept,
+        RawPeer.open(server, "/forgetful-rooms/") as other,
+    ):
+        assert "ok" in ask(kept, join="talk-1")
+        assert "ok" in ask(other, join="talk-2")
+        reload(server)
+        assert kept.read_to_eof().code == 1012
+        assert ask(other, to="talk-2", event="count")["ok"]["resumed"] == 1
+    (line,) = server.stderr().splitlines()
+    assert "rooms(Forgetful) are closed with 1012" in line
+    assert "the room 'talk-1' has no history, and its group has one" in line
 
 
 def test_joins_that_wait_for_their_turn_are_answered_by_the_new_process(own_server: Own) -> None:
@@ -210,20 +295,6 @@ def test_rooms_of_another_version_are_closed_with_1012_and_named(
     assert "the version of Plain is '2' now, not '1'" in line
 
 
-@ON_REDIS
-def test_rooms_of_a_server_do_not_move(own_server: Own) -> None:
-    """What they get is not numbered: nobody would know which events have come."""
-    with carried("redis") as site:
-        server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=with_places(site))
-        with RawPeer.open(server, "/rooms/") as peer:
-            assert "ok" in ask(peer, join="plain-1")
-            reload(server)
-            assert peer.read_to_eof().code == 1012
-        (line,) = server.stderr().splitlines()
-        assert "rooms(Talk, Plain) are closed with 1012" in line
-        assert "it has rooms in groups of dwebsocket.groups.redis" in line
-
-
 def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> None:
     """As a handler's; nobody asks ``allow``."""
     site = {**SITE, "WEBSOCKET_AUTH_RECHECK": 10_000}
@@ -240,17 +311,103 @@ def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> N
 
 
 @pytest.mark.extended("many reloads under load")
+@ALL
+def test_pages_that_are_evicted_meanwhile_are_told_once(
+    carrier: dict[str, Any], own_server: Own
+) -> None:
+    """By the old process or by the new one."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=carrier)
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(RawPeer.open(server, "/rooms/")) for _ in range(24)]
+        for peer in peers:
+            assert "ok" in ask(peer, join="talk-2")
+            assert "ok" in ask(peer, join="plain-1")
+        eventually(lambda: len(members(server, "talk-2")) == len(peers), SLACK_S, "all are known")
+        names = [name for found in members(server, "talk-2").values() for name in found]
+
+        def evict() -> None:
+            for name in names:
+                # All the time until the last page has moved.
+                pause(0.08)
+                with contextlib.suppress(OSError):
+                    server.get(f"/evict/?group=plain-1&id={name}")
+
+        thread = threading.Thread(target=evict)
+        thread.start()
+        reload(server)
+        thread.join()
+        for name in names:
+            # The worker that was asked may have ended meanwhile.
+            assert server.get(f"/evict/?group=plain-1&id={name}").status == 200
+        for peer in peers:
+            ended = wait_for(peer, "ended")["ended"]
+            assert ended == {"code": "evicted", "text": "out"}
+            peer.send_text(json.dumps({"id": 8, "join": "plain-2"}))
+            while (told := json.loads(peer.read_message())).get("id") != 8:
+                assert "ended" not in told
+            assert "ok" in told
+    assert "Traceback" not in server.stderr()
+    assert "handed over" not in server.stderr()
+
+
+@pytest.mark.needs("redis")
+@pytest.mark.extended("many reloads under load")
+@pytest.mark.parametrize("disturbance", [restarts, cuts])
+def test_a_server_that_is_lost_meanwhile_costs_closes_and_no_wrong_message(
+    disturbance: Callable[[redis.Redis], Callable[[], object]],
+    own_server: Own,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Pages that have moved are members still, and so are those that stay."""
+    with redis.Redis() as running:
+        site = with_places(on_redis(running, TIMEOUT=5.0), grace=1, **RATES)
+        server = own_server(GUNICORN_GTHREAD, options=TWO, settings=site)
+        for number in rounds(request, 10, 2):
+            with Crowd(server, 20, "/rooms/", "/async-rooms/", kind=Talker) as crowd:
+                eventually(
+                    lambda crowd=crowd: crowd.all(lambda each: each.answered > 6),
+                    SLACK_S,
+                    "all are members",
+                )
+                publisher = Publisher(server, "5", "group=plain-1")
+                reload_while(server, disturbance(running), 0.2 * number)
+                publisher.stop()
+                is_heard_by_all_that_are_open(server, crowd)
+                assert crowd.ends() <= {None, 1012}
+                assert_in_order(crowd)
+
+
+def is_heard_by_all_that_are_open(server: Server, crowd: Crowd) -> None:
+    """Publish until each page that has not ended has heard one of these messages."""
+    numbers = itertools.count(1)
+
+    def have_heard() -> bool:
+        with contextlib.suppress(OSError):
+            server.get(f"/publish/?group=plain-1&text=last.{next(numbers)}")
+        return crowd.all(
+            lambda each: (
+                each.end is not None or any(text.startswith("last") for text in texts_of(each.told))
+            )
+        )
+
+    eventually(have_heard, SLACK_S, "all have heard it")
+
+
+@pytest.mark.extended("many reloads under load")
+@ALL
 @pytest.mark.parametrize("victim", ["giver", "heir"])
 def test_a_worker_that_is_killed_meanwhile_leaves_no_page_behind(
-    victim: str, own_server: Own, request: pytest.FixtureRequest
+    victim: str, carrier: dict[str, Any], own_server: Own, request: pytest.FixtureRequest
 ) -> None:
     """Closes, and no wrong message; in the end those are present that are open."""
-    site = with_places(LOCAL, grace=1, **RATES)
-    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=site)
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=carrier)
     for number in rounds(request, 10, 3):
         with Crowd(server, 12, "/rooms/", "/async-rooms/", kind=Talker) as crowd:
             eventually(lambda: crowd.all(lambda it: it.answered > 6), SLACK_S, "all joined")
+            publisher = Publisher(server, "5", "group=plain-1")
             kill_one_meanwhile(server, crowd, victim, number * 0.07)
+            publisher.stop()
+            assert_in_order(crowd)
             left = sum(each.end is None for each in crowd.conversations)
             eventually(lambda left=left: len(members(server, "talk-2")) == left, SLACK_S, "those")
         eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")

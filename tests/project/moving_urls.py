@@ -39,8 +39,15 @@ def publish(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def evict(request: HttpRequest) -> HttpResponse:
+    """Take a connection out of a group."""
+    group(request.GET["group"]).evict(request.GET["id"], "out")
+    return HttpResponse()
+
+
 urlpatterns = [
     path("publish/", publish),
+    path("evict/", evict),
     path("grouped/", moving_views.Grouped.as_view()),
     path("async-grouped/", moving_views.AsyncGrouped.as_view()),
     path("members/", members),
@@ -51,6 +58,7 @@ urlpatterns = [
     path("rooms/", rooms(moving_views.Talk, moving_views.Plain)),
     path("async-rooms/", rooms(moving_views.AsyncTalk, moving_views.Plain)),
     path("settled-rooms/", rooms(moving_views.Settled)),
+    path("forgetful-rooms/", rooms(moving_views.Forgetful)),
     path("counting/", moving_views.Counting.as_view()),
     path("async-counting/", moving_views.AsyncCounting.as_view()),
     path("mixed-counting/", moving_views.MixedCounting.as_view()),

@@ -174,6 +174,12 @@ class AsyncTalk(Talk):
         return super().receive(event, data)
 
 
+class Forgetful(Talk):
+    """A room that wants nothing of the history of its group."""
+
+    history = False
+
+
 class Settled(Plain):
     """A room whose connections do not move."""
 

@@ -109,11 +109,11 @@ class Offer:
         return [Group(name, alias) for alias, name in self._groups]
 
     def joins(self) -> Joins:
-        """Returns the groups that need no stand-in: no other process has members of them."""
+        """Returns the groups that need no deputy: no other process has members of them."""
         return Joins([each for each in self.groups() if self._is_alone(each)], "", is_moved=True)
 
     def shared(self) -> list[Group]:
-        """Returns the groups that need a stand-in."""
+        """Returns the groups that need a deputy."""
         return [each for each in self.groups() if not self._is_alone(each)]
 
     def _is_alone(self, group: Group) -> bool:
@@ -385,7 +385,8 @@ class _Visit:
         crosses, deputies = expected[1].crossing, expected[1].deputies
         assert crosses is not None
         assert deputies is not None
-        head = {**crosses.expected, "places": deputies.begun}
+        marks = [*crosses.expected["marks"], *deputies.marks]
+        head = {**crosses.expected, "marks": marks, "places": deputies.begun}
         self._link.send(Frame(YES, {"number": offer.number, **head}))
 
     def _judge(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:

@@ -1,9 +1,9 @@
 """
 Memberships in groups that processes share, on their way from one to another.
 
-The heir's process begins first: a *stand-in* keeps what is published. The giver's process ends the
-membership, and the heir's exchanges the stand-in for the connection. No message is lost, and none
-comes twice:
+The heir's process begins first: a *deputy* keeps what is published. The giver's process ends the
+membership, and in the heir's the connection succeeds the deputy. No message is lost, and none comes
+twice:
 
 - Where the processes of a machine tell each other, their messages are numbered. The heir says how
   far those of each process have come there. When the giver has got as far, it ends the membership,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket.groups.api import Group
+    from dwebsocket.runners.handler import Handled
     from dwebsocket.websocket import WebSocket
 
     #: For each process its last message.
@@ -56,21 +57,21 @@ def _local(alias: str) -> Backend:
 class Departure:
     """The memberships of one connection that is about to be given away."""
 
-    def __init__(self, websocket: WebSocket, expected: dict[str, Any]) -> None:
+    def __init__(self, handler: Handled, expected: dict[str, Any]) -> None:
         """
-        Awaits the markers of its groups, for which :func:`depart` is called.
+        Awaits the markers of its groups and rooms, for which :func:`depart` is called.
 
         Args:
-            websocket: The connection.
+            handler: The connection's handler.
             expected: What the heir's process says of them, as :attr:`Crossing.expected`.
         """
-        self._websocket = websocket
+        self._websocket = handler.websocket
         self._begun: dict[str, Begun] = expected["begun"]
-        self.ends = markers.Ends(websocket, expected["marks"])
+        self.ends = markers.Ends(handler, expected["marks"])
 
     def cut(self, deadline: float) -> Cuts | None:
         """
-        Ends the memberships.
+        Ends the memberships. Those in rooms have ended then where there are markers.
 
         Args:
             deadline: What :func:`depart` has returned.
@@ -80,13 +81,14 @@ class Departure:
         """
         if not wait_until(lambda: self.ends.are_over, deadline - monotonic()):
             return None
-        if (found := self.ends.found()) is None:
+        if not self.ends.are_sure:
             return None
+        found = self.ends.of_groups()
         if not all(_await_handed_out(*each) for each in found):
             return None
         if (cuts := _cut_numbered(self._websocket, self._begun)) is None:
             return None
-        # Their stand-ins keep nothing that the connection has got.
+        # Their deputies keep nothing that the connection has got.
         return [*cuts, *((alias, name, []) for alias, name, _ in found)]
 
 
@@ -99,11 +101,6 @@ def depart(departures: Iterable[Departure], latest: float) -> float:
     """
     markers.publish([each.ends for each in departures])
     return min(latest, monotonic() + _ON_THE_WAY_S)
-
-
-def _await_begin(stand_in: _core.StandIn) -> bool:
-    """Waits until a stand-in keeps messages."""
-    return wait_until(lambda: stand_in.has_begun)
 
 
 def _await_handed_out(alias: str, name: str, until: int) -> bool:
@@ -134,10 +131,9 @@ def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
         if alias not in begun:
             continue
         groups = _local(alias).groups
-        found = _core.cut_membership(groups, name, connection)
-        if found is None:
+        if (left := _core.depart(groups, name, connection)) is None:
             continue
-        got, until = found
+        got, until, _ = left
         if not _await_handed_out(alias, name, until):
             return None
         cuts.append((alias, name, got))
@@ -154,25 +150,27 @@ class Crossing:
         Raises:
             GroupUnavailable: This process cannot get messages of a group.
         """
-        self._stand_ins: dict[tuple[str, str], _core.StandIn] = {}
+        self._deputies: dict[tuple[str, str], _core.Deputy] = {}
         self._beginnings: dict[tuple[str, str], markers.Beginning] = {}
-        key = key_of(websocket.id)
+        self._key = key = key_of(websocket.id)
         held = run(holding.hold(groups))
         try:
             for each in groups:
-                place = each.using, each.name
-                if offers.has_markers(backends.backend(each.using)):
-                    begins = self._beginnings[place] = markers.Beginning(*place, key)
-                    self._stand_ins[place] = begins.stand_in
-                else:
-                    numbered = _local(each.using).groups
-                    self._stand_ins[place] = _core.StandIn(numbered, each.name, key)
+                deputy = self._deputies[each.using, each.name] = _core.Deputy()
+                backend = backends.backend(each.using)
+                if not markers.has_markers(backend):
+                    backend.join(each.name, deputy, key)
+                    continue
+                before = _core.Deputy()
+                backend.join(each.name, before, key)
+                begins = markers.Beginning((each.using, each.name, None), key, deputy, before)
+                self._beginnings[each.using, each.name] = begins
         finally:
             holding.release(held)
         marked = {alias for alias, _ in self._beginnings}
         # After that: what is not among these is kept.
         begun = {
-            alias: _local(alias).node.begun() for alias, _ in self._stand_ins if alias not in marked
+            alias: _local(alias).node.begun() for alias, _ in self._deputies if alias not in marked
         }
         #: Facts for the giver, as JSON can represent them.
         self.expected = {
@@ -182,36 +180,35 @@ class Crossing:
 
     def enter(self, connection: _core.Connection, cuts: Cuts) -> bytes | None:
         """
-        Makes the connection, which sends nothing yet, a member in place of the stand-ins.
+        Makes the connection, which sends nothing yet, a member in place of the deputies.
 
         Returns:
             What it has to send first; None when it cannot be told all.
         """
         frames = []
         for alias, name, numbers in cuts:
-            stand_in = self._stand_ins.pop((alias, name), None)
-            if stand_in is None:
+            if (deputy := self._deputies.get((alias, name))) is None:
                 continue
-            if not _await_begin(stand_in):
+            begins = self._beginnings.get((alias, name))
+            if begins is not None and not wait_until(begins.has_come):
                 return None
-            got = _as_pairs(numbers)
-            until = stand_in.exchange(connection, got)
-            if until is None:
+            got, groups = _as_pairs(numbers), backends.backend(alias).groups
+            until = deputy.succeed(groups, name, connection, self._key, got, None)
+            if not isinstance(until, int):
                 # Evicted meanwhile.
                 continue
             if not _await_handed_out(alias, name, until):
                 return None
-            begins = self._beginnings.get((alias, name))
-            if begins is not None and not begins.is_whole:
+            if (begins is not None and not begins.is_whole) or deputy.is_closed:
                 return None
-            kept = stand_in.take_kept(connection, got)
-            if kept is None or kept[1] is not None:
+            if (kept := deputy.take_kept(connection, got)) is None:
                 return None
-            frames.append(kept[0])
+            frames.append(kept)
         self.leave()
         return b"".join(frames)
 
     def leave(self) -> None:
-        """Ends the memberships of all stand-ins that are left."""
-        while self._stand_ins:
-            self._stand_ins.popitem()[1].leave()
+        """Ends the memberships of all deputies that are left."""
+        self._beginnings.clear()
+        while self._deputies:
+            self._deputies.popitem()[1].leave()

@@ -11,6 +11,7 @@ from dwebsocket.compat.system import monotonic
 from dwebsocket.groups import backends, history
 from dwebsocket.groups.backends import local, process
 from dwebsocket.groups.members import key_of
+from dwebsocket.handover import markers
 from dwebsocket.handover.places import Place, kind_of, wait_until
 from dwebsocket.request.worlds import user_key
 
@@ -45,6 +46,8 @@ class Deputies:
         user = websocket._visitor_names[0]
         self.user = user_key(user, websocket._realm) if user else None
         self._deputies: list[_core.Deputy] = []
+        # By the names of rooms whose messages a server carries: no history has their events.
+        self._beginnings: dict[str | None, markers.Beginning] = {}
 
     def begin(self) -> None:
         """
@@ -64,7 +67,13 @@ class Deputies:
             seat = None if place.room is None else (self.key, self.user)
             deputy = _core.Deputy(seat)
             self._deputies.append(deputy)
-            if place.moves:
+            if place.room is not None and markers.has_markers(backend):
+                before = _core.Deputy()
+                self._join(place, before)
+                where = place.using, place.name, place.room
+                begins = markers.Beginning(where, self.key, deputy, before)
+                self._beginnings[place.room] = begins
+            elif place.moves:
                 self._join(place, deputy)
             if place.standing is not None:
                 # Its user is known here, once the other process has told of it: else it would join.
@@ -109,6 +118,11 @@ class Deputies:
                 found[alias] = backend.node.begun()
         return found
 
+    @property
+    def marks(self) -> list[markers.Mark]:
+        """The markers that are to be published."""
+        return [each.mark for each in self._beginnings.values()]
+
     def enter(
         self, connection: _core.Connection, seats: Seats, reached: list[Reached | None]
     ) -> bytes | None:
@@ -131,7 +145,8 @@ class Deputies:
                 if place.room is not None and seat is None:
                     # The connection is over.
                     continue
-                entering = _Entering(place, deputy, seat or connection, self.key)
+                begins = self._beginnings.get(place.room)
+                entering = _Entering(place, deputy, begins, seat or connection, self.key)
                 if gone is not None:
                     if entering.go_on(connection, gone, self._visit, frames):
                         continue
@@ -144,6 +159,7 @@ class Deputies:
 
     def leave(self) -> None:
         """Ends all deputies."""
+        self._beginnings.clear()
         while self._deputies:
             self._deputies.pop().leave()
 
@@ -151,9 +167,17 @@ class Deputies:
 class _Entering:
     """One place that a connection, or its seat in a room, is about to take."""
 
-    def __init__(self, place: Place, deputy: _core.Deputy, member: Any, key: bytes) -> None:
+    def __init__(
+        self,
+        place: Place,
+        deputy: _core.Deputy,
+        begins: markers.Beginning | None,
+        member: Any,
+        key: bytes,
+    ) -> None:
         self._place = place
         self._deputy = deputy
+        self._begins = begins
         self._member: Member = member
         self._key = key
         # Whether it was evicted meanwhile.
@@ -200,7 +224,9 @@ class _Entering:
         frames: list[bytes],
     ) -> bool:
         place, deputy, member = self._place, self._deputy, self._member
-        groups, name = place.backend.groups, place.name
+        groups, name, begins = place.backend.groups, place.name, self._begins
+        if begins is not None and not wait_until(begins.has_come):
+            return False
         until: int | str | None = "behind"
         for _ in range(_MOST_ROUNDS):
             until = deputy.succeed(groups, name, member, self._key, got, at)
@@ -221,6 +247,8 @@ class _Entering:
             return False
         if deputy.evicted is not None:
             self._end(connection, frames)
+            return False
+        if begins is not None and not begins.is_whole:
             return False
         if (kept := deputy.take_kept(member, got)) is None:
             return False

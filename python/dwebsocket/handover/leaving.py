@@ -373,13 +373,14 @@ class _Passage:
         for _, item, expected in agreed:
             # From the moment on at which markers may come.
             item.is_cut = bool(expected["marks"])
-            departures.append(crossing.Departure(item.handler.websocket, expected))
+            departures.append(crossing.Departure(item.handler, expected))
         deadline = crossing.depart(departures, self._deadline)
         for (number, item, expected), departure in zip(agreed, departures, strict=True):
             item.is_cut = True
             cuts, reached = departure.cut(deadline), None
             if cuts is not None:
-                reached = places.depart(item.handler, item.places, expected["places"])
+                marked = departure.ends.of_rooms()
+                reached = places.depart(item.handler, item.places, expected["places"], marked)
             self._give(number, item, cuts, reached)
 
     def _give(

@@ -4,7 +4,7 @@ Memberships in groups whose messages a server carries, on their way from one pro
 Such a server brings what is published in a group to all processes in one order. So a *marker*, a
 name that is published there once, divides the messages in the same way everywhere. The heir's
 process chooses it, and the giver's publishes it. The membership ends at the marker in the giver's
-process, and in the heir's a stand-in begins there to keep what is published. See
+process, and in the heir's a deputy begins there to keep what is published. See
 ``src/engine/groups/markers.rs``.
 """
 
@@ -20,12 +20,19 @@ from dwebsocket.groups import backends
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dwebsocket.websocket import WebSocket
+    from dwebsocket.groups.backends.contract import Backend, Member
+    from dwebsocket.runners.handler import Handled
 
-    #: Alias, name, and the marker in hexadecimal digits.
-    Mark = tuple[str, str, str]
+    #: The alias and the name of a group; the room whose group it is, None for another one.
+    Where = tuple[str, str, str | None]
+    #: The same, and the marker in hexadecimal digits.
+    Mark = tuple[str, str, str | None, str]
+    #: What ``_core.depart`` returns.
+    Departed = tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None]
 
 _MARKER_BYTES = 16
+# By the modules of their classes: subclasses of a project's own may do anything.
+_WITH_SERVER = ("dwebsocket.groups.backends.redis", "dwebsocket.groups.backends.postgres.backend")
 
 
 class Carrier(Protocol):
@@ -40,6 +47,11 @@ class Carrier(Protocol):
 
     def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
         """Publishes envelopes to all processes. Raises ``GroupUnavailable``."""
+
+
+def has_markers(backend: Backend) -> bool:
+    """Whether memberships move at markers: a server carries the messages."""
+    return type(backend).__module__ in _WITH_SERVER
 
 
 def _carrier(alias: str) -> Carrier:
@@ -62,13 +74,28 @@ class _Subscription:
 class Beginning:
     """A membership that begins here at a marker, in a group that is held."""
 
-    def __init__(self, alias: str, name: str, key: bytes) -> None:
-        """Awaits a marker for the member with this key."""
+    def __init__(
+        self, where: Where, key: bytes, deputy: _core.Deputy, before: _core.Deputy
+    ) -> None:
+        """
+        Awaits a marker.
+
+        Args:
+            where: The group.
+            key: That of the connection.
+            deputy: Becomes the member at the marker, and keeps what comes after it.
+            before: The member until then.
+        """
+        alias, name, room = where
         carrier, marker = _carrier(alias), secrets.token_bytes(_MARKER_BYTES)
-        self.mark: Mark = (alias, name, marker.hex())
-        #: Keeps what comes after the marker.
-        self.stand_in = _core.StandIn(carrier.groups, name, key, marker)
+        self.mark: Mark = (alias, name, room, marker.hex())
+        self._deputy, self._before = deputy, before
+        deputy.begin_at_marker(carrier.groups, name, before, key, marker)
         self._subscription = _Subscription(carrier, name)
+
+    def has_come(self) -> bool:
+        """Whether the marker has come."""
+        return self._deputy.has_begun
 
     @property
     def is_whole(self) -> bool:
@@ -79,23 +106,26 @@ class Beginning:
 class _End:
     """A membership that ends here at a marker."""
 
-    def __init__(self, mark: Mark, connection: _core.Connection) -> None:
-        self.alias, self.name, marker = mark
+    def __init__(self, mark: Mark, member: Member) -> None:
+        self.alias, self.name, self.room, marker = mark
         self.marker = bytes.fromhex(marker)
         carrier = _carrier(self.alias)
         self.subscription = _Subscription(carrier, self.name)
-        self.cut = _core.MarkedCut(carrier.groups, self.name, connection, self.marker)
+        self.cut = _core.MarkedCut(carrier.groups, self.name, member, self.marker)
 
 
 class Ends:
     """The memberships of one connection that end here at markers."""
 
-    def __init__(self, websocket: WebSocket, marks: Iterable[Mark]) -> None:
+    def __init__(self, handler: Handled, marks: Iterable[Mark]) -> None:
         """Awaits the markers, for which :func:`publish` is to be called."""
-        connection = websocket._connection
+        connection = handler.websocket._connection
         assert connection is not None
         self._connection = connection
-        self.all = [_End(mark, connection) for mark in marks]
+        members: dict[str | None, Member] = {None: connection}
+        members.update((room, each.seat) for room, each in handler._seats_to_move().items())
+        # A room that is missing here has ended meanwhile.
+        self.all = [_End(mark, members[mark[2]]) for mark in marks if mark[2] in members]
         #: Whether a marker cannot come.
         self.has_failed = not all(each.subscription.is_whole for each in self.all)
 
@@ -106,18 +136,23 @@ class Ends:
             return True
         return all(each.cut.is_done for each in self.all)
 
-    def found(self) -> list[tuple[str, str, int]] | None:
-        """
-        Returns alias and name of each group, and which entry is not for the connection any more.
-
-        None when a marker has not come, or a message before it may have been lost.
-        """
+    @property
+    def are_sure(self) -> bool:
+        """Whether all markers have come, and no message before them may have been lost."""
         is_sure = all(each.cut.is_done and each.subscription.is_whole for each in self.all)
-        if self.has_failed or not is_sure:
-            return None
-        found = ((each.alias, each.name, each.cut.until) for each in self.all)
+        return is_sure and not self.has_failed
+
+    def of_groups(self) -> list[tuple[str, str, int]]:
+        """Returns alias and name of each group, and which entry is not for the connection."""
+        found = (
+            (each.alias, each.name, each.cut.departed) for each in self.all if each.room is None
+        )
         # Those without an end have left the group before the marker.
-        return [(alias, name, until) for alias, name, until in found if until is not None]
+        return [(alias, name, left[1]) for alias, name, left in found if left is not None]
+
+    def of_rooms(self) -> dict[str, Departed | None]:
+        """Returns the end in each room; None for one that was left before the marker."""
+        return {each.room: each.cut.departed for each in self.all if each.room is not None}
 
 
 def publish(leaving: Sequence[Ends]) -> None:

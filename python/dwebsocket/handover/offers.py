@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
 from dwebsocket.groups import backends
-from dwebsocket.handover import places, requests
+from dwebsocket.handover import markers, places, requests
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ def kind_of(backend: Backend) -> str | None:
     Two processes with the same ones get the same messages.
     """
     kind = _KINDS.get(type(backend).__module__)
-    return f"{kind} {backend.address}" if has_markers(backend) else kind
-
-
-def has_markers(backend: Backend) -> bool:
-    """Whether memberships move at markers: a server carries the messages."""
-    return _KINDS.get(type(backend).__module__) in ("redis", "postgres")
+    return f"{kind} {backend.address}" if markers.has_markers(backend) else kind
 
 
 def memberships(websocket: WebSocket) -> list[tuple[str, str]]:

@@ -18,13 +18,14 @@ from dwebsocket import _core, conf
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic
 from dwebsocket.groups import backends
-from dwebsocket.groups.backends import local, process
+from dwebsocket.groups.backends import process
 from dwebsocket.groups.backends.local import Backend as LocalBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dwebsocket.groups.backends.contract import Backend, Member
+    from dwebsocket.handover.markers import Departed
     from dwebsocket.runners.handler import Handled
 
     #: How a connection is present: its user with key, primary key and moment, None where it only
@@ -43,8 +44,6 @@ _PATIENCE_S = 5.0
 _PAUSE_S = 0.001
 # Seconds for which a moment is waited for in which no user has just come or gone.
 _QUIET_S = 0.05
-# Messages of other backends are neither kept nor numbered.
-_COUNTED = (process.Backend, local.Backend)
 
 
 class Place(NamedTuple):
@@ -104,8 +103,9 @@ def obstacle(handler: Handled) -> str | None:
             return f"it is in groups of {backend.settings.backend}"
         if place.standing is not None and type(backend) is process.Backend:
             return "others see it in a group whose users each process knows for itself"
-        if place.room is not None and type(backend) not in _COUNTED:
-            return f"it has rooms in groups of {backend.settings.backend}"
+        if place.room is not None and not place.has_history and is_special(backend, place.name):
+            # Its messages have positions, and it has none.
+            return f"the room {place.room!r} has no history, and its group has one"
     return None
 
 
@@ -134,7 +134,10 @@ def _standing(backend: Backend, name: str, member: Member) -> Standing | None:
 
 
 def depart(
-    handler: Handled, places: list[Place], begun: dict[str, Begun]
+    handler: Handled,
+    places: list[Place],
+    begun: dict[str, Begun],
+    marked: dict[str, Departed | None],
 ) -> list[Reached | None] | None:
     """
     Ends the memberships of a connection that is about to be given away. It stays present.
@@ -143,6 +146,7 @@ def depart(
         handler: The connection's handler.
         places: Those of which the heir knows.
         begun: For each alias, how far messages have come in the heir's process.
+        marked: The rooms in which the memberships have ended at markers already, and where.
 
     Returns:
         For each place how far it has got, of the type ``Reached``, None where it is no member any
@@ -164,15 +168,22 @@ def depart(
         else:
             reached.append(None)
             continue
-        if (gone := _depart(place, member)) is False:
+        leave = functools.partial(_core.depart, place.backend.groups, place.name, member)
+        if place.room is not None and place.room in marked:
+            leave = functools.partial(marked.get, place.room)
+        if (gone := _depart(place, member, leave)) is False:
             return None
-        reached.append(gone)
+        has_ended = isinstance(member, _core.Seat) and member.is_over
+        # Its client is told here why it is no member any more.
+        reached.append(None if has_ended else gone)
     # The other process would not tell of it.
     return None if any(seat.owes_loss for *_, seat in seats.values()) else reached
 
 
-def _depart(place: Place, member: Member) -> Reached | Literal[False] | None:
-    """Ends one membership. False when something has not come here in time."""
+def _depart(
+    place: Place, member: Member, leave: Callable[[], Departed | None]
+) -> Reached | Literal[False] | None:
+    """Ends one membership by ``leave``. False when something has not come here in time."""
     backend, name, known = place.backend, place.name, None
     if place.standing is not None:
         now = backend.presence.standing(name, member)
@@ -188,7 +199,7 @@ def _depart(place: Place, member: Member) -> Reached | Literal[False] | None:
             return False
     if not place.moves:
         return [], None, known
-    if (left := _core.depart(backend.groups, name, member)) is None:
+    if (left := leave()) is None:
         return None
     got, until, at = left
     if not wait_until(functools.partial(_core.has_handed_out, backend.groups, name, until)):

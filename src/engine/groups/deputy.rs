@@ -1,9 +1,12 @@
-//! Members of groups with a history, and of rooms, on their way to another process.
+//! Members on their way to another process.
 //!
 //! There a *deputy* is the member until the connection comes. It keeps what no history has, and the
 //! rest is read from the history, behind the position at which the member has left here.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 
@@ -14,15 +17,20 @@ use super::{
     message::{Delivery, Message},
     registry::Groups,
     stamps::{Cut, Stamps},
-    stand_in::Backlog,
 };
 use crate::{
     engine::history::Position,
     protocol::{close::CloseFrame, deflate::Deflater, framing::Framing},
 };
 
+/// Bytes that it keeps at most: a connection that is behind by more cannot be told of all.
+const MAX_BYTES: usize = 1024 * 1024;
+
 /// How far a member of a group with a history is, and whether it gets numbers.
 pub type Standing = (Position, bool);
+
+/// The point at which a member has left, and in a group with a history its standing.
+pub type Departed = (Cut, Option<Standing>);
 
 /// The deputy of a connection in its groups. Any thread may use it.
 #[derive(Debug, Default)]
@@ -31,6 +39,7 @@ pub struct Deputy {
     /// By what it is evicted, if it is that of a connection in a room: its name, and its user's.
     seat: Option<(MemberId, Option<String>)>,
     state: Mutex<State>,
+    has_begun: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +47,32 @@ struct State {
     backlog: Backlog,
     is_closed: bool,
     evicted: Option<String>,
+}
+
+/// The messages that it keeps.
+#[derive(Debug, Default)]
+struct Backlog {
+    messages: Vec<Message>,
+    bytes: usize,
+    is_over_full: bool,
+}
+
+impl Backlog {
+    /// Keeps a message, unless there are too many.
+    fn push(&mut self, message: &Message) {
+        self.bytes += message.frame_len();
+        self.is_over_full |= self.bytes > MAX_BYTES;
+        if !self.is_over_full {
+            self.messages.push(message.clone());
+        }
+    }
+
+    /// Takes the messages that are not among those that `but` names. `None` when there were too many.
+    fn take(&mut self, but: &Stamps) -> Option<Vec<Message>> {
+        let kept = std::mem::take(&mut self.messages);
+        let is_new = |message: &Message| !message.stamp().is_some_and(|stamp| but.has(stamp));
+        (!self.is_over_full).then(|| kept.into_iter().filter(is_new).collect())
+    }
 }
 
 /// The outcome of a wish to go on in place of another member.
@@ -61,6 +96,16 @@ impl Deputy {
             seat,
             ..Self::default()
         })
+    }
+
+    /// Notes that its marker has come.
+    pub(super) fn begin(&self) {
+        self.has_begun.store(true, Ordering::Release);
+    }
+
+    /// Whether its marker has come, if it awaits one.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
     }
 
     /// The reason for which it was evicted from its room, if it was.
@@ -144,7 +189,7 @@ pub fn frames_of(messages: Vec<Message>, member: &dyn Member) -> Vec<u8> {
 impl Groups {
     /// Ends a membership as [`Groups::leave`], and tells at which message, and where the member is in
     /// a group with a history; `None` when there was none.
-    pub fn depart(&self, name: &str, member: &dyn Member) -> Option<(Cut, Option<Standing>)> {
+    pub fn depart(&self, name: &str, member: &dyn Member) -> Option<Departed> {
         if self.is_foreign() || member.is_foreign() {
             return None;
         }

@@ -32,7 +32,6 @@ mod room;
 mod seal;
 mod seat;
 mod stamps;
-mod stand_in;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -41,14 +40,14 @@ pub(crate) use self::memberships::Membership;
 #[cfg(unix)]
 pub(crate) use self::room::Room;
 pub use self::{
-    deputy::{Deputy, Standing, Succeeded, frames_of},
+    deputy::{Departed, Deputy, Standing, Succeeded, frames_of},
     fan_out::FanOutThread,
     mailbox::Mailbox,
     markers::Token,
     member::{Eviction, Handed, Member, WhenFull, Whom, delivery_to},
     memberships::{Joined, MemberId, Memberships},
     message::{Delivery, Message},
-    moving::{Kept, MarkedCut},
+    moving::MarkedCut,
     notices::{Notice, Notices},
     numbered::{room_ended, room_text, text as numbered_text},
     passage::{Bucket, Passage, Publisher},
@@ -56,6 +55,5 @@ pub use self::{
     registry::{Groups, Observer},
     seat::{Seat, Seats},
     stamps::{Cut, Stamp, Stamps},
-    stand_in::StandIn,
     statistics::{Event, Statistics},
 };

@@ -3,22 +3,17 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    deputy::{Succeeded, frames_of},
+    deputy::{Departed, Deputy},
     markers::Token,
     member::Member,
     memberships::MemberId,
     registry::Groups,
-    stamps::{Cut, Stamps},
-    stand_in::StandIn,
+    stamps::Stamps,
 };
-use crate::protocol::close::CloseFrame;
-
-/// The messages that a stand-in has kept: their frames, and the close after them.
-pub type Kept = (Vec<u8>, Option<CloseFrame>);
 
 /// The end of a membership at a marker.
 #[derive(Debug, Default)]
-pub struct MarkedCut(OnceLock<Option<u64>>);
+pub struct MarkedCut(OnceLock<Option<Departed>>);
 
 impl MarkedCut {
     /// Whether the marker has come.
@@ -26,42 +21,41 @@ impl MarkedCut {
         self.0.get().is_some()
     }
 
-    /// The number of the entry that is not for the member any more; `None` when it was no member.
-    pub fn until(&self) -> Option<u64> {
-        self.0.get().copied().flatten()
+    /// The point at which the member has left; `None` when it was none.
+    pub fn departed(&self) -> Option<&Departed> {
+        self.0.get()?.as_ref()
     }
 }
 
 impl Groups {
-    /// Has the membership of `member` end at the marker `token`.
-    pub fn cut_at_marker<M: Member + 'static>(
+    /// Has the membership of `member` end at the marker `token`, as by [`Groups::depart`].
+    pub fn cut_at_marker(
         self: &Arc<Self>,
         name: &str,
         token: Token,
-        member: &Arc<M>,
+        member: Arc<dyn Member>,
     ) -> Arc<MarkedCut> {
         let outcome = Arc::new(MarkedCut::default());
-        let (told, member) = (Arc::clone(&outcome), Arc::clone(member));
+        let told = Arc::clone(&outcome);
         self.at_marker(name, token, move |groups, name| {
-            let cut = groups.cut(name, member.as_ref());
-            let _ = told.0.set(cut.map(|cut| cut.until));
+            let _ = told.0.set(groups.depart(name, member.as_ref()));
         });
         outcome
     }
 
-    /// Has `stand_in` begin at the marker `token`, in place of `placeholder`.
+    /// Has `deputy` become a member at the marker `token`, in place of `before`.
     pub fn begin_at_marker(
         self: &Arc<Self>,
         name: &str,
         token: Token,
-        placeholder: &Arc<StandIn>,
-        stand_in: &Arc<StandIn>,
+        before: &Arc<Deputy>,
+        deputy: &Arc<Deputy>,
         id: MemberId,
     ) {
-        let (before, stand_in) = (Arc::clone(placeholder), Arc::clone(stand_in));
+        let (before, deputy) = (Arc::clone(before), Arc::clone(deputy));
         self.at_marker(name, token, move |groups, name| {
-            groups.exchange(name, &before, &stand_in, id, &Stamps::default());
-            stand_in.begin();
+            groups.succeed(name, before.as_ref(), &deputy, id, &Stamps::default(), None);
+            deputy.begin();
         });
     }
 
@@ -90,39 +84,8 @@ impl Groups {
         }
     }
 
-    /// Ends a membership as [`Groups::leave`], and tells at which message; `None` when there was none.
-    pub fn cut(&self, name: &str, member: &dyn Member) -> Option<Cut> {
-        self.depart(name, member).map(|(cut, _)| cut)
-    }
-
     /// Whether all entries of the group `name` before number `until` have reached their members.
     pub fn has_handed_out(&self, name: &str, until: u64) -> bool {
         (self.find(name)).is_none_or(|group| group.state.lock().has_handed_out(until))
-    }
-
-    /// Makes `member` a member in place of `stand_in`, without a message in between. It gets none that
-    /// is among those of `got`. `None` when the stand-in is no member any more, or the member is over;
-    /// else the number of the first entry for the member.
-    pub fn exchange<M: Member + 'static>(
-        self: &Arc<Self>,
-        name: &str,
-        stand_in: &Arc<StandIn>,
-        member: &Arc<M>,
-        id: MemberId,
-        got: &Stamps,
-    ) -> Option<u64> {
-        match self.succeed(name, stand_in.as_ref(), member, id, got, None) {
-            Succeeded::Done(since) => Some(since),
-            _ => None,
-        }
-    }
-}
-
-impl StandIn {
-    /// The messages that it has kept and `got` does not have, as frames for `member`. `None` when it
-    /// was too much.
-    pub fn frames_for(&self, member: &dyn Member, got: &Stamps) -> Option<Kept> {
-        let (messages, closed) = self.take_kept(got)?;
-        Some((frames_of(messages, member), closed))
     }
 }

@@ -1,7 +1,7 @@
 //! Members that move at a marker between two registries, as if each were a process.
 
 use super::*;
-use crate::engine::groups::{Stamps, StandIn};
+use crate::engine::groups::{Deputy, Seats, Stamps, Succeeded};
 
 const TOKEN: Token = [7; 16];
 const OTHER_TOKEN: Token = [8; 16];
@@ -21,12 +21,20 @@ fn mark(processes: [&Arc<Groups>; 2], tokens: &[Token]) {
     }
 }
 
-/// A stand-in that begins at `TOKEN`, and its placeholder.
-fn begins(groups: &Arc<Groups>) -> (Arc<StandIn>, Arc<StandIn>) {
-    let (placeholder, stand_in) = (StandIn::placeholder(), StandIn::new());
-    groups.join("room", &placeholder, ID);
-    groups.begin_at_marker("room", TOKEN, &placeholder, &stand_in, ID);
-    (placeholder, stand_in)
+/// A deputy that begins at `TOKEN`, and the one before it.
+fn begins(groups: &Arc<Groups>) -> (Arc<Deputy>, Arc<Deputy>) {
+    let (before, deputy) = (Deputy::new(None), Deputy::new(None));
+    groups.join("room", &before, ID);
+    groups.begin_at_marker("room", TOKEN, &before, &deputy, ID);
+    (before, deputy)
+}
+
+/// The number of the first entry for the one that has succeeded a deputy.
+fn since(succeeded: Succeeded) -> u64 {
+    match succeeded {
+        Succeeded::Done(since) => since,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -38,30 +46,32 @@ async fn a_marker_divides_messages_in_the_same_way_in_both_processes() {
     old.join("room", &leaves, ID);
     new.join("room", &stays, OTHER_ID);
     publish(both, "1");
-    let (_placeholder, stand_in) = begins(&new);
-    let cut = old.cut_at_marker("room", TOKEN, &leaves);
+    let (_before, deputy) = begins(&new);
+    let cut = old.cut_at_marker("room", TOKEN, leaves.clone());
     publish(both, "2");
     mark(both, &[OTHER_TOKEN]);
-    assert!(!cut.is_done() && !stand_in.has_begun());
-    assert_eq!(cut.until(), None);
+    assert!(!cut.is_done() && !deputy.has_begun());
+    assert!(cut.departed().is_none());
     mark(both, &[OTHER_TOKEN, TOKEN]);
-    assert!(cut.is_done() && stand_in.has_begun());
+    assert!(cut.is_done() && deputy.has_begun());
     publish(both, "3");
     // A second one changes nothing.
     mark(both, &[TOKEN]);
     settle(&old).await;
     settle(&new).await;
-    assert!(old.has_handed_out("room", cut.until().unwrap()));
+    let (left, standing) = cut.departed().unwrap();
+    assert_eq!(*standing, None);
+    assert!(old.has_handed_out("room", left.until));
     assert_eq!(old.count("room"), 0);
     assert_eq!(got(&mut leaves_peer), frames(&["1", "2"]));
     let (enters, mut enters_peer) = member(3);
     let none = Stamps::default();
-    let since = new.exchange("room", &stand_in, &enters, ID, &none).unwrap();
+    let since = since(new.succeed("room", deputy.as_ref(), &enters, ID, &none, None));
     publish(both, "4");
     settle(&new).await;
     assert!(new.has_handed_out("room", since));
-    let kept = stand_in.frames_for(enters.as_ref(), &none).unwrap();
-    assert_eq!(kept, (frames(&["3"]), None));
+    let kept = deputy.frames_for(enters.as_ref(), &none).unwrap();
+    assert_eq!(kept, frames(&["3"]));
     assert_eq!(got(&mut enters_peer), frames(&["4"]));
     assert_eq!(got(&mut stays_peer), frames(&["1", "2", "3", "4"]));
     assert_eq!(new.count("room"), 2);
@@ -76,7 +86,7 @@ async fn a_marker_of_another_group_or_one_that_was_forgotten_does_nothing() {
     let (connection, _peer) = member(1);
     groups.join("room", &connection, ID);
     groups.join("other", &connection, ID);
-    let cut = groups.cut_at_marker("room", TOKEN, &connection);
+    let cut = groups.cut_at_marker("room", TOKEN, connection.clone());
     let elsewhere = groups.envelope_of_markers("other", &[TOKEN]);
     assert!(groups.deliver("other", &elsewhere));
     assert!(!cut.is_done());
@@ -91,23 +101,23 @@ async fn a_member_that_has_left_before_its_marker_is_not_cut_and_nobody_begins_f
     let groups = groups(WhenFull::Close);
     let (connection, _peer) = member(1);
     groups.join("room", &connection, ID);
-    let cut = groups.cut_at_marker("room", OTHER_TOKEN, &connection);
+    let cut = groups.cut_at_marker("room", OTHER_TOKEN, connection.clone());
     groups.leave("room", connection.as_ref());
-    let (placeholder, stand_in) = begins(&groups);
-    placeholder.leave();
+    let (before, deputy) = begins(&groups);
+    before.leave();
     mark([&groups, &groups], &[TOKEN, OTHER_TOKEN]);
     assert!(cut.is_done());
-    assert_eq!(cut.until(), None);
-    assert!(stand_in.has_begun());
-    assert!(!groups.is_member("room", stand_in.as_ref()));
+    assert!(cut.departed().is_none());
+    assert!(deputy.has_begun());
+    assert!(!groups.is_member("room", deputy.as_ref()));
     assert_eq!(groups.count("room"), 0);
 }
 
 #[tokio::test]
-async fn a_placeholder_keeps_nothing_however_much_comes() {
+async fn what_comes_before_the_marker_is_not_kept_however_much_it_is() {
     let groups = groups(WhenFull::Close);
     let (connection, _peer) = member(1);
-    let (placeholder, stand_in) = begins(&groups);
+    let (_before, deputy) = begins(&groups);
     let large = "x".repeat(600 * 1024);
     for _ in 0..4 {
         groups.publish("room", text(&large));
@@ -115,9 +125,64 @@ async fn a_placeholder_keeps_nothing_however_much_comes() {
     mark([&groups, &groups], &[TOKEN]);
     groups.publish("room", text("kept"));
     settle(&groups).await;
+    let kept = deputy.frames_for(connection.as_ref(), &Stamps::default());
+    assert_eq!(kept, Some(frames(&["kept"])));
+}
+
+fn at(offset: u64) -> Position {
+    Position { epoch: 7, offset }
+}
+
+/// Offers a message of a history to both.
+fn record(processes: [&Arc<Groups>; 2], offset: u64) {
+    for groups in processes {
+        let envelope = groups.envelope_of("room", &text(&offset.to_string()));
+        groups.offer("room", at(offset), &envelope).unwrap();
+    }
+}
+
+/// Delivers an event of a room to both.
+fn tell(processes: [&Arc<Groups>; 2], event: &str) {
+    let rest = format!(",\"event\":\"{event}\"}}");
+    for groups in processes {
+        let event = Message::event(rest.as_bytes(), &[]);
+        assert!(groups.deliver("room", &groups.envelope_of("room", &event)));
+    }
+}
+
+#[tokio::test]
+async fn a_seat_of_a_room_with_a_history_leaves_at_the_marker_and_at_its_position() {
+    let (old, new) = (groups(WhenFull::Close), groups(WhenFull::Close));
+    let both = [&old, &new];
+    let (leaves, mut leaves_peer) = member(1);
+    let seat = Seats::new(&leaves, ID, 1).take("r", None).unwrap();
+    old.enter_at("room", &seat, ID, at(3), false);
+    seat.open(Some(at(3)));
+    let (before, deputy) = (Deputy::new(None), Deputy::new(Some((ID, None))));
+    new.enter_at("room", &before, ID, at(3), false);
+    new.begin_at_marker("room", TOKEN, &before, &deputy, ID);
+    let cut = old.cut_at_marker("room", TOKEN, seat.clone());
+    record(both, 4);
+    tell(both, "one");
+    mark(both, &[TOKEN]);
+    record(both, 5);
+    tell(both, "two");
+    settle(&old).await;
+    settle(&new).await;
+    let (_, standing) = cut.departed().unwrap();
+    assert_eq!(*standing, Some((at(4), false)));
+    let told = String::from_utf8_lossy(&got(&mut leaves_peer)).into_owned();
+    assert!(told.contains("0007-4") && told.contains("one"), "{told}");
+    assert!(!told.contains("0007-5") && !told.contains("two"), "{told}");
+    let (enters, _enters_peer) = member(2);
     let none = Stamps::default();
-    let kept = stand_in.frames_for(connection.as_ref(), &none);
-    assert_eq!(kept, Some((frames(&["kept"]), None)));
-    let before = placeholder.frames_for(connection.as_ref(), &none);
-    assert_eq!(before, Some((Vec::new(), None)));
+    let succeed = |offset| {
+        let standing = Some((at(offset), false));
+        new.succeed("room", deputy.as_ref(), &enters, ID, &none, standing)
+    };
+    assert_eq!(succeed(4), Succeeded::Behind, "it has to read 5");
+    since(succeed(5));
+    let kept = deputy.frames_for(enters.as_ref(), &none).unwrap();
+    let kept = String::from_utf8_lossy(&kept).into_owned();
+    assert!(kept.contains("two") && !kept.contains("one"), "{kept}");
 }
