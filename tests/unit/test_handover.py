@@ -251,6 +251,28 @@ class TestShares:
         assert sorted(name for name, _ in self.given) == sorted(self.names)
 
 
+def test_a_process_is_not_found_before_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would take it for one that was killed, and remove its name."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    folder = meeting.Folder()
+    found: list[list[str]] = []
+
+    class Slow(socket.socket):
+        def listen(self, backlog: int = 0, /) -> None:
+            found.append([*filter(meeting._NAME_OF_ONE.match, os.listdir(folder.path))])
+            super().listen(backlog)
+
+    monkeypatch.setattr(meeting, "_unix_socket", lambda: Slow(socket.AF_UNIX, socket.SOCK_STREAM))
+    listener, name = folder.listen(7)
+    with contextlib.closing(folder), listener:
+        assert found == [[]]
+        assert os.listdir(folder.path) == [name]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+            visitor.connect(folder._address(name))
+
+
 def names_of(*moments: float) -> list[str]:
     """Give the names of processes that began so many seconds after this one, the youngest first."""
     stamps = (meeting._born_at + int(1e9 * each) for each in sorted(moments, reverse=True))

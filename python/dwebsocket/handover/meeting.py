@@ -105,12 +105,17 @@ class Folder:
         global _born_at
         _born_at = time.time_ns()
         name = f"{_born_at:0{_STAMP}}-{os.getpid()}-{server}"
+        # Nobody looks for this one. A socket that does not listen yet refuses as that of a process
+        # that was killed, whose name others remove.
+        unready = f"{name}.new"
         listener = _unix_socket()
         try:
-            listener.bind(self._address(name))
+            listener.bind(self._address(unready))
             listener.listen(_BACKLOG)
+            os.rename(unready, name, src_dir_fd=self._opened, dst_dir_fd=self._opened)
         except BaseException:
             listener.close()
+            self.remove(unready)
             raise
         return listener, name
 
