@@ -600,10 +600,12 @@ def test_process_stops(kind: Kind, own_server: Callable[..., Server]) -> None:
             path: stack.enter_context(RawPeer.open(server, path))
             for path in ("/echo/", "/waits/", "/push/", "/never-read/")
         }
+        # Of clients that gave it up while it started, and broke off their handshake of TLS.
+        before = len(server.stderr())
         # wsgiref swallows a Ctrl-C that comes while it is still finishing the request.
         server.at_rest()
         server.send_signal(server.end_signal)
         codes = {path: peer.read_to_eof().code for path, peer in peers.items()}
         assert set(codes.values()) <= {1001, 1012}, codes
     server.wait(30)
-    assert "Traceback" not in server.stderr()
+    assert "Traceback" not in server.stderr()[before:]
