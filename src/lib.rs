@@ -18,10 +18,10 @@ mod _core {
         call::{Call, Wait},
         carrier::{Carrier, open_carried},
         connection::{PyConnection, PyPing},
-        deputy::{Deputy, frames_for},
+        deputy::frames_for,
         dial::{Dialer, PyDial, PyTls},
         exchange::Exchange,
-        groups::{Groups, Mailbox, Seat, Seats, ended, in_room},
+        groups::{Deputy, Groups, Mailbox, Seat, Seats, ended, in_room},
         handshake::{
             Compression, choose_subprotocol, event_stream_head, fallback_opened, is_token,
             may_send_close_code, response_head, validate_handshake,

@@ -10,7 +10,7 @@ use pyo3::{
 
 use super::{
     connection::PyConnection,
-    groups::{Groups, Member, anyone, member},
+    groups::{Deputy, Groups, Member, anyone, member},
     log::position,
     publication::to_message,
 };
@@ -23,14 +23,6 @@ pub(super) type Departed = (Vec<(u64, u64)>, u64, Option<(u64, u64, bool)>);
 pub(super) fn departed((cut, standing): &groups::Departed) -> Departed {
     let at = standing.map(|(at, is_numbered)| (at.epoch, at.offset, is_numbered));
     (cut.got.each().collect(), cut.until, at)
-}
-
-/// The deputy of a connection that is expected from another process. See `_core.pyi`.
-#[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Deputy {
-    pub(super) member: Arc<groups::Deputy>,
-    /// The marker at which it begins, if there is one.
-    marker: OnceLock<(Arc<groups::Groups>, Token)>,
 }
 
 #[pymethods]

@@ -1,6 +1,6 @@
 //! `_core.Groups` and `_core.Mailbox`: groups for Python.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -15,7 +15,6 @@ use super::{
     call::Wait,
     connection::PyConnection,
     convert::deadline,
-    deputy::Deputy,
     hub::Hub,
     log::{Row, position, row},
     publication::{content, to_message},
@@ -52,6 +51,14 @@ pub(super) fn joining(
             groups.join(name, connection, *id);
         }
     }
+}
+
+/// The deputy of a connection that is expected from another process. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Deputy {
+    pub(super) member: Arc<groups::Deputy>,
+    /// The marker at which it begins, if there is one.
+    pub(super) marker: OnceLock<(Arc<groups::Groups>, Token)>,
 }
 
 /// A member, as Python has it.
