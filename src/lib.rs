@@ -37,12 +37,12 @@ mod _core {
         presence::{Member, Presence},
         process::{
             Permit, PySettings, adopt, adopt_moved, buffered_bytes, close_all, drain, is_leaving,
-            limit_buffered, open_connections, overview, prepare, shut_down, wait_for_none_open,
-            want_threads,
+            limit_buffered, now, open_connections, overview, prepare, shut_down,
+            wait_for_none_open, want_threads,
         },
         redis::PyRedis,
         takeover::Takeover,
-        testkit::{FrameReader, client_frame, clock_ahead, now, reopen, step_clock},
+        testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         threads::Threads,
     };
     /// The classes that Windows has not.

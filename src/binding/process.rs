@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Engine, Key, Parts, Rates, Settings, Transport, budget, descriptor::Raw, permits, runtime,
-        socket,
+        Engine, Key, Parts, Rates, Settings, Transport, budget, clock, descriptor::Raw, permits,
+        runtime, socket,
     },
     protocol::{
         close::CloseFrame,
@@ -229,6 +229,12 @@ pub(crate) fn open_connections() -> usize {
 #[pyfunction]
 pub(crate) fn wait_for_none_open() -> Option<Wait> {
     runtime::wait_for_none_open().map(Wait)
+}
+
+/// The engine's time in seconds. See `_core.pyi`.
+#[pyfunction]
+pub(crate) fn now() -> f64 {
+    clock::now_seconds()
 }
 
 /// The open connections and the traffic of the process. See `_core.pyi`.

@@ -70,12 +70,6 @@ pub(crate) fn step_clock(py: Python<'_>, seconds: f64) -> PyResult<()> {
     Ok(())
 }
 
-/// The engine's time in seconds. See `_core.pyi`.
-#[pyfunction]
-pub(crate) fn now() -> f64 {
-    clock::now_seconds()
-}
-
 /// How far the engine's clock is ahead of the real one.
 #[pyfunction]
 pub(crate) fn clock_ahead() -> f64 {

@@ -254,7 +254,7 @@ class TestShares:
 def test_a_process_is_not_found_before_it_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others would take it for one that was killed, and remove its name."""
+    """Other processes would take it for a killed one, and remove its name."""
     monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
     folder = meeting.Folder()
     found: list[list[str]] = []

@@ -105,8 +105,8 @@ class Folder:
         global _born_at
         _born_at = time.time_ns()
         name = f"{_born_at:0{_STAMP}}-{os.getpid()}-{server}"
-        # Nobody looks for this one. A socket that does not listen yet refuses as that of a process
-        # that was killed, whose name others remove.
+        # Other processes ignore this name. A socket refuses connections until it listens, as that
+        # of a killed process does, and they remove the names of killed processes.
         unready = f"{name}.new"
         listener = _unix_socket()
         try:
