@@ -206,7 +206,7 @@ class Page(Conversation):
         for room in self.rooms:
             await self._ask({"join": room, "info": {"page": self._number}})
         while True:
-            await asyncio.sleep(self._random.uniform(0, 0.02))
+            await asyncio.sleep(self._random.uniform(0, PAUSE_S))
             if not self.is_quiet and len(self._sent) < self._messages_in_flight:
                 room = self._random.choice(self.rooms)
                 await self._ask({"to": room, "event": "count", "data": self.asked})

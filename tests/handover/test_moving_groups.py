@@ -21,7 +21,11 @@ LOCAL = {**SETTINGS, "WEBSOCKET_GROUPS": {}}
 
 
 class Publisher:
-    """Publishes numbers by requests, which reach any worker, one after the other."""
+    """
+    Publishes numbers by requests, which reach any worker, one after the other.
+
+    A text has the name, and the number behind the last point. Those of one name are in order.
+    """
 
     def __init__(self, server: Server, name: str, target: str) -> None:
         self._server, self._name, self._target = server, name, target
@@ -31,17 +35,22 @@ class Publisher:
         self._thread.start()
 
     def _work(self) -> None:
-        number = 0
+        name, number = self._name, 0
         while not self._has_to_stop.wait(PAUSE_S):
             number += 1
-            text = f"{self._name}.{number}"
-            try:
-                answer = self._server.get(f"/publish/?{self._target}&text={text}")
-            except OSError:
-                # A worker that ends may not answer: then nobody knows whether it was published.
-                continue
-            if answer.status == 200:
+            text = f"{name}.{number}"
+            if self._publish(text):
                 self.published.append(text)
+            else:
+                # Nobody knows whether it is published, nor when: perhaps after the next one.
+                name = f"{self._name}-from-{number}"
+
+    def _publish(self, text: str) -> bool:
+        """Whether it was published for sure: a worker that ends may not answer."""
+        try:
+            return self._server.get(f"/publish/?{self._target}&text={text}").status == 200
+        except OSError:
+            return False
 
     def stop(self) -> list[str]:
         """Stop, and return what was published for sure."""
