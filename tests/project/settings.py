@@ -40,6 +40,8 @@ DATABASES = {
     }
 }
 WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example"]
+# A client that a test reads later answers none meanwhile, and a busy machine takes long.
+WEBSOCKET_PING_INTERVAL = None
 # Only warnings and worse go to stderr, so that a test can ask for an empty one.
 LOGGING = {
     "version": 1,
