@@ -110,7 +110,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # Before xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each kind of server on one xdist worker, started once; expect its known failures."""
+    """
+    Keep tests with the same server on one xdist worker, which starts it once; so, too, those that
+    share a fixture of their module. Expect the known failures of servers.
+    """
     if loaded := FOREIGN & sys.modules.keys():
         raise pytest.UsageError(f"a module of the tests imports {sorted(loaded)}")
     selection.select(config, items)
@@ -122,11 +125,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kind = params.params.get(name) if params is not None else None
             if isinstance(kind, servers.Kind):
                 item.add_marker(pytest.mark.xdist_group(f"{name} {kind}"))
+        if not item.get_closest_marker("xdist_group") and (shared := _shared_in_module(item)):
+            item.add_marker(pytest.mark.xdist_group(shared))
         kind = params.params.get("server") or params.params.get("kind") if params else None
         if isinstance(kind, servers.Kind):
             item.user_properties.append(("server", str(kind)))
         selection.skip_what_is_missing(item)
         selection.expect_what_it_cannot(item)
+
+
+def _shared_in_module(item: pytest.Item) -> str | None:
+    """Return the module of a test and what it shares there; None if no fixture is the module's."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    defined = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    shared = sorted(name for name, found in defined.items() if found[-1].scope == "module")
+    values = [str(params[name]) for name in shared if name in params]
+    return " ".join([item.path.stem, *values]) if shared else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

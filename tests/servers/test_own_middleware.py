@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from support.raw_peer import RawPeer, handshake_request
@@ -14,7 +12,6 @@ from support.server import (
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
     RUNSERVER,
-    Kind,
     Server,
 )
 from support.waiting import eventually
@@ -27,9 +24,6 @@ from support.wsgi_kinds import (
     WAITRESS,
     WERKZEUG,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 KINDS = (
     *(RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_EVENTLET),
@@ -49,15 +43,15 @@ MIDDLEWARE = [
 ON_GREEN_THREADS = {GUNICORN_GEVENT, GUNICORN_EVENTLET, UWSGI_GEVENT}
 
 pytestmark = [
-    pytest.mark.parametrize("kind", KINDS, ids=str),
-    pytest.mark.extended("starts a server for each test"),
+    pytest.mark.parametrize("server", KINDS, indirect=True, ids=str),
+    pytest.mark.extended("starts a server of each kind for it"),
 ]
 
 
 @pytest.fixture
-def own(kind: Kind, own_server: Callable[..., Server]) -> Server:
-    """Serve the project behind that middleware."""
-    return own_server(kind, settings={"MIDDLEWARE": MIDDLEWARE})
+def site_settings() -> dict[str, object]:
+    """The project behind that middleware."""
+    return {"MIDDLEWARE": MIDDLEWARE}
 
 
 def paths(server: Server) -> list[str]:
@@ -77,51 +71,51 @@ def talk(server: Server, path: str) -> None:
         assert peer.read_frame().code == 1000
 
 
-def test_conversation(own: Server) -> None:
+def test_conversation(server: Server) -> None:
     """All kinds of views, and pages between."""
-    with own.quiet():
-        for path in paths(own):
-            talk(own, path)
-            page = own.get("/own/echo/")
+    with server.quiet():
+        for path in paths(server):
+            talk(server, path)
+            page = server.get("/own/echo/")
             assert (page.status, page.body) == (200, b"a page")
 
 
-def test_nothing_is_left(own: Server) -> None:
+def test_nothing_is_left(server: Server) -> None:
     """Of ends by the client, by the view, by an exception, and without a close frame."""
 
     def all_but_one() -> None:
-        for path in paths(own):
-            talk(own, path)
-        with RawPeer.open(own, "/own/raises/") as peer:
+        for path in paths(server):
+            talk(server, path)
+        with RawPeer.open(server, "/own/raises/") as peer:
             peer.send_text("now")
             assert peer.read_frame().code == 1000
 
     # The server keeps threads of its first async view and its first error.
     all_but_one()
-    with own.nothing_left():
+    with server.nothing_left():
         all_but_one()
-        with RawPeer.open(own, "/own/echo/") as peer:
+        with RawPeer.open(server, "/own/echo/") as peer:
             peer.send_text("hello")
             assert peer.read_message() == b"hello"
-    assert own.get("/own/echo/").body == b"a page"
+    assert server.get("/own/echo/").body == b"a page"
 
 
-def test_a_large_response_keeps_no_worker(own: Server) -> None:
+def test_a_large_response_keeps_no_worker(server: Server) -> None:
     """The response goes nowhere, and the worker is free at once."""
-    with own.quiet():
+    with server.quiet():
         for _ in range(3):
-            with RawPeer.open(own, "/own/large/") as peer:
+            with RawPeer.open(server, "/own/large/") as peer:
                 peer.send_text("now")
                 assert peer.read_frame().code == 1000
-        assert own.get("/own/echo/").body == b"a page"
+        assert server.get("/own/echo/").body == b"a page"
 
 
-def test_refusal(own: Server) -> None:
+def test_refusal(server: Server) -> None:
     """A page of another site gets 403, the view is not called; a malformed handshake gets 400."""
     refused = {"Origin": "http://evil.example"}, {"Sec-WebSocket-Key": "short"}
     for headers, status in zip(refused, (403, 400), strict=True):
-        with RawPeer(own.address) as peer:
-            peer.send(handshake_request("/own/echo/", own.host, headers=headers))
+        with RawPeer(server.address) as peer:
+            peer.send(handshake_request("/own/echo/", server.host, headers=headers))
             assert peer.read_response().status == status
-    eventually(lambda: "refused with 403" in own.stderr(), what="the refusal in the log")
-    assert own.get("/own/echo/").body == b"a page"
+    eventually(lambda: "refused with 403" in server.stderr(), what="the refusal in the log")
+    assert server.get("/own/echo/").body == b"a page"
