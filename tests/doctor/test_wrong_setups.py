@@ -85,8 +85,10 @@ class TestBehindNginx:
 
     def test_nothing_is_wrong(self, own_server: Own) -> None:
         """With the doctor's own configuration it finds nothing, and says what runs there."""
-        with Proxy("nginx", own_server(GUNICORN_GTHREAD)) as proxy:
-            status, findings = examine("--url", proxy.url("/echo/"))
+        # The default, which the test project has switched off.
+        settings = {"WEBSOCKET_PING_INTERVAL": 25}
+        with Proxy("nginx", own_server(GUNICORN_GTHREAD, settings=settings)) as proxy:
+            status, findings = examine("--url", proxy.url("/echo/"), **settings)
         assert status == 0, findings
         assert {finding["level"] for finding in findings.values()} == {"fine"}
         assert "worker class gthread" in findings["server"]["what"]
