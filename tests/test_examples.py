@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Server]
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("examples")]
+pytestmark = pytest.mark.needs("chromium")
 
 NAMES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/manage.py"))
 #: Where the pictures of docs/examples.md are written to, by PICTURES=docs/examples.

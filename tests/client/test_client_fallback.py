@@ -32,7 +32,7 @@ SETTINGS = {
     "WEBSOCKET_PING_INTERVAL": 5,
 }
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("dwebsocket.js fallback")]
+pytestmark = pytest.mark.needs("chromium")
 
 
 @pytest.fixture(scope="module")

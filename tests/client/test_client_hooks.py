@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.needs("chromium"),
     pytest.mark.every("installs React, Vue and Vite: a minute each"),
-    pytest.mark.xdist_group("hooks"),
 ]
 
 FOLDER = ROOT / "python" / "dwebsocket" / "static" / "dwebsocket"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("rooms in chromium")]
+pytestmark = pytest.mark.needs("chromium")
 
 PAGE = "docs/rooms.md"
 # The rooms of all recipes.

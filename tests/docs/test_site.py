@@ -31,7 +31,6 @@ pytestmark = [
     # The gate runs them at the lowest priority.
     pytest.mark.timeout(600),
     pytest.mark.needs("chromium"),
-    pytest.mark.xdist_group("site"),
     pytest.mark.skipif(not SITE.is_dir(), reason="there is no site: make site-check builds it"),
 ]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("pages in chromium")]
+pytestmark = pytest.mark.needs("chromium")
 
 SETTINGS = """
 import os

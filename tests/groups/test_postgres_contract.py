@@ -17,7 +17,6 @@ from support.waiting import eventually
 
 pytestmark = [
     pytest.mark.needs("postgresql"),
-    pytest.mark.xdist_group("groups postgres contract"),
     pytest.mark.usefixtures("tables"),
     # Threads of the contract publish, and end: as with any use of Django's connections there.
     pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from postgres_nodes import Nodes
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres failures")]
+pytestmark = pytest.mark.needs("postgresql")
 
 OTHERS = (
     "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'dwebsocket %'"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Start = Callable[..., Node]
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres history")]
+pytestmark = pytest.mark.needs("postgresql")
 
 LISTENING = (
     "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'dwebsocket %'"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from postgres_nodes import Node, Nodes
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres hostile")]
+pytestmark = pytest.mark.needs("postgresql")
 
 
 def packed(name: bytes, envelope: bytes) -> str:

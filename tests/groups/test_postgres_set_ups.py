@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from postgres_nodes import Nodes
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres set ups")]
+pytestmark = pytest.mark.needs("postgresql")
 
 
 @pytest.mark.needs("psycopg2")

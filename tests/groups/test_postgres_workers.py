@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Own = Callable[..., Server]
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres workers")]
+pytestmark = pytest.mark.needs("postgresql")
 
 SECRET = "for tests only"
 PUBLISHERS, EACH = 3, 500

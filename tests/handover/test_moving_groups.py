@@ -24,7 +24,7 @@ class Publisher:
     """
     Publishes numbers by requests, which reach any worker, one after the other.
 
-    A text has the name, and the number behind the last point. Those of one name are in order.
+    A text has the name, a point, and the number. The texts of one name are in order.
     """
 
     def __init__(self, server: Server, name: str, target: str) -> None:
@@ -42,7 +42,7 @@ class Publisher:
             if self._publish(text):
                 self.published.append(text)
             else:
-                # Nobody knows whether it is published, nor when: perhaps after the next one.
+                # The message without an answer may still be published, even after the next one.
                 name = f"{self._name}-from-{number}"
 
     def _publish(self, text: str) -> bool:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from support.server import Server
 
-# One server for all of them.
-pytestmark = pytest.mark.xdist_group("operations page")
 
 CLOSE = f"{PAGE}close/"
 

@@ -14,7 +14,6 @@ from support.pages import ROOT
 
 # What Sentry gets is found out once, on one worker of xdist.
 pytestmark = [
-    pytest.mark.xdist_group("sentry"),
     pytest.mark.extended("starts a process for each test"),
 ]
 

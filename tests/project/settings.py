@@ -40,7 +40,7 @@ DATABASES = {
     }
 }
 WEBSOCKET_ALLOWED_ORIGINS = ["https://friend.example"]
-# A client that a test reads later answers none meanwhile, and a busy machine takes long.
+# Clients that a test does not read yet answer no pings. On a busy machine that takes long.
 WEBSOCKET_PING_INTERVAL = None
 # Only warnings and worse go to stderr, so that a test can ask for an empty one.
 LOGGING = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("consumers postgres")]
+pytestmark = pytest.mark.needs("postgresql")
 
 KINDS = (GUNICORN_GTHREAD, *(kind for kind in ASGI if str(kind) == "uvicorn-dwebsocket"))
 CONSUMERS = 110

@@ -50,7 +50,7 @@ DATABASES = {
 }
 WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS = None
 WEBSOCKET_METRICS_TOKEN = "a token for tests"
-# A client that a test reads later answers none meanwhile, and a busy machine takes long.
+# Clients that a test does not read yet answer no pings. On a busy machine that takes long.
 WEBSOCKET_PING_INTERVAL = None
 
 globals().update(json.loads(os.environ.get("PROJECT_SETTINGS", "{}")))
