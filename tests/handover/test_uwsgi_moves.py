@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import signal
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 
 from handover.conversations import Crowd, rounds
 from handover.test_gunicorn import PATHS, SETTINGS, SLACK_S, talk
 from support.raw_peer import RawPeer
-from support.server import Kind, Server, is_running
+from support.server import Kind, Response, Server, is_running
 from support.waiting import eventually
 from support.wsgi_kinds import UWSGI_HTTP_SOCKET, UWSGI_LAZY
 
@@ -71,17 +72,19 @@ def test_a_worker_that_is_worn_out_gives_to_the_other(own_server: Own) -> None:
         UWSGI_HTTP_SOCKET, options=(*options, "--min-worker-lifetime", "0"), settings=SETTINGS
     )
     eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")
-    with Crowd(server, 24, *PATHS) as crowd:
+    ask = functools.partial(server.get, "/status/", timeout=60)
+    with Crowd(server, 24, *PATHS) as crowd, ThreadPoolExecutor(100) as pool:
         old = set(server.workers())
+        answers: list[Future[Response]] = []
 
         def is_worn_out() -> bool:
             # A page may be the worker's last, and wait until its clients have moved.
-            asking = threading.Thread(target=server.get, args=("/status/",))
-            asking.start()
-            asking.join(1)
+            answers.append(pool.submit(ask))
+            wait(answers[-1:], timeout=1)
             return not old <= set(server.workers())
 
         eventually(is_worn_out, SLACK_S, "a worker has ended")
+        assert {each.result().status for each in answers} == {200}
         before = {id(each): each.answered for each in crowd.conversations}
         eventually(
             lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3),

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import select
     from collections.abc import Callable, Sequence
 
+fcntl: Any = None
 resource: Any = None
 with suppress(ImportError):
+    import fcntl
     import resource
 
 #: The number that stands for no limit.
@@ -64,6 +66,23 @@ def renew_at_fork(names: dict[str, Any], **makers: Callable[[], object]) -> None
 def user_id() -> int:
     """Returns the number of the user as whom this process acts; 0 where users have none."""
     return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def lock(descriptor: int) -> bool:
+    """
+    Locks the file or folder of a descriptor for this process, until it closes the descriptor.
+
+    Returns:
+        False where another process has locked it. Does not wait.
+
+    Raises:
+        OSError: The file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def limits_of(name: str) -> tuple[int, int]:

@@ -61,8 +61,8 @@ _PORTION = 128
 _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
-# Seconds that it is worth while to wait for an heir where there is none.
-_WAITS_S: dict[Heirs, float] = {"to come": _LONGEST_S, "soon": 5.0}
+# Seconds that a process waits for an heir while others may wait for its end.
+_SOON_S = 5.0
 # Seconds after which an heir that says nothing is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
@@ -142,7 +142,7 @@ class Leaving:
         left = handlers
         try:
             left = search.give(handlers)
-            if search.is_late():
+            if search.has_waited():
                 for handler in left:
                     _warn(handler._plan.name, "no other process took them in time")
         except Exception:
@@ -215,6 +215,8 @@ class _Search:
         self._deadline = deadline
         # The names of those that took no more, and when that was.
         self._tried: dict[str, float] = {}
+        # Since when this process is the one that does not wait for others.
+        self._first_since: float | None = None
         self.end = end
         # Here: a thread of the system reads no settings.
         self._folder = Folder()
@@ -223,8 +225,11 @@ class _Search:
         """Whether no process can take them, now or later."""
         return self._heirs not in ("to come", "soon") and not self._names()
 
-    def is_late(self) -> bool:
-        """Whether no time is left for it."""
+    def has_waited(self) -> bool:
+        """Whether it has ended for want of time."""
+        return self._heirs == "soon" or self._is_late()
+
+    def _is_late(self) -> bool:
         return monotonic() >= self._deadline
 
     def close(self) -> None:
@@ -236,17 +241,28 @@ class _Search:
         tried = {name for name, at in self._tried.items() if now - at < _AGAIN_S}
         return self._folder.others(but=tried, server=self._left_out)
 
+    def _is_worth_while(self) -> bool:
+        """Whether to wait for an heir where there is none."""
+        if self._heirs != "soon":
+            return self._heirs == "to come"
+        # One comes after a process has ended. If all of them wait for one, the first gives up.
+        if self._first_since is None:
+            if self._folder.is_first():
+                self._first_since = monotonic()
+            return True
+        return monotonic() - self._first_since < _SOON_S
+
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""
         began_at = monotonic()
         has_heirs = False
-        while handlers and not self.is_late():
+        while handlers and not self._is_late():
             if not has_heirs:
                 # Also at first: processes that end with this one may not know it yet.
                 unpatched.pause(_LOOK_S)
             has_heirs = False
             names, passed = self._names(), monotonic() - began_at
-            if not names and passed > _WAITS_S.get(self._heirs, 0.0):
+            if not names and not self._is_worth_while():
                 break
             # Elders of this server may be about to end, too.
             with_elders = self._heirs == "of others" or passed > _ELDERS_S

@@ -151,7 +151,8 @@ class _PlanOfWorker:
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
         )
-        return ShutdownPlan(timeout, limit, goes_on)
+        # The arbiter starts a new one before it ends one by SIGTERM, and after one is worn out.
+        return ShutdownPlan(timeout, limit, goes_on, "soon" if goes_on and not terminated else None)
 
     def _is_served_on(self) -> bool:
         """
