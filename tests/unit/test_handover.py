@@ -251,6 +251,26 @@ class TestShares:
         assert sorted(name for name, _ in self.given) == sorted(self.names)
 
 
+def test_of_those_that_wait_for_each_other_the_first_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one waits on, until it is the first of those that are left."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(leaving, "_SOON_S", 0.0)
+    handlers: list[Any] = [object()]
+    first, second = (leaving._Search("soon", 7, monotonic() + 60, (1012, "")) for _ in range(2))
+    with contextlib.closing(second):
+        with contextlib.closing(first):
+            assert first.give(handlers) == handlers
+            assert not first._is_late()
+            second._deadline = monotonic() + 0.5
+            assert second.give(handlers) == handlers
+            assert second._is_late()
+        second._deadline = monotonic() + 60
+        assert second.give(handlers) == handlers
+        assert not second._is_late()
+
+
 def test_a_process_is_not_found_before_it_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
