@@ -105,6 +105,23 @@ def test_no_client_notices_reloads(
     assert_calm(server)
 
 
+@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str)
+def test_workers_of_a_project_that_the_master_has_loaded_go_on(
+    kind: Kind, own_server: Own, tmp_path: Path
+) -> None:
+    """With ``--preload``, before they have WebSockets of their own. A hook of the project stays."""
+    config = tmp_path / "gunicorn.py"
+    config.write_text("def post_worker_init(worker):\n    print('initialized', flush=True)\n")
+    options = ("--preload", "--config", str(config), *TWO)
+    server = own_server(kind, options=options, settings=SETTINGS)
+    with Crowd(server, 6, *PATHS) as crowd:
+        reload(server)
+        eventually(lambda: crowd.all(lambda each: each.resumed > 0), SLACK_S, "all were resumed")
+        assert crowd.ends() == {None}
+    assert server.stdout().count("initialized") == 4
+    assert_calm(server)
+
+
 def test_the_doctor_names_the_processes_that_can_inherit(own_server: Own) -> None:
     """Both workers, and no other one."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat.system import at_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _KEY, _HINTS = "gunicorn.socket", "wsgi.early_hints"
 # Additional keys in the environ of an HTTP/2 stream; a client's header never gets such a name.
@@ -97,6 +102,31 @@ def is_ending() -> bool:
     return found is not None and not found.alive
 
 
+def call_in_workers(call: Callable[[], object]) -> None:
+    """
+    Has ``call`` called as each worker starts, where an arbiter that has this module forks it.
+
+    So it does with ``--preload``. The hook ``post_worker_init`` is documented. ``Arbiter.cfg`` and
+    ``Config.set``, and signal handlers that are methods of the arbiter, are in 20 to 27. Where they
+    are missing it is not called.
+    """
+    at_fork(lambda: _call_when_initialized(call))
+
+
+def _call_when_initialized(call: Callable[[], object]) -> None:
+    # A worker has none for this signal: so what it forks itself finds no arbiter.
+    config: Any = getattr(_receiver(signal.SIGHUP), "cfg", None)
+    if not hasattr(config, "set") or not hasattr(config, "post_worker_init"):
+        return
+    of_the_project = config.post_worker_init
+
+    def post_worker_init(worker: Any) -> None:
+        call()
+        of_the_project(worker)
+
+    config.set("post_worker_init", post_worker_init)
+
+
 def worker(*needed: str) -> Any:
     """
     Returns the worker of this process if it has all the attributes ``needed``, or else None.
@@ -104,7 +134,11 @@ def worker(*needed: str) -> Any:
     Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without a worker
     dwebsocket does not know for how long the arbiter waits, and assumes a usual time.
     """
-    # That of `signal` is gevent's in a process that it has patched, for its own threads.
-    handler = sys.modules["_signal"].getsignal(signal.SIGTERM)
-    found = getattr(handler, "__self__", None)
+    found = _receiver(signal.SIGTERM)
     return found if all(hasattr(found, name) for name in needed) else None
+
+
+def _receiver(number: int) -> Any:
+    """Returns the object a method of which handles a signal, or None."""
+    # That of `signal` is gevent's in a process that it has patched, for its own threads.
+    return getattr(sys.modules["_signal"].getsignal(number), "__self__", None)

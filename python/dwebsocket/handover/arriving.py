@@ -580,3 +580,4 @@ def _after_fork() -> None:
 at_fork(_after_fork)
 shutdown.when_begun(begin)
 uwsgi.call_in_workers(begin)
+compat_gunicorn.call_in_workers(begin)
