@@ -254,9 +254,10 @@ class TestShares:
 def test_of_those_that_wait_for_each_other_the_first_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one waits on, until it is the first of those that are left."""
+    """The second one waits on, and then for the process that begins after the first."""
     monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(leaving, "_SOON_S", 0.0)
+    monkeypatch.setattr(leaving, "_SUCCESSOR_S", 0.5)
     handlers: list[Any] = [object()]
     first, second = (leaving._Search("soon", 7, monotonic() + 60, (1012, "")) for _ in range(2))
     with contextlib.closing(second):

@@ -61,8 +61,9 @@ _PORTION = 128
 _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
-# Seconds that a process waits for an heir while others may wait for its end.
-_SOON_S = 5.0
+# Seconds that a process waits for an heir while others may wait for its end; and for the one that
+# begins after another process has ended.
+_SOON_S, _SUCCESSOR_S = 5.0, 15.0
 # Seconds after which an heir that says nothing is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
@@ -215,8 +216,8 @@ class _Search:
         self._deadline = deadline
         # The names of those that took no more, and when that was.
         self._tried: dict[str, float] = {}
-        # Since when this process is the one that does not wait for others.
-        self._first_since: float | None = None
+        # Seconds that this process waits once it does not wait for another one, and since when.
+        self._first_for, self._first_since = _SOON_S, 0.0
         self.end = end
         # Here: a thread of the system reads no settings.
         self._folder = Folder()
@@ -246,11 +247,13 @@ class _Search:
         if self._heirs != "soon":
             return self._heirs == "to come"
         # One comes after a process has ended. If all of them wait for one, the first gives up.
-        if self._first_since is None:
+        if not self._first_since:
             if self._folder.is_first():
                 self._first_since = monotonic()
+            else:
+                self._first_for = _SUCCESSOR_S
             return True
-        return monotonic() - self._first_since < _SOON_S
+        return monotonic() - self._first_since < self._first_for
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""

@@ -27,6 +27,7 @@ from dwebsocket.compat.gunicorn import (
     worker,
     worker_kind,
 )
+from dwebsocket.compat.system import children
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import (
     Client,
@@ -40,6 +41,8 @@ from dwebsocket.servers.families import green
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dwebsocket.servers.contract import Heirs
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
 # The workers between which connections move, by what has patched the process.
@@ -151,8 +154,19 @@ class _PlanOfWorker:
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
         )
-        # The arbiter starts a new one before it ends one by SIGTERM, and after one is worn out.
-        return ShutdownPlan(timeout, limit, goes_on, "soon" if goes_on and not terminated else None)
+        return ShutdownPlan(timeout, limit, goes_on, self._heirs() if goes_on else None)
+
+    def _heirs(self) -> Heirs:
+        """
+        Returns the processes that may go on with the connections of one that may wait.
+
+        On a reload the arbiter starts the new workers before it ends the old ones. A worker that is
+        worn out, or that somebody else ends, it replaces after its end.
+        """
+        workers = children(self._worker.ppid)
+        if workers == 1:
+            return "of others"
+        return "soon" if workers and workers <= self._worker.cfg.workers else "to come"
 
     def _is_served_on(self) -> bool:
         """
