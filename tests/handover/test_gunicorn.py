@@ -342,6 +342,22 @@ def test_the_end_of_the_whole_site_comes_at_once(own_server: Own) -> None:
         server.wait(10)
 
 
+def test_so_it_does_where_a_worker_hears_of_it_first(own_server: Own) -> None:
+    """systemd sends SIGTERM to each process, unless ``KillMode`` says otherwise."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+    with RawPeer.open(server, "/counting/") as client:
+        _, worker, _ = talk(client, "here")
+        # The master hears of it last.
+        os.kill(server.pid, signal.SIGSTOP)
+        for each in (*server.workers(), server.pid):
+            os.kill(each, signal.SIGTERM)
+        time.sleep(1)
+        assert is_running(worker)
+        os.kill(server.pid, signal.SIGCONT)
+        assert client.read_to_eof().code == 1001
+        server.wait(SLACK_S)
+
+
 def test_a_new_master_goes_on(own_server: Own) -> None:
     """After ``USR2``, when the old one is ended."""
     server = own_server(GUNICORN_SCRIPT, options=TWO, settings=SETTINGS)

@@ -21,7 +21,7 @@ from dwebsocket.servers import hosts
 from dwebsocket.servers.contract import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dwebsocket.servers.contract import Heirs
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60.0
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+
+
+def restarting() -> tuple[int, str]:
+    """Say that the site goes on."""
+    return 1012, "restarting"
 
 
 @pytest.fixture
@@ -218,7 +223,7 @@ class TestShares:
 
     def give(self, count: int) -> int:
         """Give so many handlers away, and how many are left."""
-        search = leaving._Search("to come", 7, monotonic() + 0.5, (1012, "restarting"))
+        search = leaving._Search("to come", 7, monotonic() + 0.5, restarting)
         with contextlib.closing(search):
             return len(search.give([object()] * count))  # type: ignore[list-item]
 
@@ -259,7 +264,7 @@ def test_of_those_that_wait_for_each_other_the_first_gives_up(
     monkeypatch.setattr(leaving, "_SOON_S", 0.0)
     monkeypatch.setattr(leaving, "_SUCCESSOR_S", 0.5)
     handlers: list[Any] = [object()]
-    first, second = (leaving._Search("soon", 7, monotonic() + 60, (1012, "")) for _ in range(2))
+    first, second = (leaving._Search("soon", 7, monotonic() + 60, restarting) for _ in range(2))
     with contextlib.closing(second):
         with contextlib.closing(first):
             assert first.give(handlers) == handlers
@@ -364,7 +369,7 @@ def test_two_ends_of_a_process_drain_nothing_that_moves(monkeypatch: pytest.Monk
     monkeypatch.setattr(leaving.offers, "obstacle", lambda _: None)
     monkeypatch.setattr(leaving._Search, "give", lambda *_: [])
     own, seen = leaving.Leaving(), []
-    order: tuple[float, Heirs, tuple[int, str]] = (10.0, "to come", (1012, "restarting"))
+    order: tuple[float, Heirs, Callable[..., Any]] = (10.0, "to come", restarting)
     first = threading.Thread(target=own.begin, args=order)
     first.start()
     assert entered.wait(TIMEOUT_S)

@@ -64,6 +64,7 @@ _AGAIN_S = 2.0
 # Seconds that a process waits for an heir while others may wait for its end; and for the one that
 # begins after another process has ended.
 _SOON_S, _SUCCESSOR_S = 5.0, 15.0
+_WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
 # Seconds after which an heir that says nothing is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
@@ -88,7 +89,7 @@ class Leaving:
         # The numbers of those that move.
         self._spared: set[int] = set()
 
-    def begin(self, patience: float, heirs: Heirs, end: tuple[int, str]) -> None:
+    def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         """
         Takes no more connections, and begins to give the own ones to another process.
 
@@ -98,14 +99,15 @@ class Leaving:
         Args:
             patience: Seconds until all must be closed.
             heirs: The processes that may go on with them.
-            end: Close code and reason of those that none has taken.
+            end: Returns the close code and reason of those that none has taken, as things stand:
+                1012 while the site goes on. Called on a thread of the system.
         """
         arriving.stop()
         if moving.survivors():
             deadline = monotonic() + patience
             unpatched.call_code(lambda: self._begin(deadline, heirs, end))
 
-    def _begin(self, deadline: float, heirs: Heirs, end: tuple[int, str]) -> None:
+    def _begin(self, deadline: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         with self._lock:
             own = arriving.host()
             if self._moving is not None or monotonic() >= deadline or own is None:
@@ -129,7 +131,7 @@ class Leaving:
             unpatched.start_thread("dwebsocket-leaving", lambda: self._move(handlers, search))
         except RuntimeError:
             # The system gives no thread.
-            _close(handlers, end)
+            _close(handlers, end())
             search.close()
             self._finish()
 
@@ -150,7 +152,7 @@ class Leaving:
             report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
             unpatched.run_code(report)
         finally:
-            _close(left, search.end)
+            _close(left, search.end())
             search.close()
             self._finish()
 
@@ -208,11 +210,12 @@ def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
 class _Search:
     """The search for processes that go on with connections of this one."""
 
-    def __init__(self, heirs: Heirs, server: int, deadline: float, end: tuple[int, str]) -> None:
+    def __init__(
+        self, heirs: Heirs, server: int, deadline: float, end: Callable[[], tuple[int, str]]
+    ) -> None:
         """Begins it. Raises ``OSError`` where there is no folder of such processes."""
         self._heirs = heirs
-        # Whose processes end with this one.
-        self._left_out = server if heirs == "of others" else None
+        self._server = server
         self._deadline = deadline
         # The names of those that took no more, and when that was.
         self._tried: dict[str, float] = {}
@@ -224,7 +227,7 @@ class _Search:
 
     def is_vain(self) -> bool:
         """Whether no process can take them, now or later."""
-        return self._heirs not in ("to come", "soon") and not self._names()
+        return self._heirs not in _WAITED_FOR and not self._names()
 
     def has_waited(self) -> bool:
         """Whether it has ended for want of time."""
@@ -240,7 +243,9 @@ class _Search:
     def _names(self) -> list[str]:
         now = monotonic()
         tried = {name for name, at in self._tried.items() if now - at < _AGAIN_S}
-        return self._folder.others(but=tried, server=self._left_out)
+        # Those of its server end with this process.
+        left_out = self._server if self._heirs == "of others" else None
+        return self._folder.others(but=tried, server=left_out)
 
     def _is_worth_while(self) -> bool:
         """Whether to wait for an heir where there is none."""
@@ -264,6 +269,9 @@ class _Search:
                 # Also at first: processes that end with this one may not know it yet.
                 unpatched.pause(_LOOK_S)
             has_heirs = False
+            if self._heirs in _WAITED_FOR and self.end() != _RESTARTING:
+                # The whole site ends now. All may have had the signal before it was known.
+                self._heirs = "of others"
             names, passed = self._names(), monotonic() - began_at
             if not names and not self._is_worth_while():
                 break

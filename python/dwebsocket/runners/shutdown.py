@@ -64,14 +64,15 @@ _LOOK_S = 1.0
 class Mover(Protocol):
     """Gives connections to another process, before the others are closed."""
 
-    def begin(self, patience: float, heirs: Heirs, end: tuple[int, str]) -> None:
+    def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         """
         Begins. Waits only for the hub of green threads.
 
         Args:
             patience: Seconds to go.
             heirs: The processes that may go on with connections.
-            end: Close code and reason of those that none has taken.
+            end: Returns the close code and reason of those that none has taken, as things stand:
+                1012 while the site goes on. Called on a thread of the system.
         """
 
     def join(self) -> None:
@@ -192,8 +193,10 @@ class _Shutdown:
         return self._shutdown_plan(terminated=not NO_TAKEOVER and _core.is_terminated())
 
     def _closing(self, shutdown_plan: ShutdownPlan) -> tuple[int, str, float]:
-        goes_on = shutdown_plan.goes_on or self._reloading
-        return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(shutdown_plan)))
+        return (*self._end(shutdown_plan), min(_window(), _room(shutdown_plan)))
+
+    def _end(self, shutdown_plan: ShutdownPlan) -> tuple[int, str]:
+        return _RESTARTING if shutdown_plan.goes_on or self._reloading else _ENDING
 
     def _depart_now(self) -> float:
         """
@@ -212,7 +215,7 @@ class _Shutdown:
             timeout = shutdown_plan.timeout_s
             patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
             heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
-            mover.begin(patience, heirs, closing[:2])
+            mover.begin(patience, heirs, lambda: self._end(self._plan_now()))
         return closing
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
@@ -360,7 +363,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     if mover is not None:
-        mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", _RESTARTING)
+        mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: _RESTARTING)
     _shutdown.leave(*_RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
