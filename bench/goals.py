@@ -79,10 +79,10 @@ UVICORNS = ("asgi-uvicorn", "asgi-uvicorn-wsproto", "asgi-uvicorn-websockets-san
 # Ours as a view under gunicorn, and on uvicorn with our protocol; with them those of Channels.
 CONSUMERS = {
     ("dwebsocket2-consumer", "dwebsocket2-consumer-protocol"): (
-        *(1.5, ("channels-uvicorn", "channels-daphne")),
+        *(5, ("channels-uvicorn", "channels-daphne")),
     ),
     ("dwebsocket2-sync-consumer", "dwebsocket2-sync-consumer-protocol"): (
-        *(3, ("channels-sync-uvicorn", "channels-sync-daphne")),
+        *(4, ("channels-sync-uvicorn", "channels-sync-daphne")),
     ),
 }
 CPU = "server_cpu_us"
@@ -96,15 +96,17 @@ GOALS = (
     Goal(BURST, SYNC, RATE, 10, "original"),
     Goal(BURST, SYNC, RATE, 2, "socketify"),
     Goal(BURST, SYNC, P99, 10_000),
-    Goal(ECHO, ASYNC, RATE, 2.5, "websockets"),
+    Goal(ECHO, ASYNC, RATE, 3, "websockets"),
+    Goal(ECHO, ASYNC, RATE, 1.2, "picows"),
     Goal(ECHO, ASYNC, RATE, 8, "channels-uvicorn"),
     *(Goal(ECHO, ASYNC, RATE, 0.85, peer) for peer in TUNGSTENITES),
     Goal(ECHO, GEVENT, RATE, 2.5, "original-gevent"),
-    Goal(ONE, SYNC, P50, 1, "original"),
-    *(Goal(work, SYNC, RATE, 0.9, peer) for work in (KIB_64, ECHO_MIB) for peer in TUNGSTENITES),
+    Goal(ONE, SYNC, P50, 1 / 0.9, "original"),
+    Goal(ONE, ASYNC, P50, 1 / 0.7, "websockets"),
+    *(Goal(work, SYNC, RATE, 1, peer) for work in (KIB_64, ECHO_MIB) for peer in TUNGSTENITES),
     Goal(ECHO_MIB, SYNC, RATE, 200, "original"),
     Goal(CHAT, SYNC, RATE, 2, "original"),
-    Goal(GROUP, GROUPS, RATE, 3, SYNC),
+    Goal(GROUP, GROUPS, RATE, 3.5, SYNC),
     Goal(GROUP, GROUPS, RATE, 1.3, "socketify"),
     *(
         Goal(GROUP, GROUPS, CPU, factor, layer, theirs_work=GROUP_SLOWLY)
@@ -117,8 +119,9 @@ GOALS = (
     Goal(ECHO, ON_UVICORN, CPU, 1 / 1.1, ASYNC),
     Goal(ECHO, ON_UVICORN, CPU, 2.5, "asgi-uvicorn"),
     Goal(ECHO, ON_UVICORN, CPU, 1.5, "picows"),
-    *(Goal(ECHO, PROTOCOL, RATE, 2, peer) for peer in UVICORNS),
-    *(Goal(ECHO_MIB, PROTOCOL, RATE, 1.5, peer) for peer in UVICORNS),
+    *(Goal(ECHO, PROTOCOL, RATE, 2.2, peer) for peer in UVICORNS),
+    *(Goal(ECHO_MIB, PROTOCOL, RATE, 1.8, peer) for peer in UVICORNS),
+    *(Goal(OPENING, PROTOCOL, "handshakes_per_s", 1.2, peer) for peer in UVICORNS),
     *(Goal(IDLE, PROTOCOL, "idle_kib", 2, peer) for peer in UVICORNS),
     *(
         goal
@@ -135,6 +138,7 @@ GOALS = (
         for layer, factor in (("channels-redis", 10), ("channels-uvicorn", 5))
     ),
     Goal(IDLE, ASYNC, "idle_kib", 8),
+    *(Goal(IDLE, one, "idle_kib", 6) for one in (ON_UVICORN, PROTOCOL)),
     Goal(IDLE, SYNC, "idle_kib", 30),
     Goal(IDLE, "dwebsocket2-engine", "idle_kib", 2.5),
     *(
@@ -142,10 +146,10 @@ GOALS = (
         for one in (ASYNC, SYNC, "dwebsocket2-engine")
     ),
     Goal(OPENING, SYNC, "handshakes_per_s", 1.5, "original"),
-    Goal(OPENING, SYNC, "handshakes_per_s", 1.3, "channels-uvicorn"),
+    Goal(OPENING, SYNC, "handshakes_per_s", 1.5, "channels-uvicorn"),
     # Where both limits cannot hold: the cost of the same steps without any rule.
     Goal(OPENING, SYNC, "handshakes_per_s", 0.9, "floor"),
-    Goal(MANY, SYNC, RATE, 2, "original"),
+    Goal(MANY, SYNC, RATE, 2.5, "original"),
     Goal(MANY, SYNC, RATE, 10, "channels-sync-uvicorn"),
     Goal(BUSY_AND_STOPPED, SYNC, P99, 1 / 2, SYNC, theirs_work=BUSY),
 )
