@@ -69,7 +69,7 @@ def user_id() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
-def lock(descriptor: int) -> bool:
+def flock(descriptor: int) -> bool:
     """
     Locks the file or folder of a descriptor for this process, until it closes the descriptor.
 

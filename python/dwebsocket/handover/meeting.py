@@ -24,7 +24,7 @@ from django.utils.encoding import force_bytes
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.compat.system import lock, user_id
+from dwebsocket.compat.system import flock, user_id
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
@@ -142,7 +142,7 @@ class Folder:
     def is_first(self) -> bool:
         """Whether this process is the first one that asks. It is, until it closes the folder."""
         try:
-            return lock(self._opened)
+            return flock(self._opened)
         except OSError:
             # Not all file systems have locks. Then none waits for another one.
             return True
