@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +30,7 @@ from support.server import (
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
     Kind,
+    Response,
     Server,
     children_of,
     is_running,
@@ -270,22 +271,24 @@ def heirs_of(server: Server, master: int) -> set[int]:
 
 @pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str)
 def test_workers_that_are_worn_out_give_to_the_others(kind: Kind, own_server: Own) -> None:
-    """By ``--max-requests``."""
-    server = own_server(kind, options=(*TWO, "--max-requests", "7"), settings=SETTINGS)
-    with Crowd(server, 6, *PATHS) as crowd:
-        seen: set[int] = set()
-
-        def has_worn_out() -> bool:
-            seen.update(server.workers())
-            # A new one may take long to start, and the other one would be worn out meanwhile.
-            if len(heirs_of(server, server.pid)) == 2:
-                server.get("/status/")
-                # gevent's looks once a second whether it has had its number. The other one must
-                # not have it meanwhile.
-                time.sleep(2 if kind == GUNICORN_GEVENT else 0)
-            return len(seen) > 4
-
-        eventually(has_worn_out, SLACK_S, "workers were replaced")
+    """By ``--max-requests``, one after the other."""
+    server = own_server(kind, options=(*TWO, "--max-requests", "20"), settings=SETTINGS)
+    ask = functools.partial(server.get, "/status/", timeout=60)
+    with Crowd(server, 6, *PATHS) as crowd, ThreadPoolExecutor(100) as pool:
+        answers: list[Future[Response]] = []
+        for _ in range(2):
+            eventually(lambda: len(heirs_of(server, server.pid)) == 2, SLACK_S, "two serve")
+            worker, other = server.workers()
+            # All pages go to the one. Otherwise both may be worn out at once.
+            os.kill(other, signal.SIGSTOP)
+            try:
+                while worker in heirs_of(server, server.pid):
+                    answers.append(pool.submit(ask))
+                    wait(answers[-1:], timeout=1)
+            finally:
+                os.kill(other, signal.SIGCONT)
+            eventually(lambda worker=worker: not is_running(worker), SLACK_S, "it is gone")
+        assert {each.result().status for each in answers} == {200}
         eventually(lambda: crowd.all(lambda each: each.resumed > 0), SLACK_S, "all were resumed")
         before = {id(each): each.answered for each in crowd.conversations}
         eventually(
