@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -84,15 +83,6 @@ def flock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def children(process: int) -> int | None:
-    """Returns how many children a process has; None where the system does not tell."""
-    try:
-        threads = list(Path(f"/proc/{process}/task").iterdir())
-        return sum(len((each / "children").read_text().split()) for each in threads)
-    except OSError:
-        return None
 
 
 def limits_of(name: str) -> tuple[int, int]:
