@@ -15,7 +15,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
 from dwebsocket.handover import arriving, leaving, meeting, offers
-from dwebsocket.handover.wire import GIVE, OFFER, YES, Frame, Link, Malformed
+from dwebsocket.handover.wire import GIVE, NO, OFFER, YES, Frame, Link, Malformed
 from dwebsocket.runners import moving
 from dwebsocket.servers import hosts
 from dwebsocket.servers.contract import Client
@@ -386,6 +386,37 @@ def test_two_ends_of_a_process_drain_nothing_that_moves(monkeypatch: pytest.Monk
         thread.join(TIMEOUT_S)
     own.join()
     assert seen == [True]
+
+
+def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
+    links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that is slow to park, or messages of groups that are late, cost no heir."""
+    monkeypatch.setattr(leaving, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(offers, "offer_of", lambda handler: {"places": []})
+    moves: list[moving.Move] = []
+    ends: list[bool] = []
+    handler: Any = SimpleNamespace(
+        websocket=SimpleNamespace(_is_finished=False),
+        _begin_move=moves.append,
+        _end_move=lambda *, has_parted: ends.append(has_parted),
+    )
+    left: list[Any] = []
+    own, heir = links
+    passage = leaving._Passage(own._socket, monotonic() + TIMEOUT_S)
+    giver = threading.Thread(target=lambda: left.extend(passage.give([handler])))
+    giver.start()
+    try:
+        threading.Event().wait(1)
+        monkeypatch.setattr(leaving, "_SILENCE_S", TIMEOUT_S)
+        moves[0].park()
+        frame = next(heir.frames(), None)
+        assert frame is not None
+        assert (frame.kind, frame.head["number"]) == (OFFER, 0)
+        heir.send(Frame(NO, {"number": 0, "elsewhere": True}))
+    finally:
+        giver.join(TIMEOUT_S)
+    assert (left, ends) == ([handler], [False])
 
 
 def test_a_system_without_threads_makes_no_heir(

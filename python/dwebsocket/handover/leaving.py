@@ -65,7 +65,7 @@ _AGAIN_S = 2.0
 # begins after another process has ended.
 _SOON_S, _SUCCESSOR_S = 5.0, 15.0
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
-# Seconds after which an heir that says nothing is given up.
+# Seconds after which an heir that does not answer, or takes no more bytes, is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
 _STILL_S = 1.0
@@ -339,10 +339,14 @@ class _Passage:
         return [*self._elsewhere, *(handler for _, handler in waiting)]
 
     def _read(self) -> None:
-        """Reads what the heir says, on a thread of its own."""
+        """Reads what the heir says, on a thread of its own. It may have nothing to say."""
+        reads = True
         try:
-            for frame in self._link.frames():
-                self._events.put((frame.kind, frame))
+            while reads:
+                with suppress(TimeoutError):
+                    for frame in self._link.frames():
+                        self._events.put((frame.kind, frame))
+                    reads = False
         except (OSError, Malformed):
             pass
         finally:
