@@ -13,12 +13,14 @@ from support import postgres, redis
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ON_REDIS = pytest.mark.needs("redis")
-ON_POSTGRES = pytest.mark.needs("postgresql")
-#: The backends that have a server.
-SERVED = (pytest.param("redis", marks=ON_REDIS), pytest.param("postgres", marks=ON_POSTGRES))
+LATER = pytest.mark.every("one protocol above both databases")
+REDIS = pytest.param("redis", marks=pytest.mark.needs("redis"))
+POSTGRES = pytest.param("postgres", marks=pytest.mark.needs("postgresql"))
+#: The backends that have a server, each in every run: what they themselves have to keep.
+SERVED = (REDIS, POSTGRES)
+POSTGRES_LATER = pytest.param("postgres", marks=[*POSTGRES.marks, LATER])
 #: Those whose processes know each other's users.
-SHARED = ("local", *SERVED)
+SHARED = ("local", REDIS, POSTGRES_LATER)
 
 
 def on_redis(server: redis.Redis, **more: Any) -> dict[str, Any]:

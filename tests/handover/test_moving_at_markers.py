@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from handover.carriers import SERVED, carried, on_redis
+from handover.carriers import POSTGRES_LATER, REDIS, SERVED, carried, on_redis
 from handover.conversations import Conversation, Crowd, rounds
 from handover.test_gunicorn import SETTINGS, SLACK_S, TWO, assert_calm, reload
 from handover.test_moving_groups import Publisher
 from support import redis
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server
 from support.waiting import eventually
 
@@ -28,7 +29,6 @@ Own = Callable[..., Server]
 
 # A busy machine is slow to start an heir.
 PATIENT = ("--graceful-timeout", "60", "--timeout", "120")
-BOTH = pytest.mark.parametrize("carrier", SERVED, indirect=True)
 
 
 @pytest.fixture
@@ -68,10 +68,10 @@ def have_moved(crowd: Crowd, times: int) -> None:
 
 
 @pytest.mark.extended("many reloads under load")
-@BOTH
+@pytest.mark.parametrize("carrier", SERVED, indirect=True)
 @pytest.mark.parametrize(
     "kind",
-    [GUNICORN_GTHREAD, pytest.param(GUNICORN_SYNC, marks=pytest.mark.every("much like gthread"))],
+    [GUNICORN_GTHREAD, *later(GUNICORN_SYNC)],
     ids=str,
 )
 def test_each_message_reaches_each_member_once(
@@ -117,7 +117,7 @@ def test_many_members_move_together(own_server: Own, request: pytest.FixtureRequ
         assert_calm(server)
 
 
-@BOTH
+@pytest.mark.parametrize("carrier", [REDIS, POSTGRES_LATER], indirect=True)
 def test_users_are_reached_before_and_after(carrier: dict[str, Any], own_server: Own) -> None:
     """The group of a user moves with the connection, whose handler knows the user."""
     server = own_server(GUNICORN_GTHREAD, options=(*TWO, *PATIENT), settings=carrier)
@@ -246,7 +246,7 @@ def cuts(running: redis.Redis) -> Callable[[], object]:
 
 @pytest.mark.needs("redis")
 @pytest.mark.extended("many reloads under load")
-@pytest.mark.parametrize("disturbance", [restarts, cuts])
+@pytest.mark.parametrize("disturbance", [restarts, *later(cuts)])
 def test_a_server_that_is_lost_meanwhile_costs_closes_and_no_wrong_message(
     disturbance: Callable[[redis.Redis], Callable[[], object]],
     own_server: Own,

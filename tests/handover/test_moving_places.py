@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from handover.carriers import SHARED, carried
+from handover.carriers import SERVED, SHARED, carried
 from handover.conversations import Crowd, Visitors, rounds
 from handover.test_gunicorn import SETTINGS, SLACK_S, assert_calm, kill_one_meanwhile, reload
 from handover.test_moving_groups import Publisher
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import GUNICORN_GTHREAD, Server
 from support.waiting import eventually
 
@@ -65,7 +66,7 @@ def numbers_of(told: list[dict[str, Any]], group: str) -> list[int]:
 
 
 @pytest.mark.extended("many reloads under load")
-@pytest.mark.parametrize("carrier", [*SHARED, "process"], indirect=True)
+@pytest.mark.parametrize("carrier", ["process", "local", *SERVED], indirect=True)
 def test_each_message_of_a_group_with_a_history_comes_once(
     carrier: dict[str, Any], own_server: Own, request: pytest.FixtureRequest
 ) -> None:
@@ -237,7 +238,7 @@ def test_presence_that_each_process_knows_for_itself_does_not_move(own_server: O
 
 
 @pytest.mark.extended("many reloads under load")
-@pytest.mark.parametrize("victim", ["giver", "heir"])
+@pytest.mark.parametrize("victim", ["heir", *later("giver")])
 def test_a_worker_that_is_killed_meanwhile_leaves_no_user_behind(
     victim: str, own_server: Own, request: pytest.FixtureRequest
 ) -> None:

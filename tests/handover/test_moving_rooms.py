@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from handover.carriers import SHARED, carried
+from handover.carriers import LATER, POSTGRES_LATER, REDIS, SHARED, carried, on_redis
 from handover.conversations import Crowd, Page, rounds
 from handover.test_gunicorn import SETTINGS, SLACK_S, assert_calm, kill_one_meanwhile, reload
-from handover.test_moving_at_markers import cuts, on_redis, reload_while, restarts
+from handover.test_moving_at_markers import cuts, reload_while, restarts
 from handover.test_moving_groups import Publisher
 from handover.test_moving_places import (
     PATIENT,
@@ -28,6 +28,7 @@ from handover.test_moving_places import (
 )
 from support import redis
 from support.raw_peer import RawPeer
+from support.selection import later
 from support.server import GUNICORN_GTHREAD, Server
 from support.waiting import eventually, pause
 
@@ -42,6 +43,20 @@ RATES = {"WEBSOCKET_ROOMS_RATE": 10_000, "WEBSOCKET_ROOMS_BURST": 10_000}
 LOCAL = {**SETTINGS, "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.local"}}}
 SITE = with_places(LOCAL, **RATES)
 ALL = pytest.mark.parametrize("carrier", SHARED, indirect=True)
+
+
+def on_each(name: str, local: str, redis: str) -> pytest.MarkDecorator:
+    """Two values, each on one backend; the other pairs wait for `--every-server`."""
+    at_once = [pytest.param(local, "local"), pytest.param(redis, *REDIS.values, marks=REDIS.marks)]
+    at_last = [
+        pytest.param(redis, "local", marks=LATER),
+        pytest.param(local, *REDIS.values, marks=[*REDIS.marks, LATER]),
+        *(
+            pytest.param(value, *POSTGRES_LATER.values, marks=POSTGRES_LATER.marks)
+            for value in (local, redis)
+        ),
+    ]
+    return pytest.mark.parametrize((name, "carrier"), at_once + at_last, indirect=["carrier"])
 
 
 @pytest.fixture
@@ -106,8 +121,7 @@ def assert_in_order(crowd: Crowd) -> None:
 
 
 @pytest.mark.extended("many reloads under load")
-@ALL
-@pytest.mark.parametrize("path", ["/rooms/", "/async-rooms/"])
+@on_each("path", local="/async-rooms/", redis="/rooms/")
 def test_rooms_move_with_their_page(
     path: str, carrier: dict[str, Any], own_server: Own, request: pytest.FixtureRequest
 ) -> None:
@@ -352,7 +366,7 @@ def test_pages_that_are_evicted_meanwhile_are_told_once(
 
 @pytest.mark.needs("redis")
 @pytest.mark.extended("many reloads under load")
-@pytest.mark.parametrize("disturbance", [restarts, cuts])
+@pytest.mark.parametrize("disturbance", [cuts, *later(restarts)])
 def test_a_server_that_is_lost_meanwhile_costs_closes_and_no_wrong_message(
     disturbance: Callable[[redis.Redis], Callable[[], object]],
     own_server: Own,
@@ -394,8 +408,7 @@ def is_heard_by_all_that_are_open(server: Server, crowd: Crowd) -> None:
 
 
 @pytest.mark.extended("many reloads under load")
-@ALL
-@pytest.mark.parametrize("victim", ["giver", "heir"])
+@on_each("victim", local="giver", redis="heir")
 def test_a_worker_that_is_killed_meanwhile_leaves_no_page_behind(
     victim: str, carrier: dict[str, Any], own_server: Own, request: pytest.FixtureRequest
 ) -> None:
