@@ -104,6 +104,9 @@ def wear_one_out(server: Server) -> None:
     """Ask for pages over one connection, which one process has, until it takes no more."""
     client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SLACK_S)
     with contextlib.closing(client), contextlib.suppress(OSError, http.client.HTTPException):
+        client.connect()
+        # Else it would go on with another process after an answer that closes the connection.
+        client.auto_open = 0
         for _ in range(1000):
             client.request("GET", "/status/")
             client.getresponse().read()
