@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -36,9 +36,6 @@ from support.server import (
     is_running,
 )
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Own = Callable[..., Server]
 
@@ -69,9 +66,18 @@ PATIENT = ("--timeout", "300", "--graceful-timeout", "100")
 TWO = ("--workers", "2", *PATIENT)
 
 
+def hears(worker: int) -> bool:
+    """Whether a worker handles signals itself: before, those of its master's are lost on it."""
+    status = Path(f"/proc/{worker}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    # The master catches SIGHUP, and workers do not.
+    return not caught & 1 << (signal.SIGHUP - 1)
+
+
 def reload(server: Server) -> None:
     """Replace all workers, and wait until the old ones are gone."""
     old = server.workers()
+    eventually(lambda: all(map(hears, old)), SLACK_S, "all have begun")
     server.send_signal(signal.SIGHUP)
     eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
     eventually(lambda: len(server.workers()) == len(old), SLACK_S, "there are as many new ones")
