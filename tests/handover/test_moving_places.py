@@ -191,6 +191,7 @@ def test_others_that_come_and_go_meanwhile_are_told_once(
         reload_often(server, crowd, rounds(request, 5, 2))
         eventually(lambda: len(visitors.names) > 5, SLACK_S, "there were some")
         names = visitors.stop()
+        assert len(names) > 5
         eventually(
             lambda: crowd.all(lambda each: left(each.told) >= set(names)),
             SLACK_S,

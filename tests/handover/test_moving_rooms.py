@@ -47,14 +47,12 @@ ALL = pytest.mark.parametrize("carrier", SHARED, indirect=True)
 
 def on_each(name: str, local: str, redis: str) -> pytest.MarkDecorator:
     """Two values, each on one backend; the other pairs wait for `--every-server`."""
-    at_once = [pytest.param(local, "local"), pytest.param(redis, *REDIS.values, marks=REDIS.marks)]
+    at_once = [pytest.param(local, "local"), pytest.param(redis, "redis", marks=REDIS.marks)]
     at_last = [
         pytest.param(redis, "local", marks=LATER),
-        pytest.param(local, *REDIS.values, marks=[*REDIS.marks, LATER]),
-        *(
-            pytest.param(value, *POSTGRES_LATER.values, marks=POSTGRES_LATER.marks)
-            for value in (local, redis)
-        ),
+        pytest.param(local, "redis", marks=[*REDIS.marks, LATER]),
+        pytest.param(local, "postgres", marks=POSTGRES_LATER.marks),
+        pytest.param(redis, "postgres", marks=POSTGRES_LATER.marks),
     ]
     return pytest.mark.parametrize((name, "carrier"), at_once + at_last, indirect=["carrier"])
 
