@@ -340,13 +340,12 @@ class _Passage:
 
     def _read(self) -> None:
         """Reads what the heir says, on a thread of its own. It may have nothing to say."""
-        reads = True
         try:
-            while reads:
+            while True:
                 with suppress(TimeoutError):
                     for frame in self._link.frames():
                         self._events.put((frame.kind, frame))
-                    reads = False
+                    return
         except (OSError, Malformed):
             pass
         finally:
