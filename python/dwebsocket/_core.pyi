@@ -860,20 +860,25 @@ class Presence:
 
     def end_watch(
         self, name: str, object: Connection | Mailbox | Seat | Deputy, waits: bool, /
-    ) -> int | None:
+    ) -> tuple[int, int | None] | None:
         """
         Tells a connection what is left to tell, and nothing from then on.
 
-        Returns the users that it knows, as a number; None while it is being told of some, while the
-        number says not which changes it knows, or while other processes may not know of all
-        changes, if that `waits`.
+        Returns the users that it knows, as a number, and the same before the last change, if there
+        was any; None while it is being told of some, while the number says not which changes it
+        knows, or while other processes may not know of all changes, if that `waits`.
         """
 
     def resume_watch(
-        self, name: str, object: Connection | Mailbox | Seat | Deputy, digest: int, ago: float, /
+        self,
+        name: str,
+        object: Connection | Mailbox | Seat | Deputy,
+        known: tuple[int, int | None],
+        ago: float,
+        /,
     ) -> bool:
         """
-        Tells a present connection of all that comes after the users of this number.
+        Tells a present connection of all that comes after the users that it knows.
 
         They were so in another process as many seconds ago. False when it is not sure when they
         were so here, or when they are not yet.

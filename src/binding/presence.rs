@@ -185,29 +185,32 @@ impl Presence {
         name: &str,
         object: &Bound<'_, PyAny>,
         waits: bool,
-    ) -> PyResult<Option<u64>> {
+    ) -> PyResult<Option<(u64, Option<u64>)>> {
         let member = anyone(object)?;
-        Ok(py.detach(|| self.0.end_watch(name, member.as_ref(), waits)))
+        let known = py.detach(|| self.0.end_watch(name, member.as_ref(), waits));
+        Ok(known.map(|known| (known.digest, known.before)))
     }
 
-    #[pyo3(signature = (name, object, digest, ago, /))]
+    #[pyo3(signature = (name, object, known, ago, /))]
     fn resume_watch(
         &self,
         py: Python<'_>,
         name: &str,
         object: &Bound<'_, PyAny>,
-        digest: u64,
+        known: (u64, Option<u64>),
         ago: f64,
     ) -> PyResult<bool> {
+        let (digest, before) = known;
+        let known = presence::Known { digest, before };
         let ago = duration(Some(ago))?.unwrap_or_default();
         Ok(match member(object)? {
             groups::Member::Connection(connection) => {
                 let connection = &connection.get().0;
-                py.detach(|| self.0.resume_watch(name, connection, digest, ago))
+                py.detach(|| self.0.resume_watch(name, connection, known, ago))
             }
             groups::Member::Seat(seat) => {
                 let seat = &seat.get().0;
-                py.detach(|| self.0.resume_watch(name, seat, digest, ago))
+                py.detach(|| self.0.resume_watch(name, seat, known, ago))
             }
             groups::Member::Mailbox(_) | groups::Member::Deputy(_) => false,
         })

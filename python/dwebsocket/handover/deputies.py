@@ -294,10 +294,10 @@ class _Entering:
             return True
         if known is None:
             return False
-        digest, then = known
+        digest, before, then = known
 
         def has_resumed() -> bool:
             ago = max(0.0, monotonic() - then)
-            return backend.presence.resume_watch(place.name, member, digest, ago)
+            return backend.presence.resume_watch(place.name, member, (digest, before), ago)
 
         return wait_until(has_resumed, _SOON_S)

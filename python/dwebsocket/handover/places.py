@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Standing = tuple[tuple[str, str | None, str] | None, tuple[str, int] | None, bool, float]
     #: For each process the last message that has come.
     Begun = list[tuple[int, int]]
-    #: The users that a connection knows, as a number, and the moment.
-    Known = tuple[int, float]
+    #: The users that a connection knows, as a number; the same before the last change; the moment.
+    Known = tuple[int, int | None, float]
     #: How far the connection has got in a place: the messages of each process; the position, and
     #: whether it gets numbers; the users that it knows, if it is told. None where it is no member.
     Reached = tuple[Begun, tuple[int, int, bool] | None, Known | None]
@@ -213,8 +213,8 @@ def _end_watch(backend: Backend, name: str, member: Member) -> Known | None:
 
     def has_ended(*, waits: bool) -> bool:
         nonlocal known
-        digest = backend.presence.end_watch(name, member, waits)
-        known = None if digest is None else (digest, monotonic())
+        users = backend.presence.end_watch(name, member, waits)
+        known = None if users is None else (*users, monotonic())
         return known is not None
 
     if not wait_until(functools.partial(has_ended, waits=True), _QUIET_S):

@@ -36,5 +36,5 @@ pub use self::{
     outgoing::{Announcer, Note},
     record::{Malformed, Record, Source, Telling},
     registry::{Arrival, Departed, Entered, Presence},
-    room::Standing,
+    room::{Known, Standing},
 };

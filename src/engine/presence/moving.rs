@@ -5,14 +5,15 @@
 //! has not heard of the other one yet waits for that.
 //!
 //! A connection that watches has been told of the users as they are known here at one moment, which
-//! is a number, the digest. The other process goes on from the moment at which it knew the same ones.
+//! is a number, the digest. The other process goes on from the moment at which it knew the same ones,
+//! or, if it was late to know them, after the change by which it did.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     event::{self, Event},
     registry::Presence,
-    room::{Room, Standing},
+    room::{Known, Room, Standing},
 };
 use crate::engine::{
     base::clock,
@@ -40,27 +41,30 @@ impl Presence {
         found.is_none_or(|(room, slot)| room.state.lock().is_elsewhere(slot))
     }
 
-    /// Tells `member` what is left to tell, and nothing from then on. Returns the digest of the users
-    /// that it knows; `None` while it is being told of some, or while others may not know of all
-    /// changes, if that `waits`. Zero where it is not present.
-    pub fn end_watch(&self, name: &str, member: &dyn Member, waits: bool) -> Option<u64> {
+    /// Tells `member` what is left to tell, and nothing from then on. Returns the users that it knows;
+    /// `None` while it is being told of some, or while others may not know of all changes, if that
+    /// `waits`. Nobody where it is not present.
+    pub fn end_watch(&self, name: &str, member: &dyn Member, waits: bool) -> Option<Known> {
         let Some((room, slot)) = self.seat(name, member) else {
-            return Some(0);
+            return Some(Known {
+                digest: 0,
+                before: None,
+            });
         };
         let ended = (room.state.lock()).end_watch(slot, member.room().is_some(), waits);
-        let (digest, left) = ended?;
+        let (known, left) = ended?;
         tell(name, member, &left);
-        Some(digest)
+        Some(known)
     }
 
     /// Has `member`, which is present and is told nothing so far, told of all that comes after the
-    /// users of this digest, so long `ago` in another process. False when it is not sure when they
+    /// users that are `known`, so long `ago` in another process. False when it is not sure when they
     /// were so here, or when they are not yet.
     pub fn resume_watch<M: Member + 'static>(
         &self,
         name: &str,
         member: &Arc<M>,
-        digest: u64,
+        known: Known,
         ago: Duration,
     ) -> bool {
         let Some((room, slot)) = self.seat(name, member.as_ref()) else {
@@ -72,7 +76,7 @@ impl Presence {
         let weak = Arc::downgrade(member);
         let is_in_room = member.room().is_some();
         let mut state = room.state.lock();
-        let Some(missed) = state.resume_watch(slot, weak, (digest, at), is_in_room) else {
+        let Some(missed) = state.resume_watch(slot, weak, (known, at), is_in_room) else {
             return false;
         };
         drop(state);

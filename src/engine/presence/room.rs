@@ -122,6 +122,15 @@ pub struct Standing {
     pub grace: Duration,
 }
 
+/// The users that a connection knows which was told of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// All of them, as one number.
+    pub digest: u64,
+    /// The same before the last change; `None` before the first one.
+    pub before: Option<u64>,
+}
+
 impl Recent {
     fn add(&mut self, change: Change, facts: &Arc<Facts>) {
         let event = Event {
@@ -165,6 +174,27 @@ impl Recent {
         self.changes.front().map(|(_, at, _)| *at + RECENT)
     }
 
+    /// The users now, and before the last change.
+    fn known(&self) -> Known {
+        let before = self.digests.len().checked_sub(2);
+        Known {
+            digest: self.digest,
+            before: before.map(|index| self.digests[index].2),
+        }
+    }
+
+    /// The number of the change by which the users became those that are `known`. `None` if that is
+    /// not here, or has happened more than once.
+    fn only_change(&self, known: Known) -> Option<u64> {
+        let mut found = (self.digests.iter())
+            .zip(self.digests.iter().skip(1))
+            .filter(|((.., before), (.., after))| {
+                known.before == Some(*before) && known.digest == *after
+            })
+            .map(|(_, (count, ..))| *count);
+        found.next().filter(|_| found.next().is_none())
+    }
+
     /// The number of the change after which the users were those of `digest`, from shortly before
     /// `at` on. `None` if they were not, or more than once.
     fn only_time(&self, digest: u64, at: Instant) -> Option<u64> {
@@ -185,10 +215,11 @@ impl Recent {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// The changes since the users were those of `digest`, at the moment `at` of another process.
-    /// `None` if that is not sure, or long ago.
-    fn since(&self, digest: u64, at: Instant) -> Option<impl Iterator<Item = &Event>> {
-        let since = self.only_time(digest, at)?;
+    /// The changes since the users were those that are `known`, at the moment `at` of another
+    /// process. `None` if that is not sure, or long ago.
+    fn since(&self, known: Known, at: Instant) -> Option<impl Iterator<Item = &Event>> {
+        // What comes later than changes should is known by the change.
+        let since = (self.only_time(known.digest, at)).or_else(|| self.only_change(known))?;
         let first = self.count - self.changes.len() as u64;
         let later = self
             .changes
@@ -373,22 +404,22 @@ impl State {
         person.is_none_or(|person| person.is_elsewhere(slot))
     }
 
-    /// Ends the telling of the connection at `slot`. Returns the users of which it knows then, as one
-    /// number, and the events that are still to be told. `None` while it is being told of some, while
-    /// the number says not which changes it knows, or while other processes may not know of all
-    /// changes, if that `waits`.
+    /// Ends the telling of the connection at `slot`. Returns the users of which it knows then, and
+    /// the events that are still to be told. `None` while it is being told of some, while the users
+    /// say not which changes it knows, or while other processes may not know of all changes, if that
+    /// `waits`.
     pub(super) fn end_watch(
         &mut self,
         slot: u32,
         is_in_room: bool,
         waits: bool,
-    ) -> Option<(u64, Vec<Event>)> {
+    ) -> Option<(Known, Vec<Event>)> {
         let is_quiet = || match self.recent.changed_at {
             Some(at) => at + QUIET <= clock::now(),
             None => true,
         };
         let Some(watcher) = self.watching.get_mut(&slot) else {
-            return Some((self.recent.digest, Vec::new()));
+            return Some((self.recent.known(), Vec::new()));
         };
         let is_sure = || {
             let digest = self.recent.digest;
@@ -405,17 +436,17 @@ impl State {
             .collect();
         // It keeps its place until it leaves.
         watcher.since = u64::MAX;
-        Some((self.recent.digest, left))
+        Some((self.recent.known(), left))
     }
 
-    /// Has the connection at `slot` told of all that comes after the users that `digest` stands for,
-    /// at the moment `at` of another process. Returns what has come since. `None` if it is not sure
+    /// Has the connection at `slot` told of all that comes after the users that are `known`, at the
+    /// moment `at` of another process. Returns what has come since. `None` if it is not sure
     /// when the users were so.
     pub(super) fn resume_watch(
         &mut self,
         slot: u32,
         member: Weak<dyn Member>,
-        (digest, at): (u64, Instant),
+        (known, at): (Known, Instant),
         is_in_room: bool,
     ) -> Option<Vec<Event>> {
         let key = self.local.get(&slot).map(|local| local.key.clone());
@@ -424,7 +455,7 @@ impl State {
             key: key.unwrap_or_default(),
             since: 0,
         };
-        let missed = (self.recent.since(digest, at)?)
+        let missed = (self.recent.since(known, at)?)
             .filter(|event| watcher.gets(event, is_in_room))
             .map(|event| renewed(&self.people, event.clone()))
             .collect();
@@ -1113,23 +1144,45 @@ mod tests {
         all.hand_over(|_, _| true);
         let ended = all.rooms[0].end_watch(watches, false, true);
         assert!(ended.is_none(), "others may not know of it yet");
-        let (digest, left) = all.rooms[0].end_watch(watches, false, false).unwrap();
+        let (known, left) = all.rooms[0].end_watch(watches, false, false).unwrap();
         assert_eq!(left.len(), 1, "it is told of what is left");
         // There more has come meanwhile.
         all.leave(0, other);
         all.hand_over(|_, _| true);
         all.rooms[1].expire(all.now + GRACE * 2);
         let slot = all.rooms[1].only_watch(nobody.clone(), GRACE, false);
-        let resumed =
-            all.rooms[1].resume_watch(slot, nobody.clone(), (digest, clock::now()), false);
+        let resumed = all.rooms[1].resume_watch(slot, nobody.clone(), (known, clock::now()), false);
         let changes: Vec<_> = resumed.unwrap().iter().map(|event| event.change).collect();
         assert_eq!(changes, [Change::Left]);
         assert!(
             all.rooms[1].events.is_empty(),
             "nothing before that is for it"
         );
-        let unknown = all.rooms[1].resume_watch(slot, nobody, (digest ^ 1, clock::now()), false);
+        let others = Known {
+            digest: known.digest ^ 1,
+            before: None,
+        };
+        let unknown = all.rooms[1].resume_watch(slot, nobody, (others, clock::now()), false);
         assert!(unknown.is_none());
+    }
+
+    #[test]
+    fn who_watches_goes_on_behind_a_change_that_comes_late() {
+        let mut all = Processes::without_connections(2);
+        let nobody = Weak::<crate::engine::groups::Deputy>::new();
+        let watches = all.rooms[0].only_watch(nobody.clone(), GRACE, true);
+        let other = all.enter_as(0, 1);
+        let (known, _) = all.rooms[0].end_watch(watches, false, false).unwrap();
+        let long_ago = clock::now().checked_sub(UNSURE * 4).unwrap();
+        let slot = all.rooms[1].only_watch(nobody.clone(), GRACE, false);
+        let too_early = all.rooms[1].resume_watch(slot, nobody.clone(), (known, long_ago), false);
+        assert!(too_early.is_none(), "it has not come yet");
+        all.leave(0, other);
+        all.hand_over(|_, _| true);
+        all.rooms[1].expire(all.now + GRACE * 2);
+        let resumed = all.rooms[1].resume_watch(slot, nobody, (known, long_ago), false);
+        let changes: Vec<_> = resumed.unwrap().iter().map(|event| event.change).collect();
+        assert_eq!(changes, [Change::Left], "it knows that the user has joined");
     }
 
     #[test]
@@ -1137,13 +1190,13 @@ mod tests {
         let mut all = Processes::without_connections(1);
         let nobody = Weak::<crate::engine::groups::Deputy>::new();
         let watches = all.rooms[0].only_watch(nobody.clone(), GRACE, true);
-        let (digest, _) = all.rooms[0].end_watch(watches, false, true).unwrap();
+        let (known, _) = all.rooms[0].end_watch(watches, false, true).unwrap();
         let other = all.enter(0);
         all.leave(0, other);
         all.rooms[0].expire(all.now + GRACE * 2);
         let now = clock::now();
         for (at, is_sure) in [(now, false), (now.checked_sub(UNSURE * 2).unwrap(), true)] {
-            let resumed = all.rooms[0].resume_watch(watches, nobody.clone(), (digest, at), false);
+            let resumed = all.rooms[0].resume_watch(watches, nobody.clone(), (known, at), false);
             assert_eq!(resumed.map(|events| events.len()), is_sure.then_some(2));
         }
         assert!(all.rooms[0].end_watch(watches, false, false).is_none());
