@@ -301,10 +301,19 @@ class TestServers:
         assert_finds("server.plain_http", "pip install websockets")(found)
         assert "server.unsupported" not in found[1]
 
-    def test_gevent_without_monkey_patching(self, own_server: Own) -> None:
-        """gunicorn's gevent worker whose patching was lost."""
-        options = ("--worker-class", "project.unpatched.Worker", "--workers", "1")
-        server = own_server(Kind("gevent-unpatched", "gunicorn", options))
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--worker-class", "project.unpatched.Worker"),
+            ("--worker-class", "gevent", "--preload"),
+        ],
+        ids=["lost", "late"],
+    )
+    def test_gevent_without_monkey_patching(
+        self, options: tuple[str, ...], own_server: Own
+    ) -> None:
+        """gunicorn's gevent worker whose patching was lost, or came after the import of Django."""
+        server = own_server(Kind("gevent-unpatched", "gunicorn", (*options, "--workers", "1")))
         assert_finds("server.unpatched", "monkey.patch_all()")(
             examine("--url", server.url("/echo/"))
         )

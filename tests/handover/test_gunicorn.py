@@ -118,7 +118,9 @@ def test_workers_of_a_project_that_the_master_has_loaded_go_on(
 ) -> None:
     """With ``--preload``, before they have WebSockets of their own. A hook of the project stays."""
     config = tmp_path / "gunicorn.py"
-    config.write_text("def post_worker_init(worker):\n    print('initialized', flush=True)\n")
+    patching = "from gevent import monkey; monkey.patch_all()\n" * (kind == GUNICORN_GEVENT)
+    hook = "def post_worker_init(worker):\n    print('initialized', flush=True)\n"
+    config.write_text(patching + hook)
     options = ("--preload", "--config", str(config), *TWO)
     server = own_server(kind, options=options, settings=SETTINGS)
     with Crowd(server, 6, *PATHS) as crowd:

@@ -8,6 +8,7 @@ reaches others.
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar
 from functools import partial
@@ -81,6 +82,16 @@ def use_executor(loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
     executors = getattr(AsyncToSync, "loop_thread_executors", None)
     if executors is not None:
         executors[loop] = executor
+
+
+def django_locals_are_green() -> bool:
+    """
+    Whether each green thread has its own values where Django and asgiref keep those of a thread.
+
+    ``SyncToAsync.threadlocal``, a ``threading.local`` in all these versions, which is made when it
+    is imported: no, if the class was patched later. Where it is missing: yes.
+    """
+    return isinstance(getattr(SyncToAsync, "threadlocal", threading.local()), threading.local)
 
 
 def exchange_one_thread(make: Callable[[Executor], Executor]) -> None:

@@ -288,11 +288,12 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
     if server["green"] and not server["patched"]:
         yield error(
             "server.unpatched",
-            f"Views run on {server['green']}'s green threads, but the standard library is not "
-            "monkey-patched: one view that waits stops all others of its process.",
+            f"Views run on {server['green']}'s green threads, but the standard library was not "
+            "monkey-patched before Django was imported: a view that waits stops all others of its "
+            "process, or shares their database connection and event loop.",
             f"Call {server['green']}'s monkey patching first thing in the process "
-            "(gevent: from gevent import monkey; monkey.patch_all() on top of wsgi.py or of "
-            "gunicorn.conf.py), and do not start gunicorn with --preload before it.",
+            "(gevent: from gevent import monkey; monkey.patch_all() on top of wsgi.py, or of "
+            "gunicorn.conf.py where gunicorn has --preload).",
         )
     if server["refusal"]:
         yield error("server.unsupported", server["refusal"], "Run the site on another server.")

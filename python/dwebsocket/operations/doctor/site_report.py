@@ -21,6 +21,7 @@ from django.http import JsonResponse
 
 from dwebsocket import _core, conf
 from dwebsocket.compat import eventlet, gevent, gunicorn
+from dwebsocket.compat.asgiref import django_locals_are_green
 from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import group_statistics
@@ -216,15 +217,20 @@ def _worker() -> dict[str, Any]:
 
 
 def _green() -> dict[str, Any]:
-    """Returns the kind of green threads here, and whether blocking calls are patched for them."""
+    """
+    Returns the kind of green threads here, and whether the standard library is patched for them.
+
+    Patching after the import of Django counts for nothing: it shares what is to be each thread's.
+    """
+    early = django_locals_are_green()
     if gevent.is_in_greenlet():
         monkey = sys.modules.get("gevent.monkey")
         patched = monkey is not None and monkey.is_module_patched("socket")
-        return {"green": "gevent", "patched": bool(patched)}
+        return {"green": "gevent", "patched": bool(patched) and early}
     if eventlet.is_in_green_thread():
         patcher = sys.modules.get("eventlet.patcher")
         patched = patcher is not None and patcher.is_monkey_patched("socket")
-        return {"green": "eventlet", "patched": bool(patched)}
+        return {"green": "eventlet", "patched": bool(patched) and early}
     return {"green": None, "patched": None}
 
 
