@@ -131,6 +131,21 @@ def test_workers_of_a_project_that_the_master_has_loaded_go_on(
     assert_calm(server)
 
 
+def test_one_worker_less(own_server: Own) -> None:
+    """By ``TTOU``: those that stay go on with its connections."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+    with Crowd(server, 6, *PATHS) as crowd:
+        eventually(lambda: all(map(hears, server.workers())), SLACK_S, "all have begun")
+        server.send_signal(signal.SIGTTOU)
+        eventually(lambda: len(server.workers()) == 1, SLACK_S, "one is gone")
+        stays = server.workers()
+        eventually(
+            lambda: crowd.all(lambda each: each.processes[-1:] == stays), SLACK_S, "all are there"
+        )
+        assert crowd.ends() == {None}
+    assert_calm(server)
+
+
 def test_the_doctor_names_the_processes_that_can_inherit(own_server: Own) -> None:
     """Both workers, and no other one."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
