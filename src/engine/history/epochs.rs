@@ -18,7 +18,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    log::Lock,
+    group_file::Lock,
     page::{first_epoch, new_epoch},
 };
 use crate::engine::resources::folder::Folder;

@@ -10,9 +10,9 @@
 #[cfg(unix)]
 mod epochs;
 #[cfg(unix)]
-mod file;
+mod files;
 #[cfg(unix)]
-mod log;
+mod group_file;
 mod memory;
 mod page;
 #[cfg(unix)]
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::{io, time::Duration};
 
 #[cfg(unix)]
-use self::file::FileHistory;
+use self::files::FileHistory;
 use self::memory::MemoryHistory;
 pub(crate) use self::page::new_epoch;
 pub use self::{

@@ -20,7 +20,7 @@ use rustix::fs::FileType;
 
 use super::{
     epochs::{self, Epochs, Usage},
-    log::{BLOCK, Content, HEAD_BYTES, Locked, in_blocks},
+    group_file::{BLOCK, Content, HEAD_BYTES, Locked, in_blocks},
     page::NUMBERING,
 };
 use crate::engine::resources::folder::{Folder, Item};

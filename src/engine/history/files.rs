@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     epochs::Epochs,
-    log::{Content, Found, Locked, boot, held_for_too_long, is_about_content, read_beside},
+    group_file::{Content, Found, Locked, boot, held_for_too_long, is_about_content, read_beside},
     page::{Limits, Page, Position},
     quota::{NAME_LENGTH, Quota},
     watcher::Watcher,
@@ -348,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::engine::history::{
-        log::{HEAD_BYTES, Lock},
+        group_file::{HEAD_BYTES, Lock},
         page::NUMBERING,
     };
 
