@@ -147,8 +147,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fail when xdist does not know the groups: then each worker would start every server."""
     # At its import hypothesis asks the collector for what refers to a generator of numbers.
     importlib.import_module("hypothesis")
-    # The tests themselves are hundreds of thousands of objects; no collection has to visit them.
-    gc.collect()
+    # The tests themselves are hundreds of thousands of objects; no collection has to visit them,
+    # and the first one would take a second in each process.
     gc.freeze()
     if session.config.getoption("loadgroup", default=False):
         for item in session.items:
