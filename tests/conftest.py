@@ -43,9 +43,8 @@ FOREIGN = frozenset(
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out a folder of thousands of tests, all of them basic, where the others are wanted."""
-    is_unit = collection_path == TESTS / "unit"
-    return True if is_unit and config.getoption("--tier") == "extended" else None
+    """Leave out files of which nothing is wanted: importing them takes seconds in each process."""
+    return selection.is_of_other_tier(collection_path, config.getoption("--tier")) or None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

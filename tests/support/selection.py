@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIERS = ("basic", "extended")
+# The marks of tests that are not basic, and those of all tests of a file.
+_EXTENDED = ("every", "extended", "needs")
+_MODULE_MARKS = re.compile(r"^pytestmark = .*?\n(?=\n|\S)", re.MULTILINE | re.DOTALL)
 BASIC_SERVERS = frozenset(
     {servers.RUNSERVER, servers.GUNICORN_SYNC, servers.GUNICORN_GTHREAD, servers.UVICORN}
 )
@@ -133,6 +136,20 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+def is_of_other_tier(path: Path, tier: str | None) -> bool:
+    """
+    Whether no test of a file or folder is of a tier, as can be told before it is imported.
+
+    All tests of `unit` are basic. Files say in `pytestmark` that all of theirs are not.
+    """
+    if tier == "extended":
+        return path == servers.TESTS / "unit"
+    if tier is None or path.suffix != ".py":
+        return False
+    marks = _MODULE_MARKS.search(path.read_text())
+    return marks is not None and any(f"mark.{name}(" in marks[0] for name in _EXTENDED)
+
+
 def spread(metafunc: pytest.Metafunc) -> None:
     """
     Give `server` the kinds of the mark `on_servers` that the options ask for.
@@ -209,7 +226,7 @@ def _condition(config: pytest.Config) -> Callable[[pytest.Item, list[servers.Kin
 
 
 def _tier(item: pytest.Item, kinds: list[servers.Kind]) -> str:
-    marked = any(item.get_closest_marker(name) for name in ("every", "extended", "needs"))
+    marked = any(item.get_closest_marker(name) for name in _EXTENDED)
     return "extended" if marked or not BASIC_SERVERS.issuperset(kinds) else "basic"
 
 
