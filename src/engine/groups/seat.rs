@@ -243,6 +243,10 @@ impl Member for Seat {
         let Some(held) = &mut state.held else {
             return self.hand_on(&mut state, delivery, when_full);
         };
+        if held.ended.is_some() {
+            // Nothing comes after an eviction.
+            return Handed::default();
+        }
         held.bytes += delivery
             .messages()
             .iter()
