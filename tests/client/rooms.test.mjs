@@ -62,6 +62,13 @@ describe("joining", () => {
     assert.equal(new Set(joins().map(({ id }) => id)).size, 2);
   });
 
+  test("asks by texts: the server would close for another name, and all rooms with it", () => {
+    const { room, socket } = joined();
+    socket.join(undefined);
+    room.emit(7).catch(() => {});
+    assert.deepEqual([joins().at(-1).join, sent().at(-1).event], ["undefined", "7"]);
+  });
+
   test("tells the state and what was missed", () => {
     const socket = connect();
     last().opens();

@@ -389,7 +389,7 @@ export function connect(url, options = {}) {
     room.own = {
       name,
       on,
-      emit: (event, data, { timeout } = {}) => say({ to: name, event, data }, timeout),
+      emit: (event, data, { timeout } = {}) => say({ to: name, event: event + "", data }, timeout),
       update(next) {
         info = next;
         return phase === "waiting" ? Promise.resolve({}) : say({ update: name, info });
@@ -697,6 +697,7 @@ export function connect(url, options = {}) {
   return {
     on,
     join(name, options = {}) {
+      name += "";
       rooms ??= new Map();
       let room = rooms.get(name);
       if (!room) {
