@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from dwebsocket.request.worlds import user_key
@@ -44,6 +45,7 @@ def of_user(user: Any, realm: str = "") -> str:
         realm: The world that the user belongs to.
 
     Raises:
+        TypeError: It is neither.
         ValueError: The user is anonymous, or not saved.
     """
     return of_user_key(user_name(user, realm))
@@ -54,12 +56,24 @@ def user_name(user: Any, realm: str = "") -> str:
     Returns a user's name among those of all realms. Arguments as for :func:`of_user`.
 
     Raises:
-        ValueError: As :func:`of_user`.
+        TypeError, ValueError: As :func:`of_user`.
     """
-    key = user.pk if hasattr(user, "pk") else user
+    if hasattr(user, "pk"):
+        key = user.pk
+    elif _may_be_key(user):
+        key = user
+    else:
+        raise TypeError(f"a user, or a primary key of one, is needed, not {user!r}")
     if key is None or getattr(user, "is_authenticated", True) is False or key == "":
         raise ValueError("an anonymous user has no group: user() takes one that is signed in")
     return user_key(key, realm)
+
+
+def _may_be_key(value: Any) -> bool:
+    """Whether a value may be a primary key: no list, no bool or float, no object without a text."""
+    is_several = isinstance(value, Iterable) and not isinstance(value, str)
+    text: Any = type(value).__repr__
+    return not (is_several or isinstance(value, (bool, float)) or text is object.__repr__)
 
 
 def of_user_key(key: str) -> str:
