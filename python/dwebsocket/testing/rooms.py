@@ -140,7 +140,13 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
             request["since"] = since
         if info is not None:
             request["info"] = info
-        answer = await self._request(request)
+        try:
+            answer = await self._request(request)
+        except RoomError as error:
+            if error.code in ("denied", "unknown"):
+                # One that was joined already is left then.
+                self._forget(name)
+            raise
         if name not in self._joined:
             self._joined.append(name)
         return answer
@@ -148,8 +154,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
     async def _leave(self, name: str | None) -> None:
         name = self._chosen(name)
         await self._request({"leave": name})
-        if name in self._joined:
-            self._joined.remove(name)
+        self._forget(name)
 
     async def _emit(self, event: str, data: Any, to: str | None) -> Any:
         return await self._request({"to": self._chosen(to), "event": event, "data": data})
@@ -184,8 +189,14 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
 
     async def _take(self, timeout: float | None) -> None:
         message = json.loads(await self.websocket._receive(timeout))
+        if "ended" in message:
+            self._forget(message["room"])
         # No room has the empty name.
         self._waiting.setdefault(message.get("room", ""), deque()).append(message)
+
+    def _forget(self, name: str) -> None:
+        if name in self._joined:
+            self._joined.remove(name)
 
     def _chosen(self, name: str | None) -> str:
         if name is not None:
