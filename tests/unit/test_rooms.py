@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from django.core.exceptions import PermissionDenied
-from django.http import Http404
+from django.http import Http404, HttpResponseForbidden
 from django.urls import path
 
-from dwebsocket import UsageError, _core, accept_websocket, group, user
+from dwebsocket import UsageError, _core, accept_websocket, group, signals, user
 from dwebsocket.groups import backends, seats
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
@@ -480,6 +482,23 @@ def test_joins_above_the_rate_wait_and_events_are_refused(override: Callable[...
         eventually(lambda: ("left", "room-3") in CALLS)
 
 
+def test_a_leave_is_taken_though_too_many_joins_wait(override: Callable[..., None]) -> None:
+    """What waits for its room is refused, and the page never joins it."""
+    override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=1, WEBSOCKET_MAX_ROOMS=2)
+    clock = Clock()
+    with WebSocketClient().rooms("/sync/") as live:
+        for number in range(4):
+            live.websocket.send_json({"id": number, "join": f"room-{number}"})
+        live.websocket.send_json({"id": 4, "leave": "room-1"})
+        answers = {each["id"]: each for each in (live.websocket.receive_json() for _ in range(4))}
+        assert answers[3]["error"]["code"] == "limit"
+        assert answers[1]["error"] == {"code": "invalid", "text": "This room was left."}
+        assert answers[4] == {"id": 4, "ok": {}}
+        clock.advance(2)
+        eventually(lambda: ("joined", "room-2") in CALLS)
+        assert ("joined", "room-1") not in CALLS
+
+
 def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., None]) -> None:
     """Each has its setting."""
     override(WEBSOCKET_MAX_ROOM_EVENT=200, WEBSOCKET_MAX_ROOM_INFO=20)
@@ -488,6 +507,10 @@ def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., 
     assert code_of(lambda: live.update({"x": "y" * 30}))[0] == "limit"
     assert code_of(lambda: live.join("room-2", info={"x": "y" * 30}))[0] == "limit"
     assert code_of(lambda: live.join("room-2", info=[1]))[0] == "invalid"
+    assert code_of(lambda: live.join("room-2", info={"x": "好" * 5}))[0] == "limit"
+    # 20 bytes.
+    live.join("room-2", info={"x": "好好好好"})
+    live.leave("room-2")
     assert live.emit("ask", "x")["ask"] == "x"
 
 
@@ -612,7 +635,14 @@ def test_a_client_that_always_says_something_is_rechecked(override: Callable[...
         ({"events": ["message"]}, ValueError),
         ({"max_members": 0}, ValueError),
         ({"rate": "x"}, TypeError),
+        ({"rate": float("nan")}, ValueError),
         ({"history": {"size": 3}}, ValueError),
+        ({"presence": 1}, ValueError),
+        ({"history": 0}, ValueError),
+        ({"events": None}, TypeError),
+        ({"events": 5}, TypeError),
+        ({"allow": True}, TypeError),
+        ({"info": {}}, TypeError),
     ],
 )
 def test_a_wrong_class_is_an_error_at_once(
@@ -631,7 +661,117 @@ def test_rooms_takes_rooms_and_options() -> None:
         rooms(object)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no argument 'colour'"):
         rooms(Chat, colour="red")
+    with pytest.raises(ValueError, match="subprotocols"):
+        rooms(Chat, subprotocols="chat")
     assert rooms(Chat, fallback=True, send_buffer=1000)
+
+
+def test_allow_counts_however_it_came_to_the_class(
+    live: ClientRooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a decorator of the class, or a test: nothing is open because it came late."""
+    monkeypatch.setattr(Bell, "group_name", Room.group_name)
+    live.join("bell")
+    live.leave()
+    monkeypatch.setattr(Bell, "allow", lambda _: False)
+    assert code_of(lambda: live.join("bell"))[0] == "denied"
+
+
+class Answers:
+    """As a queryset: it tells where it is asked whether there is anything."""
+
+    def __bool__(self) -> bool:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+        return True
+
+
+class Sync(Room):
+    name = "sync"
+
+    def allow(self) -> Any:
+        return ANSWERS["sync"]()
+
+    def receive(self, event: str, data: Any) -> Any:
+        return next(iter(()))
+
+    def info(self) -> Any:
+        return ["no dict"]
+
+
+class Watched(Sync):
+    name = "watched"
+    presence = True
+
+
+@pytest.fixture(params=["sync", "mixed"])
+def mixed(request: pytest.FixtureRequest, override: Callable[..., None]) -> Iterator[ClientRooms]:
+    """Functions alone; and the same beside a class with coroutine functions."""
+    both = {"sync": (Sync, Watched), "mixed": (Sync, Watched, AsyncChat)}[request.param]
+    urls = ModuleType("mixed_urls")
+    vars(urls)["urlpatterns"] = [path("mixed/", rooms(*both))]
+    override(ROOT_URLCONF=urls)
+    with WebSocketClient().rooms("/mixed/") as found:
+        yield found
+
+
+def test_what_allow_returns_is_asked_where_it_was_called(mixed: ClientRooms) -> None:
+    """A queryset takes a query, which no event loop may run. A response is no answer."""
+    ANSWERS["sync"] = Answers
+    mixed.join("sync")
+    ANSWERS["sync"] = HttpResponseForbidden
+    assert code_of(lambda: mixed.join("watched"))[0] == "failed"
+
+
+def test_a_method_that_exhausts_an_iterator_has_failed(mixed: ClientRooms) -> None:
+    """No future can have StopIteration: the page gets its answer all the same."""
+    ANSWERS["sync"] = lambda: True
+    mixed.join("sync")
+    assert code_of(lambda: mixed.emit("x"))[0] == "failed"
+
+
+def test_an_info_that_is_no_dict_is_named(
+    mixed: ClientRooms, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, for who wrote it."""
+    ANSWERS["sync"] = lambda: True
+    assert code_of(lambda: mixed.join("watched"))[0] == "failed"
+    assert "Watched.info() must return a dict or None" in caplog.text
+
+
+def test_nothing_that_is_published_after_an_eviction_comes(live: ClientRooms) -> None:
+    """Also where it comes before the answer of the join."""
+
+    def evicts(websocket: Any, **_: Any) -> None:
+        group("room-1").send("before")
+        group("room-1").evict(websocket.id)
+        group("room-1").send("after")
+
+    signals.group_joined.connect(evicts)
+    try:
+        live.join("room-1")
+    finally:
+        signals.group_joined.disconnect(evicts)
+    assert live.receive("room-1")["data"] == "before"
+    assert live.receive("room-1")["ended"]["code"] == "evicted"
+    live.join("room-2")
+    assert not live._waiting["room-1"]
+
+
+@pytest.mark.parametrize("whom", [[1], (1,), b"1", True, 1.5, object(), iter(())])
+def test_eviction_of_what_is_no_user(whom: object) -> None:
+    """An error, not a ban of nobody."""
+    with pytest.raises(TypeError, match="primary key"):
+        group("room-1").evict(whom)
+
+
+def test_the_only_room_is_found_after_another_one_has_ended(live: ClientRooms) -> None:
+    """Refused when it is asked again, or by the recheck."""
+    live.join("room-1")
+    live.join("room-2")
+    ANSWERS["room-1"] = lambda: False
+    assert code_of(lambda: live.join("room-1"))[0] == "denied"
+    assert live.emit("ask", 1) == {"pk": 2, "ask": 1}
 
 
 class Seen(Room):

@@ -29,7 +29,7 @@ from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
-from dwebsocket.rooms.room import Room, group_of
+from dwebsocket.rooms.room import Room, group_of, is_written
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
@@ -206,12 +206,22 @@ class Rooms:
             if len(self._waiting) < self._limits.rooms:
                 self._waiting.append(request)
                 self._let_events_pass(is_wanted=False)
+            elif request.kind == "leave":
+                yield from self._forget_waiting(request.room)
+                yield from self._take(request)
             else:
                 refused = Refused("limit", "Too many joins are waiting.")
                 yield from self._answer_error(request.id, refused)
         else:
             yield from self._take(request)
         self._note_due()
+
+    def _forget_waiting(self, name: str) -> Steps[None]:
+        """Refuses what waits for a room that the page wants to leave."""
+        left = [each for each in self._waiting if each.room == name]
+        self._waiting = deque(each for each in self._waiting if each.room != name)
+        for each in left:
+            yield from self._answer_error(each.id, Refused("invalid", "This room was left."))
 
     def _close(self, code: int, reason: str) -> Steps[None]:
         # After the answers that it has got.
@@ -249,12 +259,12 @@ class Rooms:
         """Goes on with rooms of another process."""
         for room in list(self._joined.values()):
             self._offer(room)
-            if "resumed" in room._own:
+            if is_written(room, "resumed"):
                 yield from self._call_quietly(room, "resumed")
         while self.ended:
             room = self.ended.pop()
             yield from membership_signals.note_left(room.group, self._websocket)
-            if "left" in room._own:
+            if is_written(room, "left"):
                 yield from self._call_quietly(room, "left")
         yield from self.look()
 
@@ -336,7 +346,7 @@ class Rooms:
             raise Refused("limit", f"A connection may be in {most} rooms.")
         room = known or found
         try:
-            if "allow" in room._own:
+            if is_written(room, "allow"):
                 yield from self._ask(room)
         except (Refused, PermissionDenied, Http404):
             if known is not None:
@@ -345,12 +355,15 @@ class Rooms:
         if known is not None:
             yield from self._join_again(known, request, info)
             return
-        if "group_name" in room._own:
+        if is_written(room, "group_name"):
             room._group = group_of((yield Hook(room.group_name)))
         group = room.group
         room._backend = self._backends.get(group.using) or self._backend(group.using)
         if room.presence is True:
             server = (yield Hook(room.info)) or {}
+            if not isinstance(server, dict):
+                where = f"{type(room).__name__}.info()"
+                raise TypeError(f"{where} must return a dict or None, not {server!r}")
             room._server_info = server
             room._info = _merged(info, server)
         try:
@@ -364,7 +377,7 @@ class Rooms:
         if not self._joined:
             self._checked_at = clock.now()
         self._joined[room.name] = room
-        if "joined" in room._own:
+        if is_written(room, "joined"):
             yield from self._call_quietly(room, "joined")
         if _is_over(room) and room.name in self._joined:
             # Evicted while it joined.
@@ -381,7 +394,7 @@ class Rooms:
         return None
 
     def _ask(self, room: Room) -> Steps[None]:
-        if not (yield Hook(room.allow)):
+        if not (yield hooks.Question(room.allow)):
             raise Refused("denied")
 
     def _sit_down(self, room: Room, group: Group, request: Request) -> Steps[bool]:
@@ -574,7 +587,7 @@ class Rooms:
         self._joined.pop(room.name, None)
         self._give_up(room)
         yield from membership_signals.note_left(room.group, self._websocket)
-        if "left" in room._own:
+        if is_written(room, "left"):
             yield from self._call_quietly(room, "left")
 
     def _give_up(self, room: Room) -> None:
@@ -590,7 +603,7 @@ class Rooms:
         room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:
-        for room in [room for room in self._joined.values() if "allow" in room._own]:
+        for room in [room for room in self._joined.values() if is_written(room, "allow")]:
             try:
                 yield from self._ask(room)
             except (Refused, PermissionDenied, Http404):
@@ -755,6 +768,6 @@ def _checked_info(request: Request, most: int) -> dict[str, Any]:
         return {}
     if not isinstance(request.info, dict):
         raise Refused("invalid", "info must be an object.")
-    if len(wire.text(request.info)) > most:
+    if wire.size(request.info) > most:
         raise Refused("limit", f"info may have {most} bytes.")
     return request.info

@@ -6,6 +6,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.http.response import HttpResponseBase
 
 from dwebsocket.api.waiting.steps import Call
 from dwebsocket.exceptions import UsageError
@@ -29,6 +30,20 @@ class Hook(Call):
         self.args, self.kwargs = (method, *args), {}
 
 
+class Question(Hook):
+    """
+    A call of a method of the project's whose answer is yes or no, such as a queryset.
+
+    It raises UsageError for a coroutine as :class:`Hook`, TypeError for a response: else a yes.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        super().__init__(method)
+        self.made, self.awaited = _ask, _await_answer
+
+
 def call(method: Callable[..., Any], *args: Any) -> Any:
     """Calls a function of the project's. Raises UsageError where that gives a coroutine."""
     result = method(*args)
@@ -37,12 +52,39 @@ def call(method: Callable[..., Any], *args: Any) -> Any:
     return result
 
 
+def _ask(method: Callable[[], Any]) -> bool:
+    # Here: to ask a queryset takes a query.
+    return _is_yes(call(method))
+
+
+async def _await_answer(method: Callable[[], Any]) -> bool:
+    if iscoroutinefunction(method):
+        return _is_yes(await _await(method))
+    return bool(await _await(_ask, method))
+
+
+def _is_yes(answer: Any) -> bool:
+    if isinstance(answer, HttpResponseBase):
+        raise TypeError(f"allow() of a room returns True or False, no response: {answer!r}")
+    return bool(answer)
+
+
 async def _await(method: Callable[..., Any], *args: Any) -> Any:
-    function = method if iscoroutinefunction(method) else sync_to_async(method)
-    result = await function(*args)
+    if iscoroutinefunction(method):
+        result = await method(*args)
+    else:
+        result = await sync_to_async(_without_stop)(method, *args)
     if isinstance(result, CoroutineType):
         refuse(result)
     return result
+
+
+def _without_stop(method: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return method(*args)
+    except StopIteration as error:
+        # No future can have it: the caller would wait for ever.
+        raise RuntimeError(f"{method!r} raised StopIteration") from error
 
 
 def refuse(result: CoroutineType[Any, Any, Any]) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.sync import iscoroutinefunction
@@ -16,7 +17,7 @@ from dwebsocket.groups.api import Group, group, of_checked
 from dwebsocket.rooms.wire import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.typing import WebSocketRequest
@@ -55,6 +56,8 @@ class Room:
             call of :meth:`receive`. None of ``message``, ``joined``, ``left``, ``updated``,
             ``recovered`` and ``state``, which pages take for the server's.
         max_members: The most users with presence, else the most connections; None for no limit.
+            Counted before a join: of several that come at the same moment more may get in, and
+            other processes' counts are up to a second old.
         rate: The events a second of one connection to this room, with bursts of three times as
             many; None for ``WEBSOCKET_ROOMS_RATE`` alone.
         survives: Whether connections with such rooms move to another process when theirs is
@@ -78,9 +81,6 @@ class Room:
     request: WebSocketRequest
     websocket: WebSocket
 
-    # The hooks that the project has written: the others need no call.
-    _own: ClassVar[frozenset[str]] = frozenset()
-
     # The names of the class, once `rooms()` has read them.
     _pattern: ClassVar[Pattern]
 
@@ -96,12 +96,6 @@ class Room:
     _since: str = ""
     _bucket: _core.Bucket | None = None
     _state: dict[str, Any] | None = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls._own = frozenset(
-            each for each in HOOKS if getattr(cls, each) is not getattr(Room, each)
-        )
 
     def __init__(self, websocket: WebSocket, request: Any, name: str) -> None:
         """Makes the object of one room. Not for projects."""
@@ -137,7 +131,7 @@ class Room:
     @property
     def group(self) -> Group:
         """The group that the room is, from the call of :meth:`group_name` on."""
-        if self._group is None and "group_name" in self._own:
+        if self._group is None and is_written(self, "group_name"):
             raise AttributeError("a room has its group after group_name() has named it")
         # Names of rooms are those of groups.
         return self._group or of_checked(self.name)
@@ -205,6 +199,11 @@ class Room:
         """
 
 
+def is_written(room: Room, name: str) -> bool:
+    """Whether the project has written a method, be it after the class: others need no call."""
+    return getattr(type(room), name) is not getattr(Room, name)
+
+
 def is_async(cls: type[Room]) -> bool:
     """Whether a method of a class is a coroutine function."""
     return any(iscoroutinefunction(getattr(cls, name)) for name in HOOKS)
@@ -223,14 +222,18 @@ def check(cls: object) -> None:
     where = cls.__name__
     if not isinstance(cls.name, str) or not cls.name:
         raise TypeError(f"{where}.name must be a text such as 'room-<int:pk>', not {cls.name!r}")
-    if cls.presence not in (True, False, "watch"):
+    for each in HOOKS:
+        if not callable(getattr(cls, each)):
+            raise TypeError(f"{where}.{each} must be a method, not {getattr(cls, each)!r}")
+    if not isinstance(cls.presence, bool) and cls.presence != "watch":
         raise ValueError(f"{where}.presence must be True, False or 'watch', not {cls.presence!r}")
-    if cls.history not in (True, False, None):
+    if cls.history is not None and not isinstance(cls.history, bool):
         raise ValueError(
             f"{where}.history must be True, False or None, not {cls.history!r}: how much is kept "
             "stands in HISTORY of WEBSOCKET_GROUPS, which every process reads"
         )
-    if isinstance(cls.events, str) or not all(isinstance(each, str) for each in cls.events):
+    is_list = isinstance(cls.events, Collection) and not isinstance(cls.events, str)
+    if not is_list or not all(isinstance(each, str) for each in cls.events):
         raise TypeError(f"{where}.events must be a list of names, not {cls.events!r}")
     for each in _OF_THE_SERVER.intersection(cls.events):
         raise ValueError(
@@ -247,7 +250,7 @@ def _check_number(where: str, value: Any, kinds: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{where} must be a number or None, not {value!r}")
-    if value <= 0:
+    if not value > 0:
         raise ValueError(f"{where} must be above 0 or None, not {value!r}")
 
 

@@ -180,8 +180,8 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
     for each in classes:
         room.check(each)
         each._pattern = Pattern(each.name)
-    own = tuple(options.pop("subprotocols", ()))
     conf.overrides("rooms", options)
+    own = tuple(options.pop("subprotocols", ()))
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
     attributes: dict[str, Any] = {"classes": classes, "__module__": __name__}
     names = ", ".join(each.__qualname__ for each in classes)

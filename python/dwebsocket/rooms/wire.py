@@ -131,7 +131,7 @@ def read(message: str | bytes) -> Request:
         size = len(message.encode("utf-8", "surrogatepass"))
         data = found.get("data")
         return Request("event", answered, room, event, data, size=size, written=text(data))
-    if found.get("ping") == 1:
+    if found.get("ping") == 1 and found["ping"] is not True:
         return Request("ping")
     raise Malformed("no join, leave, event, update or ping")
 
@@ -199,6 +199,12 @@ def text(data: Any) -> str:
     if type(data) is str:
         return encode_basestring_ascii(data)
     return repr(data) if type(data) is int else _ENCODER.encode(data)
+
+
+def size(data: Any) -> int:
+    """Returns the bytes of data as a page sends it."""
+    written = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return len(written.encode("utf-8", "surrogatepass"))
 
 
 def joined(request_id: str | None, told: dict[str, Any]) -> str:
