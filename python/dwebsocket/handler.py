@@ -68,8 +68,8 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
         survives: Whether its connections move to another process when theirs is replaced: see
             ``docs/deploys.md``.
         version: Any comparable value. Connections move to a handler of the same version alone.
-        state: Of a handler that survives: a dict of values that JSON can represent, empty at first.
-            It moves with the connection.
+        state: A dict of values that JSON can represent, empty at first. It moves with the
+            connection of a handler that survives.
         websocket: The connection; None until :meth:`connect`, and in ``get``.
         request: Its request.
         args: The URL's positional arguments.
@@ -186,8 +186,6 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         """Begins with a request, as ``View.setup`` of Django: called first, once an object."""
         self.websocket = None  # type: ignore[assignment]
-        if self._plan.survives:
-            self.state = {}
         super().setup(request, *args, **kwargs)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

@@ -91,12 +91,12 @@ def state_of(handler: Handled) -> dict[str, Any]:
 
 def _plain(state: Any, what: str) -> dict[str, Any]:
     try:
-        text = json.dumps(state, allow_nan=False)
+        text = json.dumps(state, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise Obstacle(f"JSON cannot represent {what}: {error}") from None
     if not isinstance(state, dict) or json.loads(text) != state:
         raise Obstacle(f"{what} is no dict of plain values: keys are str, and lists no tuples")
-    if len(text.encode()) > _MOST_STATE_BYTES:
+    if len(text.encode("utf-8", "surrogatepass")) > _MOST_STATE_BYTES:
         raise Obstacle(f"{what} has more than {_MOST_STATE_BYTES} bytes")
     return state
 

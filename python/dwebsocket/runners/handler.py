@@ -153,7 +153,11 @@ class Handled:
     websocket: WebSocket
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    state: dict[str, Any]
+
+    @functools.cached_property
+    def state(self) -> dict[str, Any]:
+        """The dict that moves with the connection to another process. Empty at first."""
+        return {}
 
     # -- to be overridden ------------------------------------------------------------------------
 
