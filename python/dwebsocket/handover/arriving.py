@@ -316,6 +316,7 @@ class _Visit:
         self._handler = handler
         self._events: SimpleQueue[tuple[int, int, Frame | None]] = SimpleQueue()
         self._work: list[tuple[int, int, Frame | None]] = []
+        self._has_ended = False
         # Those that this process has said yes to.
         self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
 
@@ -341,7 +342,9 @@ class _Visit:
         with suppress(Empty):
             while True:
                 heapq.heappush(self._work, self._events.get(block=not self._work))
-        return heapq.heappop(self._work)[2]
+        frame = heapq.heappop(self._work)[2]
+        self._has_ended = self._has_ended or frame is None
+        return frame
 
     def work(self) -> None:
         """Acts on what the other process says, until it ends."""
@@ -356,7 +359,15 @@ class _Visit:
         finally:
             unpatched.call_code(self._forget_all)
             self._link.shut_down()
+            self._drop_rest()
             self._link.close()
+
+    def _drop_rest(self) -> None:
+        """Closes connections that nothing is done about any more: their clients see the end."""
+        while not self._has_ended:
+            _drop(self._next())
+        for *_, frame in self._work:
+            _drop(frame)
 
     def _act(self, frame: Frame) -> None:
         if frame.kind == OFFER:
@@ -423,12 +434,21 @@ class _Visit:
         return response, handshake
 
     def _take(self, frame: Frame) -> None:
-        response, handshake = self._expected.pop(frame.head["number"])
+        if (expected := self._expected.pop(frame.head["number"], None)) is None:
+            _drop(frame)
+            return
+        response, handshake = expected
         handshake.given = frame
         try:
             response.open()
         finally:
             response.close()
+
+
+def _drop(frame: Frame | None) -> None:
+    """Closes the descriptor of a frame that nothing is done about."""
+    if frame is not None and frame.descriptor is not None:
+        unpatched.close_descriptor(frame.descriptor)
 
 
 def _refuse_if_unlike(offer: Offer, response: Any) -> None:
