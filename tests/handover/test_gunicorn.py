@@ -131,6 +131,16 @@ def test_workers_of_a_project_that_the_master_has_loaded_go_on(
     assert_calm(server)
 
 
+@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+def test_a_handshake_that_wears_its_worker_out_moves(kind: Kind, own_server: Own) -> None:
+    """The worker begins to leave while it answers: its last client is no other one's."""
+    options = ("--workers", "2", "--max-requests", "1", *PATIENT)
+    server = own_server(kind, options=options, settings=SETTINGS)
+    for _ in range(5):
+        with RawPeer.open(server, "/counting/") as client:
+            eventually(lambda client=client: talk(client, "here")[2] > 0, SLACK_S, "it was resumed")
+
+
 def test_one_worker_less(own_server: Own) -> None:
     """By ``TTOU``: those that stay go on with its connections."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)

@@ -105,6 +105,59 @@ def test_descriptors_of_no_frame_are_closed(links: tuple[Link, Link]) -> None:
     os.close(writing)
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["unknown", "after a failure"])
+def test_clients_see_the_end_of_what_an_heir_does_not_take(
+    links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """Given without an offer, or when the giver is gone: no descriptor stays open for good."""
+    giver, heir = links
+    visit = arriving._Visit(heir._socket, arriving._Handler())
+    take, taken = arriving._Visit._take, []
+
+    def take_or_fail(self: arriving._Visit, frame: Frame) -> None:
+        taken.append(frame)
+        take(self, frame)
+        if fails:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(arriving._Visit, "_take", take_or_fail)
+    pipes = [os.pipe() for _ in range(3)]
+    for number, (reading, _) in enumerate(pipes):
+        giver.send(Frame(GIVE, {"number": number}, b"", reading))
+        os.close(reading)
+    giver.shut_down()
+    visit.read()
+    visit.work()
+    assert len(taken) == (1 if fails else 3)
+    for _, writing in pipes:
+        with pytest.raises(BrokenPipeError):
+            os.write(writing, b"nobody reads")
+        os.close(writing)
+
+
+def test_handshakes_that_are_being_answered_are_waited_for() -> None:
+    """Until they are in the list of those that move; later ones are refused."""
+    forgotten, handler = (SimpleHandler() for _ in range(2))
+    try:
+        moving.expect(handler)
+        moving.expect(forgotten)
+        # Its client has gone before the answer.
+        del forgotten
+        entering = threading.Timer(0.1, lambda: moving.enter(handler))
+        entering.start()
+        with moving.closed(TIMEOUT_S):
+            assert moving.is_closed()
+            assert moving.survivors() == [handler]
+        assert not moving.is_closed()
+        entering.join()
+    finally:
+        moving.leave(handler)
+
+
+class SimpleHandler:
+    """Stands for a handler."""
+
+
 class TestFolder:
     """Where processes meet."""
 
@@ -338,7 +391,7 @@ def test_state_that_cannot_move(state: Any, reason: str) -> None:
 
 def test_state_that_moves() -> None:
     """Comes as it was."""
-    state = {"a": [1, 2.5, None, True, {"b": "ä"}], "text": "x" * 65000}
+    state = {"a": [1, 2.5, None, True, {"b": "ä"}], "text": "中" * 20000}
     assert offers.state_of(SimpleNamespace(state=state)) == state  # type: ignore[arg-type]
 
 

@@ -18,6 +18,7 @@ from queue import Empty
 from typing import TYPE_CHECKING
 
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.handover import arriving, crossing, offers, places
@@ -65,6 +66,8 @@ _AGAIN_S = 2.0
 # begins after another process has ended.
 _SOON_S, _SUCCESSOR_S = 5.0, 15.0
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
+# Seconds for handshakes that are being answered when the process begins to end.
+_OPENING_S = 1.0
 # Seconds after which an heir that does not answer, or takes no more bytes, is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
@@ -93,8 +96,8 @@ class Leaving:
         """
         Takes no more connections, and begins to give the own ones to another process.
 
-        Connections that move are left out of drains from now on. Waits only for the hub of green
-        threads, and only if a handler survives.
+        Connections that move are left out of drains from now on. Waits for handshakes that are
+        being answered, a second at most and in no event loop, and for the hub of green threads.
 
         Args:
             patience: Seconds until all must be closed.
@@ -103,9 +106,12 @@ class Leaving:
                 1012 while the site goes on. Called on a thread of the system.
         """
         arriving.stop()
-        if moving.survivors():
-            deadline = monotonic() + patience
-            unpatched.call_code(lambda: self._begin(deadline, heirs, end))
+        opening_s = 0.0 if running_loop() is not None else min(patience, _OPENING_S)
+        # Until drains are told which connections move.
+        with moving.closed(opening_s):
+            if moving.survivors():
+                deadline = monotonic() + patience
+                unpatched.call_code(lambda: self._begin(deadline, heirs, end))
 
     def _begin(self, deadline: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from dwebsocket.api.waiting.green import HubWaiter
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.handshake.start import Start
 from dwebsocket.request import context, database, worlds
-from dwebsocket.runners import handler_threads, loop
+from dwebsocket.runners import handler_threads, loop, moving
 from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import OwnThread
@@ -43,6 +43,8 @@ class HandlerStart(Start):
         self._handler = handler
         self._has_loop = asked.handshake.has_loop
         self._moved = asked.handshake.moved
+        if handler._plan.survives and self._moved is None:
+            moving.expect(handler)
         # Now, on a thread of the server: the hub of green threads is that thread's. A coroutine
         # that asks `connect` may be on another one.
         self._home = None if handler._plan.in_loop else self._find_home()

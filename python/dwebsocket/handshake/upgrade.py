@@ -21,7 +21,7 @@ from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
 from dwebsocket.handshake.upgrade_request import UpgradeRequest, make
 from dwebsocket.request import worlds
-from dwebsocket.runners import shutdown
+from dwebsocket.runners import moving, shutdown
 from dwebsocket.runners.view import Detached
 from dwebsocket.users import recheck, registry
 
@@ -233,7 +233,7 @@ def _factory(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
 
 
 def _process(_: UpgradeRequest, __: _Reservation) -> Refusal | None:
-    if not _core.is_leaving():
+    if not _core.is_leaving() and not moving.is_closed():
         return None
     return 503, "This process is ending and takes no new WebSocket.", "info", "leaving"
 

@@ -8,13 +8,15 @@ without a word to the project; or it stays, and goes on with its next message.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.compat.system import monotonic, renew_at_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dwebsocket._core import Seat
 
@@ -39,18 +41,54 @@ class MovingSeat(NamedTuple):
 _lock = unpatched.lock()
 #: The handlers of this process that survive it, by their first turns.
 _survivors: dict[Any, None] = {}
+# Those whose handshakes are being answered.
+_opening: WeakSet[Any] = WeakSet()
+# Whether none may open any more: the others are about to move.
+_is_closed = False
+_PAUSE_S = 0.001
+
+
+def expect(handler: Any) -> None:
+    """Notes a handler that is about to live, and survives."""
+    with _lock:
+        _opening.add(handler)
+
+
+def is_closed() -> bool:
+    """Whether no handler may begin to live any more, because the others move."""
+    return _is_closed
+
+
+@contextmanager
+def closed(patience: float) -> Iterator[None]:
+    """
+    Lets no other handler begin to live, and waits for those that are about to, so many seconds.
+
+    Else a client whose handshake is being answered would be closed, and could have moved.
+    """
+    global _is_closed
+    _is_closed = True
+    try:
+        deadline = monotonic() + patience
+        while _opening and monotonic() < deadline:
+            unpatched.pause(_PAUSE_S)
+        yield
+    finally:
+        _is_closed = False
 
 
 def enter(handler: Any) -> None:
     """Notes a handler that survives this process, whose life has begun."""
     with _lock:
         _survivors[handler] = None
+        _opening.discard(handler)
 
 
 def leave(handler: Any) -> None:
     """Forgets a handler."""
     with _lock:
         _survivors.pop(handler, None)
+        _opening.discard(handler)
 
 
 def is_survivor(handler: Any) -> bool:
@@ -115,4 +153,4 @@ class Move:
             return self._is_cancelled
 
 
-renew_at_fork(globals(), _lock=unpatched.lock, _survivors=dict)
+renew_at_fork(globals(), _lock=unpatched.lock, _survivors=dict, _opening=WeakSet, _is_closed=bool)
