@@ -141,6 +141,21 @@ def test_a_handshake_that_wears_its_worker_out_moves(kind: Kind, own_server: Own
             eventually(lambda client=client: talk(client, "here")[2] > 0, SLACK_S, "it was resumed")
 
 
+def test_no_name_is_left_of_processes_that_have_ended(own_server: Own) -> None:
+    """Without any WebSocket: each reload would add the names of all workers."""
+    server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)
+
+    def names() -> list[str]:
+        return [each.name for each in server.folder.glob("dwebsocket-*-h*/*")]
+
+    eventually(lambda: len(names()) == 2, SLACK_S, "both listen")
+    reload(server)
+    eventually(lambda: len(names()) == 2, SLACK_S, "the new ones listen, and no others")
+    server.send_signal(signal.SIGTERM)
+    eventually(lambda: not server.is_running(), SLACK_S, "it has ended")
+    assert names() == []
+
+
 def test_one_worker_less(own_server: Own) -> None:
     """By ``TTOU``: those that stay go on with its connections."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)

@@ -9,6 +9,7 @@ request to the project's own handler, by which it is judged like a handshake. Se
 
 from __future__ import annotations
 
+import atexit
 import functools
 import heapq
 import itertools
@@ -579,6 +580,9 @@ def begin() -> None:
             _listener = None
         listener.stop()
         listener.forget()
+        return
+    # A process that has had no WebSocket begins no moves when it ends.
+    atexit.register(stop)
 
 
 def stop() -> None:
