@@ -294,7 +294,6 @@ POLLING = {
     "groups/history/recorded.py: _catch_up_all": "the pause before a server is tried again",
     "handover/arriving.py: accept": "Django's event may be a green one",
     "handover/leaving.py: give": "a process that begins to listen tells nobody",
-    "runners/moving.py: closed": "once in a process, while handshakes are being answered",
     "handover/places.py: wait_until": "no message tells that all before it have come",
     "management/commands/websocket_stats.py: _watch": "prints every so many seconds",
     "runners/green.py: join": "the hub of another thread tells this one nothing",

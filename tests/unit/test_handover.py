@@ -14,7 +14,7 @@ import pytest
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
-from dwebsocket.handover import arriving, leaving, meeting, offers
+from dwebsocket.handover import arriving, leaving, meeting, offers, places
 from dwebsocket.handover.wire import GIVE, NO, OFFER, YES, Frame, Link, Malformed
 from dwebsocket.runners import moving
 from dwebsocket.servers import hosts
@@ -145,7 +145,8 @@ def test_handshakes_that_are_being_answered_are_waited_for() -> None:
         del forgotten
         entering = threading.Timer(0.1, lambda: moving.enter(handler))
         entering.start()
-        with moving.closed(TIMEOUT_S):
+        with moving.closed():
+            assert places.wait_until(lambda: not moving.are_opening(), TIMEOUT_S)
             assert moving.is_closed()
             assert moving.survivors() == [handler]
         assert not moving.is_closed()

@@ -45,7 +45,6 @@ ON_THE_SYSTEMS_CLOCK = {
     "handover/places.py": "how long another process may take",
     "management/commands/websocket_stats.py": "how often it looks",
     "operations/survey.py": "how long other processes may take",
-    "runners/moving.py": "what a process that ends has left",
     "runners/shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
     "runners/application_threads.py": "how long one application has a thread",

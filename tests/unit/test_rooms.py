@@ -483,7 +483,7 @@ def test_joins_above_the_rate_wait_and_events_are_refused(override: Callable[...
 
 
 def test_a_leave_is_taken_though_too_many_joins_wait(override: Callable[..., None]) -> None:
-    """What waits for its room is refused, and the page never joins it."""
+    """Requests that wait for its room are refused, and the page never joins it."""
     override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=1, WEBSOCKET_MAX_ROOMS=2)
     clock = Clock()
     with WebSocketClient().rooms("/sync/") as live:

@@ -108,7 +108,8 @@ class Leaving:
         arriving.stop()
         opening_s = 0.0 if running_loop() is not None else min(patience, _OPENING_S)
         # Until drains are told which connections move.
-        with moving.closed(opening_s):
+        with moving.closed():
+            places.wait_until(lambda: not moving.are_opening(), opening_s)
             if moving.survivors():
                 deadline = monotonic() + patience
                 unpatched.call_code(lambda: self._begin(deadline, heirs, end))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import monotonic, renew_at_fork
+from dwebsocket.compat.system import renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,6 @@ _survivors: dict[Any, None] = {}
 _opening: WeakSet[Any] = WeakSet()
 # Whether none may open any more: the others are about to move.
 _is_closed = False
-_PAUSE_S = 0.001
 
 
 def expect(handler: Any) -> None:
@@ -59,19 +58,17 @@ def is_closed() -> bool:
     return _is_closed
 
 
-@contextmanager
-def closed(patience: float) -> Iterator[None]:
-    """
-    Lets no other handler begin to live, and waits for those that are about to, so many seconds.
+def are_opening() -> bool:
+    """Whether a handler is about to live. Its client would be closed, and could move soon."""
+    return bool(_opening)
 
-    Else a client whose handshake is being answered would be closed, and could have moved.
-    """
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """Lets no other handler begin to live meanwhile."""
     global _is_closed
     _is_closed = True
     try:
-        deadline = monotonic() + patience
-        while _opening and monotonic() < deadline:
-            unpatched.pause(_PAUSE_S)
         yield
     finally:
         _is_closed = False

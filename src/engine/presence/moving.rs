@@ -43,7 +43,7 @@ impl Presence {
 
     /// Tells `member` what is left to tell, and nothing from then on. Returns the users that it knows;
     /// `None` while it is being told of some, or while others may not know of all changes, if that
-    /// `waits`. Nobody where it is not present.
+    /// `waits`. A member that is not present knows no users.
     pub fn end_watch(&self, name: &str, member: &dyn Member, waits: bool) -> Option<Known> {
         let Some((room, slot)) = self.seat(name, member) else {
             return Some(Known {

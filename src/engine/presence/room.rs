@@ -218,7 +218,7 @@ impl Recent {
     /// The changes since the users were those that are `known`, at the moment `at` of another
     /// process. `None` if that is not sure, or long ago.
     fn since(&self, known: Known, at: Instant) -> Option<impl Iterator<Item = &Event>> {
-        // What comes later than changes should is known by the change.
+        // A change that was late is found by the users before and after it.
         let since = (self.only_time(known.digest, at)).or_else(|| self.only_change(known))?;
         let first = self.count - self.changes.len() as u64;
         let later = self
@@ -1167,7 +1167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_watches_goes_on_behind_a_change_that_comes_late() {
+    fn a_watcher_goes_on_after_a_change_that_comes_late() {
         let mut all = Processes::without_connections(2);
         let nobody = Weak::<crate::engine::groups::Deputy>::new();
         let watches = all.rooms[0].only_watch(nobody.clone(), GRACE, true);
