@@ -412,6 +412,8 @@ class Server:
             "PROJECT_DB": str(self.database),
             # Its processes share groups with each other, and with none of another server.
             "WEBSOCKET_RUNTIME_DIR": str(self.folder),
+            # The control socket of gunicorn would be in a folder of the user: the same for all.
+            "XDG_RUNTIME_DIR": str(self.folder),
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
