@@ -141,6 +141,20 @@ def test_a_handshake_that_wears_its_worker_out_moves(kind: Kind, own_server: Own
             eventually(lambda client=client: talk(client, "here")[2] > 0, SLACK_S, "it was resumed")
 
 
+@pytest.mark.extended("workers take seven seconds to begin")
+def test_workers_that_begin_slowly_are_waited_for(own_server: Own, tmp_path: Path) -> None:
+    """The second one is worn out while the one that follows the first still begins."""
+    config = tmp_path / "gunicorn.py"
+    config.write_text("import time\n\ndef post_fork(server, worker):\n    time.sleep(7)\n")
+    options = ("--workers", "2", "--max-requests", "1", "--config", str(config), *PATIENT)
+    server = own_server(GUNICORN_GTHREAD, options=options, settings=SETTINGS)
+    eventually(lambda: len(heirs_of(server, server.pid)) == 2, SLACK_S, "two serve")
+    for _ in range(2):
+        with RawPeer.open(server, "/counting/") as client:
+            eventually(lambda client=client: talk(client, "here")[2] > 0, SLACK_S, "it was resumed")
+    assert_calm(server)
+
+
 def test_no_name_is_left_of_processes_that_have_ended(own_server: Own) -> None:
     """Without any WebSocket: each reload would add the names of all workers."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)

@@ -150,3 +150,14 @@ def test_a_worker_of_gunicorn_assumes_that_the_site_goes_on_where_it_cannot_look
     monkeypatch.setattr(gunicorn, "Path", lambda path: tmp_path / "none")
     shutdown_plan = gunicorn._PlanOfWorker(worker, lambda: False)(terminated=True)
     assert shutdown_plan.goes_on
+
+
+def test_children_of_a_process() -> None:
+    """Those that live, of any age or of a few seconds."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in system.children_of(os.getpid())
+        assert child.pid in system.children_of(os.getpid(), younger=100)
+        assert child.pid not in system.children_of(os.getpid(), younger=-1)
+        child.communicate(b"\n")
+    assert child.pid not in system.children_of(os.getpid())
+    assert system.children_of(child.pid) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ if sys.platform == "win32":
     _monotonic = partial(time.monotonic)
 else:
     _monotonic = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+# That of the moments at which processes began, as Linux tells them.
+_since_boot: Callable[[], float] | None = None
+if sys.platform == "linux":
+    _since_boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+# Where /proc/PID/stat has the moment at which the process began: field 22, counted from field 3 on.
+_BEGAN_AT = 19
 #: The seconds of the system's clock, as `time.monotonic`, also where a test has frozen the time:
 #: what waits until a moment of that clock would wait for ever.
 monotonic: Callable[[], float] = _monotonic
@@ -66,6 +74,34 @@ def renew_at_fork(names: dict[str, Any], **makers: Callable[[], object]) -> None
 def user_id() -> int:
     """Returns the number of the user as whom this process acts; 0 where users have none."""
     return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def children_of(process: int, *, younger: float = math.inf) -> list[int]:
+    """
+    Returns the processes that the main thread of a process has started; none if that is not known.
+
+    Args:
+        process: Its number.
+        younger: Only those that have lived for less than so many seconds.
+    """
+    try:
+        found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(each) for each in found if younger == math.inf or _age_of(each) < younger]
+
+
+def _age_of(process: str) -> float:
+    """Returns for how many seconds a process has lived; infinity if that is not known."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return math.inf
+    if _since_boot is None:
+        return math.inf
+    # Its second field, a name in parentheses, may have spaces.
+    began_at = int(stat.rpartition(")")[2].split()[_BEGAN_AT]) / os.sysconf("SC_CLK_TCK")
+    return _since_boot() - began_at
 
 
 def flock(descriptor: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections import deque
 from contextlib import suppress
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import at_fork, monotonic
+from dwebsocket.compat.system import at_fork, children_of, monotonic
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.handover import arriving, crossing, offers, places
-from dwebsocket.handover.meeting import Folder, newest
+from dwebsocket.handover.meeting import Folder, newest, parts_of
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
@@ -63,7 +64,7 @@ _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
 # Seconds that a process waits for an heir while others may wait for its end; and for the one that
-# begins after another process has ended.
+# begins after another process has ended, or is seen to begin.
 _SOON_S, _SUCCESSOR_S = 5.0, 15.0
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
 # Seconds for handshakes that are being answered when the process begins to end.
@@ -265,7 +266,15 @@ class _Search:
             else:
                 self._first_for = _SUCCESSOR_S
             return True
+        if self._is_one_beginning():
+            self._first_since = monotonic()
         return monotonic() - self._first_since < self._first_for
+
+    def _is_one_beginning(self) -> bool:
+        """Whether the server has started a process that may soon be an heir."""
+        begun = {parts_of(name)[1] for name in self._folder.others()}
+        started = children_of(self._server, younger=_SUCCESSOR_S)
+        return any(each not in begun and each != os.getpid() for each in started)
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""

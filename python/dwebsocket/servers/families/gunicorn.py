@@ -27,6 +27,7 @@ from dwebsocket.compat.gunicorn import (
     worker,
     worker_kind,
 )
+from dwebsocket.compat.system import children_of
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import (
     Client,
@@ -162,12 +163,7 @@ class _PlanOfWorker:
         On a reload the arbiter starts the new workers before it ends the old ones. A worker that is
         worn out, or that somebody else ends, it replaces after its end.
         """
-        parent = self._worker.ppid
-        try:
-            # Those that its main thread has started, which starts all workers.
-            workers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        except OSError:
-            return "to come"
+        workers = children_of(self._worker.ppid)
         if len(workers) == 1:
             return "of others"
         return "soon" if 0 < len(workers) <= self._worker.cfg.workers else "to come"
