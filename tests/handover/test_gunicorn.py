@@ -211,6 +211,23 @@ def talk(peer: RawPeer, text: str) -> tuple[int, int, int]:
     return number, process, resumed
 
 
+def test_a_thread_of_the_old_process_is_told_that_it_is_over(own_server: Own) -> None:
+    """Its client has all that was accepted; then ``send`` raises, and never returns False."""
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
+    with RawPeer.open(server, "/pumped/") as client:
+        client.send_text("pump")
+        assert client.read_message() == b"0"
+        reload(server)
+        end = eventually(
+            lambda: re.search(r"raised (\d+) 1012", server.stdout()), SLACK_S, "its end"
+        )
+        client.send_text("here")
+        for number in range(1, int(end[1])):
+            assert client.read_message() == str(number).encode()
+        assert client.read_message().startswith(b"1 ")
+    assert_calm(server)
+
+
 def test_ticks_go_on_in_their_time(own_server: Own) -> None:
     """None is lost or sent twice."""
     server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)

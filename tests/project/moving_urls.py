@@ -59,6 +59,7 @@ urlpatterns = [
     path("async-rooms/", rooms(moving_views.AsyncTalk, moving_views.Plain)),
     path("settled-rooms/", rooms(moving_views.Settled)),
     path("forgetful-rooms/", rooms(moving_views.Forgetful)),
+    path("pumped/", moving_views.Pumped.as_view()),
     path("counting/", moving_views.Counting.as_view()),
     path("async-counting/", moving_views.AsyncCounting.as_view()),
     path("mixed-counting/", moving_views.MixedCounting.as_view()),

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dwebsocket import WebSocketHandler
+from dwebsocket import ConnectionClosed, WebSocketHandler
 from dwebsocket.rooms import Room
 
 _VERSION = os.environ.get("PROJECT_VERSION_FILE")
@@ -48,6 +48,27 @@ class Counting(WebSocketHandler):
     def disconnect(self, code: int, reason: str) -> None:
         """Say so in the log, where tests find it."""
         print("disconnect", code, flush=True)
+
+
+class Pumped(Counting):
+    """A thread sends numbers until it cannot."""
+
+    def receive(self, message: str | bytes) -> None:
+        """Start the thread, or answer."""
+        if message == "pump":
+            threading.Thread(target=self._pump).start()
+        else:
+            super().receive(message)
+
+    def _pump(self) -> None:
+        number = 0
+        try:
+            while self.websocket.send(str(number)):
+                number += 1
+                time.sleep(0.001)
+            print("refused", number, flush=True)
+        except ConnectionClosed as error:
+            print("raised", number, error.code, flush=True)
 
 
 class AsyncCounting(Counting):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from dwebsocket.servers.contract import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from dwebsocket.servers.contract import Heirs
 
@@ -394,6 +394,26 @@ def test_state_that_moves() -> None:
     """Comes as it was."""
     state = {"a": [1, 2.5, None, True, {"b": "ä"}], "text": "中" * 20000}
     assert offers.state_of(SimpleNamespace(state=state)) == state  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "is_same"),
+    [
+        (None, None, True),
+        (None, 1, False),
+        (1, 1.0, True),
+        ("1", 1, False),
+        ({"a", "b", "c"}, {"c", "b", "a"}, True),
+        ((1, "a"), (1, "b"), False),
+        (Path("/a"), Path("/a"), True),
+        (Path("/a"), "/a", False),
+    ],
+)
+def test_version_is_any_comparable_value(own: object, theirs: object, is_same: bool) -> None:
+    """A set has its members in another order in each process."""
+    assert moving.is_version(own, repr(theirs)) is is_same
+    assert moving.is_version({"b", "a"}, "{'a', 'b'}")
+    assert moving.is_version({"b", "a"}, "{'b', 'a'}")
 
 
 def test_this_process_is_no_worker_and_takes_nothing() -> None:

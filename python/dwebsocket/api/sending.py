@@ -410,6 +410,7 @@ class Sending(Base):
         caller.is_refused = self._was_refused = True
         gone_for = self._engine.ended_for() or 0.0
         raises = strict or (own and refused_before and gone_for > callers.GRACE_S)
+        raises = raises or self._is_given
         # A thread that sends to other connections, too, is not slowed down.
         is_alone = own or self._is_sole_target()
         sleeps = is_alone and refused_before
@@ -418,6 +419,9 @@ class Sending(Base):
     def _refused(self, raises: bool) -> bool:
         if raises:
             self._raise_if_ended()
+            if self._is_given:
+                # It ends here once the other process has said that it has it.
+                raise ConnectionClosed(1012, "handed over", "local")
             # The socket is gone, though the engine has not yet read how.
             raise ConnectionClosed
         return False

@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import sys
+from asyncio import CancelledError
 from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ from dwebsocket.handover.wire import (
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.request import HANDSHAKE_KEY
-from dwebsocket.runners import shutdown
+from dwebsocket.runners import moving, shutdown
 from dwebsocket.servers import hosts
 from dwebsocket.servers.families import uwsgi
 from dwebsocket.servers.handshake import Handshake, Opening
@@ -388,7 +389,7 @@ class _Visit:
         except _Refused as refused:
             self._link.send(Frame(NO, {"number": offer.number, **refused.head}))
             return
-        except Exception:
+        except (Exception, CancelledError):
             _log.exception("A WebSocket of another process could not be judged")
             head = _unlike("the process that was to go on has failed, as its log tells").head
             self._link.send(Frame(NO, {"number": offer.number, **head}))
@@ -464,8 +465,8 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
     start = response.start
     if not isinstance(start, HandlerStart) or not start.handler._plan.survives:
         raise _unlike("its URL has no handler that survives now")
-    if (version := repr(type(start.handler).version)) != offer.version:
-        raise _unlike(f"its version is {version} now, not {offer.version}")
+    if not moving.is_version(version := type(start.handler).version, offer.version):
+        raise _unlike(f"its version is {version!r} now, not {offer.version}")
     if (obstacle := start.handler._obstacle_in(offer.rooms)) is not None:
         raise _unlike(obstacle)
     if not offer.has_same_backends:

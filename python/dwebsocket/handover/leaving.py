@@ -440,6 +440,7 @@ class _Passage:
         connection = websocket._connection
         assert connection is not None
         if reached is not None:
+            websocket._is_given = True
             # No descriptor may be left.
             with suppress(OSError):
                 parts = connection.give_away(_STILL_S)

@@ -11,7 +11,7 @@ from dwebsocket.groups import backends, seats
 from dwebsocket.groups.api import Group
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.connection import has_history
-from dwebsocket.runners.moving import MovingSeat
+from dwebsocket.runners.moving import MovingSeat, is_version
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def obstacle(classes: Sequence[type[Room]], packed: dict[str, Any]) -> str | Non
         name = each["name"]
         if (cls := class_of(classes, name)) is None:
             return f"no class has the room {name!r} now"
-        if (version := repr(cls.version)) != each["version"]:
-            return f"the version of {cls.__qualname__} is {version} now, not {each['version']}"
+        own, theirs = cls.version, each["version"]
+        if not is_version(own, theirs):
+            return f"the version of {cls.__qualname__} is {own!r} now, not {theirs}"
         keeps = backends.backend(each["using"]).settings.kept(each["group"]) is not None
         if (cls.history is not False and keeps) != each["has_history"]:
             return f"the history of {cls.__qualname__} is not the same now"

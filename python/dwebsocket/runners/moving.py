@@ -8,6 +8,7 @@ without a word to the project; or it stays, and goes on with its next message.
 
 from __future__ import annotations
 
+from ast import literal_eval
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -36,6 +37,23 @@ class MovingSeat(NamedTuple):
     name: str
     has_history: bool
     seat: Seat
+
+
+def is_version(own: object, theirs: str) -> bool:
+    """
+    Whether the version of this process's code is that of another one.
+
+    Args:
+        own: Of any type that can be compared.
+        theirs: What ``repr`` gives of the other one: sets, and equal numbers, have several.
+    """
+    if repr(own) == theirs:
+        return True
+    try:
+        return bool(literal_eval(theirs) == own)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        # It is no plain value.
+        return False
 
 
 _lock = unpatched.lock()
