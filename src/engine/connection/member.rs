@@ -92,14 +92,14 @@ impl Member for Connection {
         self.deflater.as_deref()
     }
 
-    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, when_full: WhenFull, owes_loss: bool) -> Handed {
         if self.is_foreign() {
             return Handed::default();
         }
         let own = self.delivery_unlike_beats(delivery);
         let delivery = own.as_ref().unwrap_or(delivery);
         let (handed, sent) = self.with_frames_of(delivery, |delivery| {
-            self.outbox.take_frames(delivery, when_full)
+            self.outbox.take_frames(delivery, when_full, owes_loss)
         });
         self.count_sent(handed.delivered);
         if handed.is_closed {

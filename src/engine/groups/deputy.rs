@@ -161,7 +161,7 @@ impl Member for Deputy {
         None
     }
 
-    fn take(&self, delivery: &Delivery, _: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, _: WhenFull, _: bool) -> Handed {
         let mut state = self.state.lock();
         let messages = delivery.messages().iter();
         for message in messages.filter(|message| message.position().is_none()) {

@@ -317,10 +317,7 @@ impl FanOut {
             [Entry::Gap(told)] => (was_here && recipient.is_numbered).then(|| {
                 let told = match member.room() {
                     None => told.clone(),
-                    Some(room) => {
-                        let text = numbered::room_gap(room);
-                        Message::new(Kind::Text, text.as_bytes(), &[])
-                    }
+                    Some(room) => Message::loss_in(room),
                 };
                 let frame = told.frame();
                 Arc::new(Delivery::new(vec![told], vec![frame]))
@@ -328,7 +325,7 @@ impl FanOut {
             _ => deliveries.find(member, recipient).await,
         };
         if let Some(delivery) = delivery {
-            let handed = contain(|| member.take(&delivery, self.when_full));
+            let handed = contain(|| member.take(&delivery, self.when_full, false));
             self.note(&deliveries.group, member, handed.unwrap_or_default());
         }
     }

@@ -111,7 +111,7 @@ impl Member for Mailbox {
         None
     }
 
-    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, when_full: WhenFull, _: bool) -> Handed {
         let mut handed = Handed::default();
         let mut state = self.state.lock();
         let was_empty = state.messages.is_empty();
@@ -127,6 +127,7 @@ impl Member for Mailbox {
                 None => handed.dropped += 1,
             }
         }
+        handed.owes_loss = handed.dropped > 0;
         drop(state);
         self.announce(was_empty);
         handed

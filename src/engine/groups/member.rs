@@ -29,6 +29,8 @@ pub struct Handed {
     pub delivered: u64,
     /// Dropped: these, or older ones in their place.
     pub dropped: u64,
+    /// Whether the client is to be told, before the next message, that it has missed some.
+    pub owes_loss: bool,
     /// The member was closed because it is slow.
     pub is_closed: bool,
 }
@@ -92,8 +94,9 @@ pub trait Member: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Takes messages. Never sleeps.
-    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed;
+    /// Takes messages. `owes_loss`: its client is to be told first that it has missed some, by the
+    /// text of [`Message::loss`]. Never sleeps.
+    fn take(&self, delivery: &Delivery, when_full: WhenFull, owes_loss: bool) -> Handed;
 
     /// Closes it.
     fn close(&self, frame: &CloseFrame);

@@ -29,6 +29,8 @@ pub struct Message {
     /// Its number among those of the process that has published it.
     stamp: Option<Stamp>,
     form: Form,
+    /// The text for a client that misses it: of a message in a room.
+    loss: Option<Arc<str>>,
 }
 
 /// The form in which members of rooms get a message.
@@ -53,6 +55,7 @@ impl Message {
             position: None,
             stamp: None,
             form: Form::Data,
+            loss: None,
         }
     }
 
@@ -61,6 +64,15 @@ impl Message {
     pub(crate) fn about(text: &str, head: usize) -> Self {
         Self {
             form: Form::About(head),
+            ..Self::new(Kind::Text, text.as_bytes(), &[])
+        }
+    }
+
+    /// The text for the member of a room that has missed messages: it cannot be missed itself.
+    pub(super) fn loss_in(room: &str) -> Self {
+        let text = numbered::room_gap(room);
+        Self {
+            loss: Some(text.as_str().into()),
             ..Self::new(Kind::Text, text.as_bytes(), &[])
         }
     }
@@ -90,8 +102,14 @@ impl Message {
         Self {
             exclude: self.exclude.clone(),
             position: self.position,
+            loss: Some(numbered::room_gap(room).into()),
             ..Self::new(Kind::Text, text.as_bytes(), &[])
         }
+    }
+
+    /// The text for a client that misses it, if it is to be told.
+    pub(crate) fn loss(&self) -> Option<&str> {
+        self.loss.as_deref()
     }
 
     /// Its number, in a group that has a history.

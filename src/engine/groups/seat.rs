@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use arc_swap::ArcSwapOption;
@@ -33,8 +33,6 @@ pub struct Seats {
     connection: Weak<dyn Member>,
     id: MemberId,
     number: u64,
-    /// How often messages for it were dropped because it is slow: each may be any room's.
-    losses: AtomicU64,
 }
 
 /// A connection in one room. Any thread may use it.
@@ -54,8 +52,8 @@ pub struct Seat {
 struct State {
     /// Apart: most of a seat's life there is none.
     held: Option<Box<HeldMessages>>,
-    /// The losses that the client knows of.
-    told: u64,
+    /// Whether it has missed messages of which its client is not told yet.
+    owes_loss: bool,
     /// How far its client is, in a group that has a history.
     at: Option<Position>,
 }
@@ -76,7 +74,6 @@ impl Seats {
             connection: weak,
             id,
             number,
-            losses: AtomicU64::new(0),
         })
     }
 
@@ -93,7 +90,7 @@ impl Seats {
             passage: ArcSwapOption::const_empty(),
             state: Mutex::new(State {
                 held: Some(Box::default()),
-                told: self.losses.load(Ordering::Relaxed),
+                owes_loss: false,
                 at: None,
             }),
         });
@@ -110,9 +107,7 @@ impl Seat {
         let mut state = self.state.lock();
         state.at = at;
         let held = state.held.take().unwrap_or_default();
-        if held.is_over_full {
-            self.shared.losses.fetch_add(1, Ordering::Relaxed);
-        }
+        state.owes_loss = held.is_over_full;
         for (delivery, when_full) in &held.deliveries {
             self.hand_on(&mut state, delivery, *when_full);
         }
@@ -147,8 +142,7 @@ impl Seat {
 
     /// Whether messages were lost of which its client is not told yet.
     pub fn owes_loss(&self) -> bool {
-        let losses = self.shared.losses.load(Ordering::Relaxed);
-        self.state.lock().told != losses
+        self.state.lock().owes_loss
     }
 
     /// How far its client is, in a group that has a history.
@@ -160,18 +154,8 @@ impl Seat {
         let Some(connection) = self.shared.connection.upgrade().filter(|_| !self.is_over()) else {
             return Handed::default();
         };
-        let losses = self.shared.losses.load(Ordering::Relaxed);
-        if losses != state.told {
-            let told = Message::new(Kind::Text, numbered::room_gap(&self.room).as_bytes(), &[]);
-            let told = Delivery::of(vec![told], connection.deflater());
-            if connection.take(&told, when_full).dropped == 0 {
-                state.told = losses;
-            }
-        }
-        let handed = connection.take(delivery, when_full);
-        if handed.dropped > 0 {
-            self.shared.losses.fetch_add(1, Ordering::Relaxed);
-        }
+        let handed = connection.take(delivery, when_full, state.owes_loss);
+        state.owes_loss = handed.owes_loss;
         if let Some(at) = delivery.messages().iter().rev().find_map(Message::position) {
             state.at = Some(at);
         }
@@ -184,7 +168,7 @@ impl Seat {
         }
         if let Some(connection) = self.shared.connection.upgrade() {
             let delivery = Delivery::of(vec![ended], connection.deflater());
-            connection.take(&delivery, WhenFull::Close);
+            connection.take(&delivery, WhenFull::Close, false);
         }
         self.memberships.end();
     }
@@ -238,7 +222,7 @@ impl Member for Seat {
         Some(&self.room)
     }
 
-    fn take(&self, delivery: &Delivery, when_full: WhenFull) -> Handed {
+    fn take(&self, delivery: &Delivery, when_full: WhenFull, _: bool) -> Handed {
         let mut state = self.state.lock();
         let Some(held) = &mut state.held else {
             return self.hand_on(&mut state, delivery, when_full);

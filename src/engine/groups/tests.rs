@@ -267,15 +267,8 @@ async fn an_envelope_arrives_as_what_was_put_into_it() {
 /// ten of them; returns the numbers that it has got in the end, and the number that was dropped.
 async fn slow(when_full: WhenFull) -> (Vec<usize>, u64, Arc<Connection>) {
     let groups = groups(when_full);
-    let (connection, mut peer) = member(1);
-    // Fill the socket, so that the outbox begins to fill.
-    let filler = vec![b' '; 60];
-    while !connection.outbox.is_blocked() {
-        let _ = connection.send(Kind::Text, &filler, Some(Duration::ZERO));
-    }
+    let (connection, mut peer) = blocked_member();
     groups.join("room", &connection, ID);
-    let before = connection.outbox.queued();
-    assert!(before < 200, "{before}");
     for number in 0..50 {
         groups.publish("room", text(&format!("{number:0100}")));
         settle(&groups).await;
@@ -284,19 +277,97 @@ async fn slow(when_full: WhenFull) -> (Vec<usize>, u64, Arc<Connection>) {
         .iter()
         .map(|(_, value)| value)
         .sum();
-    let mut bytes = Vec::new();
-    while connection.outbox.queued() > 0 && !connection.outbox.is_cut() {
-        bytes.extend(got(&mut peer));
-        connection.outbox.flush();
-    }
-    bytes.extend(got(&mut peer));
-    let all = String::from_utf8_lossy(&bytes);
-    let numbers = all
+    let numbers = drain(&connection, &mut peer)
         .split(|character: char| !character.is_ascii_digit())
         .filter(|digits| digits.len() == 100)
         .map(|digits| digits.parse().unwrap())
         .collect();
     (numbers, dropped, connection)
+}
+
+/// A member that does not read: its socket is full.
+fn blocked_member() -> (Arc<Connection>, UnixStream) {
+    let (connection, peer) = member(1);
+    let filler = vec![b' '; 60];
+    while !connection.outbox.is_blocked() {
+        let _ = connection.send(Kind::Text, &filler, Some(Duration::ZERO));
+    }
+    let before = connection.outbox.queued();
+    assert!(before < 200, "{before}");
+    (connection, peer)
+}
+
+/// What a member reads in the end.
+fn drain(connection: &Connection, peer: &mut UnixStream) -> String {
+    let mut bytes = Vec::new();
+    while connection.outbox.queued() > 0 && !connection.outbox.is_cut() {
+        bytes.extend(got(peer));
+        connection.outbox.flush();
+    }
+    bytes.extend(got(peer));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a page reads that is in three rooms, and begins to read after a while.
+async fn read_late(when_full: WhenFull) -> String {
+    let groups = groups(when_full);
+    let (connection, mut peer) = blocked_member();
+    let seats = Seats::new(&connection, ID, 1);
+    let rooms = ["often", "rare", "silent"].map(|room| {
+        let seat = seats.take(room, None).unwrap();
+        groups.join(room, &seat, ID);
+        seat.open(None);
+        seat
+    });
+    let mut read = String::new();
+    for number in 0..64 {
+        groups.publish("often", text(&format!("often {number}")));
+        if number % 7 == 0 {
+            groups.publish("rare", text(&format!("rare {}", number / 7)));
+        }
+        if number % 63 == 0 {
+            groups.publish("silent", text(&format!("silent {}", number / 63)));
+        }
+        settle(&groups).await;
+        if number >= 50 {
+            read += &drain(&connection, &mut peer);
+        }
+    }
+    drop(rooms);
+    read
+}
+
+/// Fails unless all numbers of a room have come, or the news of a loss in their place.
+fn assert_told(read: &str, room: &str, count: usize) {
+    let (mut next, mut is_told) = (0, false);
+    for text in read.split(&format!("{{\"room\":\"{room}\",")).skip(1) {
+        if text.starts_with("\"recovered\":false}") {
+            assert!(!is_told, "{room}: told twice before {next}");
+            is_told = true;
+            continue;
+        }
+        let (_, rest) = text.split_once(&format!("\"data\":\"{room} ")).unwrap();
+        let number: usize = rest.split_once('"').unwrap().0.parse().unwrap();
+        assert!(number >= next, "{room}: {number} after {next}");
+        assert_eq!(number > next, is_told, "{room}: {number}");
+        (next, is_told) = (number + 1, false);
+    }
+    assert_eq!(next, count, "{room}");
+}
+
+#[tokio::test]
+async fn a_slow_page_is_told_of_a_loss_before_the_next_message_of_the_room() {
+    for when_full in [
+        WhenFull::DropNewest,
+        WhenFull::DropOldest,
+        WhenFull::KeepLatest,
+    ] {
+        let read = read_late(when_full).await;
+        assert!(read.contains("recovered"), "{when_full:?}");
+        for (room, count) in [("often", 64), ("rare", 10), ("silent", 2)] {
+            assert_told(&read, room, count);
+        }
+    }
 }
 
 #[tokio::test]
@@ -393,7 +464,7 @@ impl Member for Broken {
         unreachable!("it is broken")
     }
 
-    fn take(&self, _: &Delivery, _: WhenFull) -> Handed {
+    fn take(&self, _: &Delivery, _: WhenFull, _: bool) -> Handed {
         Handed::default()
     }
 

@@ -102,5 +102,5 @@ fn tell(name: &str, member: &dyn Member, events: &[Event]) {
         Some(room) => messages.iter().map(|each| each.in_room(room)).collect(),
         None => messages,
     };
-    member.take(&delivery_to(member, messages), WhenFull::Close);
+    member.take(&delivery_to(member, messages), WhenFull::Close, false);
 }

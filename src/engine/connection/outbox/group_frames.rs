@@ -7,9 +7,12 @@ use super::{
     outcome::Sent,
     queue::{Queued, State},
 };
-use crate::engine::{
-    base::sync::MutexGuard,
-    groups::{Delivery, Handed, WhenFull},
+use crate::{
+    engine::{
+        base::sync::MutexGuard,
+        groups::{Delivery, Handed, WhenFull},
+    },
+    protocol::message::Kind,
 };
 
 impl Outbox {
@@ -33,18 +36,27 @@ impl Outbox {
 
     /// Takes the frames of `delivery`, in one write if nothing waits. Frames for which there is no
     /// room are treated as `when_full` says; a member that is to be closed for it takes none of
-    /// those that follow. Never sleeps.
+    /// those that follow. Before a frame that follows a loss, of which `owes_loss` says that there
+    /// was one before, goes the news of it, if its message has some. Never sleeps.
     ///
     /// The second value is [`Sent::Queued`] when the driver has to be woken.
-    pub(crate) fn take_frames(&self, delivery: &Delivery, when_full: WhenFull) -> (Handed, Sent) {
-        let mut handed = Handed::default();
+    pub(crate) fn take_frames(
+        &self,
+        delivery: &Delivery,
+        when_full: WhenFull,
+        owes_loss: bool,
+    ) -> (Handed, Sent) {
+        let mut handed = Handed {
+            owes_loss,
+            ..Handed::default()
+        };
         let framed = delivery.framed(self.framing);
         let mut state = self.state.lock();
         if !self.clear_corked(&mut state) {
             return (handed, Sent::Closed);
         }
         let mut written = 0;
-        if state.is_idle() && state.reserved.bytes == 0 {
+        if state.is_idle() && state.reserved.bytes == 0 && !owes_loss {
             match self.write_all(&mut state, &framed.joined) {
                 Some(length) if length == framed.joined.len() => {
                     handed.delivered = framed.each.len() as u64;
@@ -56,8 +68,12 @@ impl Outbox {
         }
         let begun = state.queue_rest(&framed.each, written);
         handed.delivered = begun as u64;
-        for frame in &framed.each[begun..] {
-            state.take_frame(frame, when_full, self.capacity, &mut handed);
+        for (frame, message) in framed.each.iter().zip(delivery.messages()).skip(begun) {
+            let loss = || {
+                let text = message.loss()?;
+                Some(self.framing.encode(Kind::Text, text.as_bytes()).into())
+            };
+            state.take_frame(frame, loss, when_full, self.capacity, &mut handed);
             if handed.is_closed {
                 break;
             }
@@ -92,28 +108,39 @@ impl State {
     }
 
     /// Queues a frame if there is room for it, or can be made. Notes in `handed` what becomes of it.
+    /// `loss` is the news that it is lost, for its client.
     fn take_frame(
         &mut self,
         frame: &Bytes,
+        loss: impl Fn() -> Option<Bytes>,
         when_full: WhenFull,
         capacity: usize,
         handed: &mut Handed,
     ) {
         let may_drop = matches!(when_full, WhenFull::DropOldest | WhenFull::KeepLatest);
-        if !self.fits(frame.len(), capacity) && may_drop {
+        // It may be that news itself.
+        let told = loss().filter(|told| handed.owes_loss && told != frame);
+        let length = frame.len() + told.as_ref().map_or(0, Bytes::len);
+        if !self.fits(length, capacity) && may_drop {
             let drops_all = when_full == WhenFull::KeepLatest;
-            handed.dropped += self.make_room(frame.len(), capacity, drops_all);
+            handed.dropped += self.make_room(length, capacity, drops_all);
         }
-        if self.fits(frame.len(), capacity) {
+        if self.fits(length, capacity) {
+            if let Some(told) = told {
+                self.push(told);
+            }
             self.push(Queued {
                 bytes: Bytes::clone(frame),
                 may_drop,
+                loss: if may_drop { loss() } else { None },
             });
             handed.delivered += 1;
+            handed.owes_loss = false;
         } else if when_full == WhenFull::Close {
             handed.is_closed = true;
         } else {
             handed.dropped += 1;
+            handed.owes_loss = true;
         }
     }
 }

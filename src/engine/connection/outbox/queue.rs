@@ -21,6 +21,8 @@ pub(super) struct Queued {
     pub(super) bytes: Bytes,
     /// A whole frame that may be dropped before it has begun to be written.
     pub(super) may_drop: bool,
+    /// The frame that takes its place if it is dropped: it tells the client so.
+    pub(super) loss: Option<Bytes>,
 }
 
 impl From<Bytes> for Queued {
@@ -28,6 +30,7 @@ impl From<Bytes> for Queued {
         Self {
             bytes,
             may_drop: false,
+            loss: None,
         }
     }
 }
@@ -129,19 +132,23 @@ impl State {
     }
 
     /// Drops frames that may be dropped, the oldest first, until there is room for `length` bytes;
-    /// or all of them. Returns how many.
+    /// or all of them. Their client is told of it in their place, once for each room. Returns how many.
     pub(super) fn make_room(&mut self, length: usize, capacity: usize, drops_all: bool) -> u64 {
         let mut dropped = 0;
         // A frame that has begun has to be finished.
         let mut at = usize::from(self.mid_frame);
         while at < self.queue.len() && (drops_all || !self.fits(length, capacity)) {
-            if self.queue[at].may_drop {
-                if let Some(old) = self.queue.remove(at) {
-                    self.queued -= old.bytes.len();
-                    dropped += 1;
-                }
-            } else {
+            if !self.queue[at].may_drop {
                 at += 1;
+            } else if let Some(old) = self.queue.remove(at) {
+                self.queued -= old.bytes.len();
+                dropped += 1;
+                let is_told = |loss: &Bytes| self.queue.range(..at).any(|it| it.bytes == *loss);
+                if let Some(loss) = old.loss.filter(|loss| !is_told(loss)) {
+                    self.queued += loss.len();
+                    self.queue.insert(at, loss.into());
+                    at += 1;
+                }
             }
         }
         dropped

@@ -34,7 +34,7 @@ impl Member for Person {
         None
     }
 
-    fn take(&self, _: &Delivery, _: WhenFull) -> Handed {
+    fn take(&self, _: &Delivery, _: WhenFull, _: bool) -> Handed {
         Handed::default()
     }
 
