@@ -81,6 +81,21 @@ def test_an_update_is_told_once_to_others(tabs: Tabs) -> None:
     assert json.loads(watcher.receive() or "")["updated"]["connections"][0]["info"] is None
 
 
+def test_a_tab_by_which_others_see_something_else_is_told(tabs: Tabs) -> None:
+    """As ``members()`` has it: the latest tab's info counts, and that of the former after it."""
+    tabs.come("watcher", "watcher", presence=True)
+    watcher = tabs.live["watcher"].client
+    tabs.come("1", "anna", {"n": 1})
+    assert json.loads(watcher.receive() or "")["joined"]["info"] == {"n": 1}
+    tabs.come("2", "anna", {"n": 2})
+    assert json.loads(watcher.receive() or "")["updated"]["info"] == {"n": 2}
+    # Others see the same as before.
+    tabs.come("3", "anna", {"n": 2})
+    tabs.leave("3", "room-1")
+    tabs.leave("2", "room-1")
+    assert json.loads(watcher.receive() or "")["updated"]["info"] == {"n": 1}
+
+
 def test_an_update_of_a_group_that_it_is_not_in(tabs: Tabs) -> None:
     """Nor of one without presence."""
     tabs.come("1", "anna")

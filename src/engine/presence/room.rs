@@ -876,7 +876,7 @@ impl State {
         let ids = |facts: &Facts| -> Vec<Arc<str>> {
             (facts.connections.iter().map(|each| Arc::clone(&each.id))).collect()
         };
-        let is_said = ids(before) == ids(&facts);
+        let is_said = ids(before) == ids(&facts) || before.info != facts.info;
         // Watching connections get the latest facts: one event that waits suffices for all of them.
         let waiting = self
             .events
