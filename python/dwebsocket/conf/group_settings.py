@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -28,6 +29,7 @@ _KEYS = (
     "RUNTIME_DIR",
 )
 _LONGEST_TIMEOUT_S = 3600.0
+_MOST_MESSAGES = 10**9
 _LONGEST_HISTORY_S = 365 * 24 * 3600.0
 # The beginning of the names of groups that are this package's own.
 _OF_PACKAGE = "dwebsocket."
@@ -163,7 +165,6 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
     options = entry.get("OPTIONS", {})
     if not isinstance(options, Mapping):
         raise ValueError(f"[{alias!r}]['OPTIONS'] must be a dict, not {options!r}")
-    runtime_dir = entry.get("RUNTIME_DIR") or ""
     return BackendSettings(
         backend=_path(text("BACKEND", default.backend), alias),
         location=_location(alias, entry.get("LOCATION", ())),
@@ -174,8 +175,17 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
         presence=_patterns(alias, "PRESENCE", entry, PresenceLimits, _OF_PRESENCE),
         options=dict(options),
         database=text("DATABASE", default.database),
-        runtime_dir=str(runtime_dir),
+        runtime_dir=_folder(f"[{alias!r}]['RUNTIME_DIR']", entry.get("RUNTIME_DIR")),
     )
+
+
+def _folder(where: str, value: object) -> str:
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, (str, os.PathLike)) or not os.path.isabs(value):
+        # Processes with other working folders would not meet.
+        raise ValueError(f"{where} must be the absolute path of a folder, not {value!r}")
+    return os.fsdecode(value)
 
 
 def _path(path: str, alias: str) -> str:
@@ -199,7 +209,8 @@ def _location(alias: str, value: object) -> tuple[str, ...]:
 def _patterns(
     alias: str, key: str, entry: Mapping[Any, Any], kind: type[EntryT], readers: Mapping[str, _Read]
 ) -> tuple[EntryT, ...]:
-    value = entry.get(key) or {}
+    value = entry.get(key)
+    value = {} if value is None else value
     where = f"[{alias!r}][{key!r}]"
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
@@ -220,7 +231,7 @@ def _patterns(
 
 
 def _messages(where: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MOST_MESSAGES:
         raise ValueError(f"{where} must be a number of messages, not {value!r}")
     return value
 

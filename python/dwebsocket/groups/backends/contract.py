@@ -321,6 +321,8 @@ class Backend:
                 self.count(_NO_GROUP)
             except GroupUnavailable as error:
                 return [f"{error}."]
+            except NotImplementedError:
+                return [f"{type(self).__qualname__} has no method count() of its own."]
         return []
 
     # -- what a backend calls --------------------------------------------------------------------
