@@ -57,9 +57,19 @@ class Pair(Room):
     max_members = 2
 
 
+class Again(Room):
+    """The chat under another name."""
+
+    name = "again-<int:pk>"
+    presence = True
+
+    def group_name(self) -> str:
+        return f"room-{self.kwargs['pk']}"
+
+
 urlpatterns = [
-    path("sync/", rooms(Chat, Dashboard, Pair)),
-    path("async/", rooms(AsyncChat, Dashboard, Pair)),
+    path("sync/", rooms(Chat, Dashboard, Pair, Again)),
+    path("async/", rooms(AsyncChat, Dashboard, Pair, Again)),
 ]
 
 
@@ -126,6 +136,18 @@ def test_who_is_here_is_told(client: Callable[..., ClientRooms]) -> None:
         assert bert.emit("typing", {"on": True}) == {}
         event = anna.receive()
         assert (event["event"], event["data"], event["from"]) == ("typing", {"on": True}, updated)
+
+
+def test_one_connection_under_two_names_says_one_thing(client: Callable[..., ClientRooms]) -> None:
+    """What it has said last: of itself, and of its user."""
+    with client() as anna:
+        anna.join("again-1", info={"at": "a"})
+        [member] = anna.join("room-1", info={"at": "b"})["members"]
+        assert [each["info"] for each in member["connections"]] == [member["info"]]
+        assert member["info"]["at"] == "b"
+        anna.update({"at": "c"}, to="again-1")
+        [member] = anna.members("room-1")
+        assert [each["info"] for each in member["connections"]] == [{"at": "c"}]
 
 
 def test_a_dashboard_is_told_and_is_nobody(client: Callable[..., ClientRooms]) -> None:

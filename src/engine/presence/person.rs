@@ -285,7 +285,12 @@ impl Person {
     }
 
     fn contacts_here(&self) -> impl Iterator<Item = Contact> {
-        self.local.iter().map(|connection| Contact {
+        let stamp = |it: &LocalConnection| it.info.as_ref().map(|info| info.stamp);
+        let mut all: Vec<&LocalConnection> = self.local.iter().rev().collect();
+        // One connection may be in the group under two names: what it has said last counts.
+        all.sort_by(|a, b| (&a.id, stamp(b)).cmp(&(&b.id, stamp(a))));
+        all.dedup_by(|later, first| later.id == first.id);
+        all.into_iter().map(|connection| Contact {
             id: Arc::clone(&connection.id),
             info: (connection.info.as_ref())
                 .map_or_else(|| "null".into(), |info| info.json.as_str().into()),
@@ -299,7 +304,7 @@ impl Person {
         let others = there.chain(expected).cloned();
         let mut all: Vec<Contact> = self.contacts_here().chain(others).collect();
         all.sort_unstable();
-        // One connection may be in the group under two names.
+        // One that moves may be in two processes.
         all.dedup_by(|one, other| one.id == other.id);
         if all != self.facts.connections {
             Arc::make_mut(&mut self.facts).connections = all;
