@@ -106,10 +106,14 @@ def rest() -> None:
     eventually(lambda: all(each.is_awaited() for each in connections()))
 
 
-def connections() -> list[Any]:
+def websockets() -> list[Any]:
     """The server's ends, in the order in which they were opened."""
     owners = [owner for _, owner in sorted(seats._owners.items())]
-    return [owner.websocket._connection for owner in owners]  # type: ignore[attr-defined]
+    return [owner.websocket for owner in owners]  # type: ignore[attr-defined]
+
+
+def connections() -> list[Any]:
+    return [websocket._connection for websocket in websockets()]
 
 
 def events_of(live: ClientRooms, name: str = "room-1") -> Any:
@@ -181,6 +185,25 @@ def test_an_event_is_the_same_by_either_way(
     assert json.loads(found[0][0])["data"] == sent.get("data")
     assert found[0][1] is None or json.loads(found[0][1]) == {"id": sent["id"], "ok": {}}
     assert len(in_python) == (1 if message in MESSAGES else 2)
+
+
+@pytest.mark.parametrize("by", ["engine", "python"])
+@pytest.mark.parametrize("name", ["present-1", group("present-1")])
+def test_an_event_is_from_what_the_server_has_said_last(
+    pair: tuple[ClientRooms, ClientRooms], by: str, name: Any
+) -> None:
+    """Whether it means the room, or its group."""
+    sender, other = pair
+    websocket = websockets()[0]
+    websocket.update(name, info={"n": 1})
+    if by == "python":
+        websocket._connection.pass_events([])
+    for _ in range(2):
+        assert sender.emit("typing", {}, to="present-1") == {}
+        event = events_of(other, "present-1")
+        assert [each["info"] for each in event["from"]["connections"]] == [{"n": 1}]
+        assert event["from"]["info"] == {"n": 1}
+        rest()
 
 
 def test_what_comes_behind_another_message_waits(

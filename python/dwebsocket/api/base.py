@@ -66,7 +66,7 @@ class Base:
     # `dwebsocket.groups.view_groups`.
     _join_recorded: Callable[[], Steps[None]] | None = None
     # Its rooms by their names: the group of each, the seat, and how it is present there.
-    _seats: dict[str, tuple[Any, Any, Any]] | None = None
+    _seats: dict[str, tuple[Any, Any, Any, Callable[[Any], object]]] | None = None
     # The context around all code that runs for it, and the realm of its user; while it lives.
     _world: World | None = None
     _realm: str = ""

@@ -15,7 +15,7 @@ from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.groups.presence import JoinOptions, enter, needs, update
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.backends.contract import Member
@@ -144,8 +144,9 @@ class Joining(Base):
             UsageError: It is not in the group, or the group has no presence.
             GroupUnavailable, TypeError, ValueError: As :meth:`join`.
         """
-        for wanted, member, present in self._present_in(group):
+        for wanted, member, present, note in self._present_in(group):
             run(update(wanted, self, member, _said(info), present))
+            note(info)
 
     async def aupdate(self, group: str | Group, *, info: Any) -> None:
         """
@@ -154,11 +155,18 @@ class Joining(Base):
         Raises:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`update`.
         """
-        for wanted, member, present in self._present_in(group):
+        for wanted, member, present, note in self._present_in(group):
             await arun(update(wanted, self, member, _said(info), present))
+            note(info)
 
-    def _present_in(self, group: str | Group) -> list[tuple[Group, Member, Any]]:
-        """Returns the memberships by which this connection is present in a group."""
+    def _present_in(
+        self, group: str | Group
+    ) -> list[tuple[Group, Member, Any, Callable[[Any], object]]]:
+        """
+        Returns the memberships by which this connection is present in a group.
+
+        The last value is to be called with what it says anew.
+        """
         seats = self._seats or {}
         if isinstance(group, str) and group in seats:
             return [seats[group]]
@@ -171,7 +179,7 @@ class Joining(Base):
             return []
         if not self._memberships([wanted]):
             raise UsageError(f"this connection is not in {wanted!r}: join it first")
-        return [(wanted, member, None)]
+        return [(wanted, member, None, _forget)]
 
     def leave(self, *groups: str | Group) -> None:
         """
@@ -281,6 +289,10 @@ def _options(*, partial: object, numbered: object, former: object) -> dict[str, 
         given = type(former).__name__
         raise TypeError(f"join(former=…) takes the id of a WebSocket, not {given}")
     return options
+
+
+def _forget(_: Any) -> None:
+    """Does nothing: the engine knows what a connection says."""
 
 
 def _said(info: Any) -> JoinOptions:

@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
@@ -34,7 +35,7 @@ from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.api import Group
@@ -550,18 +551,32 @@ class Rooms:
         if room.presence is True:
             if websocket._seats is None:
                 websocket._seats = {}
-            websocket._seats[room.name] = (group, seat, present)
+            websocket._seats[room.name] = (group, seat, present, self.noting(room.name))
         yield from self._note_members(room, told)
         return is_open
 
     def _say(self, room: Room, info: dict[str, Any]) -> Steps[None]:
         """Changes what others see of this connection."""
-        room._info = _merged(info, room._server_info)
-        self._offer(room)
+        self._note_said(room, _merged(info, room._server_info))
         wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
         websocket = self._websocket
-        group, seat, present = (websocket._seats or {})[room.name]
+        group, seat, present, _ = (websocket._seats or {})[room.name]
         yield from presence.update(group, websocket, seat, wish, present)
+
+    def noting(self, name: str) -> Callable[[Any], None]:
+        """Returns what notes what a view has others see of this connection in a room."""
+        its = ref(self)
+
+        def note(info: Any) -> None:
+            if (rooms := its()) is not None and (room := rooms._joined.get(name)) is not None:
+                rooms._note_said(room, info)
+
+        return note
+
+    def _note_said(self, room: Room, info: Any) -> None:
+        """Notes what others see of this connection, which its events tell, too."""
+        room._info = info
+        self._offer(room)
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
         backend = room._backend

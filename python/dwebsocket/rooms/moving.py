@@ -135,7 +135,7 @@ def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:
             if websocket._seats is None:
                 websocket._seats = {}
             limits = present or PresenceLimits(each["group"])
-            websocket._seats[name] = (room._group, seat, limits)
+            websocket._seats[name] = (room._group, seat, limits, rooms.noting(name))
     rooms._waiting.extend(wire.Request(**each) for each in packed["waiting"])
     rooms._checked_at = clock.now() - packed["checked"]
     rooms._note_due()
