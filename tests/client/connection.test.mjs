@@ -146,6 +146,62 @@ describe("the state", () => {
     assert.deepEqual(seen, ["open"]);
   });
 
+  test("a handler may take itself away and put another one in, for the next message", () => {
+    const socket = connect("/ws/");
+    const seen = [];
+    const next = () => {
+      const stop = socket.on("message", (data) => {
+        stop();
+        seen.push(data);
+        next();
+      });
+    };
+    next();
+    last().opens();
+    last().says("one");
+    last().says("two");
+    assert.deepEqual(seen, ["one", "two"]);
+  });
+
+  for (const [what, when, opens] of [
+    ["loses the connection", "waiting", 1],
+    ["joins again", "joining", 2],
+  ]) {
+    test(`is closed for good by the handler of a room that ${what}`, async () => {
+      const socket = connect("/live/");
+      const room = socket.join("room");
+      last().opens();
+      const seen = watch(socket);
+      room.on("state", (state) => state === when && socket.close());
+      last().ends();
+      const sent = assert.rejects(socket.send("waits"), { name: "ClosedError" });
+      await clock.pass(1000);
+      assert.equal(made(), opens);
+      if (opens > 1) last().opens();
+      await sent;
+      await clock.pass(60000);
+      assert.deepEqual([socket.state, seen.at(-1)[1], room.state], ["closed", "closed", "ended"]);
+      await assert.rejects(socket.send("more"), { name: "ClosedError" });
+    });
+  }
+
+  for (const [what, isAsync] of [["a function", false], ["an async function", true]]) {
+    test(`is closed for good by ${what} that has no URL any more`, async () => {
+      let isSignedIn = true;
+      const url = () => {
+        if (!isSignedIn) socket.close();
+        return "/ws/";
+      };
+      const socket = connect(isAsync ? async () => url() : url);
+      await settle();
+      const seen = watch(socket);
+      isSignedIn = false;
+      last().opens().ends();
+      await clock.pass(60000);
+      assert.deepEqual([socket.state, made(), seen.at(-1)[1]], ["closed", 1, "closed"]);
+    });
+  }
+
   test("a handler may close", async () => {
     const socket = connect("/ws/");
     socket.on("state", (state) => state === "waiting" && socket.close());
@@ -232,7 +288,7 @@ describe("at once", () => {
 
   test("but not when the page is hidden", async () => {
     await ended(1006);
-    document.visibilityState = "hidden";
+    document.hidden = true;
     fire("visibilitychange");
     assert.equal(made(), 1);
   });

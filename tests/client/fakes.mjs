@@ -147,7 +147,7 @@ beforeEach(() => {
   for (const name of ["addEventListener", "removeEventListener", "dispatchEvent"]) {
     globalThis[name] = window[name].bind(window);
   }
-  globalThis.document = Object.assign(new EventTarget(), { visibilityState: "visible", cookie: "" });
+  globalThis.document = Object.assign(new EventTarget(), { hidden: false, cookie: "" });
   Object.defineProperty(globalThis, "navigator", {
     value: { onLine: true }, configurable: true, writable: true,
   });

@@ -385,6 +385,20 @@ describe("closing", () => {
     assert.equal(requests.length, 0);
   });
 
+  test("is not held up for ever by a server that takes nothing (503)", async () => {
+    const { socket } = await streaming();
+    const sent = [socket.send("one"), socket.send("two")].map((each) => assert.rejects(each, { name: "ClosedError" }));
+    const { signal } = requests[0];
+    socket.close();
+    for (let round = 0; requests.length; round++) {
+      assert.ok(round < 10);
+      await requests.shift().answer(503, "", { "Retry-After": "1" });
+      await clock.pass(1000);
+    }
+    await Promise.all(sent);
+    assert.ok(signal.aborted);
+  });
+
   test("leaves an attempt", async () => {
     const { socket } = await blocked();
     socket.close();
@@ -450,6 +464,21 @@ describe("a WebSocket", () => {
     assert.equal(seen.length, 2);
     await clock.pass(20 * MINUTES);
     assert.equal(made(), 3);
+  });
+
+  test("that opens gets what the server does not take by POST (503), in order", async () => {
+    const { socket } = await streaming();
+    socket.send("one");
+    socket.send("two");
+    fire("online");
+    last().opens();
+    socket.send("three");
+    for (let round = 0; requests.length; round++) {
+      assert.ok(round < 10);
+      await requests.shift().answer(503, "", { "Retry-After": "1" });
+      await clock.pass(1000);
+    }
+    assert.deepEqual([last().sent, socket.transport], [["one", "two", "three"], "websocket"]);
   });
 
   test("is the next attempt when the page is online while the fallback waits", async () => {

@@ -69,6 +69,25 @@ describe("joining", () => {
     assert.deepEqual([joins().at(-1).join, sent().at(-1).event], ["undefined", "7"]);
   });
 
+  test("asks from a text, too", () => {
+    const socket = connect();
+    last().opens();
+    socket.join("room", { position: 42 });
+    assert.equal(joins()[0].since, "42");
+  });
+
+  test("and info that is no JSON is an error at once, and harms no other room", async () => {
+    const { socket, room } = joined();
+    const circular = {};
+    circular.self = circular;
+    for (const info of [{ n: 1n }, circular]) {
+      assert.throws(() => socket.join("other", { info }), TypeError);
+      assert.throws(() => room.update(info), TypeError);
+    }
+    await again();
+    assert.deepEqual(joins().map(({ join, info }) => [join, info]), [["room-42", undefined]]);
+  });
+
   test("tells the state and what was missed", () => {
     const socket = connect();
     last().opens();
@@ -197,6 +216,32 @@ describe("the end of a room", () => {
     answer("leave");
     assert.deepEqual(seen, [["state", "left", { code: "left" }]]);
     await assert.rejects(room.emit("say"), { code: "left" });
+  });
+
+  test("may be the beginning of the next one: the server hears of it first", () => {
+    const { socket, room } = joined();
+    room.on("state", (state) => state === "left" && socket.join("room-42"));
+    room.leave();
+    assert.deepEqual(sent().slice(-2).map(({ leave, join }) => leave ?? join), ["room-42", "room-42"]);
+    assert.ok("leave" in sent().at(-2));
+  });
+
+  test("comes from a handler, and nothing of the same answer comes behind", () => {
+    const socket = connect();
+    last().opens();
+    const room = socket.join("room-42");
+    const seen = watch(room);
+    room.on("state", (state) => state === "joined" && room.leave());
+    welcome();
+    assert.deepEqual(seen.map(([name, state]) => [name, state]), [["state", "joined"], ["state", "left"]]);
+  });
+
+  test("comes from a handler, and no more of a list comes behind", () => {
+    const { room } = joined();
+    const seen = watch(room);
+    room.on("joined", () => room.leave());
+    last().says({ room: "room-42", joined: [member("1"), member("2")] });
+    assert.deepEqual(seen.map(([name]) => name), ["joined", "state"]);
   });
 
   test("and its beginning anew do not meet", () => {

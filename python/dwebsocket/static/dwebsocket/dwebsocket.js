@@ -1,6 +1,4 @@
-// A WebSocket that comes back by itself: see docs/client.md. A link is one, or HTTP. It takes messages from the queue, each once.
-
-const MIB = 2 ** 20;
+// A WebSocket that comes back by itself: see docs/client.md. A link is one, or HTTP. It takes each message of the queue once.
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
@@ -56,7 +54,7 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
   ws.flush = () => {
     // A closing one drops them.
     while (queue.length && ws.readyState === 1) {
-      if (ws.bufferedAmount >= MIB) {
+      if (ws.bufferedAmount >= 2 ** 20) {
         clearTimeout(drain);
         drain = setTimeout(on.room, 50);
         return;
@@ -99,7 +97,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     const status = answer?.status ?? 0;
     const wait = +answer?.headers.get("Retry-After") || 0;
     const isRefused = /^4/.test(status);
-    if (signal.aborted || !id || isRefused || (repeats > 4 && status !== 503)) {
+    if (signal.aborted || !id || isRefused || (repeats > 4 && (closing || status !== 503))) {
       throw { status, wait, repeats, isRefused, message: "HTTP " + status };
     }
     await new Promise((done) => setTimeout(done, wait * 1000 || Math.random() * 1000 * 2 ** repeats));
@@ -182,7 +180,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
         const rest = batch.splice(0);
-        if (status === 410 && !repeats) queue.unshift(...rest);
+        if (isRefused ? status === 410 && !repeats : wait) source.unshift(...rest);
         // They count as sent.
         else if (!isRefused || status === 410) rest.forEach((entry) => entry.resolve());
         else rest.forEach((entry) => entry.reject(failure("RefusedError", message)));
@@ -226,7 +224,7 @@ const emitter = () => {
     },
     emit(name, ...values) {
       // A handler that throws stops nothing else.
-      handlers[name]?.forEach(async (handler) => {
+      [...(handlers[name] ?? [])].forEach(async (handler) => {
         try {
           await handler(...values);
         } catch (error) {
@@ -241,7 +239,6 @@ const emitter = () => {
 export function connect(url, options = {}) {
   const { protocols = [], resume, former, fallback, csrfToken, positions = {}, text } = options;
   const { document: page, navigator, location } = globalThis;
-  const base = location?.href;
   const beat = options.beat === 0 ? 0 : Math.min(300, Math.max(10, Math.round(options.beat) || 20));
   const known = new Map(Object.entries(resume ? positions : {})); // the newest last
   const ended = new AbortController();
@@ -265,7 +262,7 @@ export function connect(url, options = {}) {
 
   const csrf = () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
 
-  const become = (next, why) => emit("state", (state = next), why);
+  const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
   const flush = () => {
     // A message might get lost while a beat is late.
@@ -276,7 +273,7 @@ export function connect(url, options = {}) {
     if (state === "closed") return entry.reject(failure("ClosedError"));
     queue.push(entry);
     flush();
-    if (!entry.ofLink && queue.includes(entry) && (queue.length > 1000 || sum(queue) > 16 * MIB)) {
+    if (!entry.ofLink && queue.includes(entry) && (queue.length > 1000 || sum(queue) > 2 ** 24)) {
       queue.splice(queue.indexOf(entry), 1);
       entry.reject(failure("QueueFullError"));
     }
@@ -310,9 +307,7 @@ export function connect(url, options = {}) {
   // The next view does not know them.
   const loseRequests = () => {
     queue.push(...queue.splice(0).filter((entry) => !entry.ofLink));
-    for (const entry of asked.values()) {
-      if (!queue.includes(entry)) entry.reject(failure("ConnectionLostError"));
-    }
+    asked.forEach((entry) => queue.includes(entry) || entry.reject(failure("ConnectionLostError")));
   };
 
   const know = (group, position) => {
@@ -323,6 +318,8 @@ export function connect(url, options = {}) {
   const read = ({ data, binary }) => (binary ? toBytes(data) : text ? data : parse(data));
 
   const makeRoom = (name, { position = null, info }) => {
+    pack([info]); // may throw
+    position &&= position + "";
     const { on, emit } = emitter();
     const members = new Map();
     let phase = "joining";
@@ -340,7 +337,7 @@ export function connect(url, options = {}) {
       const isKnown = members.has(member.key);
       if (kind === "left") members.delete(member.key);
       else members.set(member.key, member);
-      if (hasJoined) emit(isKnown && kind === "joined" ? "updated" : kind, member);
+      if (hasJoined && !end) emit(isKnown && kind === "joined" ? "updated" : kind, member);
     };
 
     const room = {
@@ -368,7 +365,7 @@ export function connect(url, options = {}) {
           now.forEach((member) => note("joined", member));
           hasJoined = true;
           become("joined");
-          emit("recovered", { recovered, missed });
+          if (!end) emit("recovered", { recovered, missed });
         });
       },
       take(message) {
@@ -391,13 +388,14 @@ export function connect(url, options = {}) {
       on,
       emit: (event, data, { timeout } = {}) => say({ to: name, event: event + "", data }, timeout),
       update(next) {
+        pack([next]);
         info = next;
         return phase === "waiting" ? Promise.resolve({}) : say({ update: name, info });
       },
       leave() {
         if (--room.users || end) return;
-        room.end("left");
         if (state === "open") request({ leave: name }, Infinity);
+        room.end("left");
       },
       get state() { return phase; },
       get members() { return [...members.values()]; },
@@ -414,8 +412,7 @@ export function connect(url, options = {}) {
     const { hasSpoken } = mine;
     mine.hasSpoken = true;
     if (message === raw) return emit("message", raw, {});
-    const { id, group, position, joined, left, missed } = message;
-    let { recovered } = message;
+    let { id, group, position, joined, left, missed, recovered } = message;
     if (asked.has(id) && ("data" in message || rooms)) return asked.get(id).answer(message);
     if (rooms && message.room) return rooms.get(message.room)?.take(message);
     const [, epoch, offset] = split(position);
@@ -455,14 +452,9 @@ export function connect(url, options = {}) {
     }
     if (omitted.size && !hasWarned) {
       hasWarned = true;
-      console.warn("dwebsocket: the URL has no room for the positions of all groups; rooms have no such limit");
+      console.warn("dwebsocket: the URL has no room for all positions; rooms have no such limit");
     }
     return fitting;
-  };
-
-  const leave = (attempt) => {
-    attempt?.drop();
-    attempt?.close();
   };
 
   const dial = (kind, isFirst) => {
@@ -486,26 +478,20 @@ export function connect(url, options = {}) {
         }
       },
       close(...how) {
+        drop();
         isDropped = true;
         return mine.inner?.close(...how);
       },
-      drop() {
-        clearTimeout(timeout);
-        clearTimeout(pulse);
-      },
     };
+    const drop = () => [timeout, pulse].forEach(clearTimeout);
     const on = {
       open(agreed) {
         clearTimeout(timeout);
         openedAt = heardAt = Date.now();
         if (mine === probe) {
           clearTimeout(timer);
-          link?.drop();
           // First the old link sends what waits.
-          held = Promise.resolve(link?.close()).then(() => {
-            held = undefined;
-            flush();
-          });
+          held = Promise.resolve(link?.close()).then(() => flush((held = undefined)));
           link = mine;
           probe = undefined;
           doubts = 0;
@@ -518,9 +504,9 @@ export function connect(url, options = {}) {
         refusals = 0;
         if (kind !== "websocket") backTimer ??= setTimeout(back, 600000);
         mine.look();
-        const waiting = queue.splice(0);
+        const { length } = queue;
         rooms?.forEach((room) => room.join());
-        queue.push(...waiting);
+        queue.unshift(...queue.splice(length));
         become("open");
         flush();
       },
@@ -528,7 +514,7 @@ export function connect(url, options = {}) {
         heardAt = Date.now();
         if (mine !== link) return;
         if (doubts) {
-          leave(probe);
+          probe?.close();
           probe = undefined;
           doubts = 0;
         }
@@ -548,14 +534,14 @@ export function connect(url, options = {}) {
       },
       room: () => mine === link && flush(),
       end(code, reason = "", wait = 0, isFinal) {
-        mine.drop();
+        drop();
         if (mine === probe) {
           probe = undefined;
           if (transport !== "websocket") backTimer = setTimeout(back, 600000);
           else if (doubts && --doubts) doubtTimer = setTimeout(doubt, 1000);
           flush();
         }
-        if (mine !== link) return;
+        if (mine !== link || state === "closed") return;
         link = undefined;
         doubts = 0;
         if (code === 4401 || isFinal || (code === 1008 && !mine.hasSpoken)) return finish(code, reason);
@@ -582,7 +568,7 @@ export function connect(url, options = {}) {
       },
     };
     const begin = ([address, offered]) => {
-      const { href } = new URL(address, base);
+      const { href } = new URL(address, location?.href);
       const at = (scheme, ...query) => {
         const target = new URL(href.replace(/^ws|^http/, scheme));
         target.search = [target.search, ...query].filter(Boolean).join("&");
@@ -590,7 +576,7 @@ export function connect(url, options = {}) {
         return target.href;
       };
       mine.at = at;
-      if (isDropped) throw failure("ClosedError");
+      if (isDropped || state === "closed") throw failure("ClosedError");
       const more = [];
       if (former) more.push("former=" + ownId);
       const own = new URL(href).searchParams.get("beat");
@@ -636,7 +622,7 @@ export function connect(url, options = {}) {
       const { status, body } = await fetch(address, { cache: "no-store", signal: ended.signal });
       body?.cancel();
       if (!/^4(04|10)$/.test(status) || !refusals || state === "closed") return;
-      leave(link);
+      link?.close();
       finish(1006, "HTTP " + status, status);
     } catch {}
   };
@@ -660,7 +646,7 @@ export function connect(url, options = {}) {
 
   const wake = ({ type }) => {
     const isOnline = type === "online";
-    if (!isOnline && page.visibilityState === "hidden") return;
+    if (!isOnline && page.hidden) return;
     link?.look();
     if (isOnline) {
       tries = 0;
@@ -679,8 +665,7 @@ export function connect(url, options = {}) {
   const finish = (code, reason, status) => {
     [timer, backTimer, doubtTimer].forEach(clearTimeout);
     ended.abort();
-    link?.drop();
-    leave(probe);
+    probe?.close();
     probe = link = undefined;
     rooms?.forEach(shut);
     become("closed", { code, reason, ...(status && { status }) });
@@ -692,7 +677,7 @@ export function connect(url, options = {}) {
   globalThis.addEventListener?.("online", wake, ended);
   page?.addEventListener("visibilitychange", wake, ended);
   // The Back button may bring it back.
-  globalThis.addEventListener?.("pagehide", () => link?.close(), ended);
+  globalThis.addEventListener?.("pagehide", () => link?.inner?.close(), ended);
 
   return {
     on,

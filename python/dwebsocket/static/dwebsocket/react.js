@@ -17,7 +17,7 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
     const stops = ["joined", "left", "updated"].map((event) => room.on(event, draw));
     stops.push(
       room.on("message", (data) => {
-        messages = [...messages, data].slice(-limit);
+        messages = limit ? [...messages, data].slice(-limit) : [];
         draw();
       }),
       room.on("state", (state, reason) => {

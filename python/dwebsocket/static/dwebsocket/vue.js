@@ -9,7 +9,7 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
   const room = shallowRef(null);
 
   const enter = (wanted, _, onCleanup) => {
-    [messages.value, members.value, state.value, why.value, room.value] = [[], [], null];
+    [messages.value, members.value, state.value, why.value, room.value] = [[], [], null, undefined, null];
     if (!live || !wanted) return;
     const own = (room.value = live.join(wanted, { position, info }));
     const draw = () => {
@@ -19,7 +19,7 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
     const stops = ["joined", "left", "updated"].map((event) => own.on(event, draw));
     stops.push(
       own.on("message", (data) => {
-        messages.value = [...messages.value, data].slice(-limit);
+        messages.value = limit ? [...messages.value, data].slice(-limit) : [];
       }),
       own.on("state", (_, reason) => {
         why.value = reason;

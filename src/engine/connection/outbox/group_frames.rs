@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{
     Outbox,
     outcome::Sent,
-    queue::{Queued, State},
+    queue::{Droppable, Queued, State},
 };
 use crate::{
     engine::{
@@ -131,8 +131,7 @@ impl State {
             }
             self.push(Queued {
                 bytes: Bytes::clone(frame),
-                may_drop,
-                loss: if may_drop { loss() } else { None },
+                droppable: may_drop.then(|| Box::new(Droppable { loss: loss() })),
             });
             handed.delivered += 1;
             handed.owes_loss = false;

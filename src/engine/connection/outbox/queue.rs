@@ -19,9 +19,14 @@ const MAX_REST_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) bytes: Bytes,
-    /// A whole frame that may be dropped before it has begun to be written.
-    pub(super) may_drop: bool,
-    /// The frame that takes its place if it is dropped: it tells the client so.
+    /// For a whole frame that may be dropped before it has begun to be written. Apart: most may not.
+    pub(super) droppable: Option<Box<Droppable>>,
+}
+
+/// A frame that may be dropped.
+#[derive(Debug)]
+pub(super) struct Droppable {
+    /// The frame that takes its place then: it tells the client so.
     pub(super) loss: Option<Bytes>,
 }
 
@@ -29,8 +34,7 @@ impl From<Bytes> for Queued {
     fn from(bytes: Bytes) -> Self {
         Self {
             bytes,
-            may_drop: false,
-            loss: None,
+            droppable: None,
         }
     }
 }
@@ -138,13 +142,15 @@ impl State {
         // A frame that has begun has to be finished.
         let mut at = usize::from(self.mid_frame);
         while at < self.queue.len() && (drops_all || !self.fits(length, capacity)) {
-            if !self.queue[at].may_drop {
+            let Some(droppable) = self.queue[at].droppable.take() else {
                 at += 1;
-            } else if let Some(old) = self.queue.remove(at) {
+                continue;
+            };
+            if let Some(old) = self.queue.remove(at) {
                 self.queued -= old.bytes.len();
                 dropped += 1;
                 let is_told = |loss: &Bytes| self.queue.range(..at).any(|it| it.bytes == *loss);
-                if let Some(loss) = old.loss.filter(|loss| !is_told(loss)) {
+                if let Some(loss) = droppable.loss.filter(|loss| !is_told(loss)) {
                     self.queued += loss.len();
                     self.queue.insert(at, loss.into());
                     at += 1;
