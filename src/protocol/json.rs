@@ -22,24 +22,25 @@ pub enum Fault {
 pub struct Reader<'a> {
     rest: &'a str,
     depth: usize,
-    is_finite: bool,
+    is_strict: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader at the beginning of `text`.
+    /// A reader at the beginning of `text`. Half a surrogate pair, which no WebSocket can carry, is a
+    /// replacement character, as browsers send it.
     pub fn new(text: &'a str) -> Self {
         Self {
             rest: text,
             depth: 0,
-            is_finite: false,
+            is_strict: false,
         }
     }
 
-    /// As [`Reader::new`], but numbers beyond a double are malformed, and those with more digits than
-    /// any program has a use for.
-    pub fn finite(text: &'a str) -> Self {
+    /// As [`Reader::new`], but half a surrogate pair is malformed, and so are numbers beyond a double,
+    /// and those with more digits than any program has a use for.
+    pub fn strict(text: &'a str) -> Self {
         Self {
-            is_finite: true,
+            is_strict: true,
             ..Self::new(text)
         }
     }
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
     /// Takes a string.
     ///
     /// # Errors
-    /// Another value, or a string that is no text: with half of a surrogate pair.
+    /// Another value, or a string that is no text.
     pub fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
         self.expect(b'"')?;
         let plain = self.plain()?;
@@ -171,14 +172,21 @@ impl<'a> Reader<'a> {
     /// Takes the digits after `\u`, and the other half of the pair that they begin.
     fn code_units(&mut self) -> Result<char, Fault> {
         let first = self.code_unit()?;
+        let behind_first = self.rest;
         let mut units = vec![first];
-        if (0xD800..0xDC00).contains(&first) {
-            self.rest = self.rest.strip_prefix("\\u").ok_or(Fault::Malformed)?;
+        if (0xD800..0xDC00).contains(&first)
+            && let Some(rest) = self.rest.strip_prefix("\\u")
+        {
+            self.rest = rest;
             units.push(self.code_unit()?);
         }
         match char::decode_utf16(units).next() {
             Some(Ok(character)) => Ok(character),
-            _ => Err(Fault::Malformed),
+            _ if self.is_strict => Err(Fault::Malformed),
+            _ => {
+                self.rest = behind_first;
+                Ok(char::REPLACEMENT_CHARACTER)
+            }
         }
     }
 
@@ -209,7 +217,7 @@ impl<'a> Reader<'a> {
         let is_part = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
         let rest = self.rest.trim_start_matches(is_part);
         let (number, rest) = self.rest.split_at(self.rest.len() - rest.len());
-        if !is_number(number) || self.is_finite && !is_finite(number) {
+        if !is_number(number) || self.is_strict && !is_finite(number) {
             return Err(Fault::Malformed);
         }
         self.rest = rest;
@@ -332,6 +340,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn half_a_surrogate_pair_is_replaced_unless_it_is_strict() {
+        for (text, found) in [
+            (r#""a\ud800b""#, "a\u{fffd}b"),
+            (r#""\udc00""#, "\u{fffd}"),
+            (r#""\ud83d\u0041""#, "\u{fffd}A"),
+            (r#""\ud83d\ud83d\ude42""#, "\u{fffd}\u{1f642}"),
+        ] {
+            assert_eq!(Reader::new(text).string().unwrap(), found, "{text}");
+            assert_eq!(Reader::strict(text).string(), Err(Fault::Malformed));
+        }
+        assert_eq!(
+            Reader::new(r#""\ud83d\uzzzz""#).string(),
+            Err(Fault::Malformed)
+        );
+    }
+
     fn skip(text: &str) -> Result<(), Fault> {
         let mut reader = Reader::new(text);
         reader.skip()?;
@@ -365,9 +390,6 @@ mod tests {
             "\"",
             "\"\n\"",
             "\"\\x\"",
-            "\"\\ud800\"",
-            "\"\\ud83d\\ud83d\"",
-            "\"\\udc00\"",
             "\"\\u+041\"",
             "\"\\u00é\"",
             "{} {}",
@@ -398,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_finite_number_is_near_a_double_and_short() {
-        let finite = |text| Reader::finite(text).skip();
+        let finite = |text| Reader::strict(text).skip();
         let digits = "1".repeat(MAX_NUMBER);
         for text in ["1e308", "-1.7976931348623157e308", "1e-999", &digits] {
             assert_eq!(finite(text), Ok(()), "{text}");

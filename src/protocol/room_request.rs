@@ -33,7 +33,7 @@ impl<'a> RoomEvent<'a> {
     /// As [`RoomEvent::read`], but reads an event to its end only if `is_wanted` says so of its name.
     pub fn read_if(text: &'a str, is_wanted: impl Fn(&str) -> bool) -> Option<Self> {
         let (mut room, mut name, mut id, mut data) = (None, None, None, None);
-        let mut reader = Reader::finite(text);
+        let mut reader = Reader::strict(text);
         let read = reader.object(|reader, member| match member {
             "to" => once(&mut room, reader.string()?),
             "event" => {
@@ -113,7 +113,7 @@ impl<'a> RoomJoin<'a> {
     /// with [`RoomEvent::read`].
     pub fn read(text: &'a str) -> Option<Self> {
         let (mut room, mut id, mut since, mut info) = (None, None, None, None);
-        let mut reader = Reader::finite(text);
+        let mut reader = Reader::strict(text);
         let read = reader.object(|reader, member| match member {
             "join" => once(&mut room, reader.string()?),
             "id" => once(&mut id, reader.value()?),

@@ -315,7 +315,6 @@ class TestPosts:
             {"n": 1, "messages": [{"close": 1000}]},
             {"n": 1, "messages": [{"close": {"code": 1005}}]},
             {"n": 1, "messages": [{"close": {"code": 1000, "reason": "x" * 124}}]},
-            b'{"n": 1, "messages": [{"text": "\\ud800"}]}',
         ],
         ids=repr,
     )
@@ -325,6 +324,13 @@ class TestPosts:
             assert stream.post_body(body).status == 400
             stream.send("hi")
             assert stream.message() == "hi"
+
+    def test_half_an_emoji(self, server: Server) -> None:
+        """It is replaced, as browsers do for a WebSocket; what comes with it is taken."""
+        body = b'{"n": 1, "messages": [{"text": "a"}, {"text": "\\ud800b"}, {"text": "c"}]}'
+        with Stream.open(server, "/fallback/echo/") as stream:
+            assert stream.post_body(body).status == 204
+            assert [stream.message() for _ in range(3)] == ["a", "\ufffdb", "c"]
 
     def test_a_view_that_is_behind(self, server: Server) -> None:
         """The client is told to come again; nothing grows without end."""
