@@ -353,6 +353,10 @@ class Connection:
         """
 
     @property
+    def is_closed_by_group(self) -> bool:
+        """Whether a group has closed it."""
+
+    @property
     def is_movable(self) -> bool:
         """Whether another process could go on with it: by its transport and its compression."""
 

@@ -363,6 +363,11 @@ impl PyConnection {
     }
 
     #[getter]
+    fn is_closed_by_group(&self) -> bool {
+        self.0.is_closed_by_group()
+    }
+
+    #[getter]
     fn is_movable(&self) -> bool {
         self.0.is_movable()
     }

@@ -20,12 +20,13 @@ from django.test import RequestFactory
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import _core, accept_websocket, asgi, event_counts
+from dwebsocket import _core, accept_websocket, asgi, event_counts, group
 from dwebsocket.runners import loop, thread
 from dwebsocket.servers.asgi import CarriedHandshake
 from dwebsocket.telemetry import records
 from dwebsocket.telemetry.records import EVENTS, Record, printable
 from dwebsocket.testing.clock import Clock
+from dwebsocket.users.registry import Visitor, Who
 from support.waiting import eventually
 
 Log = Callable[..., list[logging.LogRecord]]
@@ -203,6 +204,25 @@ class TestEnds:
         assert made.client.closing()[0] == 1008
         ended(made)
         assert fields(self.one(request_log))[::3] == ("websocket.too_fast", 1008)
+
+    @pytest.mark.parametrize("code", [1000, 1008, 1011, 1013, 4000])
+    @pytest.mark.parametrize("by", ["group", "user"])
+    def test_closed_by_the_project(
+        self, visit: Serve, request_log: Log, view: Any, code: int, by: str
+    ) -> None:
+        """Neither the client's fault nor ours, whatever the code."""
+        made = visit(view).serve()
+        websocket = made.response.websocket
+        if by == "group":
+            websocket.join("all")
+            group("all").close(code, "bye")
+        else:
+            Visitor(Who("", "", None), [], websocket).close(code, "bye")
+        assert made.client.closing()[0] == code
+        ended(made)
+        record = self.one(request_log)
+        assert fields(record)[::3] == ("websocket.signed_out", code)
+        assert record.levelno == logging.INFO
 
     def test_wanted_ends_leave_no_record(self, visit: Serve, request_log: Log, view: Any) -> None:
         """The client's close frame, whatever its code."""

@@ -102,6 +102,8 @@ class Base:
         # The view's share of the permit, one of `WEBSOCKET_MAX_CONNECTIONS`.
         self._permit: _core.Permit | None = None
         self._is_deliberate = False
+        # Whether its user was signed out, or an administrator closes it.
+        self._is_expelled = False
         self._early_close: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
@@ -205,6 +207,12 @@ class Base:
         if connection is None or end is None or self._is_deliberate:
             return None
         return connection.id, end
+
+    def _was_expelled(self) -> bool:
+        """Whether the project has closed it elsewhere, with others of its user or of a group."""
+        connection = self._connection
+        by_group = connection is not None and connection.is_closed_by_group
+        return self._is_expelled or by_group
 
     def _close_wanted(self, code: int, reason: str, *, is_half: bool = False) -> bool:
         """Closes for a reason that the view's code means: the end is not logged."""

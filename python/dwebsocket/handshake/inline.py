@@ -107,7 +107,7 @@ class _Close:
             websocket._finish(_NORMAL, "")
             end_beside(websocket)
             if (unwanted := websocket._unwanted_end()) is not None:
-                report_end(request, *unwanted)
+                report_end(request, *unwanted, is_expelled=websocket._was_expelled())
         finally:
             opening.release()
             if websocket._held is not None:

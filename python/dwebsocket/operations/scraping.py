@@ -21,7 +21,7 @@ __all__ = ["metrics"]
 
 _FORBIDDEN = (
     "Metrics need the header 'Authorization: Bearer TOKEN' with the WEBSOCKET_METRICS_TOKEN, or a "
-    "user with the permission dwebsocket.view_websockets.\n"
+    "user of the staff with the permission dwebsocket.view_websockets.\n"
 )
 
 
@@ -32,8 +32,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
     Returns the metrics of all processes of the site, in the format that a scraper asks for.
 
     For requests with ``Authorization: Bearer …`` and the ``WEBSOCKET_METRICS_TOKEN``, and for users
-    with the permission ``dwebsocket.view_websockets``; all others get 403. 503 while the default
-    backend of groups cannot be reached.
+    of the staff with the permission ``dwebsocket.view_websockets``; all others get 403. 503 while
+    the default backend of groups cannot be reached.
 
     Raises:
         ImproperlyConfigured: ``prometheus-client`` is not installed.
@@ -66,4 +66,6 @@ def _may_read(request: HttpRequest) -> bool:
     if token and kind.lower() == "bearer" and constant_time_compare(given.strip(), token):
         return True
     user = getattr(request, "user", None)
-    return user is not None and user.is_active and user.has_perm("dwebsocket.view_websockets")
+    if user is None or not (user.is_active and getattr(user, "is_staff", False)):
+        return False
+    return bool(user.has_perm("dwebsocket.view_websockets"))

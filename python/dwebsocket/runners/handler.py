@@ -666,7 +666,7 @@ class Handled:
         websocket = self.websocket
         websocket._finish(_NORMAL, "")
         if (unwanted := websocket._unwanted_end()) is not None:
-            report_end(self.request, *unwanted)
+            report_end(self.request, *unwanted, is_expelled=websocket._was_expelled())
         own_websocket.set(None)
 
     def _leave(self) -> None:

@@ -430,7 +430,7 @@ def _end(
         has_last_words = error is None and view is not None and view.are_running
         websocket._finish(code, reason, is_half=has_last_words)
         if (unwanted := websocket._unwanted_end()) is not None:
-            report_end(request, *unwanted)
+            report_end(request, *unwanted, is_expelled=websocket._was_expelled())
         own_websocket.set(None)
     return is_kept
 

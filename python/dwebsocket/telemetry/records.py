@@ -56,6 +56,7 @@ _ENDS = {
     1013: ("websocket.too_slow", logging.INFO),
     1011: ("websocket.broke", logging.ERROR),
 }
+_EXPELLED = ("websocket.signed_out", logging.INFO)
 # The same by close reason, for two codes that have several meanings.
 _REASONS = {
     "message was not finished in time": ("websocket.stalled", logging.INFO),
@@ -195,7 +196,9 @@ def printable(text: str) -> str:
     )
 
 
-def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> None:
+def report_end(
+    request: HttpRequest, number: int, end: tuple[int, str, By], *, is_expelled: bool
+) -> None:
     """
     Logs an end that neither the view nor the client asked for; others are not logged.
 
@@ -204,14 +207,17 @@ def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> N
         number: The connection's.
         end: As :meth:`dwebsocket._core.Connection.end`, of a connection that the view has
             not closed.
+        is_expelled: Whether the project has closed it elsewhere, by whatever code.
     """
     code, reason, by = end
     if by == "peer" or code in _DEPARTURES:
         return
     if by == "lost":
         event, level = "websocket.lost", logging.INFO
+    elif is_expelled:
+        event, level = _EXPELLED
     else:
-        by_code = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
+        by_code = _ENDS.get(code, _EXPELLED)
         event, level = _REASONS.get(reason, by_code)
     record = Record.of(event, request, code, reason, number)
     record.log(

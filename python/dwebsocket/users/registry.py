@@ -204,6 +204,7 @@ class Visitor:
 
     def close(self, code: int, reason: str) -> None:
         """Closes the WebSocket, also when it is yet to be opened."""
+        self._websocket._is_expelled = True
         self._websocket._close_soon(code, reason)
 
     def refuse(self, code: int, reason: str) -> None:
@@ -324,9 +325,9 @@ def present(kind: str, name: object) -> list[Visitor]:
 
     Args:
         kind: ``address``, ``user``, ``user of any realm``, ``session`` or ``bucket``.
-        name: The address, the name that :func:`dwebsocket.request.worlds.user_key` gives the user,
-        the
-            user's primary key, the :func:`digest` of the session's key, or the bucket's number.
+        name: The address, the name that :func:`dwebsocket.request.worlds.user_key` gives the
+            user, the user's primary key, the :func:`digest` of the session's key, or the number of
+            the bucket.
     """
     with _register.lock:
         present = list(_register.visitors.get((kind, str(name)), ()))

@@ -5,6 +5,8 @@ use super::{
     beat::{is_like_beats, one_more_blank},
     outbox::outcome::Sent,
 };
+use std::sync::atomic::Ordering;
+
 use crate::{
     engine::groups::{Delivery, Handed, Member, Memberships, Message, WhenFull},
     protocol::{
@@ -45,6 +47,11 @@ impl Connection {
         } else {
             0
         }
+    }
+
+    /// Whether a group has closed it, and so neither its view nor the engine.
+    pub fn is_closed_by_group(&self) -> bool {
+        self.is_closed_by_group.load(Ordering::Relaxed)
     }
 
     /// The messages of `delivery` as [`Connection::unlike_beats`] has them, if that changes any.
@@ -113,6 +120,7 @@ impl Member for Connection {
     }
 
     fn close(&self, frame: &CloseFrame) {
+        self.is_closed_by_group.store(true, Ordering::Relaxed);
         Self::close(self, frame);
     }
 }

@@ -111,6 +111,8 @@ pub struct Connection {
     agreement: Option<Agreement>,
     /// Whether drains leave it open.
     is_spared: AtomicBool,
+    /// Whether a group has closed it.
+    is_closed_by_group: AtomicBool,
     /// Made when another process is to go on with it.
     moving: OnceLock<Box<Move>>,
 }
@@ -177,6 +179,7 @@ impl Connection {
             bytes_read: AtomicU64::new(0),
             agreement: settings.compression.map(|terms| terms.agreement),
             is_spared: AtomicBool::new(false),
+            is_closed_by_group: AtomicBool::new(false),
             moving: OnceLock::new(),
         }
     }
