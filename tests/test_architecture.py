@@ -276,7 +276,6 @@ def test_unsafe_code_is_in_one_place() -> None:
 # nothing wakes them. Everything else waits for an event, a future or the engine.
 POLLING = {
     "api/close_callbacks.py: _wait_for": "the loop of a callback may be closed, which tells nobody",
-    "api/helpers.py: _tick_in_loop": "ticks of `every`, each at its time",
     "api/opening.py: _await_opening": "a response that middleware drops is freed, in any thread",
     "api/opening.py: accept": "a response that middleware drops is freed, in any thread",
     "channels/node.py: _ask": "a process that has ended does not answer",

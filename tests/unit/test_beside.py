@@ -26,6 +26,7 @@ from dwebsocket import ConnectionClosed, UsageError, WebSocket, accept_websocket
 from dwebsocket.api import close_callbacks, helpers
 from dwebsocket.api.helpers import Helper
 from dwebsocket.request import database
+from dwebsocket.testing import Clock
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class TestOnClose:
             (False, asyncio.CancelledError),
             (False, SystemExit),
             (True, asyncio.CancelledError),
+            (True, SystemExit),
         ],
     )
     def test_whatever_one_lets_through(
@@ -579,6 +581,33 @@ class TestEvery:
         eventually(lambda: len(moments) >= 5)
         made.client.close()
         assert all(after - before >= 0.03 for before, after in pairwise(moments))
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_calls_come_by_the_clock_of_a_test(self, visit: Serve, kind: str) -> None:
+        """Where no real second passes."""
+        ticks: list[int] = []
+
+        async def atick() -> None:
+            ticks.append(1)
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.every(5, lambda: ticks.append(1))
+            request.websocket.send("ready")
+            request.websocket.wait()
+
+        @accept_websocket
+        async def aview(request: Any) -> None:
+            request.websocket.every(5, atick)
+            await request.websocket.asend("ready")
+            await request.websocket.areceive()
+
+        made = visit(view if kind == "sync" else aview).serve()
+        assert made.client.receive() == "ready"
+        for count in range(1, 4):
+            Clock().advance(5)
+            eventually(lambda count=count: len(ticks) == count)
+        made.client.close()
 
     @pytest.mark.parametrize(
         ("now", "moment"), [(10.0, 10.5), (10.3, 10.5), (10.5, 11.0), (12.2, 12.5)]

@@ -29,6 +29,7 @@ from peer import all_given_back
 from dwebsocket import asgi_websocket
 from dwebsocket.request import database
 from dwebsocket.runners import application_threads, async_view_threads
+from dwebsocket.runners.asgi_apps.consumers import _run_all
 from dwebsocket.testing import WebSocketClient
 from support.waiting import eventually
 
@@ -437,3 +438,21 @@ class TestViews:
         monkeypatch.setattr(asyncio.events, "new_event_loop", lambda: made.append("one"))
         converse(client, Asking, "")
         assert not made
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_asks_for_the_end_of_the_process_is_raised_in_its_view_alone(
+    error: type[BaseException],
+) -> None:
+    """In a task of its own it would end the server's loop, and so all connections."""
+
+    async def fail() -> None:
+        raise error
+
+    async def main() -> str:
+        with pytest.raises(error):
+            await _run_all(asyncio.sleep(60), fail())
+        await asyncio.sleep(0)
+        return "goes on"
+
+    assert asyncio.run(main()) == "goes on"

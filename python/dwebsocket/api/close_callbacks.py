@@ -200,9 +200,9 @@ class CloseCallbacks:
             try:
                 await type(self).with_own_thread(make)
             except BaseException as error:
+                # Also one that asks for the end of the process: a task that raises it ends the loop
+                # of the server, and with it all connections.
                 done.set_exception(error)
-                if isinstance(error, _EXITS):
-                    raise
             else:
                 done.set_result(None)
 

@@ -14,6 +14,7 @@ from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
@@ -355,12 +356,12 @@ def _settle(future: Future[None]) -> None:
 async def _tick_in_loop(
     view: View, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]
 ) -> None:
-    due = clock.now() + seconds
-    await asyncio.sleep(seconds)
+    due, hub = clock.now() + seconds, loop_hub.current()
+    await hub.sleep_until(due)
     while not view.is_over:
         await call()
         due = _next(due, seconds)
-        await asyncio.sleep(max(0.0, due - clock.now()))
+        await hub.sleep_until(due)
 
 
 def _next(due: float, seconds: float) -> float:

@@ -82,6 +82,18 @@ class LoopHub:
             if cancel is not None:
                 cancel()
 
+    async def sleep_until(self, due: float) -> None:
+        """Sleeps until a moment of :mod:`dwebsocket.telemetry.clock`, which a test may step."""
+        token = next(self._tokens)
+        while (left := due - clock.now()) > 0:
+            future = self._waiting[token] = asyncio.get_running_loop().create_future()
+            cancel = settle_later(future, left)
+            try:
+                await future
+            finally:
+                del self._waiting[token]
+                cancel()
+
     def call_at(self, due: float, call: Callable[[], object]) -> None:
         """
         Calls ``call`` at a moment of :mod:`dwebsocket.telemetry.clock`, which a test may step.

@@ -270,15 +270,25 @@ async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
     if websocket is not None and (world := websocket._world) is not None:
         coroutines = tuple(world.arun(functools.partial(_give, each)) for each in coroutines)
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(coroutine, **options) for coroutine in coroutines]
+    tasks = [loop.create_task(_outcome(coroutine), **options) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            if (exit_of_process := task.result()) is not None:
+                raise exit_of_process
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, None]) -> BaseException | None:
+    """Returns what asks for the end of the process: a task that raises it ends the whole loop."""
+    try:
+        await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        return error
+    return None
 
 
 def _give(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
