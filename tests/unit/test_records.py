@@ -253,6 +253,31 @@ def test_too_slow(visit: Serve, request_log: Log, override: Override) -> None:
     assert fields(record)[::3] == ("websocket.too_slow", 1013)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_too_slow_for_its_own_view(
+    visit: Serve, request_log: Log, override: Override, kind: str
+) -> None:
+    """Which lets the exception through: it has only sent."""
+    override(WEBSOCKET_SEND_TIMEOUT=0.1)
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        while True:
+            request.websocket.send("x" * 100_000)
+
+    @accept_websocket
+    async def aview(request: Any) -> None:
+        while True:
+            await request.websocket.asend("x" * 100_000)
+
+    made = visit(view if kind == "sync" else aview).serve()
+    ended(made)
+    (record,) = request_log("dwebsocket", "django.request")
+    assert fields(record)[::3] == ("websocket.too_slow", 1013)
+    assert record.exc_info is None
+    assert made.response.websocket.close_code == 1013
+
+
 def test_view_that_fails(visit: Serve, request_log: Log) -> None:
     """One record, that of Django's logger; in DEBUG the client sees the exception."""
 

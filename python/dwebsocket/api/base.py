@@ -86,6 +86,8 @@ class Base:
     # Whether its socket cannot go to another process: this one encrypts, or a server has it.
     _is_bound = False
     _is_finished = False
+    # Whether its view has waited for it in vain.
+    _was_too_slow = False
     # Whether it is given to another process. Sends of threads that are left here raise then.
     _is_given = False
     # Made on first use, or by a factory that makes a WebSocket as in the original.

@@ -305,6 +305,7 @@ class Sending(Base):
             sent = self._waiter.send(connection, message, binary=binary, timeout=timeout)
         except SendTimeout:
             if own:
+                self._was_too_slow = True
                 raise
             connection.close(*TRY_AGAIN_LATER)
             sent = False
@@ -350,6 +351,7 @@ class Sending(Base):
             deadline = clock.now() + self._send_timeout
         left = deadline - clock.now()
         if left <= 0:
+            self._was_too_slow = True
             raise no_room(self._send_timeout)
         timeout = None if left == math.inf else left
         await loop_hub.current().wait(connection, connection.watch_outbox, timeout)

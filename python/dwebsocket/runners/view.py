@@ -26,13 +26,13 @@ from django.http import Http404
 
 from dwebsocket import _core
 from dwebsocket.api import helpers
-from dwebsocket.api.base import own_websocket
+from dwebsocket.api.base import TRY_AGAIN_LATER, own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.django_views import is_async, name_of
-from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
+from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, SendTimeout, UsageError
 from dwebsocket.request import context, database, worlds
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.outcome import is_quiet_end, refuse_if_unseen
@@ -466,6 +466,16 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         )
         # An error of the client: it may see the reason.
         return _INVALID, _cut(str(error))
+    if isinstance(error, SendTimeout) and websocket._was_too_slow:
+        record = Record.of("websocket.too_slow", request, *TRY_AGAIN_LATER, number)
+        record.log(
+            _log,
+            logging.INFO,
+            "WebSocket client took nothing in time: %s: %s",
+            *(record.path, error),
+            request=request,
+        )
+        return TRY_AGAIN_LATER
     shown = printable(request.path)
     # As Django, which shows no traceback of it.
     cause = None if isinstance(error, Http404) else error
