@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 Open = Any
 STAY = threading.Event()
+BEGUN = threading.Event()
 ENDS: list[str] = []
 
 
@@ -110,6 +111,24 @@ class AsyncHandler(WebSocketHandler):
 
 
 @accept_websocket
+def fails(request: Any) -> None:
+    request.websocket.wait()
+    BEGUN.wait(60)
+    try:
+        raise ZeroDivisionError
+    finally:
+        threading.Timer(0.2, STAY.set).start()
+
+
+def page(request: Any) -> HttpResponse:
+    BEGUN.set()
+    STAY.wait(60)
+    if "fails" in request.GET:
+        raise KeyError("of the page")
+    return HttpResponse("the page")
+
+
+@accept_websocket
 def absent(request: Any) -> None:
     raise Http404("nothing here")
 
@@ -119,7 +138,7 @@ def site(override: Callable[..., None]) -> Iterator[WebSocketClient]:
     """A client for the views above."""
     redirect = RedirectView.as_view(url="/log-in/?next=/redirect/")
     views = {"echo": echo, "stay": stay, "absent": absent, "redirect": redirect}
-    views |= {"slow": slow, "aslow": aslow}
+    views |= {"slow": slow, "aslow": aslow, "fails": fails, "page": page}
     views |= {"handler": Handler.as_view(), "ahandler": AsyncHandler.as_view()}
     override(ROOT_URLCONF=tuple(path(f"{name}/", view) for name, view in views.items()))
     STAY.clear()
@@ -175,6 +194,40 @@ class TestWebSocket:
             with site.websocket("/stay/", timeout=0.05):
                 raise KeyError("mine")
         STAY.set()
+
+    @pytest.mark.parametrize(("query", "expected"), [("", "the page"), ("?fails", "of the page")])
+    def test_its_exception_is_that_of_no_other_call(
+        self, site: WebSocketClient, query: str, expected: str
+    ) -> None:
+        """Of this client, which is under way: that raises its own."""
+        BEGUN.clear()
+        got = []
+
+        def meet() -> None:
+            with site.websocket("/fails/") as ws:
+                ws.send("go")
+                try:
+                    got.append(site.get(f"/page/{query}").content.decode())
+                except KeyError as error:
+                    got.append(error.args[0])
+                ws.wait_closed()
+
+        with pytest.raises(ZeroDivisionError):
+            meet()
+        assert got == [expected]
+
+    @pytest.mark.parametrize(
+        ("code", "error"), [(99999, ValueError), (-1, ValueError), ("a", TypeError)]
+    )
+    def test_a_code_that_cannot_be(
+        self, site: WebSocketClient, code: Any, error: type[Exception]
+    ) -> None:
+        """The WebSocket stays as it is."""
+        with site.websocket("/echo/") as ws:
+            with pytest.raises(error, match="a close code"):
+                ws.close(code)
+            ws.send("x")
+            assert ws.receive() == "x"
 
     def test_large_messages_cross(self, site: WebSocketClient) -> None:
         """More than the sockets hold, in both directions at once."""

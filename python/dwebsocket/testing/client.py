@@ -69,7 +69,19 @@ def _serve(response: Any) -> None:
 class _Handler(ClientHandler):
     """The handler of Django's client, which is a server of WebSockets too."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Those that are being answered.
+        self.requests: set[HttpRequest] = set()
+
     def get_response(self, request: HttpRequest) -> Any:
+        self.requests.add(request)
+        try:
+            return self._answer(request)
+        finally:
+            self.requests.discard(request)
+
+    def _answer(self, request: HttpRequest) -> Any:
         offer = _offer.get()
         if offer is None:
             return super().get_response(request)
@@ -87,7 +99,19 @@ class _AsyncHandler(AsyncClientHandler):
     Unlike :class:`_Handler` it is one in the event loop that the view runs in.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Those that are being answered.
+        self.requests: set[HttpRequest] = set()
+
     async def get_response_async(self, request: Any) -> Any:
+        self.requests.add(request)
+        try:
+            return await self._answer(request)
+        finally:
+            self.requests.discard(request)
+
+    async def _answer(self, request: Any) -> Any:
         offer = _offer.get()
         if offer is None:
             return await super().get_response_async(request)
@@ -178,6 +202,15 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT, RoomsT]):
         # Calls Django's client, which comes next in the method resolution order.
         super().__init__(enforce_csrf_checks, *args, **kwargs)  # type: ignore[call-arg, arg-type]
         self.handler = self._handler_class(enforce_csrf_checks)
+
+    def store_exc_info(self, **kwargs: Any) -> None:
+        """
+        Notes the exception of a view that answers this client, for Django's client to raise.
+
+        Not that of a WebSocket that is open meanwhile: its own next call raises it.
+        """
+        if kwargs.get("request") in self.handler.requests:
+            super().store_exc_info(**kwargs)  # type: ignore[misc]
 
     def websocket(
         self,

@@ -49,6 +49,8 @@ _Later = Coroutine[Any, Any, T]
 
 _CHUNK_BYTES = 256 * 1024
 _NORMAL = 1000
+# Close codes have 16 bits.
+_CODES = 2**16
 _NO_MESSAGE = "no message came"
 
 
@@ -513,9 +515,14 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             reason: Text beside the code.
 
         Raises:
+            TypeError, ValueError: A code that no close frame can have.
             ReceiveTimeout: The site did not answer in time.
             WebSocketRefused: The site has refused the WebSocket.
         """
+        if code is not None and (isinstance(code, bool) or not isinstance(code, int)):
+            raise TypeError(f"a close code must be an int or None, not {code!r}")
+        if code is not None and not 0 <= code < _CODES:
+            raise ValueError(f"a close code has 16 bits: {code}")
         return self._run(self._close(code, reason))
 
     def vanish(self) -> None:
