@@ -118,8 +118,12 @@ impl State {
         handed: &mut Handed,
     ) {
         let may_drop = matches!(when_full, WhenFull::DropOldest | WhenFull::KeepLatest);
-        // It may be that news itself.
-        let told = loss().filter(|told| handed.owes_loss && told != frame);
+        let told = if handed.owes_loss {
+            // The frame may be that news itself.
+            loss().filter(|told| told != frame)
+        } else {
+            None
+        };
         let length = frame.len() + told.as_ref().map_or(0, Bytes::len);
         if !self.fits(length, capacity) && may_drop {
             let drops_all = when_full == WhenFull::KeepLatest;
