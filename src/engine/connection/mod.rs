@@ -141,11 +141,12 @@ impl Connection {
         codecs: &Codecs,
     ) -> Self {
         let share = Share::new();
+        let account = || Account::of(&share);
         let inbox = Inbox::new(settings.receive_buffer_bytes);
-        inbox.count_in(Account::of(&share));
+        inbox.count_in(account());
         let framing = settings.transport.framing();
         let outbox = Outbox::new(socket, settings.send_buffer_bytes, head, framing);
-        outbox.count_in(Account::of(&share));
+        outbox.count_in(account());
         Self {
             id,
             generation: fork::generation(),
@@ -154,10 +155,7 @@ impl Connection {
             pings: Pings::default(),
             transport: settings.transport,
             carrier: None,
-            posts: settings
-                .transport
-                .key()
-                .map(|_| Box::new(Posts::new(settings, Account::of(&share)))),
+            posts: (settings.transport.key()).map(|_| Box::new(Posts::new(settings, account()))),
             deflater: settings
                 .compression
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
