@@ -65,7 +65,7 @@ class Clock:
 
 
 def _steps(seconds: float) -> Iterator[None]:
-    if seconds < 0:
+    if not seconds >= 0:
         raise ValueError(f"time does not go back: {seconds}")
     yield from _until(lambda: all(w.is_settled for w in list(open_websockets)), _SETTLE_S)
     waits = True
