@@ -204,6 +204,31 @@ class TestGunicorn:
         monkeypatch.setattr(os, "getppid", lambda: nowhere)
         assert depart(terminated=True).goes_on
 
+    @pytest.mark.parametrize(
+        ("there", "wanted", "heirs"),
+        [
+            (1, 1, "of others"),
+            # Another one has ended, and its successor has not begun.
+            (1, 2, "soon"),
+            (2, 2, "soon"),
+            # Those of a reload have begun.
+            (2, 1, "to come"),
+            (4, 2, "to come"),
+            # It cannot be seen.
+            (0, 2, "to come"),
+        ],
+    )
+    def test_heirs(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch, there: int, wanted: int, heirs: str
+    ) -> None:
+        """By the workers that there are, and should be."""
+        worker.cfg.workers = wanted
+        depart = gunicorn.shutdown_plan()
+        worker.ppid = 2**22 + 1
+        monkeypatch.setattr(os, "getppid", lambda: worker.ppid)
+        monkeypatch.setattr(gunicorn, "children_of", lambda _: list(range(there)))
+        assert depart(terminated=True).heirs == heirs
+
     def test_process_of_another_kind(self) -> None:
         """Without a worker nothing is known."""
         assert gunicorn.shutdown_plan()(terminated=True) == ShutdownPlan()

@@ -68,7 +68,7 @@ _AGAIN_S = 2.0
 _SOON_S, _SUCCESSOR_S = 5.0, 15.0
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
 # Seconds for handshakes that are being answered when the process begins to end.
-_OPENING_S = 1.0
+_OPENING_S = 5.0
 # Seconds after which an heir that does not answer, or takes no more bytes, is given up.
 _SILENCE_S = 10.0
 # Seconds until a connection stands still: it may be in the middle of a compressed message.
@@ -98,7 +98,7 @@ class Leaving:
         Takes no more connections, and begins to give the own ones to another process.
 
         Connections that move are left out of drains from now on. Waits for handshakes that are
-        being answered, a second at most and in no event loop, and for the hub of green threads.
+        being answered, five seconds at most and in no event loop, and for the hub of green threads.
 
         Args:
             patience: Seconds until all must be closed.

@@ -161,12 +161,13 @@ class _PlanOfWorker:
         Returns the processes that may go on with the connections of one that may wait.
 
         On a reload the arbiter starts the new workers before it ends the old ones. A worker that is
-        worn out, or that somebody else ends, it replaces after its end.
+        worn out, or that somebody else ends, it replaces after its end: of several the only one may
+        be there for a moment.
         """
-        workers = children_of(self._worker.ppid)
-        if len(workers) == 1:
+        workers, wanted = len(children_of(self._worker.ppid)), self._worker.cfg.workers
+        if workers == wanted == 1:
             return "of others"
-        return "soon" if 0 < len(workers) <= self._worker.cfg.workers else "to come"
+        return "soon" if 0 < workers <= wanted else "to come"
 
     def _is_served_on(self) -> bool:
         """
