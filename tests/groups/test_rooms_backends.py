@@ -139,7 +139,7 @@ def test_who_is_here_is_told(client: Callable[..., ClientRooms]) -> None:
 
 
 def test_one_connection_under_two_names_says_one_thing(client: Callable[..., ClientRooms]) -> None:
-    """What it has said last: of itself, and of its user."""
+    """The latest info counts, for the connection and for its user."""
     with client() as anna:
         anna.join("again-1", info={"at": "a"})
         [member] = anna.join("room-1", info={"at": "b"})["members"]

@@ -86,6 +86,8 @@ class Base:
     # Whether its socket cannot go to another process: this one encrypts, or a server has it.
     _is_bound = False
     _is_finished = False
+    # Whether its user was signed out, or an administrator closes it.
+    _is_expelled = False
     # Whether its view has waited for it in vain.
     _was_too_slow = False
     # Whether it is given to another process. Sends of threads that are left here raise then.
@@ -104,8 +106,6 @@ class Base:
         # The view's share of the permit, one of `WEBSOCKET_MAX_CONNECTIONS`.
         self._permit: _core.Permit | None = None
         self._is_deliberate = False
-        # Whether its user was signed out, or an administrator closes it.
-        self._is_expelled = False
         self._early_close: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None

@@ -165,7 +165,7 @@ class Joining(Base):
         """
         Returns the memberships by which this connection is present in a group.
 
-        The last value is to be called with what it says anew.
+        The last value is a function to be called with the new info.
         """
         seats = self._seats or {}
         if isinstance(group, str) and group in seats:

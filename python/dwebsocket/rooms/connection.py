@@ -564,7 +564,7 @@ class Rooms:
         yield from presence.update(group, websocket, seat, wish, present)
 
     def noting(self, name: str) -> Callable[[Any], None]:
-        """Returns what notes what a view has others see of this connection in a room."""
+        """Returns a function that notes the info that others see of this connection in a room."""
         its = ref(self)
 
         def note(info: Any) -> None:
@@ -574,7 +574,7 @@ class Rooms:
         return note
 
     def _note_said(self, room: Room, info: Any) -> None:
-        """Notes what others see of this connection, which its events tell, too."""
+        """Notes the info that others see of this connection: its events carry it, too."""
         room._info = info
         self._offer(room)
 

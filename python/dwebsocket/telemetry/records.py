@@ -47,6 +47,8 @@ EVENTS = {
 
 _log = logging.getLogger("dwebsocket")
 
+# The event and its level for connections that the project closes outside of their views.
+_EXPELLED = ("websocket.signed_out", logging.INFO)
 # The event and its level for each close code of ends that the view did not ask for.
 _ENDS = {
     1002: ("websocket.violation", logging.INFO),
@@ -56,7 +58,6 @@ _ENDS = {
     1013: ("websocket.too_slow", logging.INFO),
     1011: ("websocket.broke", logging.ERROR),
 }
-_EXPELLED = ("websocket.signed_out", logging.INFO)
 # The same by close reason, for two codes that have several meanings.
 _REASONS = {
     "message was not finished in time": ("websocket.stalled", logging.INFO),

@@ -66,20 +66,28 @@ def _serve(response: Any) -> None:
             pass
 
 
-class _Handler(ClientHandler):
-    """The handler of Django's client, which is a server of WebSockets too."""
+class _Answering:
+    """The requests that a handler of Django's client answers now; a base class in front of it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Those that are being answered.
         self.requests: set[HttpRequest] = set()
 
-    def get_response(self, request: HttpRequest) -> Any:
+    @contextlib.contextmanager
+    def _answers(self, request: HttpRequest) -> Iterator[None]:
         self.requests.add(request)
         try:
-            return self._answer(request)
+            yield
         finally:
             self.requests.discard(request)
+
+
+class _Handler(_Answering, ClientHandler):
+    """The handler of Django's client, which is a server of WebSockets too."""
+
+    def get_response(self, request: HttpRequest) -> Any:
+        with self._answers(request):
+            return self._answer(request)
 
     def _answer(self, request: HttpRequest) -> Any:
         offer = _offer.get()
@@ -92,24 +100,16 @@ class _Handler(ClientHandler):
         return response
 
 
-class _AsyncHandler(AsyncClientHandler):
+class _AsyncHandler(_Answering, AsyncClientHandler):
     """
     The handler of Django's async client, which is a server of WebSockets too.
 
     Unlike :class:`_Handler` it is one in the event loop that the view runs in.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        #: Those that are being answered.
-        self.requests: set[HttpRequest] = set()
-
     async def get_response_async(self, request: Any) -> Any:
-        self.requests.add(request)
-        try:
+        with self._answers(request):
             return await self._answer(request)
-        finally:
-            self.requests.discard(request)
 
     async def _answer(self, request: Any) -> Any:
         offer = _offer.get()

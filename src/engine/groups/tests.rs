@@ -297,7 +297,7 @@ fn blocked_member() -> (Arc<Connection>, UnixStream) {
     (connection, peer)
 }
 
-/// What a member reads in the end.
+/// Reads all that waits for a member, and returns it as text.
 fn drain(connection: &Connection, peer: &mut UnixStream) -> String {
     let mut bytes = Vec::new();
     while connection.outbox.queued() > 0 && !connection.outbox.is_cut() {
@@ -308,7 +308,7 @@ fn drain(connection: &Connection, peer: &mut UnixStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a page reads that is in three rooms, and begins to read after a while.
+/// Returns the text that a page reads. It is in three rooms, and begins to read late.
 async fn read_late(when_full: WhenFull) -> String {
     let groups = groups(when_full);
     let (connection, mut peer) = blocked_member();

@@ -283,7 +283,11 @@ async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def _outcome(coroutine: Coroutine[Any, Any, None]) -> BaseException | None:
-    """Returns what asks for the end of the process: a task that raises it ends the whole loop."""
+    """
+    Returns the exception that asks for the end of the process, if one does.
+
+    A task that raises it ends the whole loop.
+    """
     try:
         await coroutine
     except (SystemExit, KeyboardInterrupt) as error:

@@ -36,8 +36,8 @@ impl Outbox {
 
     /// Takes the frames of `delivery`, in one write if nothing waits. Frames for which there is no
     /// room are treated as `when_full` says; a member that is to be closed for it takes none of
-    /// those that follow. Before a frame that follows a loss, of which `owes_loss` says that there
-    /// was one before, goes the news of it, if its message has some. Never sleeps.
+    /// those that follow. The news of a loss goes before the next frame, if its message has such
+    /// news; `owes_loss` says that there was a loss before. Never sleeps.
     ///
     /// The second value is [`Sent::Queued`] when the driver has to be woken.
     pub(crate) fn take_frames(

@@ -19,7 +19,7 @@ const MAX_REST_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) bytes: Bytes,
-    /// For a whole frame that may be dropped before it has begun to be written. Apart: most may not.
+    /// Of a frame that may be dropped until it has begun to be written. Boxed, as few frames may.
     pub(super) droppable: Option<Box<Droppable>>,
 }
 
