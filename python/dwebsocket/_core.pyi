@@ -370,6 +370,15 @@ class Connection:
     def rouse(self, hub: Hub, token: int, /) -> None:
         """Puts `token` on the hub's list at once, if a watch of `listen` is to do so later."""
 
+    def unlisten(self, hub: Hub, token: int, /) -> bool:
+        """Takes `listen` back; false if the token is on the list already, or nothing listens."""
+
+    def halt(self) -> None:
+        """Has it stand still soon, so that `give_away` need not wait for that."""
+
+    def go_on(self) -> None:
+        """Takes `halt` back."""
+
     def give_away(
         self, patience: float, /
     ) -> tuple[int, bytes, bytes, list[tuple[bool, bytes]]] | None:

@@ -387,6 +387,19 @@ impl PyConnection {
         py.detach(|| self.0.rouse(hub, token));
     }
 
+    #[pyo3(signature = (hub, token, /))]
+    fn unlisten(&self, hub: &Hub, token: u64) -> bool {
+        self.0.unlisten(hub.0.hub(), token)
+    }
+
+    fn halt(&self) {
+        self.0.halt();
+    }
+
+    fn go_on(&self) {
+        self.0.go_on();
+    }
+
     #[pyo3(signature = (patience, /))]
     fn give_away<'py>(&self, py: Python<'py>, patience: f64) -> PyResult<Option<Given<'py>>> {
         let patience = duration(Some(patience))?.unwrap_or(Duration::MAX);

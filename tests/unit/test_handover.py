@@ -16,7 +16,16 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
 from dwebsocket.handover import arriving, leaving, meeting, offers, places
-from dwebsocket.handover.wire import GIVE, NO, OFFER, YES, Frame, Link, Malformed
+from dwebsocket.handover.wire import (
+    FORGET,
+    GIVE,
+    NO,
+    OFFER,
+    YES,
+    Frame,
+    Link,
+    Malformed,
+)
 from dwebsocket.runners import moving
 from dwebsocket.servers import hosts
 from dwebsocket.servers.contract import Client
@@ -126,13 +135,41 @@ def test_clients_see_the_end_of_what_an_heir_does_not_take(
         giver.send(Frame(GIVE, {"number": number}, b"", reading))
         os.close(reading)
     giver.shut_down()
-    visit.read()
     visit.work()
     assert len(taken) == (1 if fails else 3)
     for _, writing in pipes:
         with pytest.raises(BrokenPipeError):
             os.write(writing, b"nobody reads")
         os.close(writing)
+
+
+def test_an_heir_takes_what_it_has_agreed_to_before_it_looks_at_offers(
+    links: tuple[Link, Link],
+) -> None:
+    """The client of a connection that was given waits; a giver can offer many others meanwhile."""
+    giver, heir = links
+    visit = arriving._Visit(heir._socket, arriving._Handler())
+    giver.send(Frame(OFFER, {"number": 1}))
+    giver.send(Frame(OFFER, {"number": 2}))
+    giver.send(Frame(FORGET, {"number": 3}))
+    found = [visit._next()]
+    giver.send(Frame(FORGET, {"number": 4}))
+    giver.shut_down()
+    while found[-1] is not None:
+        found.append(visit._next())
+    assert [frame and frame.head["number"] for frame in found] == [3, 4, 1, 2, None]
+
+
+def test_reading_waits_only_if_it_may(links: tuple[Link, Link]) -> None:
+    """An heir looks for more before it goes on with its work."""
+    one, other = links
+    with pytest.raises(BlockingIOError):
+        other.read(waits=False)
+    one.send(Frame(FORGET, {"number": 1}))
+    assert other.read(waits=False)
+    assert list(other.received()) == [Frame(FORGET, {"number": 1})]
+    one.shut_down()
+    assert not other.read()
 
 
 def test_handshakes_that_are_being_answered_are_waited_for() -> None:

@@ -18,7 +18,6 @@ import os
 import sys
 from asyncio import CancelledError
 from contextlib import suppress
-from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -30,7 +29,6 @@ from dwebsocket.compat import gunicorn as compat_gunicorn
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
-from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, membership_signals
 from dwebsocket.groups.api import Group
@@ -309,51 +307,42 @@ class _Visit:
     """
     Another process that gives connections to this one.
 
-    Its two threads are of the system. Frames are acted on where the project's code runs. The
-    answers are short, so the socket takes them at once.
+    Its thread is of the system. Frames are acted on where the project's code runs. The answers are
+    short, so the socket takes them at once.
     """
 
     def __init__(self, connection: system.socket, handler: _Handler) -> None:
         self._link = Link(connection)
         self._handler = handler
-        self._events: SimpleQueue[tuple[int, int, Frame | None]] = SimpleQueue()
-        self._work: list[tuple[int, int, Frame | None]] = []
-        self._has_ended = False
+        # What is to be done, each with its order.
+        self._work: list[tuple[int, int, Frame]] = []
+        self._numbers = itertools.count()
         # Those that this process has said yes to.
         self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
 
-    def read(self) -> None:
-        """Reads the other process's frames, until it ends. Given connections come before offers."""
-        numbers = itertools.count()
-        try:
-            for frame in self._link.frames():
-                order = _LAST if frame.kind == OFFER else _FIRST
-                self._events.put((order, next(numbers), frame))
-        except (OSError, Malformed):
-            pass
-        finally:
-            self._events.put((_END, next(numbers), None))
-
-    def end(self) -> None:
-        """Ends it: the other process is told nothing more."""
-        self._events.put((_END, 0, None))
-        self._link.shut_down()
-
     def _next(self) -> Frame | None:
-        """Waits for work, and returns the first in its order; None at the end."""
-        with suppress(Empty):
-            while True:
-                heapq.heappush(self._work, self._events.get(block=not self._work))
-        frame = heapq.heappop(self._work)[2]
-        self._has_ended = self._has_ended or frame is None
-        return frame
+        """
+        Waits for work, and returns the first in its order; None at the end.
+
+        Given connections come before offers.
+        """
+        link, work = self._link, self._work
+        try:
+            while link.read(waits=not work):
+                for frame in link.received():
+                    order = _LAST if frame.kind == OFFER else _FIRST
+                    heapq.heappush(work, (order, next(self._numbers), frame))
+        except (BlockingIOError, ConnectionError):
+            # Nothing more has come, or the other process is gone.
+            pass
+        return heapq.heappop(work)[2] if work else None
 
     def work(self) -> None:
         """Acts on what the other process says, until it ends."""
         try:
             while (frame := self._next()) is not None:
                 unpatched.call_code(functools.partial(self._act, frame))
-        except OSError:
+        except (OSError, Malformed):
             # The other process is gone.
             pass
         except Exception:
@@ -361,15 +350,10 @@ class _Visit:
         finally:
             unpatched.call_code(self._forget_all)
             self._link.shut_down()
-            self._drop_rest()
+            # Nothing is done about these any more: their clients see the end.
+            for *_, frame in self._work:
+                _drop(frame)
             self._link.close()
-
-    def _drop_rest(self) -> None:
-        """Closes connections that nothing is done about any more: their clients see the end."""
-        while not self._has_ended:
-            _drop(self._next())
-        for *_, frame in self._work:
-            _drop(frame)
 
     def _act(self, frame: Frame) -> None:
         if frame.kind == OFFER:
@@ -447,9 +431,9 @@ class _Visit:
             response.close()
 
 
-def _drop(frame: Frame | None) -> None:
+def _drop(frame: Frame) -> None:
     """Closes the descriptor of a frame that nothing is done about."""
-    if frame is not None and frame.descriptor is not None:
+    if frame.descriptor is not None:
         unpatched.close_descriptor(frame.descriptor)
 
 
@@ -516,11 +500,9 @@ class _Listener:
             visit = _Visit(connection, handler)
             try:
                 unpatched.start_thread("dwebsocket-arriving", visit.work)
-                unpatched.start_thread("dwebsocket-arriving-link", visit.read)
             except RuntimeError as error:
                 # The system gives no thread: the other process finds another heir, or none.
                 _log.warning("This process cannot go on with WebSockets of others: %s", error)
-                visit.end()
                 connection.close()
         self._socket.close()
         self._folder.close()

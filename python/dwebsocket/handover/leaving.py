@@ -215,6 +215,12 @@ def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
             connection.close(*end)
 
 
+def _connection_of(handler: Handled) -> Connection:
+    connection = handler.websocket._connection
+    assert connection is not None
+    return connection
+
+
 class _Search:
     """The search for processes that go on with connections of this one."""
 
@@ -410,6 +416,8 @@ class _Passage:
 
     def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
         # Others may be about to get theirs, too: the less is said to the servers of their groups.
+        # Meanwhile it comes to stand still.
+        _connection_of(item.handler).halt()
         self._agreed.append((number, item, frame.head))
 
     def _give_agreed(self) -> None:
@@ -436,11 +444,9 @@ class _Passage:
         cuts: crossing.Cuts | None,
         reached: list[places.Reached | None] | None,
     ) -> None:
-        websocket, parts = item.handler.websocket, None
-        connection = websocket._connection
-        assert connection is not None
+        connection, parts = _connection_of(item.handler), None
         if reached is not None:
-            websocket._is_given = True
+            item.handler.websocket._is_given = True
             # No descriptor may be left.
             with suppress(OSError):
                 parts = connection.give_away(_STILL_S)
@@ -469,8 +475,7 @@ class _Passage:
         if (callbacks := websocket._close_callbacks) is not None:
             # Nothing has ended.
             callbacks.forget()
-        assert websocket._connection is not None
-        websocket._connection.part()
+        _connection_of(item.handler).part()
         item.handler._end_move(has_parted=True)
         tally.handed_over("out")
 
@@ -491,12 +496,12 @@ class _Passage:
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
         """Closes a connection here, because no process goes on with it."""
         del self._items[number]
-        connection = item.handler.websocket._connection
-        assert connection is not None
+        connection = _connection_of(item.handler)
         tally.handed_over("refused")
         if item.stage == GIVE:
             connection.take_back(code, reason)
         else:
+            connection.go_on()
             connection.close(code, reason)
         item.handler._end_move(has_parted=False)
 
@@ -511,6 +516,7 @@ class _Passage:
             if item.stage == GIVE or item.is_cut:
                 self._stay(number, item, *_RESTARTING)
             else:
+                _connection_of(item.handler).go_on()
                 item.handler._end_move(has_parted=False)
                 self._elsewhere.append(item.handler)
         self._items.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,8 @@ YES, NO, TAKEN, LOST = 11, 12, 13, 14
 
 _HEAD_BYTES = 9
 _READ_BYTES = 256 * 1024
+# That come with one read at most.
+_DESCRIPTORS = 16
 # What one connection can hold, and more: nobody else can connect, so it guards against errors only.
 _MAX_FRAME_BYTES = 1 << 30
 
@@ -91,13 +94,37 @@ class Link:
             Malformed: It brings something else.
         """
         while True:
-            while (frame := self._next()) is not None:
-                yield frame
-            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, 16)
-            self._descriptors.extend(descriptors)
-            if not data:
+            yield from self.received()
+            if not self.read():
                 return
-            self._buffer += data
+
+    def read(self, *, waits: bool = True) -> bool:
+        """
+        Reads bytes that come; false at the end of the connection.
+
+        Raises:
+            BlockingIOError: There are none now, and it is not to wait.
+            OSError: The connection is broken.
+        """
+        # `socket.recv_fds` ignores its flags.
+        flags = 0 if waits else socket.MSG_DONTWAIT
+        space = socket.CMSG_LEN(_DESCRIPTORS * struct.calcsize("i"))
+        data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, space, flags)
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._descriptors.extend(each for (each,) in struct.iter_unpack("i", content))
+        self._buffer += data
+        return bool(data)
+
+    def received(self) -> Iterator[Frame]:
+        """
+        Yields the frames that have been read as a whole.
+
+        Raises:
+            Malformed: It is something else.
+        """
+        while (frame := self._next()) is not None:
+            yield frame
 
     def _next(self) -> Frame | None:
         buffer = self._buffer

@@ -573,8 +573,14 @@ class Handled:
             return
         # Only if it waits for a message: another turn looks at the move at its end, and its first
         # turn at the beginning.
-        if self._home is not None:
-            self._home.rouse(connection, self._token)
+        if (home := self._home) is None:
+            return
+        is_idle_here = self._plan.every is None and not isinstance(home, LoopHome)
+        if is_idle_here and home.unlisten(connection, self._token):
+            # No turn is under way, nor comes before it is told.
+            move.park()
+        else:
+            home.rouse(connection, self._token)
 
     def _end_move(self, *, has_parted: bool) -> None:
         """Has a parked handler let go of all, or go on. Any thread may call it."""

@@ -82,10 +82,9 @@ class TurnExecutor(ABC):
         if (hub := self._hub) is not None:
             connection.rouse(hub, token)
 
-    def unlisten(self, connection: Connection, token: int) -> None:
-        """Takes :meth:`listen` back, if the turn has not come."""
-        if (hub := self._hub) is not None:
-            connection.unwatch(hub, token)
+    def unlisten(self, connection: Connection, token: int) -> bool:
+        """Takes :meth:`listen` back; false when the turn has come, or the job does not listen."""
+        return (hub := self._hub) is not None and connection.unlisten(hub, token)
 
     @abstractmethod
     def leave(self, token: int) -> None:

@@ -236,7 +236,7 @@ impl Connection {
     /// call this: on a quiet connection forgotten watches would accumulate.
     pub fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
         if !self.is_foreign() {
-            self.inbox.unwatch(hub, token);
+            let _ = self.inbox.unwatch(hub, token);
             self.outbox.unwatch(hub, token);
         }
     }

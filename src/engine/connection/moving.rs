@@ -71,6 +71,32 @@ impl Connection {
         self.is_spared.load(std::sync::atomic::Ordering::SeqCst)
     }
 
+    /// Has it stand still soon, so that [`Connection::give_away`] need not wait for that. It goes on
+    /// by [`Connection::go_on`].
+    pub fn halt(&self) {
+        if self.is_movable() && !self.is_ending() {
+            self.ask(&mut self.moving.get_or_init(Box::default).stage.lock());
+        }
+    }
+
+    fn ask(&self, stage: &mut Stage) {
+        if matches!(stage, Stage::Here) {
+            *stage = Stage::Asked;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes back [`Connection::halt`].
+    pub fn go_on(&self) {
+        if let Some(moving) = self.moving.get() {
+            let mut stage = moving.stage.lock();
+            if matches!(*stage, Stage::Asked | Stage::Still(_)) {
+                *stage = Stage::Here;
+                self.wake.notify_one();
+            }
+        }
+    }
+
     /// Has it stand still, which takes `patience` at most, and copies its parts. From then on nothing
     /// can be sent, until [`Connection::part`] or [`Connection::take_back`].
     ///
@@ -83,6 +109,7 @@ impl Connection {
             return Ok(None);
         }
         let Some(incoming) = self.await_still(clock::now().checked_add(patience)) else {
+            self.go_on();
             return Ok(None);
         };
         let unread = self.inbox.waiting_messages();
@@ -95,11 +122,11 @@ impl Connection {
                 unread,
             })),
             Ok(None) => {
-                self.go_on();
+                self.restore();
                 Ok(None)
             }
             Err(error) => {
-                self.go_on();
+                self.restore();
                 Err(error)
             }
         }
@@ -112,12 +139,7 @@ impl Connection {
         }
         let moving = self.moving.get_or_init(Box::default);
         let mut stage = moving.stage.lock();
-        if !matches!(*stage, Stage::Here) {
-            // Another caller is at it.
-            return None;
-        }
-        *stage = Stage::Asked;
-        self.wake.notify_one();
+        self.ask(&mut stage);
         while matches!(*stage, Stage::Asked) {
             let in_time;
             (stage, in_time) = moving.changed.wait(stage, deadline);
@@ -134,7 +156,7 @@ impl Connection {
         }
     }
 
-    fn go_on(&self) {
+    fn restore(&self) {
         self.set_stage(Stage::Here);
         self.wake.notify_one();
     }
@@ -167,7 +189,7 @@ impl Connection {
         self.begin_end(ended_by(frame));
         self.outbox.take_back(frame);
         self.inbox.end();
-        self.go_on();
+        self.restore();
     }
 
     /// Lets a connection that came from another process send: first the `unsent` bytes, whose frame
@@ -180,6 +202,12 @@ impl Connection {
     /// Puts messages into the inbox that another process has received and not handed over.
     pub(crate) fn put_unread(self: &Arc<Self>, mut unread: Vec<Message>) {
         self.deliver(&mut unread);
+    }
+
+    /// Removes the watch for messages of `token` on the list of `hub`; false if there is none, or it
+    /// was notified.
+    pub fn unlisten(&self, hub: &Arc<Hub>, token: u64) -> bool {
+        !self.is_foreign() && self.inbox.unwatch(hub, token)
     }
 
     /// Notifies the watch for messages of `token` on the list of `hub`, as if one had come. Does

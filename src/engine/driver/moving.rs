@@ -229,6 +229,36 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_halted_goes_on_until_it_is_given_away() {
+        let runtime = runtime();
+        let (connection, mut peer, _) = running(&runtime, &SETTINGS);
+        connection.halt();
+        connection.go_on();
+        peer.write_all(&masked(Opcode::Text, b"one")).unwrap();
+        assert_eq!(message(&connection), b"one");
+        connection.halt();
+        connection.halt();
+        drop(connection.give_away(PATIENCE).unwrap().unwrap());
+        connection.go_on();
+        assert!(connection.give_away(PATIENCE).unwrap().is_none());
+        assert!(!connection.send(Kind::Text, b"too late", None).unwrap());
+    }
+
+    #[test]
+    fn one_that_was_halted_and_ends_meanwhile_is_not_given_away() {
+        let runtime = runtime();
+        let (connection, mut peer, driving) = running(&runtime, &SETTINGS);
+        connection.halt();
+        assert!(connection.close(&CloseFrame::new(Some(1000), "").unwrap()));
+        assert!(connection.give_away(PATIENCE).unwrap().is_none());
+        assert_eq!(read(&mut peer, 4), b"\x88\x02\x03\xe8");
+        drop(peer);
+        runtime.block_on(driving).unwrap();
+        connection.halt();
+        assert!(connection.give_away(PATIENCE).unwrap().is_none());
+    }
+
+    #[test]
     fn one_that_has_ended_or_keeps_a_window_is_not_given_away() {
         let runtime = runtime();
         let (connection, peer, driving) = running(&runtime, &SETTINGS);

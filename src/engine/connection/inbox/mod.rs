@@ -309,12 +309,12 @@ impl Inbox {
         self.state.lock().answer != Answer::Awaited
     }
 
-    /// Forgets a watch whose task has stopped waiting.
-    pub(crate) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
-        self.state
-            .lock()
-            .watches
-            .retain(|watch| !watch.is(hub, token));
+    /// Forgets a watch whose task has stopped waiting; false if there is none.
+    pub(crate) fn unwatch(&self, hub: &Arc<Hub>, token: u64) -> bool {
+        let watches = &mut self.state.lock().watches;
+        let before = watches.len();
+        watches.retain(|watch| !watch.is(hub, token));
+        watches.len() < before
     }
 
     /// Notifies the watch of `token` on the list of `hub`, if there is one.
