@@ -287,7 +287,7 @@ POLLING = {
     "groups/presence/exchanging.py: work": "the pause before a server is tried again",
     "groups/backends/local.py: _note_if_apart": "does not wait: how often it looks for others",
     "groups/backends/node.py: _next_of": "green threads wait for no thread of the system here",
-    "groups/backends/postgres/deadline.py: _look": "a timer, moved by what the database does",
+    "groups/backends/postgres/deadline.py: _end_overdue": "a timer, moved by the database",
     "groups/backends/postgres/listener.py: _run": "the pause before a server is tried again",
     "groups/backends/process.py: _ainsist": "a process that lets a history go tells nobody",
     "groups/history/recorded.py: _catch_up_all": "the pause before a server is tried again",

@@ -26,7 +26,7 @@ use crate::{
             self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin, Token,
             WhenFull, Whom, room_ended, room_text,
         },
-        history::{Kept, Page},
+        history::{Entry, Page},
     },
     protocol::{close::CloseFrame, message::Kind},
 };
@@ -290,7 +290,7 @@ impl Groups {
         rows: Vec<(u64, u64, PyBackedBytes)>,
     ) -> Option<Wait> {
         py.detach(|| {
-            let entries = rows.iter().map(|(offset, sent_at, envelope)| Kept {
+            let entries = rows.iter().map(|(offset, sent_at, envelope)| Entry {
                 offset: *offset,
                 sent_at: *sent_at,
                 envelope: Bytes::copy_from_slice(envelope),

@@ -186,9 +186,9 @@ fn a_coarse_sleep_ends_with_a_message_or_when_the_driver_looks() {
                 (first, take_all(&inbox))
             })
         };
-        inbox.look(super::clock::now());
+        inbox.end_sleep(super::clock::now());
         push(&inbox, 0);
-        inbox.look(super::clock::now());
+        inbox.end_sleep(super::clock::now());
         inbox.end();
         let (first, rest) = sleeper.join().unwrap();
         match first {

@@ -254,7 +254,7 @@ class TestAnotherDatabase:
             User.objects.filter(pk=anna.pk).update(is_active=False)
             # Committed at once: it asks, and must not see the row above.
             User.objects.using(archive).get(pk=anna.pk).delete()
-            eventually(lambda: not recheck._schedule._is_looking, what="it was asked")
+            eventually(lambda: not recheck._schedule._is_checking, what="it was asked")
             transaction.set_rollback(True)
         goes_on(made)
 

@@ -120,16 +120,16 @@ def test_clients_see_the_end_of_what_an_heir_does_not_take(
 ) -> None:
     """Given without an offer, or when the giver is gone: no descriptor stays open for good."""
     giver, heir = links
-    visit = arriving._Visit(heir._socket, arriving._Handler())
-    take, taken = arriving._Visit._take, []
+    visit = arriving._Giver(heir._socket, arriving._Handler())
+    take, taken = arriving._Giver._take, []
 
-    def take_or_fail(self: arriving._Visit, frame: Frame) -> None:
+    def take_or_fail(self: arriving._Giver, frame: Frame) -> None:
         taken.append(frame)
         take(self, frame)
         if fails:
             raise BrokenPipeError
 
-    monkeypatch.setattr(arriving._Visit, "_take", take_or_fail)
+    monkeypatch.setattr(arriving._Giver, "_take", take_or_fail)
     pipes = [os.pipe() for _ in range(3)]
     for number, (reading, _) in enumerate(pipes):
         giver.send(Frame(GIVE, {"number": number}, b"", reading))
@@ -148,7 +148,7 @@ def test_an_heir_takes_what_it_has_agreed_to_before_it_looks_at_offers(
 ) -> None:
     """The client of a connection that was given waits; a giver can offer many others meanwhile."""
     giver, heir = links
-    visit = arriving._Visit(heir._socket, arriving._Handler())
+    visit = arriving._Giver(heir._socket, arriving._Handler())
     giver.send(Frame(OFFER, {"number": 1}))
     giver.send(Frame(OFFER, {"number": 2}))
     giver.send(Frame(FORGET, {"number": 3}))

@@ -490,7 +490,7 @@ def test_thread_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that it was to check are closed, to come back; later ones are checked as ever."""
     schedule, checked = recheck.Schedule(), []
     schedule.use(lambda _, look: look(), {})
-    for name in ("_refuse", "_look_or_refuse"):
+    for name in ("_refuse", "_check_or_refuse"):
         monkeypatch.setattr(recheck, name, lambda found, name=name: checked.append((name, found)))
 
     def fail(*_: object) -> None:
@@ -500,9 +500,9 @@ def test_thread_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(recheck.database, "borrow", fail)
         with pytest.raises(OSError, match="broken"):
-            schedule._look_beside([first])
-    schedule._look_beside([second])
-    assert checked == [("_refuse", [first]), ("_look_or_refuse", [second])]
+            schedule._check_on_thread([first])
+    schedule._check_on_thread([second])
+    assert checked == [("_refuse", [first]), ("_check_or_refuse", [second])]
 
 
 def test_clock_of_tests(visit: Serve, override: Override, anna: User) -> None:

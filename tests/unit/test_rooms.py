@@ -520,7 +520,7 @@ def test_a_hostile_client_harms_nobody(live: ClientRooms) -> None:
         for number in range(10_000):
             name = f"room-{number}" if number % 2 else f"secret-{number}"
             live.websocket._wire.send(json.dumps({"id": number, "join": name}))
-        live.websocket._look()
+        live.websocket._exchange()
         other.join("room-1")
         assert other.emit("ask", 1) == {"pk": 1, "ask": 1}
         codes = [live.websocket.receive_json() for _ in range(9_800)]
@@ -612,7 +612,7 @@ def test_a_client_that_always_says_something_is_rechecked(override: Callable[...
         for number, name, event in [(7, "room-1", "wait"), (8, "room-2", "ask"), (9, "x", "ask")]:
             live.websocket.send_json({"id": number, "to": name, "event": event})
         eventually(lambda: ("waits", "room-1") in CALLS)
-        live.websocket._look()
+        live.websocket._exchange()
         _core.step_clock(61)
         GO_ON.set()
         got = [live.websocket.receive_json() for _ in range(4)]

@@ -330,7 +330,7 @@ class TestScope:
         scope.__enter__()
         broken = site.websocket("/echo/").__enter__()
         other = site.websocket("/echo/").__enter__()
-        broken._look = failing  # type: ignore[method-assign]
+        broken._exchange = failing  # type: ignore[method-assign]
         with pytest.raises(WireError, match="broken"):
             scope.__exit__(None, None, None)
         for websocket in (broken, other):

@@ -429,7 +429,7 @@ class TestSignOut:
             for bucket in range(registry.BUCKETS)
             for visitor in registry.present("bucket", bucket)
         ]
-        assert recheck._look(visitors, {})
+        assert recheck._check(visitors, {})
         assert sorted(asked) == [("acme", ["acme"]), ("globex", ["globex"])]
 
     def test_one_question_for_all_users_of_a_realm(self, anna: User, asked: list[Any]) -> None:
@@ -444,7 +444,7 @@ class TestSignOut:
         ):
             del asked[:]
             visitors = registry.present("user of any realm", anna.pk)
-            assert recheck._look(visitors, {})
+            assert recheck._check(visitors, {})
             assert asked == [("acme", ["acme", "acme"])]
 
     def test_a_change_of_a_user_is_asked_about_in_its_realm(

@@ -3,7 +3,7 @@ A process that goes on with connections of others.
 
 It listens from its start on: as a worker when the project is loaded, under an ASGI server when
 lifespan begins. Where neither tells it, that is from its first WebSocket on. Each offer is a
-request to the project's own handler, by which it is judged like a handshake. See
+request to the project's own handler, by which it is validated like a handshake. See
 :mod:`dwebsocket.handover`.
 """
 
@@ -303,7 +303,7 @@ def _unlike(why: str) -> _Refused:
     return _Refused(*_RESTARTING, why=why)
 
 
-class _Visit:
+class _Giver:
     """
     Another process that gives connections to this one.
 
@@ -369,12 +369,12 @@ class _Visit:
 
     def _answer(self, offer: Offer) -> None:
         try:
-            expected = self._judge(offer)
+            expected = self._validate(offer)
         except _Refused as refused:
             self._link.send(Frame(NO, {"number": offer.number, **refused.head}))
             return
         except (Exception, CancelledError):
-            _log.exception("A WebSocket of another process could not be judged")
+            _log.exception("A WebSocket of another process could not be validated")
             head = _unlike("the process that was to go on has failed, as its log tells").head
             self._link.send(Frame(NO, {"number": offer.number, **head}))
             return
@@ -386,7 +386,7 @@ class _Visit:
         head = {**crosses.expected, "marks": marks, "places": deputies.begun}
         self._link.send(Frame(YES, {"number": offer.number, **head}))
 
-    def _judge(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
+    def _validate(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
         """
         Asks the project whether it goes on with a connection.
 
@@ -497,7 +497,7 @@ class _Listener:
             while not apps.ready:
                 unpatched.sleep(_LOOK_S)
             handler = handler or unpatched.call_code(_Handler)
-            visit = _Visit(connection, handler)
+            visit = _Giver(connection, handler)
             try:
                 unpatched.start_thread("dwebsocket-arriving", visit.work)
             except RuntimeError as error:

@@ -238,7 +238,7 @@ class UpgradeResponse(HttpResponse):
     @property
     def needs_database(self) -> bool:
         """Whether event loops should call :meth:`look_at_user` on a thread first."""
-        return self._user is not None and recheck.needs_look(self._user)
+        return self._user is not None and recheck.needs_check(self._user)
 
     def look_at_user(self) -> None:
         """Checks whether the user is still signed in. Once; opening calls it, too."""

@@ -73,7 +73,7 @@ class Query:
     realm: str = ""
 
 
-class _Found:
+class _Candidate:
     """An open WebSocket, before it is known whether a row of it is wanted."""
 
     __slots__ = ("address", "agent", "connection", "path", "user", "view", "websocket")
@@ -128,14 +128,16 @@ class _Found:
         }
 
 
-def _all() -> list[_Found]:
+def _all() -> list[_Candidate]:
     return [
-        _Found(*each) for each in tally.open_websockets() if each[0]._connection.ended_for() is None
+        _Candidate(*each)
+        for each in tally.open_websockets()
+        if each[0]._connection.ended_for() is None
     ]
 
 
 # What a row is sorted by, without making the row.
-_BY: dict[str, Callable[[_Found], float]] = {
+_BY: dict[str, Callable[[_Candidate], float]] = {
     "age": lambda found: found.age,
     "messages_in": lambda found: found.connection.traffic()[0],
     "messages_out": lambda found: found.connection.traffic()[1],

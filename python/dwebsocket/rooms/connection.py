@@ -111,7 +111,7 @@ class Rooms:
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = self.now
-        #: When :meth:`look` is to be called; None for never.
+        #: When :meth:`run_due` is to be called; None for never.
         self.due: float | None = None
         self._number = seats.new_number(owner)
         # The key of its user in each backend, by alias: to make one takes two hashes.
@@ -134,7 +134,7 @@ class Rooms:
         self._limits = limits
 
     def _note_due(self) -> None:
-        """Notes when :meth:`look` is due."""
+        """Notes when :meth:`run_due` is due."""
         period = self._limits.recheck
         due = self._checked_at + period if period and self._joined else None
         if self._waiting:
@@ -151,7 +151,7 @@ class Rooms:
         Returns:
             What is left to do, at once; None if nothing is.
         """
-        #: The time of the latest message, or of the latest :meth:`look`.
+        #: The time of the latest message, or of the latest :meth:`run_due`.
         self.now = now = clock.now()
         if now > self._settings_until or self._changes != conf.changes:
             self._read_settings()
@@ -200,7 +200,7 @@ class Rooms:
         """Takes a message after what is due, or has it wait."""
         if self.due is not None and self.due <= self.now:
             # A tick waits until no message does, and some client always has one more.
-            yield from self.look()
+            yield from self.run_due()
         if request.kind == "ping":
             yield self._send('{"pong":1}')
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
@@ -228,7 +228,7 @@ class Rooms:
         # After the answers that it has got.
         yield Call(self._websocket.close, self._websocket.aclose, code, reason)
 
-    def look(self) -> Steps[None]:
+    def run_due(self) -> Steps[None]:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
         self.now = clock.now()
         self._read_settings()
@@ -267,7 +267,7 @@ class Rooms:
             yield from membership_signals.note_left(room.group, self._websocket)
             if is_written(room, "left"):
                 yield from self._call_quietly(room, "left")
-        yield from self.look()
+        yield from self.run_due()
 
     def part(self) -> None:
         """Releases what is here of rooms with which another process goes on."""
@@ -511,7 +511,7 @@ class Rooms:
             told["position"] = history.text_of(at) if at else None
             told["recovered"] = True
         if request.info is not None and room.presence is True:
-            yield from self._say(room, info)
+            yield from self._update_info(room, info)
         if room.presence:
             yield from self._note_members(room, told)
             self._offer(room)
@@ -555,7 +555,7 @@ class Rooms:
         yield from self._note_members(room, told)
         return is_open
 
-    def _say(self, room: Room, info: dict[str, Any]) -> Steps[None]:
+    def _update_info(self, room: Room, info: dict[str, Any]) -> Steps[None]:
         """Changes what others see of this connection."""
         self._note_said(room, _merged(info, room._server_info))
         wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
@@ -719,7 +719,7 @@ class Rooms:
         if not self._events.take():
             raise Refused("limit", "Too many updates.")
         if room.presence is True:
-            yield from self._say(room, info)
+            yield from self._update_info(room, info)
         return {}
 
     def _room_of(self, request: Request) -> Room:

@@ -126,7 +126,7 @@ class _Handler(WebSocketHandler):
     def tick(self) -> Any:
         """Does what is due."""
         self._timer = None
-        steps.run(self.its.look())
+        steps.run(self.its.run_due())
 
     def disconnect(self, code: int, reason: str) -> Any:
         """Leaves all rooms."""
@@ -147,7 +147,7 @@ class _AsyncHandler(_Handler):
     async def tick(self) -> Any:
         """Does what is due."""
         self._timer = None
-        await steps.arun(self.its.look())
+        await steps.arun(self.its.run_due())
 
     async def resumed(self) -> Any:
         """Goes on with the rooms of another process."""

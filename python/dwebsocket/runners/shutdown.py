@@ -242,11 +242,11 @@ class _Shutdown:
 
 
 def _by_signal(at_exit: Exit) -> ShutdownPlanner:
-    def depart(*, terminated: bool) -> ShutdownPlan:
+    def planned(*, terminated: bool) -> ShutdownPlan:
         shutdown_plans = at_exit.shutdown_plans
         return shutdown_plans.get(_core.signal_seen(), shutdown_plans[0])
 
-    return depart
+    return planned
 
 
 def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float, bool]]:

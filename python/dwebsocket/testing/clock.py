@@ -74,7 +74,7 @@ def _steps(seconds: float) -> Iterator[None]:
         loop_hub.look_again()
         callbacks.look_again()
         for websocket in list(open_websockets):
-            websocket._look()
+            websocket._exchange()
         if waits:
             yield from _until(lambda: not _ticks_are_due(), _TICK_S)
             # A tick that has not ended in time is not waited for in each further step.

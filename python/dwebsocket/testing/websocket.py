@@ -147,7 +147,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
     @property
     def closed(self) -> bool:
         """Whether the end of the connection has been seen."""
-        self._look()
+        self._exchange()
         return self._wire.is_over
 
     @property
@@ -157,19 +157,19 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
         1005 stands for a close frame without a code, 1006 for no close frame at all.
         """
-        self._look()
+        self._exchange()
         return None if self._wire.close is None else self._wire.close[0]
 
     @property
     def close_reason(self) -> str:
         """The reason beside the close code, often empty."""
-        self._look()
+        self._exchange()
         return "" if self._wire.close is None else self._wire.close[1]
 
     @property
     def pings_received(self) -> int:
         """How many pings of the server have come."""
-        self._look()
+        self._exchange()
         return self._wire.pings
 
     @property
@@ -186,7 +186,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     # -- what never waits -----------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _exchange(self) -> None:
         """Sends and receives what is possible without waiting."""
         sock = self._sock
         if sock is None or self._wire.is_over:
@@ -219,7 +219,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     def _check_open(self) -> None:
         self._check_usable()
-        self._look()
+        self._exchange()
         self._raise_failure()
         if self._sock is None or self._wire.is_over or self._wire.close_sent:
             raise self._ending()
@@ -255,7 +255,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         timeout = self.timeout if timeout is None else timeout
         deadline = monotonic() + timeout
         while True:
-            self._look()
+            self._exchange()
             if condition():
                 return
             left = deadline - monotonic()
@@ -377,11 +377,11 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         """Sends a close frame; False if the connection is over, or never was."""
         if self._sock is None or self.refused:
             return False
-        self._look()
+        self._exchange()
         if self._wire.is_over:
             return False
         self._wire.send_close(code, reason)
-        self._look()
+        self._exchange()
         return True
 
     def _hang_up(self) -> None:

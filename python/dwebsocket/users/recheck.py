@@ -64,7 +64,7 @@ def note_request(visitor: Visitor) -> None:
     visitor.seen = _seen.get()
 
 
-def needs_look(visitor: Visitor) -> bool:
+def needs_check(visitor: Visitor) -> bool:
     """Whether a user whose WebSocket is about to open has to be looked up once more."""
     if visitor.seen is None or visitor.seen is not _schedule.latest():
         return True
@@ -86,8 +86,8 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
         databases: The result of :func:`dwebsocket.request.database.shareable`.
     """
     _schedule.use(spawn, databases)
-    if needs_look(visitor):
-        _schedule.look([visitor])
+    if needs_check(visitor):
+        _schedule.check([visitor])
     _schedule.start(waiter)
     _schedule.listen(waiter)
 
@@ -101,7 +101,7 @@ def ask(hint: Hint) -> None:
     """
     announcements.announce(hint)
     _schedule.note()
-    _schedule.look(_visitors(hint))
+    _schedule.check(_visitors(hint))
 
 
 def _visitors(hint: Hint) -> list[Visitor]:
@@ -153,7 +153,7 @@ class Schedule:
         self._latest = object()
         # Visitors to look at now, and whether a thread does so.
         self._wanted: dict[Visitor, None] = {}
-        self._is_looking = False
+        self._is_checking = False
 
     def use(self, spawn: Spawn, databases: Databases) -> None:
         """Uses these threads and databases from now on."""
@@ -176,25 +176,25 @@ class Schedule:
 
     def _on_announced(self, hint: Hint) -> None:
         self.note()
-        self._look_beside(_visitors(hint))
+        self._check_on_thread(_visitors(hint))
 
-    def look(self, visitors: list[Visitor]) -> None:
+    def check(self, visitors: list[Visitor]) -> None:
         """Checks users now: in this thread if it may ask the database, beside it otherwise."""
         if running_loop() is None and database.sees_commits():
-            _look_or_refuse(visitors)
+            _check_or_refuse(visitors)
         else:
-            self._look_beside(visitors)
+            self._check_on_thread(visitors)
 
-    def _look_beside(self, visitors: list[Visitor]) -> None:
+    def _check_on_thread(self, visitors: list[Visitor]) -> None:
         """Checks users now, on one thread of its own, those of several calls together."""
         if (spawn := self._spawn) is None:
             # They are checked when they open.
             return
         with self._lock:
             self._wanted.update(dict.fromkeys(visitors))
-            if self._is_looking or not self._wanted:
+            if self._is_checking or not self._wanted:
                 return
-            self._is_looking = True
+            self._is_checking = True
         try:
             spawn("dwebsocket-recheck", self._look_at_all)
         except RuntimeError as error:
@@ -206,7 +206,7 @@ class Schedule:
         try:
             with _borrowed(self._databases):
                 while visitors := self._take_wanted():
-                    _look_or_refuse(visitors)
+                    _check_or_refuse(visitors)
         finally:
             # After a failure: the next call starts another thread, and nobody is forgotten.
             while visitors := self._take_wanted():
@@ -215,7 +215,7 @@ class Schedule:
     def _take_wanted(self) -> list[Visitor]:
         with self._lock:
             visitors, self._wanted = list(self._wanted), {}
-            self._is_looking = bool(visitors)
+            self._is_checking = bool(visitors)
         return visitors
 
     def start(self, waiter: Waiter) -> None:
@@ -294,7 +294,7 @@ class Schedule:
         failed: set[int] = set()
         try:
             while (bucket := self._next()) is not None:
-                if not _look(present("bucket", bucket), self._databases):
+                if not _check(present("bucket", bucket), self._databases):
                     failed.add(bucket)
         finally:
             with self._lock:
@@ -319,14 +319,14 @@ def _borrowed(databases: Databases) -> Iterator[None]:
         database.release_idle()
 
 
-def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
+def _check_or_refuse(visitors: Iterable[Visitor]) -> None:
     """Closes the WebSockets of signed-out users; of all, to come back, when the lookup fails."""
     failure = "Whether users are signed in cannot be looked up: they are closed"
     for batch in _close_signed_out(visitors, failure):
         _refuse(batch)
 
 
-def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
+def _check(visitors: Iterable[Visitor], databases: Databases) -> bool:
     """Closes the WebSockets of signed-out users; false when the lookup failed."""
     failure = "Whether users are signed in cannot be looked up; it is tried again"
     with _borrowed(databases):

@@ -121,14 +121,14 @@ pub(crate) struct Driver {
     _registration: Registration,
     _permit: Arc<Permit>,
     /// Dropped last: the task of a server that carries the connection may end then.
-    _departure: Departure,
+    _carrier_end: CarrierEnd,
 }
 
 /// Tells a server that carries the connection of the driver's end.
 #[derive(Debug)]
-struct Departure(Option<Arc<Carrier>>);
+struct CarrierEnd(Option<Arc<Carrier>>);
 
-impl Drop for Departure {
+impl Drop for CarrierEnd {
     fn drop(&mut self) {
         if let Some(carrier) = &self.0 {
             carrier.end();
@@ -175,7 +175,7 @@ impl Driver {
         );
         let look_at = connection.inbox.look_at().map(Instant::from_std);
         let account = Account::of(connection.share());
-        let departure = Departure(connection.carrier.clone());
+        let carrier_end = CarrierEnd(connection.carrier.clone());
         let mut receiver = Receiver::new(settings.limits).with_role(settings.transport.role());
         if let Some(terms) = &settings.compression {
             receiver = receiver.with_inflater(Inflater::new(&terms.agreement, codecs));
@@ -200,7 +200,7 @@ impl Driver {
             ahead: clock::ahead(),
             _registration: registration,
             _permit: permit.into(),
-            _departure: departure,
+            _carrier_end: carrier_end,
         }
     }
 
@@ -366,8 +366,8 @@ impl Driver {
         lost(&format!("the {peer}{what}"))
     }
 
-    fn look(&mut self, now: Instant) {
-        let next = self.connection.inbox.look(now.into_std());
+    fn end_sleep(&mut self, now: Instant) {
+        let next = self.connection.inbox.end_sleep(now.into_std());
         self.look_at = next.map(Instant::from_std);
     }
 
@@ -377,7 +377,7 @@ impl Driver {
 
     fn on_time(&mut self, now: Instant, socket: &Socket) {
         if self.look_at.is_some_and(|at| at <= now) {
-            self.look(now);
+            self.end_sleep(now);
         }
         let is_over = |pause: &Pause| pause.until().is_some_and(|until| until <= now);
         if let Some(pause) = self.pause.take_if(|pause| is_over(pause)) {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{
     group::{Registry, State as GroupState},
     member::{Eviction, Handed, Member, WhenFull, delivery_to},
-    memberships::{Departure, MemberId, Memberships},
+    memberships::{Left, MemberId, Memberships},
     message::{Delivery, Message},
     registry::Groups,
     stamps::{Cut, Stamps},
@@ -249,7 +249,7 @@ impl Groups {
                     group.state.lock().leave(held);
                 }
             }
-            Some(Departure {
+            Some(Left {
                 was_last: false,
                 is_awaited: true,
             })

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::{
     member::{Eviction, Member},
-    memberships::{Departure, Membership},
+    memberships::{Left, Membership},
     message::Message,
     stamps::{Cut, Stamps},
 };
@@ -248,7 +248,7 @@ impl State {
     }
 
     /// Ends a membership. Messages in the queue reach the member all the same.
-    pub(super) fn leave(&mut self, slot: u32) -> Departure {
+    pub(super) fn leave(&mut self, slot: u32) -> Left {
         self.members -= 1;
         let is_awaited = self.pending.is_some();
         match (&mut self.pending, self.slots.get_mut(slot as usize)) {
@@ -258,7 +258,7 @@ impl State {
             }
             _ => self.vacate(slot),
         }
-        Departure {
+        Left {
             was_last: self.members == 0,
             is_awaited,
         }

@@ -153,7 +153,7 @@ pub enum Joined {
 
 /// A member has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Departure {
+pub(super) struct Left {
     /// The group has no member any more.
     pub(super) was_last: bool,
     /// Messages from before wait for the member.
@@ -211,8 +211,8 @@ impl Memberships {
     pub(super) fn leave<G: Membership>(
         &self,
         group: &Arc<G>,
-        leave: impl FnOnce(u32) -> Departure,
-    ) -> Option<Departure> {
+        leave: impl FnOnce(u32) -> Left,
+    ) -> Option<Left> {
         self.leave_if(group, |slot| Some(leave(slot)))
     }
 
@@ -220,8 +220,8 @@ impl Memberships {
     pub(super) fn leave_if<G: Membership>(
         &self,
         group: &Arc<G>,
-        leave: impl FnOnce(u32) -> Option<Departure>,
-    ) -> Option<Departure> {
+        leave: impl FnOnce(u32) -> Option<Left>,
+    ) -> Option<Left> {
         let mut state = self.0.lock();
         let State::Open(open) = &mut *state else {
             return None;

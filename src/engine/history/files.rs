@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     epochs::Epochs,
-    group_file::{Content, Found, Locked, boot, held_for_too_long, is_about_content, read_beside},
+    group_file::{Content, Cursor, Locked, boot, held_for_too_long, is_about_content, read_beside},
     page::{Limits, Page, Position},
     quota::{NAME_LENGTH, Quota},
     watcher::Watcher,
@@ -55,7 +55,7 @@ struct Shared {
     folder: Arc<Folder>,
     file: File,
     /// Locks of files do not keep the threads of one process apart.
-    found: Mutex<Found>,
+    cursor: Mutex<Cursor>,
 }
 
 impl Opened {
@@ -92,7 +92,7 @@ impl Opened {
         let shared = Arc::new(Shared {
             file,
             folder: Arc::clone(&self.folder),
-            found: Mutex::default(),
+            cursor: Mutex::default(),
         });
         if self.files.len() >= MOST_OPEN {
             // Any of them: a busy one is opened again soon.
@@ -193,18 +193,18 @@ impl FileHistory {
                 break;
             };
             // Another thread may hold it, which waits for another process.
-            let mut unknown = Found::default();
-            let mut known = shared.found.try_lock();
-            let found = known.as_deref_mut().unwrap_or(&mut unknown);
-            let page = read_beside(&shared.file, self.boot, found, after, limits)
+            let mut unknown = Cursor::default();
+            let mut known = shared.cursor.try_lock();
+            let cursor = known.as_deref_mut().unwrap_or(&mut unknown);
+            let page = read_beside(&shared.file, self.boot, cursor, after, limits)
                 .map_err(|error| shared.folder.named(error))?;
             if let Some(page) = page {
                 return Ok(page);
             }
         }
         let patience = patience.unwrap_or(self.timeout);
-        let page = self.with(&name, false, patience, |locked, found, _| {
-            locked.read(found, after, limits)
+        let page = self.with(&name, false, patience, |locked, cursor, _| {
+            locked.read(cursor, after, limits)
         })?;
         if let Some(page) = page {
             return Ok(page);
@@ -233,7 +233,7 @@ impl FileHistory {
         name: &str,
         creates: bool,
         patience: Duration,
-        mut act: impl FnMut(&mut Locked<'_>, &mut Found, &Epochs) -> io::Result<T>,
+        mut act: impl FnMut(&mut Locked<'_>, &mut Cursor, &Epochs) -> io::Result<T>,
     ) -> io::Result<Option<T>> {
         let deadline = Instant::now() + patience;
         loop {
@@ -241,7 +241,7 @@ impl FileHistory {
                 return Ok(None);
             };
             let named = |error| shared.folder.named(error);
-            let Some(mut found) = shared.found.try_lock_until(deadline) else {
+            let Some(mut cursor) = shared.cursor.try_lock_until(deadline) else {
                 return Err(named(held_for_too_long()));
             };
             let mut locked = Locked::new(&shared.file, self.boot, deadline).map_err(named)?;
@@ -253,17 +253,17 @@ impl FileHistory {
                 continue;
             }
             let mut result = match locked.content() {
-                Content::Sound(_) => act(&mut locked, &mut found, &epochs),
+                Content::Sound(_) => act(&mut locked, &mut cursor, &epochs),
                 Content::Broken => Err(ErrorKind::InvalidData.into()),
                 Content::OfOtherBoot => {
                     epochs.forget(name).map_err(named)?;
                     self.begin(name, &mut locked)?;
-                    act(&mut locked, &mut found, &epochs)
+                    act(&mut locked, &mut cursor, &epochs)
                 }
                 Content::Nothing if !creates => return Ok(None),
                 Content::Nothing => {
                     self.begin(name, &mut locked)?;
-                    act(&mut locked, &mut found, &epochs)
+                    act(&mut locked, &mut cursor, &epochs)
                 }
             };
             if result.as_ref().is_err_and(is_about_content) {
@@ -271,7 +271,7 @@ impl FileHistory {
                 self.watcher.on_damage(path.display().to_string());
                 epochs.forget(name).map_err(named)?;
                 self.begin(name, &mut locked)?;
-                result = act(&mut locked, &mut found, &epochs);
+                result = act(&mut locked, &mut cursor, &epochs);
             }
             self.quota.note(&epochs, &locked);
             return result.map(Some).map_err(named);

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
-use super::page::{Kept, Limits, Page, Position, age_ms, offset_after, oldest_ms};
+use super::page::{Entry, Limits, Page, Position, age_ms, offset_after, oldest_ms};
 use crate::engine::{base::clock::wall_ms, resources::folder::Folder};
 
 /// Another one for each form of the file: one of another form is begun anew.
@@ -64,7 +64,7 @@ pub(super) fn boot() -> io::Result<u64> {
 
 /// A record that this process has seen: where to go on reading.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Cursor {
     epoch: u64,
     moves: u64,
     /// The offset of the last record before `at`.
@@ -441,14 +441,14 @@ impl<'a> Locked<'a> {
         bytes(self.file, at, length)
     }
 
-    /// Reads what is after `after`. `found` is what this process knows of the file.
+    /// Reads what is after `after`. `cursor` is what this process knows of the file.
     pub(super) fn read(
         &self,
-        found: &mut Found,
+        cursor: &mut Cursor,
         after: Option<Position>,
         limits: Limits,
     ) -> io::Result<Page> {
-        self.head.page(self.file, found, after, limits, Ok)
+        self.head.page(self.file, cursor, after, limits, Ok)
     }
 }
 
@@ -457,7 +457,7 @@ impl<'a> Locked<'a> {
 pub(super) fn read_beside(
     file: &File,
     boot: u64,
-    found: &mut Found,
+    cursor: &mut Cursor,
     after: Option<Position>,
     limits: Limits,
 ) -> io::Result<Option<Page>> {
@@ -469,7 +469,7 @@ pub(super) fn read_beside(
         }
     };
     let page = sound().and_then(|head| {
-        head.page(file, found, after, limits, |before| {
+        head.page(file, cursor, after, limits, |before| {
             let now = sound()?;
             let is_same = (now.epoch, now.moves) == (before.epoch, before.moves);
             if is_same { Ok(now) } else { Err(is_broken()) }
@@ -488,7 +488,7 @@ impl Head {
     fn page(
         self,
         file: &File,
-        found: &mut Found,
+        cursor: &mut Cursor,
         after: Option<Position>,
         limits: Limits,
         check: impl FnOnce(Self) -> io::Result<Self>,
@@ -501,14 +501,14 @@ impl Head {
         if after >= self.last || limits.size == 0 {
             return Ok(page);
         }
-        let mut records = self.records(file, found, after, check)?;
+        let mut records = self.records(file, cursor, after, check)?;
         let oldest = oldest_ms(wall_ms(), limits);
         while let Some((record, bytes)) = records.take_next()? {
             if record.sent_at < oldest {
                 // With what is before it, which may seem newer after a clock that was set back.
                 page.entries.clear();
             } else if record.offset > after {
-                page.entries.push(Kept {
+                page.entries.push(Entry {
                     offset: record.offset,
                     sent_at: record.sent_at,
                     envelope: bytes.slice(RECORD..),
@@ -518,7 +518,7 @@ impl Head {
         if records.last != self.last {
             return Err(is_broken());
         }
-        *found = Found {
+        *cursor = Cursor {
             epoch: self.epoch,
             moves: self.moves,
             offset: self.last,
@@ -534,16 +534,16 @@ impl Head {
     fn records(
         self,
         file: &File,
-        found: &Found,
+        cursor: &Cursor,
         after: u64,
         check: impl FnOnce(Self) -> io::Result<Self>,
     ) -> io::Result<Records> {
         // The one that reads on begins where it has ended.
-        let goes_on = (found.epoch, found.moves) == (self.epoch, self.moves)
-            && found.offset <= after
-            && (self.start..=self.end).contains(&found.at);
+        let goes_on = (cursor.epoch, cursor.moves) == (self.epoch, self.moves)
+            && cursor.offset <= after
+            && (self.start..=self.end).contains(&cursor.at);
         let (begin, mut last) = if goes_on {
-            (found.at, found.offset)
+            (cursor.at, cursor.offset)
         } else {
             (self.start, self.last - self.count)
         };

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::page::{
-    Kept, Limits, NUMBERING, Page, Position, age_ms, first_epoch, new_epoch, offset_after,
+    Entry, Limits, NUMBERING, Page, Position, age_ms, first_epoch, new_epoch, offset_after,
     oldest_ms,
 };
 use crate::engine::base::clock::wall_ms;
 
 /// The bytes that a message takes beside its own, about.
-const OVERHEAD: usize = size_of::<Kept>() + 16;
+const OVERHEAD: usize = size_of::<Entry>() + 16;
 /// The bytes that a group takes beside its name and its messages, about.
 const GROUP_OVERHEAD: usize = 240;
 /// So many groups an append or a read looks at, for messages that are too old.
@@ -55,7 +55,7 @@ struct Recorded {
     name: Arc<str>,
     epoch: u64,
     last: u64,
-    entries: VecDeque<Kept>,
+    entries: VecDeque<Entry>,
     /// The milliseconds for which messages are kept.
     age: u64,
     /// The time of its entry in [`State::due`].
@@ -89,7 +89,7 @@ impl MemoryHistory {
             epoch: group.epoch,
             offset: group.last,
         };
-        group.entries.push_back(Kept {
+        group.entries.push_back(Entry {
             offset: group.last,
             sent_at: now,
             envelope: Bytes::copy_from_slice(envelope),

@@ -28,7 +28,7 @@ use self::files::FileHistory;
 use self::memory::MemoryHistory;
 pub(crate) use self::page::new_epoch;
 pub use self::{
-    page::{Kept, Limits, Page, Position},
+    page::{Entry, Limits, Page, Position},
     watcher::Watcher,
 };
 #[cfg(unix)]

@@ -46,7 +46,7 @@ impl Limits {
 
 /// A message that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Entry {
     /// Its offset.
     pub offset: u64,
     /// When it was published, in milliseconds since 1970.
@@ -61,7 +61,7 @@ pub struct Page {
     /// The newest message that was ever published to the group.
     pub head: Position,
     /// The kept messages, oldest first, without gaps. The newest ones may be for another page.
-    pub entries: Vec<Kept>,
+    pub entries: Vec<Entry>,
 }
 
 impl Page {

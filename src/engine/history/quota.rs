@@ -176,7 +176,7 @@ impl Quota {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
             // Another thread may have done it.
             if self.is_due() || self.lacks(epochs, needs) {
-                self.look(folder, epochs, newest, Some(needs), patience);
+                self.measure(folder, epochs, newest, Some(needs), patience);
             }
         }
     }
@@ -190,7 +190,7 @@ impl Quota {
         patience: Duration,
     ) {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
-            self.look(folder, epochs, newest, None, patience);
+            self.measure(folder, epochs, newest, None, patience);
         }
     }
 
@@ -214,7 +214,7 @@ impl Quota {
     }
 
     /// Without `needs` the disk is full.
-    fn look(
+    fn measure(
         &self,
         folder: &Folder,
         epochs: &Epochs,
@@ -236,7 +236,7 @@ impl Quota {
         let others = folder.item(epochs::NAME).map_or(0, |item| item.taken);
         let total = files.iter().fold(others, |sum, file| sum + file.taken);
         let numbered = files.iter().enumerate();
-        let mut look = Look {
+        let mut measurement = Measurement {
             quota: self,
             folder,
             epochs,
@@ -250,11 +250,11 @@ impl Quota {
         };
         for (at, file) in numbered {
             let is_old = is_aging && age_of(file.modified) >= NUMBERING;
-            if is_old || (look.surplus() > 0 && (look.is_full || !file.is_empty())) {
-                look.reduce(&files, at, file.name == newest);
+            if is_old || (measurement.surplus() > 0 && (measurement.is_full || !file.is_empty())) {
+                measurement.reduce(&files, at, file.name == newest);
             }
         }
-        self.know(begun.and_then(|begun| epochs.end_measure(begun, look.left)));
+        self.know(begun.and_then(|begun| epochs.end_measure(begun, measurement.left)));
     }
 
     /// The bytes that files may take which take `total` now.
@@ -276,8 +276,8 @@ impl Quota {
     }
 }
 
-/// A look at the files, which makes them smaller.
-struct Look<'a> {
+/// A measurement at the files, which makes them smaller.
+struct Measurement<'a> {
     quota: &'a Quota,
     folder: &'a Folder,
     epochs: &'a Epochs,
@@ -292,7 +292,7 @@ struct Look<'a> {
     empty: BTreeSet<usize>,
 }
 
-impl Look<'_> {
+impl Measurement<'_> {
     fn surplus(&self) -> u64 {
         self.left.saturating_sub(self.goal)
     }

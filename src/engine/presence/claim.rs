@@ -72,23 +72,23 @@ impl Claim {
     pub(super) fn be_ready(&mut self, id: u64) {
         if id == self.id {
             self.is_ready = true;
-            self.look();
+            self.finish_if_settled();
         }
     }
 
     /// The process `source` has ended.
     pub(super) fn forget(&mut self, source: Source) {
         self.rivals.retain(|rival| *rival != source);
-        self.look();
+        self.finish_if_settled();
     }
 
     /// Another process has told it.
     pub(super) fn lose(&mut self) {
         self.is_lost = true;
-        self.look();
+        self.finish_if_settled();
     }
 
-    fn look(&mut self) {
+    fn finish_if_settled(&mut self) {
         if self.is_lost || (self.is_ready && self.rivals.is_empty()) {
             if let Some(waiting) = self.waiting.take() {
                 waiting.finish(());

@@ -235,7 +235,7 @@ impl Person {
         self.forget_found();
         self.choose_info();
         if self.connections() == 0 && record.stamp > self.stamp {
-            self.say(&record.info());
+            self.set_info(&record.info());
         }
     }
 
@@ -328,12 +328,12 @@ impl Person {
             .chain(self.info_here())
             .max_by_key(|info| info.stamp);
         if let Some(latest) = latest.cloned() {
-            self.say(&latest);
+            self.set_info(&latest);
         }
         self.list();
     }
 
-    fn say(&mut self, info: &Info) {
+    fn set_info(&mut self, info: &Info) {
         self.stamp = info.stamp;
         if info.json != self.facts.info {
             Arc::make_mut(&mut self.facts).info.clone_from(&info.json);

@@ -189,7 +189,7 @@ impl Presence {
     /// Changes what a connection says that is in the room already, and whether it is told.
     fn update(&self, room: &Room, newcomer: Newcomer) {
         let mut state = room.state.lock();
-        if let Some(key) = (newcomer.info).and_then(|info| state.say(newcomer.id, info)) {
+        if let Some(key) = (newcomer.info).and_then(|info| state.set_info(newcomer.id, info)) {
             self.note_change(room, &state, &key);
         }
         if newcomer.arrival.watches {

@@ -476,7 +476,7 @@ impl State {
     }
 
     /// Changes what the connection `id` says about its user. Returns its key if it is here.
-    pub(super) fn say(&mut self, id: MemberId, info: Info) -> Option<String> {
+    pub(super) fn set_info(&mut self, id: MemberId, info: Info) -> Option<String> {
         let slot = *self.slots.get(&id)?;
         let connection = self.local.get(&slot)?;
         let (key, name) = (connection.key.clone(), Arc::clone(&connection.name));

@@ -101,7 +101,7 @@ class LoopHub:
         token = next(self._tokens)
         loop = asyncio.get_running_loop()
 
-        def look(_: object = None) -> None:
+        def call_or_wait(_: object = None) -> None:
             self._waiting.pop(token, None)
             left = due - clock.now()
             if left <= 0:
@@ -110,9 +110,9 @@ class LoopHub:
             future = self._waiting[token] = loop.create_future()
             cancel = settle_later(future, left)
             future.add_done_callback(lambda _: cancel())
-            future.add_done_callback(look)
+            future.add_done_callback(call_or_wait)
 
-        look()
+        call_or_wait()
 
     @property
     def core(self) -> _core.Hub:

@@ -206,14 +206,14 @@ class Backend(process.Backend):
             self._look_at = now + _LOOK_S
             # It reads what all processes of the user have open.
             if running_loop() is None:
-                self._look()
+                self._find_apart()
             else:
-                submit(self._look)
+                submit(self._find_apart)
         if self._are_apart:
             # Two threads may count as one: it is no exact number.
             self.apart += 1
 
-    def _look(self) -> None:
+    def _find_apart(self) -> None:
         """Looks for processes with the same key in another folder."""
         name = self.folder.name
         apart = {

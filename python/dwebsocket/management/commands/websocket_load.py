@@ -93,7 +93,7 @@ class Command(BaseCommand):
 
     @contextlib.contextmanager
     def _progress(
-        self, plan: load.Plan, result: load.Result, *, quiet: bool
+        self, plan: load.Load, result: load.Result, *, quiet: bool
     ) -> Iterator[Callable[[], None]]:
         if quiet or not sys.stderr.isatty():
             yield lambda: None
@@ -107,14 +107,14 @@ class Command(BaseCommand):
                 self.stderr.write("")
 
 
-def _line(plan: load.Plan, result: load.Result) -> str:
+def _line(plan: load.Load, result: load.Result) -> str:
     return (
         f"{result.open} of {plan.clients} open, {result.sent} sent, {result.received} received, "
         f"{sum(result.failures.values())} failed "
     )
 
 
-def _plan(options: dict[str, Any]) -> load.Plan:
+def _plan(options: dict[str, Any]) -> load.Load:
     try:
         address = Address.parse(options["url"])
     except ValueError as error:
@@ -136,7 +136,7 @@ def _plan(options: dict[str, Any]) -> load.Plan:
         )
     if (size := options["size"]) is not None:
         check_number(options, "size", most=_MOST_BYTES)
-    return load.Plan(
+    return load.Load(
         url=options["url"],
         clients=options["clients"],
         rate=options["rate"],

@@ -24,7 +24,7 @@ _LAST_S = 5.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class Load:
     """
     The work of the clients. Times are in seconds.
 
@@ -89,7 +89,7 @@ def percentiles(seconds: list[float]) -> dict[str, float] | None:
     }
 
 
-async def run(plan: Plan, result: Result, tell: Callable[[], None]) -> None:
+async def run(plan: Load, result: Result, tell: Callable[[], None]) -> None:
     """
     Runs all clients to their end. Cancelling it closes them.
 
@@ -115,7 +115,7 @@ async def run(plan: Plan, result: Result, tell: Callable[[], None]) -> None:
         await asyncio.gather(*everyone, return_exceptions=True)
 
 
-async def _client(plan: Plan, number: int, result: Result) -> None:
+async def _client(plan: Load, number: int, result: Result) -> None:
     await asyncio.sleep(plan.ramp * number / plan.clients)
     begun_at = time.perf_counter()
     try:
@@ -144,7 +144,7 @@ async def _client(plan: Plan, number: int, result: Result) -> None:
 
 
 async def _send(
-    plan: Plan, websocket: ClientConnection, sent_at: list[float], result: Result
+    plan: Load, websocket: ClientConnection, sent_at: list[float], result: Result
 ) -> None:
     begun_at = time.perf_counter()
     if not plan.rate:

@@ -59,8 +59,8 @@ impl Exchange {
                 self.on_own_beat(state);
             }
             Message::Question { number, .. } => {
-                if let Some(asked) = state.asked.get_mut(number) {
-                    asked.note_answer(self.id);
+                if let Some(pending) = state.pending.get_mut(number) {
+                    pending.note_answer(self.id);
                 }
                 state.finish_if_complete(*number);
             }
@@ -102,7 +102,7 @@ impl Exchange {
     fn on_packet(&self, state: &mut State, packet: Packet) {
         let from = packet.from;
         match packet.message {
-            Message::Beat => state.hear(from),
+            Message::Beat => state.note_alive(from),
             Message::Gone => self.forget(state, from),
             Message::Question { name, number, part } => {
                 if let Some(part) = part {
@@ -129,7 +129,7 @@ impl Exchange {
     }
 
     fn on_notes(&self, state: &mut State, from: Source, notes: &Notes) {
-        state.hear(from);
+        state.note_alive(from);
         let Some(room) = state.rooms.get_mut(&*notes.name) else {
             return;
         };
@@ -148,8 +148,8 @@ impl Exchange {
     }
 
     fn on_answer(&self, state: &mut State, from: Source, answer: &Answer) {
-        let asked = state.asked.get_mut(&answer.number);
-        if let Some(gathering) = asked.and_then(|asked| asked.gathering.as_mut()) {
+        let pending = state.pending.get_mut(&answer.number);
+        if let Some(gathering) = pending.and_then(|pending| pending.gathering.as_mut()) {
             for record in &answer.records {
                 gathering.note(from, record);
             }
@@ -172,7 +172,7 @@ impl Exchange {
         let peer = room.peers.entry(from).or_default();
         let taken = peer.on_answer(answer);
         // Also for the first parts: their sender may be killed before the last one.
-        state.hear(from);
+        state.note_alive(from);
         match taken {
             AnswerPart::Part => self.note(from, &answer.name, &answer.records),
             AnswerPart::Last(keys) => {
@@ -209,7 +209,7 @@ impl Exchange {
                 state.ask(from, name, 0);
             }
         }
-        state.hear(from);
+        state.note_alive(from);
     }
 }
 

@@ -20,10 +20,10 @@
 //! Locks, in the order in which they are taken: the exchange's, those of the presence.
 
 mod announcing;
-mod asked;
 mod incoming;
 mod node;
 mod outgoing;
+mod pending;
 mod questions;
 mod room;
 mod state;

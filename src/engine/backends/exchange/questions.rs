@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    asked::Asked,
     node::Exchange,
+    pending::Pending,
     room::Room,
     wire::{Message, Part},
 };
@@ -81,10 +81,10 @@ impl Exchange {
             return None;
         }
         let (call, ticket) = Call::new(lost);
-        if let Some((number, asked)) =
-            question.and_then(|number| Some((number, state.asked.get_mut(&number)?)))
+        if let Some((number, pending)) =
+            question.and_then(|number| Some((number, state.pending.get_mut(&number)?)))
         {
-            asked.waiting.push(ticket);
+            pending.waiting.push(ticket);
             return Some(Question {
                 number,
                 call,
@@ -92,9 +92,9 @@ impl Exchange {
             });
         }
         let is_new = !self.presence.is_used_here(name);
-        let mut asked = Asked::new(name, None);
-        asked.waiting.push(ticket);
-        let number = state.add_question(asked);
+        let mut pending = Pending::new(name, None);
+        pending.waiting.push(ticket);
+        let number = state.add_question(pending);
         let part = state.rooms.get_mut(name).map(|room| {
             room.question = Some(number);
             room.part(is_new)
@@ -112,9 +112,9 @@ impl Exchange {
     /// [`Exchange::gathered`] has to follow.
     pub fn ask(&self, name: &str) -> Question {
         let (call, ticket) = Call::new(lost);
-        let mut asked = Asked::new(name, Some(Gathering::default()));
-        asked.waiting.push(ticket);
-        let number = self.state.lock().add_question(asked);
+        let mut pending = Pending::new(name, Some(Gathering::default()));
+        pending.waiting.push(ticket);
+        let number = self.state.lock().add_question(pending);
         let bytes = Some(self.question(name, number, None));
         Question {
             number,
@@ -135,8 +135,8 @@ impl Exchange {
     /// Tells how many processes got a question, this one among them.
     pub fn expect(&self, number: u64, processes: usize) {
         let mut state = self.state.lock();
-        if let Some(asked) = state.asked.get_mut(&number) {
-            asked.expect(processes);
+        if let Some(pending) = state.pending.get_mut(&number) {
+            pending.expect(processes);
         }
         state.finish_if_complete(number);
     }
@@ -158,8 +158,8 @@ impl Exchange {
     /// Ends a question of [`Exchange::ask`]. Returns what was answered: the users, with the number
     /// of their connections; those first that have joined first.
     pub fn gathered(&self, number: u64) -> Vec<(Arc<Facts>, u32)> {
-        let asked = self.state.lock().asked.remove(&number);
-        let gathering = asked.and_then(|asked| asked.gathering);
+        let pending = self.state.lock().pending.remove(&number);
+        let gathering = pending.and_then(|pending| pending.gathering);
         gathering.map_or_else(Vec::new, |gathering| gathering.members())
     }
 

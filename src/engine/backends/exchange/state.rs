@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{asked::Asked, room::Room, wire::Message};
+use super::{pending::Pending, room::Room, wire::Message};
 use crate::engine::{base::clock, presence::Source};
 
 /// The channel of the beats. No group may have such a name.
@@ -16,7 +16,7 @@ pub(super) const COMMON: &str = "dwebsocket.presence";
 pub(super) struct State {
     pub(super) is_stopped: bool,
     pub(super) rooms: HashMap<Arc<str>, Room>,
-    pub(super) asked: HashMap<u64, Asked>,
+    pub(super) pending: HashMap<u64, Pending>,
     pub(super) last_number: u64,
     pub(super) outgoing: VecDeque<Item>,
     /// The others that live, each with the number of own beats that had come when it was heard last.
@@ -51,7 +51,7 @@ impl State {
         Self {
             is_stopped: false,
             rooms: HashMap::new(),
-            asked: HashMap::new(),
+            pending: HashMap::new(),
             last_number: 0,
             outgoing: VecDeque::new(),
             heard: HashMap::new(),
@@ -63,37 +63,37 @@ impl State {
         }
     }
 
-    pub(super) fn add_question(&mut self, asked: Asked) -> u64 {
+    pub(super) fn add_question(&mut self, pending: Pending) -> u64 {
         self.last_number += 1;
-        self.asked.insert(self.last_number, asked);
+        self.pending.insert(self.last_number, pending);
         self.last_number
     }
 
     pub(super) fn note_answer(&mut self, number: u64, from: Source) {
-        if let Some(asked) = self.asked.get_mut(&number) {
-            asked.note_answer(from);
+        if let Some(pending) = self.pending.get_mut(&number) {
+            pending.note_answer(from);
         }
         self.finish_if_complete(number);
     }
 
     pub(super) fn finish_if_complete(&mut self, number: u64) {
-        if self.asked.get(&number).is_some_and(Asked::is_complete) {
+        if self.pending.get(&number).is_some_and(Pending::is_complete) {
             self.finish(number, None);
         }
     }
 
     /// Ends a question: the users of its group are known, unless there was a failure.
     pub(super) fn finish(&mut self, number: u64, failure: Option<&str>) {
-        let Some(asked) = self.asked.get_mut(&number) else {
+        let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
-        asked.finish(failure);
-        if asked.gathering.is_some() {
+        pending.finish(failure);
+        if pending.gathering.is_some() {
             // It is taken with what was gathered.
             return;
         }
-        if let Some(asked) = self.asked.remove(&number) {
-            if let Some(room) = self.rooms.get_mut(&*asked.name) {
+        if let Some(pending) = self.pending.remove(&number) {
+            if let Some(room) = self.rooms.get_mut(&*pending.name) {
                 if room.question == Some(number) {
                     room.question = None;
                     room.is_known = failure.is_none();
@@ -103,7 +103,7 @@ impl State {
     }
 
     /// Notes that another process lives.
-    pub(super) fn hear(&mut self, from: Source) {
+    pub(super) fn note_alive(&mut self, from: Source) {
         if self.rooms.is_empty() {
             return;
         }

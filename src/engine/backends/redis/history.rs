@@ -13,7 +13,7 @@ use redis::{Cmd, Pipeline, ServerError, Value};
 use super::connection::{Connection, within};
 use crate::engine::{
     backends::call::Reason,
-    history::{Kept, Limits, Page, Position, new_epoch},
+    history::{Entry, Limits, Page, Position, new_epoch},
 };
 
 const APPEND: &str = concat!(include_str!("numbering.lua"), include_str!("append.lua"));
@@ -218,7 +218,7 @@ pub(super) fn page_in(reply: Value) -> Option<Page> {
     let mut rows = rows.into_iter();
     while let (Some(id), Some(Value::BulkString(envelope))) = (rows.next(), rows.next()) {
         let (offset, sent_at) = text_in(&id)?.split_once('-')?;
-        entries.push(Kept {
+        entries.push(Entry {
             offset: offset.parse().ok()?,
             sent_at: sent_at.parse().ok()?,
             envelope: Bytes::from(envelope),

@@ -42,12 +42,12 @@ pub(super) struct MemberCount {
     /// Tells this process from all others.
     process: u64,
     next: AtomicU64,
-    asked: Mutex<HashMap<u64, Asked>>,
+    counts: Mutex<HashMap<u64, Count>>,
 }
 
 /// A count that is under way.
 #[derive(Debug)]
-struct Asked {
+struct Count {
     ticket: Ticket,
     /// How many answers there will be, once that is known.
     expected: Option<u64>,
@@ -56,7 +56,7 @@ struct Asked {
     members: u64,
 }
 
-impl Asked {
+impl Count {
     fn is_complete(&self) -> bool {
         self.expected
             .is_some_and(|expected| self.answered.len() as u64 >= expected)
@@ -80,7 +80,7 @@ impl MemberCount {
             // With the process's number: a forked child inherits the keys of the hash.
             process: RandomState::new().hash_one(("process", std::process::id())),
             next: AtomicU64::new(RandomState::new().hash_one(("count", std::process::id()))),
-            asked: Mutex::default(),
+            counts: Mutex::default(),
         }
     }
 
@@ -98,13 +98,13 @@ impl MemberCount {
     ) -> Arc<Call> {
         let (call, ticket) = Call::new(lost);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let asked = Asked {
+        let count = Count {
             ticket,
             expected: None,
             answered: HashSet::new(),
             members: 0,
         };
-        self.asked.lock().insert(number, asked);
+        self.counts.lock().insert(number, count);
         let (running, groups) = (Running(Arc::clone(self), number), Arc::clone(groups));
         let (shard, name) = (Arc::clone(shard), name.to_owned());
         self.runtime.spawn(async move {
@@ -126,7 +126,7 @@ impl MemberCount {
         let sealed = groups.seal(&domain(QUESTION, name), &question);
         match shard.publish(name, &sealed).done().await {
             Ok(Reply::Number(receivers)) => {
-                self.note(number, |asked| asked.expected = Some(receivers));
+                self.note(number, |count| count.expected = Some(receivers));
             }
             Ok(Reply::Page(_)) => {}
             Err(reason) => {
@@ -139,27 +139,27 @@ impl MemberCount {
     }
 
     /// Changes a count, and ends it when it is complete.
-    fn note(&self, number: u64, change: impl FnOnce(&mut Asked)) {
-        let mut all = self.asked.lock();
-        let Some(asked) = all.get_mut(&number) else {
+    fn note(&self, number: u64, change: impl FnOnce(&mut Count)) {
+        let mut all = self.counts.lock();
+        let Some(count) = all.get_mut(&number) else {
             return;
         };
-        change(asked);
-        if asked.is_complete() {
+        change(count);
+        if count.is_complete() {
             let complete = all.remove(&number);
             drop(all);
-            if let Some(asked) = complete {
-                asked.ticket.finish(Ok(Reply::Number(asked.members)));
+            if let Some(count) = complete {
+                count.ticket.finish(Ok(Reply::Number(count.members)));
             }
         }
     }
 
     /// Ends a count, if it has not ended, with what is known.
     fn end(&self, number: u64, failure: Option<Reason>) {
-        let asked = self.asked.lock().remove(&number);
-        if let Some(asked) = asked {
-            let members = Ok(Reply::Number(asked.members));
-            asked.ticket.finish(failure.map_or(members, Err));
+        let count = self.counts.lock().remove(&number);
+        if let Some(count) = count {
+            let members = Ok(Reply::Number(count.members));
+            count.ticket.finish(failure.map_or(members, Err));
         }
     }
 
@@ -177,9 +177,9 @@ impl MemberCount {
             let Some((number, (process, members))) = answer else {
                 return false;
             };
-            self.note(number, |asked| {
-                if asked.answered.insert(process) {
-                    asked.members = asked.members.saturating_add(members);
+            self.note(number, |count| {
+                if count.answered.insert(process) {
+                    count.members = count.members.saturating_add(members);
                 }
             });
             return true;

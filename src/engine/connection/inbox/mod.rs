@@ -223,7 +223,7 @@ impl Inbox {
 
     /// As [`Inbox::take`], but at the end of the time it may sleep a little longer. It has no timer
     /// of its own, which each sleep would set and cancel: that is 0.27 of the 4.7 µs of processor
-    /// time for which two threads wake each other. [`Inbox::look`] ends the sleep instead. Calls
+    /// time for which two threads wake each other. [`Inbox::end_sleep`] ends the sleep instead. Calls
     /// `wake_driver` when the driver would not look by `deadline`.
     pub(crate) fn take_coarse(
         &self,
@@ -248,7 +248,7 @@ impl Inbox {
 
     /// Ends a sleep of [`Inbox::take_coarse`] that has lasted long enough. Returns when to look
     /// again; `None` when no such sleep goes on: then the driver need not look any more.
-    pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn end_sleep(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         state.look_at = state.coarse_until.filter(|until| *until > now);
         let look_at = state.look_at;
@@ -259,7 +259,7 @@ impl Inbox {
         look_at
     }
 
-    /// When the driver has to see to [`Inbox::look`].
+    /// When the driver has to see to [`Inbox::end_sleep`].
     pub(crate) fn look_at(&self) -> Option<Instant> {
         self.state.lock().look_at
     }
@@ -531,12 +531,12 @@ mod tests {
         };
         assert_eq!(inbox.look_at(), Some(until));
         let early = until.checked_sub(Duration::from_millis(1)).unwrap();
-        assert_eq!(inbox.look(early), Some(until));
+        assert_eq!(inbox.end_sleep(early), Some(until));
         while clock::now() < until {
             thread::yield_now();
         }
         // The watch ends with the sleep, and there is one call for it.
-        assert_eq!(inbox.look(until), None);
+        assert_eq!(inbox.end_sleep(until), None);
         assert!(matches!(sleeper.join().unwrap(), Received::Nothing));
         assert_eq!(inbox.look_at(), None);
         assert!(called.recv().is_err());
@@ -548,7 +548,7 @@ mod tests {
         push(&inbox, text("here"));
         let until = clock::now() + Duration::from_secs(60);
         assert_eq!(payload(inbox.take_coarse(until, || {}).0).unwrap(), "here");
-        assert_eq!(inbox.look(clock::now()), None);
+        assert_eq!(inbox.end_sleep(clock::now()), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Members of a group whose messages are lost: those with numbers are told.
 
 use super::*;
-use crate::engine::history::{Kept, Page, Position};
+use crate::engine::history::{Entry, Page, Position};
 
 const AT: Position = Position {
     epoch: 1,
@@ -9,7 +9,7 @@ const AT: Position = Position {
 };
 
 fn page(epoch: u64, head: u64, offsets: &[u64]) -> Page {
-    let kept = |&offset: &u64| Kept {
+    let kept = |&offset: &u64| Entry {
         offset,
         sent_at: 0,
         envelope: envelope::of_message(&text(&offset.to_string())).into(),

@@ -98,7 +98,7 @@ class Backend(HistoryBackend, Presence):
     def _catch_up(self, name: str) -> Steps[None]:
         yield from super()._catch_up(name)
         # The listener reports when messages are missing.
-        self._listener.look()
+        self._listener.wake()
 
     async def awaits_commit(self) -> bool:
         """Whether the task's ORM is in a transaction."""

@@ -55,7 +55,7 @@ class Watchdog:
                 self._looks_at = ends_at
         if is_first:
             try:
-                callbacks.call_later(ends_at - monotonic(), self._look)
+                callbacks.call_later(ends_at - monotonic(), self._end_overdue)
             except RuntimeError:
                 with self._lock:
                     self._looks_at = None
@@ -66,7 +66,7 @@ class Watchdog:
         with self._lock:
             self._calls.pop(key, None)
 
-    def _look(self) -> None:
+    def _end_overdue(self) -> None:
         now = monotonic()
         with self._lock:
             over = [key for key, (ends_at, _) in self._calls.items() if ends_at <= now]
@@ -76,7 +76,7 @@ class Watchdog:
         for call in calls:
             call()
         if next_at is not None:
-            callbacks.call_later(next_at - now, self._look)
+            callbacks.call_later(next_at - now, self._end_overdue)
 
 
 _watchdog = Watchdog()

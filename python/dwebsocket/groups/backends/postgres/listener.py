@@ -115,7 +115,7 @@ class Listener:
         # Afterwards: it rises while none does.
         return number if self.is_listening else 0
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Makes the thread look for what there is to do."""
         if (hub := self._hub) is not None:
             hub.announce(_LOOK)
@@ -142,13 +142,13 @@ class Listener:
         return self._soon(self._queries.add(object(), lambda *given: self._announce(texts, *given)))
 
     def _soon(self, found: Future[Any]) -> Future[Any]:
-        self.look()
+        self.wake()
         return found
 
     def stop(self) -> None:
         """Ends the thread, and with it the connection, soon."""
         self._may_run = False
-        self.look()
+        self.wake()
 
     def leave(self) -> None:
         """Leaves the parent's connection to the parent, in a forked child."""

@@ -9,7 +9,7 @@ use crate::engine::{
 
 /// A question, and those that wait for the answers of all processes that got it.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Pending {
     pub(super) name: String,
     /// The answers, for a process that has no users in the group.
     pub(super) gathering: Option<Gathering>,
@@ -19,7 +19,7 @@ pub(super) struct Asked {
     answered: HashSet<Source>,
 }
 
-impl Asked {
+impl Pending {
     pub(super) fn new(name: &str, gathering: Option<Gathering>) -> Self {
         Self {
             name: name.to_owned(),
