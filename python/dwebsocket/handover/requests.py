@@ -10,27 +10,37 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.request import ENVIRON_KEY
+
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket.servers.hosts import Loop
 
 # Texts that Django has decoded.
-_DECODED = ("PATH_INFO", "SCRIPT_NAME")
+_DECODED: tuple[str, ...] = ("PATH_INFO", "SCRIPT_NAME")
 _QUERY = "QUERY_STRING"
 
 
 def meta_of(request: HttpRequest) -> dict[str, str]:
-    """Returns the texts of a request's environ."""
-    meta = {name: value for name, value in request.META.items() if type(value) is str}
-    decoded: tuple[str, ...] = _DECODED
+    """Returns the texts of a request's environ, as they were before middleware."""
+    own, decoded = request.META, _DECODED
     if (scope := request.__dict__.get("scope")) is not None:
         # One of an ASGI server.
-        decoded = (*_DECODED, _QUERY)
+        from django.core.handlers.asgi import ASGIRequest  # other processes need not load it
+
+        own, decoded = ASGIRequest(scope, io.BytesIO()).META, (*_DECODED, _QUERY)
+    meta = {name: value for name, value in own.items() if type(value) is str}
+    if scope is not None:
         meta["wsgi.url_scheme"] = scope.get("scheme", "http")
-        if (port := request.META.get("REMOTE_PORT")) is not None:
+        if (port := own.get("REMOTE_PORT")) is not None:
             meta["REMOTE_PORT"] = str(port)
     meta.update({name: meta[name].encode().decode("latin-1") for name in decoded if name in meta})
+    for name, value in own.get(ENVIRON_KEY, {}).items():
+        if value is None:
+            meta.pop(name, None)
+        else:
+            meta[name] = value
     return meta
 
 

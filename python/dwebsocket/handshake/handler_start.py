@@ -55,6 +55,11 @@ class HandlerStart(Start):
         return self._handler
 
     @property
+    def moves(self) -> bool:
+        """Whether another process may go on with the connection."""
+        return self._handler._plan.survives
+
+    @property
     def spawn(self) -> Spawn:
         """Starts functions that run beside the handler: on threads where it lives in a loop."""
         return threads.spawn if self._handler._plan.in_loop else self.runner.spawn

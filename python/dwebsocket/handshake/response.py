@@ -293,7 +293,7 @@ class UpgradeResponse(HttpResponse):
             return False
         # From here on nothing else closes the client: on any error it must be closed here.
         try:
-            request_copy.keep(request)
+            request_copy.keep(request, moves=start.moves)
             websocket._forget_handshake(request.META)
             if handshake.is_bound:
                 websocket._is_bound = True

@@ -58,6 +58,11 @@ class Start:
         self.databases = database.shareable()
 
     @property
+    def moves(self) -> bool:
+        """Whether another process may go on with the connection."""
+        return False
+
+    @property
     def spawn(self) -> Spawn:
         """Starts functions that run beside the view, on threads of the view's kind."""
         # Under eventlet a loop is on a thread of the system, although views have green ones.

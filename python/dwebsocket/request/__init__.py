@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: The key of the environ for a handshake that another process has made.
 HANDSHAKE_KEY = "dwebsocket.handshake"
+#: The key of META for the environ's texts as the server gave them, before middleware; and after the
+#: handshake for those alone that have changed since, each with its text or None.
+ENVIRON_KEY = "dwebsocket.environ"
 #: The attribute of Django's request that opens a connection by the fallback, or uses one.
 BY_FALLBACK = "_dwebsocket_by_fallback"
 

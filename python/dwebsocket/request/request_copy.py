@@ -12,8 +12,10 @@ import io
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from django.core.signals import request_started
+
 from dwebsocket.compat.django import forget_body, parts_of_route
-from dwebsocket.request import HANDSHAKE_KEY
+from dwebsocket.request import ENVIRON_KEY, HANDSHAKE_KEY
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -62,12 +64,28 @@ class _NoBody(io.RawIOBase):
 _NO_BODY = _NoBody()
 
 
-def keep(request: HttpRequest) -> None:
+def _note_environ(environ: dict[str, Any] | None = None, **_: Any) -> None:
+    """Keeps what a server says of a handshake: middleware may change it, and meets it once more."""
+    if environ is not None and "HTTP_SEC_WEBSOCKET_KEY" in environ:
+        environ[ENVIRON_KEY] = {
+            name: value for name, value in environ.items() if type(value) is str
+        }
+
+
+request_started.connect(_note_environ, dispatch_uid="dwebsocket.request")
+
+
+def keep(request: HttpRequest, *, moves: bool = False) -> None:
     """
     Drops a request's references to its server; to be called when its WebSocket opens.
 
     Afterwards a WSGI request has an environ of its own, without a body. Attributes of the request
     may become other objects with the same meaning.
+
+    Args:
+        request: The request.
+        moves: Whether another process may go on with its connection, and need what middleware has
+            changed.
     """
     # Django makes it again from META when it is read.
     request.__dict__.pop("headers", None)
@@ -86,9 +104,21 @@ def keep(request: HttpRequest) -> None:
         # It belongs to the response, which has been sent, and refers to the server's objects.
         environ.pop("wsgi.early_hints", None)
         environ.pop(HANDSHAKE_KEY, None)
+        before = environ.pop(ENVIRON_KEY, None)
+        if moves and before is not None and (changed := _changes(before, environ)):
+            environ[ENVIRON_KEY] = changed
         # The server's reader is at its end; the view's request has no body.
         environ["wsgi.input"] = _NO_BODY
         forget_body(request, _NO_BODY)
+
+
+def _changes(before: dict[str, str], environ: dict[str, Any]) -> dict[str, str | None]:
+    """Returns the texts that middleware has changed, as they were: None for those that it added."""
+    changed: dict[str, str | None] = {
+        name: None for name, value in environ.items() if type(value) is str and name not in before
+    }
+    changed.update({name: value for name, value in before.items() if environ.get(name) != value})
+    return changed
 
 
 def _copy(environ: dict[str, Any]) -> dict[str, Any]:
