@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
-from django.db import connection
+from django.db import connection, transaction
 from django.http import Http404, HttpResponse
 from django.test import override_settings
 from django.utils import translation
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from visit import Serve
+
+room: ContextVar[Any] = ContextVar("room")
 
 KINDS = ["sync", "async", "async receive", "async rest"]
 
@@ -76,6 +79,8 @@ def asking(kind: str) -> type[WebSocketHandler]:
             cursor.execute("SELECT 1")
         if message == "leave open":
             connection.set_autocommit(False)
+        if message == "leave a block open":
+            transaction.atomic().__enter__()
 
     class Asks(WebSocketHandler):
         def receive(self, message: Any) -> None:
@@ -665,6 +670,37 @@ class TestSurroundings:
         eventually(lambda: len(seen) == 3)
         assert seen == ["da", "da", "da"]
 
+    def test_what_a_call_sets_is_not_for_the_next_one(self, kind: str, visit: Serve) -> None:
+        """Also if that is there already, and needs no other turn on a thread or in a loop."""
+        seen: list[Any] = []
+
+        class Sets(WebSocketHandler):
+            every = 60.0
+
+            def receive(self, message: Any) -> None:
+                seen.append((translation.get_language(), room.get(None)))
+                translation.activate("de")
+                room.set(message)
+
+            def tick(self) -> None:
+                """Never."""
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append((translation.get_language(), room.get(None)))
+
+        middleware = ["test_handler.in_danish"]
+        for every in (60.0, None):
+            cls = of_kind(type("Sets", (Sets,), dict(vars(Sets), every=every)), kind)
+            made = visit(cls.as_view(), middleware=middleware)
+            for message in "abc":
+                made.client.send(message)
+            made.serve()
+            eventually(lambda: len(seen) == 3)
+            made.client.close()
+            eventually(lambda: len(seen) == 4)
+            assert seen == [("da", None)] * 4
+            seen.clear()
+
     def test_its_own_websocket_is_known(self, kind: str, visit: Serve) -> None:
         """In each method: `drain` there would wait for itself."""
         seen: list[Any] = []
@@ -709,13 +745,14 @@ class TestSurroundings:
         made.client.close()
         eventually(lambda: all(each.connection is None for each in opened))
 
+    @pytest.mark.parametrize("left", ["leave open", "leave a block open"])
     def test_transaction_left_open_is_not_for_a_message_that_is_there_already(
-        self, kind: str, visit: Serve, opened: list[Any], tables: None
+        self, kind: str, left: str, visit: Serve, opened: list[Any], tables: None
     ) -> None:
         """Those that are handled without a pause have connections as others."""
         with override_settings(WEBSOCKET_HANDLER_THREADS=1):
             made = visit(asking(kind).as_view())
-            for message in ("leave open", "a", "leave open", "a"):
+            for message in (left, "a", left, "a"):
                 made.client.send(message)
             made.serve()
             assert [made.client.receive() for _ in range(4)] == ["asked"] * 4

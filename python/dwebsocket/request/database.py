@@ -52,9 +52,9 @@ def close_after_call() -> None:
     """
     if not _has_any():
         return
-    close_old_connections()
     if in_transaction():
         leave()
+    close_old_connections()
 
 
 def release_idle() -> None:
@@ -153,8 +153,12 @@ def has_own() -> bool:
 
 
 def leave() -> None:
-    """Closes this thread's own connections, also those in use."""
+    """Closes this thread's own connections, also those in use, and ends their transactions."""
     for connection in _own():
+        if not is_in_test_case(connection):
+            # Else Django keeps a block of `atomic()` that nothing leaves any more, and refuses to
+            # open the connection again.
+            connection.in_atomic_block = False
         connection.close()
 
 

@@ -474,10 +474,11 @@ class Handled:
         try:
             if shared is not None:
                 database.borrow(shared)
+            # In a copy of the context: what the method sets there is not for the next one.
             if (world := websocket._world) is None:
-                result = method(*args)
+                result = contextvars.copy_context().run(method, *args)
             else:
-                result = self._call_within(world, method, args)
+                result = contextvars.copy_context().run(self._call_within, world, method, args)
             if result is not None and inspect.iscoroutine(result):
                 life.refuse_coroutine(result, repr(method))
             if world is None:
@@ -728,6 +729,7 @@ class Handled:
         assert connection is not None
         plan = self._plan
         is_plain = "receive" in plan.is_async and websocket._trace is None
+        before = contextvars.copy_context()
         try:
             if self._is_new:
                 self._is_new = False
@@ -769,6 +771,15 @@ class Handled:
                         connection.unwatch(self._home.core, self._token)
                     if connection.listen(self._home.core, self._token):
                         break
+                if not handler_context.is_unchanged(before):
+                    # What a call sets in its context is not for the next one: another turn has a
+                    # context of its own.
+                    if plan.every is not None:
+                        connection.unwatch(self._home.core, self._token)
+                    is_due = self._is_over or self._tick_is_due
+                    if is_due or not connection.listen(self._home.core, self._token):
+                        self._again = True
+                    break
                 calls += 1
                 if calls % _MESSAGES_A_TURN == 0:
                     await asyncio.sleep(0)

@@ -8,6 +8,7 @@ once.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -58,6 +59,15 @@ class HandlerContext:
     def run(self, function: Callable[..., None], *args: Any) -> None:
         """Calls ``function`` in a copy that this thread owns."""
         self.fresh().run(function, *args)
+
+
+def is_unchanged(before: Context) -> bool:
+    """Whether the running code's context has the values of a copy that was made before."""
+    try:
+        return copy_context() == before
+    except Exception:
+        # A value of the project's cannot be compared with the one that is there now.
+        return False
 
 
 _known: WeakValueDictionary[tuple[tuple[int, int], ...], HandlerContext] = WeakValueDictionary()
