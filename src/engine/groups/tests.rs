@@ -408,6 +408,24 @@ async fn a_slow_member_gets_the_latest_message() {
 }
 
 #[tokio::test]
+async fn the_newest_message_waits_beside_what_cannot_make_way() {
+    for when_full in [WhenFull::DropOldest, WhenFull::KeepLatest] {
+        let groups = groups(when_full);
+        let (connection, mut peer) = blocked_member();
+        groups.join("room", &connection, ID);
+        let own = connection.outbox.queued();
+        let large = "x".repeat(Settings::SMALL.send_buffer_bytes - own + 1);
+        for number in 0..4 {
+            groups.publish("room", text(&format!("{large}{number}")));
+            settle(&groups).await;
+            assert!(connection.outbox.queued() > Settings::SMALL.send_buffer_bytes);
+            assert!(connection.outbox.queued() < own + large.len() + 20);
+        }
+        assert!(drain(&connection, &mut peer).ends_with("x3"));
+    }
+}
+
+#[tokio::test]
 async fn a_mailbox_announces_what_comes_into_it_and_follows_the_policy() {
     let groups = groups(WhenFull::DropOldest);
     let hub = Hub::new().unwrap();

@@ -129,7 +129,13 @@ impl State {
             let drops_all = when_full == WhenFull::KeepLatest;
             handed.dropped += self.make_room(length, capacity, drops_all);
         }
-        if self.fits(length, capacity) {
+        // The newest one waits in any case where older ones make way for it: beside a frame that has
+        // begun, and what its view has sent, there may be no room for it.
+        let is_only_one = || {
+            let mut waiting = self.queue.iter().skip(usize::from(self.mid_frame));
+            may_drop && waiting.all(|it| it.droppable.is_none())
+        };
+        if self.fits(length, capacity) || is_only_one() {
             if let Some(told) = told {
                 self.push(told);
             }
