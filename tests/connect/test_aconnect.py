@@ -106,6 +106,32 @@ def test_it_can_be_awaited_and_iterated() -> None:
         run(main(url))
 
 
+def test_each_task_closes_its_own() -> None:
+    """Of one opening that several enter."""
+
+    async def main(url: str) -> None:
+        opening, has_entered = aconnect(url), asyncio.Event()
+
+        async def enter_first() -> None:
+            async with opening as websocket:
+                has_entered.set()
+                await closed.wait()
+                assert not websocket.closed
+            assert websocket.closed
+
+        closed = asyncio.Event()
+        first = asyncio.create_task(enter_first())
+        await has_entered.wait()
+        async with opening as second:
+            pass
+        assert second.closed
+        closed.set()
+        await first
+
+    with far_server() as url:
+        run(main(url))
+
+
 def test_cancelling_loses_no_message() -> None:
     """Neither by a timeout nor by a cancelled task."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,43 @@ def test_what_will_pass_is_tried_again_and_what_will_not_is_raised(
     texts = [record.getMessage() for record in caplog.records]
     assert "refused the WebSocket with 503 Busy; next attempt in 0.0 s" in texts[0]
     assert "hung up before its answer was complete" in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "step"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "http"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "handshake"),
+    ],
+    ids=["no HTTP", "no WebSocket"],
+)
+def test_another_server_than_expected_is_not_tried_again(answer: bytes, step: str) -> None:
+    """It would be the same for ever, and nobody would be told."""
+    asked: list[bytes] = []
+
+    def answers(request: bytes) -> Iterator[bytes]:
+        asked.append(request)
+        yield answer
+
+    with Hostile(answers) as server, pytest.raises(ConnectionFailed) as failed:
+        next(iter(connect(server.url(), reconnect=True)))
+    assert failed.value.step == step
+    assert len(asked) == 1
+
+
+def test_a_server_says_when_to_come_back() -> None:
+    """In seconds, or by a date."""
+    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=500), usegmt=True)
+    assert 400 < reconnecting._seconds(soon) <= 500
+    assert reconnecting._seconds("120") == 120
+    for junk in (
+        "",
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "soon",
+        "-5",
+        "Wed, 99 Oct 2026",
+    ):
+        assert reconnecting._seconds(junk) == 0
 
 
 def test_in_a_loop() -> None:

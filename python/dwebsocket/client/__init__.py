@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from dwebsocket.client.connection import ClientConnection
 from dwebsocket.client.dialing import Opening, open_now
-from dwebsocket.client.options import ConnectOptions, Given, Target
+from dwebsocket.client.options import ConnectOptions, Given, Target, check_flag
 from dwebsocket.client.reconnecting import AsyncReconnecting, Reconnecting
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def connect(
         Exception: Any that a function raises.
     """
     target = Target(url, options)
+    check_flag("reconnect", reconnect)
     return Reconnecting(target) if reconnect else open_now(target)
 
 
@@ -100,4 +101,5 @@ def aconnect(
         ValueError, TypeError: An argument is invalid. All else is raised when it is awaited.
     """
     target = Target(url, options)
+    check_flag("reconnect", reconnect)
     return AsyncReconnecting(target) if reconnect else Opening(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import socket
@@ -57,8 +58,7 @@ def open_now(target: Target) -> ClientConnection:
             "or `async with aconnect(…) as websocket`"
         )
     url, dialer = target.now()
-    _prepare()
-    outcome = wait(dialer.core.dial(), None)
+    outcome = wait(_dial(dialer), None)
     return _opened(url, dialer, outcome)
 
 
@@ -71,9 +71,19 @@ async def open_soon(target: Target) -> ClientConnection:
         ConnectionFailed, ShuttingDown, TypeError, ValueError, Exception: As :func:`open_now`.
     """
     url, dialer = await target.soon()
-    _prepare()
-    outcome = await await_call(dialer.core.dial(), None)
+    outcome = await await_call(_dial(dialer), None)
     return _opened(url, dialer, outcome)
+
+
+def _dial(dialer: Dialer) -> _core.Dial:
+    _prepare()
+    try:
+        return dialer.core.dial()
+    except OSError as error:
+        # The system has no thread or descriptor left for the engine.
+        failure = ConnectionFailed(str(error))
+        failure.step = "network"
+        raise failure from error
 
 
 class Opening:
@@ -81,7 +91,8 @@ class Opening:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._entered: list[ClientConnection] = []
+        # Each with the task that has entered it: others may have entered others.
+        self._entered: list[tuple[object, ClientConnection]] = []
 
     def __await__(self) -> Generator[Any, None, ClientConnection]:
         """Returns the open connection."""
@@ -89,11 +100,13 @@ class Opening:
 
     async def __aenter__(self) -> ClientConnection:
         connection = await self
-        self._entered.append(connection)
+        self._entered.append((asyncio.current_task(), connection))
         return connection
 
     async def __aexit__(self, *exception: object) -> None:
-        self._entered.pop().close()
+        task = asyncio.current_task()
+        own = max(at for at, (its, _) in enumerate(self._entered) if its is task)
+        self._entered.pop(own)[1].close()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Yields each message until the connection has ended, and closes it after the last."""

@@ -196,7 +196,7 @@ def dialer_for(url: str, given: ConnectOptions) -> Dialer:
         address.target,
         headers=_headers(address, options),
         subprotocols=_subprotocols(options["subprotocols"]),
-        compression=_COMPRESSION if _flag("compression", options["compression"]) else None,
+        compression=_COMPRESSION if check_flag("compression", options["compression"]) else None,
         settings=_settings(options),
         timeout=_time("open_timeout", options["open_timeout"]),
         tls=_tls(options, is_used=address.secure),
@@ -260,7 +260,7 @@ def _settings(options: ConnectOptions) -> _core.Settings:
 
 def _tls(options: ConnectOptions, *, is_used: bool) -> _core.Tls | None:
     """Returns the settings of TLS. Where none is used they are checked, but no file is read."""
-    is_unverified = not _flag("verify", options["verify"])
+    is_unverified = not check_flag("verify", options["verify"])
     authorities = _path("ca_file", options["ca_file"])
     files = _pair_of_paths("client_cert", options["client_cert"])
     if not is_used:
@@ -317,7 +317,8 @@ def _pair_of_paths(name: str, value: Any) -> tuple[Path, Path] | None:
     return Path(first), Path(second)
 
 
-def _flag(name: str, value: Any) -> bool:
+def check_flag(name: str, value: Any) -> bool:
+    """Returns a flag. Raises ``TypeError`` for anything but a ``bool``."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
@@ -334,7 +335,10 @@ def _time(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"{name} must be a number of seconds or None, not {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number of seconds or None, not {value!r}") from None
 
 
 def _size(name: str, value: Any) -> int:

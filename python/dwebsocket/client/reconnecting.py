@@ -6,11 +6,12 @@ import asyncio
 import logging
 import random
 import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from dwebsocket.client.dialing import open_now, open_soon
 from dwebsocket.compat.system import monotonic
-from dwebsocket.exceptions import HandshakeRefused
+from dwebsocket.exceptions import ConnectionFailed, HandshakeRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,8 @@ _FIRST_S, _LONGEST_S = 1.0, 60.0
 _GOOD_AFTER_S = 5.0
 # Refusals that may be over soon. Any other is an answer, and ends the iteration.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Steps of a failure that is the same the next time: something is set up wrongly.
+_LASTING = frozenset({"certificate", "http", "handshake"})
 
 
 class Backoff:
@@ -54,10 +57,22 @@ def _pause_after(failure: OSError, backoff: Backoff, target: Target) -> float:
         if failure.status not in _PASSING:
             raise failure
         wanted = "" if failure.headers is None else failure.headers.get("Retry-After", "")
-        at_least = float(wanted) if wanted.isdecimal() else 0.0
+        at_least = _seconds(wanted)
+    elif isinstance(failure, ConnectionFailed) and failure.step in _LASTING:
+        raise failure
     pause = backoff.pause(at_least=at_least)
     _log.info("%s: %s; next attempt in %.1f s", target, failure, pause)
     return pause
+
+
+def _seconds(retry_after: str) -> float:
+    """Returns the seconds of a ``Retry-After`` (section 10.2.3 of RFC 9110); 0 for junk."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 class Reconnecting:
@@ -68,8 +83,9 @@ class Reconnecting:
     fails is repeated after a pause, up to a minute, of random length; a server may ask for a longer
     one by ``Retry-After``. Functions among URL, headers and subprotocols are called anew at each
     attempt. The loop ends by ``break``, or by an exception: one of its body, one of these functions
-    other than ``OSError``, or a :class:`~dwebsocket.HandshakeRefused` that will not pass, such as
-    403 or 404.
+    other than ``OSError``, a :class:`~dwebsocket.HandshakeRefused` that will not pass, such as 403
+    or 404, or a :class:`~dwebsocket.ConnectionFailed` because the server is another one: its
+    certificate is not trusted, or it does not speak WebSocket.
     """
 
     def __init__(self, target: Target) -> None:

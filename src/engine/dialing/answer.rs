@@ -95,9 +95,15 @@ pub(super) async fn body(
     let most = limit.most;
     let usual = Instant::now() + BODY_TIMEOUT;
     let until = limit.until.map_or(usual, |until| until.min(usual));
-    let is_chunked = head.get("transfer-encoding").is_some();
+    // Whatever their headers say (section 6.3 of RFC 9112).
+    let has_none = matches!(head.status, 204 | 304);
+    let is_chunked = head.get("transfer-encoding").is_some() && !has_none;
     let length = head.get("content-length").and_then(|it| it.parse().ok());
-    let length = length.unwrap_or(most).min(most);
+    let length = if has_none {
+        0
+    } else {
+        length.unwrap_or(most).min(most)
+    };
     let mut bytes = begun;
     let whole = async {
         loop {
@@ -117,4 +123,25 @@ pub(super) async fn body(
     let mut body = if is_chunked { unchunk(&bytes).0 } else { bytes };
     body.truncate(length);
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_without_a_body_is_not_waited_for() {
+        for (status, waits) in [(204, false), (304, false), (403, true)] {
+            let (mut near, _far) = tokio::io::duplex(64);
+            let head = format!("HTTP/1.1 {status} x\r\n\r\n");
+            let (head, _) = Head::parse(head.as_bytes()).unwrap().unwrap();
+            let limit = BodyLimit {
+                most: 100,
+                until: None,
+            };
+            let before = Instant::now();
+            assert!(body(&mut near, &head, Vec::new(), limit).await.is_empty());
+            assert_eq!(before.elapsed() > Duration::ZERO, waits, "{status}");
+        }
+    }
 }
