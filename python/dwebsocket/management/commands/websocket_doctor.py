@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.operations.doctor import Finding
 
+_HOST, _PORT, _LAST_PORT = r"(?:[\w.-]+|\[[\da-fA-F:.]+\]|\*)", r"(?P<port>\d+)", 65535
 _DESCRIPTION = """
 Looks at the settings and at the servers that run on this machine. With --url it also asks a running
 site, by a few real handshakes: it starts nothing and changes nothing. With --proxy it only prints
@@ -74,6 +76,8 @@ class Command(BaseCommand):
             return
         for name in ("timeout", "silence", "proxy_timeout"):
             check_number(options, name)
+        if options["connections"] is not None:
+            check_number(options, "connections", least=1)
         # The site and this machine may give the same finding: show it once.
         findings = list(dict.fromkeys(self._findings(options)))
         wrong = sum(finding.level is Level.ERROR for finding in findings)
@@ -124,7 +128,16 @@ def _visit(options: dict[str, Any]) -> live.Target:
     )
 
 
+def _check_address(name: str, value: str, form: str) -> None:
+    """Raises ``CommandError`` for what is no address, and cannot stand in a configuration."""
+    found = re.fullmatch(form, value)
+    if found is None or not 0 < int(found["port"] or 1) <= _LAST_PORT:
+        raise CommandError(f"--{name}: {value!r} is no address of a server")
+
+
 def _site(options: dict[str, Any]) -> proxy.Site:
+    _check_address("upstream", options["upstream"], rf"unix:/[\w./-]+|{_HOST}:{_PORT}")
+    _check_address("listen", options["listen"], rf"({_HOST}:)?{_PORT}")
     names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
     try:
         interval = conf.get("PING_INTERVAL")
