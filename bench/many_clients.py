@@ -106,11 +106,17 @@ class Fleet:
         missing = {found for found, came in self._came.items() if tail not in came}
         self._read(missing, tail)
 
-    def read_for(self, seconds: float) -> int:
-        """Read whatever comes within that time, and return how many bytes came."""
+    def read_for(self, seconds: float, *, rests: float = 0.0) -> int:
+        """
+        Read whatever comes within that time, and return how many bytes came.
+
+        ``rests`` seconds pass between two looks: a server that has to wake this process for each
+        message works more than one whose clients are on other machines.
+        """
         until, came = time.monotonic() + seconds, 0
         while (left := until - time.monotonic()) > 0:
-            came += sum(size for _, size in self._look(left))
+            time.sleep(min(rests, left))
+            came += sum(size for _, size in self._look(0.0 if rests else left))
         return came
 
     def _read(self, missing: set[int], until: bytes, less_than: int = 1) -> None:
