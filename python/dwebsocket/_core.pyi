@@ -376,6 +376,10 @@ class Connection:
     def halt(self) -> None:
         """Has it stand still soon, so that `give_away` need not wait for that."""
 
+    @property
+    def is_still(self) -> bool:
+        """Whether it stands still, and `give_away` does not wait."""
+
     def go_on(self) -> None:
         """Takes `halt` back."""
 

@@ -396,6 +396,11 @@ impl PyConnection {
         self.0.halt();
     }
 
+    #[getter]
+    fn is_still(&self) -> bool {
+        self.0.is_still()
+    }
+
     fn go_on(&self) {
         self.0.go_on();
     }

@@ -24,7 +24,8 @@ from pathlib import Path
 import pytest
 
 from handover.conversations import Crowd, Visitors, rounds
-from support.raw_peer import RawPeer
+from project.settings import MIDDLEWARE
+from support.raw_peer import TEXT, RawPeer, build_frame
 from support.server import (
     GUNICORN_GEVENT,
     GUNICORN_GTHREAD,
@@ -267,6 +268,80 @@ def test_other_handlers_and_states_are_closed_with_1012_and_named_once(own_serve
     assert "JSON cannot represent its state" in line
 
 
+def test_a_state_that_fails_costs_its_own_connection_alone(own_server: Own) -> None:
+    """By a value of the project's that raises when it is compared. The log has its exception."""
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
+    with (
+        RawPeer.open(server, "/raising-state/") as failing,
+        RawPeer.open(server, "/slow/") as other,
+    ):
+        talk(failing, "here")
+        reload(server)
+        assert failing.read_to_eof().code == 1012
+        other.send_text("0")
+        assert other.read_message().endswith(b" 1")
+    assert "ValueError: no comparison" in server.stderr()
+
+
+def test_slow_calls_keep_no_other_connection_from_moving(own_server: Own) -> None:
+    """However many they are, and however much longer than the grace they take."""
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(RawPeer.open(server, "/async-slow/")) for _ in range(20)]
+        for client in slow:
+            client.send_text("1000")
+            assert client.read_message().startswith(b"1 ")
+            assert client.read_message() == b"begun"
+        others = [stack.enter_context(RawPeer.open(server, "/counting/")) for _ in range(6)]
+        old = server.worker
+        server.send_signal(signal.SIGHUP)
+        for client in others:
+            eventually(lambda client=client: talk(client, "here")[2] > 0, SLACK_S, "it was resumed")
+        assert is_running(old)
+
+
+def test_half_messages_keep_no_other_connection_from_moving(own_server: Own) -> None:
+    """A client in the middle of a compressed message gets 1012, while others move."""
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SETTINGS)
+    compressing = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+    with contextlib.ExitStack() as stack:
+
+        def open_all(count: int, headers: dict[str, str]) -> list[RawPeer]:
+            return [
+                stack.enter_context(RawPeer.open(server, "/counting/", headers=headers))
+                for _ in range(count)
+            ]
+
+        halves, others = open_all(40, compressing), open_all(6, {})
+        for client in halves:
+            client.send(build_frame(TEXT, bytes([0xF2, 0x48]), rsv=4, length=7))
+        for client in others:
+            talk(client, "here")
+        reload(server)
+        for client in others:
+            assert talk(client, "here")[2] == 1
+        assert {client.read_to_eof().code for client in halves} == {1012}
+    assert "its client was in the middle of a compressed message" in server.stderr()
+
+
+def test_middleware_meets_the_request_as_the_server_gave_it(own_server: Own) -> None:
+    """Not what it has made of it before: the address would be one that the client has made up."""
+    middleware = ["project.moving_views.from_proxy"]
+    settings = {**SETTINGS, "MIDDLEWARE": middleware}
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=settings)
+    forwarded = {"X-Forwarded-For": "6.6.6.6, 10.0.0.7"}
+    with RawPeer.open(server, "/shop/addressed/", headers=forwarded) as client:
+        facts = []
+        for number in range(3):
+            if number:
+                reload(server)
+            client.send_text("go")
+            facts.append(json.loads(client.read_message()))
+    assert facts[0][:4] == ["10.0.0.7", "/addressed/", "shop", "Żółć"]
+    assert facts[1:] == facts[:1] * 2
+    assert_calm(server)
+
+
 def test_one_of_another_version_is_closed_with_1012(own_server: Own, tmp_path: Path) -> None:
     """Its code would not understand its state."""
     file = tmp_path / "version"
@@ -299,6 +374,24 @@ def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> N
         database.close()
         reload(server)
         assert client.read_to_eof().code == 4401
+
+
+def test_an_answer_of_other_middleware_signs_nobody_out(own_server: Own, tmp_path: Path) -> None:
+    """Such as a maintenance page: pages give up after 4401, and come back after 1012."""
+    file = tmp_path / "version"
+    file.write_text("1")
+    middleware = ["project.moving_views.maintenance", *MIDDLEWARE]
+    settings = {**SETTINGS, "MIDDLEWARE": middleware}
+    env = {"PROJECT_VERSION_FILE": str(file)}
+    options = ("--timeout", "300", "--graceful-timeout", "5")
+    server = own_server(GUNICORN_GTHREAD, options=options, settings=settings, env=env)
+    cookies = server.get("/sign-in/?name=ada").cookies()
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    with RawPeer.open(server, "/counting/", headers={"Cookie": cookie}) as client:
+        talk(client, "here")
+        file.write_text("maintenance")
+        reload(server)
+        assert client.read_to_eof().code == 1012
 
 
 def test_a_call_that_runs_ends_first(own_server: Own) -> None:

@@ -181,7 +181,7 @@ def test_markers_that_do_not_come_cost_a_close(own_server: Own) -> None:
             no.send_text("there")
             assert no.read_message().endswith(b" 1")
             assert no.read_message() == b"there"
-        late = "its groups' messages were late in time"
+        late = "its groups' messages were late"
         lines = server.stderr().splitlines()
         assert len(lines) == 2
         for name in ("Grouped", "rooms(Talk, Plain)"):

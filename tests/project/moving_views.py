@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from django.http import HttpResponse
 
 from dwebsocket import ConnectionClosed, WebSocketHandler
 from dwebsocket.rooms import Room
@@ -263,6 +266,41 @@ class Ticking(Counting):
         self.websocket.send_text(f"tick {self.state['ticks']}")
 
 
+class Addressed(WebSocketHandler):
+    """Answer each message with what middleware has made of the request, and the opening."""
+
+    survives = True
+
+    def receive(self, message: str) -> None:
+        """Tell it as JSON."""
+        websocket, request = self.websocket, self.request
+        facts = [websocket.remote_address, request.path, request.tenant, request.META["USER_NAME"]]
+        assert websocket.opened_at is not None
+        websocket.send_text(json.dumps([*facts, websocket.opened_at.isoformat()]))
+
+
+def from_proxy(get_response: Any) -> Any:
+    """Middleware that believes a proxy, and has a tenant in the path behind it."""
+
+    def respond(request: Any) -> Any:
+        if "HTTP_X_FORWARDED_FOR" not in request.META:
+            return get_response(request)
+        *rest, address = request.META["HTTP_X_FORWARDED_FOR"].split(", ")
+        request.META |= {"REMOTE_ADDR": address, "HTTP_X_FORWARDED_FOR": ", ".join(rest)}
+        request.META["USER_NAME"] = "Żółć"
+        _, request.tenant, path = request.path_info.split("/", 2)
+        request.META["PATH_INFO"] = request.path_info = request.path = f"/{path}"
+        return get_response(request)
+
+    return respond
+
+
+def maintenance(get_response: Any) -> Any:
+    """Middleware of a version that answers nothing but 503."""
+    is_on = version() == "maintenance"
+    return lambda request: HttpResponse(status=503) if is_on else get_response(request)
+
+
 class Failing(Counting):
     """Fail where it goes on."""
 
@@ -280,6 +318,26 @@ class BadState(Counting):
         self.state["object"] = object()
 
 
+class Incomparable(str):
+    """A text that cannot be compared with another one."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Fail."""
+        raise ValueError("no comparison")
+
+
+class RaisingState(Counting):
+    """Keep what fails when it is looked at."""
+
+    def connect(self) -> None:
+        """Keep a text that cannot be compared."""
+        super().connect()
+        self.state["text"] = Incomparable("")
+
+
 class Slow(Counting):
     """Take long for a message."""
 
@@ -288,6 +346,16 @@ class Slow(Counting):
         super().receive("begun")
         time.sleep(float(message))
         super().receive(message)
+
+
+class AsyncSlow(AsyncCounting):
+    """The same in an event loop."""
+
+    async def receive(self, message: Any) -> None:
+        """Answer after so many seconds."""
+        await super().receive("begun")
+        await asyncio.sleep(float(message))
+        await super().receive(message)
 
 
 class Staying(Counting):

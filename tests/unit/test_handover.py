@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -230,6 +231,22 @@ class TestFolder:
         with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
             meeting.Folder()
 
+    def test_a_name_that_cannot_be_removed_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file system may be read-only. The process closes its connections all the same."""
+        folder = meeting.Folder()
+        listener, name = folder.listen(7)
+        listener.close()
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "read-only")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink", refuse)
+            folder.remove(name)
+        assert os.listdir(folder.path) == [name]
+        folder.remove(name)
+        folder.close()
+
     def test_waits_as_long_as_it_takes(self) -> None:
         """A limit that the project sets for new sockets does not count."""
         before = socket.getdefaulttimeout()
@@ -301,6 +318,8 @@ class TestShares:
                 self.name = os.path.basename(connection.getpeername())
                 connection.close()
 
+            busy = ()
+
             def give(self, handlers: list[Any]) -> list[Any]:
                 test.given.append((self.name, len(handlers)))
                 is_full = self.name in test.full and len(test.given) <= test.full_for
@@ -314,7 +333,7 @@ class TestShares:
 
     def give(self, count: int) -> int:
         """Give so many handlers away, and how many are left."""
-        search = leaving._Search("to come", 7, monotonic() + 0.5, restarting)
+        search = leaving._Search("to come", 9, monotonic() + 0.5, restarting)
         with contextlib.closing(search):
             return len(search.give([object()] * count))  # type: ignore[list-item]
 
@@ -339,6 +358,17 @@ class TestShares:
         self.full, self.full_for = set(self.names), 3
         assert self.give(1) == 0
         assert len(self.given) == 4
+
+    def test_those_of_another_server_wait_for_the_own_one(self) -> None:
+        """It starts one of this code now. The code of another server may be older, or newer."""
+        own, other = self.names[0], self.names[1].removesuffix("-9") + "-10"
+        search = leaving._Search("to come", 9, monotonic() + 60, restarting)
+        with contextlib.closing(search):
+            search._folder.others = lambda **_: [other, own]  # type: ignore[method-assign]
+            assert search._names(with_others=True) == [own]
+            search._folder.others = lambda **_: [other]  # type: ignore[method-assign]
+            assert search._names(with_others=False) == []
+            assert search._names(with_others=True) == [other]
 
     def test_what_none_takes_is_left(self) -> None:
         """Each was asked once."""
@@ -504,6 +534,7 @@ def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
 ) -> None:
     """A handler that is slow to park, or messages of groups that are late, cost no heir."""
     monkeypatch.setattr(leaving, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(leaving, "_SLOW_S", TIMEOUT_S)
     monkeypatch.setattr(offers, "offer_of", lambda handler: {"places": []})
     moves: list[moving.Move] = []
     ends: list[bool] = []
@@ -528,6 +559,19 @@ def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
     finally:
         giver.join(TIMEOUT_S)
     assert (left, ends) == ([handler], [False])
+
+
+def test_a_handler_that_is_slow_to_park_comes_later(links: tuple[Link, Link]) -> None:
+    """It goes on meanwhile. The heir has not refused it."""
+    ends: list[bool] = []
+    handler: Any = SimpleNamespace(
+        websocket=SimpleNamespace(_connection=SimpleNamespace(go_on=lambda: None)),
+        _begin_move=lambda move: None,
+        _end_move=lambda *, has_parted: ends.append(has_parted),
+    )
+    passage = leaving._Passage(links[0]._socket, monotonic() + TIMEOUT_S)
+    assert passage.give([handler]) == []
+    assert (passage.busy, ends) == ([handler], [False])
 
 
 def test_a_system_without_threads_makes_no_heir(

@@ -92,6 +92,8 @@ class Base:
     _was_too_slow = False
     # Whether it is given to another process. Sends of threads that are left here raise then.
     _is_given = False
+    # The messages that were received and sent in other processes.
+    _messages_before: tuple[int, int] = (0, 0)
     # Made on first use, or by a factory that makes a WebSocket as in the original.
     _protocol: WebSocketProtocol13 | None = None
     # The request from which a factory has made it, until it is open.

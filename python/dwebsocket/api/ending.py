@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import signals
@@ -214,7 +215,7 @@ class Ending(Base):
         connection = self._engine
         code, reason, by = connection.end() or (1006, "", "lost")
         since = time.time() if self._opened_at is None else self._opened_at
-        received, sent = connection.messages()
+        received, sent = map(add, connection.messages(), self._messages_before)
         signals.send_of_end(
             signals.websocket_closed,
             self,

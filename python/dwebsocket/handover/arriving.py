@@ -91,6 +91,9 @@ class Offer:
         self.version: str = head["version"]
         self.agreement: str | None = head["agreement"]
         self.websocket_id: str | None = head["id"]
+        self.opened_at: float = head["opened_at"]
+        #: The messages that were received and sent in other processes, once it is given.
+        self.messages = (0, 0)
         self.state: dict[str, Any] = head["state"]
         self.tick_in: float | None = head["tick_in"]
         self.subprotocol: str | None = head["subprotocol"]
@@ -185,6 +188,8 @@ class MovedHandshake(Handshake):
         assert frame.descriptor is not None
         number = {"number": self.moved.number}
         incoming, unsent, unread = _parts(frame)
+        received, sent = frame.head["messages"]
+        self.moved.messages = (received, sent)
         options, compression = opening.options, None
         if (agreement := self.moved.agreement) is not None:
             own = options.compression
@@ -440,8 +445,9 @@ def _drop(frame: Frame) -> None:
 def _refuse_if_unlike(offer: Offer, response: Any) -> None:
     """Raises ``_Refused`` unless the response opens the same handler for the same user."""
     if not isinstance(response, UpgradeResponse):
+        # Without one, whatever answers did so before the middleware that looks the user up.
         user = getattr(offer.request, "user", None)
-        if offer.user and (user is None or str(getattr(user, "pk", None)) != offer.user):
+        if offer.user and user is not None and str(getattr(user, "pk", None)) != offer.user:
             raise _Refused(SIGNED_OUT, "signed out")
         status = response.status_code
         why = f"its request is answered with the status {status} now"

@@ -15,6 +15,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import add
 from queue import Empty
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,11 @@ _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
 _OPENING_S = 5.0
 # Seconds after which an heir that does not answer, or takes no more bytes, is given up.
 _SILENCE_S = 10.0
-# Seconds until a connection stands still: it may be in the middle of a compressed message.
-_STILL_S = 1.0
+# Seconds until a connection stands still, as it may be in the middle of a compressed message; and
+# between two looks.
+_STILL_S, _PAUSE_S = 1.0, 0.005
+# Seconds after which the call of a handler holds no other one up any more.
+_SLOW_S = 0.1
 _FAILED = "WebSockets could not be handed over to another process"
 # The handlers and reasons that were reported.
 _warned: set[tuple[str, str]] = set()
@@ -254,12 +258,22 @@ class _Search:
         """Ends it."""
         self._folder.close()
 
-    def _names(self) -> list[str]:
+    def _names(self, *, with_others: bool = True) -> list[str]:
+        """
+        Returns the names of processes that may be heirs.
+
+        Args:
+            with_others: Whether those of other servers will do where the own one starts one.
+        """
         now = monotonic()
         tried = {name for name, at in self._tried.items() if now - at < _AGAIN_S}
         # Those of its server end with this process.
         left_out = self._server if self._heirs == "of others" else None
-        return self._folder.others(but=tried, server=left_out)
+        names = self._folder.others(but=tried, server=left_out)
+        if self._heirs not in _WAITED_FOR:
+            return names
+        own = [name for name in names if parts_of(name)[2] == self._server]
+        return own or (names if with_others else [])
 
     def _is_worth_while(self) -> bool:
         """Whether to wait for an heir where there is none."""
@@ -285,6 +299,9 @@ class _Search:
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""
         began_at = monotonic()
+        # For so long only younger ones of the own server will do, where that replaces all of them:
+        # elders end, too, and other servers may have other code.
+        patience_s = (self._deadline - began_at) / 2 if self._heirs == "to come" else 0.0
         has_heirs = False
         while handlers and not self._is_late():
             if not has_heirs:
@@ -294,14 +311,16 @@ class _Search:
             if self._heirs in _WAITED_FOR and self.end() != _RESTARTING:
                 # The whole site ends now. All may have had the signal before it was known.
                 self._heirs = "of others"
-            names, passed = self._names(), monotonic() - began_at
+            passed = monotonic() - began_at
+            names = self._names(with_others=passed > patience_s)
             if not names and not self._is_worth_while():
                 break
             # Elders of this server may be about to end, too.
-            with_elders = self._heirs == "of others" or passed > _ELDERS_S
+            with_elders = self._heirs == "of others" or passed > max(_ELDERS_S, patience_s)
             for name, connection in self._folder.connect(newest(names, with_elders=with_elders)):
-                left = _Passage(connection, self._deadline).give(handlers[:_PORTION])
-                handlers = [*handlers[_PORTION:], *left]
+                passage = _Passage(connection, self._deadline)
+                left = passage.give(handlers[:_PORTION])
+                handlers = [*handlers[_PORTION:], *left, *passage.busy]
                 if left:
                     self._tried[name] = monotonic()
                 else:
@@ -335,11 +354,17 @@ class _Passage:
         self._deadline = deadline
         self._events: SimpleQueue[tuple[int, Frame | None]] = SimpleQueue()
         self._items: dict[int, _Item] = {}
-        # The heir has said yes to them, and what it knows of their groups.
-        self._agreed: list[tuple[int, _Item, dict[str, Any]]] = []
+        # The heir has said yes to them: until when each may come to stand still, and what the heir
+        # knows of its groups.
+        self._agreed: list[tuple[int, _Item, float, dict[str, Any]]] = []
+        # The numbers of those of whose handlers a call may be under way, and where it takes long.
+        self._unparked: set[int] = set()
+        self._slow: set[int] = set()
         self._has_ended = False
         # Those that another heir may take.
         self._elsewhere: list[Handled] = []
+        #: After :meth:`give` those that were not offered, because a call was under way.
+        self.busy: list[Handled] = []
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections away. Returns those that this heir does not take."""
@@ -347,10 +372,10 @@ class _Passage:
         unpatched.start_thread("dwebsocket-leaving-link", self._read)
         try:
             while (waiting or self._items) and not self._has_ended:
-                while waiting and len(self._items) < _WINDOW:
+                while waiting and self._under_way < _WINDOW:
                     self._park(*waiting.popleft())
-                if self._agreed and self._events.empty():
-                    self._give_agreed()
+                if self._events.empty() and (ready := self._take_ready()):
+                    self._give_agreed(ready)
                 elif not self._take_event():
                     break
         except OSError:
@@ -359,6 +384,11 @@ class _Passage:
         finally:
             self._finish()
         return [*self._elsewhere, *(handler for _, handler in waiting)]
+
+    @property
+    def _under_way(self) -> int:
+        """How many go their way: neither slow calls nor half messages hold others up."""
+        return len(self._items) - len(self._slow) - len(self._agreed)
 
     def _read(self) -> None:
         """Reads what the heir says, on a thread of its own. It may have nothing to say."""
@@ -375,18 +405,25 @@ class _Passage:
 
     def _park(self, number: int, handler: Handled) -> None:
         self._items[number] = _Item(handler)
+        self._unparked.add(number)
         parked = Frame(0, {"number": number})
         handler._begin_move(moving.Move(lambda: self._events.put((0, parked))))
 
     def _take_event(self) -> bool:
-        """Acts on the next event; false when there is none in time."""
-        left = self._deadline - monotonic()
-        if any(item.stage for item in self._items.values()):
-            left = min(left, _SILENCE_S)
-        try:
-            kind, frame = self._events.get(timeout=max(0.0, left))
-        except Empty:
+        """Acts on the next event; false when there is nothing to wait for any more."""
+        if self._agreed:
+            patience = _PAUSE_S
+        elif len(self._slow) == len(self._items):
             return False
+        else:
+            patience = _SILENCE_S if self._unparked == self._slow else _SLOW_S
+        left = self._deadline - monotonic()
+        try:
+            kind, frame = self._events.get(timeout=max(0.0, min(left, patience)))
+        except Empty:
+            if left > 0 and not self._agreed:
+                self._slow = set(self._unparked)
+            return left > 0 and patience < _SILENCE_S
         self._act(kind, frame)
         return True
 
@@ -399,8 +436,9 @@ class _Passage:
             _STEPS[kind](self, number, item, frame)
 
     def _on_parked(self, number: int, item: _Item, _: Frame) -> None:
-        websocket = item.handler.websocket
-        if websocket._is_finished:
+        self._unparked.discard(number)
+        self._slow.discard(number)
+        if item.handler.websocket._is_finished:
             # It has ended by itself.
             del self._items[number]
             return
@@ -408,6 +446,12 @@ class _Passage:
             offer = unpatched.call_code(functools.partial(offers.offer_of, item.handler))
         except offers.Obstacle as error:
             _warn(item.handler._plan.name, str(error))
+            self._stay(number, item, *_RESTARTING)
+            return
+        except Exception:
+            # By a value in its state, perhaps. It is no reason to keep the others.
+            report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
+            unpatched.run_code(report)
             self._stay(number, item, *_RESTARTING)
             return
         item.stage = OFFER
@@ -418,11 +462,22 @@ class _Passage:
         # Others may be about to get theirs, too: the less is said to the servers of their groups.
         # Meanwhile it comes to stand still.
         _connection_of(item.handler).halt()
-        self._agreed.append((number, item, frame.head))
+        self._agreed.append((number, item, monotonic() + _STILL_S, frame.head))
 
-    def _give_agreed(self) -> None:
-        """Gives the connections away that the heir has said yes to."""
-        agreed, self._agreed = self._agreed, []
+    def _take_ready(self) -> list[tuple[int, _Item, dict[str, Any]]]:
+        """Takes those that stand still from the list of those agreed, or have not in time."""
+        ready, waiting, now = [], [], monotonic()
+        for number, item, until, expected in self._agreed:
+            connection = _connection_of(item.handler)
+            if now >= until or connection.is_still or connection.end() is not None:
+                ready.append((number, item, expected))
+            else:
+                waiting.append((number, item, until, expected))
+        self._agreed = waiting
+        return ready
+
+    def _give_agreed(self, agreed: list[tuple[int, _Item, dict[str, Any]]]) -> None:
+        """Gives connections away that the heir has said yes to."""
         departures = []
         for _, item, expected in agreed:
             # From the moment on at which markers may come.
@@ -449,11 +504,12 @@ class _Passage:
             item.handler.websocket._is_given = True
             # No descriptor may be left.
             with suppress(OSError):
-                parts = connection.give_away(_STILL_S)
+                parts = connection.give_away(0.0)
         if parts is None:
             if connection.end() is None:
-                what = "its groups' messages were late" if reached is None else "it was not still"
-                _warn(item.handler._plan.name, f"{what} in time")
+                late = "its groups' messages were late"
+                half = "its client was in the middle of a compressed message"
+                _warn(item.handler._plan.name, late if reached is None else half)
             self._link.send(Frame(FORGET, {"number": number}))
             self._stay(number, item, *_RESTARTING)
             return
@@ -461,7 +517,11 @@ class _Passage:
         # First: what fails from here on has to be taken back.
         item.stage = GIVE
         lengths = [(is_text, len(payload)) for is_text, payload in unread]
-        head = {"number": number, "incoming": len(incoming), "unsent": len(unsent)}
+        head: dict[str, Any] = {"number": number}
+        head |= {"incoming": len(incoming), "unsent": len(unsent)}
+        received, sent = map(add, connection.messages(), item.handler.websocket._messages_before)
+        # The heir counts those that are unread.
+        head["messages"] = [received - len(unread), sent]
         gone = {"cuts": cuts, "reached": reached}
         body = b"".join((incoming, unsent, *(payload for _, payload in unread)))
         try:
@@ -518,7 +578,7 @@ class _Passage:
             else:
                 _connection_of(item.handler).go_on()
                 item.handler._end_move(has_parted=False)
-                self._elsewhere.append(item.handler)
+                (self.busy if number in self._slow else self._elsewhere).append(item.handler)
         self._items.clear()
         self._link.close()
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Raised with the frames of `wire`: other versions have folders of their own.
-_VERSION = 1
+_VERSION = 2
 _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.
@@ -120,8 +120,8 @@ class Folder:
         return listener, name
 
     def remove(self, name: str) -> None:
-        """Removes the name of a socket."""
-        with suppress(FileNotFoundError):
+        """Removes the name of a socket, if the system lets it: else it costs others a look each."""
+        with suppress(OSError):
             os.unlink(name, dir_fd=self._opened)
 
     def others(self, *, but: Container[str] = (), server: int | None = None) -> list[str]:

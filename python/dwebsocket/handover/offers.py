@@ -124,6 +124,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "meta": requests.meta_of(handler.request),
         "id": websocket._id,
         "user": websocket._visitor_names[0],
+        "opened_at": websocket._opened_at,
         "version": repr(type(handler).version),
         "state": state_of(handler),
         "tick_in": tick_in,

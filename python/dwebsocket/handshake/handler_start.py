@@ -70,6 +70,8 @@ class HandlerStart(Start):
         handler._set_up(websocket, self._context, self.databases)
         # The server's loop is for a class with coroutine functions, which is an async view.
         if self._moved is not None:
+            websocket._opened_at = self._moved.opened_at
+            websocket._messages_before = self._moved.messages
             handler._resume(self._moved.state, self._moved.tick_in)
             handler._unpack_rooms(self._moved.rooms)
             handler._loop = self._moved.loop if plan.is_async else None

@@ -75,6 +75,8 @@ class Moved(Protocol):
 
     Attributes:
         websocket_id: Its ``id``, if it has one yet.
+        opened_at: When it was opened (Unix time).
+        messages: How many it has received and sent in other processes.
         state: The handler's ``state``.
         tick_in: Seconds until its next ``tick``; None without.
         subprotocol: The one that both sides agreed on.
@@ -84,6 +86,8 @@ class Moved(Protocol):
 
     rooms: dict[str, Any] | None
     websocket_id: str | None
+    opened_at: float
+    messages: tuple[int, int]
     state: dict[str, Any]
     tick_in: float | None
     subprotocol: str | None

@@ -86,6 +86,12 @@ impl Connection {
         }
     }
 
+    /// Whether it stands still, and [`Connection::give_away`] does not wait.
+    pub fn is_still(&self) -> bool {
+        let moving = self.moving.get();
+        moving.is_some_and(|moving| matches!(*moving.stage.lock(), Stage::Still(_)))
+    }
+
     /// Takes back [`Connection::halt`].
     pub fn go_on(&self) {
         if let Some(moving) = self.moving.get() {
