@@ -13,6 +13,9 @@ pub mod protocol;
 #[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
+    #[cfg(target_os = "linux")]
+    #[pymodule_export]
+    use crate::binding::takeover::unwatch_descriptor;
     #[pymodule_export]
     use crate::binding::{
         call::{Call, Wait},

@@ -2051,5 +2051,13 @@ def limit_buffered(limit: int | None, /) -> None:
     At the limit it reads no more from connections that hold much, and closes the largest with 1013.
     """
 
+def unwatch_descriptor(epoll: int, descriptor: int, /) -> None:
+    """
+    Takes a descriptor out of the epoll set of another library. It may be in none. On Linux only.
+
+    Raises:
+        OSError: There is no such set.
+    """
+
 def want_threads(count: int) -> None:
     """Sets the engine's number of threads, if it has not been started yet."""

@@ -44,6 +44,14 @@ impl Takeover {
     }
 }
 
+/// Takes a descriptor out of the epoll set of another library. See `_core.pyi`.
+#[cfg(target_os = "linux")]
+#[pyfunction]
+#[pyo3(signature = (epoll, descriptor, /))]
+pub(crate) fn unwatch_descriptor(epoll: Raw, descriptor: Raw) -> PyResult<()> {
+    Ok(takeover::unwatch(epoll, descriptor)?)
+}
+
 /// Reads a socket up to its end, and drops the bytes.
 #[cfg(unix)]
 #[pyfunction]

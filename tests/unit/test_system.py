@@ -61,13 +61,26 @@ def test_poll_has_the_methods_of_epoll() -> None:
         poller.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+def test_a_descriptor_is_taken_out_of_the_epoll_set_of_a_loop() -> None:
+    """Without another descriptor: the process may have none left."""
+    ours, theirs = socket.socketpair()
+    with select.epoll() as epoll, ours, theirs:
+        epoll.register(ours.fileno(), select.EPOLLOUT)
+        for _ in range(2):
+            _core.unwatch_descriptor(epoll.fileno(), ours.fileno())
+            assert epoll.poll(0) == []
+        with pytest.raises(OSError, match=r"Bad file descriptor|Invalid argument"):
+            _core.unwatch_descriptor(ours.fileno(), theirs.fileno())
+
+
 @pytest.mark.usefixtures("without_epoll")
 def test_kqueue_needs_no_help_to_forget_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     """uvloop's and gevent's loops watch by kqueue there."""
     asked: list[str] = []
     loop = SimpleNamespace(_get_backend_id=lambda: asked.append("uvloop"))
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
-    transports.unwatch(0)
+    assert transports.epoll_of_uvloop() is None
     hub = SimpleNamespace(get_hub=lambda: asked.append("gevent"))
     monkeypatch.setitem(sys.modules, "gevent", hub)
     gevent.forget(0)

@@ -16,7 +16,6 @@ from dwebsocket.compat.transports import (
     ENCRYPTS,
     ServedConnection,
     keeping,
-    unwatch,
 )
 
 _CHANNEL, _HTTP_VERSION = "_dwebsocket_channel", "_dwebsocket_http_version"
@@ -78,9 +77,8 @@ class DaphneConnection(ServedConnection):
         return early
 
     def forget(self) -> None:
-        """Stops reading, perhaps again: daphne resumes it with the handshake."""
+        """Stops reading: daphne resumes it with the handshake."""
         self.transport.stopReading()
-        unwatch(self.descriptor)
 
     def abort(self) -> None:
         """Closes the placeholder."""

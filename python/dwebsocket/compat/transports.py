@@ -7,7 +7,6 @@ Each server's own module says where its transport is, and what else it keeps for
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 from typing import Any
 
@@ -78,8 +77,7 @@ class ServedConnection:
         return b""
 
     def forget(self) -> None:
-        """Makes the loop stop watching the descriptor, which will refer to another socket."""
-        unwatch(self.descriptor)
+        """Stops reading, where the server may have begun again."""
 
     def abort(self) -> None:
         """Closes the server's side, which is a placeholder by now."""
@@ -102,25 +100,14 @@ class ServedConnection:
         raise NotImplementedError
 
 
-def unwatch(descriptor: int) -> None:
+def epoll_of_uvloop() -> int | None:
     """
-    Takes a descriptor out of the running loop's epoll, if the loop is uvloop's.
+    Returns the descriptor of the running loop's epoll, if the loop is uvloop's.
 
     libuv removes a descriptor that it reads from no more only with its next event, and by its
     number. As the number then refers to another socket, that would fail for ever, at full speed.
     ``_get_backend_id`` is uvloop's, since 0.12. Loops of asyncio have removed it in
-    ``pause_reading``.
+    ``pause_reading``, and kqueue drops a descriptor by itself when its number gets another socket.
     """
     backend = getattr(asyncio.get_running_loop(), "_get_backend_id", None)
-    if backend is None or not hasattr(select, "epoll"):
-        # kqueue drops a descriptor by itself as soon as its number refers to another socket.
-        return
-    # A duplicate: when the `epoll` object is dropped, it closes the descriptor that it has.
-    epoll = select.epoll.fromfd(os.dup(backend()))
-    try:
-        epoll.unregister(descriptor)
-    except FileNotFoundError:
-        # libuv has removed it, or not yet added it.
-        pass
-    finally:
-        epoll.close()
+    return None if backend is None or not hasattr(select, "epoll") else backend()

@@ -304,6 +304,22 @@ pub(crate) fn duplicate(descriptor: Raw) -> io::Result<Owned> {
     Ok(unsafe { Owned::from_raw_fd(copy) })
 }
 
+/// Takes `descriptor` out of the epoll set of another library, by its number. It may be in none.
+///
+/// # Errors
+/// The system's, when `epoll` is no such set.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the library's descriptor is a bare number")]
+pub fn unwatch(epoll: Raw, descriptor: Raw) -> io::Result<()> {
+    // SAFETY: the system checks both numbers, and reads no event to remove one.
+    let result =
+        unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, descriptor, std::ptr::null_mut()) };
+    match io::Error::last_os_error() {
+        error if result == -1 && error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Makes another handle of the server's socket. It is ours.
 #[cfg(windows)]
 #[expect(unsafe_code, reason = "the server's handle is a bare number")]

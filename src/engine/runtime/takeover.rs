@@ -23,6 +23,9 @@ use crate::engine::{
     resources::socket::{duplicate, is_blocking, replace},
 };
 
+#[cfg(target_os = "linux")]
+pub use crate::engine::resources::socket::unwatch;
+
 /// Bytes that are read and dropped at once: as many as a placeholder holds.
 const CHUNK: usize = 64 * 1024;
 

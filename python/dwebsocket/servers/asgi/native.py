@@ -12,7 +12,8 @@ from __future__ import annotations
 from http.client import responses as _PHRASES
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
+from dwebsocket import _core
+from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, transports, uvicorn
 from dwebsocket.compat.system import NO_TAKEOVER
 from dwebsocket.servers import hosts
 from dwebsocket.servers.asgi import hosting
@@ -22,7 +23,6 @@ from dwebsocket.servers.contract import Client
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dwebsocket import _core
     from dwebsocket.compat.transports import ServedConnection
     from dwebsocket.servers.asgi.closing import Served
     from dwebsocket.servers.contract import Send
@@ -76,9 +76,15 @@ class NativeHandshake(AsgiHandshake):
             descriptor=served.descriptor,
             read_early=served.take_early,
             let_go=served.abort,
-            forget=served.forget,
+            forget=self._forget,
             shutdown_plan=hosting.shutdown_plan(served.server, served.config),
         )
+
+    def _forget(self) -> None:
+        """Makes the loop watch the descriptor no more, which will refer to another socket."""
+        self._served.forget()
+        if (epoll := transports.epoll_of_uvloop()) is not None:
+            _core.unwatch_descriptor(epoll, self._served.descriptor)
 
     def note_server(self, served: Served | None, state: Mapping[str, Any]) -> None:
         """Notes its server as that of this process, as :func:`hosting.note`."""
