@@ -82,10 +82,10 @@ def test_are_joined_before_the_client_gets_the_101(
     """Whatever a client has published then reaches itself, too."""
     keep = request_copy.keep
 
-    def publish_first(request: Any) -> None:
+    def publish_first(request: Any, **options: Any) -> None:
         # The first call behind the opening: the 101 may be with the client.
         group("room-7").send("published at once")
-        keep(request)
+        keep(request, **options)
 
     monkeypatch.setattr(request_copy, "keep", publish_first)
     view = accept_websocket(groups=["room-{room}"])(says_its_groups)
