@@ -85,6 +85,7 @@ __all__ = [
     "shut_down",
     "signal_seen",
     "step_clock",
+    "unwatch_descriptor",
     "validate_handshake",
     "wait_for_none_open",
     "want_threads",
