@@ -81,9 +81,7 @@ def _dial(dialer: Dialer) -> _core.Dial:
         return dialer.core.dial()
     except OSError as error:
         # The system has no thread or descriptor left for the engine.
-        failure = ConnectionFailed(str(error))
-        failure.step = "network"
-        raise failure from error
+        raise _failure(("network", str(error))) from error
 
 
 class Opening:

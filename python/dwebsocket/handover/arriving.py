@@ -319,7 +319,7 @@ class _Giver:
     def __init__(self, connection: system.socket, handler: _Handler) -> None:
         self._link = Link(connection)
         self._handler = handler
-        # What is to be done, each with its order.
+        # The frames to act on, each with its order.
         self._work: list[tuple[int, int, Frame]] = []
         self._numbers = itertools.count()
         # Those that this process has said yes to.

@@ -118,13 +118,12 @@ class Link:
 
     def received(self) -> Iterator[Frame]:
         """
-        Yields the frames that have been read as a whole.
+        Returns the frames that have been read as a whole.
 
         Raises:
             Malformed: It is something else.
         """
-        while (frame := self._next()) is not None:
-            yield frame
+        return iter(self._next, None)
 
     def _next(self) -> Frame | None:
         buffer = self._buffer

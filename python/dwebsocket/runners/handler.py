@@ -474,7 +474,7 @@ class Handled:
         try:
             if shared is not None:
                 database.borrow(shared)
-            # In a copy of the context: what the method sets there is not for the next one.
+            # In a copy of the context: values that the method sets are not for the next call.
             if (world := websocket._world) is None:
                 result = contextvars.copy_context().run(method, *args)
             else:
@@ -767,17 +767,13 @@ class Handled:
                     await SharedContext.after_turn(websocket)
                     self._set_tick()
                 elif not self._again:
-                    if plan.every is not None:
-                        connection.unwatch(self._home.core, self._token)
-                    if connection.listen(self._home.core, self._token):
+                    if self._listens(connection):
                         break
                 if not handler_context.is_unchanged(before):
-                    # What a call sets in its context is not for the next one: another turn has a
-                    # context of its own.
-                    if plan.every is not None:
-                        connection.unwatch(self._home.core, self._token)
+                    # Another turn has a context of its own: values that a call sets in its context
+                    # are not for the next call.
                     is_due = self._is_over or self._tick_is_due
-                    if is_due or not connection.listen(self._home.core, self._token):
+                    if is_due or not self._listens(connection):
                         self._again = True
                     break
                 calls += 1
@@ -795,6 +791,13 @@ class Handled:
             websocket._abandon(*_GOING_AWAY)
             self._leave()
             raise
+
+    def _listens(self, connection: Connection) -> bool:
+        """Whether it waits in its loop from now on; false when there is something to take now."""
+        if self._plan.every is not None:
+            # It may listen already.
+            connection.unwatch(self._home.core, self._token)
+        return connection.listen(self._home.core, self._token)
 
     async def _abegin(self) -> None:
         if self._arrival is not None:

@@ -95,7 +95,7 @@ pub(super) async fn body(
     let most = limit.most;
     let usual = Instant::now() + BODY_TIMEOUT;
     let until = limit.until.map_or(usual, |until| until.min(usual));
-    // Whatever their headers say (section 6.3 of RFC 9112).
+    // Their headers do not count (section 6.3 of RFC 9112).
     let has_none = matches!(head.status, 204 | 304);
     let is_chunked = head.get("transfer-encoding").is_some() && !has_none;
     let length = head.get("content-length").and_then(|it| it.parse().ok());
