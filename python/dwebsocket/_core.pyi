@@ -1210,24 +1210,21 @@ class Mailbox:
 class Seats:
     """The seats of one connection. Any thread may use it; no call waits."""
 
-    def __new__(cls, object: Connection | Mailbox, id: bytes, number: int, /) -> Seats:
+    def __new__(
+        cls, object: Connection | Mailbox, id: bytes, user: str | None, number: int, /
+    ) -> Seats:
         """
         Begins without seats.
 
         Args:
             object: The connection.
             id: The member's key, by which seats are evicted.
+            user: The user's name, by which all seats of the user are evicted.
             number: That of notices about the end of a seat.
         """
 
-    def take(self, room: str, user: str | None, /) -> Seat | None:
-        """
-        Takes a held seat; None when the connection is over.
-
-        Args:
-            room: The room's name, as the client knows it.
-            user: The user's name, by which all seats of the user are evicted.
-        """
+    def take(self, room: str, /) -> Seat | None:
+        """Takes a held seat in a room; None when the connection is over."""
 
 @final
 class Seat:

@@ -441,20 +441,25 @@ pub(crate) struct Seats(Arc<groups::Seats>);
 #[pymethods]
 impl Seats {
     #[new]
-    #[pyo3(signature = (object, id, number, /))]
-    fn new(object: &Bound<'_, PyAny>, id: MemberId, number: u64) -> PyResult<Self> {
+    #[pyo3(signature = (object, id, user, number, /))]
+    fn new(
+        object: &Bound<'_, PyAny>,
+        id: MemberId,
+        user: Option<&str>,
+        number: u64,
+    ) -> PyResult<Self> {
         Ok(Self(match member(object)? {
-            Member::Connection(connection) => groups::Seats::new(&connection.get().0, id, number),
-            Member::Mailbox(mailbox) => groups::Seats::new(&mailbox.get().0, id, number),
+            Member::Connection(it) => groups::Seats::new(&it.get().0, id, user, number),
+            Member::Mailbox(it) => groups::Seats::new(&it.get().0, id, user, number),
             Member::Seat(_) | Member::Deputy(_) => {
                 return Err(PyTypeError::new_err("a seat has no seats"));
             }
         }))
     }
 
-    #[pyo3(signature = (room, user, /))]
-    fn take(&self, room: &str, user: Option<&str>) -> Option<Seat> {
-        self.0.take(room, user).map(Seat)
+    #[pyo3(signature = (room, /))]
+    fn take(&self, room: &str) -> Option<Seat> {
+        self.0.take(room).map(Seat)
     }
 }
 

@@ -62,7 +62,7 @@ class _Member(HistoryCommands):
         from dwebsocket import _core
         from dwebsocket.groups import backends
 
-        seat = _core.Seats(self.mailbox, b"s" * 16, 1).take(room, None)
+        seat = _core.Seats(self.mailbox, b"s" * 16, None, 1).take(room)
         assert seat is not None
         joined = backends.backend("default").add(name, seat, b"s" * 16)
         return joined and seat.open(None)

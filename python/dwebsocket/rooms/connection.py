@@ -404,14 +404,14 @@ class Rooms:
         if room.max_members is not None:
             yield from self._refuse_above(room, room.max_members)
         key = self._key
-        user = websocket._visitor_names[0]
-        name = user_key(user, websocket._realm) if user else None
         if self._seats is None:
             member = joinable(websocket)
             if member is None or isinstance(member, _core.Seat | _core.Deputy):
                 return False
-            self._seats = _core.Seats(member, key, self._number)
-        seat = self._seats.take(room.name, name)
+            user = websocket._visitor_names[0]
+            name = user_key(user, websocket._realm) if user else None
+            self._seats = _core.Seats(member, key, name, self._number)
+        seat = self._seats.take(room.name)
         if seat is None:
             return False
         room._seat = seat

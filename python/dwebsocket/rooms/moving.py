@@ -100,9 +100,9 @@ def take_seats(
         owner: It is told when a seat has ended by itself.
     """
     number = seats.new_number(owner)
-    all_seats = _core.Seats(connection, key, number)
+    all_seats = _core.Seats(connection, key, user, number)
     names = [each["name"] for each in packed["rooms"]]
-    return all_seats, number, {name: all_seats.take(name, user) for name in names}
+    return all_seats, number, {name: all_seats.take(name) for name in names}
 
 
 def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:

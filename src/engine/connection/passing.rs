@@ -147,8 +147,8 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let (connection, peer) = Connection::for_test(1, &Settings::SMALL, "");
-            let seat = Seats::new(&connection, [1; 16], 1)
-                .take("room", None)
+            let seat = Seats::new(&connection, [1; 16], None, 1)
+                .take("room")
                 .unwrap();
             let groups = Groups::new(Vec::new(), WhenFull::Close, None);
             groups.join("group", &seat, [1; 16]);

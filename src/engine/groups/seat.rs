@@ -32,6 +32,7 @@ const MAX_HELD_BYTES: usize = 1024 * 1024;
 pub struct Seats {
     connection: Weak<dyn Member>,
     id: MemberId,
+    user: Option<Box<str>>,
     number: u64,
 }
 
@@ -41,7 +42,6 @@ pub struct Seat {
     memberships: Memberships,
     shared: Arc<Seats>,
     room: Arc<str>,
-    user: Option<Box<str>>,
     is_over: AtomicBool,
     passage: ArcSwapOption<Passage>,
     /// Locked while messages are handed on, so that nothing comes after a leave.
@@ -67,25 +67,29 @@ struct HeldMessages {
 }
 
 impl Seats {
-    /// Of `connection`, which is evicted by `id`; its seats are reported by `number`.
-    pub fn new<M: Member + 'static>(connection: &Arc<M>, id: MemberId, number: u64) -> Arc<Self> {
+    /// Of `connection`, which is evicted by `id` and by `user`; its seats are reported by `number`.
+    pub fn new<M: Member + 'static>(
+        connection: &Arc<M>,
+        id: MemberId,
+        user: Option<&str>,
+        number: u64,
+    ) -> Arc<Self> {
         let weak: Weak<M> = Arc::downgrade(connection);
         Arc::new(Self {
             connection: weak,
             id,
+            user: user.map(Box::from),
             number,
         })
     }
 
-    /// A held seat, which the client calls `room`, and which is evicted by `user`, too. `None` when
-    /// the connection is over.
-    pub fn take(self: &Arc<Self>, room: &str, user: Option<&str>) -> Option<Arc<Seat>> {
+    /// A held seat, which the client calls `room`. `None` when the connection is over.
+    pub fn take(self: &Arc<Self>, room: &str) -> Option<Arc<Seat>> {
         let connection = self.connection.upgrade().filter(|c| !c.is_foreign())?;
         let seat = Arc::new(Seat {
             memberships: Memberships::default(),
             shared: Arc::clone(self),
             room: room.into(),
-            user: user.map(Box::from),
             is_over: AtomicBool::new(false),
             passage: ArcSwapOption::const_empty(),
             state: Mutex::new(State {
@@ -250,7 +254,7 @@ impl Member for Seat {
     }
 
     fn evict(&self, eviction: &Eviction) -> Option<u64> {
-        if !eviction.names(self.shared.id, self.user.as_deref()) {
+        if !eviction.names(self.shared.id, self.shared.user.as_deref()) {
             return None;
         }
         let text = numbered::room_ended(&self.room, "evicted", &eviction.reason);

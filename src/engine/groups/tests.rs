@@ -312,9 +312,9 @@ fn drain(connection: &Connection, peer: &mut UnixStream) -> String {
 async fn read_late(when_full: WhenFull) -> String {
     let groups = groups(when_full);
     let (connection, mut peer) = blocked_member();
-    let seats = Seats::new(&connection, ID, 1);
+    let seats = Seats::new(&connection, ID, None, 1);
     let rooms = ["often", "rare", "silent"].map(|room| {
-        let seat = seats.take(room, None).unwrap();
+        let seat = seats.take(room).unwrap();
         groups.join(room, &seat, ID);
         seat.open(None);
         seat

@@ -107,7 +107,7 @@ async fn a_deputy_that_has_kept_too_much_says_so() {
 async fn a_seat_owes_its_client_the_news_of_a_loss_until_that_has_room() {
     let groups = groups(WhenFull::DropNewest);
     let mailbox = Mailbox::new(200, Hub::new().unwrap(), 7);
-    let seat = Seats::new(&mailbox, ID, 1).take("room", None).unwrap();
+    let seat = Seats::new(&mailbox, ID, None, 1).take("room").unwrap();
     groups.join("room", &seat, ID);
     seat.open(None);
     let publish = async || {

@@ -155,7 +155,7 @@ async fn a_seat_of_a_room_with_a_history_leaves_at_the_marker_and_at_its_positio
     let (old, new) = (groups(WhenFull::Close), groups(WhenFull::Close));
     let both = [&old, &new];
     let (leaves, mut leaves_peer) = member(1);
-    let seat = Seats::new(&leaves, ID, 1).take("r", None).unwrap();
+    let seat = Seats::new(&leaves, ID, None, 1).take("r").unwrap();
     old.enter_at("room", &seat, ID, at(3), false);
     seat.open(Some(at(3)));
     let (before, deputy) = (Deputy::new(None), Deputy::new(Some((ID, None))));
