@@ -76,6 +76,8 @@ _UNAVAILABLE = 503
 _NO_THRESHOLD, _LEVEL = sys.maxsize, 1
 # Seconds between two looks whether Django has started, and after a failure.
 _LOOK_S, _PAUSE_S = 0.01, 0.1
+# Connections that wait for each other at most, until their handlers go on.
+_TOGETHER = 64
 # Work of a visit, in this order.
 _FIRST, _LAST, _END = 0, 1, 2
 
@@ -324,6 +326,8 @@ class _Giver:
         self._numbers = itertools.count()
         # Those that this process has said yes to.
         self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
+        # Handlers of connections that have come: they have had no turn yet.
+        self._arrived: list[Handled] = []
 
     def _next(self) -> Frame | None:
         """
@@ -333,7 +337,13 @@ class _Giver:
         """
         link, work = self._link, self._work
         try:
-            while link.read(waits=not work):
+            if not work or len(self._arrived) >= _TOGETHER:
+                self._let_go_on()
+            while not work or work[0][0] == _LAST:
+                if not work:
+                    link.flush()
+                if not link.read(waits=not work):
+                    break
                 for frame in link.received():
                     order = _LAST if frame.kind == OFFER else _FIRST
                     heapq.heappush(work, (order, next(self._numbers), frame))
@@ -341,6 +351,16 @@ class _Giver:
             # Nothing more has come, or the other process is gone.
             pass
         return heapq.heappop(work)[2] if work else None
+
+    def _let_go_on(self) -> None:
+        """
+        Has the handlers of connections that have come go on.
+
+        Several at a time: after each of them a thread of theirs would take the GIL from this one.
+        """
+        arrived, self._arrived = self._arrived, []
+        for handler in arrived:
+            handler._go_on()
 
     def work(self) -> None:
         """Acts on what the other process says, until it ends."""
@@ -353,6 +373,7 @@ class _Giver:
         except Exception:
             _log.exception("WebSockets of another process could not be taken")
         finally:
+            self._let_go_on()
             unpatched.call_code(self._forget_all)
             self._link.shut_down()
             # Nothing is done about these any more: their clients see the end.
@@ -376,12 +397,12 @@ class _Giver:
         try:
             expected = self._validate(offer)
         except _Refused as refused:
-            self._link.send(Frame(NO, {"number": offer.number, **refused.head}))
+            self._link.put(Frame(NO, {"number": offer.number, **refused.head}))
             return
         except (Exception, CancelledError):
             _log.exception("A WebSocket of another process could not be validated")
             head = _unlike("the process that was to go on has failed, as its log tells").head
-            self._link.send(Frame(NO, {"number": offer.number, **head}))
+            self._link.put(Frame(NO, {"number": offer.number, **head}))
             return
         self._expected[offer.number] = expected
         crosses, deputies = expected[1].crossing, expected[1].deputies
@@ -389,7 +410,7 @@ class _Giver:
         assert deputies is not None
         marks = [*crosses.expected["marks"], *deputies.marks]
         head = {**crosses.expected, "marks": marks, "places": deputies.begun}
-        self._link.send(Frame(YES, {"number": offer.number, **head}))
+        self._link.put(Frame(YES, {"number": offer.number, **head}))
 
     def _validate(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
         """
@@ -433,6 +454,8 @@ class _Giver:
         try:
             response.open()
         finally:
+            if handshake.handler is not None:
+                self._arrived.append(handshake.handler)
             response.close()
 
 

@@ -67,23 +67,42 @@ class Link:
         # `socket.send_fds` is declared for the derived class only.
         self._socket: Any = connection
         self._buffer = bytearray()
+        # Frames that go out with the next one.
+        self._unsent: list[bytes] = []
         self._descriptors: deque[int] = deque()
 
-    def send(self, frame: Frame) -> None:
+    def put(self, frame: Frame) -> None:
+        """Has a frame go out with the next one, or by :meth:`flush`."""
+        head = json.dumps(frame.head, separators=(",", ":")).encode()
+        length = 5 + len(head) + len(frame.body)
+        begin = length.to_bytes(4, "big") + bytes([frame.kind]) + len(head).to_bytes(4, "big")
+        self._unsent += (begin, head, frame.body)
+
+    def flush(self) -> None:
         """
-        Sends a frame. Waits while the other process takes nothing, up to the socket's timeout.
+        Sends what was put. Waits while the other process takes nothing, up to the socket's timeout.
 
         Raises:
             OSError: The other process is gone, or does not take it in time.
         """
-        head = json.dumps(frame.head, separators=(",", ":")).encode()
-        length = 5 + len(head) + len(frame.body)
-        begin = length.to_bytes(4, "big") + bytes([frame.kind]) + len(head).to_bytes(4, "big")
-        data = memoryview(b"".join((begin, head, frame.body)))
+        if self._unsent:
+            unsent, self._unsent = self._unsent, []
+            self._socket.sendall(b"".join(unsent))
+
+    def send(self, frame: Frame) -> None:
+        """
+        Sends a frame at once.
+
+        Raises:
+            OSError: As :meth:`flush`.
+        """
+        self.put(frame)
         if frame.descriptor is not None:
+            data = memoryview(b"".join(self._unsent))
+            self._unsent = []
             sent = socket.send_fds(self._socket, [data], [frame.descriptor])
-            data = data[sent:]
-        self._socket.sendall(data)
+            self._socket.sendall(data[sent:])
+        self.flush()
 
     def frames(self) -> Iterator[Frame]:
         """

@@ -259,7 +259,13 @@ class Handled:
         if self._plan.survives:
             # First: its last turn may come at any time after this.
             moving.enter(self)
-        home.announce(self._token)
+        if self._arrival is None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Has its first turn come, if it lives on threads. Any thread may call it."""
+        if self._token and not self._plan.in_loop:
+            self._home.announce(self._token)
 
     def _live_in_loop(self) -> None:
         """Begins its life behind an open connection, at home in an event loop."""
