@@ -60,6 +60,21 @@ def test_one_that_is_gone_is_asked_once(asking: Node, monkeypatch: pytest.Monkey
     assert len(names) == 1
 
 
+def test_one_that_was_stopped_or_cut_off_is_asked_again(
+    asking: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for gone, as the backend did not know of it."""
+    other = another(lambda found: "here")
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(asking._backend, "count", lambda name: 0)
+        cut_off.setattr(asking, "_tell", lambda name, message: None)
+        with pytest.raises(Gone):
+            asking.ask(other.number, QUESTION)
+    later = clock.now() + nodes._PAUSE_S
+    monkeypatch.setattr(clock, "now", lambda: later)
+    assert asking.ask(other.number, QUESTION) == "here"
+
+
 def test_one_that_is_gone_is_found_out_within_a_short_timeout(
     asking: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

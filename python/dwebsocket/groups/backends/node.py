@@ -42,7 +42,8 @@ _GREEN_LOOK_S, _LOOK_S = 0.01, 1.0
 # After so long the backend is asked whether the other process lives. It is gone when the backend
 # knows of it at none of these times: a backend may come to know of a process late.
 _DOUBTS_S = (0.3, 0.9, 1.5)
-# After a question without an answer in time a process that lives is asked nothing for so long.
+# After a question without an answer in time a process is asked nothing for so long. It may have been
+# stopped, or cut off, also where the backend does not know of it.
 _PAUSE_S = 5.0
 # So many processes that are gone are remembered.
 _MOST_GONE = 1000
@@ -109,7 +110,7 @@ class Node:
         # The numbers of other nodes: of those that are gone, the oldest first, and of those that
         # have not answered in time, with the moment until which no further question is asked. Who
         # waits for an answer occupies a thread of the server, perhaps its only one.
-        self._gone: dict[bytes, None] = {}
+        self._gone: dict[bytes, float] = {}
         self._doubtful: dict[bytes, float] = {}
         # By the names of groups: what the last question to all was left without.
         self._without: dict[str, _Without] = {}
@@ -149,11 +150,11 @@ class Node:
         One question at a time waits for a node that does not answer at once.
 
         Raises:
-            Gone: There is no such process. Without waiting, when that was found before.
+            Gone: There is no such process. Without waiting, when that was found a moment ago.
             Doubtful: Another question waits for it, or waited in vain a moment ago.
             GroupUnavailable: The backend cannot be reached, or there is no answer in time.
         """
-        if number in self._gone:
+        if clock.now() < self._gone.get(number, 0.0):
             raise Gone
         if clock.now() < self._doubtful.get(number, 0.0):
             raise Doubtful
@@ -248,7 +249,8 @@ class Node:
     def _forget(self, number: bytes) -> None:
         with self._lock:
             self._doubtful.pop(number, None)
-            self._gone[number] = None
+            self._gone.pop(number, None)
+            self._gone[number] = clock.now() + _PAUSE_S
             if len(self._gone) > _MOST_GONE:
                 del self._gone[next(iter(self._gone))]
 
