@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import threading
+import tracemalloc
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -514,6 +515,44 @@ def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., 
     assert live.emit("ask", "x")["ask"] == "x"
 
 
+HEAVY = "[" + ",".join(["[]"] * 500_000) + "]"
+
+
+def test_what_is_too_large_is_not_read(live: ClientRooms) -> None:
+    """As values it would take thirty times as many bytes, above any limit."""
+    live.join("room-1")
+    send = live.websocket._wire.send
+    tracemalloc.start()
+    try:
+        for number in range(3):
+            send(f'{{"id": {number}, "join": "room-2", "info": {{"x": {HEAVY}}}}}')
+            send(f'{{"id": {number}, "to": "room-1", "event": "ask", "data": {HEAVY}}}')
+        codes = [live.websocket.receive_json()["error"]["code"] for _ in range(6)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert codes == ["limit"] * 6
+    assert peak < 20 * len(HEAVY)
+    send(f'{{"id": 1, "update": "room-1", "info": {{"x": {HEAVY}}}}}')
+    assert live.websocket.wait_closed() == 1009
+
+
+def test_requests_that_wait_have_a_limit_of_bytes(override: Callable[..., None]) -> None:
+    """Not of their number only. A page that comes back has far less."""
+    override(WEBSOCKET_ROOMS_RATE=0.01, WEBSOCKET_ROOMS_BURST=1)
+    with WebSocketClient().rooms("/sync/") as live:
+        live.join("room-1")
+        for number in range(50):
+            info = {"x": "y" * 1000}
+            live.websocket.send_json({"id": number, "join": f"room-{number}", "info": info})
+        for number in range(50, 60):
+            event = {"id": number, "to": "room-1", "event": "ask", "data": "x" * 60_000}
+            live.websocket.send_json({**event, "to": "room-2"})
+        refused = live.websocket.receive_json()
+        assert refused["error"]["code"] == "limit"
+        assert refused["id"] in range(52, 56)
+
+
 def test_a_hostile_client_harms_nobody(live: ClientRooms) -> None:
     """10,000 joins: so many rooms as it may have, an answer to each, and others go on."""
     with WebSocketClient().rooms("/sync/") as other:
@@ -737,6 +776,23 @@ def test_an_info_that_is_no_dict_is_named(
     ANSWERS["sync"] = lambda: True
     assert code_of(lambda: mixed.join("watched"))[0] == "failed"
     assert "Watched.info() must return a dict or None" in caplog.text
+
+
+def test_a_second_join_during_which_the_room_ends_joins_anew(live: ClientRooms) -> None:
+    """`allow` says yes, so the page is in the room afterwards."""
+
+    def evicts() -> bool:
+        group("room-1").evict(websockets()[0].id)
+        eventually(lambda: group("room-1").count() == 0)
+        return True
+
+    live.join("room-1")
+    ANSWERS["room-1"] = evicts
+    live.join("room-1")
+    assert live.receive("room-1")["ended"]["code"] == "evicted"
+    group("room-1").send("again")
+    assert live.receive("room-1")["data"] == "again"
+    assert CALLS.count(("joined", "room-1")) == 2
 
 
 def test_nothing_that_is_published_after_an_eviction_comes(live: ClientRooms) -> None:

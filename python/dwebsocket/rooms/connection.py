@@ -31,7 +31,7 @@ from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.room import Room, group_of, is_written
-from dwebsocket.rooms.wire import Malformed, Refused, Request
+from dwebsocket.rooms.wire import Malformed, Refused, Request, TooBig
 from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
@@ -45,10 +45,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-_MALFORMED = 1007
+_MALFORMED, _TOO_BIG = 1007, 1009
 # To check that no setting has changed takes as long as to read an event, so they count for so many
 # seconds.
 _SETTINGS_S = 1.0
+# Bytes of a join without its info, at most as a rule; and how many times as long a client may write
+# what it says of itself: with escapes, or blanks.
+_JOIN_BYTES, _WRITTEN_TIMES = 1024, 8
 # While a member joins, messages are published, and have to be read. After so many rounds of that it
 # is too slow.
 _MOST_ROUNDS = 1000
@@ -64,6 +67,11 @@ class Limits(NamedTuple):
     event: int
     members: int
     recheck: float | None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of requests that may wait: as many joins as there may be rooms, and an event."""
+        return self.event + self.rooms * (_JOIN_BYTES + self.info)
 
 
 _SETTINGS = (
@@ -189,9 +197,11 @@ class Rooms:
         self, message: str | bytes, event: wire.EventParts | None, *, may_take: bool
     ) -> Steps[None]:
         try:
-            request = wire.event_request(event) if event else wire.read(message)
-        except Malformed as error:
-            return self._close(_MALFORMED, str(error))
+            most = self._limits.waiting
+            request = wire.event_request(event) if event else wire.read(message, most)
+        except (Malformed, TooBig) as error:
+            code = _MALFORMED if isinstance(error, Malformed) else _TOO_BIG
+            return self._close(code, str(error))
         if may_take and request.kind == "event":
             return self._take(request)
         return self._take_in_turn(request)
@@ -204,7 +214,7 @@ class Rooms:
         if request.kind == "ping":
             yield self._send('{"pong":1}')
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
-            if len(self._waiting) < self._limits.rooms:
+            if self._may_wait(request):
                 self._waiting.append(request)
                 self._let_events_pass(is_wanted=False)
             elif request.kind == "leave":
@@ -216,6 +226,10 @@ class Rooms:
         else:
             yield from self._take(request)
         self._note_due()
+
+    def _may_wait(self, request: Request) -> bool:
+        limits, size = self._limits, request.size + sum(each.size for each in self._waiting)
+        return len(self._waiting) < limits.rooms and size <= limits.waiting
 
     def _forget_waiting(self, name: str) -> Steps[None]:
         """Refuses what waits for a room that the page wants to leave."""
@@ -299,7 +313,7 @@ class Rooms:
                     yield self._pass_on(room, request)
                     result = {}
                 else:
-                    result = yield Hook(room.receive, request.event, request.data)
+                    result = yield Hook(room.receive, request.event, request.value)
             elif request.kind == "leave":
                 result = yield from self._leave_asked(request)
             else:
@@ -341,7 +355,7 @@ class Rooms:
         found = self._find(request.room)
         if found is None:
             raise Refused("unknown")
-        info = {} if request.info is None else _checked_info(request, self._limits.info)
+        info = _checked_info(request, self._limits.info)
         known = self._joined.get(request.room)
         if known is None and len(self._joined) >= (most := self._limits.rooms):
             raise Refused("limit", f"A connection may be in {most} rooms.")
@@ -354,8 +368,12 @@ class Rooms:
                 yield from self._leave(known)
             raise
         if known is not None:
-            yield from self._join_again(known, request, info)
-            return
+            if not _is_over(known):
+                yield from self._join_again(known, request, info)
+                return
+            # Evicted while `allow` was at work.
+            yield from self._leave(known)
+            room = found
         if is_written(room, "group_name"):
             room._group = group_of((yield Hook(room.group_name)))
         group = room.group
@@ -366,7 +384,7 @@ class Rooms:
                 where = f"{type(room).__name__}.info()"
                 raise TypeError(f"{where} must return a dict or None, not {server!r}")
             room._server_info = server
-            room._info = _merged(info, server)
+            room._info = _merged(info or {}, server)
         try:
             is_open = yield from self._sit_down(room, group, request)
         except BaseException:
@@ -503,14 +521,14 @@ class Rooms:
         told["missed"] = 0 if missed_from is None else at[1] - missed_from[1]
         return at if joined == "joined" else None
 
-    def _join_again(self, room: Room, request: Request, info: dict[str, Any]) -> Steps[None]:
+    def _join_again(self, room: Room, request: Request, info: dict[str, Any] | None) -> Steps[None]:
         """Answers the join of a room that is joined already."""
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
         if has_history(room, room.group):
             at = room._seat and room._seat.position
             told["position"] = history.text_of(at) if at else None
             told["recovered"] = True
-        if request.info is not None and room.presence is True:
+        if info is not None and room.presence is True:
             yield from self._update_info(room, info)
         if room.presence:
             yield from self._note_members(room, told)
@@ -719,7 +737,7 @@ class Rooms:
         if not self._events.take():
             raise Refused("limit", "Too many updates.")
         if room.presence is True:
-            yield from self._update_info(room, info)
+            yield from self._update_info(room, info or {})
         return {}
 
     def _room_of(self, request: Request) -> Room:
@@ -772,17 +790,19 @@ def _in_room(name: str, page: history.Page) -> list[str]:
     return [_core.in_room(name, (epoch, offset), message) for offset, _, message, _ in page.rows]
 
 
-def _checked_info(request: Request, most: int) -> dict[str, Any]:
+def _checked_info(request: Request, most: int) -> dict[str, Any] | None:
     """
-    Returns what a client says about itself, in ``most`` bytes at most.
+    Returns what a client says about itself, in ``most`` bytes at most; None if that is nothing.
 
     Raises:
         Refused: It is no object, or too large.
     """
-    if request.info is None:
-        return {}
-    if not isinstance(request.info, dict):
+    if request.written == "null":
+        return None
+    is_short = len(request.written) <= _WRITTEN_TIMES * most
+    info: dict[str, Any] = request.value if is_short else {}
+    if not isinstance(info, dict):
         raise Refused("invalid", "info must be an object.")
-    if wire.size(request.info) > most:
+    if not is_short or wire.size(info) > most:
         raise Refused("limit", f"info may have {most} bytes.")
-    return request.info
+    return info

@@ -45,6 +45,10 @@ class Malformed(Exception):
     """The reason why a client's message is none of the subprotocol."""
 
 
+class TooBig(Exception):
+    """The reason why a client's message is not read."""
+
+
 class Refused(Exception):
     """A request is answered by an error."""
 
@@ -64,22 +68,24 @@ class Request:
         id: The client's own name for it, as JSON; None where no answer is wanted.
         room: The name of the room.
         event: The name of the event.
-        data: The event's data.
         since: The position from which the client joins.
-        info: What others are to see of the connection; None where the client says nothing.
         size: Bytes of the message.
-        written: The event's data as JSON.
+        written: The event's data, or what others are to see of the connection, as JSON. It is read
+            when the request's turn has come: in memory a value may take thirty times as much.
     """
 
     kind: Kind
     id: str | None = None
     room: str = ""
     event: str = ""
-    data: Any = None
     since: str | None = None
-    info: Any = None
     size: int = 0
-    written: str = ""
+    written: str = "null"
+
+    @property
+    def value(self) -> Any:
+        """What is :attr:`written`."""
+        return scan(self.written, 0)[0]
 
 
 #: The names of an event's room and of itself, the request's id, the data as JSON, and its bytes.
@@ -92,22 +98,28 @@ read_event = _core.read_event
 def event_request(event: EventParts) -> Request:
     """Returns what :func:`read_event` has read as a request."""
     room, name, its_id, data, size = event
-    return Request("event", its_id, room, name, scan(data, 0)[0], size=size, written=data)
+    return Request("event", its_id, room, name, size=size, written=data)
 
 
-def read(message: str | bytes) -> Request:
+def read(message: str | bytes, most: int) -> Request:
     """
     Reads a message of a client that :func:`read_event` does not.
 
+    Args:
+        message: The message.
+        most: Characters that one may have which is not written as usual.
+
     Raises:
         Malformed: It is none.
+        TooBig: It has more.
     """
     if not isinstance(message, str):
         raise Malformed("binary message")
     if (join := _core.read_join(message)) is not None:
         name, its_id, since, info = join
-        others = None if info is None else scan(info, 0)[0]
-        return Request("join", its_id, name, since=since, info=others)
+        return Request("join", its_id, name, "", since, len(message), info or "null")
+    if len(message) > most:
+        raise TooBig(f"a message such as this may have {most} characters")
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
     written = message.strip(_BLANKS)
@@ -123,20 +135,19 @@ def read(message: str | bytes) -> Request:
     kinds: tuple[Kind, ...] = ("join", "leave", "update")
     for kind in kinds:
         if kind in found:
-            return _about_room(kind, found, answered)
+            return _about_room(kind, found, answered, len(message))
     if "to" in found or "event" in found:
         room, event = found.get("to"), found.get("event")
         if not isinstance(room, str) or not isinstance(event, str):
             raise Malformed("an event needs a text as to and as event")
         size = len(message.encode("utf-8", "surrogatepass"))
-        data = found.get("data")
-        return Request("event", answered, room, event, data, size=size, written=text(data))
+        return Request("event", answered, room, event, None, size, text(found.get("data")))
     if found.get("ping") == 1 and found["ping"] is not True:
         return Request("ping")
     raise Malformed("no join, leave, event, update or ping")
 
 
-def _about_room(kind: Kind, found: dict[str, Any], answered: str | None) -> Request:
+def _about_room(kind: Kind, found: dict[str, Any], answered: str | None, size: int) -> Request:
     room, since = found[kind], None
     if not isinstance(room, str):
         raise Malformed(f"{kind} needs the name of a room")
@@ -146,7 +157,7 @@ def _about_room(kind: Kind, found: dict[str, Any], answered: str | None) -> Requ
         since = found["since"]
         if not isinstance(since, str):
             raise Malformed("since must be a text")
-    return Request(kind, answered, room, since=since, info=found.get("info"))
+    return Request(kind, answered, room, "", since, size, text(found.get("info")))
 
 
 def _id(found: dict[str, Any]) -> str | None:

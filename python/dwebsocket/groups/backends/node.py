@@ -42,8 +42,8 @@ _GREEN_LOOK_S, _LOOK_S = 0.01, 1.0
 # After so long the backend is asked whether the other process lives. It is gone when the backend
 # knows of it at none of these times: a backend may come to know of a process late.
 _DOUBTS_S = (0.3, 0.9, 1.5)
-# After a question without an answer in time a process is asked nothing for so long. It may have been
-# stopped, or cut off, also where the backend does not know of it.
+# After a question without an answer in time a process is asked nothing for so long. It may have
+# been stopped, or cut off, also where the backend does not know of it.
 _PAUSE_S = 5.0
 # So many processes that are gone are remembered.
 _MOST_GONE = 1000
