@@ -56,7 +56,7 @@ def test_one_connection_is_evicted_by_its_id(tabs: Tabs, how: str) -> None:
 def test_a_wrong_reason_or_nobody_is_an_error(reason: Any) -> None:
     """At once, and in the caller."""
     with pytest.raises(TypeError, match="takes a text"):
-        ROOM.evict("id", reason)
+        ROOM.evict(1, reason)
     with pytest.raises(ValueError, match="anonymous"):
         ROOM.evict(None)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import threading
 import tracemalloc
+import uuid
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -537,6 +539,28 @@ def test_what_is_too_large_is_not_read(live: ClientRooms) -> None:
     assert live.websocket.wait_closed() == 1009
 
 
+@pytest.mark.parametrize("end", ["", "\\", '"'])
+def test_a_text_without_end_is_looked_through_once(live: ClientRooms, end: str) -> None:
+    """Not once more for each quote in it: that takes minutes, in which nothing else runs."""
+    live.websocket.send("[" + "[]," * 101 + '"' + '\\"' * 100_000 + end)
+    assert live.websocket.wait_closed() == 1007
+
+
+def test_long_names_are_not_remembered(live: ClientRooms) -> None:
+    """A client may ask for any name."""
+    for number in range(20):
+        assert code_of(lambda: live.join("x" * 200_000 + str(number)))[0] == "unknown"  # noqa: B023
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            assert code_of(lambda: live.join(f"{number}" + "y" * 200_000))[0] == "unknown"  # noqa: B023
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 1_000_000
+
+
 def test_requests_that_wait_have_a_limit_of_bytes(override: Callable[..., None]) -> None:
     """Not of their number only. A page that comes back has far less."""
     override(WEBSOCKET_ROOMS_RATE=0.01, WEBSOCKET_ROOMS_BURST=1)
@@ -812,6 +836,13 @@ def test_nothing_that_is_published_after_an_eviction_comes(live: ClientRooms) ->
     assert live.receive("room-1")["ended"]["code"] == "evicted"
     live.join("room-2")
     assert not live._waiting["room-1"]
+
+
+@pytest.mark.parametrize("whom", ["7", "nobody", "", str(uuid.UUID(int=7)), "é" * 22])
+def test_eviction_of_a_text_that_is_no_id(whom: str) -> None:
+    """Perhaps the primary key of a user: a ban that nobody hears of would be none."""
+    with pytest.raises(ValueError, match="id of a WebSocket"):
+        group("room-1").evict(whom)
 
 
 @pytest.mark.parametrize("whom", [[1], (1,), b"1", True, 1.5, object(), iter(())])

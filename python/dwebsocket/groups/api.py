@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backends.contract import Backend, Exclude, Member, Message
     from dwebsocket.groups.history import History, Page
     from dwebsocket.groups.members import Excluded
+
+# The `id` of a WebSocket.
+_ID = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 
 
 class Group:
@@ -265,7 +269,8 @@ class Group:
             reason: A text for those in rooms.
 
         Raises:
-            TypeError, ValueError: An anonymous user, no user at all, or a reason that is no text.
+            TypeError, ValueError: An anonymous user, no user at all, a ``str`` that is no such
+                ``id``, or a reason that is no text.
             GroupUnavailable, UsageError: As :meth:`send`.
         """
         named = _evicted(whom, reason)
@@ -500,6 +505,11 @@ def _evicted(whom: Any, reason: object) -> bytes | str:
     if not isinstance(reason, str):
         raise TypeError(f"evict(reason=…) takes a text, not {type(reason).__name__}")
     if isinstance(whom, str):
+        if not _ID.match(whom):
+            raise ValueError(
+                f"evict() takes a str for the id of a WebSocket, and {whom!r} is none: give the "
+                "user, or a primary key as an int"
+            )
         return key_of(whom)
     if isinstance(whom, Base):
         return key_of(whom.id)

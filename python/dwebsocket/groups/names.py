@@ -11,7 +11,8 @@ from dwebsocket.request.worlds import user_key
 #: Names that begin so are those of this package.
 OWN = "dwebsocket."
 _OF_USERS = f"{OWN}user:"
-_LONGEST = 200
+#: The most characters of a name.
+LONGEST = 200
 
 
 def checked(name: object) -> str:
@@ -24,8 +25,8 @@ def checked(name: object) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"a group's name must be a str, not {type(name).__name__}")
-    if not 1 <= len(name) <= _LONGEST:
-        raise ValueError(f"a group's name must have 1 to {_LONGEST} characters, not {len(name)}")
+    if not 1 <= len(name) <= LONGEST:
+        raise ValueError(f"a group's name must have 1 to {LONGEST} characters, not {len(name)}")
     if name.startswith(OWN):
         raise ValueError(f"the group name {name!r} begins with {OWN!r}, which is reserved")
     # Most names are printable, which says so much and takes a fraction of the time.

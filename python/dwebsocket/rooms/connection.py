@@ -670,12 +670,11 @@ class Rooms:
         Raises:
             Refused: It is above a limit.
         """
-        most = self._limits.event
-        if size > most:
-            raise Refused("limit", f"An event may have {most} bytes.")
-        own = room._bucket
+        own, most = room._bucket, self._limits.event
         if not self._events.take() or not (own is None or own.take()):
             raise Refused("limit", "Too many events.")
+        if size > most:
+            raise Refused("limit", f"An event may have {most} bytes.")
 
     def _pass_on(self, room: Room, request: Request) -> Call:
         backend = room._backend

@@ -17,8 +17,6 @@ from dwebsocket.groups.api import Group, group, of_checked
 from dwebsocket.rooms.wire import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
@@ -265,14 +263,7 @@ def group_of(named: Any) -> Group:
 
 
 class Pattern:
-    """
-    The names of one class of rooms.
-
-    Attributes:
-        fits: Says whether a name is one of them.
-    """
-
-    fits: Callable[[str], bool]
+    """The names of one class of rooms."""
 
     def __init__(self, name: str) -> None:
         """
@@ -290,7 +281,12 @@ class Pattern:
         # The names that fit are those of other connections, too, as long as nothing but the text
         # decides on that.
         own = all(type(each).__module__ == IntConverter.__module__ for each in converters.values())
-        self.fits = functools.lru_cache(_NAMES)(self._fits) if own else self._fits
+        self._known = functools.lru_cache(_NAMES)(self._fits) if own else self._fits
+
+    def fits(self, name: str) -> bool:
+        """Whether a name is one of them."""
+        # Names that are no group's are not remembered: they may be long.
+        return len(name) <= names.LONGEST and self._known(name)
 
     def _fits(self, name: str) -> bool:
         return self.match(name) is not None

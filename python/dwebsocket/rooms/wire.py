@@ -30,7 +30,8 @@ TEXTS: dict[str, str] = {
 _MAX_DEPTH = 100
 # What JSON may have around a value.
 _BLANKS = " \t\n\r"
-_SIGNS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
+# A text without an end goes to the end of the message: else each quote in it would begin a search.
+_SIGNS = re.compile(r'"(?:[^"\\]|\\.?)*"?|([\[{])|([\]}])', re.DOTALL)
 _WORDS = {None: "null", True: "true", False: "false"}
 # With escapes: half a surrogate pair, which a client may send, is no text without them.
 _ENCODER = DjangoJSONEncoder(separators=(",", ":"), allow_nan=False)
