@@ -398,6 +398,28 @@ def test_of_those_that_wait_for_each_other_the_first_gives_up(
         assert not second._is_late()
 
 
+def test_where_all_leave_the_first_gives_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None begins before one has ended, however young they are, and nobody answers requests."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(leaving, "_ALL_LEAVE_S", 0.0)
+    monkeypatch.setattr(leaving, "children_of", lambda *_, **__: [os.getpid(), 1])
+    handlers: list[Any] = [object()]
+    search = leaving._Search("soon", 7, monotonic() + 1, restarting)
+    folder = search._folder
+    with contextlib.closing(search):
+        assert search.give(handlers) == handlers
+        assert search._is_late(), "one begins, for all that is known"
+        search._deadline = monotonic() + 60
+        monkeypatch.setattr(folder, "marked", lambda: {os.getpid(), 1})
+        assert search.give(handlers) == handlers
+        assert not search._is_late()
+        monkeypatch.undo()
+        assert folder.marked() == {os.getpid()}
+    assert os.listdir(folder.path) == []
+
+
 def test_a_process_is_not_found_before_it_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,8 +65,9 @@ _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
 # Seconds that a process waits for an heir while others may wait for its end; and for the one that
-# begins after another process has ended, or is seen to begin.
-_SOON_S, _SUCCESSOR_S = 5.0, 15.0
+# begins after another process has ended, or is seen to begin. Where all others of its server leave,
+# too, none begins before one of them has ended, and nobody answers requests.
+_SOON_S, _SUCCESSOR_S, _ALL_LEAVE_S = 5.0, 15.0, 0.5
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
 # Seconds for handshakes that are being answered when the process begins to end.
 _OPENING_S = 5.0
@@ -242,6 +243,8 @@ class _Search:
         self.end = end
         # Here: a thread of the system reads no settings.
         self._folder = Folder()
+        with suppress(OSError):
+            self._folder.mark()
 
     def is_vain(self) -> bool:
         """Whether no process can take them, now or later."""
@@ -288,13 +291,19 @@ class _Search:
             return True
         if self._is_one_beginning():
             self._first_since = monotonic()
-        return monotonic() - self._first_since < self._first_for
+        patience = _ALL_LEAVE_S if self._do_all_leave() else self._first_for
+        return monotonic() - self._first_since < patience
 
     def _is_one_beginning(self) -> bool:
         """Whether the server has started a process that may soon be an heir."""
-        begun = {parts_of(name)[1] for name in self._folder.others()}
+        begun = {parts_of(name)[1] for name in self._folder.others()} | self._folder.marked()
         started = children_of(self._server, younger=_SUCCESSOR_S)
         return any(each not in begun and each != os.getpid() for each in started)
+
+    def _do_all_leave(self) -> bool:
+        """Whether all other processes of its server leave, too."""
+        others = set(children_of(self._server)) - {os.getpid()}
+        return bool(others) and others <= self._folder.marked()
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""

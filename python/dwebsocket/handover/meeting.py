@@ -43,6 +43,8 @@ _STAMP = 20
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
 # Files with other names are ignored.
 _NAME_OF_ONE = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\Z")
+# The mark of a process that leaves.
+_MARK = ".leaves"
 # Processes that begin within that time are those of one reload.
 _TOGETHER_NS = 10 * 10**9
 # The moment at which this process began to be one that others can find.
@@ -73,6 +75,7 @@ class Folder:
         self.path = folder()
         with suppress(FileExistsError):
             self.path.mkdir(0o700)
+        self._is_marked = False
         self._opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         found = os.fstat(self._opened)
         if found.st_uid != user_id() or stat.S_IMODE(found.st_mode) & 0o077:
@@ -80,7 +83,9 @@ class Folder:
             raise PermissionError(f"{self.path} can be entered by other users: set RUNTIME_DIR")
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes it. The mark of this process is removed."""
+        if self._is_marked:
+            self.remove(f"{os.getpid()}{_MARK}")
         unpatched.close_descriptor(self._opened)
 
     def _address(self, name: str) -> str:
@@ -108,6 +113,8 @@ class Folder:
         # Other processes ignore this name. A socket refuses connections until it listens, as that
         # of a killed process does, and they remove the names of killed processes.
         unready = f"{name}.new"
+        # Of a process that had this number, and was killed.
+        self.remove(f"{os.getpid()}{_MARK}")
         listener = _unix_socket()
         try:
             listener.bind(self._address(unready))
@@ -138,6 +145,23 @@ class Folder:
             if name not in but and process != os.getpid() and its_server != server:
                 found.append(name)
         return found
+
+    def mark(self) -> None:
+        """
+        Marks this process as one that leaves, until it closes the folder.
+
+        Raises:
+            OSError: The system refuses.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+        name = f"{os.getpid()}{_MARK}"
+        unpatched.close_descriptor(os.open(name, flags, 0o600, dir_fd=self._opened))
+        self._is_marked = True
+
+    def marked(self) -> set[int]:
+        """Returns the processes that leave. Some of them may have been killed."""
+        names = (name.removesuffix(_MARK) for name in os.listdir(self._opened) if _MARK in name)
+        return {int(name) for name in names if name.isdecimal()}
 
     def is_first(self) -> bool:
         """Whether this process is the first one that asks. It is, until it closes the folder."""
