@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.utils.functional import SimpleLazyObject
+
 from dwebsocket.compat.django import is_looked_up_in_session
 
 if TYPE_CHECKING:
@@ -34,6 +36,33 @@ def same_user(request: HttpRequest, user: Any) -> Any:
     if user.is_authenticated and (looked_up := found.get("_cached_user")) is not None:
         found["_acached_user"] = looked_up
     return user
+
+
+def renew_user(request: HttpRequest) -> None:
+    """
+    Has a request have its user as the database has it now, if Django has found it in the session.
+
+    The backend that the session names is asked. Where it knows the user no more, that is anonymous.
+    The user's permissions are asked for anew, too: backends keep them in the object. By the same
+    parts as in :func:`same_user`, and ``SimpleLazyObject._setupfunc``.
+
+    Raises:
+        Exception: The backend fails.
+    """
+    user: Any = getattr(request, "user", None)
+    if not is_looked_up_in_session(user) or not user.is_authenticated:
+        return
+    from django.contrib import auth  # an app that may be absent
+    from django.contrib.auth.models import AnonymousUser
+
+    path = loaded(request.session).get(auth.BACKEND_SESSION_KEY)
+    if path is None:
+        return
+    found = auth.load_backend(path).get_user(user.pk) or AnonymousUser()
+    vars(request).update(_cached_user=found, _acached_user=found)
+    # Anew: code of the project may still use the object from before.
+    look_up = object.__getattribute__(user, "__dict__")["_setupfunc"]
+    request.user = SimpleLazyObject(look_up)  # type: ignore[assignment]
 
 
 def loaded(session: object) -> Mapping[str, Any]:

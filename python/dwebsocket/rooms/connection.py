@@ -17,11 +17,13 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
+from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting.steps import Call
+from dwebsocket.compat.django_auth import renew_user
 from dwebsocket.conf.group_settings import PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.groups import backends, history, membership_signals, presence, seats
@@ -46,9 +48,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _MALFORMED, _TOO_BIG = 1007, 1009
-# To check that no setting has changed takes as long as to read an event, so they count for so many
-# seconds.
-_SETTINGS_S = 1.0
+# To check that no setting has changed takes as long as to read an event, and to look the user up
+# takes a query: they count for so many seconds.
+_SETTINGS_S, _USER_S = 1.0, 1.0
 # Bytes of a join without its info, at most as a rule; and how many times as long a client may write
 # what it says of itself: with escapes, or blanks.
 _JOIN_BYTES, _WRITTEN_TIMES = 1024, 8
@@ -119,6 +121,8 @@ class Rooms:
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = self.now
+        # Until when `allow` may see the user as it was looked up.
+        self._user_until = self.now + _USER_S
         #: When :meth:`run_due` is to be called; None for never.
         self.due: float | None = None
         self._number = seats.new_number(owner)
@@ -413,6 +417,9 @@ class Rooms:
         return None
 
     def _ask(self, room: Room) -> Steps[None]:
+        if clock.now() >= self._user_until:
+            yield Call(renew_user, _arenew_user, self._request)
+            self._user_until = clock.now() + _USER_S
         if not (yield hooks.Question(room.allow)):
             raise Refused("denied")
 
@@ -618,6 +625,9 @@ class Rooms:
     def _leave(self, room: Room) -> Steps[None]:
         """Leaves a room, for whatever reason."""
         self._joined.pop(room.name, None)
+        if _is_over(room):
+            # Evicted: the next `allow` is to see why.
+            self._user_until = 0.0
         self._give_up(room)
         yield from membership_signals.note_left(room.group, self._websocket)
         if is_written(room, "left"):
@@ -744,6 +754,9 @@ class Rooms:
         if room is None:
             raise Refused("invalid", "This room is not joined.")
         return room
+
+
+_arenew_user = sync_to_async(renew_user)
 
 
 def _is_over(room: Room) -> bool:

@@ -105,8 +105,9 @@ class _Handler(WebSocketHandler):
 
     def _set_tick(self) -> None:
         due = None if self._is_over else self.its.due
-        if due == self._timer:
+        if due is not None and due == self._timer:
             return
+        # Also one that has had its tick: it is not under way any more.
         if self._cancel_tick is not None:
             self._cancel_tick()
             self._cancel_tick = None
