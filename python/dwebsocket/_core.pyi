@@ -564,6 +564,10 @@ class Groups:
     def statistics(self) -> dict[str, int]:
         """Returns the counters of messages: published, delivered, dropped."""
 
+    @property
+    def evictions(self) -> int:
+        """How many evictions have come here, of whichever group."""
+
     def note(self, event: str) -> None:
         """
         Counts an event: `published`, `failed`, `unreadable`, `lost`, `regained` or `restarted`.

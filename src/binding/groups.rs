@@ -359,6 +359,11 @@ impl Groups {
         Ok(counters)
     }
 
+    #[getter]
+    fn evictions(&self) -> u64 {
+        self.0.evictions()
+    }
+
     fn note(&self, event: &str) -> PyResult<()> {
         let event = match event {
             "published" => Event::Published,

@@ -67,9 +67,23 @@ class Again(Room):
         return f"room-{self.kwargs['pk']}"
 
 
+class Guarded(Room):
+    """Whoever is asked about is banned meanwhile."""
+
+    name = "guarded-<int:pk>"
+    banned: ClassVar[set[str]] = set()
+
+    def allow(self) -> bool:
+        if (one := self.websocket.id) in self.banned:
+            return False
+        self.banned.add(one)
+        self.group.evict(one)
+        return True
+
+
 urlpatterns = [
-    path("sync/", rooms(Chat, Dashboard, Pair, Again)),
-    path("async/", rooms(AsyncChat, Dashboard, Pair, Again)),
+    path("sync/", rooms(Chat, Dashboard, Pair, Again, Guarded)),
+    path("async/", rooms(AsyncChat, Dashboard, Pair, Again, Guarded)),
 ]
 
 
@@ -200,6 +214,15 @@ def test_an_eviction_reaches_the_member_in_order(client: Callable[..., ClientRoo
             anna.emit("typing", to="room-1")
         assert refused.value.code == "invalid"
         eventually(lambda: [each["connections"] == [] for each in bert.members()] == [True, False])
+
+
+def test_one_that_is_evicted_while_allow_is_at_work_stays_out(
+    client: Callable[..., ClientRooms],
+) -> None:
+    """Also where its process has no other member of the group."""
+    with client() as anna, pytest.raises(RoomError) as refused:
+        anna.join("guarded-1")
+    assert refused.value.code == "denied"
 
 
 def test_members_are_counted_without_the_grace(client: Callable[..., ClientRooms]) -> None:

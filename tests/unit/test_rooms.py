@@ -841,10 +841,29 @@ def test_an_info_that_is_no_dict_is_named(
     assert "Watched.info() must return a dict or None" in caplog.text
 
 
+def test_an_eviction_while_allow_is_at_work_counts(live: ClientRooms) -> None:
+    """The page is no member yet, so `allow` is asked once more: it may have looked too early."""
+    is_banned = threading.Event()
+
+    def bans() -> bool:
+        may = not is_banned.is_set()
+        is_banned.set()
+        group("room-1").evict(websockets()[0].id)
+        return may
+
+    ANSWERS["room-1"] = bans
+    assert code_of(lambda: live.join("room-1")) == ("denied", "This is not allowed.")
+    assert CALLS.count(("allow", "room-1")) == 2
+    assert group("room-1").count() == 0
+    ANSWERS.clear()
+    live.join("room-1")
+
+
 def test_a_second_join_during_which_the_room_ends_joins_anew(live: ClientRooms) -> None:
     """`allow` says yes, so the page is in the room afterwards."""
 
     def evicts() -> bool:
+        del ANSWERS["room-1"]
         group("room-1").evict(websockets()[0].id)
         eventually(lambda: group("room-1").count() == 0)
         return True

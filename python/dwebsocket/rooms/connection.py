@@ -24,7 +24,7 @@ from django.http import Http404
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat.django_auth import renew_user
-from dwebsocket.conf.group_settings import PresenceLimits
+from dwebsocket.conf.group_settings import DEFAULT, PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.groups import backends, history, membership_signals, presence, seats
 from dwebsocket.groups.history import recovering
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.groups.history import Position
     from dwebsocket.websocket import WebSocket
+
+    # A backend, and how many evictions had come there.
+    Evictions = tuple[Backend, int]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -364,13 +367,16 @@ class Rooms:
         if known is None and len(self._joined) >= (most := self._limits.rooms):
             raise Refused("limit", f"A connection may be in {most} rooms.")
         room = known or found
-        try:
-            if is_written(room, "allow"):
+        heard: Evictions | None = None
+        if is_written(room, "allow"):
+            backend = self._backends.get(DEFAULT) or self._backend(DEFAULT)
+            heard = backend, backend.groups.evictions
+            try:
                 yield from self._ask(room)
-        except (Refused, PermissionDenied, Http404):
-            if known is not None:
-                yield from self._leave(known)
-            raise
+            except (Refused, PermissionDenied, Http404):
+                if known is not None:
+                    yield from self._leave(known)
+                raise
         if known is not None:
             if not _is_over(known):
                 yield from self._join_again(known, request, info)
@@ -390,7 +396,7 @@ class Rooms:
             room._server_info = server
             room._info = _merged(info or {}, server)
         try:
-            is_open = yield from self._sit_down(room, group, request)
+            is_open = yield from self._sit_down(room, group, request, heard)
         except BaseException:
             self._give_up(room)
             raise
@@ -423,7 +429,9 @@ class Rooms:
         if not (yield hooks.Question(room.allow)):
             raise Refused("denied")
 
-    def _sit_down(self, room: Room, group: Group, request: Request) -> Steps[bool]:
+    def _sit_down(
+        self, room: Room, group: Group, request: Request, heard: Evictions | None
+    ) -> Steps[bool]:
         """Takes a seat, answers, and opens the seat; false when the connection is over."""
         websocket, backend = self._websocket, room._backend
         if room.max_members is not None:
@@ -444,6 +452,8 @@ class Rooms:
         at: Position | None = None
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
         is_new = membership_signals.is_new(group, seat)
+        # Whether evictions have come here so far.
+        hears = not backend.waits or backend.groups.count(group.name) > 0
         if backend.waits:
             yield Call(backend.hold, backend.ahold, group.name)
         else:
@@ -458,6 +468,10 @@ class Rooms:
             backend.release(group.name)
         if not joined:
             return False
+        if heard is not None and not (hears and heard == (backend, backend.groups.evictions)):
+            # It may have been evicted while `allow` was at work, and is a member only now.
+            self._user_until = 0.0
+            yield from self._ask(room)
         if is_new:
             yield from membership_signals.note_joined(group, websocket)
         if room.presence and not (yield from self._enter(room, told)):

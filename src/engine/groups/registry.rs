@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, OnceLock, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -42,6 +45,7 @@ pub struct Groups {
     key: Option<Key>,
     observer: OnceLock<Weak<dyn Observer>>,
     pub(super) markers: Markers,
+    evictions: AtomicU64,
 }
 
 /// Receives a call when the members of a group have changed, on any thread, with no lock held. It
@@ -64,6 +68,7 @@ impl Groups {
             key: key.and_then(Key::new),
             observer: OnceLock::new(),
             markers: Markers::default(),
+            evictions: AtomicU64::new(0),
         })
     }
 
@@ -81,6 +86,12 @@ impl Groups {
     /// Counters of what was published and delivered.
     pub fn statistics(&self) -> &Statistics {
         &self.fan_out.statistics
+    }
+
+    /// How many evictions have come here, of whichever group: one that a new member has just missed is
+    /// among them.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Acquire)
     }
 
     /// Events for the log.
@@ -331,6 +342,10 @@ impl Groups {
     fn put(&self, name: &str, entry: Entry) {
         if self.is_foreign() {
             return;
+        }
+        if matches!(entry, Entry::Eviction(_)) {
+            // First: a member that is not found here sees it.
+            self.evictions.fetch_add(1, Ordering::AcqRel);
         }
         let Some(group) = self.find(name) else {
             return;
