@@ -20,7 +20,7 @@ from django.http import Http404, HttpResponseForbidden
 from django.urls import path
 
 from dwebsocket import UsageError, _core, accept_websocket, group, signals, user
-from dwebsocket.groups import backends, seats
+from dwebsocket.groups import backends, reports, seats
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
 from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
@@ -701,6 +701,17 @@ def test_the_recheck_asks_allow_again(override: Callable[..., None]) -> None:
         }
         assert live.emit("ask", to="room-2")["pk"] == 2
         assert ("left", "room-1") in CALLS
+
+
+def test_allow_is_asked_again_where_an_eviction_may_have_been_missed(live: ClientRooms) -> None:
+    """The link to the server of the groups was away, and nobody may have heard of it."""
+    live.join("room-1")
+    eventually(lambda: ("joined", "room-1") in CALLS)
+    ANSWERS["room-1"] = lambda: False
+    reports.report(backends.backend("default"), "regained", ["link"])
+    # It is spread over some seconds.
+    Clock().advance(30)
+    assert live.receive("room-1")["ended"]["code"] == "denied"
 
 
 def test_a_client_that_always_says_something_is_rechecked(override: Callable[..., None]) -> None:

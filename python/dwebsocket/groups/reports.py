@@ -64,6 +64,8 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     """
     where = f"Groups of {backend.alias!r}" + (f" at {backend.address}" if backend.address else "")
     extra = {"event": f"groups.{kind}"}
+    if kind in ("regained", "interrupted"):
+        seats.note_interruption(backend.alias)
     if kind == "lost":
         text = "%s: the %s is lost: %s"
         _log.warning(text, where, backend.medium, texts[0], extra=extra)

@@ -17,6 +17,9 @@ class Owner(Protocol):
     def look_again(self) -> None:
         """Has it look at its seats soon. Never waits."""
 
+    def ask_again(self, using: str) -> None:
+        """Has it ask soon who may be in its rooms of a backend. Never waits."""
+
 
 _owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()
 # How many of them are present, by the aliases and the names of groups.
@@ -39,6 +42,14 @@ def note_end(number: int) -> None:
         owner = _owners.get(number)
     if owner is not None:
         owner.look_again()
+
+
+def note_interruption(using: str) -> None:
+    """Tells owners of seats that evictions of a backend may have been missed."""
+    with _lock:
+        owners = list(_owners.values())
+    for owner in owners:
+        owner.ask_again(using)
 
 
 def forget(number: int) -> None:

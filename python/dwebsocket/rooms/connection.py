@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,6 +55,8 @@ _MALFORMED, _TOO_BIG = 1007, 1009
 # To check that no setting has changed takes as long as to read an event, and to look the user up
 # takes a query: they count for so many seconds.
 _SETTINGS_S, _USER_S = 1.0, 1.0
+# Evictions may have been missed: within so many seconds `allow` is asked again.
+_SPREAD_S = 10.0
 # Bytes of a join without its info, at most as a rule; and how many times as long a client may write
 # what it says of itself: with escapes, or blanks.
 _JOIN_BYTES, _WRITTEN_TIMES = 1024, 8
@@ -124,6 +127,8 @@ class Rooms:
         # Joins that wait for their turn, and what concerns their rooms after them.
         self._waiting: deque[Request] = deque()
         self._checked_at = self.now
+        # When `allow` is asked before that is due; None for never.
+        self._ask_at: float | None = None
         # Until when `allow` may see the user as it was looked up.
         self._user_until = self.now + _USER_S
         #: When :meth:`run_due` is to be called; None for never.
@@ -150,8 +155,7 @@ class Rooms:
 
     def _note_due(self) -> None:
         """Notes when :meth:`run_due` is due."""
-        period = self._limits.recheck
-        due = self._checked_at + period if period and self._joined else None
+        due = self._recheck_at() if self._joined else None
         if self._waiting:
             turn = clock.now() + self._joins.wait()
             due = turn if due is None else min(due, turn)
@@ -260,11 +264,31 @@ class Rooms:
                 break
             yield from self._take(self._waiting.popleft())
         self._let_events_pass(is_wanted=not self._waiting)
-        period = self._limits.recheck
-        if period and clock.now() >= self._checked_at + period:
-            self._checked_at = clock.now()
+        if (at := self._recheck_at()) is not None and clock.now() >= at:
+            self._checked_at, self._ask_at = clock.now(), None
             yield from self._recheck()
         self._note_due()
+
+    def _recheck_at(self) -> float | None:
+        """When it is to be asked again who may be in the rooms; None for never."""
+        if not (period := self._limits.recheck):
+            return None
+        at, soon = self._checked_at + period, self._ask_at
+        return at if soon is None else min(at, soon)
+
+    def ask_again(self, using: str) -> bool:
+        """
+        Has ``allow`` asked soon, if a room is of this backend. Any thread may call it.
+
+        Returns:
+            Whether :meth:`run_due` has to be called to note that.
+        """
+        own = {room.group.using for room in list(self._joined.values())}
+        if self._ask_at is not None or using not in own:
+            return False
+        # All connections of a process are told at once.
+        self._ask_at = clock.now() + random.uniform(0.0, _SPREAD_S)  # noqa: S311
+        return True
 
     def end(self) -> Steps[None]:
         """Leaves all rooms: the connection has ended."""
@@ -404,7 +428,7 @@ class Rooms:
             self._give_up(room)
             return
         if not self._joined:
-            self._checked_at = clock.now()
+            self._checked_at, self._ask_at = clock.now(), None
         self._joined[room.name] = room
         if is_written(room, "joined"):
             yield from self._call_quietly(room, "joined")

@@ -103,6 +103,11 @@ class _Handler(WebSocketHandler):
         if getattr(self, "_home", None) is not None:
             self._on_tick()
 
+    def ask_again(self, using: str) -> None:
+        """Has ``allow`` asked again soon, if a room is of this backend. Any thread may call it."""
+        if self._its is not None and self._its.ask_again(using):
+            self.look_again()
+
     def _set_tick(self) -> None:
         due = None if self._is_over else self.its.due
         if due is not None and due == self._timer:
