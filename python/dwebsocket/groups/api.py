@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from dwebsocket.groups.history import History, Page
     from dwebsocket.groups.members import Excluded
 
-# The `id` of a WebSocket.
-_ID = re.compile(r"[A-Za-z0-9_-]{22}\Z")
+# What the `id` of a WebSocket never is, and a primary key may be: a number, or a UUID.
+_KEY = re.compile(r"[0-9]*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 class Group:
@@ -269,8 +269,8 @@ class Group:
             reason: A text for those in rooms.
 
         Raises:
-            TypeError, ValueError: An anonymous user, no user at all, a ``str`` that is no such
-                ``id``, or a reason that is no text.
+            TypeError, ValueError: An anonymous user, no user at all, a ``str`` that is a
+                primary key, or a reason that is no text.
             GroupUnavailable, UsageError: As :meth:`send`.
         """
         named = _evicted(whom, reason)
@@ -505,10 +505,10 @@ def _evicted(whom: Any, reason: object) -> bytes | str:
     if not isinstance(reason, str):
         raise TypeError(f"evict(reason=…) takes a text, not {type(reason).__name__}")
     if isinstance(whom, str):
-        if not _ID.match(whom):
+        if _KEY.fullmatch(whom):
             raise ValueError(
                 f"evict() takes a str for the id of a WebSocket, and {whom!r} is none: give the "
-                "user, or a primary key as an int"
+                "user, or a primary key that is no str"
             )
         return key_of(whom)
     if isinstance(whom, Base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -248,8 +249,9 @@ def _check_number(where: str, value: Any, kinds: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{where} must be a number or None, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{where} must be above 0 or None, not {value!r}")
+    # A number that the engine cannot have fails at each join.
+    if not value > 0 or (isinstance(value, int) and value > sys.maxsize):
+        raise ValueError(f"{where} must be a number above 0 or None, not {value!r}")
 
 
 def group_of(named: Any) -> Group:
