@@ -23,7 +23,13 @@ from dwebsocket import UsageError, _core, accept_websocket, group, signals, user
 from dwebsocket.groups import backends, reports, seats
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
-from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
+from dwebsocket.testing import (
+    AsyncWebSocketClient,
+    Clock,
+    RoomError,
+    WebSocketClient,
+    websockets_of_a_test,
+)
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -183,6 +189,39 @@ def test_a_member_gets_what_is_sent_under_the_name_of_the_room(live: ClientRooms
         ("joined", "room-2"),
     ]
     eventually(lambda: expected == CALLS)
+
+
+def test_several_tasks_use_one_client() -> None:
+    """Each gets its own answer, and the message that it waits for, whoever has read it."""
+
+    async def visit() -> None:
+        async with AsyncWebSocketClient().rooms("/async/") as live:
+            names = ["room-1", "room-2", "room-3"]
+            await asyncio.gather(*map(live.join, names))
+            waiting = asyncio.create_task(live.receive("room-1"))
+            assert await live.emit("say", 1, to="room-1") == {"pk": 1, "said": 1}
+            assert (await waiting)["data"] == "1"
+            both = [asyncio.create_task(live.receive("room-2")) for _ in range(2)]
+            for number in range(2):
+                await live.emit("say", number, to="room-2")
+            assert sorted([(await each)["data"] for each in both]) == ["0", "1"]
+
+    asyncio.run(visit())
+
+
+def test_what_came_before_a_leave_is_not_there_after_the_next_join(live: ClientRooms) -> None:
+    """As on a page. The end of the only room is received without its name."""
+    live.join("room-1")
+    group("room-1").send("before")
+    live.emit("ask")
+    live.leave("room-1")
+    live.join("room-1")
+    group("room-1").send("now")
+    assert live.receive()["data"] == "now"
+    group("room-1").evict(websockets()[0].id)
+    eventually(lambda: group("room-1").count() == 0)
+    assert code_of(lambda: live.emit("ask", to="room-1"))[0] == "invalid"
+    assert live.receive()["ended"]["code"] == "evicted"
 
 
 def test_all_rooms_are_left_at_the_end(live: ClientRooms) -> None:

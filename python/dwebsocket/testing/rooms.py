@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket.exceptions import UsageError, WebSocketError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwebsocket.testing.websocket import AsyncClientWebSocket, ClientWebSocket
 
 _Later = Coroutine[Any, Any, Any]
@@ -56,8 +58,9 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         self.websocket = websocket
         self._ids = itertools.count(1)
         self._joined: list[str] = []
-        # Events of each room, and answers, that have come before they were asked for.
-        self._waiting: dict[str, deque[dict[str, Any]]] = {}
+        # Events of each room, and answers by their ids, that have come before they were asked for.
+        self._waiting: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        self._answers: dict[Any, dict[str, Any]] = {}
 
     def join(self, name: str, *, since: str | None = None, info: Any = None) -> DictT:
         """
@@ -155,6 +158,8 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         name = self._chosen(name)
         await self._request({"leave": name})
         self._forget(name)
+        # As on a page: they are of an earlier time.
+        self._waiting[name].clear()
 
     async def _emit(self, event: str, data: Any, to: str | None) -> Any:
         return await self._request({"to": self._chosen(to), "event": event, "data": data})
@@ -167,32 +172,39 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         return answer.get("members", [])
 
     async def _receive(self, name: str | None, timeout: float | None) -> dict[str, Any]:
-        name = self._chosen(name)
-        waiting = self._waiting.setdefault(name, deque())
-        while not waiting:
-            await self._take(timeout)
+        waiting = self._waiting[self._chosen(name)]
+        await self._until(lambda: waiting, timeout)
         return waiting.popleft()
 
     async def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         number = next(self._ids)
         text = json.dumps({"id": number, **request})
         await self.websocket._send(text)
-        answers = self._waiting.setdefault("", deque())
-        while True:
-            for answer in answers:
-                if answer["id"] == number:
-                    answers.remove(answer)
-                    if "error" in answer:
-                        raise RoomError(answer["error"]["code"], answer["error"]["text"])
-                    return answer["ok"]
-            await self._take(None)
+        await self._until(lambda: number in self._answers, None)
+        answer = self._answers.pop(number)
+        if "error" in answer:
+            raise RoomError(answer["error"]["code"], answer["error"]["text"])
+        return answer["ok"]
 
-    async def _take(self, timeout: float | None) -> None:
-        message = json.loads(await self.websocket._receive(timeout))
+    async def _until(self, is_there: Callable[[], object], timeout: float | None) -> None:
+        """Returns when something is there, whichever of several tasks has taken it in."""
+
+        def look() -> object:
+            messages = self.websocket._wire.messages
+            while messages:
+                self._take(json.loads(messages.popleft()))
+            return is_there()
+
+        await self.websocket._until_received(look, timeout)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "room" not in message:
+            # A pong has no id, and nobody waits for it.
+            self._answers[message.get("id")] = message
+            return
         if "ended" in message:
             self._forget(message["room"])
-        # No room has the empty name.
-        self._waiting.setdefault(message.get("room", ""), deque()).append(message)
+        self._waiting[message["room"]].append(message)
 
     def _forget(self, name: str) -> None:
         if name in self._joined:
@@ -201,9 +213,11 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
     def _chosen(self, name: str | None) -> str:
         if name is not None:
             return name
-        if len(self._joined) != 1:
+        # One that has ended, and was not told of yet.
+        names = self._joined or [name for name, waiting in self._waiting.items() if waiting]
+        if len(names) != 1:
             raise UsageError(f"which room? {len(self._joined)} are joined")
-        return self._joined[0]
+        return names[0]
 
 
 class ClientRooms(BaseRooms[None, "dict[str, Any]", "list[dict[str, Any]]", Any]):

@@ -52,6 +52,8 @@ _NORMAL = 1000
 # Close codes have 16 bits.
 _CODES = 2**16
 _NO_MESSAGE = "no message came"
+# Seconds between two looks of a task, while others may wait for the same WebSocket.
+_LOOK_S = 0.05
 
 
 class WebSocketRefused(WebSocketError):
@@ -302,13 +304,17 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             raise wire.WireError("the connection was lost before its 101 came")
 
     async def _receive(self, timeout: float | None) -> Message:
+        messages = self._wire.messages
+        await self._until_received(lambda: messages, timeout)
+        return messages.popleft()
+
+    async def _until_received(self, is_there: Callable[[], object], timeout: float | None) -> None:
+        """Returns when a message is there; raises ConnectionClosed when none can come any more."""
         self._check_usable()
-        found = self._wire
-        await self._until(lambda: found.messages or found.is_over, timeout, _NO_MESSAGE)
-        if found.messages:
-            return found.messages.popleft()
-        self._raise_failure()
-        raise self._ending()
+        await self._until(lambda: is_there() or self._wire.is_over, timeout, _NO_MESSAGE)
+        if not is_there():
+            self._raise_failure()
+            raise self._ending()
 
     async def _receive_json(self, timeout: float | None) -> Any:
         return json.loads(await self._receive(timeout))
@@ -607,6 +613,8 @@ class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[A
 
     async def _wait(self, sock: socket.socket, seconds: float) -> None:
         loop = asyncio.get_running_loop()
+        # Another task may take what comes, or the place of this one's watch.
+        seconds = min(seconds, _LOOK_S)
         ready: asyncio.Future[None] = loop.create_future()
         try:
             loop.add_reader(sock, settle, ready)
