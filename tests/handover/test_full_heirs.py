@@ -73,6 +73,8 @@ def test_where_places_are_taken_the_next_one_is_asked_and_then_the_client_told(
         assert sorted(moved) == sorted((second, third))
         assert told == 1
         assert "not handed over: no other process took them in time" in server.stderr()
+        # No client was refused.
+        assert "are taken" not in server.stderr()
         for pid in (second, third):
             for peer in peers[pid]:
                 assert talk(peer, "still here")[1:] == (pid, 0)

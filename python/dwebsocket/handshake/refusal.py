@@ -67,6 +67,13 @@ def refuse(
     return response
 
 
+def refuse_move(status: int) -> HttpResponse:
+    """Returns a response by which this process refuses a connection of another one, unlogged."""
+    response = HttpResponse(status=status)
+    mark_as_logged(response)
+    return response
+
+
 def _report(request: HttpRequest, status: int, reason: str, level: int) -> None:
     unlogged = unlogged_refusals(status, level)
     if unlogged is None:

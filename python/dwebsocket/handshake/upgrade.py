@@ -16,7 +16,7 @@ from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.groups.view_groups import ImpossibleName
 from dwebsocket.handshake import fallback, origin
-from dwebsocket.handshake.refusal import refuse
+from dwebsocket.handshake.refusal import refuse, refuse_move
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
 from dwebsocket.handshake.upgrade_request import UpgradeRequest, make
@@ -139,6 +139,9 @@ def _validate(asked: UpgradeRequest) -> HttpResponse:
                 break
         else:
             return reserved.hand_over(asked)
+    if asked.handshake.moved is not None:
+        # No client has asked: the process that has the connection reports what becomes of it.
+        return refuse_move(refusal[0])
     return refuse(asked.request, *refusal)
 
 
