@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -418,6 +419,23 @@ def test_where_all_leave_the_first_gives_up_soon(
         monkeypatch.undo()
         assert folder.marked() == {os.getpid()}
     assert os.listdir(folder.path) == []
+
+
+def test_marks_of_killed_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next one that listens."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    folder = meeting.Folder()
+    with contextlib.closing(folder), subprocess.Popen(["sleep", "60"]) as running:
+        killed = subprocess.Popen(["true"])
+        killed.wait()
+        for pid in (os.getpid(), running.pid, killed.pid):
+            (folder.path / f"{pid}.leaves").touch()
+        listener, _ = folder.listen(7)
+        listener.close()
+        assert folder.marked() == {running.pid}
+        running.kill()
 
 
 def test_a_process_is_not_found_before_it_listens(

@@ -104,6 +104,18 @@ def _age_of(process: str) -> float:
     return _since_boot() - began_at
 
 
+def is_running(process: int) -> bool:
+    """Whether there is a process with this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # Another user's.
+        pass
+    return True
+
+
 def flock(descriptor: int) -> bool:
     """
     Locks the file or folder of a descriptor for this process, until it closes the descriptor.

@@ -24,7 +24,7 @@ from django.utils.encoding import force_bytes
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.compat.system import flock, user_id
+from dwebsocket.compat.system import flock, is_running, user_id
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
@@ -113,8 +113,10 @@ class Folder:
         # Other processes ignore this name. A socket refuses connections until it listens, as that
         # of a killed process does, and they remove the names of killed processes.
         unready = f"{name}.new"
-        # Of a process that had this number, and was killed.
-        self.remove(f"{os.getpid()}{_MARK}")
+        for process in self.marked():
+            if process == os.getpid() or not is_running(process):
+                # It was killed.
+                self.remove(f"{process}{_MARK}")
         listener = _unix_socket()
         try:
             listener.bind(self._address(unready))
