@@ -157,6 +157,19 @@ def test_of_those_that_begin_together_one_goes_on(asking: Node) -> None:
     assert sorted(map(str, map(type, found))) == sorted(map(str, [type(None), *[Doubtful] * 3]))
 
 
+def test_one_question_waits_for_numbers_that_nobody_knows(
+    asking: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may make up as many as it likes, and each would occupy a thread of the server."""
+    monkeypatch.setattr(nodes, "_DOUBTS_S", (0.01, 1.0, 2.0))
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(asking.ask, b"made%02d" % each, QUESTION) for each in range(6)]
+        found = [each.exception() for each in asked]
+    assert sorted(map(str, map(type, found))) == sorted(map(str, [Gone, *[Doubtful] * 5]))
+    with pytest.raises(Gone):
+        asking.ask(b"others", QUESTION)
+
+
 def test_one_that_lives_and_does_not_answer_is_left_alone_for_a_while(
     asking: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,9 @@ class Node:
         # waits for an answer occupies a thread of the server, perhaps its only one.
         self._gone: dict[bytes, float] = {}
         self._doubtful: dict[bytes, float] = {}
+        # Where the one question waits for its answer whose node the backend does not know: a client
+        # may make any numbers up.
+        self._unknown: SimpleQueue[Any] | None = None
         # By the names of groups: what the last question to all was left without.
         self._without: dict[str, _Without] = {}
 
@@ -166,6 +169,8 @@ class Node:
             return self._await(number, answers)
         finally:
             del self._answers[mine]
+            if self._unknown is answers:
+                self._unknown = None
 
     def ask_all(self, name: str, question: dict[str, Any], timeout: float) -> tuple[list[Any], int]:
         """
@@ -222,7 +227,7 @@ class Node:
                 )
                 # A process that is known is only busy, at first.
                 if not (is_doubted or (lives and is_first)):
-                    self._doubt(number, begun + timeout)
+                    self._doubt(number, begun + timeout, None if lives else answers)
                     is_doubted = True
                 doubts = doubts[1:]
                 if lives and not is_first:
@@ -239,11 +244,15 @@ class Node:
         self._doubtful.pop(number, None)
         return answer["answer"]
 
-    def _doubt(self, number: bytes, until: float) -> None:
-        """Lets this question be the only one to a node."""
+    def _doubt(self, number: bytes, until: float, unknown: SimpleQueue[Any] | None) -> None:
+        """Lets this question be the only one to a node, or to all that are not known."""
         with self._lock:
             if clock.now() < self._doubtful.get(number, 0.0):
                 raise Doubtful
+            if unknown is not None:
+                if self._unknown is not None:
+                    raise Doubtful
+                self._unknown = unknown
             self._doubtful[number] = until
 
     def _forget(self, number: bytes) -> None:
