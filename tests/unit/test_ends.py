@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import select
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +21,10 @@ from django.test import RequestFactory
 from django.urls import path
 from threads import in_plain_thread
 
-from dwebsocket import ConnectionClosed
+from dwebsocket import ConnectionClosed, accept_websocket
 from dwebsocket.api.waiting.waiter import Waiter
 from dwebsocket.runners.view import RunningView
+from dwebsocket.testing import WebSocketClient
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -647,3 +649,37 @@ def test_code_that_cannot_be_sent_is_no_wanted_end(open_websocket: Open) -> None
     live.client.vanish()
     assert live.websocket.wait_closed(60)
     assert live.websocket._unwanted_end() is not None
+
+
+@accept_websocket
+async def grouped(request: Any) -> None:
+    async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined,unused-ignore]
+        for _ in range(2):
+            tasks.create_task(request.websocket.areceive())
+
+
+@accept_websocket
+async def failing(request: Any) -> None:
+    try:
+        await request.websocket.areceive()
+    except ConnectionClosed as end:
+        raise ExceptionGroup("two", [end, ValueError("own")]) from None  # type: ignore[name-defined,unused-ignore]  # noqa: F821
+
+
+urlpatterns = [
+    path("grouped/", grouped),
+    path("failing/", failing),
+]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups of exceptions")
+@pytest.mark.parametrize("name", ["grouped", "failing"])
+def test_the_end_of_a_task_group_is_quiet_unless_another_exception_is_in_it(
+    name: str, override: Callable[..., None], request_log: Any
+) -> None:
+    """A page that is left is no error."""
+    override(ROOT_URLCONF=__name__)
+    with WebSocketClient(raise_request_exception=False).websocket(f"/{name}/") as page:
+        page.close()
+    errors = [each for each in request_log() if each.levelname == "ERROR"]
+    assert bool(errors) is (name == "failing")

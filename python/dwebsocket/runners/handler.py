@@ -26,12 +26,12 @@ from dwebsocket.api.base import own_websocket, set_own_websocket
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import renew_at_fork
-from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.request import context, database, http_request
 from dwebsocket.runners import handler_context, handler_threads, loop, moving
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
 from dwebsocket.runners.handler_loop import LoopHome
+from dwebsocket.runners.outcome import tells_end
 from dwebsocket.telemetry import clock, durations, tracing
 from dwebsocket.telemetry.records import printable, report_end
 
@@ -520,7 +520,7 @@ class Handled:
         """Closes the connection because a method let ``error`` through, which it reports."""
         self._is_over = True
         websocket = self.websocket
-        if isinstance(error, ConnectionClosed) and websocket._is_over:
+        if tells_end(error) and websocket._is_over:
             return
         code, reason = _INTERNAL_ERROR, ""
         try:

@@ -51,12 +51,21 @@ _ADVICE = (
 )
 
 
+def tells_end(error: BaseException) -> bool:
+    """Whether an exception, or all of a ``TaskGroup``'s, say that a connection has ended."""
+    # Before Python 3.11 groups are those of a package.
+    group = getattr(error, "exceptions", None)
+    if isinstance(group, tuple) and group:
+        return all(isinstance(each, Exception) and tells_end(each) for each in group)
+    return isinstance(error, ConnectionClosed)
+
+
 def is_quiet_end(
     error: Exception, view: Callable[..., Any], request: HttpRequest, websocket: WebSocket
 ) -> bool:
     """Whether ``error`` counts as a normal end of the view; logs the use of the None."""
     # A loop that only sends ends by this exception.
-    if isinstance(error, ConnectionClosed):
+    if tells_end(error):
         return websocket._is_over
     is_about_none = websocket._is_told_here and _is_about_none(error)
     if not is_about_none and not isinstance(error, (AttributeError, TypeError, AssertionError)):

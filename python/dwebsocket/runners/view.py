@@ -32,10 +32,10 @@ from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.django_views import is_async, name_of
-from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, SendTimeout, UsageError
+from dwebsocket.exceptions import InvalidMessage, SendTimeout, UsageError
 from dwebsocket.request import context, database, worlds
 from dwebsocket.runners.async_view_threads import OwnThread
-from dwebsocket.runners.outcome import is_quiet_end, refuse_if_unseen
+from dwebsocket.runners.outcome import is_quiet_end, refuse_if_unseen, tells_end
 from dwebsocket.telemetry import tracing
 from dwebsocket.telemetry.records import Record, printable, report_end
 from dwebsocket.websocket import WebSocket
@@ -186,7 +186,7 @@ class RunningView(helpers.View):
         process closes with 1001, and returns false.
         """
         websocket = self.websocket
-        if isinstance(error, ConnectionClosed) and websocket._is_over:
+        if tells_end(error) and websocket._is_over:
             return True
         is_exit = isinstance(error, self._exits)
         code, reason = (_GOING_AWAY, "going away") if is_exit else (_INTERNAL_ERROR, "")
