@@ -496,6 +496,37 @@ class TestDatabases:
             assert "test_threads_take_turns" in str(error)
             assert self.in_thread(count) == (1,)
 
+    @pytest.mark.parametrize("is_handler", [False, True])
+    def test_a_view_that_decides_has_its_turns_while_the_request_waits(
+        self, is_handler: bool, monkeypatch: pytest.MonkeyPatch, override: Any
+    ) -> None:
+        """The request is in a transaction meanwhile, by ATOMIC_REQUESTS; the view is not."""
+
+        def count() -> str:
+            with connection.cursor() as cursor:
+                return str(cursor.execute("SELECT 1").fetchone()[0])
+
+        @accept_websocket(accept=False)
+        def view(request: Any) -> None:
+            found = count()
+            request.websocket.accept()
+            request.websocket.wait()
+            request.websocket.send(found)
+
+        class Handler(WebSocketHandler):
+            def connect(self) -> None:
+                self.found = count()
+
+            def receive(self, message: str) -> None:
+                self.websocket.send(self.found)
+
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        view_of = Handler.as_view() if is_handler else view
+        override(ROOT_URLCONF=(path("", view_of),), MIDDLEWARE=[])
+        with WebSocketClient().websocket("/") as ws:
+            ws.send("?")
+            assert ws.receive() == "1"
+
     def test_transactions_may_cross_its_ends(self) -> None:
         """Those that began before, and those that go on behind."""
         outer, inner = transaction.atomic(), transaction.atomic()

@@ -7,6 +7,7 @@ response, which passes through all middleware.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
@@ -27,6 +28,7 @@ from dwebsocket.users import recheck, registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from django.http import HttpRequest, HttpResponse
     from django.http.response import HttpResponseBase
@@ -43,6 +45,10 @@ answering_first: list[Callable[[HttpRequest, conf.Options], HttpResponse | None]
 
 # Stands for a view that runs in the server's worker: nothing is started for it.
 _INLINE = Detached(lambda request: None)
+
+
+#: Goes around the wait of a request for the decision of its view. The test kit changes it.
+around_wait: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def upgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase | None:
@@ -70,7 +76,7 @@ def upgrade(asked: UpgradeRequest, *, accept: bool = True) -> HttpResponseBase |
     if accept or _is_settled(asked, response):
         return response
     assert isinstance(response, UpgradeResponse)
-    with response.asking_view(in_loop=False) as decision:
+    with response.asking_view(in_loop=False) as decision, around_wait():
         decision.decided.wait()
     return response.conclude()
 

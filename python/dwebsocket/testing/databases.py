@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 import traceback
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -21,6 +21,7 @@ from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django_commits import calls_at_commit
 from dwebsocket.compat.django_test import connection_store, is_the_tests_own, set_connection_store
 from dwebsocket.compat.threading import frame_of
+from dwebsocket.handshake import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ class _Turns:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._holder: int | None = None
+        # How often that thread has taken its turn.
+        self._depth = 0
 
     def take(self) -> None:
         if not self._lock.acquire(timeout=_TIMEOUT_S):
@@ -51,11 +54,28 @@ class _Turns:
                 f"been in a transaction for {_TIMEOUT_S:g} s:\n{stack}"
             )
         self._holder = threading.get_ident()
+        self._depth += 1
+
+    def _own(self) -> int:
+        return self._depth if self._holder == threading.get_ident() else 0
 
     def give_back(self) -> None:
         # A transaction that began before the sharing has taken no turn: the lock is not its own.
-        with suppress(RuntimeError):
+        if self._own():
+            self._depth -= 1
             self._lock.release()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lets other threads have turns for a block, also within a transaction of this one."""
+        own = self._own()
+        for _ in range(own):
+            self.give_back()
+        try:
+            yield
+        finally:
+            for _ in range(own):
+                self.take()
 
 
 class _Seen:
@@ -91,6 +111,9 @@ class _Sharing:
         self.extend()
         self._wrap_transactions()
         set_connection_store(_Seen(self._own, self._shared))
+        # A request may wait in its transaction (ATOMIC_REQUESTS) for a view that has none.
+        self._undo.callback(setattr, upgrade, "around_wait", upgrade.around_wait)
+        upgrade.around_wait = self._turns.lent
 
     def extend(self) -> None:
         """Shares connections that the test has opened since. Does nothing on other threads."""
