@@ -699,9 +699,11 @@ class History:
         limits: tuple[int, float],
         patience: float | None,
         /,
-    ) -> tuple[tuple[int, int], list[tuple[int, int, str | bytes, list[bytes]]]]:
+    ) -> tuple[tuple[int, int], list[tuple[int, int, str | bytes, list[bytes]]], tuple[int, int]]:
         """
-        Returns the newest position, and the messages after `after`, oldest first.
+        Returns the newest position, messages after `after`, oldest first, and how far they go.
+
+        They have a megabyte, or there is one: the others are for another call.
 
         Each with its offset, the time in milliseconds since 1970, and the keys of the members that
         did not get it. All that are kept when `after` is None, of another epoch, or

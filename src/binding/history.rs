@@ -16,6 +16,12 @@ use crate::engine::{
     history::{self, Limits},
 };
 
+/// Messages of so many bytes go to Python together, one at least: a client may be slow to take them.
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// A position, as Python has it.
+type At = (u64, u64);
+
 /// The history of all groups of one backend. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct History(pub(super) Arc<history::History>);
@@ -71,14 +77,17 @@ impl History {
         after: Option<(u64, u64)>,
         limits: (usize, f64),
         patience: Option<f64>,
-    ) -> PyResult<((u64, u64), Vec<Row>)> {
+    ) -> PyResult<(At, Vec<Row>, At)> {
         let (limits, patience) = (limits_of(limits)?, duration(patience)?);
-        let page = py.detach(|| self.0.read(name, after.map(position), limits, patience))?;
+        let mut page = py.detach(|| self.0.read(name, after.map(position), limits, patience))?;
+        page.cut(PAGE_BYTES);
+        let reached = page.reached();
         let rows = page.entries.iter().filter_map(|kept| {
             let kept = (kept.offset, kept.sent_at, &kept.envelope[..]);
             row(py, &groups.0, name, kept)
         });
-        Ok(((page.head.epoch, page.head.offset), rows.collect()))
+        let at = |at: history::Position| (at.epoch, at.offset);
+        Ok((at(page.head), rows.collect(), at(reached)))
     }
 
     #[pyo3(signature = (groups, name, patience, /))]

@@ -23,6 +23,7 @@ from history_backends import (
 from peer import LiveWebSocket
 
 from dwebsocket import UsageError, group, group_statistics, user
+from dwebsocket.groups import backends, history
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -138,6 +139,24 @@ class TestComingBack:
         assert (recovery.recovered, recovery.missed, recovery.position) == (True, 2, position(3))
         publish("four")
         assert until_marker(live) == ["two", "three", "four"]
+
+    def test_much_of_it_comes_in_parts(self, open_websocket: Open) -> None:
+        """A client that takes nothing has the process hold one part, however much is kept."""
+        before = group("room-1").position()
+        publish(*[str(number) * 400_000 for number in range(6)])
+        backend = backends.backend("default")
+        page = backend.read_history("room-1", history.read_position(before), (10, 300.0))
+        assert not page.is_last
+        assert sum(len(row[2]) for row in page.rows) < 1_500_000
+        kept = group("room-1").history(since=before)
+        assert [entry.message[0] for entry in kept] == list("012345")
+        live = open_websocket()
+        done = threading.Thread(
+            target=live.websocket.join, args=["room-1"], kwargs={"since": before}
+        )
+        done.start()
+        assert [(live.client.receive() or "")[0] for _ in range(6)] == list("012345")
+        done.join(60)
 
     def test_without_a_position(self, open_websocket: Open) -> None:
         """Nothing old comes."""

@@ -74,6 +74,18 @@ impl Page {
         }
     }
 
+    /// Leaves the newest messages for another page if there are more than so many bytes. The oldest one
+    /// stays, however large.
+    pub fn cut(&mut self, most: usize) {
+        let mut bytes = 0_usize;
+        let fitting = self.entries.iter().take_while(|kept| {
+            bytes = bytes.saturating_add(kept.envelope.len());
+            bytes <= most
+        });
+        let fitting = fitting.count().max(1);
+        self.entries.truncate(fitting);
+    }
+
     /// Bytes of the messages.
     pub fn bytes(&self) -> usize {
         self.entries.iter().map(|kept| kept.envelope.len()).sum()

@@ -184,8 +184,7 @@ class Backend(contract.Backend):
         patience: float | None,
     ) -> Page:
         read = self.history.read
-        head, rows = self._reported(read, self.groups, name, after, limits, patience)
-        return Page(head, rows, head)
+        return Page(*self._reported(read, self.groups, name, after, limits, patience))
 
     def catch_up(self, name: str) -> None:
         self._insist(lambda: self._catch_up(name, self._patience()))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A client that is sent what it misses misses more meanwhile. After so many times it is too slow.
 _MOST_ROUNDS = 1000
+# Characters, or bytes, of messages that are made before the client has taken others.
+_TOGETHER = 128 * 1024
 
 
 class Recovering:
@@ -204,12 +206,23 @@ def add(websocket: Any, group: Named, member: Member) -> Steps[bool]:
 
 
 def send_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> Steps[None]:
-    """Sends messages to a member, many in one write."""
-    left = list(messages)
-    while left := _send_together(member, left):
-        message = left.pop(0)
-        is_binary = isinstance(message, bytes) or None
-        yield Call(websocket._send, websocket._asend, message, is_binary, strict=True)
+    """Sends messages to a member, many in one write, made as the client takes those before them."""
+    rest = iter(messages)
+    while left := _some(rest):
+        while left := _send_together(member, left):
+            message = left.pop(0)
+            is_binary = isinstance(message, bytes) or None
+            yield Call(websocket._send, websocket._asend, message, is_binary, strict=True)
+
+
+def _some(messages: Iterator[str | bytes]) -> list[str | bytes]:
+    """Takes messages of a few bytes altogether; none at the end."""
+    found: list[str | bytes] = []
+    size = 0
+    while size < _TOGETHER and (message := next(messages, None)) is not None:
+        found.append(message)
+        size += len(message)
+    return found
 
 
 def _send_together(member: Member, messages: list[str | bytes]) -> list[str | bytes]:
