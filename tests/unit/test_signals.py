@@ -15,13 +15,22 @@ import pytest
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpResponse
 from django.test import override_settings
+from django.urls import path
 from visit import handshake
 
-from dwebsocket import WebSocket, accept_websocket, group, require_websocket, signals
+from dwebsocket import (
+    WebSocket,
+    WebSocketHandler,
+    accept_websocket,
+    group,
+    require_websocket,
+    signals,
+)
 from dwebsocket.api import close_callbacks
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.compat import unpatched
 from dwebsocket.groups import membership_signals
+from dwebsocket.testing import WebSocketClient
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -650,3 +659,50 @@ def test_connections_that_join_while_an_interruption_is_told(
     finally:
         joiner.join()
         sys.setswitchinterval(interval)
+
+
+class Plain(WebSocketHandler):
+    def receive(self, message: str) -> None:
+        self.websocket.send(message)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        ENDS.append(code)
+
+
+class Ticking(Plain):
+    every = 3600.0
+
+
+class InLoop(WebSocketHandler):
+    async def receive(self, message: str) -> None:
+        await self.websocket.asend(message)
+
+    async def disconnect(self, code: int, reason: str) -> None:
+        ENDS.append(code)
+
+
+ENDS: list[int] = []
+
+
+@pytest.mark.parametrize("handler", [Plain, Ticking, InLoop])
+def test_a_receiver_that_is_cancelled_ends_the_connection_of_a_handler(
+    handler: type[WebSocketHandler], override: Callable[..., None]
+) -> None:
+    """As that of a view: it would get no message any more, and never be told of its end."""
+
+    def cancels(message: str, **_: Any) -> None:
+        if message == "cancel":
+            raise asyncio.CancelledError
+
+    ENDS.clear()
+    override(ROOT_URLCONF=(path("", handler.as_view()),))
+    signals.websocket_message.connect(cancels)
+    try:
+        with WebSocketClient(raise_request_exception=False).websocket("/") as page:
+            page.send("one")
+            assert page.receive() == "one"
+            page.send("cancel")
+            assert page.wait_closed() == 1011
+    finally:
+        signals.websocket_message.disconnect(cancels)
+    eventually(lambda: ENDS == [1011])

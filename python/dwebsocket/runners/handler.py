@@ -383,7 +383,7 @@ class Handled:
         connection = websocket._connection
         assert connection is not None
         is_resuming = self._arrival is not None and self._arrival.claim()
-        message = None if self._is_over or is_resuming else connection.pop(False)
+        message = None if self._is_over or is_resuming else self._pop(connection)
         goes_on = True
         if is_resuming:
             goes_on = self._call_here("resumed", self.resumed)
@@ -417,9 +417,20 @@ class Handled:
                 return False
             if self._is_over or self._tick_is_due or time.perf_counter() > ends_at:
                 return True
-            if self._move is not None or (found := connection.pop(False)) is None:
+            if self._move is not None or (found := self._pop(connection)) is None:
                 return True
         return self._call_here("receive", self.receive, found)
+
+    def _pop(self, connection: Connection) -> str | bytes | None:
+        """Returns a message that waits, after its signal; None without one, or when that fails."""
+        try:
+            return connection.pop(False)
+        except BaseException as error:
+            # Exceptions of receivers are logged; others end the connection, as one of a view's.
+            self._failed(error)
+            if isinstance(error, self._exits):
+                raise
+            return None
 
     def _wait(self) -> None:
         """Has the next turn come when there is news, which may be now."""
@@ -797,6 +808,11 @@ class Handled:
             websocket._abandon(*_GOING_AWAY)
             self._leave()
             raise
+        except BaseException as error:
+            # Of the signal about a message, as in `_pop`. The next turn is the last one.
+            self._failed(error)
+            self._is_at_work = False
+            self._wake()
 
     def _listens(self, connection: Connection) -> bool:
         """Whether it waits in its loop from now on; false when there is something to take now."""
