@@ -81,6 +81,11 @@ class Limits(NamedTuple):
         """Bytes of requests that may wait: as many joins as there may be rooms, and an event."""
         return self.event + self.rooms * (_JOIN_BYTES + self.info)
 
+    @property
+    def unusual(self) -> int:
+        """Characters of a message that Python reads: an update, or one in no usual form."""
+        return self.event + _JOIN_BYTES + _WRITTEN_TIMES * self.info
+
 
 _SETTINGS = (
     *("ROOMS_RATE", "ROOMS_BURST", "MAX_ROOMS", "MAX_ROOM_INFO", "MAX_ROOM_EVENT"),
@@ -171,6 +176,10 @@ class Rooms:
             What is left to do, at once; None if nothing is.
         """
         #: The time of the latest message, or of the latest :meth:`run_due`.
+        if len(message) > self._limits.waiting:
+            # Not even looked at: that could take longer than all other clients together.
+            most = self._limits.waiting
+            return self._close(_TOO_BIG, f"a message may have {most} characters here")
         self.now = now = clock.now()
         if now > self._settings_until or self._changes != conf.changes:
             self._read_settings()
@@ -208,7 +217,7 @@ class Rooms:
         self, message: str | bytes, event: wire.EventParts | None, *, may_take: bool
     ) -> Steps[None]:
         try:
-            most = self._limits.waiting
+            most = self._limits.unusual
             request = wire.event_request(event) if event else wire.read(message, most)
         except (Malformed, TooBig) as error:
             code = _MALFORMED if isinstance(error, Malformed) else _TOO_BIG

@@ -53,6 +53,8 @@ _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _INTERNAL_ERROR = 1000, 1011
 _GOING_AWAY = (1001, "going away")
+# The token of a handler that does not live yet.
+_NONE = -1
 # Messages that a handler gets before others have a turn, and on threads the seconds after which it
 # gets no further one.
 _MESSAGES_A_TURN = 32
@@ -243,7 +245,8 @@ class Handled:
         self._cancel_tick: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._home: Any = None
-        self._token = 0
+        # Of its home, once it lives there.
+        self._token = _NONE
 
     def _live_on_threads(self) -> None:
         """
@@ -264,7 +267,7 @@ class Handled:
 
     def _go_on(self) -> None:
         """Has its first turn come, if it lives on threads. Any thread may call it."""
-        if self._token and not self._plan.in_loop:
+        if self._token != _NONE and not self._plan.in_loop:
             self._home.announce(self._token)
 
     def _live_in_loop(self) -> None:
