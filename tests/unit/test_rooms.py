@@ -595,7 +595,7 @@ def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., 
     assert live.emit("ask", "x")["ask"] == "x"
 
 
-HEAVY = "[" + ",".join(["[]"] * 500_000) + "]"
+HEAVY = "[" + ",".join(["[]"] * 80_000) + "]"
 
 
 def test_what_is_too_large_is_not_read(live: ClientRooms) -> None:
@@ -614,13 +614,30 @@ def test_what_is_too_large_is_not_read(live: ClientRooms) -> None:
     assert codes == ["limit"] * 6
     assert peak < 20 * len(HEAVY)
     send(f'{{"id": 1, "update": "room-1", "info": {{"x": {HEAVY}}}}}')
+    assert live.websocket.wait_closed() == 1007
+
+
+def test_large_messages_count_before_they_are_read(override: Callable[..., None]) -> None:
+    """Each takes as long as hundreds of others, whatever it is."""
+    override(WEBSOCKET_ROOMS_RATE=0.01, WEBSOCKET_ROOMS_BURST=5)
+    with WebSocketClient().rooms("/sync/") as live:
+        for _ in range(6):
+            live.websocket.send(f'{{"id": 1, "leave": "room-1", "x": "{"x" * 70_000}"}}')
+        assert live.websocket.wait_closed() == 1008
+
+
+@pytest.mark.parametrize("kind", ['"to": "room-1", "event": "ask", "data"', '"join": "r", "info"'])
+def test_what_is_far_too_large_is_not_looked_at(live: ClientRooms, kind: str) -> None:
+    """It may be a small frame, before it was inflated."""
+    live.join("room-1")
+    live.websocket.send(f'{{"id": 1, {kind}: [{HEAVY}{", 1" * 400_000}]}}')
     assert live.websocket.wait_closed() == 1009
 
 
 @pytest.mark.parametrize("end", ["", "\\", '"'])
 def test_a_text_without_end_is_looked_through_once(live: ClientRooms, end: str) -> None:
     """Not once more for each quote in it: that takes minutes, in which nothing else runs."""
-    live.websocket.send("[" + "[]," * 101 + '"' + '\\"' * 100_000 + end)
+    live.websocket.send("[" + "[]," * 101 + '"' + '\\"' * 30_000 + end)
     assert live.websocket.wait_closed() == 1007
 
 

@@ -34,7 +34,7 @@ from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.room import Room, group_of, is_written
-from dwebsocket.rooms.wire import Malformed, Refused, Request, TooBig
+from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-_MALFORMED, _TOO_BIG = 1007, 1009
+_MALFORMED, _POLICY, _TOO_BIG = 1007, 1008, 1009
+# A message that is larger than an event may be is looked at, to be refused, up to so many more
+# characters.
+_LOOKED_AT = 1024 * 1024
 # To check that no setting has changed takes as long as to read an event, and to look the user up
 # takes a query: they count for so many seconds.
 _SETTINGS_S, _USER_S = 1.0, 1.0
@@ -175,11 +178,9 @@ class Rooms:
         Returns:
             What is left to do, at once; None if nothing is.
         """
+        if len(message) > self._limits.event and (refused := self._refuse_large(message)):
+            return refused
         #: The time of the latest message, or of the latest :meth:`run_due`.
-        if len(message) > self._limits.waiting:
-            # Not even looked at: that could take longer than all other clients together.
-            most = self._limits.waiting
-            return self._close(_TOO_BIG, f"a message may have {most} characters here")
         self.now = now = clock.now()
         if now > self._settings_until or self._changes != conf.changes:
             self._read_settings()
@@ -213,15 +214,20 @@ class Rooms:
             self._websocket.send(text)
         return None
 
+    def _refuse_large(self, message: str | bytes) -> Steps[None] | None:
+        """Ends a connection whose messages would hold the GIL for too long only to be looked at."""
+        if len(message) > self._limits.event + _LOOKED_AT:
+            return self._close(_TOO_BIG, "message too big")
+        return None if self._events.take() else self._close(_POLICY, "too many large messages")
+
     def _receive(
         self, message: str | bytes, event: wire.EventParts | None, *, may_take: bool
     ) -> Steps[None]:
         try:
             most = self._limits.unusual
             request = wire.event_request(event) if event else wire.read(message, most)
-        except (Malformed, TooBig) as error:
-            code = _MALFORMED if isinstance(error, Malformed) else _TOO_BIG
-            return self._close(code, str(error))
+        except Malformed as error:
+            return self._close(_MALFORMED, str(error))
         if may_take and request.kind == "event":
             return self._take(request)
         return self._take_in_turn(request)

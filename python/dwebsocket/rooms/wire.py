@@ -46,10 +46,6 @@ class Malformed(Exception):
     """The reason why a client's message is none of the subprotocol."""
 
 
-class TooBig(Exception):
-    """The reason why a client's message is not read."""
-
-
 class Refused(Exception):
     """A request is answered by an error."""
 
@@ -111,8 +107,7 @@ def read(message: str | bytes, most: int) -> Request:
         most: Characters that one may have which is not written as usual.
 
     Raises:
-        Malformed: It is none.
-        TooBig: It has more.
+        Malformed: It is none, or has more.
     """
     if not isinstance(message, str):
         raise Malformed("binary message")
@@ -120,7 +115,7 @@ def read(message: str | bytes, most: int) -> Request:
         name, its_id, since, info = join
         return Request("join", its_id, name, "", since, len(message), info or "null")
     if len(message) > most:
-        raise TooBig(f"a message such as this may have {most} characters")
+        raise Malformed(f"a message such as this may have {most} characters")
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
         _refuse_depth(message)
     written = message.strip(_BLANKS)
