@@ -523,6 +523,35 @@ class TestThreads:
             assert made.client.receive() == "x"
             made.client.close()
 
+    def test_clients_that_take_nothing_leave_others_their_turns(
+        self, visit: Serve, override: Callable[..., None]
+    ) -> None:
+        """Half of the threads may wait for them; where that many do, the next is too slow."""
+        override(WEBSOCKET_HANDLER_THREADS=2, WEBSOCKET_SEND_TIMEOUT=60)
+        sending: list[str] = []
+
+        class Floods(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                sending.append("begun")
+                while True:
+                    self.websocket.send(b"x" * 1_000_000)
+
+            def disconnect(self, code: int, reason: str) -> None:
+                sending.append(f"{code}")
+
+        floods, echo = Floods.as_view(), Echo.as_view()
+        deaf = [visit(floods).serve() for _ in range(3)]
+        for made in deaf:
+            made.client.send("x")
+        eventually(lambda: sending.count("1013") == 2)
+        assert sending.count("begun") == 3
+        other = visit(echo).serve()
+        other.client.send("still there")
+        assert other.client.receive() == "still there"
+        other.client.close()
+        for made in deaf:
+            made.client.vanish()
+
     def test_no_second_thread(
         self, visit: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import threading
+from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from weakref import ref
 
 from django.core.signals import request_started
 
+from dwebsocket import conf
 from dwebsocket.api.arguments import apart, as_binary, as_bytes, as_json, as_text
 from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket
 from dwebsocket.api.source import Source, whole_characters
@@ -19,12 +22,16 @@ from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.long_calls import FairLock, call_elsewhere
 from dwebsocket.api.waiting.waiter import THREAD, no_room
+from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.compat.threading import does_one_work
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dwebsocket._core import Connection
     from dwebsocket.api.arguments import Binary, Frame, Message, Sendable
     from dwebsocket.api.source import Pumped
@@ -44,6 +51,43 @@ _many = _Many()
 _sends_to: ContextVar[tuple[int, ref[Sending] | ref[_Many]] | None] = ContextVar(
     "sends_to", default=None
 )
+
+
+# Whether a thread, or a green one, has turns of many handlers.
+_turns = threading.local()
+# How many of those wait for clients.
+_waiting = 0
+_lock = unpatched.lock()
+
+
+def note_turns() -> None:
+    """Notes that this thread has turns of many handlers."""
+    _turns.are_had = True
+
+
+@contextmanager
+def _patience(timeout: float | None) -> Iterator[float | None]:
+    """
+    Gives the seconds for which a send may wait: 0 where half of the handlers' threads do already.
+
+    Else a few clients that take nothing would keep all other handlers from their turns.
+    """
+    global _waiting
+    if not timeout or not getattr(_turns, "are_had", False):
+        yield timeout
+        return
+    most = max(1, conf.get("HANDLER_THREADS") // 2)
+    with _lock:
+        may_wait = _waiting < most
+        _waiting += may_wait
+    try:
+        yield timeout if may_wait else 0.0
+    finally:
+        with _lock:
+            _waiting -= may_wait
+
+
+renew_at_fork(globals(), _waiting=int, _lock=unpatched.lock)
 
 
 def _known_target() -> ref[Sending] | ref[_Many] | None:
@@ -302,7 +346,8 @@ class Sending(Base):
         waits = running_loop() is None and (own or self._is_sole_target())
         timeout = self._send_timeout if waits else None
         try:
-            sent = self._waiter.send(connection, message, binary=binary, timeout=timeout)
+            with _patience(timeout) as patience:
+                sent = self._waiter.send(connection, message, binary=binary, timeout=patience)
         except SendTimeout:
             if own:
                 self._was_too_slow = True

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
+from dwebsocket.api import sending
 from dwebsocket.request import database
 from dwebsocket.runners.handler_threads import TurnExecutor
 
@@ -58,6 +59,7 @@ class GreenHandlers(TurnExecutor):
             self._runner.run(_NAME, self._work)
 
     def _work(self) -> None:
+        sending.note_turns()
         try:
             while (job := self._next()) is not None or self._rest():
                 if job is not None:

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dwebsocket import _core, conf
+from dwebsocket.api import sending
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
@@ -217,6 +218,7 @@ class HandlerThreads(TurnExecutor):
         # and a hub has descriptors.
         jobs = self._jobs
         database.watch_thread()
+        sending.note_turns()
         self._is_starting = False
         found = _next_of(hubs[0], None)
         try:
