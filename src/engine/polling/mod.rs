@@ -241,6 +241,15 @@ mod tests {
         assert_eq!(fixture.written.read(&mut [0]).unwrap(), 0);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_poll_at_all_is_lost_sooner() {
+        let mut fixture = fixture(&Settings::SMALL);
+        let start = tokio::time::Instant::now();
+        (&mut fixture.task).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 10);
+        assert_eq!(fixture.written.read(&mut [0]).unwrap(), 0);
+    }
+
     #[tokio::test]
     async fn the_answer_may_come_before_the_socket_and_without_one_after_a_time() {
         for answer in [Some("early"), None] {

@@ -22,6 +22,9 @@ use crate::engine::{
 const WAIT: Duration = Duration::from_secs(25);
 /// How long after that a client is still expected, where the connection has no ping timeout.
 const ABSENCE: Duration = Duration::from_secs(20);
+/// How long a client may be away before its first poll, which it makes as soon as it is open. Until
+/// then there was one request, and no socket of it that a proxy could count.
+const FIRST: Duration = Duration::from_secs(10);
 /// With so many bytes that are not acknowledged, no more are read: the connection then has to wait
 /// as for a client that is slow.
 const ENOUGH_BYTES: usize = 64 * 1024;
@@ -59,8 +62,9 @@ struct State {
     held: Option<(Arc<PendingPoll>, Instant)>,
     /// The last poll, whose answer may be under way.
     last: Weak<PendingPoll>,
-    /// When the client was last here.
+    /// When the client was last here, and whether it has polled.
     heard: Instant,
+    has_polled: bool,
     /// The connection has written its last event.
     has_ended: bool,
     account: Account,
@@ -75,6 +79,7 @@ impl Relay {
                 held: None,
                 last: Weak::new(),
                 heard: clock::task_now(),
+                has_polled: false,
                 has_ended: false,
                 account: Account::of(share),
             }),
@@ -95,6 +100,7 @@ impl Relay {
         state.count();
         let now = clock::task_now();
         state.heard = now;
+        state.has_polled = true;
         // A client has one poll at a time: it has given up the one before, or should.
         state.give_way();
         let polled = match state.backlog.answer().map(Answer::new) {
@@ -174,7 +180,12 @@ impl Relay {
 
     fn end_of_absence(&self, state: &State) -> Instant {
         // Times beyond the clock are for ever: a day at a time.
-        let absence = self.wait.saturating_add(self.absence);
+        let most = if state.has_polled {
+            Duration::MAX
+        } else {
+            FIRST
+        };
+        let absence = self.wait.saturating_add(self.absence).min(most);
         state
             .heard
             .checked_add(absence.min(Duration::from_secs(24 * 60 * 60)))
