@@ -104,6 +104,13 @@ class TestMembers:
         assert datetime.now(timezone.utc) - anna.since < timedelta(minutes=1)
         assert asyncio.run(ROOM.amembers()) == [anna, bert]
 
+    def test_of_many_connections_some_are_named(self, tabs: Tabs) -> None:
+        """Each change is told to all members, with all connections of the user that it names."""
+        for number in range(20):
+            tabs.come(str(number), "anna", {"name": "x" * 1000})
+        [anna] = ROOM.members()
+        assert len(anna.connections) == 6
+
     def test_anonymous_users(self, tabs: Tabs) -> None:
         """One for each session, and one for each connection that has none."""
         for tab, session in (("1", "secret one"), ("2", "secret one"), ("3", ""), ("4", "")):

@@ -66,11 +66,23 @@ struct Share {
     connections: Vec<Contact>,
 }
 
-/// Bytes of the connections that one process tells others of: their number is told always.
+/// Bytes of a user's connections that members and other processes are told of: each change tells all
+/// of them.
 const MAX_TOLD_BYTES: usize = 7000;
 /// So long the others wait for the process to which a connection has moved: what it tells may come
 /// after what the process tells that the connection has left.
 const MOVE_TAKES: Duration = Duration::from_secs(1);
+
+/// Leaves out connections of which nobody is told, because there are too many.
+fn cut(connections: &mut Vec<Contact>) {
+    let mut bytes = 0_usize;
+    let told = connections.iter().take_while(|contact| {
+        bytes = bytes.saturating_add(contact.id.len() + contact.info.len() + 8);
+        bytes <= MAX_TOLD_BYTES
+    });
+    let told = told.count();
+    connections.truncate(told);
+}
 
 impl Person {
     pub(super) fn new(facts: Facts) -> Self {
@@ -270,17 +282,14 @@ impl Person {
     /// The facts by the newest connection here; without connections, the last ones that were known.
     pub(super) fn facts_here(&self) -> Arc<Facts> {
         let info = self.info_here().map(|info| &info.json);
-        let mut bytes = 0;
-        let connections = self.contacts_here().take_while(|contact| {
-            bytes += contact.id.len() + contact.info.len() + 8;
-            bytes <= MAX_TOLD_BYTES
-        });
+        let mut connections: Vec<Contact> = self.contacts_here().collect();
+        cut(&mut connections);
         Arc::new(Facts {
             since: self.facts.since.clone(),
             key: self.facts.key.clone(),
             user: self.facts.user.clone(),
             info: info.unwrap_or(&self.facts.info).clone(),
-            connections: connections.collect(),
+            connections,
         })
     }
 
@@ -306,6 +315,7 @@ impl Person {
         all.sort_unstable();
         // One that moves may be in two processes.
         all.dedup_by(|one, other| one.id == other.id);
+        cut(&mut all);
         if all != self.facts.connections {
             Arc::make_mut(&mut self.facts).connections = all;
         }
