@@ -142,9 +142,10 @@ async def asend(signal: Signal, websocket: object, request: object, **facts: Any
         world = getattr(websocket, "_world", None)
         try:
             await (send() if world is None else world.arun(send))
-        except Exception:
-            # Not of a receiver: the world cannot be entered, or the system gives no thread for
-            # those that are not async. The connection goes on.
+        except (Exception, SystemExit):
+            # A receiver has called `sys.exit()`, which would end the loop; or the world cannot be
+            # entered, or the system gives no thread for those that are not async. The connection
+            # goes on.
             _log.exception("A signal about a WebSocket could not be sent.")
 
 

@@ -706,3 +706,24 @@ def test_a_receiver_that_is_cancelled_ends_the_connection_of_a_handler(
     finally:
         signals.websocket_message.disconnect(cancels)
     eventually(lambda: ENDS == [1011])
+
+
+@pytest.mark.parametrize("name", ["websocket_opened", "websocket_message"])
+def test_a_receiver_that_exits_ends_no_loop(
+    name: str, override: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An event loop that a task leaves by SystemExit ends, with all its connections."""
+
+    def exits(**_: Any) -> None:
+        raise SystemExit
+
+    override(ROOT_URLCONF=(path("", InLoop.as_view()),))
+    signal = getattr(signals, name)
+    signal.connect(exits)
+    try:
+        with WebSocketClient().websocket("/") as page:
+            page.send("one")
+            assert page.receive() == "one"
+    finally:
+        signal.disconnect(exits)
+    assert "could not be sent" in caplog.text
