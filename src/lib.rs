@@ -20,7 +20,7 @@ mod _core {
     use crate::binding::{
         call::{Call, Wait},
         carrier::{Carrier, open_carried},
-        connection::{PyConnection, PyPing},
+        connection::{Hold, PyConnection, PyPing},
         deputy::frames_for,
         dial::{Dialer, PyDial, PyTls},
         exchange::Exchange,

@@ -20,6 +20,7 @@ __all__ = [
     "FrameReader",
     "Groups",
     "History",
+    "Hold",
     "Hub",
     "LocalNode",
     "Mailbox",
@@ -137,6 +138,13 @@ class Connection:
     Calls that sleep let handlers of signals run when they are made on the main thread, and raise
     what these raise.
     """
+
+    def hold(self, count: int, /) -> Hold:
+        """
+        Counts so many bytes among those that the process buffers, as held for this connection.
+
+        Above the process's limit the connections that hold most are closed.
+        """
 
     @staticmethod
     def never_opened() -> Connection:
@@ -1334,6 +1342,13 @@ class NextMessage:
     def __await__(self) -> Generator[Any, None, str | bytes]: ...
     def __iter__(self) -> Generator[Any, None, str | bytes]: ...
     def __next__(self) -> Any: ...
+
+@final
+class Hold:
+    """Bytes that Python holds for a connection, until it is garbage."""
+
+    def release(self) -> None:
+        """Counts them no more. Does nothing when repeated."""
 
 @final
 class Permit:

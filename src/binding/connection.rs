@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use pyo3::{
     prelude::*,
     types::{PyBytes, PyString},
@@ -20,7 +21,10 @@ use super::{
     sleep::{self, without_gil},
 };
 use crate::{
-    engine::{Connection, Initiator, Ping, Received, Watch, clock, descriptor, descriptor::Raw},
+    engine::{
+        Connection, Initiator, Ping, Received, Watch, budget::Account, clock, descriptor,
+        descriptor::Raw,
+    },
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 
@@ -41,8 +45,26 @@ type Given<'py> = (
 #[pyclass(frozen, module = "dwebsocket._core", name = "Connection")]
 pub(crate) struct PyConnection(pub(super) Arc<Connection>);
 
+/// Bytes that Python holds for a connection. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Hold(Mutex<Account>);
+
+#[pymethods]
+impl Hold {
+    fn release(&self) {
+        self.0.lock().set(0);
+    }
+}
+
 #[pymethods]
 impl PyConnection {
+    #[pyo3(signature = (count, /))]
+    fn hold(&self, count: usize) -> Hold {
+        let mut account = Account::of(self.0.share());
+        account.set(count);
+        Hold(Mutex::new(account))
+    }
+
     #[staticmethod]
     fn never_opened() -> Self {
         Self(Arc::new(Connection::never_opened()))

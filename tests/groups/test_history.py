@@ -22,7 +22,7 @@ from history_backends import (
 )
 from peer import LiveWebSocket
 
-from dwebsocket import UsageError, group, group_statistics, user
+from dwebsocket import UsageError, _core, group, group_statistics, user
 from dwebsocket.groups import backends, history
 from support.waiting import eventually
 
@@ -155,8 +155,11 @@ class TestComingBack:
             target=live.websocket.join, args=["room-1"], kwargs={"since": before}
         )
         done.start()
+        # That part, twice, counts beside what waits for the socket.
+        eventually(lambda: _core.buffered_bytes() > 2_000_000)
         assert [(live.client.receive() or "")[0] for _ in range(6)] == list("012345")
         done.join(60)
+        eventually(lambda: _core.buffered_bytes() == 0)
 
     def test_without_a_position(self, open_websocket: Open) -> None:
         """Nothing old comes."""

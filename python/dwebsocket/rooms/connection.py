@@ -522,7 +522,9 @@ class Rooms:
             # No step: a page that comes back joins many rooms.
             websocket.send(answer)
         if rows:
-            yield from recovering.send_all(websocket, member_of(websocket), rows)
+            member = member_of(websocket)
+            with recovering.held(member, sum(map(len, rows))):
+                yield from recovering.send_all(websocket, member, rows)
         self._offer(room)
         seat.open(at)
         return True

@@ -129,6 +129,11 @@ class Page:
         """Whether there was nothing after it when it was read."""
         return self.reached == self.head
 
+    @property
+    def size(self) -> int:
+        """Characters and bytes of the messages."""
+        return sum(len(message) for _, _, message, _ in self.rows)
+
     def __add__(self, other: Page) -> Page:
         """Returns both, when ``other`` was read after this one; that one alone of another epoch."""
         if self.head[0] != other.head[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,8 @@ def join(
     try:
         page: Page = yield _read(backend, name, recovering.since, recovering.limits)
         try:
-            yield from send_all(websocket, member, recovering.first(page))
+            with held(member, page.size):
+                yield from send_all(websocket, member, recovering.first(page))
             for _ in range(_MOST_ROUNDS):
                 joined: Joined = "behind"
                 if page.is_last:
@@ -172,7 +174,8 @@ def join(
                 if joined != "behind":
                     break
                 page = yield _read(backend, name, recovering.at, recovering.kept.limits)
-                yield from send_all(websocket, member, recovering.more(page))
+                with held(member, page.size):
+                    yield from send_all(websocket, member, recovering.more(page))
             else:
                 websocket.close(1013, "too slow")
                 joined = "over"
@@ -203,6 +206,19 @@ def add(websocket: Any, group: Named, member: Member) -> Steps[bool]:
     recovering = Recovering(group, since=None, partial=False, numbered=False, former=None)
     found = yield from join(websocket, group, member, recovering, numbered=False)
     return found is not None
+
+
+@contextmanager
+def held(member: Member, size: int) -> Iterator[None]:
+    """Counts messages of so many bytes, and as many of texts made of them, as buffered."""
+    if not isinstance(member, _core.Connection):
+        yield
+        return
+    hold = member.hold(2 * size)
+    try:
+        yield
+    finally:
+        hold.release()
 
 
 def send_all(websocket: Any, member: Member, messages: Iterable[str | bytes]) -> Steps[None]:
