@@ -1917,12 +1917,13 @@ def answer(encode: Callable[[Any], str], request_id: str, result: object, /) -> 
     The id is JSON, and ``encode`` returns the result as such where it is no text.
     """
 
-def read_join(message: str, /) -> tuple[str, str, str | None, str | None] | None:
+def read_join(message: str, /) -> tuple[str, str, str | None, str | None, bool] | None:
     """
-    Reads a request of a client to join a room.
+    Reads a request of a client to join a room, or to change what others see of it.
 
-    Returns the room's name, the request's id as JSON, the position that the client has, and as JSON
-    what others are to see of it. None for a message that the engine does not read.
+    Returns the room's name, the request's id as JSON, the position that the client has, as JSON
+    what others are to see of it, and whether it changes that. None for a message that the engine
+    does not read.
     """
 
 def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:

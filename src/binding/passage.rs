@@ -110,12 +110,18 @@ pub(crate) fn answer(
     Ok(text)
 }
 
-type JoinParts<'a> = (Cow<'a, str>, &'a str, Option<Cow<'a, str>>, Option<&'a str>);
+type JoinParts<'a> = (
+    Cow<'a, str>,
+    &'a str,
+    Option<Cow<'a, str>>,
+    Option<&'a str>,
+    bool,
+);
 
 /// See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (message, /))]
 pub(crate) fn read_join<'a>(message: &'a Bound<'_, PyString>) -> Option<JoinParts<'a>> {
     let join = RoomJoin::read(message.to_str().ok()?)?;
-    Some((join.room, join.id, join.since, join.info))
+    Some((join.room, join.id, join.since, join.info, join.is_update))
 }

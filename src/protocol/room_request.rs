@@ -106,6 +106,8 @@ pub struct RoomJoin<'a> {
     pub since: Option<Cow<'a, str>>,
     /// As JSON, what others are to see of the connection.
     pub info: Option<&'a str>,
+    /// Whether it changes that in a room that the connection is in: `update` in place of `join`.
+    pub is_update: bool,
 }
 
 impl<'a> RoomJoin<'a> {
@@ -113,13 +115,17 @@ impl<'a> RoomJoin<'a> {
     /// with [`RoomEvent::read`].
     pub fn read(text: &'a str) -> Option<Self> {
         let (mut room, mut id, mut since, mut info) = (None, None, None, None);
+        let mut is_update = false;
         let mut reader = Reader::strict(text);
         let read = reader.object(|reader, member| match member {
-            "join" => once(&mut room, reader.string()?),
+            "join" | "update" => {
+                is_update = member == "update";
+                once(&mut room, reader.string()?)
+            }
             "id" => once(&mut id, reader.value()?),
             "since" => once(&mut since, reader.string()?),
             "info" => once(&mut info, reader.value()?),
-            "to" | "event" | "leave" | "update" => Err(Fault::Malformed),
+            "to" | "event" | "leave" => Err(Fault::Malformed),
             _ => reader.skip(),
         });
         read.and_then(|()| reader.end()).ok()?;
@@ -128,6 +134,7 @@ impl<'a> RoomJoin<'a> {
             id: id.filter(|id| is_id(id))?,
             since,
             info,
+            is_update,
         })
     }
 }
@@ -231,8 +238,11 @@ mod tests {
             id: "\"1\"",
             since: Some("e-7".into()),
             info: Some(r#"{"a": 1.50}"#),
+            is_update: false,
         };
         assert_eq!(RoomJoin::read(text), Some(expected));
+        let update = RoomJoin::read(r#"{"id":1,"update":"r","info":{}}"#).unwrap();
+        assert_eq!((update.is_update, update.info), (true, Some("{}")));
         let short = RoomJoin::read(r#"{"id":1,"join":""}"#).unwrap();
         assert_eq!((&*short.room, short.since, short.info), ("", None, None));
     }

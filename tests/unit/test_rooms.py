@@ -614,15 +614,20 @@ def test_what_is_too_large_is_not_read(live: ClientRooms) -> None:
     assert codes == ["limit"] * 6
     assert peak < 20 * len(HEAVY)
     send(f'{{"id": 1, "update": "room-1", "info": {{"x": {HEAVY}}}}}')
+    assert live.websocket.receive_json()["error"]["code"] == "limit"
+    send(f'{{"id": 1, "leave": "room-1", "x": {HEAVY}}}')
     assert live.websocket.wait_closed() == 1007
 
 
-def test_large_messages_count_before_they_are_read(override: Callable[..., None]) -> None:
+@pytest.mark.parametrize("size", [5_000, 60_000])
+def test_large_messages_count_before_they_are_read(
+    size: int, override: Callable[..., None]
+) -> None:
     """Each takes as long as hundreds of others, whatever it is."""
     override(WEBSOCKET_ROOMS_RATE=0.01, WEBSOCKET_ROOMS_BURST=5)
     with WebSocketClient().rooms("/sync/") as live:
         for _ in range(6):
-            live.websocket.send(f'{{"id": 1, "leave": "room-1", "x": "{"x" * 70_000}"}}')
+            live.websocket.send(f'{{"id": 1, "leave": "room-1", "x": "{"x" * size}"}}')
         assert live.websocket.wait_closed() == 1008
 
 

@@ -55,6 +55,9 @@ _MALFORMED, _POLICY, _TOO_BIG = 1007, 1008, 1009
 # A message that is larger than an event may be is looked at, to be refused, up to so many more
 # characters.
 _LOOKED_AT = 1024 * 1024
+# One that is no event, and is longer, counts as one: it takes as long.
+_LONG = 4096
+_TOO_MANY = "too many large messages"
 # To check that no setting has changed takes as long as to read an event, and to look the user up
 # takes a query: they count for so many seconds.
 _SETTINGS_S, _USER_S = 1.0, 1.0
@@ -86,8 +89,8 @@ class Limits(NamedTuple):
 
     @property
     def unusual(self) -> int:
-        """Characters of a message that Python reads: an update, or one in no usual form."""
-        return self.event + _JOIN_BYTES + _WRITTEN_TIMES * self.info
+        """Characters of a message in no usual form, which Python reads."""
+        return self.event + _JOIN_BYTES
 
 
 _SETTINGS = (
@@ -218,11 +221,14 @@ class Rooms:
         """Ends a connection whose messages would hold the GIL for too long only to be looked at."""
         if len(message) > self._limits.event + _LOOKED_AT:
             return self._close(_TOO_BIG, "message too big")
-        return None if self._events.take() else self._close(_POLICY, "too many large messages")
+        return None if self._events.take() else self._close(_POLICY, _TOO_MANY)
 
     def _receive(
         self, message: str | bytes, event: wire.EventParts | None, *, may_take: bool
     ) -> Steps[None]:
+        is_large = _LONG < len(message) <= self._limits.event
+        if event is None and is_large and not self._events.take():
+            return self._close(_POLICY, _TOO_MANY)
         try:
             most = self._limits.unusual
             request = wire.event_request(event) if event else wire.read(message, most)

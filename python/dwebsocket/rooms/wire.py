@@ -112,8 +112,9 @@ def read(message: str | bytes, most: int) -> Request:
     if not isinstance(message, str):
         raise Malformed("binary message")
     if (join := _core.read_join(message)) is not None:
-        name, its_id, since, info = join
-        return Request("join", its_id, name, "", since, len(message), info or "null")
+        name, its_id, since, info, is_update = join
+        kind: Kind = "update" if is_update else "join"
+        return Request(kind, its_id, name, "", since, len(message), info or "null")
     if len(message) > most:
         raise Malformed(f"a message such as this may have {most} characters")
     if len(message) > _MAX_DEPTH and message.count("[") + message.count("{") > _MAX_DEPTH:
