@@ -68,7 +68,7 @@ class Again(Room):
 
 
 class Guarded(Room):
-    """Whoever is asked about is banned meanwhile."""
+    """Each connection is banned while `allow` is at work."""
 
     name = "guarded-<int:pk>"
     banned: ClassVar[set[str]] = set()

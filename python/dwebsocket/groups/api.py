@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dwebsocket.groups.history import History, Page
     from dwebsocket.groups.members import Excluded
 
-# What the `id` of a WebSocket never is, and a primary key may be: a number, or a UUID.
+# Primary keys as texts: a number, or a UUID. No `id` of a WebSocket looks so.
 _KEY = re.compile(r"[0-9]*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 

@@ -81,7 +81,7 @@ class Request:
 
     @property
     def value(self) -> Any:
-        """What is :attr:`written`."""
+        """The value of :attr:`written`."""
         return scan(self.written, 0)[0]
 
 

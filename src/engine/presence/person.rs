@@ -73,7 +73,7 @@ const MAX_TOLD_BYTES: usize = 7000;
 /// after what the process tells that the connection has left.
 const MOVE_TAKES: Duration = Duration::from_secs(1);
 
-/// Leaves out connections of which nobody is told, because there are too many.
+/// Leaves out the connections that are too many to be told.
 fn cut(connections: &mut Vec<Contact>) {
     let mut bytes = 0_usize;
     let told = connections.iter().take_while(|contact| {
