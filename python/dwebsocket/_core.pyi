@@ -1238,7 +1238,21 @@ class Seats:
         """
 
     def take(self, room: str, /) -> Seat | None:
-        """Takes a held seat in a room; None when the connection is over."""
+        """
+        Takes a held seat in a room, in place of the one there; None when the connection is over.
+        """
+
+    def find(self, room: str, /) -> Seat | None:
+        """Returns the seat in a room, until it is left, also when it has ended."""
+
+    def rooms(self) -> list[str]:
+        """Returns the rooms in which there is a seat."""
+
+    def ended(self) -> list[str]:
+        """Returns those whose seats have ended by themselves."""
+
+    def __len__(self) -> int:
+        """Returns how many seats there are."""
 
 @final
 class Seat:

@@ -77,7 +77,7 @@ impl Deputy {
                 py.detach(|| groups.succeed(name, deputy, connection, id, &got, at))
             }
             Member::Seat(seat) => {
-                let seat = &seat.get().0;
+                let seat = &seat.get().seat;
                 py.detach(|| groups.succeed(name, deputy, seat, id, &got, at))
             }
             Member::Mailbox(_) | Member::Deputy(_) => {

@@ -93,7 +93,7 @@ pub(super) fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn groups::Memb
     Ok(match member(object)? {
         Member::Connection(connection) => Arc::clone(&connection.get().0) as _,
         Member::Mailbox(mailbox) => Arc::clone(&mailbox.get().0) as _,
-        Member::Seat(seat) => Arc::clone(&seat.get().0) as _,
+        Member::Seat(seat) => Arc::clone(&seat.get().seat) as _,
         Member::Deputy(deputy) => Arc::clone(&deputy.get().member) as _,
     })
 }
@@ -124,7 +124,7 @@ impl Groups {
         let joined = match member(object)? {
             Member::Connection(connection) => self.0.join(name, &connection.get().0, id),
             Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
-            Member::Seat(seat) => self.0.join(name, &seat.get().0, id),
+            Member::Seat(seat) => self.0.join(name, &seat.get().seat, id),
             Member::Deputy(deputy) => self.0.join(name, &deputy.get().member, id),
         };
         Ok(match joined {
@@ -138,7 +138,7 @@ impl Groups {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.leave(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.leave(name, mailbox.get().0.as_ref()),
-            Member::Seat(seat) => self.0.leave(name, seat.get().0.as_ref()),
+            Member::Seat(seat) => self.0.leave(name, seat.get().seat.as_ref()),
             Member::Deputy(deputy) => self.0.leave(name, deputy.get().member.as_ref()),
         })
     }
@@ -147,7 +147,7 @@ impl Groups {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.is_member(name, connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.is_member(name, mailbox.get().0.as_ref()),
-            Member::Seat(seat) => self.0.is_member(name, seat.get().0.as_ref()),
+            Member::Seat(seat) => self.0.is_member(name, seat.get().seat.as_ref()),
             Member::Deputy(deputy) => self.0.is_member(name, deputy.get().member.as_ref()),
         })
     }
@@ -156,7 +156,7 @@ impl Groups {
         Ok(match member(object)? {
             Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),
             Member::Mailbox(mailbox) => self.0.names_of(mailbox.get().0.as_ref()),
-            Member::Seat(seat) => self.0.names_of(seat.get().0.as_ref()),
+            Member::Seat(seat) => self.0.names_of(seat.get().seat.as_ref()),
             Member::Deputy(deputy) => self.0.names_of(deputy.get().member.as_ref()),
         })
     }
@@ -337,7 +337,7 @@ impl Groups {
             Member::Mailbox(mailbox) => {
                 groups.enter_at(name, &mailbox.get().0, id, at, is_numbered)
             }
-            Member::Seat(seat) => groups.enter_at(name, &seat.get().0, id, at, is_numbered),
+            Member::Seat(seat) => groups.enter_at(name, &seat.get().seat, id, at, is_numbered),
             Member::Deputy(deputy) => {
                 groups.enter_at(name, &deputy.get().member, id, at, is_numbered)
             }
@@ -463,40 +463,70 @@ impl Seats {
     }
 
     #[pyo3(signature = (room, /))]
-    fn take(&self, room: &str) -> Option<Seat> {
-        self.0.take(room).map(Seat)
+    fn take(&self, py: Python<'_>, room: &str) -> Option<Seat> {
+        let seat = py.detach(|| self.0.take(room))?;
+        Some(self.handle(seat))
+    }
+
+    #[pyo3(signature = (room, /))]
+    fn find(&self, room: &str) -> Option<Seat> {
+        Some(self.handle(self.0.find(room)?))
+    }
+
+    fn rooms(&self) -> Vec<String> {
+        self.0.rooms()
+    }
+
+    fn ended(&self) -> Vec<String> {
+        self.0.ended()
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.count()
+    }
+}
+
+impl Seats {
+    fn handle(&self, seat: Arc<groups::Seat>) -> Seat {
+        Seat {
+            seat,
+            all: Arc::clone(&self.0),
+        }
     }
 }
 
 /// A connection in one room. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Seat(pub(super) Arc<groups::Seat>);
+pub(crate) struct Seat {
+    pub(super) seat: Arc<groups::Seat>,
+    all: Arc<groups::Seats>,
+}
 
 #[pymethods]
 impl Seat {
     #[pyo3(signature = (at, /))]
     fn open(&self, py: Python<'_>, at: Option<(u64, u64)>) -> bool {
-        py.detach(|| self.0.open(at.map(position)))
+        py.detach(|| self.seat.open(at.map(position)))
     }
 
     #[getter]
     fn position(&self) -> Option<(u64, u64)> {
-        let at = self.0.position()?;
+        let at = self.seat.position()?;
         Some((at.epoch, at.offset))
     }
 
     fn leave(&self, py: Python<'_>) {
-        py.detach(|| self.0.leave());
+        py.detach(|| self.all.leave(&self.seat));
     }
 
     #[getter]
     fn is_over(&self) -> bool {
-        self.0.is_over()
+        self.seat.is_over()
     }
 
     #[getter]
     fn owes_loss(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.0.owes_loss())
+        py.detach(|| self.seat.owes_loss())
     }
 }
 

@@ -67,7 +67,7 @@ impl Passage {
 
     #[pyo3(signature = (seat, /))]
     fn open(&self, seat: &Seat) {
-        seat.0.let_pass(Arc::clone(&self.0));
+        seat.seat.let_pass(Arc::clone(&self.0));
     }
 }
 

@@ -127,7 +127,7 @@ impl Presence {
                 py.detach(|| self.0.enter(name, mailbox, id, arrival))
             }
             groups::Member::Seat(seat) => {
-                let seat = &seat.get().0;
+                let seat = &seat.get().seat;
                 py.detach(|| self.0.enter(name, seat, id, arrival))
             }
             groups::Member::Deputy(deputy) => {
@@ -209,7 +209,7 @@ impl Presence {
                 py.detach(|| self.0.resume_watch(name, connection, known, ago))
             }
             groups::Member::Seat(seat) => {
-                let seat = &seat.get().0;
+                let seat = &seat.get().seat;
                 py.detach(|| self.0.resume_watch(name, seat, known, ago))
             }
             groups::Member::Mailbox(_) | groups::Member::Deputy(_) => false,

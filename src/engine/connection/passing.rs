@@ -138,6 +138,7 @@ mod tests {
         connection: Arc<Connection>,
         peer: std::os::unix::net::UnixStream,
         groups: Arc<Groups>,
+        seats: Arc<Seats>,
         seat: Arc<Seat>,
         bucket: Arc<Bucket>,
         published: Arc<Published>,
@@ -147,9 +148,8 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let (connection, peer) = Connection::for_test(1, &Settings::SMALL, "");
-            let seat = Seats::new(&connection, [1; 16], None, 1)
-                .take("room")
-                .unwrap();
+            let seats = Seats::new(&connection, [1; 16], None, 1);
+            let seat = seats.take("room").unwrap();
             let groups = Groups::new(Vec::new(), WhenFull::Close, None);
             groups.join("group", &seat, [1; 16]);
             let (published, bucket) = (Arc::default(), Arc::new(Bucket::new(1e-9, 3.0)));
@@ -165,6 +165,7 @@ mod tests {
                 connection,
                 peer,
                 groups,
+                seats,
                 seat,
                 bucket,
                 published,
@@ -258,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_seat_that_is_over_lets_nothing_pass() {
-        let leave = |its: &Fixture| its.seat.leave();
+        let leave = |its: &Fixture| its.seats.leave(&its.seat);
         let evict = |its: &Fixture| {
             its.seat.open(None);
             let whom = groups::Whom::Member([1; 16]);

@@ -340,7 +340,7 @@ impl FanOut {
             return;
         }
         let memberships = member.memberships();
-        if (memberships.id()).is_some_and(|id| eviction.names(id, None)) {
+        if (member.id()).is_some_and(|id| eviction.names(id, None)) {
             contain(|| memberships.end_named(&deliveries.group, deliveries.registry));
         }
     }
@@ -392,9 +392,7 @@ impl Deliveries {
         let first = self.batch.first;
         let numbered = (first..).zip(self.batch.messages());
         let is_seat = member.is_seat();
-        let id = (self.has_exclusions)
-            .then(|| member.memberships().id())
-            .flatten();
+        let id = (self.has_exclusions).then(|| member.id()).flatten();
         let has_got = |message: &Message| {
             let stamp = message.stamp().zip(recipient.got.as_ref());
             stamp.is_some_and(|(stamp, got)| got.has(stamp))
@@ -407,7 +405,7 @@ impl Deliveries {
         let carrier = member.carrier();
         let deflater = carrier.as_deref().unwrap_or(member).deflater();
         let style = match member.room() {
-            Some(room) => Style::InRoom(Arc::clone(room)),
+            Some(room) => Style::InRoom(room),
             None if recipient.is_numbered => Style::Numbered,
             None => Style::Plain,
         };
@@ -430,20 +428,40 @@ impl Deliveries {
 }
 
 /// How members get messages.
-#[derive(PartialEq, Eq)]
-enum Style {
+#[derive(Clone, Copy)]
+enum Style<Name> {
     /// As they are.
     Plain,
     /// With their positions.
     Numbered,
     /// As those of a room of this name.
-    InRoom(Arc<str>),
+    InRoom(Name),
+}
+
+impl Style<Box<str>> {
+    fn is(&self, other: Style<&str>) -> bool {
+        match (self, other) {
+            (Self::InRoom(one), Style::InRoom(other)) => **one == *other,
+            (Self::Plain, Style::Plain) | (Self::Numbered, Style::Numbered) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<Style<&str>> for Style<Box<str>> {
+    fn from(style: Style<&str>) -> Self {
+        match style {
+            Style::Plain => Self::Plain,
+            Style::Numbered => Self::Numbered,
+            Style::InRoom(room) => Self::InRoom(room.into()),
+        }
+    }
 }
 
 /// Makes deliveries with one kind of compression. It compresses each message once.
 struct Packer {
     deflater: Option<Deflater>,
-    style: Style,
+    style: Style<Box<str>>,
     /// The messages in this style, by their numbers.
     numbered: BTreeMap<u64, Message>,
     /// Frames by the numbers of their messages.
@@ -457,10 +475,10 @@ impl Packer {
     fn find<'a>(
         packers: &'a mut Vec<Self>,
         deflater: Option<&Deflater>,
-        style: Style,
+        style: Style<&str>,
     ) -> &'a mut Self {
         let is_same = |packer: &Self| {
-            packer.style == style
+            packer.style.is(style)
                 && match (&packer.deflater, deflater) {
                     (None, None) => true,
                     (Some(its), Some(deflater)) => its.is_alike(deflater),
@@ -470,7 +488,7 @@ impl Packer {
         let found = packers.iter().position(is_same).unwrap_or_else(|| {
             packers.push(Self {
                 deflater: deflater.map(Deflater::without_context),
-                style,
+                style: style.into(),
                 numbered: BTreeMap::new(),
                 compressed: BTreeMap::new(),
                 whole: None,
@@ -502,7 +520,7 @@ impl Packer {
             Style::Numbered => message.numbered(group),
             Style::InRoom(room) => message.in_room(room),
         };
-        if self.style == Style::Plain {
+        if matches!(self.style, Style::Plain) {
             return form();
         }
         self.numbered.entry(number).or_insert_with(form).clone()

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     fmt,
     hash::{Hash, Hasher},
-    ops::Range,
+    ops::{Deref, Range},
     sync::{Arc, Weak},
 };
 
@@ -23,8 +23,24 @@ use crate::{engine::history::Position, protocol::close::CloseFrame};
 /// Members that the fan-out serves at once: so many places, one after the other.
 pub(super) const STRETCH: usize = 64;
 
-/// A group's name. Short ones need no allocation.
-type Name = SmallVec<[u8; 16]>;
+/// The name of a group, or of a room. Short ones need no allocation.
+#[derive(Debug)]
+pub(super) struct Name(SmallVec<[u8; 16]>);
+
+impl Name {
+    pub(super) fn new(name: &str) -> Self {
+        Self(SmallVec::from_slice(name.as_bytes()))
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // It was made from a `str`.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
 
 /// A registry, as its groups know it.
 pub(super) trait Registry: fmt::Debug + Send + Sync {
@@ -171,7 +187,7 @@ pub(super) struct Recipient {
 impl Group {
     pub(super) fn new(name: &str, registry: Weak<dyn Registry>, thread: u32) -> Self {
         Self {
-            name: Name::from_slice(name.as_bytes()),
+            name: Name::new(name),
             registry,
             thread,
             state: Mutex::default(),
@@ -198,8 +214,7 @@ impl Group {
 
 impl Membership for Group {
     fn name(&self) -> &str {
-        // It was made from a `str`.
-        std::str::from_utf8(&self.name).unwrap_or_default()
+        &self.name
     }
 
     fn is_of(&self, registry: usize) -> bool {
@@ -462,26 +477,37 @@ fn count_of_batch<'a>(waiting: impl Iterator<Item = &'a Entry>, most: usize) -> 
     count
 }
 
-/// A group in the registry, found by its name.
+/// Something with a name, by which [`ByName`] finds it.
+pub(super) trait Named {
+    fn key(&self) -> &Name;
+}
+
+/// A group in the registry, or a seat of a connection, found by its name.
 #[derive(Debug)]
-pub(super) struct ByName(pub(super) Arc<Group>);
+pub(super) struct ByName<T>(pub(super) Arc<T>);
 
-impl Borrow<[u8]> for ByName {
+impl Named for Group {
+    fn key(&self) -> &Name {
+        &self.name
+    }
+}
+
+impl<T: Named> Borrow<[u8]> for ByName<T> {
     fn borrow(&self) -> &[u8] {
-        &self.0.name
+        &self.0.key().0
     }
 }
 
-impl Hash for ByName {
+impl<T: Named> Hash for ByName<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name[..].hash(state);
+        self.0.key().0[..].hash(state);
     }
 }
 
-impl PartialEq for ByName {
+impl<T: Named> PartialEq for ByName<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
+        self.0.key().0 == other.0.key().0
     }
 }
 
-impl Eq for ByName {}
+impl<T: Named> Eq for ByName<T> {}

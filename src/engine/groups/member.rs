@@ -71,6 +71,11 @@ pub trait Member: fmt::Debug + Send + Sync {
     /// The groups that it belongs to.
     fn memberships(&self) -> &Memberships;
 
+    /// Its name, while it belongs to a group.
+    fn id(&self) -> Option<MemberId> {
+        self.memberships().id()
+    }
+
     /// The compression that its messages may have; `None` for none.
     fn deflater(&self) -> Option<&Deflater>;
 
@@ -80,7 +85,7 @@ pub trait Member: fmt::Debug + Send + Sync {
     }
 
     /// The name by which its client knows the group, for the member of a room.
-    fn room(&self) -> Option<&Arc<str>> {
+    fn room(&self) -> Option<&str> {
         None
     }
 

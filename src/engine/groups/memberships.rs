@@ -26,12 +26,17 @@ pub(crate) trait Membership: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it is the rooms of the member, which pass its events on.
+    fn has_rooms(&self) -> bool {
+        false
+    }
+
     /// Passes an event of the member on to the others; false for what does not.
     fn pass(&self, _event: &RoomEvent<'_>) -> bool {
         false
     }
 
-    /// Ends the membership of the member at `place`.
+    /// Ends the membership of the member at `slot`.
     fn end(&self, slot: u32);
 }
 
@@ -44,11 +49,19 @@ fn key_of<M: ?Sized>(group: &Arc<M>) -> usize {
 #[derive(Debug, Default)]
 pub struct Memberships(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum State {
-    /// It has never been in a group.
-    #[default]
-    Unused,
+    /// It is in no group.
+    Unused {
+        /// The member is that of a room. It knows its name itself, and there may be many.
+        is_seat: bool,
+    },
+    /// The member of a room is in one group: without an allocation.
+    Sole {
+        group: Arc<dyn Membership>,
+        slot: u32,
+        is_warned: bool,
+    },
     Open(Box<Open>),
     /// It can join no more groups.
     Over,
@@ -72,13 +85,6 @@ enum All {
 }
 
 impl All {
-    fn has(&self, key: usize) -> bool {
-        match self {
-            Self::Few(few) => few.iter().any(|(group, _)| key_of(group) == key),
-            Self::Many(many) => many.contains_key(&key),
-        }
-    }
-
     fn place(&self, key: usize) -> Option<u32> {
         match self {
             Self::Few(few) => few
@@ -136,6 +142,101 @@ impl All {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self::Unused { is_seat: false }
+    }
+}
+
+impl State {
+    fn place(&self, key: usize) -> Option<u32> {
+        match self {
+            Self::Sole { group, slot, .. } => (key_of(group) == key).then_some(*slot),
+            Self::Open(open) => open.held.place(key),
+            Self::Unused { .. } | Self::Over => None,
+        }
+    }
+
+    fn insert(&mut self, id: MemberId, held: Seated) {
+        match std::mem::take(self) {
+            Self::Unused { is_seat: true } => {
+                let (group, slot) = held;
+                *self = Self::Sole {
+                    group,
+                    slot,
+                    is_warned: false,
+                };
+            }
+            Self::Unused { is_seat: false } => {
+                *self = Self::open(id, [held].into_iter().collect(), false);
+            }
+            Self::Sole {
+                group,
+                slot,
+                is_warned,
+            } => {
+                let both = [(group, slot), held].into_iter().collect();
+                *self = Self::open(id, both, is_warned);
+            }
+            Self::Open(mut open) => {
+                open.held.insert(held);
+                *self = Self::Open(open);
+            }
+            Self::Over => *self = Self::Over,
+        }
+    }
+
+    fn open(id: MemberId, held: SmallVec<[Seated; 1]>, is_warned: bool) -> Self {
+        Self::Open(Box::new(Open {
+            id,
+            held: All::Few(held),
+            is_warned,
+        }))
+    }
+
+    fn remove(&mut self, key: usize) -> Option<Seated> {
+        match self {
+            Self::Sole { group, slot, .. } if key_of(group) == key => {
+                let held = (Arc::clone(group), *slot);
+                *self = Self::Unused { is_seat: true };
+                Some(held)
+            }
+            Self::Open(open) => open.held.remove(key),
+            Self::Sole { .. } | Self::Unused { .. } | Self::Over => None,
+        }
+    }
+
+    fn id(&self) -> Option<MemberId> {
+        match self {
+            Self::Open(open) => Some(open.id),
+            Self::Sole { .. } | Self::Unused { .. } | Self::Over => None,
+        }
+    }
+
+    fn for_each(&self, mut call: impl FnMut(&Arc<dyn Membership>, u32)) {
+        match self {
+            Self::Sole { group, slot, .. } => call(group, *slot),
+            Self::Open(open) => open.held.for_each(|(group, slot)| call(group, *slot)),
+            Self::Unused { .. } | Self::Over => (),
+        }
+    }
+}
+
+/// The memberships of a member that is over, which are to be ended.
+pub(super) struct Ended(State);
+
+impl Ended {
+    /// Whether it was over before.
+    pub(super) fn was_over(&self) -> bool {
+        matches!(self.0, State::Over)
+    }
+
+    /// Ends them.
+    pub(super) fn end(self) {
+        self.0.for_each(|group, slot| group.end(slot));
+    }
+}
+
 /// The outcome of a wish to join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
@@ -161,6 +262,11 @@ pub(super) struct Left {
 }
 
 impl Memberships {
+    /// Those of the member of a room, whose name is found elsewhere.
+    pub(super) fn of_seat() -> Self {
+        Self(Mutex::new(State::Unused { is_seat: true }))
+    }
+
     /// Notes the group that `enter` gives, with the member's place there and whether the member is
     /// the group's first one here. Not called when the member is over, or is in the group that
     /// `find` gives. It may give `None`.
@@ -171,26 +277,16 @@ impl Memberships {
         enter: impl FnOnce() -> Option<(Arc<G>, u32, bool)>,
     ) -> Joined {
         let mut state = self.0.lock();
-        if matches!(*state, State::Unused) {
-            *state = State::Open(Box::new(Open {
-                id,
-                held: All::Few(SmallVec::new()),
-                is_warned: false,
-            }));
-        }
-        let State::Open(open) = &mut *state else {
+        if matches!(*state, State::Over) {
             return Joined::Over;
-        };
-        if find().is_some_and(|group| open.held.has(key_of(&group))) {
+        }
+        if find().is_some_and(|group| state.place(key_of(&group)).is_some()) {
             return Joined::Already;
         }
         let Some((group, slot, is_first)) = enter() else {
-            if open.held.is_empty() && !open.is_warned {
-                *state = State::Unused;
-            }
             return Joined::Refused;
         };
-        open.held.insert((group, slot));
+        state.insert(id, (group, slot));
         if is_first {
             Joined::First
         } else {
@@ -200,10 +296,7 @@ impl Memberships {
 
     /// Whether the member is in `group`.
     pub(super) fn has<G: Membership>(&self, group: &Arc<G>) -> bool {
-        match &*self.0.lock() {
-            State::Open(open) => open.held.has(key_of(group)),
-            State::Unused | State::Over => false,
-        }
+        self.place_in(group).is_some()
     }
 
     /// Calls `leave` with the member's place in `group`, and returns what that returns; `None` when
@@ -223,37 +316,30 @@ impl Memberships {
         leave: impl FnOnce(u32) -> Option<Left>,
     ) -> Option<Left> {
         let mut state = self.0.lock();
-        let State::Open(open) = &mut *state else {
-            return None;
-        };
-        let (held, slot) = open.held.remove(key_of(group))?;
+        let (held, slot) = state.remove(key_of(group))?;
         // Under the lock: a member that joins again meanwhile would have two places.
         let Some(departure) = leave(slot) else {
-            open.held.insert((held, slot));
+            let id = state.id().unwrap_or_default();
+            state.insert(id, (held, slot));
             return None;
         };
         // Callers that wait for it look at its id.
-        if open.held.is_empty() && !open.is_warned && !departure.is_awaited {
-            *state = State::Unused;
+        let is_done = |open: &Open| open.held.is_empty() && !open.is_warned;
+        if !departure.is_awaited && matches!(&*state, State::Open(open) if is_done(open)) {
+            *state = State::default();
         }
         Some(departure)
     }
 
     /// The member's place in `other`, which is no group; `None` when it is not in it.
     pub(crate) fn place_in<G: Membership>(&self, other: &Arc<G>) -> Option<u32> {
-        match &*self.0.lock() {
-            State::Open(open) => open.held.place(key_of(other)),
-            State::Unused | State::Over => None,
-        }
+        self.0.lock().place(key_of(other))
     }
 
     /// Calls `leave` with the member's place in `other`, which is no group; false when it is not in it.
     pub(crate) fn take_out<G: Membership>(&self, other: &Arc<G>, leave: impl FnOnce(u32)) -> bool {
         let mut state = self.0.lock();
-        let State::Open(open) = &mut *state else {
-            return false;
-        };
-        let held = open.held.remove(key_of(other));
+        let held = state.remove(key_of(other));
         // Under the lock: as in `leave`.
         held.map(|(_, slot)| leave(slot)).is_some()
     }
@@ -263,15 +349,13 @@ impl Memberships {
     pub(super) fn end_named(&self, name: &str, registry: usize) {
         let mut ended: SmallVec<[Seated; 2]> = SmallVec::new();
         let mut state = self.0.lock();
-        if let State::Open(open) = &mut *state {
-            let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
-            open.held.for_each(|(group, _)| {
-                if group.name() == name && (group.is_of(registry) || !group.is_group()) {
-                    keys.push(key_of(group));
-                }
-            });
-            ended.extend(keys.into_iter().filter_map(|key| open.held.remove(key)));
-        }
+        let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
+        state.for_each(|group, _| {
+            if group.name() == name && (group.is_of(registry) || !group.is_group()) {
+                keys.push(key_of(group));
+            }
+        });
+        ended.extend(keys.into_iter().filter_map(|key| state.remove(key)));
         drop(state);
         for (group, slot) in ended {
             group.end(slot);
@@ -280,8 +364,9 @@ impl Memberships {
 
     fn find(&self, is_it: impl Fn(&Arc<dyn Membership>) -> bool) -> Option<Arc<dyn Membership>> {
         match &*self.0.lock() {
+            State::Sole { group, .. } => is_it(group).then(|| Arc::clone(group)),
             State::Open(open) => open.held.find(is_it),
-            State::Unused | State::Over => None,
+            State::Unused { .. } | State::Over => None,
         }
     }
 
@@ -292,44 +377,47 @@ impl Memberships {
 
     /// Has an event passed on by the room that it is for; false when Python is to decide on it.
     pub(crate) fn pass(&self, event: &RoomEvent<'_>) -> bool {
-        let room = self.find(|room| !room.is_group() && room.name() == event.room);
-        room.is_some_and(|room| room.pass(event))
+        let rooms = self.find(|other| other.has_rooms());
+        rooms.is_some_and(|rooms| rooms.pass(event))
     }
 
     /// Takes the member out of all its groups. It can join none from now on.
     pub(crate) fn end(&self) {
-        let before = std::mem::replace(&mut *self.0.lock(), State::Over);
-        if let State::Open(open) = before {
-            open.held.for_each(|(group, slot)| group.end(*slot));
-        }
+        self.close().end();
+    }
+
+    /// The first half of [`Memberships::end`]: it is over. The second one takes locks of groups.
+    pub(super) fn close(&self) -> Ended {
+        Ended(std::mem::replace(&mut *self.0.lock(), State::Over))
+    }
+
+    /// Whether it can join no more groups.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.0.lock(), State::Over)
     }
 
     /// The names of its groups in the registry at the address `registry`.
     pub(super) fn names(&self, registry: usize) -> Vec<String> {
         let mut names = Vec::new();
-        if let State::Open(open) = &*self.0.lock() {
-            open.held.for_each(|(group, _)| {
-                if group.is_of(registry) {
-                    names.push(group.name().to_owned());
-                }
-            });
-        }
+        self.0.lock().for_each(|group, _| {
+            if group.is_of(registry) {
+                names.push(group.name().to_owned());
+            }
+        });
         names
     }
 
-    /// Its name, while it belongs to a group.
+    /// Its name, while it belongs to a group, and is no member of a room.
     pub(super) fn id(&self) -> Option<MemberId> {
-        match &*self.0.lock() {
-            State::Open(open) => Some(open.id),
-            State::Unused | State::Over => None,
-        }
+        self.0.lock().id()
     }
 
     /// Whether this is the first warning about the member; notes that it was given.
     pub(super) fn warn_once(&self) -> bool {
         match &mut *self.0.lock() {
+            State::Sole { is_warned, .. } => !std::mem::replace(is_warned, true),
             State::Open(open) => !std::mem::replace(&mut open.is_warned, true),
-            State::Unused | State::Over => false,
+            State::Unused { .. } | State::Over => false,
         }
     }
 }

@@ -39,7 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Groups {
     generation: u64,
-    names: Mutex<HashSet<ByName>>,
+    names: Mutex<HashSet<ByName<Group>>>,
     random: RandomState,
     pub(super) fan_out: Arc<FanOut>,
     key: Option<Key>,
@@ -413,7 +413,7 @@ impl Registry for Groups {
 
     fn remove_if_unused(&self, group: &Group) {
         let mut names = self.names.lock();
-        let is_same = |ByName(found): &ByName| std::ptr::eq(Arc::as_ptr(found), group);
+        let is_same = |ByName(found): &ByName<Group>| std::ptr::eq(Arc::as_ptr(found), group);
         let name = group.name().as_bytes();
         if names.get(name).is_some_and(is_same) && group.state.lock().is_unused() {
             names.remove(name);
