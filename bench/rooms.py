@@ -106,21 +106,36 @@ def join(bench: Bench) -> Iterator[Row]:
 
 
 def memory(bench: Bench) -> Iterator[Row]:
-    """The memory of a room beside that of a membership of a group."""
+    """
+    The memory of a room beside that of a membership of a group.
+
+    As many messages that lead to nothing come first: what their buffers leave behind is no room's.
+    """
 
     def in_rooms(page: Fleet) -> None:
         page.send(joins(ROOMS))
         page.read_until(f'"id":{ROOMS},'.encode())
 
+    def in_no_rooms(page: Fleet) -> None:
+        page.send([each.replace("room-", "unknown-") for each in joins(ROOMS)])
+        page.read_until(f'"id":{ROOMS},'.encode())
+
     def in_groups(page: Fleet) -> None:
         page.send([str(ROOMS)])
-        page.read_until(b"joined")
+        page.read_until(f"joined {ROOMS}".encode())
+
+    def in_no_groups(page: Fleet) -> None:
+        page.send(["0"] * ROOMS + ["000"])
+        page.read_until(b"joined 000")
 
     each: dict[str, list[float]] = {}
-    for path, enter in (("/live", in_rooms), ("/grouped", in_groups)):
+    cases = (("/live", in_no_rooms, in_rooms), ("/grouped", in_no_groups, in_groups))
+    for path, talk, enter in cases:
         for _ in range(bench.asked.turns):
             with bench.server() as server, Fleet(server.address) as page:
                 page.open(path, CONNECTIONS)
+                talk(page)
+                page.take()
                 before = machine.settled_pss_kib(server.pids)
                 enter(page)
                 used = machine.settled_pss_kib(server.pids) - before

@@ -56,7 +56,7 @@ class Grouped(WebSocketHandler):
         """Join, and say so."""
         for number in range(int(message)):
             self.websocket.join(f"room-{number}")
-        self.websocket.send("joined")
+        self.websocket.send(f"joined {message}")
 
 
 def publish(request):
