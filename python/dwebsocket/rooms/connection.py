@@ -33,12 +33,13 @@ from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
+from dwebsocket.rooms.joined import Joined
 from dwebsocket.rooms.room import Room, group_of, is_written
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.api import Group
@@ -126,8 +127,7 @@ class Rooms:
         self._request = request
         self._classes = classes
         self._is_async = is_async
-        self._joined: dict[str, Room] = {}
-        self._seats: _core.Seats | None = None
+        self._joined = Joined(self._renewed)
         self.now = clock.now()
         # The backends of its rooms, by alias.
         self._backends: dict[str, Backend] = {}
@@ -278,8 +278,9 @@ class Rooms:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
         self.now = clock.now()
         self._read_settings()
-        for room in list(filter(_is_over, self._joined.values())):
-            yield from self._leave(room)
+        for name in self._joined.ended():
+            if (room := self._joined.get(name)) is not None:
+                yield from self._leave(room)
         while self._waiting:
             if self._waiting[0].kind == "join" and not self._joins.take():
                 break
@@ -304,8 +305,7 @@ class Rooms:
         Returns:
             Whether :meth:`run_due` has to be called to note that.
         """
-        own = {room.group.using for room in list(self._joined.values())}
-        if self._ask_at is not None or using not in own:
+        if self._ask_at is not None or using not in self._joined.aliases():
             return False
         # All connections of a process are told at once.
         self._ask_at = clock.now() + random.uniform(0.0, _SPREAD_S)  # noqa: S311
@@ -315,16 +315,29 @@ class Rooms:
         """Leaves all rooms: the connection has ended."""
         self._waiting.clear()
         seats.forget(self._number)
-        for room in list(self._joined.values()):
+        for room in self._all():
             yield from self._leave(room)
+
+    def _all(self) -> Iterator[Room]:
+        """Yields each joined room."""
+        for name in self._joined.names():
+            if (room := self._joined.get(name)) is not None:
+                yield room
 
     def new(self, cls: type[Room], name: str) -> Room:
         """Returns a room of this connection, which is not joined yet."""
         return cls(self._websocket, self._request, name)
 
+    def _renewed(self, name: str) -> Room | None:
+        """Makes the object of a joined room anew."""
+        room = self._find(name)
+        if room is not None:
+            room._backend = self._backend(DEFAULT)
+        return room
+
     def resume(self) -> Steps[None]:
         """Goes on with rooms of another process."""
-        for room in list(self._joined.values()):
+        for room in self._all():
             self._offer(room)
             if is_written(room, "resumed"):
                 yield from self._call_quietly(room, "resumed")
@@ -339,8 +352,9 @@ class Rooms:
         """Releases what is here of rooms with which another process goes on."""
         self._waiting.clear()
         seats.forget(self._number)
-        while self._joined:
-            self._give_up(self._joined.popitem()[1])
+        for room in self._all():
+            self._joined.remove(room)
+            self._give_up(room)
 
     def _has_to_wait(self, request: Request) -> bool:
         waiting = self._waiting
@@ -414,7 +428,7 @@ class Rooms:
         room = known or found
         heard: Evictions | None = None
         if is_written(room, "allow"):
-            backend = self._backends.get(DEFAULT) or self._backend(DEFAULT)
+            backend = self._backend(DEFAULT)
             heard = backend, backend.groups.evictions
             try:
                 yield from self._ask(room)
@@ -432,7 +446,7 @@ class Rooms:
         if is_written(room, "group_name"):
             room._group = group_of((yield Hook(room.group_name)))
         group = room.group
-        room._backend = self._backends.get(group.using) or self._backend(group.using)
+        room._backend = self._backend(group.using)
         if room.presence is True:
             server = (yield Hook(room.info)) or {}
             if not isinstance(server, dict):
@@ -450,15 +464,17 @@ class Rooms:
             return
         if not self._joined:
             self._checked_at, self._ask_at = clock.now(), None
-        self._joined[room.name] = room
+        self._joined.add(room)
         if is_written(room, "joined"):
             yield from self._call_quietly(room, "joined")
-        if _is_over(room) and room.name in self._joined:
+        if _is_over(room) and self._joined.known(room.name) is room:
             # Evicted while it joined.
             yield from self._leave(room)
 
     def _backend(self, using: str) -> Backend:
-        found = self._backends[using] = backends.backend(using, self._settings)
+        found = self._backends.get(using)
+        if found is None:
+            found = self._backends[using] = backends.backend(using, self._settings)
         return found
 
     def _find(self, name: str) -> Room | None:
@@ -482,14 +498,14 @@ class Rooms:
         if room.max_members is not None:
             yield from self._refuse_above(room, room.max_members)
         key = self._key
-        if self._seats is None:
+        if self._joined.seats is None:
             member = joinable(websocket)
             if member is None or isinstance(member, _core.Seat | _core.Deputy):
                 return False
             user = websocket._visitor_names[0]
             name = user_key(user, websocket._realm) if user else None
-            self._seats = _core.Seats(member, key, name, self._number)
-        seat = self._seats.take(room.name)
+            self._joined.seats = _core.Seats(member, key, name, self._number)
+        seat = self._joined.seats.take(room.name)
         if seat is None:
             return False
         room._seat = seat
@@ -654,7 +670,7 @@ class Rooms:
         its = ref(self)
 
         def note(info: Any) -> None:
-            if (rooms := its()) is not None and (room := rooms._joined.get(name)) is not None:
+            if (rooms := its()) is not None and (room := rooms._joined.known(name)) is not None:
                 rooms._note_said(room, info)
 
         return note
@@ -685,7 +701,7 @@ class Rooms:
 
     def _leave(self, room: Room) -> Steps[None]:
         """Leaves a room, for whatever reason."""
-        self._joined.pop(room.name, None)
+        self._joined.remove(room)
         if _is_over(room):
             # Evicted: the next `allow` is to see why.
             self._user_until = 0.0
@@ -707,7 +723,9 @@ class Rooms:
         room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:
-        for room in [room for room in self._joined.values() if is_written(room, "allow")]:
+        for room in self._all():
+            if not is_written(room, "allow"):
+                continue
             try:
                 yield from self._ask(room)
             except (Refused, PermissionDenied, Http404):

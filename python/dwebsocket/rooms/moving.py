@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
-from dwebsocket.conf.group_settings import PresenceLimits
+from dwebsocket.conf.group_settings import DEFAULT, PresenceLimits
 from dwebsocket.groups import backends, seats
 from dwebsocket.groups.api import Group
 from dwebsocket.rooms import wire
@@ -27,18 +27,23 @@ if TYPE_CHECKING:
 def seats_of(rooms: Rooms) -> dict[str, MovingSeat]:
     """Returns the seats of a connection, by the names of its rooms. Any thread may call it."""
     found = {}
-    for room in list(rooms._joined.values()):
+    for room in _rooms(rooms):
         seat, group = room._seat, room.group
         if seat is not None and not seat.is_over:
             found[room.name] = MovingSeat(group.using, group.name, has_history(room, group), seat)
     return found
 
 
+def _rooms(rooms: Rooms) -> list[Room]:
+    found = map(rooms._joined.peek, rooms._joined.names())
+    return [room for room in found if room is not None]
+
+
 def pack(rooms: Rooms | None) -> dict[str, Any]:
     """Returns what a connection keeps of its rooms, as JSON can represent it but for states."""
     if rooms is None:
         return {"rooms": [], "waiting": [], "checked": 0.0}
-    joined = [_packed(room) for room in rooms._joined.values()]
+    joined = [_packed(room) for room in _rooms(rooms)]
     waiting = [{name: getattr(each, name) for name in each.__slots__} for each in rooms._waiting]
     return {"rooms": joined, "waiting": waiting, "checked": clock.now() - rooms._checked_at}
 
@@ -52,7 +57,7 @@ def _packed(room: Room) -> dict[str, Any]:
         "has_history": has_history(room, group),
         "presence": room.presence,
         "version": repr(room.version),
-        "state": room.state,
+        "state": room._state or {},
         # Projects may say what only this encoder writes.
         "info": json.loads(wire.text(room._info)),
         "server_info": json.loads(wire.text(room._server_info)),
@@ -108,7 +113,7 @@ def take_seats(
 def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:
     """Has a connection, which has no rooms so far, go on with those of another process."""
     seats.forget(rooms._number)
-    rooms._seats, rooms._number, by_name = taken
+    rooms._joined.seats, rooms._number, by_name = taken
     websocket = rooms._websocket
     for each in packed["rooms"]:
         name = each["name"]
@@ -116,17 +121,13 @@ def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:
         if cls is None:
             continue
         room = rooms.new(cls, name)
-        room._group = Group(each["group"], each["using"])
-        room._backend = backends.backend(each["using"])
-        room._info, room._server_info = each["info"], each["server_info"]
-        room._since = each["since"]
-        room.state.update(each["state"])
+        _fill(room, each)
         seat = by_name.get(name)
         if seat is None:
             rooms.ended.append(room)
             continue
         room._seat = seat
-        rooms._joined[name] = room
+        rooms._joined.add(room)
         if room.presence:
             seats.note_presence(each["using"], each["group"], 1)
             room._is_present = True
@@ -135,7 +136,20 @@ def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:
             if websocket._seats is None:
                 websocket._seats = {}
             limits = present or PresenceLimits(each["group"])
-            websocket._seats[name] = (room._group, seat, limits, rooms.noting(name))
+            websocket._seats[name] = (room.group, seat, limits, rooms.noting(name))
     rooms._waiting.extend(wire.Request(**each) for each in packed["waiting"])
     rooms._checked_at = clock.now() - packed["checked"]
     rooms._note_due()
+
+
+def _fill(room: Room, packed: dict[str, Any]) -> None:
+    """Gives a room what it had in another process, and no attributes beyond that."""
+    name, using = packed["group"], packed["using"]
+    if (name, using) != (room.name, DEFAULT):
+        room._group = Group(name, using)
+    room._backend = backends.backend(using)
+    if packed["presence"]:
+        room._info, room._server_info = packed["info"], packed["server_info"]
+        room._since = packed["since"]
+    if packed["state"]:
+        room.state.update(packed["state"])

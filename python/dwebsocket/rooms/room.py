@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 from collections.abc import Collection
@@ -29,8 +28,6 @@ HOOKS = ("allow", "info", "receive", "joined", "left", "resumed", "group_name")
 _OF_THE_SERVER = frozenset({"joined", "left", "message", "recovered", "state", "updated"})
 # A room's own rate has bursts of so many seconds, as the settings have by default.
 _BURST_S = 3
-# Names of rooms that a class remembers.
-_NAMES = 1024
 _PART = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
 
 
@@ -42,6 +39,9 @@ class Room:
     function. The methods of one connection are called one at a time, in the order of its messages;
     those of other connections go on meanwhile. ``allow`` is asked on an object of its own each time
     a page wants to join.
+
+    On a connection in more than 16 rooms, an object that was given no attributes, and to which
+    nothing refers, is made anew when it is needed.
 
     Attributes:
         name: Of the class: the names that a page may ask for, in the syntax of ``path()``. Of an
@@ -80,8 +80,9 @@ class Room:
     request: WebSocketRequest
     websocket: WebSocket
 
-    # The names of the class, once `rooms()` has read them.
+    # The names of the class, once `rooms()` has read them; and whether an object may be made anew.
     _pattern: ClassVar[Pattern]
+    _is_plain: ClassVar[bool]
 
     # Of the connection, for `dwebsocket.rooms.connection`. A page may be in many rooms: what is the
     # class's, or follows from the name, is no attribute of the object.
@@ -208,6 +209,19 @@ def is_async(cls: type[Room]) -> bool:
     return any(iscoroutinefunction(getattr(cls, name)) for name in HOOKS)
 
 
+def prepare(cls: type[Room]) -> None:
+    """
+    Reads the names of a class.
+
+    Raises:
+        ImproperlyConfigured: A name that ``path()`` does not take.
+    """
+    cls._pattern = Pattern(cls.name)
+    is_own_object = cls.__init__ is Room.__init__ and cls.__new__ is Room.__new__
+    has_only_a_dict = cls.__basicsize__ == Room.__basicsize__ and not hasattr(cls, "__del__")
+    cls._is_plain = is_own_object and has_only_a_dict and cls._pattern.is_fixed
+
+
 def check(cls: object) -> None:
     """
     Checks a class of rooms.
@@ -280,17 +294,13 @@ class Pattern:
         self._form = "%s".join(part.replace("%", "%%") for part in parts[::2])
         self._written = [(each, converters[each].to_url) for each in parts[1::2]]
 
-        # The names that fit are those of other connections, too, as long as nothing but the text
-        # decides on that.
-        own = all(type(each).__module__ == IntConverter.__module__ for each in converters.values())
-        self._known = functools.lru_cache(_NAMES)(self._fits) if own else self._fits
+        #: Whether nothing but the text decides which names fit.
+        self.is_fixed = all(
+            type(each).__module__ == IntConverter.__module__ for each in converters.values()
+        )
 
     def fits(self, name: str) -> bool:
         """Whether a name is one of them."""
-        # Names that are no group's are not remembered: they may be long.
-        return len(name) <= names.LONGEST and self._known(name)
-
-    def _fits(self, name: str) -> bool:
         return self.match(name) is not None
 
     def match(self, name: str) -> dict[str, Any] | None:

@@ -11,7 +11,6 @@ from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
 from dwebsocket.rooms import moving, room, wire
 from dwebsocket.rooms.connection import Rooms
-from dwebsocket.rooms.room import Pattern
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -185,7 +184,7 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
         raise TypeError("rooms() takes the classes of rooms: none was given")
     for each in classes:
         room.check(each)
-        each._pattern = Pattern(each.name)
+        room.prepare(each)
     conf.overrides("rooms", options)
     own = tuple(options.pop("subprotocols", ()))
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler

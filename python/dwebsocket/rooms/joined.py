@@ -1,0 +1,100 @@
+"""The rooms that a connection has joined, and their objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import getweakrefcount, ref
+
+from dwebsocket.conf.group_settings import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket import _core
+    from dwebsocket.rooms.room import Room
+
+# So many objects stay whatever they have.
+_MOST = 16
+# The attributes that an object gets again when it is made anew.
+_GIVEN = frozenset({"websocket", "request", "name", "_seat", "_backend", "_kwargs"})
+
+
+class Joined:
+    """
+    The rooms that a connection has joined, by their names.
+
+    A page may be in a thousand, and the engine knows the name of each one. So an object that has
+    nothing of its own, and to which nobody refers, is made anew when it is needed. Used by one
+    thread at a time, but where a method says something else.
+    """
+
+    def __init__(self, make: Callable[[str], Room | None]) -> None:
+        """Begins without rooms; ``make`` makes the object of one."""
+        self._make = make
+        #: The connection's seats, once it has had one: in each room that it has joined.
+        self.seats: _core.Seats | None = None
+        # The objects that were used last, the oldest one first, and those that stay.
+        self._recent: dict[str, Room] = {}
+        self._kept: dict[str, Room] = {}
+
+    def __len__(self) -> int:
+        """Returns how many rooms there are."""
+        return 0 if self.seats is None else len(self.seats)
+
+    def names(self) -> list[str]:
+        """Returns the names of all rooms. Any thread may call it."""
+        return [] if self.seats is None else sorted(self.seats.rooms())
+
+    def ended(self) -> list[str]:
+        """Returns the names of the rooms whose seats have ended by themselves."""
+        return [] if self.seats is None else sorted(self.seats.ended())
+
+    def aliases(self) -> set[str]:
+        """Returns the aliases of the rooms' backends. Any thread may call it."""
+        objects = [*list(self._recent.values()), *list(self._kept.values())]
+        found = {room.group.using for room in objects}
+        return found | {DEFAULT} if len(objects) < len(self) else found
+
+    def known(self, name: str) -> Room | None:
+        """Returns a room's object, if there is one now. Any thread may call it."""
+        room = self._recent.get(name)
+        return self._kept.get(name) if room is None else room
+
+    def peek(self, name: str) -> Room | None:
+        """Returns a room's object, or one that only the caller has. Any thread may call it."""
+        room = self.known(name)
+        seat = None if room is not None or self.seats is None else self.seats.find(name)
+        if seat is not None and (room := self._make(name)) is not None:
+            room._seat = seat
+        return room
+
+    def get(self, name: str) -> Room | None:
+        """Returns a room's object; None for a room that is not joined."""
+        room = self.known(name)
+        if room is None and (room := self.peek(name)) is not None:
+            self.add(room)
+        return room
+
+    def add(self, room: Room) -> None:
+        """Adds a room that has a seat."""
+        self._recent[room.name] = room
+        while len(self._recent) > _MOST:
+            self._put_aside(next(iter(self._recent)))
+
+    def remove(self, room: Room) -> None:
+        """Forgets a room's object, before its seat is left."""
+        self._recent.pop(room.name, None)
+        self._kept.pop(room.name, None)
+
+    def _put_aside(self, name: str) -> None:
+        """Lets go of an object, unless anything would be lost."""
+        room = self._recent[name]
+        if not type(room)._is_plain or getweakrefcount(room) or not vars(room).keys() <= _GIVEN:
+            self._kept[name] = room
+            del self._recent[name]
+            return
+        its = ref(room)
+        del room, self._recent[name]
+        if (left := its()) is not None:
+            # The project refers to it.
+            self._kept[name] = left
