@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dwebsocket import _core
@@ -214,6 +214,10 @@ def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
         assert process.members() == world.users()
 
 
+# A user leaves before its process has told that it has joined, and joins in another one.
+LEFT_AND_BACK = [("leave", 0), ("come", 0, "b"), ("leave", 0), ("come", 1, "b")]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -226,6 +230,7 @@ def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
         max_size=30,
     )
 )
+@example([*LEFT_AND_BACK, ("publish", 0), ("tell", 0), ("come", 0, "b")])
 def test_one_process_tells_that_a_user_has_joined(steps: list[tuple[Any, ...]]) -> None:
     """In any order of what they learn of each other, as long as none is killed."""
     world = World()

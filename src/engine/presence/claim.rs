@@ -82,9 +82,11 @@ impl Claim {
         self.finish_if_settled();
     }
 
-    /// Another process has told it.
-    pub(super) fn lose(&mut self) {
-        self.is_lost = true;
+    /// The process `source` says what it does about the user. When a rival claims no more, it has told
+    /// it, or knows that another one has, also where the user has left it and come back since.
+    pub(super) fn note_telling(&mut self, source: Source, telling: Telling) {
+        let is_settled = telling == Telling::Nothing && self.rivals.contains(&source);
+        self.is_lost |= is_settled || telling == Telling::Told;
         self.finish_if_settled();
     }
 
@@ -141,7 +143,15 @@ mod tests {
     fn the_first_claim_wins_unless_its_process_ends() {
         for is_in_order in [true, false] {
             let (mut claim, wait) = contested(is_in_order);
-            claim.lose();
+            claim.note_telling(2, Telling::Told);
+            assert_eq!(wait.outcome(), Some(()));
+            assert_eq!(claim.decide(), Decision::Lost);
+
+            let (mut claim, wait) = contested(is_in_order);
+            claim.note_telling(2, Telling::Nothing);
+            claim.note_telling(1, Telling::Claimed(9));
+            assert_eq!(wait.outcome(), None);
+            claim.note_telling(1, Telling::Nothing);
             assert_eq!(wait.outcome(), Some(()));
             assert_eq!(claim.decide(), Decision::Lost);
 

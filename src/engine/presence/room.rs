@@ -577,10 +577,8 @@ impl State {
     pub(super) fn note(&mut self, source: Source, record: &Record, now: Instant) {
         self.grace = record.grace;
         let key = &record.facts.key;
-        if record.telling == Telling::Told {
-            if let Some(claim) = self.claims.get_mut(key) {
-                claim.lose();
-            }
+        if let Some(claim) = self.claims.get_mut(key) {
+            claim.note_telling(source, record.telling);
         }
         let mut is_back = false;
         if record.connections > 0 {
