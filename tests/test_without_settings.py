@@ -44,6 +44,23 @@ def view(request): ...
 assert view.accept_websocket
 """
 
+FORK = """
+import contextlib, importlib, os, pkgutil, sys, warnings
+os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+import dwebsocket
+for module in pkgutil.walk_packages(dwebsocket.__path__, "dwebsocket.", onerror=lambda name: None):
+    # Some need settings, or a package.
+    with contextlib.suppress(Exception):
+        importlib.import_module(module.name)
+failed = []
+warnings.simplefilter("ignore")
+sys.unraisablehook = lambda unraisable: failed.append(unraisable.exc_value)
+child = os.fork()
+if not child:
+    os._exit(bool(failed))
+assert os.waitpid(child, 0)[1] == 0
+"""
+
 
 def test_import() -> None:
     """No settings, no thread, no descriptor, no server package: nothing at import."""
@@ -53,3 +70,8 @@ def test_import() -> None:
 def test_decorating() -> None:
     """Options are checked without looking at the settings."""
     assert failures([DECORATE]) == {}
+
+
+def test_fork() -> None:
+    """A process that has imported what there is, and forks before Django is configured."""
+    assert failures([FORK]) == {}

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django import db
+from django.conf import settings
 from django.db import connections
 
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
@@ -228,6 +229,9 @@ _parents: list[Any] = []
 
 
 def _note_parents() -> None:
+    if not settings.configured:
+        # So it has no connections.
+        return
     _parents.extend(
         connection.connection
         for connection in connections.all(initialized_only=True)
