@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +53,11 @@ class World:
         if self.is_away or self.lost:
             self.lost = max(0, self.lost - 1)
             return None
-        subscribers = [each for each in self.processes if name in each.subscribed]
+        subscribers = [
+            each
+            for each in self.processes
+            if name in each.subscribed and (each is sender or not each.gets_only_its_own)
+        ]
         for each in subscribers:
             each.exchange.on_message(name, envelope)
         return len(subscribers)
@@ -92,6 +97,7 @@ class Process:
         self.exchange = _core.Exchange(self.presence, self.groups, 200)
         self.subscribed = set(self.exchange.channels())
         self.tabs: dict[_core.Mailbox, str] = {}
+        self.gets_only_its_own = False
         # The users that have joined here, with what is to be waited for before that is told.
         self.joined: list[tuple[str, _core.Wait]] = []
 
@@ -211,6 +217,26 @@ def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
     for _ in range(3):
         world.beat()
     for process in [*world.processes, world.start()]:
+        assert process.members() == world.users()
+
+
+@pytest.mark.parametrize("are_both", [False, True])
+def test_a_process_that_is_heard_again_is_asked_for_its_users(*, are_both: bool) -> None:
+    """Its beats were missing, and it does not know that."""
+    world = World()
+    processes = [world.start(), world.start()]
+    for process, user in zip(processes, "ab", strict=True):
+        process.come(user)
+        world.carry()
+    for silent in (True, False):
+        for process in processes[: 1 + are_both]:
+            process.gets_only_its_own = silent
+        for _ in range(MANY_BEATS):
+            world.beat()
+    # Also when the users of a process that has ended are gone.
+    for _ in range(int(GRACE / BEAT)):
+        world.beat()
+    for process in processes:
         assert process.members() == world.users()
 
 

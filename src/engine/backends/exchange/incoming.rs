@@ -87,6 +87,7 @@ impl Exchange {
         let silent: Vec<_> = silent.map(|(source, _)| *source).collect();
         for source in silent {
             self.forget(state, source);
+            state.note_silent(source);
         }
     }
 

@@ -116,6 +116,7 @@ impl Exchange {
         }
         if state.rooms.is_empty() {
             state.heard.clear();
+            state.silent.clear();
         }
     }
 

@@ -171,7 +171,7 @@ impl Exchange {
         }
         let mut state = self.state.lock();
         match names {
-            Some(names) => names.iter().for_each(|name| state.greet(name)),
+            Some(names) => names.iter().for_each(|name| state.greet(name, None)),
             None => state.greet_all(),
         }
         drop(state);

@@ -1,7 +1,7 @@
 //! The state of an exchange, behind its lock.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -11,6 +11,8 @@ use crate::engine::{base::clock, presence::Source};
 
 /// The channel of the beats. No group may have such a name.
 pub(super) const COMMON: &str = "dwebsocket.presence";
+/// So many silent processes are remembered.
+const MOST_SILENT: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -21,6 +23,8 @@ pub(super) struct State {
     pub(super) outgoing: VecDeque<Item>,
     /// The others that live, each with the number of own beats that had come when it was heard last.
     pub(super) heard: HashMap<Source, u64>,
+    /// Those that were silent for too long, and may live all the same.
+    pub(super) silent: HashSet<Source>,
     pub(super) own_beats: u64,
     pub(super) own_beat_at: Option<Instant>,
     /// When the last own beat that has come was sent.
@@ -55,6 +59,7 @@ impl State {
             last_number: 0,
             outgoing: VecDeque::new(),
             heard: HashMap::new(),
+            silent: HashSet::new(),
             own_beats: 0,
             own_beat_at: None,
             own_beat_sent: 0,
@@ -108,6 +113,22 @@ impl State {
             return;
         }
         self.heard.insert(from, self.own_beats);
+        if self.silent.remove(&from) {
+            // Its users were forgotten here, and it does not know that.
+            let names: Vec<_> = self.rooms.keys().cloned().collect();
+            for name in names {
+                self.greet(&name, Some(from));
+            }
+        }
+    }
+
+    /// Notes that another process was silent for too long.
+    pub(super) fn note_silent(&mut self, source: Source) {
+        if self.silent.len() >= MOST_SILENT {
+            // Most have ended.
+            self.silent.clear();
+        }
+        self.silent.insert(source);
     }
 
     /// Asks one process for all its users in a group.
@@ -121,22 +142,23 @@ impl State {
         self.outgoing.push_back(say);
     }
 
-    pub(super) fn greet(&mut self, name: &str) {
+    /// Tells its position in a group, for which others tell their users: all others, or one.
+    pub(super) fn greet(&mut self, name: &str, whom: Option<Source>) {
         if let Some(room) = self.rooms.get(name) {
             let question = Message::Question {
                 name: name.to_owned(),
                 number: 0,
                 part: Some(room.part(false)),
             };
-            let say = Item::Say(name.to_owned(), question);
-            self.outgoing.push_back(say);
+            let channel = whom.map_or_else(|| name.to_owned(), channel_of);
+            self.outgoing.push_back(Item::Say(channel, question));
         }
     }
 
     pub(super) fn greet_all(&mut self) {
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in names {
-            self.greet(&name);
+            self.greet(&name, None);
         }
     }
 }
