@@ -576,6 +576,13 @@ class Groups:
     def evictions(self) -> int:
         """How many evictions have come here, of whichever group."""
 
+    def note_loss(self, name: str, /) -> None:
+        """
+        Tells members of rooms, before the next message, that the group's may be missing.
+
+        Nothing in a group with a history: there the positions say what is missing.
+        """
+
     def note(self, event: str) -> None:
         """
         Counts an event: `published`, `failed`, `unreadable`, `lost`, `regained` or `restarted`.

@@ -364,6 +364,11 @@ impl Groups {
         self.0.evictions()
     }
 
+    #[pyo3(signature = (name, /))]
+    fn note_loss(&self, py: Python<'_>, name: &str) {
+        py.detach(|| self.0.note_loss(name));
+    }
+
     fn note(&self, event: &str) -> PyResult<()> {
         let event = match event {
             "published" => Event::Published,

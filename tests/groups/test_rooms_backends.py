@@ -6,8 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from django.db import connections
 from django.urls import path
 from history_backends import (  # noqa: F401
+    DATABASE,
     HISTORY_BACKENDS,
     history_entry,
     own_backends,
@@ -67,6 +69,12 @@ class Again(Room):
         return f"room-{self.kwargs['pk']}"
 
 
+class Bare(Room):
+    """Its group has no history."""
+
+    name = "bare"
+
+
 class Guarded(Room):
     """Each connection is banned while `allow` is at work."""
 
@@ -82,8 +90,8 @@ class Guarded(Room):
 
 
 urlpatterns = [
-    path("sync/", rooms(Chat, Dashboard, Pair, Again, Guarded)),
-    path("async/", rooms(AsyncChat, Dashboard, Pair, Again, Guarded)),
+    path("sync/", rooms(Chat, Dashboard, Pair, Again, Bare, Guarded)),
+    path("async/", rooms(AsyncChat, Dashboard, Pair, Again, Bare, Guarded)),
 ]
 
 
@@ -194,6 +202,38 @@ def test_what_was_missed_comes_behind_the_answer(client: Callable[..., ClientRoo
         got = [live.receive() for _ in range(4)]
         assert [each["data"] for each in got] == ['{"n": 0}', "1", "Mg==", "3"]
         assert answer["position"] == got[2]["position"]
+
+
+def cut_off(request: pytest.FixtureRequest) -> None:
+    """Ends the connection by which messages come here; skips where there is none."""
+    name = request.node.callspec.params["_backend"]
+    if name == "redis":
+        request.getfixturevalue("redis_server").ask("CLIENT", "KILL", "TYPE", "pubsub")
+    elif name == "postgres":
+        with connections[DATABASE].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND application_name LIKE 'dwebsocket %'"
+            )
+    else:
+        pytest.skip("no server in between")
+
+
+def test_a_loss_is_told_before_the_next_message_of_a_room_without_a_history(
+    client: Callable[..., ClientRooms], request: pytest.FixtureRequest
+) -> None:
+    """One with a history has not lost any."""
+    with client() as live:
+        for name in ("bare", "room-1"):
+            live.join(name)
+            group(name).send("before")
+            assert live.receive(name)["data"] == "before"
+        cut_off(request)
+        told = live.receive("bare")
+        assert told == {"room": "bare", "recovered": False}
+        for name in ("bare", "room-1"):
+            group(name).send("after")
+            assert live.receive(name)["data"] == "after"
 
 
 def test_an_eviction_reaches_the_member_in_order(client: Callable[..., ClientRooms]) -> None:

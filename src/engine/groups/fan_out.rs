@@ -147,11 +147,9 @@ impl FanOut {
         let name = group.name().to_owned();
         {
             let mut state = group.state.lock();
-            let recorded = state.recorded.as_deref();
-            let numbered = recorded.filter(|recorded| !recorded.numbered.is_empty());
-            if let Some(at) = numbered.map(|recorded| recorded.position) {
-                self.push(&mut state, gap(&name, at));
-            }
+            let at = state.recorded.as_ref().map(|recorded| recorded.position);
+            let gap = at.map_or(Entry::Gap(None), |at| gap(&name, at));
+            self.push(&mut state, gap);
         }
         let groups = vec![name];
         self.notices.add(Notice::Interrupted { groups });
@@ -204,7 +202,7 @@ impl FanOut {
 /// The entry that tells members with numbers: messages up to `from` are missing.
 pub(super) fn gap(name: &str, from: Position) -> Entry {
     let text = numbered::gap(name, from);
-    Entry::Gap(Message::new(Kind::Text, text.as_bytes(), &[]))
+    Entry::Gap(Some(Message::new(Kind::Text, text.as_bytes(), &[])))
 }
 
 /// Hands out what waits in the queue of `group`, until it is empty.
@@ -314,14 +312,16 @@ impl FanOut {
                 }
                 return;
             }
-            [Entry::Gap(told)] => (was_here && recipient.is_numbered).then(|| {
+            [Entry::Gap(told)] => {
                 let told = match member.room() {
-                    None => told.clone(),
-                    Some(room) => Message::loss_in(room),
+                    None => told.clone().filter(|_| recipient.is_numbered),
+                    Some(room) => Some(Message::loss_in(room)),
                 };
-                let frame = told.frame();
-                Arc::new(Delivery::new(vec![told], vec![frame]))
-            }),
+                told.filter(|_| was_here).map(|told| {
+                    let frame = told.frame();
+                    Arc::new(Delivery::new(vec![told], vec![frame]))
+                })
+            }
             _ => deliveries.find(member, recipient).await,
         };
         if let Some(delivery) = delivery {

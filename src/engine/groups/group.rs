@@ -128,16 +128,17 @@ pub(crate) enum Entry {
     Close(CloseFrame),
     /// The named ones are members no more.
     Eviction(Eviction),
-    /// Messages are missing here, which members that get numbers are told by this text.
-    Gap(Message),
+    /// Messages may be missing here. Members of rooms are told, and those that get numbers by this
+    /// text.
+    Gap(Option<Message>),
 }
 
 impl Entry {
     /// Bytes that it holds.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Message(message) | Self::Gap(message) => message.frame_len(),
-            Self::Close(_) => 0,
+            Self::Message(message) | Self::Gap(Some(message)) => message.frame_len(),
+            Self::Close(_) | Self::Gap(None) => 0,
             Self::Eviction(eviction) => eviction.reason.len(),
         }
     }

@@ -359,6 +359,15 @@ impl Groups {
         self.fan_out.put(&group, entry);
     }
 
+    /// Messages of the group `name` may have been lost on their way here. Members of rooms are told
+    /// before the next message; in a group with a history its positions say what is missing.
+    pub fn note_loss(&self, name: &str) {
+        if self.is_foreign() || self.position_of(name).is_some() {
+            return;
+        }
+        self.put(name, Entry::Gap(None));
+    }
+
     /// The group `name`, if it has members.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Group>> {
         let names = self.names.lock();

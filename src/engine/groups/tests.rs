@@ -238,6 +238,27 @@ async fn a_close_goes_out_behind_what_was_published_before() {
 }
 
 #[tokio::test]
+async fn a_loss_is_told_to_members_of_rooms_before_the_next_message() {
+    let groups = groups(WhenFull::Close);
+    let (plain, mut plain_peer) = member(1);
+    let (page, mut page_peer) = member(2);
+    let seat = Seats::new(&page, OTHER_ID, None, 1).take("chat").unwrap();
+    groups.join("room", &plain, ID);
+    groups.join("room", &seat, OTHER_ID);
+    seat.open(None);
+    groups.note_loss("room");
+    groups.note_loss("other");
+    groups.publish("room", text("next"));
+    settle(&groups).await;
+    assert_eq!(got(&mut plain_peer), frames(&["next"]));
+    let told = [
+        r#"{"room":"chat","recovered":false}"#,
+        r#"{"room":"chat","position":null,"data":"next"}"#,
+    ];
+    assert_eq!(got(&mut page_peer), frames(&told));
+}
+
+#[tokio::test]
 async fn an_envelope_arrives_as_what_was_put_into_it() {
     let groups = groups(WhenFull::Close);
     let (connection, mut peer) = member(1);

@@ -913,6 +913,9 @@ impl Node {
             self.catch_up(&name).await;
         }
         groups.sort();
+        for name in &groups {
+            self.groups.note_loss(name);
+        }
         if !groups.is_empty() {
             self.groups.notices().add(Notice::Interrupted { groups });
         }

@@ -362,6 +362,7 @@ impl Shard {
         wanted.standing = Standing::Confirmed;
         if std::mem::replace(&mut wanted.was_lost, false) {
             self.behind.add(name);
+            self.groups.note_loss(name);
         }
         let waiters = std::mem::take(&mut wanted.waiters);
         let place = wanted.route;

@@ -224,6 +224,8 @@ class Listener:
             self._backend.catch_up_soon()
             kept = self._backend.settings.kept
             names = [name for name in self._names() if kept(name) is None]
+            for name in names:
+                self._backend.groups.note_loss(name)
             if names:
                 self._report("interrupted", names)
 
@@ -387,6 +389,7 @@ class Listener:
                 "groups of %r at %s: a message to %r could not be read from the table: %s",
                 *(self._backend.alias, self._backend.address, row.name, reason),
             )
+            self._backend.groups.note_loss(row.name)
             self._report("interrupted", [row.name])
 
     def _members(self, name: str) -> int:
