@@ -14,6 +14,7 @@ from dwebsocket import signals
 from dwebsocket.compat import unpatched
 from dwebsocket.groups import evicting, seats
 from dwebsocket.groups.api import Group
+from dwebsocket.groups.backends import node
 from dwebsocket.groups.backends.contract import Backend
 from dwebsocket.groups.membership_signals import note_interrupted
 
@@ -66,6 +67,7 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     extra = {"event": f"groups.{kind}"}
     if kind in ("regained", "interrupted"):
         seats.note_interruption(backend.alias)
+        node.note_interruption(backend)
     if kind == "lost":
         text = "%s: the %s is lost: %s"
         _log.warning(text, where, backend.medium, texts[0], extra=extra)

@@ -13,13 +13,16 @@ import json
 import secrets
 import time
 from contextlib import suppress
+from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 from django.db import close_old_connections, connections
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.django_commits import is_in_transaction
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.arrivals import Arrivals, Subscription
@@ -47,6 +50,9 @@ _DOUBTS_S = (0.3, 0.9, 1.5)
 _PAUSE_S = 5.0
 # So many processes that are gone are remembered.
 _MOST_GONE = 1000
+
+_nodes: WeakSet[Node] = WeakSet()
+_lock = unpatched.lock()
 
 
 class Gone(Exception):
@@ -117,6 +123,15 @@ class Node:
         self._unknown: SimpleQueue[Any] | None = None
         # By the names of groups: what the last question to all was left without.
         self._without: dict[str, _Without] = {}
+        with _lock:
+            _nodes.add(self)
+
+    def note_interruption(self) -> None:
+        """Notes that messages to this node may have been lost. Never waits."""
+        # Whoever was silent may have answered.
+        self._doubtful.clear()
+        for answers in list(self._answers.values()):
+            answers.put(None)
 
     def start(self) -> None:
         """
@@ -165,8 +180,9 @@ class Node:
         mine = next(self._questions)
         answers = self._answers[mine] = SimpleQueue()
         try:
-            self._tell(_group(number), self._signed(question, mine))
-            return self._await(number, answers)
+            tell = partial(self._tell, _group(number), self._signed(question, mine))
+            tell()
+            return self._await(number, answers, tell)
         finally:
             del self._answers[mine]
             if self._unknown is answers:
@@ -195,10 +211,10 @@ class Node:
                 if known is not None and known.allows(timeout, expected, found):
                     break
                 with suppress(Empty):
-                    found.append(_next_of(answers, left))
+                    found += filter(None, [_next_of(answers, left)])
             while not answers.empty():
                 # Of processes that began after the count.
-                found.append(answers.get())
+                found += filter(None, [answers.get()])
         finally:
             del self._answers[mine]
         expected = max(expected, len(found))
@@ -213,7 +229,7 @@ class Node:
         sent_at = time.time()
         return {**question, "from": self.number.hex(), "question": mine, "sent_at": sent_at}
 
-    def _await(self, number: bytes, answers: SimpleQueue[Any]) -> Any:
+    def _await(self, number: bytes, answers: SimpleQueue[Any], tell: Callable[[], None]) -> Any:
         begun, timeout, is_doubted = clock.now(), self._backend.settings.timeout, False
         # Within a short timeout they come earlier: who is gone must be found out before it is over.
         scale = min(1.0, timeout / _DOUBTS_S[-1])
@@ -230,6 +246,9 @@ class Node:
                     self._doubt(number, begun + timeout, None if lives else answers)
                     is_doubted = True
                 doubts = doubts[1:]
+                if lives:
+                    # It may have been cut off when it was asked.
+                    tell()
                 if lives and not is_first:
                     doubts = []
                 elif not doubts:
@@ -240,7 +259,10 @@ class Node:
                 raise self._backend.unavailable("another process has not answered in time")
             with suppress(Empty):
                 answer = _next_of(answers, min([timeout, *doubts[:1]]) - waited)
-                break
+                if answer is not None:
+                    break
+                # It may have been lost, or its answer. Who gets it twice does one thing.
+                tell()
         self._doubtful.pop(number, None)
         return answer["answer"]
 
@@ -302,6 +324,15 @@ class Node:
         self._backend.send(_group(bytes.fromhex(number)), json.dumps(message), [])
 
 
+def note_interruption(backend: Backend) -> None:
+    """Tells the nodes of a backend that messages may have been lost."""
+    with _lock:
+        nodes = list(_nodes)
+    for each in nodes:
+        if each._backend is backend:
+            each.note_interruption()
+
+
 def _next_of(answers: SimpleQueue[Any], seconds: float) -> Any:
     """Returns the next answer. Raises Empty when there was none for so long, or less."""
     if unpatched.patched_by() is None:
@@ -337,3 +368,6 @@ def _on_a_thread(call: Callable[[], None]) -> None:
     thread.join()
     if failures:
         raise failures[0]
+
+
+renew_at_fork(globals(), _nodes=WeakSet, _lock=unpatched.lock)

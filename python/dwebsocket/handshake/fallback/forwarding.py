@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import close_old_connections
 
@@ -34,6 +34,23 @@ _log = logging.getLogger("dwebsocket")
 _NODE = "_node_of_fallback"
 
 
+class _Hold(NamedTuple):
+    """
+    A poll that this process holds for a connection of another one.
+
+    Attributes:
+        question: The number of the question.
+        pending: The poll.
+        ack: The events that its client has.
+        end: When it needs no answer any more.
+    """
+
+    question: int
+    pending: _core.PendingPoll
+    ack: int
+    end: float
+
+
 class Node(nodes.Node):
     """
     This process, as others reach it with posts and polls.
@@ -46,8 +63,8 @@ class Node(nodes.Node):
         acts = {"post": _post_here, "poll": self._poll_here}
         super().__init__(backend, acts, "fallback")
         # The last polls that this process holds for connections of others, by the connection's
-        # key: the number of the question, and the time of their end.
-        self._holds: dict[bytes, tuple[int, _core.PendingPoll, float]] = {}
+        # key.
+        self._holds: dict[bytes, _Hold] = {}
 
     def poll(
         self, owner: bytes, key: bytes, ack: int, hold: _core.PendingPoll, timeout: float
@@ -62,14 +79,14 @@ class Node(nodes.Node):
             Doubtful, Gone, GroupUnavailable: As :meth:`ask`.
         """
         now = clock.now()
-        for each, (_, _, end) in list(self._holds.items()):
-            if end < now:
+        for each, former in list(self._holds.items()):
+            if former.end < now:
                 self._holds.pop(each, None)
         # A client has one poll at a time.
-        if (former := self._holds.pop(key, None)) is not None:
-            former[1].give_way(json.dumps({"n": ack, "events": []}).encode())
+        self._give_way(key)
         mine = next(self._questions)
-        self._holds[key] = mine, hold, now + timeout + self._backend.settings.timeout
+        end = now + timeout + self._backend.settings.timeout
+        self._holds[key] = _Hold(mine, hold, ack, end)
         found = None
         try:
             question = {"act": "poll", "key": key.hex(), "ack": ack, "hold": mine}
@@ -79,6 +96,17 @@ class Node(nodes.Node):
                 self._holds.pop(key, None)
         return found
 
+    def _give_way(self, key: bytes) -> None:
+        """Ends a poll that is held: its client polls again."""
+        if (held := self._holds.pop(key, None)) is not None:
+            held.pending.give_way(json.dumps({"n": held.ack, "events": []}).encode())
+
+    def note_interruption(self) -> None:
+        """Has the clients whose answers may have been lost poll again."""
+        super().note_interruption()
+        for key in list(self._holds):
+            self._give_way(key)
+
     def _pass_on(self, hold: _core.PendingPoll, found: dict[str, Any]) -> None:
         """Returns the answer of ``hold``, when there is one, to the hold elsewhere."""
 
@@ -86,9 +114,13 @@ class Node(nodes.Node):
             self._arrivals.leave(token)
             if (body := hold.take()) is None:
                 return
+            held = {"held": found["hold"], "key": found["key"], "body": body.decode()}
             try:
-                held = {"held": found["hold"], "key": found["key"], "body": body.decode()}
-                self.answer(found["from"], held)
+                try:
+                    self.answer(found["from"], held)
+                except GroupUnavailable:
+                    # A link that was cut is there again, as a rule, and the client waits.
+                    self.answer(found["from"], held)
             except GroupUnavailable as error:
                 # The events stay until they are acknowledged.
                 _log.warning("The answer to a poll did not reach its process: %s", error)
@@ -109,8 +141,8 @@ class Node(nodes.Node):
         """Takes a message as every node does, and the answers to held polls, too."""
         if (number := found.get("held")) is None:
             super().take(found)
-        elif (held := self._holds.get(bytes.fromhex(found["key"]))) and held[0] == number:
-            held[1].answer(found["body"].encode())
+        elif (held := self._holds.get(bytes.fromhex(found["key"]))) and held.question == number:
+            held.pending.answer(found["body"].encode())
 
 
 def node() -> Node:
