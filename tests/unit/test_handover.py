@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dwebsocket import WebSocketHandler
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
@@ -143,6 +144,30 @@ def test_clients_see_the_end_of_what_an_heir_does_not_take(
         with pytest.raises(BrokenPipeError):
             os.write(writing, b"nobody reads")
         os.close(writing)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), None], ids=str)
+def test_a_connection_that_cannot_be_opened_ends_no_thread(
+    links: tuple[Link, Link], error: Exception | None
+) -> None:
+    """The system gives nothing, or its client is lost: the giver sees the end of the visit."""
+    giver, heir = links
+    visit = arriving._Giver(heir._socket, arriving._Handler())
+
+    def open_it() -> None:
+        if error is not None:
+            raise error
+
+    class Never(WebSocketHandler):
+        """Its life does not begin."""
+
+    response = SimpleNamespace(open=open_it, close=lambda: None)
+    moved: Any = SimpleNamespace(handler=Never(), given=None)
+    visit._expected[1] = response, moved  # type: ignore[assignment]
+    giver.send(Frame(GIVE, {"number": 1}, b"", os.open(os.devnull, os.O_RDONLY)))
+    giver.shut_down()
+    visit.work()
+    assert list(giver.frames()) == []
 
 
 def test_an_heir_takes_what_it_has_agreed_to_before_it_looks_at_offers(

@@ -267,8 +267,10 @@ class Handled:
 
     def _go_on(self) -> None:
         """Has its first turn come, if it lives on threads. Any thread may call it."""
-        if self._token != _NONE and not self._plan.in_loop:
-            self._home.announce(self._token)
+        # One whose connection could not be opened has none.
+        token = getattr(self, "_token", _NONE)
+        if token != _NONE and not self._plan.in_loop:
+            self._home.announce(token)
 
     def _live_in_loop(self) -> None:
         """Begins its life behind an open connection, at home in an event loop."""
