@@ -8,6 +8,7 @@ import pytest
 from django.test import RequestFactory
 
 from dwebsocket import _core, conf
+from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback
 from dwebsocket.handshake.fallback import forwarding, posting
@@ -107,6 +108,24 @@ class TestOtherProcesses:
         for response in (post(ONE, name), poll(name)):
             assert response.status_code == status
             assert response.get("Retry-After") == ("1" if status == 503 else None)
+
+    @pytest.mark.parametrize("kind", ["polling", "sse"])
+    def test_without_a_thread_it_comes_again_in_a_moment(
+        self, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        """The system gives none for what other processes say."""
+
+        def refuse(*_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        request = FACTORY.get(f"/chat/?transport={kind}")
+        options = conf.Options.current({"fallback": True})
+        with monkeypatch.context() as patch:
+            patch.setattr(unpatched, "start_thread", refuse)
+            response = fallback.answer(request, options)
+        assert response is not None
+        assert (response.status_code, response["Retry-After"]) == (503, "5")
+        assert fallback.answer(request, options) is None
 
 
 class Held:

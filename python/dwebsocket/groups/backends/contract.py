@@ -382,6 +382,10 @@ class Backend:
         where = f" at {self.address}" if self.address else ""
         return GroupUnavailable(f"groups of {self.alias!r}{where}: {reason}")
 
+    def without_thread(self, error: RuntimeError) -> GroupUnavailable:
+        """Returns the exception for a backend that gets no thread from the system."""
+        return self.unavailable(f"the system gives no thread: {error}")
+
     def _time_left(self, deadline: float) -> float:
         """Returns the seconds that a publisher may still wait for the engine's room."""
         left = deadline - clock.now()
@@ -663,8 +667,10 @@ class Backend:
             if starts:
                 try:
                     type(self).reporter(self)
-                except BaseException:
+                except BaseException as error:
                     self._has_reporter = False
+                    if isinstance(error, RuntimeError):
+                        raise self.without_thread(error) from error
                     raise
 
     def _enter(self, name: str) -> None:
