@@ -396,6 +396,7 @@ impl Groups {
             Notice::Lost { reason } => ("lost", vec![reason]),
             Notice::Regained { what } => ("regained", vec![what]),
             Notice::Damaged { file } => ("damaged", vec![file]),
+            Notice::FullDisk { folder } => ("full_disk", vec![folder]),
             Notice::Interrupted { groups } => ("interrupted", groups),
             Notice::MembersLeft => ("members_left", Vec::new()),
             Notice::Restarted { what } => ("restarted", vec![what]),

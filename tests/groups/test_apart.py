@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwebsocket.groups.backends import local
+from support.installed import can_unshare
 from support.selection import later
 
 if TYPE_CHECKING:
@@ -174,14 +175,6 @@ def test_doctor_has_nothing_to_say_about_those_that_hear_each_other(
     """Nor about another site's."""
     start()
     assert ask(tmp_path, DOCTOR)[0] == []
-
-
-def can_unshare() -> bool:
-    """Whether this system lets us make a mount namespace."""
-    unshare = shutil.which("unshare")
-    return (
-        unshare is not None and not subprocess.run([unshare, "-m", "true"], check=False).returncode
-    )
 
 
 @pytest.mark.skipif(not can_unshare(), reason="no right to make a mount namespace")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from postgres_nodes import Nodes as DatabaseNodes
 from postgres_nodes import folder
 from test_local import Nodes, nodes
 
+from support.installed import can_unshare
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -200,3 +203,39 @@ def test_only_its_user_can_read_it(start: Callable[[], Node], nodes: Nodes) -> N
     folder = nodes.sockets_folder() / "history"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600] * 2
+
+
+FULL = """
+import json, logging, sys, time
+from django.conf import settings
+settings.configure(
+    SECRET_KEY="k" * 50, INSTALLED_APPS=["dwebsocket"], LOGGING_CONFIG=None,
+    WEBSOCKET_GROUPS={"default": {"RUNTIME_DIR": sys.argv[1], "HISTORY": {"*": {"size": 1000}}}},
+)
+import django
+django.setup()
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+from dwebsocket import group
+group("room").count()
+for number in range(100):
+    group(f"room-{number % 10}").send("x" * 10_000)
+time.sleep(1)
+"""
+
+
+@pytest.mark.skipif(not can_unshare(), reason="no right to make a mount namespace")
+def test_a_full_disk_is_logged_once(tmp_path: Path) -> None:
+    """It is not WEBSOCKET_MAX_HISTORY that deletes messages there."""
+    mount = f'mount -t tmpfs -o size=256k none {tmp_path} && exec "$0" "$@"'
+    program = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, *program],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert done.stderr == ""
+    [line] = done.stdout.splitlines()
+    assert f"the disk of {tmp_path}" in line
+    assert "is full: older messages of the history are deleted" in line

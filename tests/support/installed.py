@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,3 +94,11 @@ def require_server(kind: Kind) -> None:
     for program in kind.programs:
         if not Path(sys.executable).with_name(program).exists() and not has_program(program):
             pytest.skip(f"{program} is missing; run tests/setup")
+
+
+def can_unshare() -> bool:
+    """Whether this system lets us make a mount namespace."""
+    unshare = shutil.which("unshare")
+    return (
+        unshare is not None and not subprocess.run([unshare, "-m", "true"], check=False).returncode
+    )

@@ -78,6 +78,9 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         _log.warning(text, where, texts[0], extra=extra)
     elif kind == "restarted":
         _log.error("%s: %s failed, and began anew", where, texts[0], extra=extra)
+    elif kind == "full_disk":
+        text = "%s: the disk of %s is full: older messages of the history are deleted"
+        _log.warning(text, where, texts[0], extra=extra)
     elif kind == "damaged":
         text = "%s: %s was damaged: the numbering of its group begins anew"
         _log.warning(text, where, texts[0], extra=extra)

@@ -31,6 +31,11 @@ pub enum Notice {
         /// Its path.
         file: String,
     },
+    /// The disk has no room for the history, which deletes older messages.
+    FullDisk {
+        /// The history's folder.
+        folder: String,
+    },
     /// Members of these groups may have missed messages.
     Interrupted {
         /// The groups with members here.

@@ -205,6 +205,10 @@ impl Watcher for Groups {
     fn on_damage(&self, file: String) {
         self.notices().add(Notice::Damaged { file });
     }
+
+    fn on_full_disk(&self, folder: String) {
+        self.notices().add(Notice::FullDisk { folder });
+    }
 }
 
 fn with_position(entry: Entry, at: Position) -> Entry {

@@ -25,6 +25,8 @@ use crate::engine::resources::folder::{Folder, Place};
 const NAME: &str = "history";
 /// Files that are kept open.
 const MOST_OPEN: usize = 64;
+/// The time between two words about a full disk.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How often a file is read beside processes that write to it, before it is locked.
 const READS: usize = 3;
 
@@ -37,6 +39,8 @@ pub struct FileHistory {
     open: Mutex<Opened>,
     quota: Quota,
     watcher: Arc<dyn Watcher>,
+    /// When it was last told that the disk is full.
+    full_told_at: Mutex<Option<Instant>>,
 }
 
 /// The open folders and files.
@@ -120,6 +124,7 @@ impl FileHistory {
             boot,
             quota: Quota::new(most, boot),
             watcher,
+            full_told_at: Mutex::default(),
         })
     }
 
@@ -169,6 +174,7 @@ impl FileHistory {
             }
             // Older groups make room for newer ones.
             let (folder, epochs) = self.opened();
+            self.note_full_disk(&folder);
             self.quota.make_room(&folder, &epochs, name, patience);
             append()
         })?;
@@ -224,6 +230,16 @@ impl FileHistory {
 
     pub(super) fn evicted(&self) -> u64 {
         self.quota.evicted()
+    }
+
+    /// Tells that the disk is full, not with each message.
+    fn note_full_disk(&self, folder: &Folder) {
+        let mut told_at = self.full_told_at.lock();
+        if told_at.is_none_or(|at| at.elapsed() > FULL_TOLD_EVERY) {
+            *told_at = Some(Instant::now());
+            self.watcher
+                .on_full_disk(folder.path().display().to_string());
+        }
     }
 
     /// Calls `act` with the file that has this name, locked. `None` when it is missing, unless
@@ -374,6 +390,10 @@ mod tests {
     impl Watcher for Watched {
         fn on_damage(&self, file: String) {
             self.0.lock().push(file);
+        }
+
+        fn on_full_disk(&self, folder: String) {
+            self.0.lock().push(folder);
         }
     }
 

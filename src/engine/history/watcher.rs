@@ -6,4 +6,7 @@ use std::fmt::Debug;
 pub trait Watcher: Debug + Send + Sync {
     /// A file was damaged, so the numbering of its group began anew. The text names the file.
     fn on_damage(&self, file: String);
+
+    /// The system has no room for more in this folder, so older messages are deleted.
+    fn on_full_disk(&self, folder: String);
 }
