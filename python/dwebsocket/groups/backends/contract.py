@@ -206,12 +206,17 @@ class Backend:
         Raises:
             GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
         """
-        raise NotImplementedError
+        return run(self._read_history(name, after, limits))
 
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
     ) -> Page:
         """Reads as :meth:`read_history`, and raises the same, without blocking the event loop."""
+        return await arun(self._read_history(name, after, limits))
+
+    def _read_history(
+        self, name: str, after: Position | None, limits: tuple[int, float]
+    ) -> Steps[Page]:
         raise NotImplementedError
 
     def catch_up(self, name: str) -> None:
@@ -221,10 +226,13 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`read_history`.
         """
-        raise NotImplementedError
+        run(self._catch_up(name))
 
     async def acatch_up(self, name: str) -> None:
         """Catches up as :meth:`catch_up`, and raises the same, without blocking the event loop."""
+        await arun(self._catch_up(name))
+
+    def _catch_up(self, name: str) -> Steps[None]:
         raise NotImplementedError
 
     def join_at(
@@ -280,7 +288,7 @@ class Backend:
         Raises:
             GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
         """
-        raise NotImplementedError
+        return run(self._enter_known(name, member, visit))
 
     @property
     def telling_timeout(self) -> float:
@@ -293,6 +301,9 @@ class Backend:
 
     async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
         """Enters as :meth:`enter`, and raises the same, without blocking the event loop."""
+        return await arun(self._enter_known(name, member, visit))
+
+    def _enter_known(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
         raise NotImplementedError
 
     def members(self, name: str) -> list[_core.Member]:
@@ -302,10 +313,13 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`enter`.
         """
-        raise NotImplementedError
+        return run(self._gather(name))
 
     async def amembers(self, name: str) -> list[_core.Member]:
         """Returns the users as :meth:`members`, without blocking the event loop."""
+        return await arun(self._gather(name))
+
+    def _gather(self, name: str) -> Steps[list[_core.Member]]:
         raise NotImplementedError
 
     def problems(self, *, deploy: bool) -> list[str]:

@@ -25,10 +25,11 @@ from dwebsocket.groups.backends import contract, process
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backends.contract import Exclude, Message
+    from dwebsocket.groups.backends.process import Attempt, Patience
 
 T = TypeVar("T")
 
@@ -236,10 +237,10 @@ class Backend(process.Backend):
             self._node.stop(self.settings.timeout)
 
     def _publish(
-        self, name: str, message: Message, exclude: Exclude, *, awaits: bool = False
+        self, name: str, message: Message, exclude: Exclude, patience: Patience
     ) -> _core.Wait | None:
         if self.settings.kept(name) is not None:
-            return super()._publish(name, message, exclude, awaits=awaits)
+            return super()._publish(name, message, exclude, patience)
         self._note_if_apart()
         return self._reported(self.node.publish, name, message, exclude)
 
@@ -267,10 +268,10 @@ class Backend(process.Backend):
         Raises:
             GroupUnavailable: As :meth:`send`.
         """
-        self._insist(lambda: self._reported(self.node.pass_on, name, envelope))
+        self._insist(lambda _: self._reported(self.node.pass_on, name, envelope))
 
     async def apublish(self, name: str, envelope: bytes) -> None:
-        await self._ainsist(lambda: self._reported(self.node.pass_on, name, envelope))
+        await self._ainsist(lambda _: self._reported(self.node.pass_on, name, envelope))
 
     @property
     def event_publisher(self) -> _core.Groups | _core.LocalNode | None:
@@ -296,7 +297,7 @@ class Backend(process.Backend):
         else:
             super().subscribe_soon(name)
 
-    async def _ainsist(self, attempt: Callable[[], T | _core.Wait]) -> T:
+    async def _ainsist(self, attempt: Attempt[T]) -> T:
         await self._start_elsewhere()
         return await super()._ainsist(attempt)
 

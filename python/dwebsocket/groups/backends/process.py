@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting import engine_calls
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
@@ -16,13 +18,16 @@ from dwebsocket.groups.history import Page
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backends.contract import Arrival, Entered, Exclude, Member, Message
     from dwebsocket.groups.history import Position
 
 T = TypeVar("T")
+#: Returns how long an attempt may wait for another process; None for ``TIMEOUT``.
+Patience = Callable[[], float | None]
+#: Something that may have to be repeated: it returns a wait for room then.
+Attempt = Callable[[Patience], T | _core.Wait]
 
 # Seconds between two looks whether another process has let the history go.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
@@ -66,23 +71,23 @@ class Backend(contract.Backend):
             GroupUnavailable: More is published than can be delivered.
         """
         try:
-            self._insist(lambda: self._publish(name, message, exclude))
+            self._insist(lambda patience: self._publish(name, message, exclude, patience))
         except GroupUnavailable:
             self._note_failure()
             raise
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
         try:
-            await self._ainsist(lambda: self._publish(name, message, exclude, awaits=True))
+            await self._ainsist(lambda patience: self._publish(name, message, exclude, patience))
         except GroupUnavailable:
             self._note_failure()
             raise
 
     def close(self, name: str, code: int, reason: str) -> None:
-        self._insist(lambda: self._close(name, code, reason))
+        self._insist(lambda _: self._close(name, code, reason))
 
     async def aclose(self, name: str, code: int, reason: str) -> None:
-        await self._ainsist(lambda: self._close(name, code, reason))
+        await self._ainsist(lambda _: self._close(name, code, reason))
 
     def publish(self, name: str, envelope: bytes) -> None:
         """Delivers an envelope that is no message, in this process."""
@@ -103,20 +108,17 @@ class Backend(contract.Backend):
         return self.count(name)
 
     def _publish(
-        self, name: str, message: Message, exclude: Exclude, *, awaits: bool = False
+        self, name: str, message: Message, exclude: Exclude, patience: Patience
     ) -> _core.Wait | None:
         """
         Publishes if there is room; else returns a wait for it.
-
-        Waits for no other process if the caller ``awaits``.
 
         Raises:
             TimeoutError: As :meth:`_reported`.
         """
         if (kept := self.settings.kept(name)) is None:
             return self.groups.publish(name, message, exclude)
-        patience = 0.0 if awaits else self._patience()
-        return self._reported(self._record, name, message, exclude, kept.limits, patience)
+        return self._reported(self._record, name, message, exclude, kept.limits, patience())
 
     def _record(
         self,
@@ -168,32 +170,20 @@ class Backend(contract.Backend):
                 raise
             raise self.unavailable(error.strerror or str(error)) from error
 
-    def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
-        return self._insist(lambda: self._read(name, after, limits, self._patience()))
-
-    async def aread_history(
+    def _read_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
-    ) -> Page:
-        return await self._ainsist(lambda: self._read(name, after, limits, 0.0))
+    ) -> Steps[Page]:
+        def read(patience: Patience) -> Any:
+            read = self.history.read
+            return self._reported(read, self.groups, name, after, limits, patience())
 
-    def _read(
-        self,
-        name: str,
-        after: Position | None,
-        limits: tuple[int, float],
-        patience: float | None,
-    ) -> Page:
-        read = self.history.read
-        return Page(*self._reported(read, self.groups, name, after, limits, patience))
+        return Page(*(yield Call(self._insist, self._ainsist, read)))
 
-    def catch_up(self, name: str) -> None:
-        self._insist(lambda: self._catch_up(name, self._patience()))
+    def _catch_up(self, name: str) -> Steps[None]:
+        def catch_up(patience: Patience) -> None:
+            self._reported(self.history.catch_up, self.groups, name, patience())
 
-    async def acatch_up(self, name: str) -> None:
-        await self._ainsist(lambda: self._catch_up(name, 0.0))
-
-    def _catch_up(self, name: str, patience: float | None) -> None:
-        self._reported(self.history.catch_up, self.groups, name, patience)
+        yield Call(self._insist, self._ainsist, catch_up)
 
     # -- presence ----------------------------------------------------------------------------------
 
@@ -223,12 +213,12 @@ class Backend(contract.Backend):
         """Returns how long a call may wait for another process; None for ``TIMEOUT``."""
         return None if running_loop() is None else _IN_LOOP_S
 
-    def _insist(self, attempt: Callable[[], T | _core.Wait]) -> T:
+    def _insist(self, attempt: Attempt[T]) -> T:
         """Repeats an attempt while it returns a wait for room."""
         deadline: float | None = None
         while True:
             try:
-                found = attempt()
+                found = attempt(self._patience)
             except TimeoutError as error:
                 raise self.unavailable(str(error)) from error
             if not isinstance(found, _core.Wait):
@@ -238,12 +228,12 @@ class Backend(contract.Backend):
                 deadline = clock.now() + patience
             engine_calls.wait(found, self._time_left(deadline))
 
-    async def _ainsist(self, attempt: Callable[[], T | _core.Wait]) -> T:
+    async def _ainsist(self, attempt: Attempt[T]) -> T:
         """Insists in an event loop, also while another process does not allow it yet."""
         deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
         while True:
             try:
-                found = attempt()
+                found = attempt(_at_once)
             except TimeoutError as error:
                 if clock.now() >= deadline:
                     raise self.unavailable(str(error)) from error
@@ -254,6 +244,11 @@ class Backend(contract.Backend):
             if not isinstance(found, _core.Wait):
                 return found
             await engine_calls.await_call(found, self._time_left(deadline))
+
+
+def _at_once() -> float:
+    """The patience of attempts in an event loop, which they must not block."""
+    return 0.0
 
 
 def _sharing() -> int:

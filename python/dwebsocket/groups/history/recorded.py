@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dwebsocket.api.waiting.engine_calls import await_call, wait
-from dwebsocket.api.waiting.steps import Call, arun, run
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends.contract import Backend
@@ -162,24 +162,6 @@ class HistoryBackend(Backend):
 
     # -- for the rest of the package -------------------------------------------------------------
 
-    def catch_up(self, name: str) -> None:
-        """
-        Hands the members in this process what they have missed of a group.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_log`.
-        """
-        run(self._catch_up(name))
-
-    async def acatch_up(self, name: str) -> None:
-        """
-        As :meth:`catch_up`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_log`.
-        """
-        await arun(self._catch_up(name))
-
     def _catch_up(self, name: str) -> Steps[None]:
         while (at := self.groups.position_of(name)) is not None:
             log: Log = yield Call(self.read_log, self.aread_log, name, at, _ALL)
@@ -201,13 +183,8 @@ class HistoryBackend(Backend):
         else:
             await self.aappend(name, envelope, kept.limits)
 
-    def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
-        return self._page(name, self.read_log(name, after, limits))
-
-    async def aread_history(
+    def _read_history(
         self, name: str, after: Position | None, limits: tuple[int, float]
-    ) -> Page:
-        return self._page(name, await self.aread_log(name, after, limits))
-
-    def _page(self, name: str, log: Log) -> Page:
+    ) -> Steps[Page]:
+        log: Log = yield Call(self.read_log, self.aread_log, name, after, limits)
         return Page(log.head, self.groups.read_rows(name, log.rows), log.reached)

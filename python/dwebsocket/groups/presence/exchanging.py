@@ -10,7 +10,7 @@ from weakref import ref
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.engine_calls import await_call, wait
-from dwebsocket.api.waiting.steps import Call, arun, run
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends import contract
@@ -148,25 +148,8 @@ class PresenceBackend(contract.Backend):
         if self._exchange is not None:
             self._exchange.stop()
 
-    def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """
-        Makes a user present, as soon as this process knows who else is there.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.enter`.
-        """
-        return run(self._enter_known(name, member, visit))
-
-    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """
-        As :meth:`enter`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`enter`.
-        """
-        return await arun(self._enter_known(name, member, visit))
-
     def _enter_known(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
+        """Makes a user present, as soon as this process knows who else is there."""
         yield from self._hear_others()
         yield from self._hold(name)
         is_new = self.exchange.begin(name)
@@ -183,27 +166,8 @@ class PresenceBackend(contract.Backend):
         """The whole timeout: a server that does not answer is away."""
         return self.settings.timeout
 
-    def members(self, name: str) -> list[_core.Member]:
-        """
-        As :meth:`dwebsocket.groups.Backend.members`.
-
-        A process that has users in the group knows; another one asks those that have.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.members`.
-        """
-        return run(self._gather(name))
-
-    async def amembers(self, name: str) -> list[_core.Member]:
-        """
-        As :meth:`members`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`members`.
-        """
-        return await arun(self._gather(name))
-
     def _gather(self, name: str) -> Steps[list[_core.Member]]:
+        """A process that has users in the group knows them; another one asks those that have."""
         if self.exchange.takes_part(name):
             # The known members are right as long as the subscription is there.
             yield from self._hold(name)
