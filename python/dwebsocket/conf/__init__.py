@@ -557,6 +557,18 @@ def get(name: str, now: Snapshot | None = None) -> Any:
     return _get(name, *(now or present()))
 
 
+def get_or(name: str, *, otherwise: Any) -> Any:
+    """
+    Returns as :func:`get`, but ``otherwise`` in place of an invalid value: a check reports that.
+
+    For code that has to go on all the same.
+    """
+    try:
+        return get(name)
+    except ImproperlyConfigured:
+        return otherwise
+
+
 def _get(name: str, source: Any, known: dict[Any, Any]) -> Any:
     try:
         return known[name]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from dwebsocket import conf
@@ -134,12 +133,7 @@ def _wrong_values() -> Iterator[checks.CheckMessage]:
 
 
 def _origins() -> Iterator[checks.CheckMessage]:
-    try:
-        allowed = conf.get("ALLOWED_ORIGINS")
-    except ImproperlyConfigured:
-        # The check of all settings reports it.
-        return
-    for origin in allowed:
+    for origin in conf.get_or("ALLOWED_ORIGINS", otherwise=()):
         scheme, _, host = origin.partition("://")
         parts = conf.parts_of_origin(f"{scheme}://{host.removeprefix('*.')}")
         if origin in conf.SPECIAL_ORIGINS or (parts and scheme not in _OF_WEBSOCKETS):
@@ -234,13 +228,9 @@ def _channel_layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
     for problem in channel_settings.problems(config):
         text = f"{name}{problem.where} {problem.what}."
         yield checks.Error(text, hint=problem.hint or None, id="dwebsocket.E007")
-    try:
-        known = conf.get("GROUPS")
-    except ImproperlyConfigured:
-        # The check of all settings reports it.
-        return
+    known = conf.get_or("GROUPS", otherwise=None)
     using = config.get("using", DEFAULT) if isinstance(config, Mapping) else DEFAULT
-    if isinstance(using, str) and using not in known:
+    if isinstance(using, str) and known is not None and using not in known:
         yield checks.Error(
             f"{name}['using'] is {using!r}, which is no alias of WEBSOCKET_GROUPS.",
             hint=f"Write one of {', '.join(sorted(known))}, or add {using!r} to WEBSOCKET_GROUPS.",

@@ -35,11 +35,7 @@ def check_deployment() -> list[checks.CheckMessage]:
 
 
 def _entries() -> list[tuple[str, BackendSettings]]:
-    try:
-        return list(conf.get("GROUPS").items())
-    except ImproperlyConfigured:
-        # The check of all settings reports it.
-        return []
+    return list(conf.get_or("GROUPS", otherwise={}).items())
 
 
 def _check(alias: str, own: BackendSettings, *, deploy: bool) -> Iterator[checks.CheckMessage]:

@@ -21,7 +21,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 
 from dwebsocket import _core, conf
@@ -558,11 +557,8 @@ _has_stopped = False
 
 def host() -> hosts.Host | None:
     """Returns the server of this process; None where its connections cannot move to others."""
-    try:
-        return None if NO_TAKEOVER or not conf.get("HANDOVER") else hosts.find()
-    except ImproperlyConfigured:
-        # A system check reports the setting.
-        return None
+    is_on = not NO_TAKEOVER and conf.get_or("HANDOVER", otherwise=False)
+    return hosts.find() if is_on else None
 
 
 def begin() -> None:

@@ -282,10 +282,7 @@ def is_on() -> bool:
 
     By default, where ``"dwebsocket"`` is in ``INSTALLED_APPS``.
     """
-    try:
-        wanted: bool | None = conf.get("OPERATIONS")
-    except ImproperlyConfigured:
-        return False
+    wanted: bool | None = conf.get_or("OPERATIONS", otherwise=False)
     return apps.ready and apps.is_installed("dwebsocket") if wanted is None else wanted
 
 

@@ -19,8 +19,6 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from django.core.exceptions import ImproperlyConfigured
-
 from dwebsocket import _core, conf, runners
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.waiting import engine_calls
@@ -280,11 +278,8 @@ def _warn_of_a_long_window(shutdown_plans: list[ShutdownPlan]) -> None:
 
 
 def _window() -> float:
-    try:
-        return float(conf.get("DRAIN"))
-    except ImproperlyConfigured:
-        # A system check reports the setting. The connections must be closed all the same.
-        return 0.0
+    # The connections must be closed also where the setting is invalid.
+    return float(conf.get_or("DRAIN", otherwise=0.0))
 
 
 def _room(shutdown_plan: ShutdownPlan) -> float:

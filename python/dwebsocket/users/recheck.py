@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started
 
 from dwebsocket import conf
@@ -121,11 +120,7 @@ def _visitors(hint: Hint) -> list[Visitor]:
 
 
 def _period() -> float:
-    try:
-        return float(conf.get("AUTH_RECHECK"))
-    except ImproperlyConfigured:
-        # A system check reports it. Until it is corrected, the default applies.
-        return float(conf.SETTINGS["AUTH_RECHECK"].default)
+    return float(conf.get_or("AUTH_RECHECK", otherwise=conf.SETTINGS["AUTH_RECHECK"].default))
 
 
 class Schedule:

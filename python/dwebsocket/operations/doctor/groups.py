@@ -27,12 +27,7 @@ _VARIABLE = "container"
 
 def examine() -> Iterator[Finding]:
     """Looks at each backend of ``WEBSOCKET_GROUPS``; the local one is joined for a moment."""
-    try:
-        aliases = list(conf.get("GROUPS"))
-    except ImproperlyConfigured:
-        # A system check reports it.
-        return
-    for alias in aliases:
+    for alias in list(conf.get_or("GROUPS", otherwise=())):
         try:
             backend = backends.backend(alias)
         except ImproperlyConfigured as problem:

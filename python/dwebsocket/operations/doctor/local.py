@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core import checks as django_checks
-from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.compat.system import UNLIMITED, limits_of
@@ -193,8 +192,4 @@ def _tls() -> Iterator[Finding]:
 
 
 def _value(name: str) -> Any:
-    try:
-        return conf.get(name)
-    except ImproperlyConfigured:
-        # A system check reports the invalid value; go on with the default.
-        return conf.read(name, conf.SETTINGS[name].default)
+    return conf.get_or(name, otherwise=conf.read(name, conf.SETTINGS[name].default))

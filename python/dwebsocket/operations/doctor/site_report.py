@@ -117,8 +117,8 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             # Where an ASGI server keeps the connection only it sends pings, if at all.
             "ping_interval": None if _kept(request) else options.ping_interval,
             "pings": "server" if _kept(request) else "engine",
-            "max_connections": _setting("MAX_CONNECTIONS"),
-            "drain": _setting("DRAIN"),
+            "max_connections": conf.get_or("MAX_CONNECTIONS", otherwise=None),
+            "drain": conf.get_or("DRAIN", otherwise=None),
         },
     }
 
@@ -135,13 +135,6 @@ def _groups() -> dict[str, Any]:
         return {**group_statistics()}
     except ImproperlyConfigured:
         return {}
-
-
-def _setting(name: str) -> Any:
-    try:
-        return conf.get(name)
-    except ImproperlyConfigured:
-        return None
 
 
 def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
