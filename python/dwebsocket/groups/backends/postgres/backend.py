@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups.backends.postgres import future, parameters, problems
+from dwebsocket.groups.backends.postgres import future, parameters, payload, problems
 from dwebsocket.groups.backends.postgres.history import Reading
 from dwebsocket.groups.backends.postgres.listener import CannotListen, Listener
 from dwebsocket.groups.backends.postgres.place import Place
-from dwebsocket.groups.backends.postgres.presence import Presence
 from dwebsocket.groups.backends.postgres.publishing import CannotPublish, Publisher
 from dwebsocket.groups.history.recorded import HistoryBackend
+from dwebsocket.groups.presence.exchanging import PresenceBackend
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from concurrent.futures import Future
 
     from dwebsocket.api.waiting.steps import Steps
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from dwebsocket.groups.history import Log, Position
 
 
-class Backend(HistoryBackend, Presence):
+class Backend(HistoryBackend, PresenceBackend):
     """
     Publishes on Django's connection to ``DATABASE``, and listens on one of its own.
 
@@ -37,6 +40,8 @@ class Backend(HistoryBackend, Presence):
 
     waits = True
     is_sealed = True
+    # With the names of group and channel it fits into `NOTIFY`: then no table is needed.
+    largest_records = 4000
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         super().__init__(alias, own)
@@ -165,6 +170,40 @@ class Backend(HistoryBackend, Presence):
             yield from self._listen()
             found = yield from self._found(self._listener.count(name), self.settings.timeout)
         return int(found)
+
+    def ask(self, name: str, envelope: bytes) -> int | None:
+        """Publishes at once, on the connection that listens: all that listen get it."""
+        return run(self._ask(name, envelope))
+
+    async def aask(self, name: str, envelope: bytes) -> int | None:
+        return await arun(self._ask(name, envelope))
+
+    def _ask(self, name: str, envelope: bytes) -> Steps[int]:
+        yield from self._listen()
+        told = self._listener.announce([self._publisher.text_of(name, envelope)])
+        return int((yield from self._found(told, self.settings.timeout)))
+
+    def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
+        if (up := self._listener.listening()) is not None:
+            future.wait_in_thread(up, self.settings.timeout)
+            self._result(up)
+        texts = [(self._publisher.text_of(*each), each) for each in envelopes]
+        # One way after the other: the parts of an answer must not overtake each other.
+        for is_long, some in itertools.groupby(texts, lambda it: len(it[0]) > payload.LONGEST):
+            if is_long:
+                self._publish_long(envelope for _, envelope in some)
+            else:
+                told = self._listener.announce([text for text, _ in some])
+                future.wait_in_thread(told, self.settings.timeout)
+                self._result(told)
+
+    def _publish_long(self, envelopes: Iterable[tuple[str, bytes]]) -> None:
+        try:
+            for name, envelope in envelopes:
+                self.publish(name, envelope)
+        finally:
+            # This thread does not use Django's connection otherwise.
+            connections[self.settings.database].close()
 
     @property
     def address(self) -> str:

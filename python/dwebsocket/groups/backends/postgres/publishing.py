@@ -74,7 +74,7 @@ class Publisher:
             CannotPublish: The database does not take it within the timeout. A transaction that is
                 open cannot go on then.
         """
-        publication = f"{self._start}-{next(self._numbers):x}"
+        publication = self._new_publication()
         content = payload.pack(name, envelope)
         number = secrets.randbits(56)
 
@@ -92,6 +92,14 @@ class Publisher:
             self._purge_soon(connection, table.PURGE)
 
         self._attempt(call, self._deadline(envelope))
+
+    def text_of(self, name: str, envelope: bytes) -> str:
+        """Returns an envelope as ``NOTIFY`` takes it, if it is not too long."""
+        publication, content = self._new_publication(), payload.pack(name, envelope)
+        return payload.of_message(payload.Message(publication, is_repeated=False, content=content))
+
+    def _new_publication(self) -> str:
+        return f"{self._start}-{next(self._numbers):x}"
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
         """
