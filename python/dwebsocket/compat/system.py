@@ -9,11 +9,11 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import select
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 fcntl: Any = None
 resource: Any = None
@@ -146,27 +146,11 @@ def limits_of(name: str) -> tuple[int, int]:
     return limits
 
 
-class Poller(Protocol):
-    """The part of ``select.epoll`` that :mod:`dwebsocket.servers.tls_pump` uses."""
-
-    def register(self, descriptor: int, events: int, /) -> None:
-        """Watches a descriptor for ``events``, and in any case for its hang-up."""
-
-    def modify(self, descriptor: int, events: int, /) -> None:
-        """Watches it for other events."""
-
-    def unregister(self, descriptor: int, /) -> None:
-        """Watches it no more."""
-
-    def poll(self, timeout: float | None, /) -> Sequence[tuple[int, int]]:
-        """Sleeps until there are events, ``timeout`` seconds at most."""
-
-    def close(self) -> None:
-        """Closes the poller's own descriptor."""
-
-
 class Poll:
-    """``select.poll``, which macOS has, with the methods of ``select.epoll``."""
+    """
+    ``select.poll``, which macOS has, with the methods of ``select.epoll`` that are used
+    (:mod:`dwebsocket.servers.tls_pump`).
+    """
 
     def __init__(self, poll: Callable[[], select.poll]) -> None:
         self._poll = poll()

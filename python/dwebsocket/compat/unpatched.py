@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dwebsocket.compat import gevent
 from dwebsocket.compat.eventlet import system_selector
-from dwebsocket.compat.system import Poll, Poller, monotonic
+from dwebsocket.compat.system import Poll, monotonic
 from dwebsocket.compat.threading import SimpleQueue, use_lock
 
 if TYPE_CHECKING:
@@ -250,7 +250,8 @@ def epolls() -> Any:
         return None
 
 
-def poller() -> Poller:
+def poller() -> Poll:
     """Returns a poller of the system, also in a patched process."""
-    made: Poller = Poll(original("select", "poll")) if (epoll := epolls()) is None else epoll()
+    # One of `select.epoll` has the same methods.
+    made: Poll = Poll(original("select", "poll")) if (epoll := epolls()) is None else epoll()
     return made
