@@ -13,7 +13,7 @@ from django.utils.encoding import iri_to_uri
 # The host, the port, and the value of `Proxy-Authorization`.
 Proxy = tuple[str, int, str | None]
 
-_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
+_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,13 @@ class Address:
     authorization: str | None = None
 
     @classmethod
-    def parse(cls, url: str, kinds: tuple[str, ...] = ("ws", "wss")) -> Address:
+    def parse(cls, url: str) -> Address:
         """
         Reads a URL.
 
-        Args:
-            url: The URL.
-            kinds: The schemes that it may have.
-
         Raises:
             TypeError: It is no ``str``.
-            ValueError: It has no such scheme, no host, an invalid port, or a fragment.
+            ValueError: It has another scheme, no host, an invalid port, or a fragment.
         """
         if not isinstance(url, str):
             raise TypeError(f"a URL must be a str, not {type(url).__name__}")
@@ -56,8 +52,8 @@ class Address:
             host = host if host.isascii() else host.encode("idna").decode()
         except ValueError as error:
             raise ValueError(f"{shown(url)!r} is no URL: {error}") from None
-        if split.scheme not in kinds or not host:
-            forms = " or ".join(f"{kind}://host/path" for kind in kinds)
+        if split.scheme not in _PORTS or not host:
+            forms = " or ".join(f"{kind}://host/path" for kind in _PORTS)
             raise ValueError(f"{shown(url)!r} is no address of a WebSocket: write {forms}")
         if split.fragment:
             raise ValueError(f"{shown(url)!r} has a fragment, which no WebSocket has")
@@ -65,7 +61,7 @@ class Address:
         if split.query:
             target += f"?{iri_to_uri(split.query)}"
         return cls(
-            secure=split.scheme in ("wss", "https"),
+            secure=split.scheme == "wss",
             host=host,
             port=_PORTS[split.scheme] if port is None else port,
             target=target,
