@@ -128,7 +128,7 @@ class _Application(ASGIHandler):
         _listen_for_the_end()
         if not _has_lifespan and isinstance(handshake, asgi.NativeHandshake):
             # Before the first one opens, with which this process begins to take others.
-            handshake.note_server(None, {})
+            handshake.note_server()
         reply = _reply_to(scope, send, handshake)
         if _is_leaving(_served_of(scope)) and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.

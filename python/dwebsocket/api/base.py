@@ -272,7 +272,7 @@ class Base:
     @property
     def _is_told_here(self) -> bool:
         """Whether the calling thread (green thread, task) has received the end."""
-        caller = self._known_caller()
+        caller = None if self._callers is None else self._callers.get(self._waiter.caller())
         return caller is not None and caller.told_at is not None
 
     @property
@@ -290,9 +290,6 @@ class Base:
         return None if self._early_close is None else (*self._early_close, "local")
 
     # -- its callers: threads, green threads, tasks ---------------------------------------------
-
-    def _known_caller(self) -> Caller | None:
-        return None if self._callers is None else self._callers.get(self._waiter.caller())
 
     def _caller(self, key: object | None = None) -> Caller:
         """Returns the :class:`Caller` of this thread (green thread, task), or of ``key``."""

@@ -275,13 +275,14 @@ class Joins:
         if wish.watches and groups and not any(map(presence.is_known, groups)):
             own = backends.backend(groups[0].using).settings
             presence.needs(own, groups[0].name, "presence=True")
-        self._recorded = [each for each in groups if _is_recorded(each)]
+        settings = [(each, backends.backend(each.using).settings) for each in groups]
+        self._recorded = [each for each, own in settings if own.kept(each.name) is not None]
         # Groups without a history: their members become users as the others do, but are members
         # before.
         present = filter(presence.is_known, groups)
         self._present = [each for each in present if each not in self._recorded]
         self._groups = [each for each in groups if each not in self._recorded]
-        aliases = _aliases() if user else []
+        aliases = list(conf.get("GROUPS")) if user else []
         self._of_user = [Group(names.of_user_key(user), alias) for alias in aliases]
         # The groups whose messages come to this process.
         self._held: holding.Held = []
@@ -377,10 +378,6 @@ def _recovering(group: Group, resumption: Resumption | None, own_id: str) -> dic
     return options
 
 
-def _is_recorded(group: Group) -> bool:
-    return backends.backend(group.using).settings.kept(group.name) is not None
-
-
 class _Response(weakref.ref[object]):
     """
     A weak reference to a response: some middleware may answer something else and drop it.
@@ -411,7 +408,3 @@ def _release_dropped() -> None:
 
 
 renew_at_fork(globals(), _responses=set, _dropped=deque)
-
-
-def _aliases() -> list[str]:
-    return list(conf.get("GROUPS"))

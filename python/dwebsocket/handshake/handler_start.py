@@ -124,7 +124,7 @@ class HandlerStart(Start):
                     )
             if _accepts(handler.websocket, result):
                 handler.websocket.accept()
-            is_open = _is_open(handler.websocket)
+            is_open = handler.websocket._was_opened
         except BaseException as error:
             is_open = _note_failure(handler, error)
             if isinstance(error, self.runner.exits):
@@ -153,7 +153,7 @@ class HandlerStart(Start):
             result = await (connect() if world is None else world.arun(connect))
             if _accepts(handler.websocket, result):
                 await handler.websocket.aaccept()
-            is_open = _is_open(handler.websocket)
+            is_open = handler.websocket._was_opened
         except BaseException as error:
             is_open = _note_failure(handler, error)
         finally:
@@ -189,22 +189,16 @@ def _accepts(websocket: WebSocket, result: object) -> bool:
     return True
 
 
-def _is_open(websocket: WebSocket) -> bool:
-    return websocket._was_opened
-
-
 def _note_failure(handler: Handled, error: BaseException) -> bool:
     """Passes an exception of ``connect`` on. Whether the connection is open all the same."""
     decision = handler.websocket._decision
     if decision is not None and decision.tell_handler(Failure(error)):
         # Django answers the handshake, as it does for a view's exception.
         return False
-    if not _is_open(handler.websocket):
-        if not isinstance(error, ConnectionClosed):
-            handler._failed(error)
-        return False
-    handler._failed(error)
-    return True
+    is_open = handler.websocket._was_opened
+    if is_open or not isinstance(error, ConnectionClosed):
+        handler._failed(error)
+    return is_open
 
 
 def _end(handler: Handled) -> None:

@@ -54,7 +54,9 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
     request.__dict__.setdefault("is_websocket", functools.partial(bool, True))  # noqa: FBT003
     opening = upgrade_inline(request)
     if not isinstance(opening, UpgradeResponse):
-        raise _as_error(opening)
+        # As Django answers any request that is refused.
+        kind = PermissionDenied if opening.status_code == _FORBIDDEN else BadRequest
+        raise kind(opening.content.decode().strip())
     opening.open_inline()
     if websocket._connection is None:
         # The client was lost while it was taken over. The view sees a client that has gone.
@@ -76,12 +78,6 @@ def with_response(request: HttpRequest, response: Any) -> Any:
     if isinstance(request.__dict__.get("close"), _Close):
         refuse_if_unseen(response, request, request.__dict__["websocket"], _ADVICE)
     return response
-
-
-def _as_error(refusal: HttpResponse) -> Exception:
-    """Returns the exception that Django answers as it does any request that is refused."""
-    text = refusal.content.decode().strip()
-    return PermissionDenied(text) if refusal.status_code == _FORBIDDEN else BadRequest(text)
 
 
 class _Close:

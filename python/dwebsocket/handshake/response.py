@@ -226,14 +226,11 @@ class UpgradeResponse(HttpResponse):
         """Does what remains to be done when the connection will not open."""
         self._websocket._leave()
         self._joins.release()
-        if self._decision is not None:
-            self._lose(self._decision)
-
-    def _lose(self, decision: Decision[Any]) -> None:
-        """Wakes a view that waits for the connection, which will not open."""
-        decision.decide(GivenUp())
-        self._websocket._never_open()
-        decision.settled.set()
+        if (decision := self._decision) is not None:
+            # Its view may wait for the connection.
+            decision.decide(GivenUp())
+            self._websocket._never_open()
+            decision.settled.set()
 
     @property
     def needs_database(self) -> bool:

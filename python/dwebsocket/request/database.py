@@ -35,13 +35,10 @@ def close_old_connections() -> None:
     if not _has_any():
         return
     for connection in connections.all(initialized_only=True):
-        may_stay = connection.settings_dict["CONN_MAX_AGE"] == 0 and not _is_of_pool(connection)
+        own = connection.settings_dict
+        may_stay = own["CONN_MAX_AGE"] == 0 and not own["OPTIONS"].get("pool")
         with ageless(connection) if may_stay else nullcontext():
             connection.close_if_unusable_or_obsolete()
-
-
-def _is_of_pool(connection: BaseDatabaseWrapper) -> bool:
-    return bool(connection.settings_dict["OPTIONS"].get("pool"))
 
 
 def close_after_call() -> None:

@@ -356,11 +356,6 @@ def _refuse(visitors: Iterable[Visitor]) -> None:
 _schedule = Schedule()
 
 
-def _stop_if_idle() -> None:
-    _schedule.stop_if_idle()
-
-
-registry.tell_of_leaving(_stop_if_idle)
-
-
+# Looked up each time: a forked child has another one.
+registry.tell_of_leaving(lambda: _schedule.stop_if_idle())
 renew_at_fork(globals(), _schedule=Schedule)

@@ -66,7 +66,7 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
         )
     else:
         yield from _apart(backend)
-    if _is_container():
+    if _VARIABLE in os.environ or any(mark.exists() for mark in _MARKS):
         yield fine(
             "groups.container",
             f"{backend.alias!r}: this is a container, and processes of another container or of its "
@@ -153,7 +153,3 @@ def _server(backend: Backend) -> Iterator[Finding]:
     if not problems:
         where = f" at {backend.address}" if backend.address else ""
         yield fine("groups.server", f"{backend.alias!r}: the backend{where} can be used.")
-
-
-def _is_container() -> bool:
-    return _VARIABLE in os.environ or any(mark.exists() for mark in _MARKS)

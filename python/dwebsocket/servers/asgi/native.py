@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dwebsocket.compat.transports import ServedConnection
-    from dwebsocket.servers.asgi.closing import Served
     from dwebsocket.servers.contract import Send
     from dwebsocket.servers.handshake import Opening
 
@@ -86,11 +85,10 @@ class NativeHandshake(AsgiHandshake):
         if (epoll := transports.epoll_of_uvloop()) is not None:
             _core.unwatch_descriptor(epoll, self._served.descriptor)
 
-    def note_server(self, served: Served | None, state: Mapping[str, Any]) -> None:
-        """Notes its server as that of this process, as :func:`hosting.note`."""
-        if hosts.is_noted():
-            return
-        hosting.note(self._served.server, self._served.config, served, state)
+    def note_server(self) -> None:
+        """Notes its server, which has no lifespan, as that of this process."""
+        if not hosts.is_noted():
+            hosting.note(self._served.server, self._served.config, None, {})
 
     def find(self) -> None:
         """Does nothing: it is found."""
