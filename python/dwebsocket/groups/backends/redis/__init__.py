@@ -82,14 +82,9 @@ class Backend(HistoryBackend, PresenceBackend):
         certificates: _core.RedisCertificates | None = None
         if any(server.is_encrypted for server in self.servers):
             try:
-                found = redis_address.read_certificates(self.settings.options)
+                certificates = redis_address.read_certificates(self.settings.options)
             except ValueError as error:
                 raise ImproperlyConfigured(f"WEBSOCKET_GROUPS[{self.alias!r}]{error}") from None
-            certificates = {
-                "authorities": found.authorities,
-                "own": found.own,
-                "is_unverified": found.is_unverified,
-            }
         try:
             started = _core.Redis(
                 self.groups,

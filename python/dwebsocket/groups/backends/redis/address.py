@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dwebsocket._core import RedisCertificates
+
 _DEFAULT_PORT = 6379
 _SENTINELS_PORT = 26379
 _SCHEMES = {
@@ -91,24 +93,9 @@ def read(location: Iterable[str], options: Mapping[str, Any]) -> list[Server]:
     return servers
 
 
-class Certificates(NamedTuple):
+def read_certificates(options: Mapping[str, Any]) -> RedisCertificates:
     """
-    The contents of the files of ``OPTIONS``.
-
-    Attributes:
-        authorities: The authorities that are trusted; None for those of the system.
-        own: The client's certificate and its key.
-        is_unverified: Whether the server's certificate is not verified.
-    """
-
-    authorities: bytes | None
-    own: tuple[bytes, bytes] | None
-    is_unverified: bool
-
-
-def read_certificates(options: Mapping[str, Any]) -> Certificates:
-    """
-    Returns the certificates for TLS.
+    Returns the certificates for TLS: the contents of the files of ``OPTIONS``.
 
     Raises:
         ValueError: A file cannot be read.
@@ -124,8 +111,12 @@ def read_certificates(options: Mapping[str, Any]) -> Certificates:
     if (chain := files.get("ssl_certfile")) is not None:
         # Without a file for the key it is in that of the certificate.
         own = (chain, files.get("ssl_keyfile", chain))
-    is_unverified = options.get("ssl_cert_reqs", "required") in (None, "none")
-    return Certificates(files.get("ssl_ca_certs"), own, is_unverified)
+    return {
+        # None for those of the system.
+        "authorities": files.get("ssl_ca_certs"),
+        "own": own,
+        "is_unverified": options.get("ssl_cert_reqs", "required") in (None, "none"),
+    }
 
 
 def _read(address: str) -> Server:
