@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
@@ -12,10 +13,11 @@ from django.db import connections
 
 from dwebsocket import signals
 from dwebsocket.compat import unpatched
-from dwebsocket.groups import evicting, seats
+from dwebsocket.groups import seats
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.backends import node
 from dwebsocket.groups.backends.contract import Backend
+from dwebsocket.groups.members import member_of
 from dwebsocket.groups.membership_signals import note_interrupted
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     elif kind == "seat_ended":
         seats.note_end(int(texts[0]))
     elif kind == "evicted":
-        evicting.leave(backend, *texts)
+        _evict(backend, *texts)
     elif kind == "members_left":
         try:
             for name, member, is_back in backend.presence.take_departed():
@@ -103,6 +105,20 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
                 signals.send(signal, None, None, group=group, member=member)
         finally:
             connections.close_all()
+
+
+def _evict(backend: Backend, name: str, what: str, whom: str) -> None:
+    """
+    Takes the connections of a user out of a group. Others are the engine's business.
+
+    Members of rooms have left by themselves, and were told.
+    """
+    if what != "user":
+        return
+    # It knows groups, not the other way round, and a process that serves has imported it.
+    for websocket in import_module("dwebsocket.users.registry").connections_of(whom):
+        if name in backend.groups.names_of(member_of(websocket)):
+            Group(name, backend.alias).discard(websocket)
 
 
 def register() -> None:
