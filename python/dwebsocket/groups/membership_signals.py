@@ -53,11 +53,13 @@ def note_joined(group: Named, websocket: Base) -> Steps[None]:
             _leave_at_end(websocket)
 
 
-def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
-    """Notes groups that a connection has joined as it opened; the signals follow its opening."""
-    if not _has_receivers():
-        return
-    noted: dict[Named, None] = dict.fromkeys(groups)
+def note_at_opening(groups: Iterable[Named], websocket: Base, *, is_moved: bool = False) -> None:
+    """
+    Notes groups that a connection has joined as it opened; the signals follow its opening.
+
+    Of those that one has joined in another process only the ends are told.
+    """
+    noted: dict[Named, None] = dict.fromkeys(groups) if _has_receivers() else {}
     if not noted:
         return
     websocket._groups_noted = noted
@@ -65,22 +67,8 @@ def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
     def announce() -> None:
         request = websocket._view_request
         _add(websocket)
-        for group in list(noted):
+        for group in () if is_moved else list(noted):
             signals.send(signals.group_joined, websocket, request, group=group)
-        _leave_at_end(websocket)
-
-    websocket._announce_groups = announce
-
-
-def note_moved(groups: Iterable[Named], websocket: Base) -> None:
-    """Notes groups that a connection has joined in another process. Only their ends are told."""
-    noted = dict.fromkeys(each for each in groups if not each.name.startswith(names.OWN))
-    if not noted or not _has_receivers():
-        return
-    websocket._groups_noted = noted
-
-    def announce() -> None:
-        _add(websocket)
         _leave_at_end(websocket)
 
     websocket._announce_groups = announce

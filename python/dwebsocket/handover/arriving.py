@@ -29,7 +29,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, membership_signals
+from dwebsocket.groups import backends, membership_signals, names
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
 from dwebsocket.handover import crossing, offers, requests
@@ -427,7 +427,8 @@ class _Giver:
         try:
             _refuse_if_unlike(offer, response)
             joined = [*offer.groups(), *(Group(each.name, each.using) for each in offer.places)]
-            membership_signals.note_moved(joined, response.websocket)
+            joined = [each for each in joined if not each.name.startswith(names.OWN)]
+            membership_signals.note_at_opening(joined, response.websocket, is_moved=True)
             handshake.crossing = crossing.Crossing(offer.shared(), response.websocket)
             handshake.handler = response.start.handler
             handshake.deputies = Deputies(offer.places, response.websocket)
