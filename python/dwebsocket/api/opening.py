@@ -132,7 +132,7 @@ class Opening(Ending):
         self._raise_if_never_opened()
         tracing.accepted(self)
         if (request := self._view_request) is not None:
-            self._announce_opening(request)
+            run(self._announce_opening(request))
 
     async def aaccept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
         """
@@ -150,7 +150,7 @@ class Opening(Ending):
         self._raise_if_never_opened()
         tracing.accepted(self)
         if (request := self._view_request) is not None:
-            await self._aannounce_opening(request)
+            await arun(self._announce_opening(request))
 
     def reject(self, status: int = 403) -> None:
         """
@@ -240,15 +240,8 @@ class Opening(Ending):
 
     # -- what an open connection begins with -------------------------------------------------------
 
-    def _announce_opening(self, request: HttpRequest) -> None:
-        """Sends the signals about its life; to be called once, when it is open."""
-        run(self._begin(request))
-
-    async def _aannounce_opening(self, request: HttpRequest) -> None:
-        """Sends the signals as :meth:`_announce_opening`, without blocking the event loop."""
-        await arun(self._begin(request))
-
-    def _begin(self, request: HttpRequest) -> Steps[None]:
+    def _announce_opening(self, request: HttpRequest) -> Steps[None]:
+        """Sends the signals about its life; to be run once, when it is open."""
         yield Call(signals.send, signals.asend, signals.websocket_opened, self, request)
         self._announce_end_later(request)
         if (join := self._join_recorded) is not None:

@@ -15,6 +15,7 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpResponse
 
 from dwebsocket.api.base import own_websocket
+from dwebsocket.api.waiting.steps import run
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.upgrade import upgrade_inline
@@ -66,7 +67,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
     # Every response of Django's closes its request, in the thread that ran the view.
     request.__dict__["close"] = _Close(request, websocket, opening)
     if websocket._was_opened:
-        websocket._announce_opening(request)
+        run(websocket._announce_opening(request))
 
 
 def with_response(request: HttpRequest, response: Any) -> Any:

@@ -23,6 +23,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from dwebsocket.api import callbacks
 from dwebsocket.api.base import own_websocket, set_own_websocket
+from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import renew_at_fork
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from dwebsocket._core import Connection, Seat
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.request.worlds import World
     from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import TurnExecutor
@@ -381,7 +383,7 @@ class Handled:
         set_own_websocket(self.websocket)
         if self._is_new:
             self._is_new = False
-            self._call(self._begin)
+            self._call(run, self._begin())
         if self._move is not None and not self._goes_on():
             return
         websocket = self.websocket
@@ -453,11 +455,11 @@ class Handled:
             if again:
                 self._home.announce(self._token)
 
-    def _begin(self) -> None:
+    def _begin(self) -> Steps[None]:
         if self._arrival is not None:
             self.websocket._announce_end_later(self.request)
         elif self.websocket._decision is None:
-            self.websocket._announce_opening(self.request)
+            yield from self.websocket._announce_opening(self.request)
         self._set_tick()
 
     def _call_here(self, name: str, method: Callable[..., Any], *args: Any) -> bool:
@@ -755,7 +757,7 @@ class Handled:
         try:
             if self._is_new:
                 self._is_new = False
-                await self._acall(self._abegin)
+                await self._acall(arun, self._begin())
             calls = 0
             while True:
                 self._again = False
@@ -825,13 +827,6 @@ class Handled:
             # It may listen already.
             connection.unwatch(self._home.core, self._token)
         return connection.listen(self._home.core, self._token)
-
-    async def _abegin(self) -> None:
-        if self._arrival is not None:
-            self.websocket._announce_end_later(self.request)
-        elif self.websocket._decision is None:
-            await self.websocket._aannounce_opening(self.request)
-        self._set_tick()
 
     def _acall_one(
         self, name: str, method: Callable[..., Any], *args: Any

@@ -28,6 +28,7 @@ from dwebsocket import _core
 from dwebsocket.api import helpers
 from dwebsocket.api.base import TRY_AGAIN_LATER, own_websocket
 from dwebsocket.api.decision import Answer, Failure
+from dwebsocket.api.waiting import steps
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
@@ -283,7 +284,7 @@ def run(
             own_websocket.set(websocket)
             with worlds.entered(websocket._world):
                 if websocket._decision is None:
-                    websocket._announce_opening(request)
+                    steps.run(websocket._announce_opening(request))
                 result = None
                 try:
                     result = view(request, *args, **kwargs)
@@ -338,7 +339,7 @@ async def arun(
             own_thread = OwnThread.enter()
             own_websocket.set(websocket)
             if websocket._decision is None:
-                await websocket._aannounce_opening(request)
+                await steps.arun(websocket._announce_opening(request))
             result = None
             try:
                 if (world := websocket._world) is None:
