@@ -31,8 +31,7 @@ class HypercornConnection(ServedConnection):
     def find(cls, send: Any) -> HypercornConnection | None:
         """Returns the connection behind an application's ``send``; None on other servers."""
         stream = _owner(send, "hypercorn.protocol.ws_stream")
-        http = _owner(getattr(stream, "send", None), "hypercorn.protocol.h11")
-        tcp = _owner(getattr(http, "send", None), "hypercorn.asyncio.tcp_server")
+        tcp = _tcp_below(stream)
         if tcp is None or not hasattr(getattr(tcp, "writer", None), "transport"):
             return None
         return cls(stream, tcp)
@@ -72,12 +71,15 @@ def context_of(send: Any) -> Any:
     requests. Where it is missing, its connections do not wait for another process then.
     """
     for module in ("ws_stream", "http_stream"):
-        stream = _owner(send, f"hypercorn.protocol.{module}")
-        http = _owner(getattr(stream, "send", None), "hypercorn.protocol.h11")
-        tcp = _owner(getattr(http, "send", None), "hypercorn.asyncio.tcp_server")
+        tcp = _tcp_below(_owner(send, f"hypercorn.protocol.{module}"))
         if hasattr(getattr(tcp, "context", None), "terminate"):
             return tcp.context
     return None
+
+
+def _tcp_below(stream: Any) -> Any:
+    http = _owner(getattr(stream, "send", None), "hypercorn.protocol.h11")
+    return _owner(getattr(http, "send", None), "hypercorn.asyncio.tcp_server")
 
 
 def _owner(method: Any, module: str) -> Any:

@@ -7,13 +7,13 @@ longer than all else in a handshake. The application needs neither: it runs in a
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import markcoroutinefunction
 
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.asyncio import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,14 +39,8 @@ class EitherWay:
 
 
 def _is_async() -> bool:
-    if unpatched.patched_by() is not None:
-        # The end of a wait for an event loop wakes no green thread.
-        return True
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    # The end of a wait for an event loop wakes no green thread.
+    return unpatched.patched_by() is not None or running_loop() is not None
 
 
 def mark(name: str) -> Any:
