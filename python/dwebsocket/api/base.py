@@ -183,18 +183,16 @@ class Base:
             is_half: Others may still send, until this is closed once more.
         """
         self._close_wanted(code, reason, is_half=is_half)
-        self._leave()
-        self._is_finished = True
-        tally.closed(self)
-        tracing.closed(self)
-        if self._selecting is not None:
-            self._engine.close_descriptor()
+        self._let_go(tally.closed)
 
     def _finish_moved(self) -> None:
         """Does what remains to be done here when another process goes on with the connection."""
+        self._let_go(tally.moved)
+
+    def _let_go(self, note: Callable[[Base], object]) -> None:
         self._leave()
         self._is_finished = True
-        tally.moved(self)
+        note(self)
         tracing.closed(self)
         if self._selecting is not None:
             self._engine.close_descriptor()
