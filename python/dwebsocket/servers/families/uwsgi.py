@@ -88,17 +88,21 @@ def host() -> tuple[int, Client] | None:
 
 def call_in_workers(call: Callable[[], object]) -> None:
     """Has ``call`` called as each worker starts, where a master forks them from this process."""
-    uwsgi: Any = sys.modules.get("uwsgi")
-    if uwsgi is None:
-        return
-    of_the_project = getattr(uwsgi, "post_fork_hook", None)
+    if "uwsgi" in sys.modules:
+        _call_by_hook("post_fork_hook", call)
 
-    def after_fork() -> None:
+
+def _call_by_hook(name: str, call: Callable[[], object]) -> None:
+    """Has a hook of uWSGI's call ``call``, before what the project has put there."""
+    uwsgi: Any = sys.modules["uwsgi"]
+    of_the_project = getattr(uwsgi, name, None)
+
+    def hook() -> None:
         call()
         if of_the_project is not None:
             of_the_project()
 
-    uwsgi.post_fork_hook = after_fork
+    setattr(uwsgi, name, hook)
 
 
 def _exit(uwsgi: Any, options: Mapping[str, Any], *, in_hub: bool) -> Exit:
@@ -205,15 +209,7 @@ def _departures(
 
 def _register(function: Callable[[], None]) -> None:
     # With --skip-atexit-teardown, and under the gevent loop, Python's own hooks do not run.
-    uwsgi: Any = sys.modules["uwsgi"]
-    of_the_project = getattr(uwsgi, "atexit", None)
-
-    def at_exit() -> None:
-        function()
-        if of_the_project is not None:
-            of_the_project()
-
-    uwsgi.atexit = at_exit
+    _call_by_hook("atexit", function)
 
 
 # --- early bytes ---------------------------------------------------------------------------------
