@@ -19,7 +19,7 @@ from dwebsocket.request import database
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from dwebsocket._core import Connection
     from dwebsocket.api.arguments import Message
@@ -461,6 +461,18 @@ class _Messages:
             raise
 
 
+def each_message(receive: Callable[[], Message]) -> Iterator[Message]:
+    """Yields what ``receive`` returns, until the connection has ended."""
+    while True:
+        try:
+            message = receive()
+        except ConnectionClosed:
+            return
+        yield message
+        # The message may be large, and the next one may come much later.
+        del message
+
+
 class Messages:
     """The messages of a connection until its close: see :meth:`WebSocket.messages`."""
 
@@ -471,14 +483,7 @@ class Messages:
 
     def __iter__(self) -> Iterator[Message]:
         """Yields each message; waits without the GIL. Not in an event loop."""
-        while True:
-            try:
-                message = self._websocket.receive()
-            except ConnectionClosed:
-                return
-            yield message
-            # The message may be large, and the next one may come much later.
-            del message
+        return each_message(self._websocket.receive)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Yields each message, as ``async for message in websocket``."""

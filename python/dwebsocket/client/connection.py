@@ -14,6 +14,7 @@ from dwebsocket.api.arguments import (
     check_timeout,
     parsed,
 )
+from dwebsocket.api.receiving import each_message
 from dwebsocket.api.waiting import loop_hub, pings
 from dwebsocket.api.waiting.long_calls import call_elsewhere
 from dwebsocket.api.waiting.waiter import THREAD, Waiter
@@ -139,14 +140,7 @@ class ClientConnection:
 
     def __iter__(self) -> Iterator[Message]:
         """Yields each message until the connection has ended, however it does."""
-        while True:
-            try:
-                message = self.receive()
-            except ConnectionClosed:
-                return
-            yield message
-            # It may be large, and the next one may come much later.
-            del message
+        return each_message(self.receive)
 
     async def areceive(self, timeout: float | None = None) -> Message:
         """
