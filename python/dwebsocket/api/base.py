@@ -46,6 +46,9 @@ set_own_websocket: Callable[[Base | None], object] = own_websocket.set
 IDLE_AFTER_S = 3.0
 # The close code and reason for a client that takes nothing.
 TRY_AGAIN_LATER = (1013, "too slow")
+#: Those where the process ends: the site with it, or not.
+GOING_AWAY = (1001, "going away")
+RESTARTING = (1012, "restarting")
 
 # Numbers for the names of WebSockets whose name is needed before they have a connection.
 _early_names = itertools.count(1)

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core, conf
+from dwebsocket.api.base import GOING_AWAY
 from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.client.connection import ClientConnection
 from dwebsocket.compat.asyncio import running_loop
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         tuple[_core.Connection, str | None, bool, Answer] | tuple[Answer, bytes] | tuple[str, str]
     )
 
-_GOING_AWAY = (1001, "going away")
 # Time for servers to answer the close frames that they get as the process ends.
 _GRACE_S = 0.5
 
@@ -190,4 +190,4 @@ def _prepare() -> None:
 def _close_at_exit() -> None:
     """Closes what is open as a process ends that serves no WebSockets itself."""
     if not shutdown.has_begun():
-        _core.shut_down(*_GOING_AWAY, _GRACE_S)
+        _core.shut_down(*GOING_AWAY, _GRACE_S)

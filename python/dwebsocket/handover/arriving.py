@@ -24,6 +24,7 @@ from django.apps import apps
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 
 from dwebsocket import _core, conf
+from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import gunicorn as compat_gunicorn
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept, system
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-_RESTARTING = (1012, "restarting")
 _UNAVAILABLE = 503
 # Never compressed: the compression of this process is off.
 _NO_THRESHOLD, _LEVEL = sys.maxsize, 1
@@ -227,7 +227,7 @@ class MovedHandshake(Handshake):
                 # A loop that is closed is that of a process that ends.
                 server.loop.call_soon_threadsafe(server.keep, connection)
         if _core.is_leaving() or kept is None:
-            connection.close(*(_RESTARTING if kept is None else shutdown.closing()[:2]))
+            connection.close(*(RESTARTING if kept is None else shutdown.closing()[:2]))
         tally.handed_over("in")
         return connection
 
@@ -306,7 +306,7 @@ class _Refused(Exception):
 
 
 def _unlike(why: str) -> _Refused:
-    return _Refused(*_RESTARTING, why=why)
+    return _Refused(*RESTARTING, why=why)
 
 
 class _Giver:
@@ -419,7 +419,7 @@ class _Giver:
             _Refused: It does not.
         """
         if _is_leaving() or (own := hosts.find()) is None:
-            raise _Refused(*_RESTARTING, elsewhere=True)
+            raise _Refused(*RESTARTING, elsewhere=True)
         environ = requests.environ_of(offer.meta)
         handshake = MovedHandshake(offer, self._link, environ, own)
         environ[HANDSHAKE_KEY] = handshake
@@ -436,7 +436,7 @@ class _Giver:
         except GroupUnavailable:
             response.close()
             # The giver goes on meanwhile.
-            raise _Refused(*_RESTARTING, elsewhere=True) from None
+            raise _Refused(*RESTARTING, elsewhere=True) from None
         except Unlike as error:
             response.close()
             raise _unlike(str(error)) from None
@@ -474,7 +474,7 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
             raise _Refused(SIGNED_OUT, "signed out")
         status = response.status_code
         why = f"its request is answered with the status {status} now"
-        raise _Refused(*_RESTARTING, elsewhere=status == _UNAVAILABLE, why=why)
+        raise _Refused(*RESTARTING, elsewhere=status == _UNAVAILABLE, why=why)
     start = response.start
     if not isinstance(start, HandlerStart) or not start.handler._plan.survives:
         raise _unlike("its URL has no handler that survives now")

@@ -19,6 +19,7 @@ from operator import add
 from queue import Empty
 from typing import TYPE_CHECKING
 
+from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork, children_of, monotonic
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-_RESTARTING = (1012, "restarting")
 # Much more than moves may take.
 _LONGEST_S = 86_400.0
 # Connections that are parked or offered at a time.
@@ -317,7 +317,7 @@ class _Search:
                 # Also at first: processes that end with this one may not know it yet.
                 unpatched.pause(_LOOK_S)
             has_heirs = False
-            if self._heirs in _WAITED_FOR and self.end() != _RESTARTING:
+            if self._heirs in _WAITED_FOR and self.end() != RESTARTING:
                 # The whole site ends now. All may have had the signal before it was known.
                 self._heirs = "of others"
             passed = monotonic() - began_at
@@ -455,13 +455,13 @@ class _Passage:
             offer = unpatched.call_code(functools.partial(offers.offer_of, item.handler))
         except offers.Obstacle as error:
             _warn(item.handler._plan.name, str(error))
-            self._stay(number, item, *_RESTARTING)
+            self._stay(number, item, *RESTARTING)
             return
         except Exception:
             # By a value in its state, perhaps. It is no reason to keep the others.
             report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
             unpatched.run_code(report)
-            self._stay(number, item, *_RESTARTING)
+            self._stay(number, item, *RESTARTING)
             return
         item.stage = OFFER
         item.places = offer["places"]
@@ -520,7 +520,7 @@ class _Passage:
                 half = "its client was in the middle of a compressed message"
                 _warn(item.handler._plan.name, late if reached is None else half)
             self._link.send(Frame(FORGET, {"number": number}))
-            self._stay(number, item, *_RESTARTING)
+            self._stay(number, item, *RESTARTING)
             return
         descriptor, incoming, unsent, unread = parts
         # First: what fails from here on has to be taken back.
@@ -560,7 +560,7 @@ class _Passage:
 
     def _on_lost(self, number: int, item: _Item, _: Frame) -> None:
         _warn(item.handler._plan.name, "the process that was to go on has failed, as its log tells")
-        self._stay(number, item, *_RESTARTING)
+        self._stay(number, item, *RESTARTING)
 
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
         """Closes a connection here, because no process goes on with it."""
@@ -583,7 +583,7 @@ class _Passage:
                 self._act(kind, frame)
         for number, item in list(self._items.items()):
             if item.stage == GIVE or item.is_cut:
-                self._stay(number, item, *_RESTARTING)
+                self._stay(number, item, *RESTARTING)
             else:
                 _connection_of(item.handler).go_on()
                 item.handler._end_move(has_parted=False)

@@ -17,6 +17,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOpera
 from django.http import Http404, HttpResponse
 
 from dwebsocket import _core, conf
+from dwebsocket.api.base import GOING_AWAY
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat.django import headers_of
@@ -60,7 +61,7 @@ def _code_for(error: BaseException) -> tuple[int, str]:
     """Returns the close code and reason for an error that keeps a view from running."""
     if isinstance(error, Exception):
         return _INTERNAL_ERROR, ""
-    return 1001, "going away"
+    return GOING_AWAY
 
 
 def _status_of(error: Exception) -> int:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from dwebsocket.api import callbacks
-from dwebsocket.api.base import own_websocket, set_own_websocket
+from dwebsocket.api.base import GOING_AWAY, own_websocket, set_own_websocket
 from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _INTERNAL_ERROR = 1000, 1011
-_GOING_AWAY = (1001, "going away")
 # The token of a handler that does not live yet.
 _NONE = -1
 # Messages that a handler gets before others have a turn, and on threads the seconds after which it
@@ -543,7 +542,7 @@ class Handled:
         code, reason = _INTERNAL_ERROR, ""
         try:
             if isinstance(error, self._exits):
-                code, reason = _GOING_AWAY
+                code, reason = GOING_AWAY
             else:
                 code, reason = life.verdict(error, self.request, websocket)
         except Exception:
@@ -812,7 +811,7 @@ class Handled:
                 self._wake()
         except GeneratorExit:
             # The loop was closed: nothing can be awaited any more.
-            websocket._abandon(*_GOING_AWAY)
+            websocket._abandon(*GOING_AWAY)
             self._leave()
             raise
         except BaseException as error:

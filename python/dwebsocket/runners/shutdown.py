@@ -20,7 +20,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket import _core, conf, runners
-from dwebsocket.api.base import own_websocket
+from dwebsocket.api.base import GOING_AWAY, RESTARTING, own_websocket
 from dwebsocket.api.waiting import engine_calls
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.django import on_file_changed
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from dwebsocket.servers.contract import Exit, Heirs, ShutdownPlanner
 
 _log = logging.getLogger("dwebsocket")
-
-_ENDING = (1001, "going away")
-_RESTARTING = (1012, "restarting")
 
 # Time for clients and views together to end after the last close frame.
 _GRACE_S = 1.0
@@ -194,7 +191,7 @@ class _Shutdown:
         return (*self._end(shutdown_plan), min(_window(), _room(shutdown_plan)))
 
     def _end(self, shutdown_plan: ShutdownPlan) -> tuple[int, str]:
-        return _RESTARTING if shutdown_plan.goes_on or self._reloading else _ENDING
+        return RESTARTING if shutdown_plan.goes_on or self._reloading else GOING_AWAY
 
     def _depart_now(self) -> float:
         """
@@ -229,7 +226,7 @@ class _Shutdown:
         # Views first: views on green threads can only end while their hub runs, on this thread.
         runners.join(deadline - monotonic())
         # Then the engine ends: connections that had no close frame yet get it here.
-        _core.shut_down(*_ENDING, max(0.0, deadline - monotonic()))
+        _core.shut_down(*GOING_AWAY, max(0.0, deadline - monotonic()))
         tls_pump.settle(max(_MIN_SETTLE_S, deadline - monotonic()))
 
     def _terminate(self) -> None:
@@ -254,7 +251,7 @@ def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float, bool]]:
         (
             number,
             number in at_exit.abrupt,
-            *(_RESTARTING if shutdown_plan.goes_on else _ENDING),
+            *(RESTARTING if shutdown_plan.goes_on else GOING_AWAY),
             min(_window(), _room(shutdown_plan)),
             # Moves take Python's code.
             shutdown_plan.heirs is not None,
@@ -358,8 +355,8 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     if mover is not None:
-        mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: _RESTARTING)
-    _shutdown.leave(*_RESTARTING, window)
+        mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: RESTARTING)
+    _shutdown.leave(*RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
         # Green threads run meanwhile, as they do in the wait.

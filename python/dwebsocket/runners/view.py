@@ -26,7 +26,7 @@ from django.http import Http404
 
 from dwebsocket import _core
 from dwebsocket.api import helpers
-from dwebsocket.api.base import TRY_AGAIN_LATER, own_websocket
+from dwebsocket.api.base import GOING_AWAY, TRY_AGAIN_LATER, own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.waiting import steps
 from dwebsocket.api.waiting.loop_hub import LoopEvent
@@ -55,7 +55,7 @@ _requests = logging.getLogger("django.request")
 _security = logging.getLogger("django.security.SuspiciousOperation")
 _log = logging.getLogger("dwebsocket")
 
-_NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 1008, 1011
+_NORMAL, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1007, 1008, 1011
 _NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
 # Seconds that a view's end waits for the callbacks of `on_close`: in a process that serves, and in
@@ -190,7 +190,7 @@ class RunningView(helpers.View):
         if tells_end(error) and websocket._is_over:
             return True
         is_exit = isinstance(error, self._exits)
-        code, reason = (_GOING_AWAY, "going away") if is_exit else (_INTERNAL_ERROR, "")
+        code, reason = GOING_AWAY if is_exit else (_INTERNAL_ERROR, "")
         try:
             if not is_exit:
                 code, reason = verdict(error, self._request, websocket)
@@ -356,7 +356,7 @@ async def arun(
         except GeneratorExit:
             # The loop was closed while the view ran: nothing can be awaited any more.
             is_thrown_away = True
-            websocket._abandon(_GOING_AWAY, "going away")
+            websocket._abandon(*GOING_AWAY)
             own_websocket.set(None)
             raise
         except BaseException as error:
@@ -419,7 +419,7 @@ def _end(
             # Where the view has not decided, the handler raises the error, for Django to answer.
             if decision is None or not decision.tell_handler(Failure(error)):
                 if isinstance(error, exits):
-                    code, reason, is_kept = _GOING_AWAY, "going away", False
+                    (code, reason), is_kept = GOING_AWAY, False
                 else:
                     code, reason = verdict(error, request, websocket)
     except Exception:
@@ -455,7 +455,7 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
     number = None if connection is None else connection.id
     if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
         # The process, or its loop, ends.
-        return _GOING_AWAY, "going away"
+        return GOING_AWAY
     if isinstance(error, InvalidMessage):
         record = Record.of("websocket.violation", request, _INVALID, str(error), number)
         record.log(

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
+from dwebsocket.api.base import GOING_AWAY, RESTARTING
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat import uvicorn
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-_GOING_AWAY, _NO_STATUS, _ABNORMAL, _RESTARTING = (
-    (1001, "going away"), 1005, 1006, (1012, "restarting"),
-)  # fmt: skip
+_NO_STATUS, _ABNORMAL = 1005, 1006
 # Time for the close frame to a client when the server cancels its connection.
 _CLOSE_FRAME_S = 0.5
 # Smaller messages are not looked for in the server's own buffer.
@@ -74,7 +73,7 @@ class Carriage:
         self._reader = self._loop.create_task(self._read())
         if _core.is_leaving():
             # The handshake can no longer be refused.
-            self.connection.close(*_RESTARTING)
+            self.connection.close(*RESTARTING)
 
     async def serve(self) -> None:
         """
@@ -86,7 +85,7 @@ class Carriage:
             # Do not await the future itself: a cancellation would cancel it.
             await asyncio.wait({self._gone})
         except asyncio.CancelledError:
-            self.connection.close(*_GOING_AWAY)
+            self.connection.close(*GOING_AWAY)
             await asyncio.wait({self._gone}, timeout=_CLOSE_FRAME_S)
             raise
         finally:
