@@ -6,6 +6,7 @@ import functools
 import sys
 from contextlib import contextmanager
 from importlib import import_module
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -17,7 +18,6 @@ from django.utils.functional import SimpleLazyObject, empty
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
@@ -49,12 +49,8 @@ def is_in_command() -> bool:
     ``runserver`` serves on a thread that is none. By the names of Django's modules, in every
     version so far. Where they are others: False.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _OF_COMMANDS:
-            return True
-        frame = frame.f_back
-    return False
+    names = (frame.f_globals.get("__name__") for frame, _ in walk_stack(sys._getframe()))
+    return any(name in _OF_COMMANDS for name in names)
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -242,12 +238,10 @@ def hidden_variables() -> tuple[str, ...] | None:
     Its ``sensitive_variables_wrapper`` has them, in every version so far, and error reports find it
     by this name on the stack. Where it is missing: None, as without the decorator.
     """
-    frame = sys._getframe(1)
-    while frame is not None:
+    for frame, _ in walk_stack(sys._getframe(1)):
         if frame.f_code.co_name == _HIDES and (wrapper := frame.f_locals.get(_HIDES)) is not None:
             names = getattr(wrapper, _HIDES.removesuffix("_wrapper"), None)
             return names if isinstance(names, tuple) else ()
-        frame = frame.f_back  # type: ignore[assignment]
     return None
 
 

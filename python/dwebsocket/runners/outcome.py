@@ -17,6 +17,7 @@ import functools
 import inspect
 import logging
 import re
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -70,7 +71,8 @@ def is_quiet_end(
     is_about_none = websocket._is_told_here and _is_about_none(error)
     if not is_about_none and not isinstance(error, (AttributeError, TypeError, AssertionError)):
         return False
-    frames, code = _frames(error), _own_code(view)
+    # The innermost one last.
+    frames, code = [frame for frame, _ in walk_tb(error.__traceback__)], _own_code(view)
     if not any(frame.f_code is code for frame in frames):
         # The view's own code is not in the traceback: a decorator raised the error.
         return _dresses_no_response(frames)
@@ -145,15 +147,6 @@ def _dresses_no_response(frames: list[FrameType]) -> bool:
 
 def _is_of_framework(module: object) -> bool:
     return str(module).partition(".")[0] in _FRAMEWORKS
-
-
-def _frames(error: BaseException) -> list[FrameType]:
-    """Returns the frames that ``error`` came through, the innermost one last."""
-    frames, traceback = [], error.__traceback__
-    while traceback is not None:
-        frames.append(traceback.tb_frame)
-        traceback = traceback.tb_next
-    return frames
 
 
 def refuse_if_unseen(
