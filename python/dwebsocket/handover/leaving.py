@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import at_fork, children_of, monotonic
+from dwebsocket.compat.system import children_of, monotonic, renew_at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.handover import arriving, crossing, offers, places
 from dwebsocket.handover.meeting import Folder, newest, parts_of
@@ -87,10 +87,6 @@ class Leaving:
     """The moves of one process, which begin once. Any thread may use it."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Makes it that of a process that has moved nothing."""
         self._lock = unpatched.lock()
         # A lock of the system that is held while connections move.
         self._moving: threading.Lock | None = None
@@ -600,5 +596,5 @@ _STEPS: dict[int, Callable[[_Passage, int, _Item, Frame], None]] = {
     LOST: _Passage._on_lost,
 }
 
-shutdown.mover = _leaving = Leaving()
-at_fork(_leaving.reset)
+shutdown.mover = Leaving()
+renew_at_fork(vars(shutdown), mover=Leaving)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -177,17 +177,6 @@ def event_counts() -> dict[str, dict[int, int]]:
         return {event: dict(counts) for event, counts in _counts.items()}
 
 
-def _forget_parents_events() -> None:
-    global _lock
-    _lock = unpatched.lock()
-    _refusals.clear()
-    for counts in _counts.values():
-        counts.clear()
-
-
-at_fork(_forget_parents_events)
-
-
 def printable(text: str) -> str:
     """Returns ``text`` with control characters, such as line breaks, escaped."""
     if text.isprintable():
@@ -228,3 +217,8 @@ def report_end(
         *(record.connection, record.peer, record.path, record.code, record.reason),
         request=request,
     )
+
+
+renew_at_fork(
+    globals(), _lock=unpatched.lock, _refusals=dict, _counts=lambda: {event: {} for event in EVENTS}
+)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, names
@@ -44,6 +44,8 @@ _CAPACITY = 1024 * 1024
 _ON_THE_WAY_S = 0.1
 # Users and sessions in one announcement, whose text then fits into a NOTIFY of PostgreSQL.
 _MOST = 50
+# Users and sessions that wait to be announced. The oldest of more are found in time, as all are.
+_MOST_WAITING = 100_000
 # The attributes of a hint, in their order.
 _KINDS = ("users", "sessions", "anywhere")
 # Seconds that the end of the process waits for announcements to leave.
@@ -106,9 +108,8 @@ def close_user(user: str, code: int, reason: str) -> None:
     _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
 
 
-# What is to be announced, as pairs of its kind and its name. The oldest of too many are found in
-# time, as all sign-outs are.
-_hints: deque[tuple[str, str]] = deque(maxlen=100_000)
+# What is to be announced, as pairs of its kind and its name.
+_hints: deque[tuple[str, str]] = deque(maxlen=_MOST_WAITING)
 
 
 def _publish_hints(backend: Backend) -> None:
@@ -299,12 +300,10 @@ class Listener:
             self._receive(Hint.read(text))
 
 
-def _become_another_process() -> None:
-    global _own_key, _queue
-    _own_key = secrets.token_bytes(_KEY_BYTES)
+renew_at_fork(
+    globals(),
+    _own_key=lambda: secrets.token_bytes(_KEY_BYTES),
     # The parent announces its own.
-    _hints.clear()
-    _queue = _Queue()
-
-
-at_fork(_become_another_process)
+    _hints=lambda: deque(maxlen=_MOST_WAITING),
+    _queue=_Queue,
+)
