@@ -32,6 +32,13 @@ PREFIX = "WEBSOCKET_"
 
 _LEAST_TOKEN = 16
 
+#: The values of WEBSOCKET_FACTORY_CLASS that mean the default: the original's classes.
+DEFAULT_FACTORIES = (
+    "dwebsocket.factory.WebSocketFactory",
+    "dwebsocket.backends.default.factory.WebSocketFactory",
+    "dwebsocket.backends.uwsgi.factory.uWsgiWebSocketFactory",
+)
+
 #: Origins without a host, and what stands for every origin.
 SPECIAL_ORIGINS = ("*", "null", "file://")
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -28,11 +28,6 @@ _WORKERS = re.compile(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)")
 _OLD_DISTRIBUTION = re.compile(r"dwebsocket-(.+?)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 # Schemes that are no page's, and those of the pages that mean them.
 _OF_WEBSOCKETS = {"ws": "http", "wss": "https"}
-_NEEDLESS_FACTORIES = (
-    "dwebsocket.factory.WebSocketFactory",
-    "dwebsocket.backends.default.factory.WebSocketFactory",
-    "dwebsocket.backends.uwsgi.factory.uWsgiWebSocketFactory",
-)
 
 
 def register() -> None:
@@ -155,7 +150,7 @@ def _origins() -> Iterator[checks.CheckMessage]:
 
 def _factory() -> Iterator[checks.CheckMessage]:
     path = getattr(settings, "WEBSOCKET_FACTORY_CLASS", None)
-    if path in _NEEDLESS_FACTORIES:
+    if path in conf.DEFAULT_FACTORIES:
         yield checks.Warning(
             f"WEBSOCKET_FACTORY_CLASS = {path!r} has no effect any more.",
             hint="Remove it: the server is detected without it.",

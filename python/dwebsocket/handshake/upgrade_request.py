@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from dwebsocket.runners.view import Detached
 
 _NO_GROUPS = ViewGroups("", ())
-# The values of WEBSOCKET_FACTORY_CLASS that mean the default: no name, and the original's classes.
-DEFAULT_FACTORIES = (
-    None,
-    "dwebsocket.factory.WebSocketFactory",
-    "dwebsocket.backends.default.factory.WebSocketFactory",
-    "dwebsocket.backends.uwsgi.factory.uWsgiWebSocketFactory",
-)
 # The values of `request.is_websocket`, shared by all requests.
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 
@@ -115,7 +108,7 @@ def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocket
         ImportError: There is nothing at that path.
     """
     path = conf.get("FACTORY_CLASS", now)
-    default = path in DEFAULT_FACTORIES
+    default = path is None or path in conf.DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
     if default and asked is not None and not asked():
         # The middleware has already classified the request as plain HTTP; the view need not.
