@@ -69,8 +69,6 @@ group_interrupted: Signal = Signal()
 
 _log = logging.getLogger("dwebsocket")
 
-# The class `dwebsocket.WebSocket`; set by its module.
-_sender: type[Any] | None = None
 # Calls that wait for the thread that makes them, and whether it runs. Event loops cannot wait for
 # receivers that are slower than clients: beyond the most, calls are dropped, and counted.
 _MOST_WAITING = 10_000
@@ -80,17 +78,10 @@ _is_at_work = False
 _lock = unpatched.lock()
 
 
-def set_sender(cls: type[Any]) -> None:
-    """Makes ``cls`` the sender of every signal."""
-    global _sender
-    _sender = cls
-
-
-def _class_that_sends() -> type[Any] | None:
-    if _sender is None:
-        # A process without WebSockets has not imported it.
-        import_module("dwebsocket.websocket")
-    return _sender
+@functools.cache
+def _class_that_sends() -> Any:
+    # Its module needs this one, and a process without WebSockets has not imported it.
+    return import_module("dwebsocket.websocket").WebSocket
 
 
 def send(signal: Signal, websocket: object, request: object, **facts: Any) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from dwebsocket import signals
 from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.beside import Beside
@@ -190,6 +189,3 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
     def _pong(self, payload: bytes) -> bool:
         """Sends an unsolicited pong. False when it cannot be queued."""
         return self._engine.pong(payload)
-
-
-signals.set_sender(WebSocket)
