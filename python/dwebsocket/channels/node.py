@@ -17,6 +17,7 @@ the order is that of the sender. A process that ``ends`` gives all that it has.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import secrets
@@ -127,7 +128,8 @@ class Node:
             async with self._own.aheld(name):
                 pass
         self._is_up = True
-        _hand_over_at_exit(self)
+        _nodes.add(self)
+        _register_at_exit()
 
     def stop(self) -> None:
         """Leaves the backend for good. Never waits."""
@@ -492,17 +494,13 @@ def _event_of(message: str | bytes) -> bytes:
     return pack({"type": "group.message", kind: message})
 
 
-# The nodes of this process that are to hand over, and the number of the process.
+# The nodes of this process that are to hand over.
 _nodes: WeakSet[Node] = WeakSet()
-_is_registered = False
 
 
-def _hand_over_at_exit(node: Node) -> None:
-    global _is_registered
-    _nodes.add(node)
-    if not _is_registered:
-        _is_registered = True
-        contract.at_exit(_hand_over_all)
+@functools.cache
+def _register_at_exit() -> None:
+    contract.at_exit(_hand_over_all)
 
 
 def _hand_over_all() -> None:
@@ -512,6 +510,5 @@ def _hand_over_all() -> None:
 
 def forget_parents() -> None:
     """To be called in a forked child: none of the nodes is its own."""
-    global _is_registered
     _nodes.clear()
-    _is_registered = False
+    _register_at_exit.cache_clear()

@@ -78,7 +78,7 @@ _LOOK_S, _PAUSE_S = 0.01, 0.1
 # Connections that wait for each other at most, until their handlers go on.
 _TOGETHER = 64
 # Work of a visit, in this order.
-_FIRST, _LAST, _END = 0, 1, 2
+_FIRST, _LAST = 0, 1
 
 
 class Offer:
