@@ -212,12 +212,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.transport.is_reading():
             self.transport.pause_reading()
         try:
-            if not shutdown.has_begun():
-                shutdown.begin(
-                    dies_of_sigterm=False,
-                    shutdown_plan=self._handshake.client.shutdown_plan,
-                    at_exit=None,
-                )
+            plan = self._handshake.client.shutdown_plan
+            shutdown.begin(dies_of_sigterm=False, shutdown_plan=plan)
             self._handshake.prepare()
             connection = self._handshake.open(
                 Opening([*own, *headers], subprotocol, options, permit, [])

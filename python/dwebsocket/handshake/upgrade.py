@@ -277,12 +277,11 @@ def _resources(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
     handshake, visitor = asked.handshake, reserved.visitor
     user = "" if visitor is None else visitor.who.user_key
     try:
-        if not shutdown.has_begun():
-            shutdown.begin(
-                dies_of_sigterm=handshake.client.dies_of_sigterm,
-                shutdown_plan=handshake.client.shutdown_plan,
-                at_exit=handshake.client.at_exit,
-            )
+        shutdown.begin(
+            dies_of_sigterm=handshake.client.dies_of_sigterm,
+            shutdown_plan=handshake.client.shutdown_plan,
+            at_exit=handshake.client.at_exit,
+        )
         handshake.prepare()
         if (moved := handshake.moved) is None:
             reserved.joins = asked.groups.joins(asked.given, asked.args, asked.kwargs, user)
