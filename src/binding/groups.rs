@@ -469,9 +469,8 @@ impl Seats {
     }
 
     #[pyo3(signature = (room, /))]
-    fn take(&self, py: Python<'_>, room: &str) -> Option<Seat> {
-        let seat = py.detach(|| self.0.take(room))?;
-        Some(self.handle(seat))
+    fn take(&self, room: &str) -> Option<Seat> {
+        Some(self.handle(self.0.take(room)?))
     }
 
     #[pyo3(signature = (room, /))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import uuid
 import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from dwebsocket import group
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
+from dwebsocket.rooms.room import Pattern
 from dwebsocket.testing import Clock, RoomError, WebSocketClient, websockets_of_a_test
 from support.waiting import eventually
 
@@ -197,6 +199,39 @@ def test_a_room_is_as_it_was_when_its_object_is_made_anew(live: ClientRooms) -> 
     told = [live.emit("name_it", to=name)[:4] for name in names]
     own = told[0][3]
     assert told == [[name, number, name, own] for number, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    "form", ["a", "<int:a>", "<str:a>-<slug:b>", "<uuid:a>/<path:b>", "[0-9]+<int:a>"]
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "a",
+            "0",
+            "00",
+            "7",
+            "07",
+            "-1",
+            "x-y",
+            "x-",
+            "x/-y",
+            "a\n",
+            "7\n",
+            "٣",
+            "[0-9]+7",
+            "[0-9]+07",
+            "",
+        ),
+        *("9" * 190, "9" * 300, "dwebsocket.a-b"),
+        *(f"{uuid.UUID(int=7)}/a/b", f"{uuid.UUID(int=0xABC)}/a".upper(), f"{uuid.UUID(int=7)}/"),
+    ],
+)
+def test_the_names_that_fit_are_those_that_their_arguments_give_back(form: str, name: str) -> None:
+    """However it is found out."""
+    pattern = Pattern(form)
+    assert pattern.fits(name) == (pattern.match(name) is not None)
 
 
 def test_a_page_in_few_rooms_has_one_object_for_each(live: ClientRooms) -> None:

@@ -39,7 +39,7 @@ from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.api import Group
@@ -315,14 +315,8 @@ class Rooms:
         """Leaves all rooms: the connection has ended."""
         self._waiting.clear()
         seats.forget(self._number)
-        for room in self._all():
+        for room in self._joined:
             yield from self._leave(room)
-
-    def _all(self) -> Iterator[Room]:
-        """Yields each joined room."""
-        for name in self._joined.names():
-            if (room := self._joined.get(name)) is not None:
-                yield room
 
     def new(self, cls: type[Room], name: str) -> Room:
         """Returns a room of this connection, which is not joined yet."""
@@ -330,14 +324,18 @@ class Rooms:
 
     def _renewed(self, name: str) -> Room | None:
         """Makes the object of a joined room anew."""
-        room = self._find(name)
+        # To find out which class has it takes longer than all else.
+        is_sure = len(self._classes) == 1
+        room = self.new(self._classes[0], name) if is_sure else self._find(name)
         if room is not None:
             room._backend = self._backend(DEFAULT)
         return room
 
     def resume(self) -> Steps[None]:
         """Goes on with rooms of another process."""
-        for room in self._all():
+        for name in self._joined.names():
+            if (room := self._joined.get(name)) is None:
+                continue
             self._offer(room)
             if is_written(room, "resumed"):
                 yield from self._call_quietly(room, "resumed")
@@ -352,7 +350,7 @@ class Rooms:
         """Releases what is here of rooms with which another process goes on."""
         self._waiting.clear()
         seats.forget(self._number)
-        for room in self._all():
+        for room in self._joined:
             self._joined.remove(room)
             self._give_up(room)
 
@@ -367,10 +365,11 @@ class Rooms:
         if known is not None and _is_over(known):
             # Evicted, and the notice is still on its way.
             yield from self._leave(known)
+            known = None
         try:
             if request.kind == "join":
                 # It answers by itself, before what it has missed.
-                yield from self._join(request)
+                yield from self._join(request, known)
                 return
             if request.kind == "event":
                 room = self._room_of(request)
@@ -417,15 +416,14 @@ class Rooms:
 
     # -- joining -----------------------------------------------------------------------------------
 
-    def _join(self, request: Request) -> Steps[None]:
+    def _join(self, request: Request, known: Room | None) -> Steps[None]:
         found = self._find(request.room)
         if found is None:
             raise Refused("unknown")
         info = _checked_info(request, self._limits.info)
-        known = self._joined.get(request.room)
         if known is None and len(self._joined) >= (most := self._limits.rooms):
             raise Refused("limit", f"A connection may be in {most} rooms.")
-        room = known or found
+        room = found if known is None else known
         heard: Evictions | None = None
         if is_written(room, "allow"):
             backend = self._backend(DEFAULT)
@@ -723,8 +721,9 @@ class Rooms:
         room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:
-        for room in self._all():
-            if not is_written(room, "allow"):
+        for name in self._joined.names():
+            room = self._joined.get(name)
+            if room is None or not is_written(room, "allow"):
                 continue
             try:
                 yield from self._ask(room)

@@ -8,7 +8,7 @@ from weakref import getweakrefcount, ref
 from dwebsocket.conf.group_settings import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dwebsocket import _core
     from dwebsocket.rooms.room import Room
@@ -44,6 +44,12 @@ class Joined:
     def names(self) -> list[str]:
         """Returns the names of all rooms. Any thread may call it."""
         return [] if self.seats is None else sorted(self.seats.rooms())
+
+    def __iter__(self) -> Iterator[Room]:
+        """Yields each room, by an object that may be only the caller's. Any thread may do so."""
+        for name in self.names():
+            if (room := self.peek(name)) is not None:
+                yield room
 
     def ended(self) -> list[str]:
         """Returns the names of the rooms whose seats have ended by themselves."""

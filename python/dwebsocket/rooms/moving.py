@@ -27,23 +27,18 @@ if TYPE_CHECKING:
 def seats_of(rooms: Rooms) -> dict[str, MovingSeat]:
     """Returns the seats of a connection, by the names of its rooms. Any thread may call it."""
     found = {}
-    for room in _rooms(rooms):
+    for room in rooms._joined:
         seat, group = room._seat, room.group
         if seat is not None and not seat.is_over:
             found[room.name] = MovingSeat(group.using, group.name, has_history(room, group), seat)
     return found
 
 
-def _rooms(rooms: Rooms) -> list[Room]:
-    found = map(rooms._joined.peek, rooms._joined.names())
-    return [room for room in found if room is not None]
-
-
 def pack(rooms: Rooms | None) -> dict[str, Any]:
     """Returns what a connection keeps of its rooms, as JSON can represent it but for states."""
     if rooms is None:
         return {"rooms": [], "waiting": [], "checked": 0.0}
-    joined = [_packed(room) for room in _rooms(rooms)]
+    joined = [_packed(room) for room in rooms._joined]
     waiting = [{name: getattr(each, name) for name in each.__slots__} for each in rooms._waiting]
     return {"rooms": joined, "waiting": waiting, "checked": clock.now() - rooms._checked_at}
 
