@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from websockets import exceptions
 
 from dwebsocket import (
     ConnectionClosed,
@@ -17,7 +19,9 @@ from dwebsocket import (
     UsageError,
     aconnect,
 )
+from dwebsocket.client import dialing
 from support.far_server import far_server
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -103,6 +107,57 @@ def test_it_can_be_awaited_and_iterated() -> None:
             await websocket.asend("too late")
 
     with far_server(count) as url:
+        run(main(url))
+
+
+@pytest.mark.parametrize("way", ["exit stack", "with", "break", "error"])
+def test_another_task_may_leave_than_the_one_that_has_entered(way: str) -> None:
+    """A fixture, an exit stack, a generator that is left early: asyncio closes it in a new task."""
+    codes: list[int | None] = []
+
+    def note_end(connection: ServerConnection) -> None:
+        with contextlib.suppress(exceptions.ConnectionClosed):
+            connection.send("one")
+            connection.recv()
+        codes.append(connection.close_code)
+
+    async def main(url: str) -> None:
+        if way == "break":
+            async for _ in aconnect(url):
+                break
+        elif way == "exit stack":
+            stack = contextlib.AsyncExitStack()
+            websocket = await stack.enter_async_context(aconnect(url))
+            await asyncio.create_task(stack.aclose())
+            assert websocket.closed
+        else:
+            opening = aconnect(url)
+            await asyncio.create_task(opening.__aenter__())
+            assert not await opening.__aexit__(*([KeyError] if way == "error" else []))
+
+    with far_server(note_end) as url:
+        run(main(url))
+        eventually(lambda: codes)
+    assert codes == [1000]
+
+
+@pytest.mark.parametrize("what", ["dial", "hub"])
+def test_without_a_descriptor_it_is_a_failure(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for what this loop needs first."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main(url: str) -> None:
+        name = {"dial": "_dial", "hub": "await_call"}[what]
+        with monkeypatch.context() as patch:
+            patch.setattr(dialing, name, refuse)
+            with pytest.raises(ConnectionFailed, match="Too many open files"):
+                await aconnect(url)
+        async with aconnect(url):
+            pass
+
+    with far_server() as url:
         run(main(url))
 
 

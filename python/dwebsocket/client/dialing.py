@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import socket
 from http.client import HTTPMessage
@@ -27,7 +28,7 @@ from dwebsocket.exceptions import (
 from dwebsocket.runners import shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Generator, Iterator
     from typing import Any
 
     from dwebsocket.client.options import Dialer, Target
@@ -58,7 +59,8 @@ def open_now(target: Target) -> ClientConnection:
             "or `async with aconnect(…) as websocket`"
         )
     url, dialer = target.now()
-    outcome = wait(_dial(dialer), None)
+    with _without_resources():
+        outcome = wait(_dial(dialer), None)
     return _opened(url, dialer, outcome)
 
 
@@ -71,17 +73,24 @@ async def open_soon(target: Target) -> ClientConnection:
         ConnectionFailed, ShuttingDown, TypeError, ValueError, Exception: As :func:`open_now`.
     """
     url, dialer = await target.soon()
-    outcome = await await_call(_dial(dialer), None)
+    with _without_resources():
+        dial = _dial(dialer)
+        outcome = await await_call(dial, None)
     return _opened(url, dialer, outcome)
+
+
+@contextlib.contextmanager
+def _without_resources() -> Iterator[None]:
+    """Makes a failure of what the system raises that has no thread or descriptor left."""
+    try:
+        yield
+    except OSError as error:
+        raise _failure(("network", str(error))) from error
 
 
 def _dial(dialer: Dialer) -> _core.Dial:
     _prepare()
-    try:
-        return dialer.core.dial()
-    except OSError as error:
-        # The system has no thread or descriptor left for the engine.
-        raise _failure(("network", str(error))) from error
+    return dialer.core.dial()
 
 
 class Opening:
@@ -103,14 +112,18 @@ class Opening:
 
     async def __aexit__(self, *exception: object) -> None:
         task = asyncio.current_task()
-        own = max(at for at, (its, _) in enumerate(self._entered) if its is task)
-        self._entered.pop(own)[1].close()
+        own = [at for at, (its, _) in enumerate(self._entered) if its is task]
+        # A fixture, or an exit stack, may be left by another task than the one that has entered.
+        self._entered.pop(own[-1] if own else -1)[1].close()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Yields each message until the connection has ended, and closes it after the last."""
-        async with self as connection:
+        connection = await self
+        try:
             async for message in connection:
                 yield message
+        finally:
+            connection.close()
 
 
 def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.socket | None]:
