@@ -409,6 +409,34 @@ def test_two_names_of_one_group_get_each_message(live: ClientRooms) -> None:
     assert not live._waiting["room-1"]
 
 
+def test_the_signals_are_about_the_group_not_its_names(live: ClientRooms) -> None:
+    """One for the first name by which a connection is in it, and one for the last."""
+    told: list[str] = []
+
+    def note(signal: Any, group: Any, **_: Any) -> None:
+        told.append(f"{'joined' if signal is signals.group_joined else 'left'} {group.name}")
+
+    both = (signals.group_joined, signals.group_left)
+    for signal in both:
+        signal.connect(note)
+    try:
+        for name in ("room-1", "alias-1", "room-1"):
+            live.join(name)
+        assert told == ["joined room-1"]
+        live.leave("room-1")
+        assert told == ["joined room-1"]
+        live.leave("alias-1")
+        assert told == ["joined room-1", "left room-1"]
+        for name in ("room-2", "alias-2"):
+            live.join(name)
+        live.websocket.close()
+        eventually(lambda: len(told) == 4)
+        assert told[2:] == ["joined room-2", "left room-2"]
+    finally:
+        for signal in both:
+            signal.disconnect(note)
+
+
 def test_a_second_join_is_answered_and_sends_nothing_twice(live: ClientRooms) -> None:
     """Its position is where the client is."""
     live.join("kept-1")

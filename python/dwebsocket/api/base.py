@@ -19,6 +19,7 @@ from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.telemetry import clock, tally, tracing
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Mapping
     from weakref import WeakSet
 
@@ -64,7 +65,7 @@ class Base:
     _selecting: WeakSet[object] | None = None
     _close_callbacks: CloseCallbacks | None = None
     # Its groups, while the signals about groups have receivers.
-    _groups_noted: dict[Any, None] | None = None
+    _groups_noted: Counter[Any] | None = None
     # The steps that join groups that have a history, before the view's first line; set by
     # `dwebsocket.groups.view_groups`.
     _join_recorded: Callable[[], Steps[None]] | None = None

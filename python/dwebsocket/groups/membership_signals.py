@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
@@ -44,10 +45,15 @@ def is_new(group: Named, member: Member) -> bool:
 
 
 def note_joined(group: Named, websocket: Base) -> Steps[None]:
-    """Sends ``group_joined``, and ``group_left`` when the membership or the connection ends."""
-    is_first = _note(group, websocket)
+    """
+    Sends ``group_joined``, and ``group_left`` when the membership or the connection ends.
+
+    Nothing for one that the connection has by another name already: as a room, or beside one.
+    """
+    is_first, is_new = _note(group, websocket)
     try:
-        yield _sent(signals.group_joined, group, websocket)
+        if is_new:
+            yield _sent(signals.group_joined, group, websocket)
     finally:
         if is_first:
             _leave_at_end(websocket)
@@ -59,7 +65,7 @@ def note_at_opening(groups: Iterable[Named], websocket: Base, *, is_moved: bool 
 
     Of those that one has joined in another process only the ends are told.
     """
-    noted: dict[Named, None] = dict.fromkeys(groups) if _has_receivers() else {}
+    noted = Counter(groups) if _has_receivers() else None
     if not noted:
         return
     websocket._groups_noted = noted
@@ -75,8 +81,16 @@ def note_at_opening(groups: Iterable[Named], websocket: Base, *, is_moved: bool 
 
 
 def note_left(group: Named, websocket: Base) -> Steps[None]:
-    """Sends ``group_left``, unless the membership was not noted, or its end was sent already."""
-    if _take(group, websocket):
+    """
+    Sends ``group_left``, unless the membership was not noted, or its end was sent already.
+
+    Nor while the connection is in the group by another name.
+    """
+    noted = websocket._groups_noted
+    with _lock:
+        if is_by_another := noted is not None and noted[group] > 1:
+            noted[group] -= 1
+    if not is_by_another and _take(group, websocket):
         yield _sent(signals.group_left, group, websocket)
 
 
@@ -113,14 +127,16 @@ def _has_receivers() -> bool:
     )
 
 
-def _note(group: Named, websocket: Base) -> bool:
-    """Notes a group; returns whether it is the connection's first one."""
-    is_first = websocket._groups_noted is None
-    # If two threads race, the first one's object stays.
-    websocket.__dict__.setdefault("_groups_noted", {})[group] = None
-    if is_first:
-        _add(websocket)
-    return is_first
+def _note(group: Named, websocket: Base) -> tuple[bool, bool]:
+    """Notes a group; returns whether it is the connection's first one, and whether it is new."""
+    with _lock:
+        is_first = websocket._groups_noted is None
+        noted = websocket.__dict__.setdefault("_groups_noted", Counter())
+        noted[group] += 1
+        is_new = noted[group] == 1
+        if is_first:
+            _joined.add(websocket)
+    return is_first, is_new
 
 
 def _add(websocket: Base) -> None:
@@ -140,7 +156,7 @@ def _leave_at_end(websocket: Base) -> None:
 def _take(group: Named, websocket: Base) -> bool:
     noted = websocket._groups_noted
     # Of several calls one gets it.
-    return noted is not None and noted.pop(group, group) is None
+    return noted is not None and noted.pop(group, None) is not None
 
 
 def _leave_all(websocket: Base, request: HttpRequest | None) -> None:
