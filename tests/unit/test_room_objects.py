@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import uuid
 import weakref
@@ -127,6 +128,29 @@ class Begun(Talking):
         return self.count
 
 
+class Arguments(Talking):
+    """It puts things into the arguments of its name, as views do into theirs."""
+
+    name = "arguments-<int:pk>"
+
+    def note(self, data: Any) -> None:
+        self.kwargs["noted"] = data
+
+    def recall(self, _data: Any) -> Any:
+        return self.kwargs["noted"]
+
+
+class Requests(Talking):
+    name = "requests-<int:pk>"
+
+    def note(self, data: Any) -> None:
+        self.request = copy.copy(self.request)
+        self.request.noted = data  # type: ignore[attr-defined]
+
+    def recall(self, _data: Any) -> Any:
+        return self.request.noted  # type: ignore[attr-defined]
+
+
 class InAllow(Talking):
     name = "allow-<int:pk>"
 
@@ -146,7 +170,9 @@ async def _receive(self: Room, event: str, data: Any) -> Any:
 
 
 ASYNC = type("Async", (Plain,), {"name": "async-<int:pk>", "receive": _receive})
-KEEPING = [Cached, State, Slots, Referred, Weak, Begun, InAllow, Plain, ASYNC]
+KEEPING = [
+    *(Cached, State, Slots, Referred, Weak, Begun, Arguments, Requests, InAllow, Plain, ASYNC)
+]
 urlpatterns = [
     path("sync/", rooms(*[each for each in KEEPING if each is not ASYNC], Bare)),
     path("async/", rooms(*KEEPING, Bare)),

@@ -127,7 +127,7 @@ class Rooms:
         self._request = request
         self._classes = classes
         self._is_async = is_async
-        self._joined = Joined(self._renewed)
+        self._joined = Joined(websocket, request, self._renewed)
         self.now = clock.now()
         # The backends of its rooms, by alias.
         self._backends: dict[str, Backend] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import getweakrefcount, ref
 
 from dwebsocket.conf.group_settings import DEFAULT
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dwebsocket import _core
     from dwebsocket.rooms.room import Room
+    from dwebsocket.websocket import WebSocket
 
 # So many objects stay whatever they have.
 _MOST = 16
@@ -28,8 +29,12 @@ class Joined:
     thread at a time, but where a method says something else.
     """
 
-    def __init__(self, make: Callable[[str], Room | None]) -> None:
+    def __init__(
+        self, websocket: WebSocket, request: Any, make: Callable[[str], Room | None]
+    ) -> None:
         """Begins without rooms; ``make`` makes the object of one."""
+        self._websocket = websocket
+        self._request = request
         self._make = make
         #: The connection's seats, once it has had one: in each room that it has joined.
         self.seats: _core.Seats | None = None
@@ -95,7 +100,7 @@ class Joined:
     def _put_aside(self, name: str) -> None:
         """Lets go of an object, unless anything would be lost."""
         room = self._recent[name]
-        if not type(room)._is_plain or getweakrefcount(room) or not vars(room).keys() <= _GIVEN:
+        if getweakrefcount(room) or not self._can_be_made_anew(room, name):
             self._kept[name] = room
             del self._recent[name]
             return
@@ -104,3 +109,12 @@ class Joined:
         if (left := its()) is not None:
             # The project refers to it.
             self._kept[name] = left
+
+    def _can_be_made_anew(self, room: Room, name: str) -> bool:
+        if not type(room)._is_plain or not vars(room).keys() <= _GIVEN:
+            return False
+        given = (room.websocket, room.request, room.name)
+        # What a project has put in their place, or into the arguments, is to stay.
+        return given == (self._websocket, self._request, name) and (
+            room._kwargs is None or room._kwargs == room._pattern.match(name)
+        )
