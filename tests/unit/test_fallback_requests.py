@@ -12,6 +12,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback
 from dwebsocket.handshake.fallback import forwarding, posting
+from dwebsocket.handshake.fallback.polling import HeldResponse
 from dwebsocket.telemetry import clock
 from dwebsocket.testing import websockets_of_a_test
 
@@ -109,6 +110,20 @@ class TestOtherProcesses:
             assert response.status_code == status
             assert response.get("Retry-After") == ("1" if status == 503 else None)
 
+    def test_a_poll_for_another_process_waits_ten_seconds_at_most(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That may be killed meanwhile, which the next poll finds out."""
+        name = new_id()
+        monkeypatch.setattr(forwarding.node(), "number", b"other.")
+        monkeypatch.setattr(forwarding.node(), "ask", lambda *_: "held")
+        monkeypatch.setattr(
+            "dwebsocket.handshake.fallback.polling._held_of", lambda request: Held()
+        )
+        response = poll(name)
+        assert isinstance(response, HeldResponse)
+        assert response._timeout == 10
+
     @pytest.mark.parametrize("kind", ["polling", "sse"])
     def test_without_a_thread_it_comes_again_in_a_moment(
         self, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -133,6 +148,9 @@ class Held:
 
     def find(self) -> None:
         """Find the client."""
+
+    def prepare(self) -> None:
+        """Make ready to take it."""
 
 
 class TestBodies:

@@ -162,6 +162,11 @@ def node() -> Node:
     return found
 
 
+def is_elsewhere(key: bytes) -> bool:
+    """Whether another process has, or had, the connection with a key."""
+    return key[:NODE_BYTES] != node().number
+
+
 def _post_here(found: dict[str, Any]) -> str:
     frames = base64.b64decode(found["frames"])
     return _core.post(bytes.fromhex(found["key"]), found["number"], frames)
@@ -177,10 +182,9 @@ def poll(key: bytes, ack: int, hold: _core.PendingPoll, timeout: float) -> str:
     Raises:
         Doubtful, Gone, GroupUnavailable: As :meth:`Node.ask`.
     """
-    mine, owner = node(), key[:NODE_BYTES]
-    if owner == mine.number:
+    if not is_elsewhere(key):
         return _core.poll(key, ack, hold)
-    answer: str = mine.poll(owner, key, ack, hold, timeout)
+    answer: str = node().poll(key[:NODE_BYTES], key, ack, hold, timeout)
     return answer
 
 
@@ -191,10 +195,9 @@ def post(key: bytes, read: _core.Post) -> str:
     Raises:
         Doubtful, Gone, GroupUnavailable: As :meth:`Node.ask`.
     """
-    mine, owner = node(), key[:NODE_BYTES]
-    if owner == mine.number:
+    if not is_elsewhere(key):
         return read.put(key)
     frames = base64.b64encode(read.frames).decode()
     question = {"act": "post", "key": key.hex(), "number": read.number, "frames": frames}
-    answer: str = mine.ask(owner, question)
+    answer: str = node().ask(key[:NODE_BYTES], question)
     return answer

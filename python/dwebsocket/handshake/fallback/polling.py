@@ -36,6 +36,9 @@ _log = logging.getLogger("dwebsocket")
 _WAIT_S = 25.0
 # Seconds that an answer may take from another process, after the wait there.
 _TRANSFER_S = 3.0
+# A poll for another process waits for so long at most: that may be killed, and nobody says so. The
+# next poll finds it out.
+_ELSEWHERE_S = 10.0
 
 
 class HeldResponse(HttpResponse):
@@ -101,6 +104,8 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     held = _held_of(request)
     timeout = (options.ping_interval or _WAIT_S) + _TRANSFER_S
     try:
+        if forwarding.is_elsewhere(key):
+            timeout = min(timeout, _ELSEWHERE_S)
         held.find()
         found = forwarding.poll(key, ack, hold, timeout)
         if found == "held":
