@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    node::{Exchange, MARK, domain},
+    node::{Exchange, MARK, domain, is_ahead},
     room::{AnswerPart, Peer},
     state::{Item, State},
     wire::{Answer, Message, Notes, Packet, Part},
@@ -54,7 +54,10 @@ impl Exchange {
     fn on_own(&self, state: &mut State, packet: &Packet) {
         match &packet.message {
             // By own beats the silence of others is measured: each counts once.
-            Message::Beat if packet.sent_at > state.own_beat_sent => {
+            Message::Beat
+                if packet.sent_at > state.own_beat_sent
+                    || is_ahead(state.own_beat_sent, clock::wall_ms()) =>
+            {
                 state.own_beat_sent = packet.sent_at;
                 self.on_own_beat(state);
             }

@@ -24,6 +24,8 @@ use crate::engine::{
 
 /// The start of all that is published.
 pub(super) const MARK: &[u8] = b"\x01presence ";
+/// By more than that no time of this process is ahead of its clock, unless that was set back.
+const MOST_AHEAD_MS: u64 = 60 * 1000;
 
 /// The users of one backend's groups, told to other processes. Any thread may use it.
 #[derive(Debug)]
@@ -83,12 +85,11 @@ impl Exchange {
 
     pub(super) fn seal(&self, channel: &str, message: Message) -> Vec<u8> {
         let now = clock::wall_ms();
-        let next = |last: u64| now.max(last + 1);
-        let update = |last| Some(next(last));
+        let update = |last| Some(after(now, last));
         let last = (self.sent_at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         let packet = Packet {
             from: self.id,
-            sent_at: last.map_or(now, next),
+            sent_at: last.map_or(now, |last| after(now, last)),
             message,
         };
         let sealed = self.groups.seal(&domain(channel), &packet.encode());
@@ -96,8 +97,36 @@ impl Exchange {
     }
 }
 
+/// The time that a packet has which is sent `now`, after one with the time `last`: later, unless the
+/// clock was set back. Others take none that is too far ahead.
+fn after(now: u64, last: u64) -> u64 {
+    if is_ahead(last, now) {
+        return now;
+    }
+    now.max(last.saturating_add(1))
+}
+
+/// Whether a time is that of a clock which was set back since.
+pub(super) fn is_ahead(sent_at: u64, now: u64) -> bool {
+    sent_at > now.saturating_add(MOST_AHEAD_MS)
+}
+
 /// The name for the seal of what is published on a channel. Its number is raised with the form of
 /// packets.
 pub(super) fn domain(channel: &str) -> String {
     format!("\u{1}presence 3 {channel}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_packets_grow_until_the_clock_is_set_back() {
+        let now = 1_000_000;
+        assert_eq!(after(now, now - 7), now);
+        assert_eq!(after(now, now + 7), now + 8);
+        assert_eq!(after(now, now + MOST_AHEAD_MS + 1), now);
+        assert_eq!(after(now, u64::MAX), now);
+    }
 }
