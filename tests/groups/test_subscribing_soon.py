@@ -12,6 +12,7 @@ import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
 from dwebsocket.compat import unpatched
+from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
 from support.waiting import eventually
 
@@ -88,7 +89,7 @@ def test_a_system_without_threads(
     backend = backends.backend("default")
     with monkeypatch.context() as without:
         without.setattr(unpatched, "start_thread", refuse)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(GroupUnavailable, match="the system gives no thread"):
             backend.hold_soon("room")
     backend.hold_soon("other")
     eventually(lambda: switchboard.subscribers.get("other"))
