@@ -30,8 +30,8 @@ use super::{
     message::{Delivery, Message},
     notices::{Notice, Notices},
     numbered,
-    room::Room,
     statistics::{Event, Statistics},
+    waiting::WaitingPublishers,
 };
 use crate::{
     engine::{
@@ -74,7 +74,7 @@ pub(super) struct FanOut {
     threads: Vec<FanOutThread>,
     when_full: WhenFull,
     waiting_bytes: AtomicUsize,
-    pub(super) room: Room,
+    pub(super) waiting: WaitingPublishers,
     pub(super) statistics: Statistics,
     pub(super) notices: Notices,
 }
@@ -85,7 +85,7 @@ impl FanOut {
             threads,
             when_full,
             waiting_bytes: AtomicUsize::new(0),
-            room: Room::default(),
+            waiting: WaitingPublishers::default(),
             statistics: Statistics::default(),
             notices: Notices::default(),
         })
@@ -223,7 +223,7 @@ async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
         }
         let passed = group.state.lock().end_pass();
         (fan_out.waiting_bytes).fetch_sub(passed.bytes, Ordering::Relaxed);
-        fan_out.room.tell(|bytes| fan_out.has_room(bytes));
+        fan_out.waiting.tell(|bytes| fan_out.has_room(bytes));
         if passed.is_over {
             group.on_idle();
             return;

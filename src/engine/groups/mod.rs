@@ -28,17 +28,17 @@ mod numbered;
 mod passage;
 mod recorded;
 mod registry;
-mod room;
 mod seal;
 mod seat;
 mod stamps;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub(crate) use self::memberships::Membership;
 #[cfg(unix)]
-pub(crate) use self::room::Room;
+pub(crate) use self::waiting::WaitingPublishers;
 pub use self::{
     deputy::{Departed, Deputy, Standing, Succeeded, frames_of},
     fan_out::FanOutThread,

@@ -22,10 +22,10 @@ use super::{
     message::Message,
     notices::{Notice, Notices},
     passage::Publisher,
-    room::Room,
     seal::Key,
     stamps::Stamp,
     statistics::{Event, Statistics},
+    waiting::WaitingPublishers,
 };
 use crate::{
     engine::{
@@ -193,14 +193,14 @@ impl Groups {
         if self.has_room(more) {
             return None;
         }
-        let wait = self.room().wait(more);
+        let wait = self.waiting().wait(more);
         // There may be room since.
         (!self.has_room(more)).then_some(wait)
     }
 
     /// The publishers that wait for room, here and on the way to other processes.
-    pub(crate) fn room(&self) -> &Room {
-        &self.fan_out.room
+    pub(crate) fn waiting(&self) -> &WaitingPublishers {
+        &self.fan_out.waiting
     }
 
     /// Bytes that wait in the queues of all groups.

@@ -462,7 +462,7 @@ impl Node {
         if !self.is_full(state, length, own_bytes) {
             return Ok(());
         }
-        let wait = self.groups.room().wait(length.max(own_bytes));
+        let wait = self.groups.waiting().wait(length.max(own_bytes));
         // There may be room since.
         if self.is_full(state, length, own_bytes) {
             return Err(Refused::Full(wait));
@@ -622,7 +622,7 @@ impl Node {
     fn begin_writing(self: &Arc<Self>, peer: Arc<Peer>, watched: Watched) {
         let (node, groups) = (Arc::downgrade(self), Arc::clone(&self.groups));
         self.runtime.spawn(async move {
-            let written = contain_task(peer.write_on(watched, groups.room())).await;
+            let written = contain_task(peer.write_on(watched, groups.waiting())).await;
             if written.is_none() {
                 // The other node connects again.
                 peer.end();
@@ -633,7 +633,7 @@ impl Node {
                 }
                 node.drop_peer(&peer);
             }
-            groups.room().tell(|_| true);
+            groups.waiting().tell(|_| true);
         });
     }
 

@@ -14,7 +14,7 @@ use tokio::{io::Interest, sync::Notify, time::timeout};
 
 use super::frames::NodeId;
 use crate::engine::{
-    groups::Room,
+    groups::WaitingPublishers,
     resources::{
         inherited::NotInherited,
         socket::{self, Socket},
@@ -156,13 +156,13 @@ impl Peer {
     }
 
     /// Writes what waits whenever the socket takes it, until the connection ends.
-    pub(super) async fn write_on(&self, watched: Watched, room: &Room) {
-        while self.write_once(&watched, room).await.is_ok() {}
+    pub(super) async fn write_on(&self, watched: Watched, waiting: &WaitingPublishers) {
+        while self.write_once(&watched, waiting).await.is_ok() {}
     }
 
-    async fn write_once(&self, watched: &Watched, room: &Room) -> io::Result<()> {
+    async fn write_once(&self, watched: &Watched, waiting: &WaitingPublishers) -> io::Result<()> {
         let has_written_all = self.write()?;
-        room.tell(|bytes| self.has_room(bytes));
+        waiting.tell(|bytes| self.has_room(bytes));
         if has_written_all {
             if self.waiting.lock().is_over {
                 return Err(io::ErrorKind::NotConnected.into());
@@ -176,7 +176,7 @@ impl Peer {
         }
         let Ok(guard) = timeout(MAX_STANDSTILL, watched.ready(Interest::WRITABLE)).await else {
             // Publishers that wait for it find that it stands still.
-            room.tell(|_| true);
+            waiting.tell(|_| true);
             return Ok(());
         };
         let mut guard = guard?;
@@ -234,7 +234,7 @@ mod tests {
         let (ours, theirs) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
         ours.set_nonblocking(true).unwrap();
         let peer = Peer::new(1, ours, 0).unwrap();
-        let room = Room::default();
+        let waiting = WaitingPublishers::default();
         let breaking = async {
             for _ in 0..3 {
                 yield_now().await;
@@ -245,7 +245,7 @@ mod tests {
         };
         let writing = timeout(
             Duration::from_secs(20),
-            peer.write_on(peer.watch().unwrap(), &room),
+            peer.write_on(peer.watch().unwrap(), &waiting),
         );
         let (ended, ()) = tokio::join!(writing, breaking);
         ended.unwrap();

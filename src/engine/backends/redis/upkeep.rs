@@ -71,7 +71,7 @@ impl Shard {
     pub(super) fn on_no_map(&self, reason: &Reason) {
         let mut state = self.state.lock();
         if state.routes.iter().all(|route| route.status != Status::Up) {
-            self.note_loss(&mut state, UNKNOWN, reason, true);
+            self.note_lost_node(&mut state, UNKNOWN, reason, true);
             drop(state);
             self.look.notify_one();
         }
@@ -202,12 +202,12 @@ impl Shard {
         }
         let was_up = route.status == Status::Up;
         route.failures = if was_up { 0 } else { route.failures + 1 };
-        self.note_loss(&mut state, place, reason, !was_up);
+        self.note_lost_node(&mut state, place, reason, !was_up);
         state.is_map_doubtful = self.is_cluster();
     }
 
     /// Notes that a node cannot be reached; `is_away` when it will not be back at once.
-    fn note_loss(&self, state: &mut State, place: usize, reason: &Reason, is_away: bool) {
+    fn note_lost_node(&self, state: &mut State, place: usize, reason: &Reason, is_away: bool) {
         let route = &mut state.routes[place];
         route.disconnect();
         let was_away = matches!(route.status, Status::Away(_));
