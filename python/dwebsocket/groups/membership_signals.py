@@ -72,7 +72,8 @@ def note_at_opening(groups: Iterable[Named], websocket: Base, *, is_moved: bool 
 
     def announce() -> None:
         request = websocket._view_request
-        _add(websocket)
+        with _lock:
+            _joined.add(websocket)
         for group in () if is_moved else list(noted):
             signals.send(signals.group_joined, websocket, request, group=group)
         _leave_at_end(websocket)
@@ -137,11 +138,6 @@ def _note(group: Named, websocket: Base) -> tuple[bool, bool]:
         if is_first:
             _joined.add(websocket)
     return is_first, is_new
-
-
-def _add(websocket: Base) -> None:
-    with _lock:
-        _joined.add(websocket)
 
 
 renew_at_fork(globals(), _lock=unpatched.lock)

@@ -278,9 +278,8 @@ class Rooms:
         """Does what is due: joins that have waited, the end of rooms, and the recheck."""
         self.now = clock.now()
         self._read_settings()
-        for name in self._joined.ended():
-            if (room := self._joined.get(name)) is not None:
-                yield from self._leave(room)
+        for room in self._joined.each(self._joined.ended()):
+            yield from self._leave(room)
         while self._waiting:
             if self._waiting[0].kind == "join" and not self._joins.take():
                 break
@@ -333,9 +332,7 @@ class Rooms:
 
     def resume(self) -> Steps[None]:
         """Goes on with rooms of another process."""
-        for name in self._joined.names():
-            if (room := self._joined.get(name)) is None:
-                continue
+        for room in self._joined.each(self._joined.names()):
             self._offer(room)
             if is_written(room, "resumed"):
                 yield from self._call_quietly(room, "resumed")
@@ -721,9 +718,8 @@ class Rooms:
         room._backend.unsubscribe_if_unused(room.group.name)
 
     def _recheck(self) -> Steps[None]:
-        for name in self._joined.names():
-            room = self._joined.get(name)
-            if room is None or not is_written(room, "allow"):
+        for room in self._joined.each(self._joined.names()):
+            if not is_written(room, "allow"):
                 continue
             try:
                 yield from self._ask(room)

@@ -25,8 +25,8 @@ class Joined:
     The rooms that a connection has joined, by their names.
 
     A page may be in a thousand, and the engine knows the name of each one. So an object that has
-    nothing of its own, and to which nobody refers, is made anew when it is needed. Used by one
-    thread at a time, but where a method says something else.
+    nothing of its own, and to which nothing refers, is made anew when it is needed. One thread at a
+    time uses it, but where a method says something else.
     """
 
     def __init__(
@@ -86,6 +86,10 @@ class Joined:
             self.add(room)
         return room
 
+    def each(self, names: list[str]) -> Iterator[Room]:
+        """Yields the objects of those rooms that are joined still, as :meth:`get` does."""
+        return (room for name in names if (room := self.get(name)) is not None)
+
     def add(self, room: Room) -> None:
         """Adds a room that has a seat."""
         self._recent[room.name] = room
@@ -114,7 +118,7 @@ class Joined:
         if not type(room)._is_plain or not vars(room).keys() <= _GIVEN:
             return False
         given = (room.websocket, room.request, room.name)
-        # What a project has put in their place, or into the arguments, is to stay.
+        # The project may have replaced the request, or changed the arguments.
         return given == (self._websocket, self._request, name) and (
             room._kwargs is None or room._kwargs == room._pattern.match(name)
         )

@@ -108,7 +108,7 @@ def close_user(user: str, code: int, reason: str) -> None:
     _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
 
 
-# What is to be announced, as pairs of its kind and its name.
+# Announcements that wait to be sent: pairs of a kind and a name.
 _hints: deque[tuple[str, str]] = deque(maxlen=_MOST_WAITING)
 
 

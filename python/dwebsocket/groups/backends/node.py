@@ -128,7 +128,7 @@ class Node:
 
     def note_interruption(self) -> None:
         """Notes that messages to this node may have been lost. Never waits."""
-        # Whoever was silent may have answered.
+        # A process that was silent may have answered.
         self._doubtful.clear()
         for answers in list(self._answers.values()):
             answers.put(None)
@@ -211,10 +211,13 @@ class Node:
                 if known is not None and known.allows(timeout, expected, found):
                     break
                 with suppress(Empty):
-                    found += filter(None, [_next_of(answers, left)])
+                    found.append(_next_of(answers, left))
+                # An interruption is no answer.
+                found = [each for each in found if each is not None]
             while not answers.empty():
                 # Of processes that began after the count.
-                found += filter(None, [answers.get()])
+                if (answer := answers.get()) is not None:
+                    found.append(answer)
         finally:
             del self._answers[mine]
         expected = max(expected, len(found))
@@ -247,7 +250,7 @@ class Node:
                     is_doubted = True
                 doubts = doubts[1:]
                 if lives:
-                    # It may have been cut off when it was asked.
+                    # The other process may have been cut off when it was asked.
                     tell()
                 if lives and not is_first:
                     doubts = []
@@ -261,7 +264,8 @@ class Node:
                 answer = _next_of(answers, min([timeout, *doubts[:1]]) - waited)
                 if answer is not None:
                     break
-                # It may have been lost, or its answer. Who gets it twice does one thing.
+                # The question may have been lost, or its answer. A process that gets a question
+                # twice acts once: posts have numbers, and a poll ends the one before.
                 tell()
         self._doubtful.pop(number, None)
         return answer["answer"]

@@ -36,8 +36,8 @@ _log = logging.getLogger("dwebsocket")
 _WAIT_S = 25.0
 # Seconds that an answer may take from another process, after the wait there.
 _TRANSFER_S = 3.0
-# A poll for another process waits for so long at most: that may be killed, and nobody says so. The
-# next poll finds it out.
+# A poll for another process waits for so long at most: this one is not told when the other process
+# is killed, and the next poll finds it out.
 _ELSEWHERE_S = 10.0
 
 

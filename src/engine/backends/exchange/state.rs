@@ -23,7 +23,7 @@ pub(super) struct State {
     pub(super) outgoing: VecDeque<Item>,
     /// The others that live, each with the number of own beats that had come when it was heard last.
     pub(super) heard: HashMap<Source, u64>,
-    /// Those that were silent for too long, and may live all the same.
+    /// The processes that were silent for too long, and may be alive.
     pub(super) silent: HashSet<Source>,
     pub(super) own_beats: u64,
     pub(super) own_beat_at: Option<Instant>,
