@@ -32,7 +32,7 @@ mod _core {
         history::{History, numbered},
         hub::Hub,
         message_future::MessageFuture,
-        moving::{MarkedCut, depart, has_handed_out},
+        moving_members::{MarkedCut, depart, has_handed_out},
         next_message::NextMessage,
         passage::{Bucket, Passage, answer, read_event, read_join},
         polls::{PendingPoll, open_polled, poll, polling_head},

@@ -23,7 +23,7 @@ pub(crate) mod local;
 mod log;
 mod loop_hub;
 pub(crate) mod message_future;
-pub(crate) mod moving;
+pub(crate) mod moving_members;
 pub(crate) mod next_message;
 pub(crate) mod passage;
 pub(crate) mod polls;
