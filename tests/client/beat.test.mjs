@@ -83,6 +83,26 @@ describe("silence", () => {
     assert.equal(socket.state, "waiting");
   });
 
+  for (const back of [25_000, 600_000]) {
+    test(`is found where the clock was set back by ${back} ms`, async () => {
+      const socket = connect();
+      last().opens().says("");
+      clock.now -= back;
+      for (const timer of clock.timers.values()) timer.at -= back; // timers know no clock
+      await clock.pass(60_000);
+      assert.notEqual(socket.state, "open");
+    });
+  }
+
+  test("is found behind a close() that the browser refuses", async () => {
+    const socket = connect();
+    last().opens().says("");
+    assert.throws(() => socket.close(1001), { name: "InvalidAccessError" });
+    assert.equal(socket.state, "open");
+    await clock.pass(31_000);
+    assert.notEqual(socket.state, "open");
+  });
+
   test("ends nothing where the page wants no heartbeat", async () => {
     const socket = connect("/ws/", { beat: 0 });
     last().opens();

@@ -284,6 +284,89 @@ describe("the end of a room", () => {
     await clock.pass(10000);
     assert.equal(joins().length, 2);
   });
+
+  test("and a room that waits for the server is asked for once, and not behind its end", async () => {
+    const socket = connect();
+    last().opens();
+    const room = socket.join("room-42");
+    refuse("join", "unavailable");
+    for (let breaks = 0; breaks < 3; breaks++) {
+      await again();
+      refuse("join", "unavailable");
+    }
+    await clock.pass(10000);
+    assert.equal(joins().length, 2);
+    refuse("join", "unavailable");
+    const before = clock.timers.size;
+    room.leave();
+    assert.equal(clock.timers.size, before); // one of the leave, none of the room
+    await clock.pass(10000);
+    assert.equal(joins().length, 2);
+  });
+});
+
+/** What was sent, as the key that says what it is and its room: "join room-42". */
+const told = () => sent().map(({ id, info, since, data, event, ...rest }) => Object.entries(rest)[0].join(" "));
+
+describe("a handler that acts at once", () => {
+  const acts = {
+    leave: (socket, room) => room.leave(),
+    emit: (socket, room) => { room.emit("say", 1).catch(() => {}); },
+    update: (socket, room) => { room.update({ b: 1 }); },
+    join: (socket) => { socket.join("other"); },
+  };
+
+  for (const [act, after] of [
+    ["leave", []],
+    ["emit", ["join room-42", "to room-42"]],
+    ["update", ["join room-42"]],
+    ["join", ["join room-42", "join other"]],
+  ]) {
+    test(`may ${act} while the connection ends`, async () => {
+      const { socket, room } = joined();
+      room.on("state", (state) => state === "waiting" && acts[act](socket, room));
+      await again();
+      assert.deepEqual(told(), after);
+    });
+  }
+
+  for (const [act, after] of [
+    ["leave", ["join room-42", "leave room-42", "to second"]],
+    ["emit", ["join room-42", "to room-42", "to second"]],
+    ["update", ["join room-42", "update room-42", "to second"]],
+    ["join", ["join room-42", "join other", "to second"]],
+  ]) {
+    test(`may ${act} while it is asked for again: the server hears of that behind the join`, async () => {
+      const { socket, room } = joined();
+      last().ends();
+      socket.send({ to: "second" });
+      room.on("state", (state) => state === "joining" && acts[act](socket, room));
+      await clock.pass(5000);
+      last().opens();
+      assert.deepEqual(told(), after);
+    });
+  }
+
+  test("may close the socket while rooms are asked for again", async () => {
+    const { socket, room } = joined();
+    last().ends();
+    const waiting = socket.send("later");
+    room.on("state", (state) => state === "joining" && socket.close());
+    await clock.pass(5000);
+    last().opens();
+    await assert.rejects(waiting, { name: "ClosedError" });
+    assert.equal(socket.state, "closed");
+  });
+
+  test("may leave while what has changed during a break is told", async () => {
+    const { room } = joined({ members: [member("a")] });
+    await again();
+    const seen = watch(room);
+    room.on("left", () => room.leave());
+    welcome({ members: [member("b")] });
+    assert.deepEqual(seen.map(([name, value]) => name + (value.key ?? ` ${value}`)), ["lefta", "state left"]);
+    assert.deepEqual(told(), ["join room-42", "leave room-42"]);
+  });
 });
 
 describe("messages of a room", () => {
@@ -360,6 +443,18 @@ describe("members", () => {
   });
 });
 
+describe("members, of more than an answer names", () => {
+  test("are those of the answer: nobody is told that the others have left", async () => {
+    const { room } = joined({ members: [member("a"), member("b")], count: 3 });
+    last().says({ room: "room-42", joined: member("c") });
+    await again();
+    const seen = watch(room);
+    welcome({ members: [member("a"), member("b")], count: 3 });
+    assert.deepEqual(seen.filter(([name]) => name === "left" || name === "joined"), []);
+    assert.deepEqual(room.members.map(({ key }) => key), ["a", "b"]);
+  });
+});
+
 describe("what the page says", () => {
   test("is acknowledged", async () => {
     const { room } = joined();
@@ -397,6 +492,24 @@ describe("what the page says", () => {
     last().opens();
     assert.deepEqual(joins()[0].info, { typing: false });
     assert.equal(sent().length, 1);
+  });
+});
+
+describe("info that the server refuses", () => {
+  test("is not said with the next join, which would be refused, too", async () => {
+    const { room } = joined({}, { info: { a: 1 } });
+    const asked = room.update({ a: "too long" });
+    refuse("update", "limit");
+    await assert.rejects(asked, { code: "limit" });
+    await again();
+    assert.deepEqual(joins()[0].info, { a: 1 });
+  });
+
+  test("is said with the next join where only the answer was lost", async () => {
+    const { room } = joined({}, { info: { a: 1 } });
+    room.update({ a: 2 });
+    await again();
+    assert.deepEqual(joins()[0].info, { a: 2 });
   });
 });
 

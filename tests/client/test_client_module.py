@@ -51,6 +51,45 @@ def test_size(name: str, most: int) -> None:
     assert compressed.tell() < most
 
 
+#: As much of each framework as a hook calls while it has no room.
+_FRAMEWORKS = {
+    "react": """
+        export const useState = (value) => [value, () => {}];
+        export const useEffect = () => {};
+        export const useRef = (current) => ({ current });
+        export const useCallback = (call) => call;
+    """,
+    "vue": """
+        export const shallowRef = (value) => ({ value });
+        export const toValue = (value) => value;
+        export const watch = (get, run) => run(get(), undefined, () => {});
+    """,
+}
+
+
+@pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
+@pytest.mark.parametrize("name", _FRAMEWORKS)
+def test_what_a_hook_without_a_room_rejects_ends_no_process(name: str, tmp_path: Path) -> None:
+    """Nobody has to await an `emit`; who does gets the error of a room that is left."""
+    package = tmp_path / "node_modules" / name
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
+    (package / "index.js").write_text(_FRAMEWORKS[name])
+    shutil.copy(FOLDER / f"{name}.js", tmp_path / "hook.mjs")
+    script = """
+        import { useRoom } from "./hook.mjs";
+        const { emit } = useRoom(null, null);
+        emit("say", 1);
+        await new Promise((done) => setTimeout(done, 20));
+        emit("say", 2).catch(({ name, code }) => console.log(name, code));
+    """
+    (tmp_path / "page.mjs").write_text(script)
+    done = subprocess.run(
+        ["node", str(tmp_path / "page.mjs")], capture_output=True, text=True, timeout=110
+    )
+    assert (done.returncode, done.stdout) == (0, "RoomError left\n"), done.stderr
+
+
 def test_it_stands_alone() -> None:
     """It imports nothing, so that the names that collectstatic gives to files do not matter."""
     assert re.findall(r"\bimport\b|\brequire\b|\bfrom \"", MODULE.read_text()) == []

@@ -74,7 +74,13 @@ class Joined:
     def peek(self, name: str) -> Room | None:
         """Returns a room's object, or one that only the caller has. Any thread may call it."""
         room = self.known(name)
-        seat = None if room is not None or self.seats is None else self.seats.find(name)
+        if room is not None or self.seats is None:
+            return room
+        try:
+            seat = self.seats.find(name)
+        except UnicodeEncodeError:
+            # Half a surrogate pair, which a client may send and no room has.
+            return None
         if seat is not None and (room := self._make(name)) is not None:
             room._seat = seat
         return room

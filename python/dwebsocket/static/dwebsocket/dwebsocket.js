@@ -1,8 +1,8 @@
-// A WebSocket that comes back by itself: see docs/client.md. A link is one, or HTTP. It takes each message of the queue once.
+// A WebSocket that comes back by itself: see docs/client.md. A link, one or HTTP, takes each message of the queue once.
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
-// One that nobody awaits ends no process of Node.
+// Nobody has to await it, in Node either.
 const promise = (begin) => {
   const made = new Promise(begin);
   made.catch(() => {});
@@ -12,7 +12,7 @@ const promise = (begin) => {
 const parse = (text) => {
   try {
     if (/^\s*[[{]/.test(text)) return JSON.parse(text);
-  } catch {} // other text
+  } catch {}
   return text;
 };
 
@@ -32,7 +32,6 @@ const split = (position) => /(.*)-(\d+)$/.exec(position) ?? [];
 const toBytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 const toBase64 = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 
-// Bytes of an entry of the queue.
 const sizeOf = (entry) => (entry.size ??= entry.wire.byteLength ?? new Blob([entry.wire]).size);
 const sum = (entries) => entries.reduce((size, entry) => size + sizeOf(entry), 0);
 
@@ -45,7 +44,7 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
     on.open(ws.protocol);
   };
   ws.onmessage = ({ data }) => on.message(typeof data === "string" ? data : new Uint8Array(data));
-  ws.onerror = () => isOpen || on.end(1006); // else onclose follows
+  ws.onerror = () => isOpen || on.end(1006);
   ws.onclose = ({ code, reason }) => on.end(code, reason);
   ws.end = (...why) => {
     ws.close();
@@ -83,7 +82,6 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     on.end(...why);
   };
 
-  // A repeat is taken once.
   const call = async (query, options, repeats = 0) => {
     let answer;
     try {
@@ -244,8 +242,8 @@ export function connect(url, options = {}) {
   const ended = new AbortController();
   const { handlers, on, emit } = emitter();
   const queue = [];
-  const asked = new Map(); // by id
-  const dials = [-Infinity, -Infinity]; // of the last two attempts
+  const asked = new Map();
+  const dials = [-Infinity, -Infinity];
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
@@ -258,7 +256,7 @@ export function connect(url, options = {}) {
   let doubts = 0; // attempts left beside a silent connection
   let beats; // whether the server has a heartbeat
   let silences = 0; // without any
-  let hasWarned;
+  let hasWarned, isJoining;
 
   const csrf = () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
 
@@ -318,14 +316,18 @@ export function connect(url, options = {}) {
   const read = ({ data, binary }) => (binary ? toBytes(data) : text ? data : parse(data));
 
   const makeRoom = (name, { position = null, info }) => {
-    pack([info]); // may throw
+    pack([info]);
     position &&= position + "";
     const { on, emit } = emitter();
     const members = new Map();
     let phase = "joining";
-    let end, hasJoined;
+    let end, hasJoined, retry;
 
-    const become = (next, why) => emit("state", (phase = next), why);
+    const become = (next, why, timer) => {
+      clearTimeout(retry);
+      retry = timer;
+      emit("state", (phase = next), why);
+    };
 
     const say = (body, timeout) => promise((resolve, reject) => {
       const fail = ({ text, code }) => reject(failure("RoomError", text, code));
@@ -350,23 +352,24 @@ export function connect(url, options = {}) {
         become(next, why);
       },
       join() {
-        become("joining");
         request({ join: name, since: position ?? (hasJoined && ""), info }, Infinity, ({ ok, error }) => {
           if (end) return;
-          if (error?.code === "unavailable") {
-            setTimeout(() => phase === "waiting" && state === "open" && room.join(), Math.random() * 10000);
-            return become("waiting", error);
-          }
+          if (error?.code === "unavailable") return become("waiting", error, setTimeout(room.join, Math.random() * 10000));
           if (error) return room.end("refused", error);
-          const { recovered, missed, members: now = [] } = ok;
+          const { recovered, missed, members: now = [], count } = ok;
           // Else the messages that come now move it there.
           if (!recovered || !missed) position = ok.position;
-          members.forEach((member) => now.some(({ key }) => key === member.key) || note("left", member));
+          members.forEach((member, key) => {
+            if (now.some((each) => each.key === key)) return;
+            if (count > now.length) members.delete(key); // not all are named
+            else note("left", member);
+          });
           now.forEach((member) => note("joined", member));
           hasJoined = true;
-          become("joined");
+          if (!end) become("joined");
           if (!end) emit("recovered", { recovered, missed });
         });
+        become("joining");
       },
       take(message) {
         const { data, event, ended, recovered } = message;
@@ -389,12 +392,16 @@ export function connect(url, options = {}) {
       emit: (event, data, { timeout } = {}) => say({ to: name, event: event + "", data }, timeout),
       update(next) {
         pack([next]);
+        const before = info;
         info = next;
-        return phase === "waiting" ? Promise.resolve({}) : say({ update: name, info });
+        if (phase === "waiting") return Promise.resolve({});
+        const asked = say({ update: name, info });
+        asked.catch(({ name }) => name === "RoomError" && info === next && (info = before));
+        return asked;
       },
       leave() {
         if (--room.users || end) return;
-        if (state === "open") request({ leave: name }, Infinity);
+        if (isJoining || state === "open") request({ leave: name }, Infinity);
         room.end("left");
       },
       get state() { return phase; },
@@ -441,7 +448,6 @@ export function connect(url, options = {}) {
     }
   };
 
-  // For the URL. Groups that do not fit are put into `omitted`.
   const since = (length, omitted) => {
     const fitting = [];
     for (const pair of [...known].reverse()) {
@@ -463,10 +469,9 @@ export function connect(url, options = {}) {
       dialled: new Map(known),
       omitted: new Set(),
       groups: new Set(),
-      silence: () => Date.now() - heardAt,
+      silence: () => Math.abs(Date.now() - heardAt), // clocks may be set back
       isWatched: () => every && (beats || silences < 2),
       isLate: () => mine.isWatched() && mine.silence() > every * 1100,
-      // Ends it if it has been silent for too long.
       look() {
         clearTimeout(pulse);
         if (mine !== link || !openedAt || !mine.isWatched()) return;
@@ -478,9 +483,10 @@ export function connect(url, options = {}) {
         }
       },
       close(...how) {
+        const closed = mine.inner?.close(...how); // may throw
         drop();
         isDropped = true;
-        return mine.inner?.close(...how);
+        return closed;
       },
     };
     const drop = () => [timeout, pulse].forEach(clearTimeout);
@@ -505,7 +511,9 @@ export function connect(url, options = {}) {
         if (kind !== "websocket") backTimer ??= setTimeout(back, 600000);
         mine.look();
         const { length } = queue;
+        isJoining = true;
         rooms?.forEach((room) => room.join());
+        isJoining = false;
         queue.unshift(...queue.splice(length));
         become("open");
         flush();
@@ -562,7 +570,8 @@ export function connect(url, options = {}) {
         timer = setTimeout(redial, delay);
         loseRequests();
         const why = { code, reason, delay };
-        rooms?.forEach((room) => room.become("waiting", why));
+        state = "waiting";
+        rooms?.forEach((room) => room.become(state, why));
         become("waiting", why);
         if (mine.inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
       },
@@ -627,7 +636,6 @@ export function connect(url, options = {}) {
     } catch {}
   };
 
-  // To WebSockets.
   const back = () => {
     backTimer = undefined;
     if (transport === "websocket" || probe) return;
@@ -635,7 +643,6 @@ export function connect(url, options = {}) {
     else [transport, failures] = ["websocket", 1];
   };
 
-  // Tries a second WebSocket beside a silent one.
   const doubt = () => {
     clearTimeout(doubtTimer);
     if (state !== "open" || transport !== "websocket" || probe || !doubts) return;

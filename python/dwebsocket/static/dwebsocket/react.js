@@ -34,7 +34,11 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
   }, [live, name]);
 
   const emit = useCallback((...values) => {
-    const none = () => Promise.reject(Object.assign(new Error("no room"), { code: "left" }));
+    const none = () => {
+      const made = Promise.reject(Object.assign(new Error("no room"), { name: "RoomError", code: "left" }));
+      made.catch(() => {}); // nobody has to await it
+      return made;
+    };
     return current.current?.emit(...values) ?? none();
   }, []);
   return { ...shown, emit };

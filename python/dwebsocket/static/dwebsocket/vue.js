@@ -35,7 +35,11 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
   watch(() => toValue(name), enter, { immediate: true });
 
   const emit = (...values) => {
-    const none = () => Promise.reject(Object.assign(new Error("no room"), { code: "left" }));
+    const none = () => {
+      const made = Promise.reject(Object.assign(new Error("no room"), { name: "RoomError", code: "left" }));
+      made.catch(() => {}); // nobody has to await it
+      return made;
+    };
     return room.value?.emit(...values) ?? none();
   };
   return { messages, members, state, why, room, emit };
