@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import threading
@@ -610,6 +611,40 @@ def test_a_leave_is_taken_though_too_many_joins_wait(override: Callable[..., Non
         clock.advance(2)
         eventually(lambda: ("joined", "room-2") in CALLS)
         assert ("joined", "room-1") not in CALLS
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param([], ["join", "leave", "join"], id="mounted twice"),
+        pytest.param([], ["join", "event", "event"], id="events behind joins"),
+        pytest.param(["join", "leave"], ["join"], id="another dashboard before"),
+    ],
+)
+def test_no_join_of_a_page_that_wants_few_rooms_is_refused(
+    override: Callable[..., None], before: list[str], after: list[str]
+) -> None:
+    """However often it has changed its mind: what it has left takes no place of what it wants."""
+    override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=1, WEBSOCKET_MAX_ROOMS=4)
+    clock = Clock()
+    ids = itertools.count()
+    with WebSocketClient().rooms("/sync/") as live:
+
+        def say(kind: str, room: str) -> None:
+            asked = {"to": room, "event": "say"} if kind == "event" else {kind: room}
+            live.websocket.send_json({"id": next(ids), **asked})
+
+        for group, kinds in ((10, before), (20, before), (30, after)):
+            for number in range(4):
+                for kind in kinds:
+                    say(kind, f"room-{group + number}")
+        wanted = {("joined", f"room-{30 + number}") for number in range(4)}
+
+        def all_are_joined() -> bool:
+            clock.advance(1)
+            return wanted <= set(CALLS)
+
+        eventually(all_are_joined)
 
 
 def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., None]) -> None:

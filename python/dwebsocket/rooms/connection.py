@@ -246,29 +246,43 @@ class Rooms:
         if request.kind == "ping":
             yield self._send('{"pong":1}')
         elif (self._waiting or request.kind == "join") and self._has_to_wait(request):
-            if self._may_wait(request):
-                self._waiting.append(request)
-                self._let_events_pass(is_wanted=False)
-            elif request.kind == "leave":
-                yield from self._forget_waiting(request.room)
-                yield from self._take(request)
-            else:
-                refused = Refused("limit", "Too many joins are waiting.")
-                yield from self._answer_error(request.id, refused)
+            self._waiting.append(request)
+            if len(self._waiting) > self._limits.rooms or self._too_many_wait():
+                yield from self._take_leaves()
+                if self._too_many_wait():
+                    self._waiting.pop()
+                    refused = Refused("limit", "Too many joins are waiting.")
+                    yield from self._answer_error(request.id, refused)
+            self._let_events_pass(is_wanted=not self._waiting)
         else:
             yield from self._take(request)
         self._note_due()
 
-    def _may_wait(self, request: Request) -> bool:
-        limits, size = self._limits, request.size + sum(each.size for each in self._waiting)
-        return len(self._waiting) < limits.rooms and size <= limits.waiting
+    def _too_many_wait(self) -> bool:
+        """Whether more waits than may. Joins are counted alone: events take no place of one."""
+        joins = sum(each.kind == "join" for each in self._waiting)
+        most = max(joins, len(self._waiting) - joins)
+        size = sum(each.size for each in self._waiting)
+        return most > self._limits.rooms or size > self._limits.waiting
 
-    def _forget_waiting(self, name: str) -> Steps[None]:
-        """Refuses what waits for a room that the page wants to leave."""
-        left = [each for each in self._waiting if each.room == name]
-        self._waiting = deque(each for each in self._waiting if each.room != name)
-        for each in left:
+    def _take_leaves(self) -> Steps[None]:
+        """Takes the leaves that wait, and refuses what waits for the same rooms before them."""
+        last = {each.room: each for each in self._waiting if each.kind == "leave"}
+        over: list[Request] = []
+        kept: deque[Request] = deque()
+        passed: set[str] = set()
+        for each in self._waiting:
+            if last.get(each.room) is each:
+                passed.add(each.room)
+            elif each.room in last and each.room not in passed:
+                over.append(each)
+            else:
+                kept.append(each)
+        self._waiting = kept
+        for each in over:
             yield from self._answer_error(each.id, Refused("invalid", "This room was left."))
+        for each in last.values():
+            yield from self._take(each)
 
     def _close(self, code: int, reason: str) -> Steps[None]:
         # After the answers that it has got.

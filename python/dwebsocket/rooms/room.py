@@ -38,7 +38,7 @@ class Room:
     Subclasses set :attr:`name` and write the methods that they need, each a function or a coroutine
     function. The methods of one connection are called one at a time, in the order of its messages;
     those of other connections go on meanwhile. ``allow`` is asked on an object of its own each time
-    a page wants to join.
+    a page wants to join, and on the room's where that has joined.
 
     On a connection in more than 16 rooms, an object that was given no attributes, and to which
     nothing refers, is made anew when it is needed.

@@ -168,7 +168,10 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         await self._request({"update": self._chosen(to), "info": info})
 
     async def _members(self, name: str | None) -> Any:
-        answer = await self._request({"join": self._chosen(name)})
+        if (name := self._chosen(name)) not in self._joined:
+            # To ask is to join.
+            raise RoomError("invalid", "This room is not joined.")
+        answer = await self._request({"join": name})
         return answer.get("members", [])
 
     async def _receive(self, name: str | None, timeout: float | None) -> dict[str, Any]:
