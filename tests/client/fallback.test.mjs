@@ -245,6 +245,16 @@ describe("a POST", () => {
     assert.equal(socket.state, "open");
   });
 
+  for (const wait of ["3000000", "1e300", "-5"]) {
+    test(`waits where a 503 says ${wait}, too: there is no timer of that length`, async () => {
+      const { socket } = await streaming();
+      socket.send("hi");
+      await requests.shift().answer(503, "", { "Retry-After": wait });
+      await clock.pass(4000);
+      assert.equal(requests.length, 0);
+    });
+  }
+
   test("that never gets through ends the connection, and counts as sent", async () => {
     const { socket } = await streaming();
     const sent = socket.send("hi");

@@ -505,6 +505,18 @@ describe("info that the server refuses", () => {
     assert.deepEqual(joins()[0].info, { a: 1 });
   });
 
+  test("is that of the moment, whatever becomes of the object later", async () => {
+    const [first, second] = [{ a: 1 }, { a: 2 }];
+    const { room } = joined({}, { info: first });
+    first.self = first;
+    await again();
+    assert.deepEqual(joins()[0].info, { a: 1 });
+    room.update(second);
+    second.self = second;
+    await again();
+    assert.deepEqual(joins()[0].info, { a: 2 });
+  });
+
   test("is said with the next join where only the answer was lost", async () => {
     const { room } = joined({}, { info: { a: 1 } });
     room.update({ a: 2 });

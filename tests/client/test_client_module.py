@@ -51,13 +51,29 @@ def test_size(name: str, most: int) -> None:
     assert compressed.tell() < most
 
 
-#: As much of each framework as a hook calls while it has no room.
+#: As much of each framework as a hook calls; of React, a component that this draws by hand.
 _FRAMEWORKS = {
     "react": """
-        export const useState = (value) => [value, () => {}];
-        export const useEffect = () => {};
-        export const useRef = (current) => ({ current });
-        export const useCallback = (call) => call;
+        const slots = [], effects = [];
+        let next = 0;
+        const changed = (slot, values) => values.some((value, n) => value !== slot?.values[n]);
+        export const draw = (component) => { next = 0; return component(); };
+        export const commit = () => effects.splice(0).forEach((run) => run());
+        export const useState = (value) => {
+          const slot = (slots[next++] ??= { value });
+          return [slot.value, (changed) => { slot.value = changed; }];
+        };
+        export const useRef = (current) => (slots[next++] ??= { current });
+        export const useCallback = (call, values) => {
+          const n = next++;
+          if (changed(slots[n], values)) slots[n] = { call, values };
+          return slots[n].call;
+        };
+        export const useEffect = (begin, values) => {
+          const n = next++, slot = slots[n];
+          if (!changed(slot, values)) return;
+          effects.push(() => { slot?.stop?.(); slots[n] = { values, stop: begin() }; });
+        };
     """,
     "vue": """
         export const shallowRef = (value) => ({ value });
@@ -67,27 +83,58 @@ _FRAMEWORKS = {
 }
 
 
+def run_hook(name: str, script: str, folder: Path) -> str:
+    """Runs a script beside a hook whose framework is that above; returns what it has printed."""
+    package = folder / "node_modules" / name
+    package.mkdir(parents=True)
+    (package / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
+    (package / "index.js").write_text(_FRAMEWORKS[name])
+    shutil.copy(FOLDER / f"{name}.js", folder / "hook.mjs")
+    (folder / "page.mjs").write_text(f'import {{ useRoom }} from "./hook.mjs";\n{script}')
+    done = subprocess.run(
+        ["node", str(folder / "page.mjs")], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
 @pytest.mark.parametrize("name", _FRAMEWORKS)
 def test_what_a_hook_without_a_room_rejects_ends_no_process(name: str, tmp_path: Path) -> None:
     """Nobody has to await an `emit`; who does gets the error of a room that is left."""
-    package = tmp_path / "node_modules" / name
-    package.mkdir(parents=True)
-    (package / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
-    (package / "index.js").write_text(_FRAMEWORKS[name])
-    shutil.copy(FOLDER / f"{name}.js", tmp_path / "hook.mjs")
     script = """
-        import { useRoom } from "./hook.mjs";
         const { emit } = useRoom(null, null);
         emit("say", 1);
         await new Promise((done) => setTimeout(done, 20));
         emit("say", 2).catch(({ name, code }) => console.log(name, code));
     """
-    (tmp_path / "page.mjs").write_text(script)
-    done = subprocess.run(
-        ["node", str(tmp_path / "page.mjs")], capture_output=True, text=True, timeout=110
-    )
-    assert (done.returncode, done.stdout) == (0, "RoomError left\n"), done.stderr
+    assert run_hook(name, script, tmp_path) == "RoomError left\n"
+
+
+@pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
+def test_a_component_of_another_room_shows_and_says_nothing_of_the_one_before(
+    tmp_path: Path,
+) -> None:
+    """React runs effects after it has drawn: until then there is no room of the new name."""
+    script = """
+        import { commit, draw } from "react";
+        const live = { join: (name) => ({
+          state: "joined", members: [name], on: () => () => {}, leave() {}, emit: async () => name,
+        }) };
+        for (const name of ["a", "b", null, "b"]) {
+          for (const effects of ["before", "after"]) {
+            const { members, emit } = draw(() => useRoom(live, name));
+            const said = await emit("say").catch(({ code }) => code);
+            console.log(name, effects, members.join() || "-", said);
+            commit();
+          }
+          draw(() => useRoom(live, name));
+        }
+    """
+    assert run_hook("react", script, tmp_path).splitlines() == [
+        *("a before - left", "a after a a", "b before - left", "b after b b"),
+        *("null before - left", "null after - left", "b before - left", "b after b b"),
+    ]
 
 
 def test_it_stands_alone() -> None:

@@ -93,7 +93,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     } catch {}
     if (answer?.ok) return answer;
     const status = answer?.status ?? 0;
-    const wait = +answer?.headers.get("Retry-After") || 0;
+    const wait = Math.min(Math.abs(answer?.headers.get("Retry-After")) || 0, 86400);
     const isRefused = /^4/.test(status);
     if (signal.aborted || !id || isRefused || (repeats > 4 && (closing || status !== 503))) {
       throw { status, wait, repeats, isRefused, message: "HTTP " + status };
@@ -199,7 +199,6 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     flush,
     end,
     get bufferedAmount() { return sum([...batch, ...(closing ? source : [])]); },
-    // First sends what waits.
     close(code = 1000, reason = "") {
       if (!id || signal.aborted) return abort.abort();
       closing = { code, reason };
@@ -316,7 +315,7 @@ export function connect(url, options = {}) {
   const read = ({ data, binary }) => (binary ? toBytes(data) : text ? data : parse(data));
 
   const makeRoom = (name, { position = null, info }) => {
-    pack([info]);
+    ({ info } = parse(pack({ info })));
     position &&= position + "";
     const { on, emit } = emitter();
     const members = new Map();
@@ -391,12 +390,12 @@ export function connect(url, options = {}) {
       on,
       emit: (event, data, { timeout } = {}) => say({ to: name, event: event + "", data }, timeout),
       update(next) {
-        pack([next]);
         const before = info;
-        info = next;
+        const { now } = parse(pack({ now: next }));
+        info = now;
         if (phase === "waiting") return Promise.resolve({});
         const asked = say({ update: name, info });
-        asked.catch(({ name }) => name === "RoomError" && info === next && (info = before));
+        asked.catch(({ name }) => name === "RoomError" && info === now && (info = before));
         return asked;
       },
       leave() {
@@ -483,7 +482,7 @@ export function connect(url, options = {}) {
         }
       },
       close(...how) {
-        const closed = mine.inner?.close(...how); // may throw
+        const closed = mine.inner?.close(...how);
         drop();
         isDropped = true;
         return closed;

@@ -4,16 +4,16 @@ import { useCallback, useEffect, useRef, useState } from "react";
 const NONE = { messages: [], members: [], state: null };
 
 export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
-  const [shown, show] = useState(NONE);
+  const [{ of, ...shown }, show] = useState(NONE);
   const current = useRef(null);
 
   useEffect(() => {
-    show(NONE);
-    if (!live || !name) return;
-    const room = (current.current = live.join(name, { position, info }));
+    if (!live || !name) return show(NONE);
+    const room = live.join(name, { position, info });
+    const of = (current.current = { live, name, room });
     let messages = [];
     let why;
-    const draw = () => show({ messages, members: room.members, state: room.state, why, room });
+    const draw = () => show({ of, messages, members: room.members, state: room.state, why, room });
     const stops = ["joined", "left", "updated"].map((event) => room.on(event, draw));
     stops.push(
       room.on("message", (data) => {
@@ -33,13 +33,15 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
     };
   }, [live, name]);
 
+  // An effect runs after a render: until then nothing is that of the room before.
+  const isOf = (its) => its?.live === live && its.name === name;
   const emit = useCallback((...values) => {
     const none = () => {
       const made = Promise.reject(Object.assign(new Error("no room"), { name: "RoomError", code: "left" }));
       made.catch(() => {}); // nobody has to await it
       return made;
     };
-    return current.current?.emit(...values) ?? none();
-  }, []);
-  return { ...shown, emit };
+    return isOf(current.current) ? current.current.room.emit(...values) : none();
+  }, [live, name]);
+  return { ...(isOf(of) ? shown : NONE), emit };
 }

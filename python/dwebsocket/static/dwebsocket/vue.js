@@ -32,7 +32,8 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
       own.leave();
     });
   };
-  watch(() => toValue(name), enter, { immediate: true });
+  // At once: until a later flush the room would be the one before.
+  watch(() => toValue(name), enter, { immediate: true, flush: "sync" });
 
   const emit = (...values) => {
     const none = () => {
