@@ -1050,6 +1050,13 @@ def test_eviction_of_what_is_no_user(whom: object) -> None:
         group("room-1").evict(whom)
 
 
+@pytest.mark.parametrize("name_of", [user, group("room-1").evict])
+def test_an_object_of_another_model_is_no_user(name_of: Callable[[object], object]) -> None:
+    """Its primary key is that of somebody else."""
+    with pytest.raises(TypeError, match="primary key"):
+        name_of(Permission(pk=7))
+
+
 def test_the_only_room_is_found_after_another_one_has_ended(live: ClientRooms) -> None:
     """Refused when it is asked again, or by the recheck."""
     live.join("room-1")

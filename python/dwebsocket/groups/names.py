@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+from django.db.models import Model
+
 from dwebsocket.request.worlds import user_key
 
 #: Names that begin so are those of this package.
@@ -59,6 +61,9 @@ def user_name(user: Any, realm: str = "") -> str:
     Raises:
         TypeError, ValueError: As :func:`of_user`.
     """
+    if isinstance(user, Model) and not hasattr(user, "is_authenticated"):
+        # Its key would be that of a stranger. Its text may need the database.
+        raise TypeError(f"a user, or a primary key of one, is needed, not a {type(user).__name__}")
     if hasattr(user, "pk"):
         key = user.pk
     elif _may_be_key(user):
