@@ -94,7 +94,7 @@ describe("silence", () => {
     });
   }
 
-  test("is found behind a close() that the browser refuses", async () => {
+  test("is found after a close() that the browser refuses", async () => {
     const socket = connect();
     last().opens().says("");
     assert.throws(() => socket.close(1001), { name: "InvalidAccessError" });

@@ -70,6 +70,18 @@ describe("the fallback", () => {
     assert.deepEqual([made(), requests.length], [3, 0]);
   });
 
+  test("does not begin while the function gives no URL: no WebSocket was tried", async () => {
+    const before = made();
+    let calls = 0;
+    const url = async () => {
+      if (++calls < 3) throw new Error("no token");
+      return "/ws/";
+    };
+    connect(url, { fallback: true });
+    await clock.pass(5000);
+    assert.deepEqual([calls, made() - before, requests.length], [3, 1, 0]);
+  });
+
   test("does not begin when WebSockets open and are cut", async () => {
     connect("/ws/", { fallback: true });
     for (let round = 0; round < 3; round++) {

@@ -285,7 +285,7 @@ describe("the end of a room", () => {
     assert.equal(joins().length, 2);
   });
 
-  test("and a room that waits for the server is asked for once, and not behind its end", async () => {
+  test("and a room that waits for the server is asked for once, and not after its end", async () => {
     const socket = connect();
     last().opens();
     const room = socket.join("room-42");
@@ -336,7 +336,7 @@ describe("a handler that acts at once", () => {
     ["update", ["join room-42", "update room-42", "to second"]],
     ["join", ["join room-42", "join other", "to second"]],
   ]) {
-    test(`may ${act} while it is asked for again: the server hears of that behind the join`, async () => {
+    test(`may ${act} while it is asked for again: the server hears of that after the join`, async () => {
       const { socket, room } = joined();
       last().ends();
       socket.send({ to: "second" });

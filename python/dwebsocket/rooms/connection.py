@@ -259,7 +259,7 @@ class Rooms:
         self._note_due()
 
     def _too_many_wait(self) -> bool:
-        """Whether more waits than may. Joins are counted alone: events take no place of one."""
+        """Whether more requests wait than may. Events take no places of joins."""
         joins = sum(each.kind == "join" for each in self._waiting)
         most = max(joins, len(self._waiting) - joins)
         size = sum(each.size for each in self._waiting)

@@ -169,7 +169,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
 
     async def _members(self, name: str | None) -> Any:
         if (name := self._chosen(name)) not in self._joined:
-            # To ask is to join.
+            # The question would join it.
             raise RoomError("invalid", "This room is not joined.")
         answer = await self._request({"join": name})
         return answer.get("members", [])

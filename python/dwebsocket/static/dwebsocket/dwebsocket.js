@@ -2,7 +2,7 @@
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
-// Nobody has to await it, in Node either.
+// Not awaited, it ends no process of Node.
 const promise = (begin) => {
   const made = new Promise(begin);
   made.catch(() => {});
@@ -237,7 +237,7 @@ export function connect(url, options = {}) {
   const { protocols = [], resume, former, fallback, csrfToken, positions = {}, text } = options;
   const { document: page, navigator, location } = globalThis;
   const beat = options.beat === 0 ? 0 : Math.min(300, Math.max(10, Math.round(options.beat) || 20));
-  const known = new Map(Object.entries(resume ? positions : {})); // the newest last
+  const known = new Map(Object.entries(resume ? positions : {}));
   const ended = new AbortController();
   const { handlers, on, emit } = emitter();
   const queue = [];
@@ -560,7 +560,7 @@ export function connect(url, options = {}) {
         if (openedAt) failures = 0;
         else if (kind === "sse" && reason === "timeout") transport = "polling"; // a proxy keeps events
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
-        else if (fallback && navigator?.onLine !== false && ++failures > 1) transport = "sse";
+        else if (fallback && mine.inner && navigator?.onLine !== false && ++failures > 1) transport = "sse";
         tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
         wait ||= +/retry after ([\d.]+)/i.exec(reason)?.[1] || 0;
         wait = Math.min(wait, 86400) * 1000;

@@ -33,7 +33,7 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
     };
   }, [live, name]);
 
-  // An effect runs after a render: until then nothing is that of the room before.
+  // Effects run after a render: until then the state is that of the room before, and is not shown.
   const isOf = (its) => its?.live === live && its.name === name;
   const emit = useCallback((...values) => {
     const none = () => {

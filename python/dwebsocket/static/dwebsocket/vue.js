@@ -32,7 +32,7 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
       own.leave();
     });
   };
-  // At once: until a later flush the room would be the one before.
+  // At once: until a later flush calls would go to the room before.
   watch(() => toValue(name), enter, { immediate: true, flush: "sync" });
 
   const emit = (...values) => {
