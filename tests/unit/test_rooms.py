@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import json
 import logging
 import threading
@@ -617,6 +616,7 @@ def test_a_leave_is_taken_though_too_many_joins_wait(override: Callable[..., Non
     ("before", "after"),
     [
         pytest.param([], ["join", "leave", "join"], id="mounted twice"),
+        pytest.param([], ["join", "leave"] * 3 + ["join"], id="mounted again and again"),
         pytest.param([], ["join", "event", "event"], id="events behind joins"),
         pytest.param(["join", "leave"], ["join"], id="another dashboard before"),
     ],
@@ -627,12 +627,13 @@ def test_no_join_of_a_page_that_wants_few_rooms_is_refused(
     """However often it has changed its mind: what it has left takes no place of what it wants."""
     override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=1, WEBSOCKET_MAX_ROOMS=4)
     clock = Clock()
-    ids = itertools.count()
+    asked: list[str] = []
     with WebSocketClient().rooms("/sync/") as live:
 
         def say(kind: str, room: str) -> None:
-            asked = {"to": room, "event": "say"} if kind == "event" else {kind: room}
-            live.websocket.send_json({"id": next(ids), **asked})
+            said = {"to": room, "event": "say"} if kind == "event" else {kind: room}
+            live.websocket.send_json({"id": len(asked), **said})
+            asked.append(kind)
 
         for group, kinds in ((10, before), (20, before), (30, after)):
             for number in range(4):
@@ -645,6 +646,13 @@ def test_no_join_of_a_page_that_wants_few_rooms_is_refused(
             return wanted <= set(CALLS)
 
         eventually(all_are_joined)
+        answers: dict[int, Any] = {}
+        while len(answers) < len(asked):
+            answer = live.websocket.receive_json()
+            if "id" in answer:
+                answers[answer["id"]] = answer
+        leaves = [answers[each] for each, kind in enumerate(asked) if kind == "leave"]
+        assert all(each["ok"] == {} for each in leaves)
 
 
 def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., None]) -> None:

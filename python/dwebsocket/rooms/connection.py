@@ -267,22 +267,16 @@ class Rooms:
 
     def _take_leaves(self) -> Steps[None]:
         """Takes the leaves that wait, and refuses what waits for the same rooms before them."""
-        last = {each.room: each for each in self._waiting if each.kind == "leave"}
+        waiting, self._waiting = self._waiting, deque()
+        last = {each.room: at for at, each in enumerate(waiting) if each.kind == "leave"}
         over: list[Request] = []
-        kept: deque[Request] = deque()
-        passed: set[str] = set()
-        for each in self._waiting:
-            if last.get(each.room) is each:
-                passed.add(each.room)
-            elif each.room in last and each.room not in passed:
-                over.append(each)
-            else:
-                kept.append(each)
-        self._waiting = kept
+        for at, each in enumerate(waiting):
+            (over if at <= last.get(each.room, -1) else self._waiting).append(each)
         for each in over:
-            yield from self._answer_error(each.id, Refused("invalid", "This room was left."))
-        for each in last.values():
-            yield from self._take(each)
+            if each.kind == "leave":
+                yield from self._take(each)
+            else:
+                yield from self._answer_error(each.id, Refused("invalid", "This room was left."))
 
     def _close(self, code: int, reason: str) -> Steps[None]:
         # After the answers that it has got.
