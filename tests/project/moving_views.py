@@ -59,7 +59,8 @@ class Pumped(Counting):
     def receive(self, message: str | bytes) -> None:
         """Start the thread, or answer."""
         if message == "pump":
-            threading.Thread(target=self._pump).start()
+            # A daemon, as the thread that starts it is, would end with the process and say nothing.
+            threading.Thread(target=self._pump, daemon=False).start()
         else:
             super().receive(message)
 
