@@ -255,10 +255,13 @@ class Service:
     @property
     def master(self) -> Redis:
         """The present master, as the sentinels agree."""
-        ports = {sentinel.master_port() for sentinel in self.sentinels}
-        if len(ports) > 1:
-            return eventually(lambda: self.master, what="the sentinels agree")
-        return next(node for node in self.nodes if node.port in ports)
+
+        def agreed() -> Redis | None:
+            ports = {sentinel.master_port() for sentinel in self.sentinels}
+            found = [node for node in self.nodes if node.port in ports]
+            return found[0] if len(ports) == 1 else None
+
+        return eventually(agreed, what="the sentinels agree")
 
 
 class Cluster:
