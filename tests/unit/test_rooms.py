@@ -624,7 +624,7 @@ def test_a_leave_is_taken_though_too_many_joins_wait(override: Callable[..., Non
 def test_no_join_of_a_page_that_wants_few_rooms_is_refused(
     override: Callable[..., None], before: list[str], after: list[str]
 ) -> None:
-    """However often it has changed its mind: what it has left takes no place of what it wants."""
+    """However often it has changed its mind: rooms that it has left take no places."""
     override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=1, WEBSOCKET_MAX_ROOMS=4)
     clock = Clock()
     asked: list[str] = []
@@ -653,6 +653,25 @@ def test_no_join_of_a_page_that_wants_few_rooms_is_refused(
                 answers[answer["id"]] = answer
         leaves = [answers[each] for each, kind in enumerate(asked) if kind == "leave"]
         assert all(each["ok"] == {} for each in leaves)
+
+
+def test_a_leave_is_answered_once_where_the_limit_has_become_smaller(
+    override: Callable[..., None],
+) -> None:
+    """As for a connection that has moved to new settings: joins that wait already go on waiting."""
+    override(WEBSOCKET_ROOMS_RATE=1, WEBSOCKET_ROOMS_BURST=1, WEBSOCKET_MAX_ROOMS=4)
+    Clock()
+    with WebSocketClient().rooms("/sync/") as live:
+        for number in range(5):
+            live.websocket.send_json({"id": number, "join": f"room-{number}"})
+        live.websocket.send_json({"id": 7, "to": "room-0", "event": "ask"})
+        assert [live.websocket.receive_json()["id"] for _ in range(2)] == [0, 7]
+        override(WEBSOCKET_MAX_ROOMS=1)
+        live.websocket.send_json({"id": 5, "leave": "room-1"})
+        live.websocket.send_json({"id": 6, "leave": "room-0"})
+        answers = [live.websocket.receive_json() for _ in range(3)]
+        assert [each["id"] for each in answers] == [1, 5, 6]
+        assert [each.get("ok") for each in answers[1:]] == [{}, {}]
 
 
 def test_the_size_of_events_and_info(live: ClientRooms, override: Callable[..., None]) -> None:

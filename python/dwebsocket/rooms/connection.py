@@ -249,7 +249,7 @@ class Rooms:
             self._waiting.append(request)
             if len(self._waiting) > self._limits.rooms or self._too_many_wait():
                 yield from self._take_leaves()
-                if self._too_many_wait():
+                if request.kind != "leave" and self._too_many_wait():
                     self._waiting.pop()
                     refused = Refused("limit", "Too many joins are waiting.")
                     yield from self._answer_error(request.id, refused)
@@ -266,7 +266,7 @@ class Rooms:
         return most > self._limits.rooms or size > self._limits.waiting
 
     def _take_leaves(self) -> Steps[None]:
-        """Takes the leaves that wait, and refuses what waits for the same rooms before them."""
+        """Takes the leaves that wait, and refuses earlier requests about the same rooms."""
         waiting, self._waiting = self._waiting, deque()
         last = {each.room: at for at, each in enumerate(waiting) if each.kind == "leave"}
         over: list[Request] = []
