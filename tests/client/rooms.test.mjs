@@ -444,7 +444,7 @@ describe("members", () => {
 });
 
 describe("members, of more than an answer names", () => {
-  test("are those of the answer: nobody is told that the others have left", async () => {
+  test("are those of the answer, and the others are not told to have left", async () => {
     const { room } = joined({ members: [member("a"), member("b")], count: 3 });
     last().says({ room: "room-42", joined: member("c") });
     await again();
@@ -495,8 +495,8 @@ describe("what the page says", () => {
   });
 });
 
-describe("info that the server refuses", () => {
-  test("is not said with the next join, which would be refused, too", async () => {
+describe("info", () => {
+  test("that the server refuses is not said with the next join, which would be refused, too", async () => {
     const { room } = joined({}, { info: { a: 1 } });
     const asked = room.update({ a: "too long" });
     refuse("update", "limit");

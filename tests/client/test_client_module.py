@@ -51,7 +51,7 @@ def test_size(name: str, most: int) -> None:
     assert compressed.tell() < most
 
 
-#: As much of each framework as a hook calls; of React, a component that this draws by hand.
+#: The parts of each framework that a hook calls. With React's a script draws a component by hand.
 _FRAMEWORKS = {
     "react": """
         const slots = [], effects = [];
@@ -101,7 +101,7 @@ def run_hook(name: str, script: str, folder: Path) -> str:
 @pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
 @pytest.mark.parametrize("name", _FRAMEWORKS)
 def test_what_a_hook_without_a_room_rejects_ends_no_process(name: str, tmp_path: Path) -> None:
-    """Nobody has to await an `emit`; who does gets the error of a room that is left."""
+    """An `emit` need not be awaited. Its error is that of a room that is left."""
     script = """
         const { emit } = useRoom(null, null);
         emit("say", 1);

@@ -48,7 +48,7 @@ def crowd(server: Server) -> Iterator[list[RawPeer]]:
 
         def all_have_some() -> bool:
             peers.extend(stack.enter_context(RawPeer.open_many(server, "/chat/x/", COUNT)))
-            # Those that have had one before answer with none, too.
+            # A process that has had a WebSocket answers, also when it has none any more.
             found = [each["statistics"]["open"]["total"] for each in stats(server)["processes"]]
             return len([*filter(None, found)]) == WORKERS
 

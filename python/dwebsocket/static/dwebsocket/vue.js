@@ -38,7 +38,7 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
   const emit = (...values) => {
     const none = () => {
       const made = Promise.reject(Object.assign(new Error("no room"), { name: "RoomError", code: "left" }));
-      made.catch(() => {}); // nobody has to await it
+      made.catch(() => {}); // not awaited, it ends no process of Node
       return made;
     };
     return room.value?.emit(...values) ?? none();
