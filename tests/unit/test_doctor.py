@@ -28,7 +28,7 @@ from dwebsocket.operations.doctor import (
     local,
     machine,
     process,
-    proxy,
+    proxy_configs,
     site_question,
     site_report,
 )
@@ -330,7 +330,7 @@ class TestProcess:
 class TestProxy:
     """The configuration that it prints."""
 
-    @pytest.mark.parametrize("kind", proxy.PROXIES)
+    @pytest.mark.parametrize("kind", proxy_configs.PROXIES)
     @pytest.mark.parametrize(
         ("upstream", "socket_form"),
         [
@@ -347,17 +347,19 @@ class TestProxy:
         self, kind: str, upstream: str, socket_form: dict[str, str]
     ) -> None:
         """In each proxy's own way."""
-        text = proxy.snippet(kind, proxy.Site("a.example", upstream, 60, 25))
+        text = proxy_configs.snippet(kind, proxy_configs.Site("a.example", upstream, 60, 25))
         assert socket_form.get(kind, socket_form.get("*")) in text
         assert "a.example" in text
         assert "a ping goes out every 25 s" in text
 
     def test_times(self) -> None:
         """Whole seconds as such, fractions as milliseconds; no pings are said to be none."""
-        text = proxy.snippet("nginx", proxy.Site("a", "b:1", 60, None))
+        text = proxy_configs.snippet("nginx", proxy_configs.Site("a", "b:1", 60, None))
         assert "proxy_read_timeout 60s;" in text
         assert "WEBSOCKET_PING_INTERVAL is None" in text
-        assert "timeout=2500ms" in proxy.snippet("apache", proxy.Site("a", "b:1", 2.5, 1))
+        assert "timeout=2500ms" in proxy_configs.snippet(
+            "apache", proxy_configs.Site("a", "b:1", 2.5, 1)
+        )
 
 
 @contextlib.contextmanager

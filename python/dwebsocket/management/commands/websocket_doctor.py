@@ -15,7 +15,8 @@ from dwebsocket import conf
 from dwebsocket.client.address import Address
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.management.arguments import check_number, header_of, text_of
-from dwebsocket.operations.doctor import Level, live, local, proxy
+from dwebsocket.operations.doctor import Level, live, local
+from dwebsocket.operations.doctor.proxy_configs import PROXIES, Site, snippet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Command(BaseCommand):
             help="how many WebSockets this machine shall hold, over all processes of the server "
             "(default: as many as one process may have, WEBSOCKET_MAX_CONNECTIONS)",
         )
-        add("--proxy", choices=sorted(proxy.PROXIES), help="print the configuration for a proxy")
+        add("--proxy", choices=sorted(PROXIES), help="print the configuration for a proxy")
         add("--upstream", default="127.0.0.1:8000", help="where the server listens: host:port or "
             "unix:/path (for --proxy)")  # fmt: skip
         add("--listen", default="80", help="where the proxy listens: a port, or address:port")
@@ -72,7 +73,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Prints what was found. Raises ``CommandError`` when something cannot work."""
         if options["proxy"]:
-            self.stdout.write(proxy.snippet(options["proxy"], _site(options)), ending="")
+            self.stdout.write(snippet(options["proxy"], _site(options)), ending="")
             return
         for name in ("timeout", "silence", "proxy_timeout"):
             check_number(options, name)
@@ -135,7 +136,7 @@ def _check_address(name: str, value: str, form: str) -> None:
         raise CommandError(f"--{name}: {value!r} is no address of a server")
 
 
-def _site(options: dict[str, Any]) -> proxy.Site:
+def _site(options: dict[str, Any]) -> Site:
     _check_address("upstream", options["upstream"], rf"unix:/[\w./-]+|{_HOST}:{_PORT}")
     _check_address("listen", options["listen"], rf"({_HOST}:)?{_PORT}")
     names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
@@ -143,7 +144,7 @@ def _site(options: dict[str, Any]) -> proxy.Site:
         interval = conf.get("PING_INTERVAL")
     except ImproperlyConfigured as problem:
         raise CommandError(str(problem)) from None
-    return proxy.Site(
+    return Site(
         name=names[0] if names else "example.com",
         upstream=options["upstream"],
         timeout_s=options["proxy_timeout"],

@@ -568,7 +568,7 @@ def _keep_silent(
     elif ended.by == "local":
         yield error(
             "silence.broken",
-            f"What came behind the handshake is no WebSocket: {ended.reason or ended.code}.",
+            f"What came after the handshake is no WebSocket: {ended.reason or ended.code}.",
             "Something between answers in the server's place: look at proxies and caches.",
         )
     else:
