@@ -1,4 +1,18 @@
 //! The users that are present in one group.
+//!
+//! A room knows each user once, as a [`Person`]: with the *local connections*, which are in this
+//! process, and with the number of those in each other process, the *shares*, which records tell. A
+//! user joins when a person enters the room: with the first connection, here or elsewhere. A person
+//! without any connection stays for the grace, and leaves when that is over, or is back before.
+//!
+//! Both are *events*, in the order in which this process sees them, so a user joins before the same
+//! user leaves. Each has a number; a connection that watches gets those from its own joining on. The
+//! room's task (`registry.rs`) takes them in rounds, several at once, and one round tells all that
+//! watch: the more they are, the rarer the rounds. The task also ends the graces, and reports the
+//! users who have left to the signals.
+//!
+//! A connection that moves to another process goes on there after the changes that it knows. For that
+//! a room sums up its users as one number, the *digest*, and keeps the latest changes.
 
 use std::{
     cmp::Reverse,
@@ -84,7 +98,7 @@ pub(super) struct State {
 }
 
 /// The latest changes, and what the users were before and after them: a connection that watches in
-/// another process goes on here behind those that it knows.
+/// another process goes on here after those that it knows.
 #[derive(Debug, Default)]
 struct Recent {
     /// All users, as one number.
