@@ -1,5 +1,5 @@
 """
-Sign-outs that one process sees and all others have to know, over the default backend of groups.
+Sign-outs: a process tells all others of those that it sees, over the default backend of groups.
 
 An announcement is a hint: it names users and sessions that have changed, and each process that has
 WebSockets of them asks its own database. So one that is late, of another site, or sent once more

@@ -1,9 +1,9 @@
-//! Events that clients of rooms send each other: the engine passes them on, without the view.
+//! The engine passes on the events that clients of rooms send each other, without the view.
 //!
 //! The view would do the same, and does it whenever the engine does not: when a message waits before the
 //! event, when the view is at work on one, or when its answer is another one than `{}`. So the order of
-//! a client's messages holds, and what is refused is refused in one place. What passes, a
-//! [`Passage`](crate::engine::groups::Passage) says, which the view makes for each room that is joined.
+//! a client's messages holds, and one place refuses. A [`Passage`](crate::engine::groups::Passage),
+//! which the view makes for each joined room, says what passes.
 
 use std::sync::{Arc, atomic::Ordering};
 

@@ -1,7 +1,7 @@
 //! Members on their way to another process.
 //!
 //! There a *deputy* is the member until the connection comes. It keeps what no history has, and the
-//! rest is read from the history, behind the position at which the member has left here.
+//! rest is read from the history, after the position at which the member has left here.
 
 use std::sync::{
     Arc,

@@ -37,8 +37,8 @@ struct State {
 
 impl Mailbox {
     /// A mailbox for up to `capacity` bytes that announces `token` on `hub` when something comes
-    /// into it while it is empty. What has no room is dropped, and the end of the group's members
-    /// does not concern it.
+    /// into it while it is empty. It drops what has no room, and stays when the group's members are
+    /// closed.
     pub fn new(capacity: usize, hub: Arc<Hub>, token: u64) -> Arc<Self> {
         Arc::new(Self {
             memberships: Memberships::default(),

@@ -126,7 +126,7 @@ def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_h
         here = any(name in options for name in _ROUTERS)
         if here and not any(_is_on(options.get(name)) for name in _ROUTER_LETS_THROUGH):
             raise Unsupported(
-                "uWSGI's HTTP router drops all that a client sends behind its request unless it is "
+                "uWSGI's HTTP router drops all that a client sends after its request unless it is "
                 "told otherwise: add --http-websockets, or use --http-socket instead of --http"
             )
     elif not any(name in options for name in _PLAIN) and (

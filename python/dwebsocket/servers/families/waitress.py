@@ -24,12 +24,12 @@ def find(environ: Environ) -> Client | None:
         return None
     if reads_ahead(channel):
         raise Unsupported(
-            "waitress reads on behind a request while it is served (channel_request_lookahead), "
+            "waitress reads on after a request while it is served (channel_request_lookahead), "
             "and may have taken the client's first messages for another request: set it to 0"
         )
     if has_next(channel):
         raise Unsupported(
-            "waitress has taken what the client sent behind its request for another request: the "
+            "waitress has taken what the client sent after its request for another request: the "
             "client must wait for the answer before it sends (RFC 6455 section 4.1)"
         )
     return Client(

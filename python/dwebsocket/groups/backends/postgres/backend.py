@@ -252,7 +252,7 @@ class Backend(HistoryBackend, PresenceBackend):
         return _core.Exchange.is_message(envelope)
 
     def _found(self, wanted: Future[Any], seconds: float) -> Steps[Any]:
-        """Waits for a future, and gives its result. Raises as :meth:`_result`."""
+        """Waits for a future, and returns its result. Raises as :meth:`_result`."""
         yield Call(future.wait, future.wait_in_loop, wanted, seconds)
         return self._result(wanted)
 
