@@ -8,16 +8,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::{
-    base::clock,
-    connection::{Connection, settings::Settings},
-    resources::socket::Socket,
+use crate::{
+    engine::{
+        base::clock,
+        connection::{Connection, End, Initiator, settings::Settings},
+        resources::socket::Socket,
+    },
+    protocol::close::{self, CloseFrame},
 };
 
 /// How long the peer may take for the last bytes: this many send timeouts.
 const FLUSH_TIMEOUTS: u32 = 10;
 /// Every 16 KiB still queued adds a second to that: 128 kbit/s.
 const FLUSH_BYTES_PER_S: usize = 16 * 1024;
+
+/// Ends a connection whose peer has sent a close frame, and answers that.
+pub(super) fn answer_close(connection: &Connection, frame: &CloseFrame) {
+    connection.mark_handshake_done();
+    connection.begin_end(End {
+        code: frame.code.unwrap_or(close::NO_STATUS),
+        reason: frame.reason.clone(),
+        by: Initiator::Peer,
+    });
+    // The answer repeats the code and need not repeat the reason (RFC 6455 section 5.5.1).
+    let answer = CloseFrame {
+        code: frame.code,
+        reason: String::new(),
+    };
+    connection.outbox.seal(&answer);
+    connection.inbox.end();
+}
 
 /// How far a connection has been closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,17 @@ use std::{io, mem, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Driver, More, closing::Stage, lost, pause::Pause, rate::Pace};
+use super::{
+    Driver, More,
+    closing::{Stage, answer_close},
+    lost,
+    pause::Pause,
+    rate::Pace,
+};
 use crate::{
     engine::{
         base::clock,
-        connection::{End, Initiator, inbox::Room},
+        connection::inbox::Room,
         resources::{
             budget,
             read_buffer::{self, Batch, Input, Scratch},
@@ -245,7 +251,7 @@ impl Driver {
             }
             Event::Close(frame) => {
                 self.hand_over(batch);
-                self.on_close_frame(&frame);
+                answer_close(&self.connection, &frame);
             }
         }
         true
@@ -283,23 +289,6 @@ impl Driver {
                 payload: input.keep(len),
             })),
         })
-    }
-
-    fn on_close_frame(&mut self, frame: &CloseFrame) {
-        let connection = &self.connection;
-        connection.mark_handshake_done();
-        connection.begin_end(End {
-            code: frame.code.unwrap_or(close::NO_STATUS),
-            reason: frame.reason.clone(),
-            by: Initiator::Peer,
-        });
-        // The answer repeats the code and need not repeat the reason (RFC 6455 section 5.5.1).
-        let answer = CloseFrame {
-            code: frame.code,
-            reason: String::new(),
-        };
-        connection.outbox.seal(&answer);
-        connection.inbox.end();
     }
 
     fn on_violation(&mut self, violation: &Violation) {
