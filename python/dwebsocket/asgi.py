@@ -32,7 +32,6 @@ from asgiref.sync import sync_to_async
 from dwebsocket import _core
 from dwebsocket.api.waiting import engine_calls
 from dwebsocket.api.waiting.loop_hub import LoopEvent
-from dwebsocket.compat import granian
 from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
@@ -43,6 +42,7 @@ from dwebsocket.runners import shutdown
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi, asking, hosts
 from dwebsocket.servers.asgi.fallback import Exchange
+from dwebsocket.servers.asgi.replies import Plain, Reply, is_leaving, reply_to
 from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ class _Application(ASGIHandler):
         if not _has_lifespan and isinstance(handshake, asgi.NativeHandshake):
             # Before the first one opens, with which this process begins to take others.
             handshake.note_server()
-        reply = _reply_to(scope, send, handshake)
-        if _is_leaving(_served_of(scope)) and not reply.is_http:
+        reply = reply_to(scope, send, handshake)
+        if is_leaving(asgi.Served.of(scope)) and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
             _report_refusal(scope)
             await reply.reject()
@@ -148,14 +148,14 @@ class _Application(ASGIHandler):
         _listen_for_the_end()
         exchange = Exchange()
         try:
-            await self._handle_like_page(scope, _Plain(send), exchange)
+            await self._handle_like_page(scope, Plain(send), exchange)
         except BaseException:
             exchange.close()
             raise
         await exchange.serve(receive, send)
 
     async def _handle_like_page(
-        self, scope: Scope, reply: _Reply | _Plain, handshake: asgi.AsgiHandshake | Exchange
+        self, scope: Scope, reply: Reply | Plain, handshake: asgi.AsgiHandshake | Exchange
     ) -> None:
         """
         Has Django handle a handshake by the handler's ``__call__``, as it does a page.
@@ -178,20 +178,20 @@ class _Application(ASGIHandler):
             if not _handshakes:
                 for event in _when_none:
                     event.set()
-            if (served := _served_of(scope)) is not None and handshake.connection is not None:
+            if (served := asgi.Served.of(scope)) is not None and handshake.connection is not None:
                 served.add(handshake.connection)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Django's call with a request, to which a handshake comes as a page."""
         if (handshake := scope.get(_HANDSHAKE)) is not None:
-            reply: _Reply | _Plain
+            reply: Reply | Plain
             scope, reply = handshake
             reply.outer, send = send, reply
         await super().handle(scope, receive, send)
 
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
         """Django's call with the response that has passed all middleware."""
-        if isinstance(send, _Reply) and (
+        if isinstance(send, Reply) and (
             isinstance(response, UpgradeResponse) or send.is_open or not send.is_http
         ):
             if isinstance(response, UpgradeResponse):
@@ -204,7 +204,7 @@ class _Application(ASGIHandler):
             if not HANDLER_CLOSES:
                 await sync_to_async(response.close)()
             return
-        if isinstance(send, _Plain) and isinstance(response, (UpgradeResponse, HeldResponse)):
+        if isinstance(send, Plain) and isinstance(response, (UpgradeResponse, HeldResponse)):
             if isinstance(response, UpgradeResponse) and response.needs_database:
                 await sync_to_async(response.look_at_user)()
             response.open()
@@ -266,17 +266,6 @@ def _asks_for_fallback(scope: Scope) -> bool:
     return b"transport=sse" in parts or b"transport=polling" in parts
 
 
-class _Plain:
-    """The ``send`` of a request that may be one of the fallback's."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.outer: Send | None = None
-
-    async def __call__(self, event: Event) -> None:
-        await self._send(event)
-
-
 def _report_refusal(scope: Scope) -> None:
     """Reports as for any handshake while the process ends, but there is no request yet."""
     peer, reason = str((scope.get("client") or ("",))[0]), "This process is ending."
@@ -301,80 +290,6 @@ def _no_body() -> Receive:
         return await never
 
     return receive
-
-
-class _Reply:
-    """The ``send`` of a refusal: an HTTP response where the server can, else a bare 403."""
-
-    def __init__(self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> None:
-        self._handshake = handshake
-        self._served = _served_of(scope)
-        self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
-        self._send = send
-        #: The `send` that a package has put around this one: responses go through it.
-        self.outer: Send | None = None
-        # granian 2.8 fails on two headers of one name here.
-        self._is_granian = granian.is_sender(send)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a WebSocket is open already, so that no response can be sent."""
-        return self._handshake.connection is not None
-
-    async def tell_outer(self) -> None:
-        """Tells the `send` around this one that the handshake was accepted."""
-        if self.outer is not None and self.is_open:
-            await self.outer({"type": "http.response.start", "status": 101, "headers": []})
-
-    async def __call__(self, event: Event) -> None:
-        if self.is_open:
-            # An event of `tell_outer`: the holder of the connection sends the 101 itself.
-            return
-        event = {**event, "type": f"websocket.{event['type']}"}
-        if self._is_granian and "headers" in event:
-            unique = {name.lower(): (name, value) for name, value in event["headers"]}
-            event["headers"] = list(unique.values())
-        await self._tell(event)
-
-    async def reject(self) -> None:
-        """Refuses without a response; servers answer 403."""
-        await self._tell({"type": "websocket.close"})
-
-    async def _tell(self, event: Event) -> None:
-        self._handshake.refuse()
-        try:
-            await self._send(event)
-        except (OSError, RuntimeError) as error:
-            # A server that shuts down may have answered by itself, as uvicorn does with 500.
-            if not _is_leaving(self._served):
-                raise
-            _logger.debug("The server answered a handshake itself while it ends: %s", error)
-
-
-class _OwnReply(_Reply):
-    """The refusal on a server without responses to handshakes, whose connection is held."""
-
-    def __init__(self, scope: Scope, send: Send, handshake: asgi.NativeHandshake) -> None:
-        super().__init__(scope, send, handshake)
-        self.is_http = True
-        self._native = handshake
-        self._start: Event = {}
-        self._body = b""
-
-    async def __call__(self, event: Event) -> None:
-        if event["type"] == "http.response.start":
-            self._start = event
-            return
-        self._body += event.get("body", b"")
-        if not event.get("more_body"):
-            self._native.respond(self._start["status"], self._start["headers"], self._body)
-
-
-def _reply_to(scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> _Reply:
-    reply = _Reply(scope, send, handshake)
-    if reply.is_http or not isinstance(handshake, asgi.NativeHandshake):
-        return reply
-    return _OwnReply(scope, send, handshake)
 
 
 @functools.cache
@@ -458,16 +373,6 @@ async def _all_over(timeout: float) -> None:
         if (left := end - loop.time()) <= 0:
             return
         await engine_calls.await_call(none_open, left)
-
-
-def _served_of(scope: Scope) -> asgi.Served | None:
-    """Returns the connections of the server; None where it does not say which one it is."""
-    found: asgi.Served | None = (scope.get("state") or {}).get(asgi.Served.KEY)
-    return found
-
-
-def _is_leaving(served: asgi.Served | None) -> bool:
-    return _core.is_leaving() or (served is not None and served.is_leaving)
 
 
 def _begin_as_heir(

@@ -31,7 +31,7 @@ from dwebsocket.runners import shutdown
 from dwebsocket.runners.asgi_apps import consumers
 from dwebsocket.runners.asgi_apps.events import Events, Stage
 from dwebsocket.servers import asgi
-from dwebsocket.servers.asgi import NativeHandshake
+from dwebsocket.servers.asgi import NativeHandshake, replies
 from dwebsocket.servers.handshake import Opening, begin_beat
 from dwebsocket.websocket import WebSocket
 
@@ -49,22 +49,9 @@ _NORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1000, 1011, 1013
 _LOOK_S = 0.01
 # Bytes that are kept for an application that has not yet decided.
 _MOST_EARLY = 65536
-# Headers of a response that are the server's.
-_OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 _FORBIDDEN = frozenset("\r\n\0")
-_WITHOUT_BODY = (204, 304)
 # Names of headers that are kept.
 _NAMES = 128
-_PHRASES = {
-    403: b"Forbidden",
-    431: b"The handshake is too large.",
-    500: b"Internal Server Error",
-    503: b"This server takes no more WebSockets now.",
-}
-_FAILURE = (
-    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 21\r\nConnection: close\r\n\r\nInternal Server Error"
-)
 # uvicorn's options, and the options of ours that they set.
 _OPTIONS: Final = {
     "ws_max_size": "max_message_size",
@@ -347,12 +334,12 @@ class WebSocketProtocol(asyncio.Protocol):
         self._options = self._current_options()
         largest = conf.Admission.current().max_handshake_size
         if largest is not None and self._handshake.size > largest:
-            return 431, _PHRASES[431]
+            return 431, replies.PHRASES[431]
         if (refusal := self._handshake.validate()) is not None:
             return refusal[0], str(refusal[1]).encode()
         if not self._may_connect():
-            return 403, _PHRASES[403]
-        return (503, _PHRASES[503]) if _core.is_leaving() else None
+            return 403, replies.PHRASES[403]
+        return (503, replies.PHRASES[503]) if _core.is_leaving() else None
 
     def _may_connect(self) -> bool:
         """Validates the Origin, where that is not left to the application."""
@@ -385,28 +372,20 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._is_lost or self.transport.is_closing():
             return
         self._tell(str(status))
-        own = list(self._state.default_headers)
         if headers is None:
-            body = _PHRASES.get(status, b"") if body is None else body
-            own += [(b"content-type", b"text/plain; charset=utf-8")]
-            if status == 426:
-                own += [(b"sec-websocket-version", b"13")]
+            body = replies.PHRASES.get(status, b"") if body is None else body
+            own = replies.text_headers(status)
         else:
-            own += [
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in headers
-                if name.lower() not in _OF_CONNECTION
-            ]
+            own = replies.own_headers(headers)
         body = body or b""
-        if status not in _WITHOUT_BODY:
-            own += [(b"content-length", b"%d" % len(body))]
+        own = [*self._state.default_headers, *own, *replies.length_header(status, body)]
         self._handshake.respond(status, own, body)
 
     def _fail(self) -> None:
         """Answers a handshake with 500, of which only its bytes may be known, and logs why."""
         _log.exception("A WebSocket handshake failed before the application\n")
         if not self._is_lost and not self.transport.is_closing():
-            self.transport.write(_FAILURE)
+            self.transport.write(replies.FAILURE)
             self.transport.close()
 
     def _tell(self, outcome: str) -> None:

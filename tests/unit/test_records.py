@@ -23,6 +23,7 @@ from waiting_views import awaits, waits
 from dwebsocket import _core, accept_websocket, asgi, event_counts, group
 from dwebsocket.runners import loop, thread
 from dwebsocket.servers.asgi import CarriedHandshake
+from dwebsocket.servers.asgi.replies import Reply
 from dwebsocket.telemetry import records
 from dwebsocket.telemetry.records import EVENTS, Record, printable
 from dwebsocket.testing.clock import Clock
@@ -329,7 +330,7 @@ def test_refusal_that_the_server_does_not_take(
         raise RuntimeError("it has been answered")
 
     async def refuse() -> None:
-        await asgi._Reply({}, send, CarriedHandshake({}, receive, send)).reject()
+        await Reply({}, send, CarriedHandshake({}, receive, send)).reject()
 
     with outcome:
         asyncio.run(refuse())

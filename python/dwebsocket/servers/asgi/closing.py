@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.waiting import loop_hub, pings
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dwebsocket._core import Connection
 
@@ -32,6 +32,12 @@ class Served:
         self._open: list[Connection] = []
         # With so many those that have ended are dropped.
         self._sweep_at = _FEW
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> Served | None:
+        """Returns those of the server of a scope; None where it does not say which one it is."""
+        found: Served | None = (scope.get("state") or {}).get(cls.KEY)
+        return found
 
     def add(self, connection: Connection) -> None:
         """Adds one, which is closed when the server stops: at once, if it does so already."""
