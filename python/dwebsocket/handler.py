@@ -156,18 +156,18 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
             # Django's `setup` would put it into each object, which would refer to itself.
             own["head"] = cls.get
         # A class of its own: objects of connections hold nothing but what differs among them.
-        of_view: type[WebSocketHandler] = type(cls.__name__, (cls,), own)
-        of_view.__qualname__, of_view.__doc__ = cls.__qualname__, cls.__doc__
-        of_view._plan_view()
-        _refuse_unasked_guards(of_view)
-        view = super(WebSocketHandler, of_view).as_view()
-        if of_view._plan.has_async_view:
-            view = _awaiting(of_view, view)
+        view_class: type[WebSocketHandler] = type(cls.__name__, (cls,), own)
+        view_class.__qualname__, view_class.__doc__ = cls.__qualname__, cls.__doc__
+        view_class._plan_view()
+        _refuse_unasked_guards(view_class)
+        view = super(WebSocketHandler, view_class).as_view()
+        if view_class._plan.has_async_view:
+            view = _awaiting(view_class, view)
         view.__name__, view.__qualname__ = cls.__name__, cls.__qualname__
-        mode = "accept_websocket" if of_view._has_pages else "require_websocket"
+        mode = "accept_websocket" if view_class._has_pages else "require_websocket"
         view.__dict__.update({"view_initkwargs": initkwargs, "handles_websocket": True, mode: True})
-        of_view._detached = Detached(view)
-        of_view._detached.is_async = "connect" in of_view._plan.is_async
+        view_class._detached = Detached(view)
+        view_class._detached.is_async = "connect" in view_class._plan.is_async
         return view
 
     @classmethod

@@ -20,9 +20,9 @@ use crate::engine::{
 pub(crate) struct Exchange(pub(super) Arc<exchange::Exchange>);
 
 /// A question: its number, its call, and what is to be published.
-type Asked<'py> = (u64, Call, Option<Bound<'py, PyBytes>>);
+type OpenQuestion<'py> = (u64, Call, Option<Bound<'py, PyBytes>>);
 
-fn asked(py: Python<'_>, question: Question) -> Asked<'_> {
+fn open_question(py: Python<'_>, question: Question) -> OpenQuestion<'_> {
     let bytes = question.bytes.map(|bytes| PyBytes::new(py, &bytes));
     (question.number, Call(question.call), bytes)
 }
@@ -71,14 +71,14 @@ impl Exchange {
         py.detach(|| self.0.end(name));
     }
 
-    fn learn<'py>(&self, py: Python<'py>, name: &str) -> Option<Asked<'py>> {
+    fn learn<'py>(&self, py: Python<'py>, name: &str) -> Option<OpenQuestion<'py>> {
         let question = py.detach(|| self.0.learn(name))?;
-        Some(asked(py, question))
+        Some(open_question(py, question))
     }
 
-    fn ask<'py>(&self, py: Python<'py>, name: &str) -> Asked<'py> {
+    fn ask<'py>(&self, py: Python<'py>, name: &str) -> OpenQuestion<'py> {
         let question = py.detach(|| self.0.ask(name));
-        asked(py, question)
+        open_question(py, question)
     }
 
     fn expect(&self, py: Python<'_>, number: u64, processes: usize) {

@@ -584,7 +584,7 @@ class TestDiagnosis:
         answer = site_report.answer(ASGIRequest(scope, None), conf.Options.current({}))
         assert answer is not None
         report = json.loads(answer.content)
-        findings = by_id(live._judge_report(live.Target("ws://testserver/chat/"), report))
+        findings = by_id(live._findings_of(live.Target("ws://testserver/chat/"), report))
         assert "server.unsupported" not in findings
         assert findings["server.plain_http"].level is Level.ERROR
         assert "pip install websockets" in findings["server.plain_http"].fix
@@ -611,7 +611,7 @@ class TestDiagnosis:
         assert report["server"]["refusal"] is None
         assert report["server"]["software"].endswith("(ASGI)")
         assert (report["request"]["upgrade"], report["request"]["secure"]) == ("websocket", True)
-        findings = by_id(live._judge_report(live.Target("wss://testserver/chat/"), report))
+        findings = by_id(live._findings_of(live.Target("wss://testserver/chat/"), report))
         assert {finding.level for finding in findings.values()} == {Level.FINE}
         assert "ping.server" in findings
         assert "does not give its clients' connections away" in findings["asgi.kept"].what
@@ -623,7 +623,7 @@ class TestDiagnosis:
         counts["dropped"] = {"latest": 7, "oldest": 0}
         counts["history"] = {"bytes": 5000, "evicted": 2}
         visit = live.Target("wss://testserver/chat/")
-        findings = by_id(live._judge_report(visit, report))
+        findings = by_id(live._findings_of(visit, report))
         assert findings["ping.none"].level is Level.WARNING
         assert "websocket.refused 403: 2" in findings["server.events"].what
         found = (

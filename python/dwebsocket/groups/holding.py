@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backends.contract import Backend
 
     #: Backends, and the names of the groups that are held there.
-    Held = list[tuple[Backend, list[str]]]
+    HeldNames = list[tuple[Backend, list[str]]]
 
 
-def hold(groups: Iterable[Group]) -> Steps[Held]:
+def hold(groups: Iterable[Group]) -> Steps[HeldNames]:
     """
     Subscribes to all of these groups.
 
@@ -28,7 +28,7 @@ def hold(groups: Iterable[Group]) -> Steps[Held]:
     Raises:
         GroupUnavailable: The backend of one of them cannot be reached; none is held then.
     """
-    held: Held = []
+    held: HeldNames = []
     try:
         for backend, names in _by_backend(groups):
             yield Call(backend.hold_all, backend.ahold_all, names)
@@ -39,14 +39,14 @@ def hold(groups: Iterable[Group]) -> Steps[Held]:
     return held
 
 
-def release(held: Held) -> None:
+def release(held: HeldNames) -> None:
     """Ends :func:`hold`, once the members have joined. Never waits."""
     for backend, names in held:
         for name in names:
             backend.release(name)
 
 
-def _by_backend(groups: Iterable[Group]) -> Held:
+def _by_backend(groups: Iterable[Group]) -> HeldNames:
     names: dict[str, list[str]] = {}
     for group in groups:
         names.setdefault(group.using, []).append(group.name)

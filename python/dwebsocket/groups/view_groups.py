@@ -285,8 +285,8 @@ class Joins:
         aliases = list(conf.get("GROUPS")) if user else []
         self._of_user = [Group(names.of_user_key(user), alias) for alias in aliases]
         # The groups whose messages come to this process.
-        self._held: holding.Held = []
-        self._held_recorded: holding.Held = []
+        self._held: holding.HeldNames = []
+        self._held_recorded: holding.HeldNames = []
 
     def prepare(self) -> None:
         """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dwebsocket.rooms.room import Room
 
     #: The seats, their number, and each one by its room's name; None for one that has ended.
-    Taken = tuple[_core.Seats, int, dict[str, _core.Seat | None]]
+    TakenSeats = tuple[_core.Seats, int, dict[str, _core.Seat | None]]
 
 
 def seats_of(rooms: Rooms) -> dict[str, MovingSeat]:
@@ -88,7 +88,7 @@ def take_seats(
     key: bytes,
     user: str | None,
     owner: seats.Owner,
-) -> Taken:
+) -> TakenSeats:
     """
     Takes held seats in rooms of another process.
 
@@ -105,7 +105,7 @@ def take_seats(
     return all_seats, number, {name: all_seats.take(name) for name in names}
 
 
-def unpack(rooms: Rooms, packed: dict[str, Any], taken: Taken) -> None:
+def unpack(rooms: Rooms, packed: dict[str, Any], taken: TakenSeats) -> None:
     """Has a connection, which has no rooms so far, go on with those of another process."""
     seats.forget(rooms._number)
     rooms._joined.seats, rooms._number, by_name = taken

@@ -54,7 +54,7 @@ class _Handler(WebSocketHandler):
 
     # -- moves to another process ----------------------------------------------------------------
 
-    _taken: moving.Taken | None = None
+    _taken: moving.TakenSeats | None = None
 
     def _seats_to_move(self) -> dict[str, MovingSeat]:
         return {} if self._its is None else moving.seats_of(self._its)

@@ -60,14 +60,14 @@ def opened(websocket: Any, view: str, request: HttpRequest, *, is_new: bool = Tr
     with _lock:
         _count_ends()
         _opened[view] = _opened.get(view, 0) + is_new
-        of_view = _open.setdefault(view, {})
-    of_view[websocket] = request
+        websockets = _open.setdefault(view, {})
+    websockets[websocket] = request
     _on_event()
 
 
 def closed(websocket: Any) -> None:
     """Notes that a WebSocket's view is over. May be repeated, and for one that was never open."""
-    if all(of_view.pop(websocket, None) is None for of_view in list(_open.values())):
+    if all(websockets.pop(websocket, None) is None for websockets in list(_open.values())):
         return
     code, _, by = websocket._connection.end() or (OTHER_CODE, "", "lost")
     _ends.append((code, by))
@@ -75,8 +75,8 @@ def closed(websocket: Any) -> None:
 
 def moved(websocket: Any) -> None:
     """Notes that another process goes on with a WebSocket: here it is neither open nor closed."""
-    for of_view in list(_open.values()):
-        of_view.pop(websocket, None)
+    for websockets in list(_open.values()):
+        websockets.pop(websocket, None)
 
 
 def handed_over(what: str) -> None:
@@ -116,8 +116,8 @@ def open_websockets() -> list[tuple[Any, str, HttpRequest]]:
     """Returns the WebSockets whose view runs, with its name and their request."""
     return [
         (websocket, view, request)
-        for view, of_view in list(_open.items())
-        for websocket, request in list(of_view.items())
+        for view, websockets in list(_open.items())
+        for websocket, request in list(websockets.items())
     ]
 
 

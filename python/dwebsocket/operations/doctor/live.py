@@ -121,7 +121,7 @@ def _examine(visit: Target) -> Iterator[Finding]:
     answer = visit.shake_hands()
     try:
         report = _ask(visit)
-        found = [*_judge_report(visit, report)] if report is not None else []
+        found = [*_findings_of(visit, report)] if report is not None else []
         yield from found
         blamed = any(finding.level is Level.ERROR for finding in found)
         if isinstance(answer, HandshakeRefused):
@@ -197,7 +197,7 @@ def _unreachable(address: Address, problem: OSError) -> Finding:
     )
 
 
-def _judge_report(visit: Target, report: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings_of(visit: Target, report: Mapping[str, Any]) -> Iterator[Finding]:
     request = report["request"]
     if "host" not in request:
         # A site reports little else when the question was signed for another Host than it got;
