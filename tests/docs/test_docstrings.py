@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import textwrap
 import time
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ from dwebsocket import (
     group,
     require_websocket,
 )
+from dwebsocket.rooms import Room, rooms
 from dwebsocket.testing import Clock, WebSocketClient
 from dwebsocket.websocket import WebSocket
 from support.far_server import far_server
@@ -61,6 +65,12 @@ CALLS: dict[str, Any] = {
     "as_view": WebSocketHandler.as_view,
     "test client": WebSocketClient.websocket,
     "statistics": dwebsocket.statistics,
+    "send_json": WebSocket.send_json,
+    "receive_json": WebSocket.receive_json,
+    "every": WebSocket.every,
+    "group": dwebsocket.group,
+    "user": dwebsocket.user,
+    "rooms": rooms,
 }
 ROOM = {
     "WEBSOCKET_GROUPS": {
@@ -336,3 +346,53 @@ def test_statistics() -> None:
     made = run("statistics", dwebsocket=dwebsocket)
     assert made["open_here"] >= 0
     assert isinstance(made["by_view"], dict)
+
+
+def test_send_json_and_receive_json(serve: Serve) -> None:
+    """Decimals go out as Django writes them; what comes is parsed."""
+    lot = SimpleNamespace(name="vase", price=Decimal("9.50"), ends=date(2026, 12, 1))
+    with serve(view_of("send_json", lot=lot)).websocket("/") as websocket:
+        told = websocket.receive_json()
+        assert told == {"name": "vase", "price": "9.50", "ends": "2026-12-01"}
+    view = view_of("receive_json")
+    with serve(view).websocket("/") as websocket:
+        websocket.send_json({"prices": [1, 2.5]})
+        assert websocket.wait_closed() == 1000
+    assert view.made[0]["total"] == 3.5
+
+
+def test_every(serve: Serve) -> None:
+    """Again and again, until the client goes."""
+    with serve(view_of("every", orders_waiting=lambda: 3)).websocket("/") as websocket:
+        for _ in range(2):
+            Clock().advance(5)
+            assert websocket.receive_json() == {"waiting": 3}
+
+
+def test_group_and_user(serve: Serve, tables: None) -> None:
+    """The members of a room, and all tabs of one user."""
+
+    @accept_websocket(groups=["room-7"])
+    def view(request: Any) -> None:
+        request.websocket.join(dwebsocket.user(7))
+        request.websocket.send("joined")
+        request.websocket.wait()
+
+    with serve(view).websocket("/") as websocket:
+        assert websocket.receive() == "joined"
+        run("group", room=SimpleNamespace(pk=7))
+        assert websocket.receive() == "The room closes in five minutes"
+        run("user", user=dwebsocket.user, order=SimpleNamespace(pk=42, customer=7))
+        assert websocket.receive_json() == {"order": 42, "paid": True}
+
+
+def test_rooms(serve: Serve, override: Callable[..., None]) -> None:
+    """What one page says reaches the other members."""
+    client = serve(None)
+    made = run("rooms", Room=Room, rooms=rooms, path=path)
+    override(ROOT_URLCONF=tuple(made["urlpatterns"]))
+    with client.rooms("/live/", headers={"X-User": "anna"}) as live:
+        live.join("room-42")
+        live.emit("say", {"text": "hello"}, to="room-42")
+        told = live.receive("room-42")
+        assert json.loads(told["data"]) == {"author": "anna", "text": "hello"}

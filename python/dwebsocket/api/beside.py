@@ -89,6 +89,12 @@ class Beside(Base):
         view. In an async view a coroutine function is awaited in its loop. Exceptions are the
         view's, as for :meth:`start`.
 
+        Example::
+
+            websocket = request.websocket
+            websocket.every(5, lambda: websocket.send_json({"waiting": orders_waiting()}))
+            websocket.wait_closed()
+
         Returns:
             A ticker whose ``stop`` ends the calls before that; ``is_running`` and ``join`` are as
             those of :meth:`start`.

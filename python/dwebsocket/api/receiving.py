@@ -198,6 +198,11 @@ class Receiving(Base):
         """
         Returns the next message, parsed as JSON.
 
+        Example::
+
+            order = request.websocket.receive_json(timeout=30)
+            total = sum(order["prices"])
+
         Args:
             timeout: As for :meth:`receive`.
             **kwargs: Passed on to :func:`json.loads`.

@@ -182,6 +182,10 @@ class Sending(Base):
 
         Dates, decimals and UUIDs are written as Django writes them.
 
+        Example::
+
+            request.websocket.send_json({"name": lot.name, "price": lot.price, "ends": lot.ends})
+
         Args:
             data: What :func:`json.dumps` takes.
             strict: As for :meth:`send`.

@@ -550,6 +550,10 @@ def group(name: str, using: str = DEFAULT) -> Group:
     """
     Returns the group of a name. Cheap: nothing is opened or looked up.
 
+    Example::
+
+        group(f"room-{room.pk}").send("The room closes in five minutes")
+
     Args:
         name: 1 to 200 characters, no control characters; not ``dwebsocket.…``.
         using: The alias of a backend in ``WEBSOCKET_GROUPS``.
@@ -571,6 +575,10 @@ def of_checked(name: str, using: str = DEFAULT) -> Group:
 def user(user: object, using: str = DEFAULT, *, realm: str | None = None) -> Group:
     """
     Returns the group of all open WebSockets of a user, in every process.
+
+    Example::
+
+        user(order.customer).send_json({"order": order.pk, "paid": True}, on_commit=True)
 
     Args:
         user: A user, or the primary key of one.

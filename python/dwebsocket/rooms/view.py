@@ -171,6 +171,21 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
     It is a handler: there is no thread, task or stack between two messages. Decorators of Django's
     guard it as they guard a page. A plain request gets 400.
 
+    Example::
+
+        class Chat(Room):
+            name = "room-<int:pk>"
+            presence = True
+
+            def allow(self):
+                return self.user.is_authenticated
+
+            def receive(self, event, data):
+                self.group.send_json({"author": self.user.pk, "text": data["text"]})
+
+
+        urlpatterns = [path("live/", rooms(Chat))]
+
     Args:
         *classes: The rooms that a page may join. The first class whose names fit counts.
         **options: As of :func:`dwebsocket.accept_websocket`, such as ``fallback=True``.
