@@ -72,14 +72,8 @@ impl Deputy {
         let (got, groups, deputy) = (Stamps::of(got), &groups.0, self.member.as_ref());
         let at = at.map(|(epoch, offset, is_numbered)| (position((epoch, offset)), is_numbered));
         let succeeded = match member(object)? {
-            Member::Connection(connection) => {
-                let connection = &connection.get().0;
-                py.detach(|| groups.succeed(name, deputy, connection, id, &got, at))
-            }
-            Member::Seat(seat) => {
-                let seat = &seat.get().seat;
-                py.detach(|| groups.succeed(name, deputy, seat, id, &got, at))
-            }
+            Member::Connection(it) => py.detach(|| groups.succeed(name, deputy, it, id, &got, at)),
+            Member::Seat(it) => py.detach(|| groups.succeed(name, deputy, it, id, &got, at)),
             Member::Mailbox(_) | Member::Deputy(_) => {
                 let text = "only a Connection or a Seat comes from another process";
                 return Err(PyTypeError::new_err(text));

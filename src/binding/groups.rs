@@ -61,26 +61,26 @@ pub(crate) struct Deputy {
     pub(super) marker: OnceLock<(Arc<groups::Groups>, Token)>,
 }
 
-/// A member, as Python has it.
-pub(super) enum Member<'a, 'py> {
-    Connection(&'a Bound<'py, PyConnection>),
-    Mailbox(&'a Bound<'py, Mailbox>),
-    Seat(&'a Bound<'py, Seat>),
-    Deputy(&'a Bound<'py, Deputy>),
+/// A member that Python has given, by its kind.
+pub(super) enum Member<'a> {
+    Connection(&'a Arc<Connection>),
+    Mailbox(&'a Arc<groups::Mailbox>),
+    Seat(&'a Arc<groups::Seat>),
+    Deputy(&'a Arc<groups::Deputy>),
 }
 
-pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<'a, 'py>> {
+pub(super) fn member<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<Member<'a>> {
     if let Ok(connection) = object.cast::<PyConnection>() {
-        return Ok(Member::Connection(connection));
+        return Ok(Member::Connection(&connection.get().0));
     }
     if let Ok(mailbox) = object.cast::<Mailbox>() {
-        return Ok(Member::Mailbox(mailbox));
+        return Ok(Member::Mailbox(&mailbox.get().0));
     }
     if let Ok(seat) = object.cast::<Seat>() {
-        return Ok(Member::Seat(seat));
+        return Ok(Member::Seat(&seat.get().seat));
     }
     match object.cast::<Deputy>() {
-        Ok(deputy) => Ok(Member::Deputy(deputy)),
+        Ok(deputy) => Ok(Member::Deputy(&deputy.get().member)),
         Err(_) => Err(PyTypeError::new_err(format!(
             "a member is a Connection, a Mailbox or a Seat, not {}",
             object.get_type().name()?
@@ -88,14 +88,22 @@ pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<
     }
 }
 
+/// Does the same with a member of whichever kind.
+macro_rules! with_member {
+    ($object:expr, $member:ident => $call:expr) => {
+        match $crate::binding::groups::member($object)? {
+            $crate::binding::groups::Member::Connection($member) => $call,
+            $crate::binding::groups::Member::Mailbox($member) => $call,
+            $crate::binding::groups::Member::Seat($member) => $call,
+            $crate::binding::groups::Member::Deputy($member) => $call,
+        }
+    };
+}
+pub(super) use with_member;
+
 /// The member that Python has given, of whichever kind.
 pub(super) fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn groups::Member>> {
-    Ok(match member(object)? {
-        Member::Connection(connection) => Arc::clone(&connection.get().0) as _,
-        Member::Mailbox(mailbox) => Arc::clone(&mailbox.get().0) as _,
-        Member::Seat(seat) => Arc::clone(&seat.get().seat) as _,
-        Member::Deputy(deputy) => Arc::clone(&deputy.get().member) as _,
-    })
+    Ok(with_member!(object, it => Arc::clone(it) as _))
 }
 
 #[pymethods]
@@ -121,12 +129,7 @@ impl Groups {
     }
 
     fn join(&self, name: &str, object: &Bound<'_, PyAny>, id: MemberId) -> PyResult<Option<bool>> {
-        let joined = match member(object)? {
-            Member::Connection(connection) => self.0.join(name, &connection.get().0, id),
-            Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
-            Member::Seat(seat) => self.0.join(name, &seat.get().seat, id),
-            Member::Deputy(deputy) => self.0.join(name, &deputy.get().member, id),
-        };
+        let joined = with_member!(object, it => self.0.join(name, it, id));
         Ok(match joined {
             Joined::Over | Joined::Refused => None,
             Joined::First => Some(true),
@@ -135,30 +138,15 @@ impl Groups {
     }
 
     fn leave(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
-        Ok(match member(object)? {
-            Member::Connection(connection) => self.0.leave(name, connection.get().0.as_ref()),
-            Member::Mailbox(mailbox) => self.0.leave(name, mailbox.get().0.as_ref()),
-            Member::Seat(seat) => self.0.leave(name, seat.get().seat.as_ref()),
-            Member::Deputy(deputy) => self.0.leave(name, deputy.get().member.as_ref()),
-        })
+        Ok(with_member!(object, it => self.0.leave(name, it.as_ref())))
     }
 
     fn is_member(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(match member(object)? {
-            Member::Connection(connection) => self.0.is_member(name, connection.get().0.as_ref()),
-            Member::Mailbox(mailbox) => self.0.is_member(name, mailbox.get().0.as_ref()),
-            Member::Seat(seat) => self.0.is_member(name, seat.get().seat.as_ref()),
-            Member::Deputy(deputy) => self.0.is_member(name, deputy.get().member.as_ref()),
-        })
+        Ok(with_member!(object, it => self.0.is_member(name, it.as_ref())))
     }
 
     fn names_of(&self, object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-        Ok(match member(object)? {
-            Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),
-            Member::Mailbox(mailbox) => self.0.names_of(mailbox.get().0.as_ref()),
-            Member::Seat(seat) => self.0.names_of(seat.get().seat.as_ref()),
-            Member::Deputy(deputy) => self.0.names_of(deputy.get().member.as_ref()),
-        })
+        Ok(with_member!(object, it => self.0.names_of(it.as_ref())))
     }
 
     fn count(&self, name: &str) -> usize {
@@ -330,18 +318,7 @@ impl Groups {
         is_numbered: bool,
     ) -> PyResult<&'static str> {
         let (groups, at) = (&self.0, position(at));
-        let joined = match member(object)? {
-            Member::Connection(connection) => {
-                groups.enter_at(name, &connection.get().0, id, at, is_numbered)
-            }
-            Member::Mailbox(mailbox) => {
-                groups.enter_at(name, &mailbox.get().0, id, at, is_numbered)
-            }
-            Member::Seat(seat) => groups.enter_at(name, &seat.get().seat, id, at, is_numbered),
-            Member::Deputy(deputy) => {
-                groups.enter_at(name, &deputy.get().member, id, at, is_numbered)
-            }
-        };
+        let joined = with_member!(object, it => groups.enter_at(name, it, id, at, is_numbered));
         Ok(match joined {
             RecordedJoin::Behind => "behind",
             RecordedJoin::Early => "early",
@@ -460,8 +437,8 @@ impl Seats {
         number: u64,
     ) -> PyResult<Self> {
         Ok(Self(match member(object)? {
-            Member::Connection(it) => groups::Seats::new(&it.get().0, id, user, number),
-            Member::Mailbox(it) => groups::Seats::new(&it.get().0, id, user, number),
+            Member::Connection(it) => groups::Seats::new(it, id, user, number),
+            Member::Mailbox(it) => groups::Seats::new(it, id, user, number),
             Member::Seat(_) | Member::Deputy(_) => {
                 return Err(PyTypeError::new_err("a seat has no seats"));
             }

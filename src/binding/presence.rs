@@ -11,7 +11,7 @@ use pyo3::{
 use super::{
     call::Wait,
     convert::duration,
-    groups::{self, Groups, anyone, member},
+    groups::{self, Groups, anyone, member, with_member},
 };
 use crate::engine::{
     groups::MemberId,
@@ -117,24 +117,7 @@ impl Presence {
             watches,
             grace: duration(Some(grace))?.unwrap_or_default(),
         };
-        let entered = match member(object)? {
-            groups::Member::Connection(connection) => {
-                let connection = &connection.get().0;
-                py.detach(|| self.0.enter(name, connection, id, arrival))
-            }
-            groups::Member::Mailbox(mailbox) => {
-                let mailbox = &mailbox.get().0;
-                py.detach(|| self.0.enter(name, mailbox, id, arrival))
-            }
-            groups::Member::Seat(seat) => {
-                let seat = &seat.get().seat;
-                py.detach(|| self.0.enter(name, seat, id, arrival))
-            }
-            groups::Member::Deputy(deputy) => {
-                let deputy = &deputy.get().member;
-                py.detach(|| self.0.enter(name, deputy, id, arrival))
-            }
-        };
+        let entered = with_member!(object, it => py.detach(|| self.0.enter(name, it, id, arrival)));
         Ok(match entered {
             Entered::Over => None,
             Entered::Present => Some(Arrived::Not(())),
@@ -204,14 +187,10 @@ impl Presence {
         let known = presence::Known { digest, before };
         let ago = duration(Some(ago))?.unwrap_or_default();
         Ok(match member(object)? {
-            groups::Member::Connection(connection) => {
-                let connection = &connection.get().0;
-                py.detach(|| self.0.resume_watch(name, connection, known, ago))
+            groups::Member::Connection(it) => {
+                py.detach(|| self.0.resume_watch(name, it, known, ago))
             }
-            groups::Member::Seat(seat) => {
-                let seat = &seat.get().seat;
-                py.detach(|| self.0.resume_watch(name, seat, known, ago))
-            }
+            groups::Member::Seat(it) => py.detach(|| self.0.resume_watch(name, it, known, ago)),
             groups::Member::Mailbox(_) | groups::Member::Deputy(_) => false,
         })
     }
