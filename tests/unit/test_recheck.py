@@ -505,6 +505,22 @@ def test_thread_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked == [("_refuse", [first]), ("_check_or_refuse", [second])]
 
 
+def test_thread_that_ends_leaves_others_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes while it gives its connections back is checked, and not told to come back."""
+    schedule, checked = recheck.Schedule(), []
+    looks: list[Callable[[], object]] = []
+    schedule.use(lambda _, look: looks.append(look), {})
+    for name in ("_refuse", "_check_or_refuse"):
+        monkeypatch.setattr(recheck, name, lambda found, name=name: checked.append((name, found)))
+    first, second = (Visitor(Who(), [], WebSocket()) for _ in range(2))
+    schedule._check_on_thread([first])
+    with monkeypatch.context() as patch:
+        patch.setattr(recheck.database, "release_idle", lambda: schedule._check_on_thread([second]))
+        looks.pop()()
+    looks.pop()()
+    assert checked == [("_check_or_refuse", [first]), ("_check_or_refuse", [second])]
+
+
 def test_clock_of_tests(visit: Serve, override: Override, anna: User) -> None:
     """Can be stepped to the look; the default is five minutes."""
     # This client answers none.

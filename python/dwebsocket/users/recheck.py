@@ -198,13 +198,16 @@ class Schedule:
                 _refuse(visitors)
 
     def _look_at_all(self) -> None:
+        is_over = False
         try:
             with _borrowed(self._databases):
                 while visitors := self._take_wanted():
                     _check_or_refuse(visitors)
+                # From here on the visitors are those of another thread.
+                is_over = True
         finally:
-            # After a failure: the next call starts another thread, and nobody is forgotten.
-            while visitors := self._take_wanted():
+            # After a failure the next call starts another thread, and nobody is forgotten.
+            while not is_over and (visitors := self._take_wanted()):
                 _refuse(visitors)
 
     def _take_wanted(self) -> list[Visitor]:
