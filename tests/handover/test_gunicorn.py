@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -359,6 +360,26 @@ def test_one_of_another_version_is_closed_with_1012(own_server: Own, tmp_path: P
     (line,) = server.stderr().splitlines()
     assert "Counting are closed with 1012" in line
     assert "its version is '2' now, not '1'" in line
+
+
+def test_one_whose_session_has_another_key_since_its_handshake_moves(
+    own_server: Own, tmp_path: Path
+) -> None:
+    """After `SECRET_KEY` was replaced Django renews the key of an older session."""
+    old = own_server(GUNICORN_GTHREAD, settings={**SETTINGS, "SECRET_KEY": "of before"})
+    cookies = old.get("/sign-in/?name=ada").cookies()
+    database = Path(shutil.copy(old.database, tmp_path))
+    server = own_server(
+        GUNICORN_GTHREAD,
+        options=PATIENT,
+        database=database,
+        settings={**SETTINGS, "SECRET_KEY": "of now", "SECRET_KEY_FALLBACKS": ["of before"]},
+    )
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    with Crowd(server, 1, "/counting/", Cookie=cookie) as crowd:
+        reload(server)
+        eventually(lambda: crowd.all(lambda each: each.resumed == 1), SLACK_S, "it was resumed")
+    assert_calm(server)
 
 
 def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> None:

@@ -10,6 +10,9 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+from django.http.cookie import parse_cookie
+
 from dwebsocket.request import ENVIRON_KEY
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 # Texts that Django has decoded.
 _DECODED: tuple[str, ...] = ("PATH_INFO", "SCRIPT_NAME")
-_QUERY = "QUERY_STRING"
+_QUERY, _COOKIES = "QUERY_STRING", "HTTP_COOKIE"
 
 
 def meta_of(request: HttpRequest) -> dict[str, str]:
@@ -41,7 +44,19 @@ def meta_of(request: HttpRequest) -> dict[str, str]:
             meta.pop(name, None)
         else:
             meta[name] = value
+    if _COOKIES in meta:
+        meta[_COOKIES] = _with_session(meta[_COOKIES], getattr(request, "session", None))
     return meta
+
+
+def _with_session(cookies: str, session: Any) -> str:
+    """Returns cookies with the present key of a session: the handshake may have renewed it."""
+    key, name = getattr(session, "session_key", None), settings.SESSION_COOKIE_NAME
+    if not key or parse_cookie(cookies).get(name) in (None, key):
+        return cookies
+    others = (each.strip() for each in cookies.split(";"))
+    kept = [each for each in others if each.partition("=")[0].strip() != name]
+    return "; ".join([*kept, f"{name}={key}"])
 
 
 def environ_of(meta: dict[str, str]) -> dict[str, Any]:
