@@ -382,6 +382,30 @@ def test_one_whose_session_has_another_key_since_its_handshake_moves(
     assert_calm(server)
 
 
+def test_clients_have_their_answers_while_the_new_process_imports_the_project(
+    own_server: Own, tmp_path: Path
+) -> None:
+    """Its views may take seconds: nobody stands still before it is ready."""
+    hold, begun = tmp_path / "hold", tmp_path / "hold.begun"
+    settings = {**SETTINGS, "ROOT_URLCONF": "project.slow_urls"}
+    env = {"PROJECT_HOLD_FILE": str(hold)}
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=settings, env=env)
+    with RawPeer.open(server, "/counting/") as client:
+        old = server.worker
+        hold.touch()
+        server.send_signal(signal.SIGHUP)
+        eventually(begun.exists, SLACK_S, "it imports the URLs")
+        # An heir that stands still is given up after ten seconds, and the client goes on then.
+        client.sock.settimeout(8)
+        for _ in range(10):
+            time.sleep(0.05)
+            assert talk(client, "still here")[1] == old
+        client.sock.settimeout(SLACK_S)
+        hold.unlink()
+        eventually(lambda: talk(client, "moved?")[1] != old, SLACK_S, "it has moved")
+    assert_calm(server)
+
+
 def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> None:
     """The session's row is gone, by SQL, of which nobody was told."""
     settings = {**SETTINGS, "WEBSOCKET_AUTH_RECHECK": 10_000}

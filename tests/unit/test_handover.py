@@ -24,6 +24,7 @@ from dwebsocket.handover.wire import (
     GIVE,
     NO,
     OFFER,
+    READY,
     YES,
     Frame,
     Link,
@@ -137,7 +138,7 @@ def test_clients_see_the_end_of_what_an_heir_does_not_take(
     for number, (reading, _) in enumerate(pipes):
         giver.send(Frame(GIVE, {"number": number}, b"", reading))
         os.close(reading)
-    giver.shut_down()
+    giver._socket.shutdown(socket.SHUT_WR)
     visit.work()
     assert len(taken) == (1 if fails else 3)
     for _, writing in pipes:
@@ -165,9 +166,9 @@ def test_a_connection_that_cannot_be_opened_ends_no_thread(
     moved: Any = SimpleNamespace(handler=Never(), given=None)
     visit._expected[1] = response, moved  # type: ignore[assignment]
     giver.send(Frame(GIVE, {"number": 1}, b"", os.open(os.devnull, os.O_RDONLY)))
-    giver.shut_down()
+    giver._socket.shutdown(socket.SHUT_WR)
     visit.work()
-    assert list(giver.frames()) == []
+    assert [frame.kind for frame in giver.frames()] == [READY]
 
 
 def test_an_heir_takes_what_it_has_agreed_to_before_it_looks_at_offers(
@@ -614,6 +615,7 @@ def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
     giver = threading.Thread(target=lambda: left.extend(passage.give([handler])))
     giver.start()
     try:
+        heir.send(Frame(READY, {}))
         threading.Event().wait(1)
         monkeypatch.setattr(leaving, "_SILENCE_S", TIMEOUT_S)
         moves[0].park()
@@ -626,6 +628,18 @@ def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
     assert (left, ends) == ([handler], [False])
 
 
+def test_handlers_go_on_until_the_heir_has_loaded_the_project(
+    links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it never does, as it is stopped by a debugger: another one may take them."""
+    monkeypatch.setattr(leaving, "_SILENCE_S", 0.05)
+    moves: list[moving.Move] = []
+    handler: Any = SimpleNamespace(_begin_move=moves.append)
+    passage = leaving._Passage(links[0]._socket, monotonic() + TIMEOUT_S)
+    assert passage.give([handler]) == [handler]
+    assert (moves, passage.busy) == ([], [])
+
+
 def test_a_handler_that_is_slow_to_park_comes_later(links: tuple[Link, Link]) -> None:
     """It goes on meanwhile. The heir has not refused it."""
     ends: list[bool] = []
@@ -634,7 +648,9 @@ def test_a_handler_that_is_slow_to_park_comes_later(links: tuple[Link, Link]) ->
         _begin_move=lambda move: None,
         _end_move=lambda *, has_parted: ends.append(has_parted),
     )
-    passage = leaving._Passage(links[0]._socket, monotonic() + TIMEOUT_S)
+    own, heir = links
+    heir.send(Frame(READY, {}))
+    passage = leaving._Passage(own._socket, monotonic() + TIMEOUT_S)
     assert passage.give([handler]) == []
     assert (passage.busy, ends) == ([handler], [False])
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.urls import get_resolver
 
 from dwebsocket import _core, conf
 from dwebsocket.api.base import RESTARTING
@@ -43,6 +44,7 @@ from dwebsocket.handover.wire import (
     LOST,
     NO,
     OFFER,
+    READY,
     TAKEN,
     YES,
     Frame,
@@ -293,6 +295,16 @@ class _Handler(WSGIHandler):
         return super().get_response(request)
 
 
+def _load() -> _Handler:
+    """Loads the project's middleware and URLs. Raises what the former raises."""
+    handler = _Handler()
+    # An error of theirs is one of each request.
+    with suppress(Exception):
+        # The property imports them.
+        _ = get_resolver().url_patterns
+    return handler
+
+
 class _Refused(Exception):
     """
     This process does not go on with a connection. Perhaps another one does: ``elsewhere``.
@@ -364,6 +376,7 @@ class _Giver:
     def work(self) -> None:
         """Acts on what the other process says, until it ends."""
         try:
+            self._link.send(Frame(READY, {}))
             while (frame := self._next()) is not None:
                 unpatched.call_code(functools.partial(self._act, frame))
         except (OSError, Malformed):
@@ -525,7 +538,12 @@ class _Listener:
             # This one may be among those that Django is starting. Its event may be a green one.
             while not apps.ready:
                 unpatched.sleep(_LOOK_S)
-            handler = handler or unpatched.call_code(_Handler)
+            try:
+                handler = handler or unpatched.call_code(_load)
+            except Exception:
+                _log.exception("This process cannot go on with WebSockets of others")
+                connection.close()
+                continue
             visit = _Giver(connection, handler)
             try:
                 unpatched.start_thread("dwebsocket-arriving", visit.work)

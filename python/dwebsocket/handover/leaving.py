@@ -32,6 +32,7 @@ from dwebsocket.handover.wire import (
     LOST,
     NO,
     OFFER,
+    READY,
     TAKEN,
     YES,
     Frame,
@@ -376,6 +377,7 @@ class _Passage:
         waiting = deque(enumerate(handlers))
         unpatched.start_thread("dwebsocket-leaving-link", self._read)
         try:
+            self._await_heir()
             while (waiting or self._items) and not self._has_ended:
                 while waiting and self._under_way < _WINDOW:
                     self._park(*waiting.popleft())
@@ -389,6 +391,15 @@ class _Passage:
         finally:
             self._finish()
         return [*self._elsewhere, *(handler for _, handler in waiting)]
+
+    def _await_heir(self) -> None:
+        """Waits until the heir has loaded the project's code. Meanwhile handlers go on here."""
+        left = max(0.0, min(self._deadline - monotonic(), _SILENCE_S))
+        try:
+            self._has_ended = self._events.get(timeout=left)[0] != READY
+        except Empty:
+            # It may be stopped, by a debugger for example.
+            raise TimeoutError from None
 
     @property
     def _under_way(self) -> int:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Raised with the frames of `wire`: other versions have folders of their own.
-_VERSION = 2
+_VERSION = 3
 _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # From the process that ends: a connection is offered, given, or not to be had any more.
 OFFER, GIVE, FORGET = 1, 2, 3
+# From the heir: it has loaded the project's code, and takes offers.
+READY = 10
 # From the heir: it would go on with it, it would not, it does, it cannot after all.
 YES, NO, TAKEN, LOST = 11, 12, 13, 14
 
