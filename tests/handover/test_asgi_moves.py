@@ -18,6 +18,7 @@ import pytest
 
 from handover.conversations import Crowd, rounds
 from handover.test_gunicorn import PATHS, PATIENT, SETTINGS, SLACK_S, assert_calm, reload, talk
+from project.settings import MIDDLEWARE
 from support.raw_peer import RawPeer
 from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Kind, Server
 from support.waiting import eventually
@@ -97,6 +98,21 @@ def test_no_client_notices_reloads(
         )
     assert "disconnect 1001" not in server.stdout()
     assert "disconnect 1012" not in server.stdout()
+    assert_calm(server)
+
+
+def test_async_middleware_runs_in_the_loop_of_the_new_server(own_server: Own) -> None:
+    """Its clients of Redis and the like are bound to a loop: another one would spoil them."""
+    middleware = ["project.moving_views.of_the_loop", *MIDDLEWARE]
+    server = own_server(UVICORN_TWO, settings={**SETTINGS, "MIDDLEWARE": middleware})
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawPeer.open(server, path)) for path in PATHS]
+        for client in clients:
+            talk(client, "here")
+        reload(server)
+        for client in clients:
+            assert talk(client, "moved")[2] == 1
+        assert server.get("/status/").status == 200
     assert_calm(server)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from asgiref.sync import markcoroutinefunction
 from django.http import HttpResponse
 
 from dwebsocket import ConnectionClosed, WebSocketHandler
@@ -294,6 +295,20 @@ def from_proxy(get_response: Any) -> Any:
         return get_response(request)
 
     return respond
+
+
+def of_the_loop(get_response: Any) -> Any:
+    """Async middleware with a client that is bound to the event loop of the server."""
+
+    async def respond(request: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("this is another event loop")
+        return await get_response(request)
+
+    return markcoroutinefunction(respond)
+
+
+of_the_loop.sync_capable, of_the_loop.async_capable = False, True  # type: ignore[attr-defined]
 
 
 def maintenance(get_response: Any) -> Any:

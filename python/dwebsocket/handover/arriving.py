@@ -9,6 +9,7 @@ request to the project's own handler, by which it is validated like a handshake.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import functools
 import heapq
@@ -17,17 +18,22 @@ import logging
 import os
 import sys
 from asyncio import CancelledError
+from concurrent.futures import TimeoutError as TimeoutErrorOfFutures
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.urls import get_resolver
+from django.core.signals import request_started
+from django.urls import get_resolver, set_script_prefix
 
 from dwebsocket import _core, conf
 from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import gunicorn as compat_gunicorn
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.exceptions import GroupUnavailable
@@ -77,6 +83,8 @@ _UNAVAILABLE = 503
 _NO_THRESHOLD, _LEVEL = sys.maxsize, 1
 # Seconds between two looks whether Django has started, and after a failure.
 _LOOK_S, _PAUSE_S = 0.01, 0.1
+# Seconds that the server's loop may take for one offer. The other process waits no longer, either.
+_ANSWER_S = 10.0
 # Connections that wait for each other at most, until their handlers go on.
 _TOGETHER = 64
 # Work of a visit, in this order.
@@ -295,9 +303,41 @@ class _Handler(WSGIHandler):
         return super().get_response(request)
 
 
-def _load() -> _Handler:
+class _LoopHandler(BaseHandler):
+    """The same under an ASGI server: what is async runs in the server's loop, as ever there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware(is_async=True)
+
+    def __call__(self, environ: dict[str, Any], _: object) -> HttpResponseBase:
+        """
+        Answers an offer.
+
+        Raises:
+            TimeoutError: The loop is busy, or has ended.
+        """
+        loop = environ[HANDSHAKE_KEY].moved.loop
+        answer = asyncio.run_coroutine_threadsafe(self._answer(environ), loop)
+        try:
+            return answer.result(_ANSWER_S)
+        except TimeoutErrorOfFutures as error:
+            answer.cancel()
+            raise TimeoutError("the event loop of this process does not answer") from error
+
+    async def _answer(self, environ: dict[str, Any]) -> HttpResponseBase:
+        request = environ[HANDSHAKE_KEY].moved.request = _request(environ)
+        async with request_context():
+            set_script_prefix(request.META.get("SCRIPT_NAME", ""))
+            start = sync_to_async(request_started.send, thread_sensitive=True)
+            await start(sender=type(self), scope=getattr(request, "scope", {}))
+            return await self.get_response_async(request)
+
+
+def _load() -> _Handler | _LoopHandler:
     """Loads the project's middleware and URLs. Raises what the former raises."""
-    handler = _Handler()
+    own = hosts.find()
+    handler = _Handler() if own is None or own.asgi is None else _LoopHandler()
     # An error of theirs is one of each request.
     with suppress(Exception):
         # The property imports them.
@@ -329,7 +369,7 @@ class _Giver:
     short, so the socket takes them at once.
     """
 
-    def __init__(self, connection: system.socket, handler: _Handler) -> None:
+    def __init__(self, connection: system.socket, handler: _Handler | _LoopHandler) -> None:
         self._link = Link(connection)
         self._handler = handler
         # The frames to act on, each with its order.
