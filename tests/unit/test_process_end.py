@@ -124,6 +124,22 @@ print(count)
 """
 
 
+# A server on a thread, whose main thread ends after the first WebSocket.
+MAIN_ENDED = """
+import os, signal, threading
+from django.conf import settings
+settings.configure()
+from dwebsocket.compat.threading import before_pools_end
+from dwebsocket.runners import shutdown
+
+# The hook of the first call runs last.
+before_pools_end(lambda: os.write(1, b"closed\\n"))
+shutdown.begin(dies_of_sigterm=True)
+HANDLER
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
 # SIGTERM when the thread that is to handle it cannot be started so many times.
 REFUSED = """
 import _thread, os, signal, sys, threading
@@ -345,6 +361,25 @@ def test_interpreter_that_ends_during_the_closing() -> None:
     """It cuts its threads off, as ever, and ends with status 0 and no output."""
     done = subprocess.run([sys.executable, "-c", BUSY], stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("handler", "status"),
+    [("", -signal.SIGTERM), ("signal.signal(signal.SIGTERM, lambda *_: os._exit(7))", 7)],
+    ids=["default", "the project's"],
+)
+def test_sigterm_after_the_end_of_the_main_thread(handler: str, status: int) -> None:
+    """A server's threads keep the process, and the signal ends it as without WebSockets."""
+    program = MAIN_ENDED.replace("HANDLER", handler)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"closed\n"
+        process.terminate()
+        assert process.wait(10) == status
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class _Shutdown:
                 # which calls `_close_at_exit`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
             # A forked child inherits these; without connections of its own they do nothing there.
-            (_register_at_exit if at_exit is None else at_exit.register)(self._close_at_exit)
+            (_register_at_exit if at_exit is None else at_exit.register)(self._exit)
             on_file_changed(self._on_file_changed)
             _warn_of_a_long_window(
                 [self._shutdown_plan(terminated=True)]
@@ -228,6 +228,18 @@ class _Shutdown:
         # Then the engine ends: connections that had no close frame yet get it here.
         _core.shut_down(*GOING_AWAY, max(0.0, deadline - monotonic()))
         tls_pump.settle(max(_MIN_SETTLE_S, deadline - monotonic()))
+
+    def _exit(self) -> None:
+        try:
+            self._close_at_exit()
+        finally:
+            # A server's threads may keep the process, but the engine, which waited for SIGTERM, has
+            # ended. Python does not know of our handler, only of one that has replaced it.
+            if self._terminating and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                # It may have come since the engine ended.
+                if _core.is_terminated():
+                    _core.die_of_sigterm()
 
     def _terminate(self) -> None:
         try:
