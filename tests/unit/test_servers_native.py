@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
+import sys
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from dwebsocket.operations.doctor import live
 from dwebsocket.servers import asgi
 
+SERVERS = ("uvicorn", "hypercorn", "gunicorn", "daphne")
 SCOPE = {
     "type": "websocket",
     "path": "/there/",
@@ -117,16 +121,70 @@ def test_the_doctor_says_which_way() -> None:
     assert list(live._way({"software": "gunicorn"})) == []
 
 
-@pytest.mark.parametrize("send", [receive, len, object()], ids=["function", "built-in", "object"])
-def test_unknown_server_keeps_its_connection(send: Any) -> None:
-    """Nothing is known of it."""
+class Wrapper:
+    """Stands for the server's ``send``, as that of middleware does."""
+
+    async def send(self, event: Any) -> None:
+        """As a method."""
+
+    async def __call__(self, event: Any) -> None:
+        """As an object."""
+
+
+def reason_with(send: Any) -> str:
+    """Begin a handshake whose connection the server keeps."""
 
     async def call() -> Any:
         return asgi.begin(SCOPE, receive, send)
 
     handshake = asyncio.run(call())
     assert isinstance(handshake, asgi.CarriedHandshake)
-    assert "does not give" in handshake.reason
+    return handshake.reason
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """The modules of a process on a server that is not known."""
+    modules = {name: sys.modules[name] for name in sys.modules if name not in SERVERS}
+    monkeypatch.setattr(sys, "modules", modules)
+    return modules
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    "send",
+    [
+        functools.wraps(Protocol.send)(lambda event: receive()),
+        functools.partial(receive, 1),
+        Wrapper().send,
+        Wrapper(),
+    ],
+    ids=["function", "partial", "method", "object"],
+)
+def test_replaced_send_is_named(server: str, send: Any, loaded: dict[str, ModuleType]) -> None:
+    """Middleware may want to see each event: the server keeps the connection, and says why."""
+    loaded[server] = ModuleType(server)
+    assert reason_with(send) == (
+        f"the application gets the `send` of {__name__} in place of the server's (leave that "
+        "middleware or tool out for WebSockets)"
+    )
+
+
+@pytest.mark.parametrize(
+    "send",
+    [len, object(), FunctionType(receive.__code__, {"__name__": "hypercorn.protocol.ws_stream"})],
+    ids=["built-in", "object", "its own"],
+)
+def test_server_that_gives_no_connection(send: Any, loaded: dict[str, ModuleType]) -> None:
+    """Nothing stands between it and the application."""
+    loaded["hypercorn"] = ModuleType("hypercorn")
+    assert "it does not give" in reason_with(send)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_unknown_server_keeps_its_connection() -> None:
+    """Its `send` may be any function."""
+    assert "it does not give" in reason_with(receive)
 
 
 def test_judges_as_under_wsgi() -> None:

@@ -9,6 +9,8 @@ HTTP/2, or a server that is not known, there is no such handshake: see
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from http.client import responses as _PHRASES
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from dwebsocket.servers.handshake import Opening
 
 _SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
+_NAMES = ("uvicorn", "hypercorn", "gunicorn", "daphne")
 _FINDERS = (
     uvicorn.UvicornConnection.find,
     hypercorn.HypercornConnection.find,
@@ -54,7 +57,28 @@ def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
         if served is not None:
             reason = served.hold()
             return NativeHandshake(scope, served) if reason is None else reason
+    if (module := _stranger(send)) is not None:
+        return (
+            f"the application gets the `send` of {module} in place of the server's (leave that "
+            "middleware or tool out for WebSockets)"
+        )
     return "it does not give its clients' connections to applications"
+
+
+def _stranger(send: Any) -> str | None:
+    """
+    Returns the module of a ``send`` that something around the application has put in its place.
+
+    The connection is not looked for behind it: it may be there to see or change each event.
+    """
+    while isinstance(send, partial):
+        send = send.func
+    call = send if hasattr(send, "__globals__") else type(send).__call__
+    # Not `__module__`, which `functools.wraps` copies.
+    module: str = getattr(call, "__globals__", {}).get("__name__", "")
+    is_stranger = module and module.partition(".")[0] not in _NAMES
+    # The `send` of an unknown server may be any function.
+    return module if is_stranger and not sys.modules.keys().isdisjoint(_NAMES) else None
 
 
 class NativeHandshake(AsgiHandshake):
