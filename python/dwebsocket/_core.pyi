@@ -92,6 +92,8 @@ __all__ = [
     "want_threads",
 ]
 
+# Seconds until the next ping, and seconds in which nothing has come since one; None where unknown.
+_Pulse: TypeAlias = tuple[float | None, float | None]
 # Messages in and out, bytes in and out (on the wire, after the handshake); and what waits now:
 # messages and bytes for the view, bytes for the socket.
 _Traffic: TypeAlias = tuple[int, int, int, int, int, int, int]
@@ -394,7 +396,7 @@ class Connection:
 
     def give_away(
         self, patience: float, /
-    ) -> tuple[int, bytes, bytes, list[tuple[bool, bytes]]] | None:
+    ) -> tuple[int, bytes, bytes, list[tuple[bool, bytes]], _Pulse] | None:
         """
         Has it stand still, and returns its parts, for a process that is to go on with it.
 
@@ -402,8 +404,9 @@ class Connection:
         nothing can be sent, until `part` or `take_back`.
 
         Returns a descriptor, which the caller closes, bytes to be read before those of the socket,
-        bytes to be sent first, and messages that were not taken, each with whether it is text. None
-        when the connection ends, cannot be moved, or does not stand still in time: it goes on.
+        bytes to be sent first, messages that were not taken, each with whether it is text, and how
+        its peer answers pings. None when the connection ends, cannot be moved, or does not stand
+        still in time: it goes on.
         """
 
     def part(self) -> None:
@@ -1800,6 +1803,7 @@ def adopt_moved(
     descriptor: int,
     incoming: bytes,
     unread: list[tuple[bool, bytes]],
+    pulse: _Pulse,
     permit: Permit,
     settings: Settings,
     compression: Compression | None = None,

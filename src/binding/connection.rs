@@ -33,12 +33,14 @@ const OWN: &[u8] = br#"{"group":"#;
 const NO_PINGS: &str = "ping() is not possible behind this ASGI server: it keeps the connection and \
     pings by itself, and ASGI has no event for that. There, let the client answer a message.";
 
-/// The parts of a connection that moves: descriptor, bytes to read and to send, unread messages.
+/// The parts of a connection that moves: descriptor, bytes to read and to send, unread messages, and
+/// the seconds to the next ping and those of silence since the last one.
 type Given<'py> = (
     Raw,
     Bound<'py, PyBytes>,
     Bound<'py, PyBytes>,
     Vec<(bool, Bound<'py, PyBytes>)>,
+    (Option<f64>, Option<f64>),
 );
 
 /// One WebSocket. See `_core.pyi` for what each method promises.
@@ -433,16 +435,18 @@ impl PyConnection {
         let Some(parts) = py.detach(|| self.0.give_away(patience))? else {
             return Ok(None);
         };
-        let unread = parts.unread.iter();
+        let (unread, pulse) = (parts.unread.iter(), parts.incoming.pulse);
+        let seconds = |time: Duration| time.as_secs_f64();
         let unread = unread.map(|message| {
             let payload = PyBytes::new(py, &message.payload);
             (message.kind == Kind::Text, payload)
         });
         Ok(Some((
             descriptor::into_raw(parts.client),
-            PyBytes::new(py, &parts.incoming),
+            PyBytes::new(py, &parts.incoming.bytes),
             PyBytes::new(py, &parts.unsent),
             unread.collect(),
+            (pulse.next_ping.map(seconds), pulse.silence.map(seconds)),
         )))
     }
 

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Engine, Key, Parts, Rates, Settings, Transport, budget, clock, descriptor::Raw, permits,
-        runtime, socket,
+        Engine, Incoming, Key, Parts, Pulse, Rates, Settings, Transport, budget, clock,
+        descriptor::Raw, permits, runtime, socket,
     },
     protocol::{
         close::CloseFrame,
@@ -147,13 +147,14 @@ pub(crate) fn adopt(
 
 /// Goes on with a connection that another process has given away. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (descriptor, incoming, unread, permit, settings, compression=None, memberships=Vec::new(), /))]
+#[pyo3(signature = (descriptor, incoming, unread, pulse, permit, settings, compression=None, memberships=Vec::new(), /))]
 #[expect(clippy::too_many_arguments, reason = "Python's arguments")]
 pub(crate) fn adopt_moved(
     py: Python<'_>,
     descriptor: Raw,
     incoming: &[u8],
     unread: Vec<(bool, PyBackedBytes)>,
+    pulse: (Option<f64>, Option<f64>),
     permit: &Permit,
     settings: &PySettings,
     compression: Option<&Compression>,
@@ -168,7 +169,13 @@ pub(crate) fn adopt_moved(
     let permit = permit.held()?;
     let parts = Parts {
         client,
-        incoming: incoming.to_vec(),
+        incoming: Incoming {
+            bytes: incoming.to_vec(),
+            pulse: Pulse {
+                next_ping: duration(pulse.0)?,
+                silence: duration(pulse.1)?,
+            },
+        },
         unsent: Vec::new(),
         unread: unread.iter().map(as_message).collect(),
     };

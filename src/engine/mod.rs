@@ -103,7 +103,7 @@ pub use self::{
         Connection, End, Initiator,
         carrier::Outgoing,
         inbox::{Front, Received},
-        moving::Parts,
+        moving::{Incoming, Parts, Pulse},
         ping::Ping,
         posts::{NotTaken, PostBody, PostRead, Posted},
         settings::{Key, Rates, Settings, Transport},

@@ -212,6 +212,7 @@ class MovedHandshake(Handshake):
                 frame.descriptor,
                 incoming,
                 unread,
+                tuple(frame.head["pulse"]),
                 opening.permit,
                 options.for_engine,
                 compression,

@@ -529,12 +529,12 @@ class _Passage:
             self._link.send(Frame(FORGET, {"number": number}))
             self._stay(number, item, *RESTARTING)
             return
-        descriptor, incoming, unsent, unread = parts
+        descriptor, incoming, unsent, unread, pulse = parts
         # First: what fails from here on has to be taken back.
         item.stage = GIVE
         lengths = [(is_text, len(payload)) for is_text, payload in unread]
         head: dict[str, Any] = {"number": number}
-        head |= {"incoming": len(incoming), "unsent": len(unsent)}
+        head |= {"incoming": len(incoming), "unsent": len(unsent), "pulse": pulse}
         received, sent = map(add, connection.messages(), item.handler.websocket._messages_before)
         # The heir counts those that are unread.
         head["messages"] = [received - len(unread), sent]

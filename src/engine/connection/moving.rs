@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use super::stage::{Incoming, Pulse};
 use super::{Connection, End, Initiator, ended_by, settings::Transport, stage::Stage};
 use crate::{
     engine::{base::clock, resources::descriptor::Owned, wakeup::hub::Hub},
@@ -26,8 +27,8 @@ use crate::{
 pub struct Parts {
     /// A descriptor of the socket.
     pub client: Owned,
-    /// Bytes to be read before those of the socket.
-    pub incoming: Vec<u8>,
+    /// What was received before.
+    pub incoming: Incoming,
     /// Bytes to be written before all others: whole frames, and the rest of one that has begun.
     pub unsent: Vec<u8>,
     /// Messages that its view has not taken.
@@ -138,7 +139,7 @@ impl Connection {
         }
     }
 
-    fn await_still(&self, deadline: Option<Instant>) -> Option<Vec<u8>> {
+    fn await_still(&self, deadline: Option<Instant>) -> Option<Incoming> {
         if self.is_ending() {
             // Its driver may be gone.
             return None;
@@ -229,9 +230,9 @@ impl Connection {
         self.moving.get().is_some()
     }
 
-    /// Tells what the driver is to do. `incoming` gives the bytes that it has read and not taken in;
-    /// `None` if it cannot stop here.
-    pub(crate) fn stand_still(&self, incoming: impl FnOnce() -> Option<Vec<u8>>) -> Standing {
+    /// Tells what the driver is to do. `incoming` gives the bytes that it has read and not taken in,
+    /// and its keepalive; `None` if it cannot stop here.
+    pub(crate) fn stand_still(&self, incoming: impl FnOnce() -> Option<Incoming>) -> Standing {
         let Some(moving) = self.moving.get() else {
             return Standing::Running;
         };

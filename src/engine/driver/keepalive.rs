@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::connection::outbox::outcome::Passage;
+use crate::engine::connection::{moving::Pulse, outbox::outcome::Passage};
 
 /// The action that is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,29 @@ impl Keepalive {
             timeout,
             next_ping: interval.and_then(|interval| now.checked_add(interval)),
             unanswered: None,
+        }
+    }
+
+    /// The same, where another process has asked its peer before.
+    pub(super) fn after(mut self, before: Pulse, now: Instant) -> Self {
+        if let Some(interval) = self.interval {
+            if let Some(next) = before.next_ping {
+                self.next_ping = now.checked_add(next.min(interval));
+            }
+            self.unanswered = before.silence.map(|silence| Unanswered {
+                since: now.checked_sub(silence).unwrap_or(now),
+                taken: 0,
+                has_ping: true,
+            });
+        }
+        self
+    }
+
+    /// What a process has to know that goes on with the connection from `now` on.
+    pub(super) fn pulse(&self, now: Instant) -> Pulse {
+        Pulse {
+            next_ping: self.next_ping.map(|at| at.saturating_duration_since(now)),
+            silence: (self.unanswered).map(|ping| now.saturating_duration_since(ping.since)),
         }
     }
 
@@ -157,6 +180,27 @@ mod tests {
         let before = || passage(0, true, false);
         assert_eq!(keepalive.due(start + 10 * S, false, before), Due::Ping);
         keepalive
+    }
+
+    #[test]
+    fn another_process_goes_on_with_the_time_that_has_passed() {
+        let start = Instant::now();
+        let mut before = Keepalive::new(Some(10 * S), Some(4 * S), 0, start);
+        let fresh = before.pulse(start + 7 * S);
+        assert_eq!(fresh.next_ping, Some(3 * S));
+        assert_eq!(fresh.silence, None);
+        assert_eq!(before.due(start + 10 * S, false, clear), Due::Ping);
+        let moved = start + 13 * S;
+        let pulse = before.pulse(moved);
+        let new = || Keepalive::new(Some(10 * S), Some(4 * S), 0, moved);
+        let mut after = new().after(pulse, moved);
+        assert_eq!(after.deadline(false), Some(start + 14 * S));
+        assert_eq!(after.due(start + 14 * S, false, clear), Due::Death);
+        let mut lives = new().after(pulse, moved);
+        lives.heard();
+        assert_eq!(lives.deadline(false), Some(start + 20 * S));
+        let never = Keepalive::new(None, Some(4 * S), 0, moved).after(pulse, moved);
+        assert_eq!(never.deadline(false), None);
     }
 
     #[test]

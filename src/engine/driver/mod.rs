@@ -39,8 +39,8 @@ use crate::{
     engine::{
         base::clock,
         connection::{
-            Connection, End, Initiator, carrier::Carrier, outbox::outcome::Flushed,
-            registry::Registration, settings::Settings,
+            Connection, End, Initiator, carrier::Carrier, moving::Incoming,
+            outbox::outcome::Flushed, registry::Registration, settings::Settings,
         },
         resources::{
             budget::Account,
@@ -155,24 +155,25 @@ impl Io {
 }
 
 impl Driver {
-    /// A driver for `connection`; `early` bytes came before those that are still in the socket.
+    /// A driver for `connection`; `early` came before what is still in the socket.
     pub(crate) fn new(
         connection: Arc<Connection>,
-        early: Vec<u8>,
+        early: impl Into<Incoming>,
         settings: &Settings,
         codecs: &Codecs,
         registration: Registration,
         permit: impl Into<Arc<Permit>>,
     ) -> Self {
+        let Incoming {
+            bytes: early,
+            pulse,
+        } = early.into();
         // With events, what follows the request is another request, which gets no answer.
         let has_early = !early.is_empty() && connection.posts.is_none();
         connection.count_read(early.len());
-        let keepalive = Keepalive::new(
-            settings.ping_interval,
-            settings.ping_timeout,
-            connection.id(),
-            clock::task_now(),
-        );
+        let now = clock::task_now();
+        let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
+        let keepalive = Keepalive::new(interval, timeout, connection.id(), now).after(pulse, now);
         let look_at = connection.inbox.look_at().map(Instant::from_std);
         let account = Account::of(connection.share());
         let carrier_end = CarrierEnd(connection.carrier.clone());
@@ -190,8 +191,8 @@ impl Driver {
             more: More::Nothing,
             last_read: 0,
             keepalive,
-            meter: Meter::new(settings.rates, clock::task_now()),
-            controls: Controls::new(clock::task_now()),
+            meter: Meter::new(settings.rates, now),
+            controls: Controls::new(now),
             message_timeout: MessageTimeout::new(settings.message_timeout),
             account,
             look_at,

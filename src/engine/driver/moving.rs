@@ -5,7 +5,13 @@ use std::pin::Pin;
 use tokio::sync::futures::Notified;
 
 use super::{Driver, Io, closing::Stage, pause::Pause};
-use crate::engine::connection::{Connection, moving::Standing};
+use crate::engine::{
+    base::clock,
+    connection::{
+        Connection,
+        moving::{Incoming, Standing},
+    },
+};
 
 impl Driver {
     /// Waits while it stands still for a move. Whether the connection is gone then.
@@ -45,18 +51,21 @@ impl Driver {
         connection.stand_still(|| self.incoming())
     }
 
-    /// The bytes that were read and not taken in; `None` where nobody else could go on with them: in
-    /// a compressed message, or when the connection ends.
-    fn incoming(&mut self) -> Option<Vec<u8>> {
+    /// The bytes that were read and not taken in, and the keepalive; `None` where nobody else could go
+    /// on with them: in a compressed message, or when the connection ends.
+    fn incoming(&mut self) -> Option<Incoming> {
         let is_failing = matches!(self.pause, Some(Pause::Failing { .. }));
         if self.closing.stage() != Stage::Open || self.hung_up || is_failing {
             return None;
         }
-        let mut incoming = self.receiver.replay()?;
+        let mut bytes = self.receiver.replay()?;
         if let Some(leftover) = &mut self.leftover {
-            incoming.extend_from_slice(leftover.rest());
+            bytes.extend_from_slice(leftover.rest());
         }
-        Some(incoming)
+        Some(Incoming {
+            bytes,
+            pulse: self.keepalive.pulse(clock::task_now()),
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
             panics::{contain, refused},
             signal_mask::Blocked,
         },
-        connection::{Connection, registry::Registration, settings::Settings},
+        connection::{Connection, moving::Incoming, registry::Registration, settings::Settings},
         driver::{Driver, Io},
         resources::{descriptor, permits::Permit},
         wakeup::turns::Turns,
@@ -87,12 +87,12 @@ impl Worker {
         })
     }
 
-    /// Drives a connection from now on. `incoming` was read before this.
+    /// Drives a connection from now on. `incoming` was received before this.
     pub(crate) fn drive(
         &self,
         io: Io,
         connection: &Arc<Connection>,
-        incoming: Vec<u8>,
+        incoming: impl Into<Incoming>,
         settings: &Settings,
         registration: Registration,
         permit: impl Into<Arc<Permit>>,
