@@ -7,19 +7,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
 from django.db import connections, transaction
+from django.utils import timezone
 from threads import in_plain_thread
 
 from dwebsocket import accept_websocket
 from dwebsocket.runners import loop, thread
-from dwebsocket.users import sessions
+from dwebsocket.users import authentication, sessions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from visit import Serve
 
 Log = Callable[..., list[logging.LogRecord]]
@@ -194,6 +198,22 @@ class TestMerge:
         told = ["The session ended while its WebSocket was open: /"]
         assert messages == ([] if as_async else told)
 
+    def test_session_that_has_expired(
+        self, visit: Serve, session: Any, request_log: Log, tmp_path: Path, as_async: bool
+    ) -> None:
+        """Is not brought back; the store of files has a new one by then, which is deleted."""
+
+        def work(own: Any) -> None:
+            own["changed"] = "by the view"
+            yesterday = timezone.now() - timedelta(days=1)
+            elsewhere(session, _session_expiry=yesterday.isoformat())
+
+        run(visit, work, as_async=as_async)
+        assert not session.exists(session.session_key)
+        assert list(tmp_path.iterdir()) == []
+        messages = [record.getMessage() for record in request_log("dwebsocket")]
+        assert messages == ["The session ended while its WebSocket was open: /"]
+
     def test_session_that_the_view_clears(self, visit: Serve, session: Any, as_async: bool) -> None:
         """All keys that it knew are gone."""
 
@@ -233,6 +253,79 @@ def test_sign_out_inside_a_transaction(visit: Serve, request_log: Log) -> None:
     run(visit, work, as_async=False)
     assert not DB().exists(stored.session_key)
     assert [r for r in request_log("django.request") if r.levelno > logging.INFO] == []
+
+
+class Replacing(DB):  # type: ignore[misc, valid-type]
+    """Sessions like those of django-user-sessions: a new one replaces one that is gone."""
+
+    def load(self) -> Any:
+        """Give the stored values, those of a new session at the worst."""
+        data = super().load()
+        if self.session_key is None:
+            self.create()
+        return data
+
+    def save(self, must_create: bool = False) -> None:
+        """Save it, stored or not."""
+        try:
+            super().save(must_create)
+        except UpdateError:
+            super().save(must_create=True)
+
+
+@pytest.fixture
+def replacing(tables: object) -> Any:
+    """A stored session of that class, which is that of the next request."""
+    Replacing.get_model_class().objects.all().delete()
+    stored = Replacing()
+    stored["_auth_user_id"] = "7"
+    stored.create()
+    given.update(store=Replacing, key=stored.session_key, is_read=True)
+    return stored
+
+
+class TestStoreThatReplaces:
+    """A session that has ended leaves nothing behind."""
+
+    @both
+    def test_view_that_saves(
+        self, visit: Serve, request_log: Log, replacing: Any, as_async: bool
+    ) -> None:
+        """The values that the view has set are gone with the session, but not for the view."""
+        found: list[str] = []
+
+        def work(own: Any) -> None:
+            own["new"] = "by the view"
+            replacing.delete()
+            if as_async:
+                with pytest.raises(UpdateError, match="deleted while its WebSocket was open"):
+                    own.save()
+            found.append(own["new"])
+
+        run(visit, work, as_async=as_async)
+        assert found == ["by the view"]
+        assert list(replacing.model.objects.all()) == []
+        messages = [record.getMessage() for record in request_log("dwebsocket")]
+        told = ["The session ended while its WebSocket was open: /"]
+        assert messages == ([] if as_async else told)
+
+    def test_session_that_is_there(self, visit: Serve, replacing: Any) -> None:
+        """It is merged as those of other stores."""
+
+        def work(own: Any) -> None:
+            elsewhere(replacing, kept="by a page")
+            own["new"] = "by the view"
+
+        run(visit, work, as_async=False)
+        values = {"_auth_user_id": "7", "kept": "by a page", "new": "by the view"}
+        assert now_stored(replacing) == values
+
+    def test_look_whether_a_user_is_signed_in(self, replacing: Any) -> None:
+        """It deletes the new session."""
+        assert authentication.login_in(Replacing, replacing.session_key) == "7"
+        replacing.delete()
+        assert authentication.login_in(Replacing, replacing.session_key) == ""
+        assert list(replacing.model.objects.all()) == []
 
 
 def test_class_looks_as_it_did(store: Any) -> None:

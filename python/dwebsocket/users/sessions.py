@@ -20,6 +20,8 @@ from dwebsocket.compat.django_auth import data_of, replace_data
 # A hash of each key's value when the session was loaded, to see whether it has changed.
 Digests = dict[str, object]
 
+_DELETED = "The session was deleted while its WebSocket was open."
+
 
 def keep(session: Any) -> None:
     """
@@ -95,7 +97,12 @@ def _merge(session: Any, store: type[Any], load: Any) -> None:
         lost = store(key)
         replace_data(lost, data)
         lost.save()
-        raise UpdateError("The session was deleted while its WebSocket was open.")
+        raise UpdateError(_DELETED)
+    if session.session_key != key:
+        # The store has made a new session, whose key nobody has. The view keeps its values.
+        session.flush()
+        replace_data(session, data)
+        raise UpdateError(_DELETED)
     for key in before.keys() - data.keys():
         stored.pop(key, None)
     stored.update(changed)
