@@ -22,6 +22,7 @@ from django.db import connections
 from django.dispatch import Signal
 
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.asgiref import does_thread_wait
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import renew_at_fork
 
@@ -132,7 +133,8 @@ async def asend(signal: Signal, websocket: object, request: object, **facts: Any
         send = functools.partial(_send_in_loop, signal, websocket, request, facts)
         world = getattr(websocket, "_world", None)
         try:
-            await (send() if world is None else world.arun(send))
+            # A thread that waits has entered the world, and calls the sync receivers in it.
+            await (send() if world is None or does_thread_wait() else world.arun(send))
         except (Exception, SystemExit):
             # A receiver has called `sys.exit()`, which would end the loop; or the world cannot be
             # entered, or the system gives no thread for those that are not async. The connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import io
 import threading
@@ -289,6 +290,15 @@ class TestAsgiref:
         monkeypatch.delattr(AsyncToSync, "loop_thread_executors")
         with ThreadPoolExecutor(1) as pool:
             asgiref_parts.use_executor(object(), pool)  # type: ignore[arg-type]
+
+    def test_call_that_is_none_of_asgirefs_is_wrapped_as_a_whole(self) -> None:
+        """There is no context to be within."""
+
+        def wrap(call: Callable[..., int]) -> Callable[..., int]:
+            return lambda: call() + 1
+
+        for call in (lambda: 1, functools.partial(int, "1")):
+            assert asgiref_parts.wrapped_in_context(call, wrap)() == 2
 
     def test_storage(self) -> None:
         """Both or none: one without the other is of no use."""

@@ -107,9 +107,13 @@ def received() -> Iterator[None]:
         getattr(signals, name).disconnect(receive)
 
 
+@pytest.mark.parametrize("kind", ["context", "context_of_lease"])
 @pytest.mark.parametrize("view", PLACES)
-def test_all_code_of_a_connection_runs_within_its_context(view: str, received: object) -> None:
+def test_all_code_of_a_connection_runs_within_its_context(
+    view: str, kind: str, received: object, override: Override
+) -> None:
     """In each place where code of the project runs, on threads and in event loops."""
+    override(WEBSOCKET_CONTEXT=f"worldly.{kind}", MIDDLEWARE=MIDDLEWARE)
     places = {*PLACES[view], *(f"thread of {each}" for each in THREADS.get(view, ()))}
     kinds = ["receiver", "async receiver"] if django.VERSION >= (5, 0) else ["receiver"]
     ends = ("opened", "message", "closed")
@@ -178,6 +182,22 @@ def test_an_async_context_is_entered_once_around_a_coroutine(override: Override)
             websocket.send("")
             assert websocket.receive() == "other"
             assert websocket.receive() == "acme"
+
+
+def test_an_async_context_is_entered_on_the_threads_of_a_coroutine_too(override: Override) -> None:
+    """For what a query sets there, where `__aenter__` does nothing."""
+    override(WEBSOCKET_CONTEXT="worldly.context_of_database")
+    with WebSocketClient().websocket("/queries/", headers=ACME) as websocket:
+        assert websocket.receive() == "nobody, acme"
+
+
+def test_a_thread_of_a_view_has_a_context_of_its_own_and_the_variables_of_the_view(
+    override: Override,
+) -> None:
+    """The step of the coroutine has been left by then, and what its context has made has ended."""
+    override(WEBSOCKET_CONTEXT="worldly.context_of_lease")
+    with WebSocketClient().websocket("/notes/", headers=ACME) as websocket:
+        assert websocket.receive() == "acme: there and back"
 
 
 @pytest.mark.parametrize("path", ["/sync/", "/async/", "/handler/", "/async-handler/"])

@@ -57,8 +57,31 @@ def realm(request: Any) -> str | None:
 
 
 def see(place: str) -> None:
-    """Note the tenant of this place."""
-    SEEN.append((place, tenant()))
+    """Note the tenant of this place: that of the lease, if there is one."""
+    lease = _lease.get()
+    SEEN.append((place, tenant() if lease is None else lease.tenant))
+
+
+class Lease:
+    """An object that is of no use after the end of its context."""
+
+    def __init__(self, tenant: str) -> None:
+        self.tenant = tenant
+
+
+_lease: ContextVar[Lease | None] = ContextVar("lease", default=None)
+
+
+@contextmanager
+def context_of_lease(request: Any) -> Iterator[None]:
+    """A value of WEBSOCKET_CONTEXT that keeps such an object in a context variable."""
+    lease = Lease(tenant_of(request))
+    token = _lease.set(lease)
+    try:
+        yield
+    finally:
+        _lease.reset(token)
+        lease.tenant = "ended"
 
 
 class Middleware:
@@ -299,7 +322,60 @@ async def switches(request: Any) -> None:
         await request.websocket.asend(_variable.get())
 
 
-urlpatterns.append(path("switches/", switches))
+class OfDatabase:
+    """A context manager that is of no use in coroutines, but to the thread of their ORM."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._before = tenant()
+        _thread.tenant = self._name
+
+    def __exit__(self, *exception: object) -> None:
+        _thread.tenant = self._before
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exception: object) -> None:
+        pass
+
+
+def context_of_database(request: Any) -> Any:
+    """A value of WEBSOCKET_CONTEXT."""
+    return OfDatabase(tenant_of(request))
+
+
+@accept_websocket
+async def queries(request: Any) -> None:
+    """Tells the tenant in the coroutine and on the thread of its ORM."""
+    await request.websocket.asend(f"{tenant()}, {await sync_to_async(tenant)()}")
+
+
+_note: ContextVar[str] = ContextVar("note", default="")
+
+
+@accept_websocket
+async def notes(request: Any) -> None:
+    """Passes a note to the thread and back, and tells it with the tenant of the thread."""
+    loop = asyncio.get_running_loop()
+
+    def work() -> str:
+        # The step of the coroutine that made this call has ended when the loop calls something.
+        is_left = threading.Event()
+        loop.call_soon_threadsafe(is_left.set)
+        assert is_left.wait(10)
+        _note.set(f"{_note.get()} and back")
+        lease = _lease.get()
+        return "nobody" if lease is None else lease.tenant
+
+    _note.set("there")
+    tenant = await sync_to_async(work)()
+    await request.websocket.asend(f"{tenant}: {_note.get()}")
+
+
+urlpatterns += [path("switches/", switches), path("queries/", queries), path("notes/", notes)]
 
 # -- wrong ones ------------------------------------------------------------------------------------
 

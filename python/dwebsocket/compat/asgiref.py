@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from contextvars import Context, ContextVar
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref import local, sync
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
@@ -21,6 +21,8 @@ from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Executor
+
+T = TypeVar("T")
 
 _NOTHING = SimpleNamespace()
 
@@ -48,15 +50,24 @@ def leave_request() -> None:
 
     Where one is missing nothing refers to it, and it needs no resetting.
     """
-    executors: Any = getattr(AsyncToSync, "executors", None)
     # Check first: deleting a missing value takes longer.
-    if not _is_unused(executors) and getattr(executors, "current", None) is not None:
-        del executors.current
+    if does_thread_wait():
+        del AsyncToSync.executors.current
     for name, outside in (("thread_sensitive_context", None), ("deadlock_context", False)):
         variable = getattr(SyncToAsync, name, None)
         # Most views have neither: do not add a value to the context of each of them.
         if variable is not None and variable.get(outside) is not outside:
             variable.set(outside)
+
+
+def does_thread_wait() -> bool:
+    """
+    Whether a thread waits for this coroutine, by ``async_to_sync``, and makes its sync calls.
+
+    ``AsyncToSync.executors.current``, as :func:`leave_request`. Where it is missing: no.
+    """
+    executors: Any = getattr(AsyncToSync, "executors", None)
+    return not _is_unused(executors) and getattr(executors, "current", None) is not None
 
 
 def _is_unused(values: object) -> bool:
@@ -163,6 +174,21 @@ def sync_call(
         return call.func(*args, *more)
 
     return partial(handle, context.run, function)
+
+
+def wrapped_in_context(
+    call: Callable[..., T], wrap: Callable[[Callable[..., T]], Callable[..., T]]
+) -> Callable[..., T]:
+    """
+    Returns what ``SyncToAsync`` calls on a thread, wrapped within the context that it gives that.
+
+    A partial of ``SyncToAsync.thread_handler``, whose last argument is the function that runs in
+    the context, in all these versions. Anything else is wrapped as a whole.
+    """
+    if isinstance(call, partial) and isinstance(getattr(call.func, "__self__", None), SyncToAsync):
+        *others, function = call.args
+        return partial(call.func, *others, wrap(function))
+    return wrap(call)
 
 
 def _own_all(context: Context) -> None:

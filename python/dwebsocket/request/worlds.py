@@ -10,7 +10,8 @@ user means this user. Where they are not set, nothing here costs anything.
 from __future__ import annotations
 
 import inspect
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -72,10 +73,16 @@ class World:
         return entered
 
     def around(self, function: Callable[..., T]) -> Callable[..., T]:
-        """Returns a function that calls ``function`` within."""
+        """
+        Returns a function that calls ``function`` within, on a thread that works for a coroutine.
+
+        It is to be called in the context that the coroutine has given the thread. A context manager
+        that is an async one, too, is still entered there: its context variables stay as they are.
+        """
 
         def call(*args: Any, **kwargs: Any) -> T:
-            with self.entered():
+            manager = self.entered()
+            with _beside(manager) if _is_async(manager) else manager:
                 return function(*args, **kwargs)
 
         return call
@@ -89,7 +96,7 @@ class World:
         on which other tasks run meanwhile.
         """
         manager: Any = self.entered()
-        if hasattr(type(manager), "__aenter__"):
+        if _is_async(manager):
             async with manager:
                 return await make()
 
@@ -98,6 +105,20 @@ class World:
 
         found: T = await _Steps(self, run().__await__())
         return found
+
+
+def _is_async(manager: object) -> bool:
+    return hasattr(type(manager), "__aenter__")
+
+
+@contextmanager
+def _beside(manager: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enters a context manager for this thread, without the context variables that it sets."""
+    own = copy_context()
+    with ExitStack() as stack:
+        own.run(manager.__enter__)
+        stack.push(lambda *exception: own.run(manager.__exit__, *exception))
+        yield
 
 
 class _Steps:

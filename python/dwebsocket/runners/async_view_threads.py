@@ -24,7 +24,7 @@ from asgiref.sync import ThreadSensitiveContext
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.asgiref import current_context, use_context
+from dwebsocket.compat.asgiref import current_context, use_context, wrapped_in_context
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.request import database
 
@@ -178,7 +178,7 @@ class _Router(Executor):
         call: Callable[[], T] = partial(fn, *args, **kwargs) if args or kwargs else fn
         websocket = own_websocket.get()
         if websocket is not None and (world := websocket._world) is not None:
-            call = world.around(call)
+            call = wrapped_in_context(call, world.around)
         return own.submit(call)
 
 

@@ -338,7 +338,7 @@ class _Handler:
         self._call = asgiref.sync_call(channels_own, context, self._tasks, consumer)
         websocket = own_websocket.get()
         if websocket is not None and websocket._world is not None:
-            self._call = websocket._world.around(self._call)
+            self._call = asgiref.wrapped_in_context(self._call, websocket._world.around)
         self._room: _Room | None = vars(consumer).get(_ROOM)
 
     @classmethod
