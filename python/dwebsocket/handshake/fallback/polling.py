@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-# As the engine has it, where there is no ping interval.
+# As `WAIT` of src/engine/polling/relay.rs, where there is no ping interval.
 _WAIT_S = 25.0
 # Seconds that an answer may take from another process, after the wait there.
 _TRANSFER_S = 3.0
