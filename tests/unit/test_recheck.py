@@ -506,7 +506,7 @@ def test_thread_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_thread_that_ends_leaves_others_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes while it gives its connections back is checked, and not told to come back."""
+    """Visitors that come while it ends are checked, and not told to come back."""
     schedule, checked = recheck.Schedule(), []
     looks: list[Callable[[], object]] = []
     schedule.use(lambda _, look: looks.append(look), {})

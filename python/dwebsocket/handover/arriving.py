@@ -339,7 +339,7 @@ def _load() -> _Handler | _LoopHandler:
     """Loads the project's middleware and URLs. Raises what the former raises."""
     own = hosts.find()
     handler = _Handler() if own is None or own.asgi is None else _LoopHandler()
-    # An error of theirs is one of each request.
+    # If URLs cannot be imported, each request says so.
     with suppress(Exception):
         # The property imports them.
         _ = get_resolver().url_patterns

@@ -82,7 +82,7 @@ impl Keepalive {
         }
     }
 
-    /// The same, where another process has asked its peer before.
+    /// Goes on with the keepalive of another process.
     pub(super) fn after(mut self, before: Pulse, now: Instant) -> Self {
         if let Some(interval) = self.interval {
             if let Some(next) = before.next_ping {
@@ -97,7 +97,7 @@ impl Keepalive {
         self
     }
 
-    /// What a process has to know that goes on with the connection from `now` on.
+    /// For the process that goes on with the connection from `now` on.
     pub(super) fn pulse(&self, now: Instant) -> Pulse {
         Pulse {
             next_ping: self.next_ping.map(|at| at.saturating_duration_since(now)),
