@@ -314,9 +314,12 @@ def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_pat
         by = "return document.querySelector('[data-by]')?.dataset.by"
         eventually(lambda: browser.execute_script(by) == "Ben", what="who writes")
         title.send_keys(", written by Ben")
+        eventually(lambda: "written by Ben" in titles(other, "doing")[-1], what="Ben has typed it")
         take_picture(browser, "kanban")
         title.send_keys("\n")
-        eventually(lambda: "written by Ben" in titles(browser, "doing")[-1])
+        is_left = "return !document.activeElement.matches('.title')"
+        eventually(lambda: other.execute_script(is_left), what="Ben has left the title")
+        eventually(lambda: "written by Ben" in titles(browser, "doing")[-1], what="Anna sees it")
         eventually(lambda: browser.execute_script(by) is None, what="Ben has written")
         # Dragged to another column, with the pointer that does it.
         card = browser.find_elements("css selector", "[data-column=ideas] .tools")[0]
