@@ -42,7 +42,7 @@ from dwebsocket.runners import shutdown
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi, asking, hosts
 from dwebsocket.servers.asgi.fallback import Exchange
-from dwebsocket.servers.asgi.replies import Plain, Reply, is_leaving, reply_to
+from dwebsocket.servers.asgi.replies import Plain, Reply, reply_to
 from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Application(ASGIHandler):
             # Before the first one opens, with which this process begins to take others.
             handshake.note_server()
         reply = reply_to(scope, send, handshake)
-        if is_leaving(asgi.Served.of(scope)) and not reply.is_http:
+        if reply.is_leaving and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
             _report_refusal(scope)
             await reply.reject()

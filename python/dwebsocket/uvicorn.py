@@ -372,14 +372,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._is_lost or self.transport.is_closing():
             return
         self._tell(str(status))
-        if headers is None:
-            body = replies.PHRASES.get(status, b"") if body is None else body
-            own = replies.text_headers(status)
-        else:
-            own = replies.own_headers(headers)
-        body = body or b""
-        own = [*self._state.default_headers, *own, *replies.length_header(status, body)]
-        self._handshake.respond(status, own, body)
+        own, body = replies.http_response(status, body, headers)
+        self._handshake.respond(status, [*self._state.default_headers, *own], body)
 
     def _fail(self) -> None:
         """Answers a handshake with 500, of which only its bytes may be known, and logs why."""

@@ -42,24 +42,32 @@ FAILURE = (
 )
 
 
-def text_headers(status: int) -> Headers:
-    """Returns the headers of a refusal whose body is a text."""
-    found = [(b"content-type", b"text/plain; charset=utf-8")]
-    return [*found, (b"sec-websocket-version", b"13")] if status == 426 else found
+def http_response(
+    status: int, body: bytes | None, headers: Iterable[tuple[str, str]] | None
+) -> tuple[Headers, bytes]:
+    """
+    Returns the headers and the body of a refusal, without the server's own headers.
 
-
-def own_headers(headers: Iterable[tuple[str, str]]) -> Headers:
-    """Returns those headers of an application's response that are not the server's, as bytes."""
-    return [
-        (name.encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers
-        if name.lower() not in _OF_CONNECTION
-    ]
-
-
-def length_header(status: int, body: bytes) -> Headers:
-    """Returns the header with the length of a body, where a response has one."""
-    return [] if status in _WITHOUT_BODY else [(b"content-length", b"%d" % len(body))]
+    Args:
+        status: The status.
+        body: None for the status's own text.
+        headers: Those of the application; None where the body is a text of ours.
+    """
+    if headers is None:
+        body = PHRASES.get(status, b"") if body is None else body
+        own = [(b"content-type", b"text/plain; charset=utf-8")]
+        if status == 426:
+            own += [(b"sec-websocket-version", b"13")]
+    else:
+        own = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in headers
+            if name.lower() not in _OF_CONNECTION
+        ]
+    body = body or b""
+    if status not in _WITHOUT_BODY:
+        own += [(b"content-length", b"%d" % len(body))]
+    return own, body
 
 
 class Plain:
@@ -91,6 +99,11 @@ class Reply:
         """Whether a WebSocket is open already, so that no response can be sent."""
         return self._handshake.connection is not None
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server, or the process, ends."""
+        return _core.is_leaving() or (self._served is not None and self._served.is_leaving)
+
     async def tell_outer(self) -> None:
         """Tells the `send` around this one that the handshake was accepted."""
         if self.outer is not None and self.is_open:
@@ -116,7 +129,7 @@ class Reply:
             await self._send(event)
         except (OSError, RuntimeError) as error:
             # A server that shuts down may have answered by itself, as uvicorn does with 500.
-            if not is_leaving(self._served):
+            if not self.is_leaving:
                 raise
             _logger.debug("The server answered a handshake itself while it ends: %s", error)
 
@@ -146,8 +159,3 @@ def reply_to(scope: Scope, send: Send, handshake: AsgiHandshake) -> Reply:
     if reply.is_http or not isinstance(handshake, NativeHandshake):
         return reply
     return _OwnReply(scope, send, handshake)
-
-
-def is_leaving(served: Served | None) -> bool:
-    """Whether a server, or the process, ends."""
-    return _core.is_leaving() or (served is not None and served.is_leaving)
