@@ -30,6 +30,8 @@ class Publisher:
     def __init__(self, server: Server, name: str, target: str) -> None:
         self._server, self._name, self._target = server, name, target
         self.published: list[str] = []
+        #: The processes that have published them.
+        self.processes: dict[str, bytes] = {}
         self._has_to_stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -48,9 +50,11 @@ class Publisher:
     def _publish(self, text: str) -> bool:
         """Whether it was published for sure: a worker that ends may not answer."""
         try:
-            return self._server.get(f"/publish/?{self._target}&text={text}").status == 200
+            answer = self._server.get(f"/publish/?{self._target}&text={text}")
         except OSError:
             return False
+        self.processes[text] = answer.body
+        return answer.status == 200
 
     def stop(self) -> list[str]:
         """Stop, and return what was published for sure."""

@@ -105,21 +105,28 @@ def have_heard_all(everyone: list[Any]) -> bool:
     )
 
 
-def assert_exact(crowd: Crowd, *, in_order: bool) -> None:
+def assert_exact(crowd: Crowd, publisher: Publisher, *, in_order: bool) -> None:
     """
     Nothing has come twice, or after something later.
 
     Args:
-        in_order: Whether a server gives all messages one order. With `local` those of two processes
-            have none: requests reach any worker, and pages move from one to another.
+        publisher: The one that has published in rooms.
+        in_order: Whether a server gives all messages one order. With `local` those of one process
+            have one, and requests reach any worker; pages move from one to another.
     """
     for each in crowd.conversations:
         by_publisher: dict[tuple[str, str], list[int]] = {}
+        by_process: dict[tuple[str, bytes | None], list[int]] = {}
         for room, text in (
             (it["room"], it["data"]) for it in each.told if "position" in it and "data" in it
         ):
-            publisher, _, number = text.removeprefix("group:").partition(".")
-            by_publisher.setdefault((room, publisher), []).append(int(number))
+            text = text.removeprefix("group:")
+            name, _, number = text.partition(".")
+            by_publisher.setdefault((room, name), []).append(int(number))
+            process = publisher.processes.get(text)
+            by_process.setdefault((f"{room} {name}", process), []).append(int(number))
+        for which, numbers in by_process.items():
+            assert numbers == sorted(numbers), which
         for whose, numbers in (*by_publisher.items(), *said(each.told).items()):
             assert len(numbers) == len(set(numbers)), whose
             assert not in_order or numbers == sorted(numbers), whose
@@ -393,7 +400,7 @@ def test_a_server_that_is_lost_meanwhile_costs_closes_and_no_wrong_message(
                 publisher.stop()
                 is_heard_by_all_that_are_open(server, crowd)
                 assert crowd.ends() <= {None, 1012}
-                assert_exact(crowd, in_order=True)
+                assert_exact(crowd, publisher, in_order=True)
 
 
 def is_heard_by_all_that_are_open(server: Server, crowd: Crowd) -> None:
@@ -426,7 +433,7 @@ def test_a_worker_that_is_killed_meanwhile_leaves_no_page_behind(
             publisher = Publisher(server, "5", "group=plain-1")
             kill_one_meanwhile(server, crowd, victim, number * 0.07)
             publisher.stop()
-            assert_exact(crowd, in_order=not is_local)
+            assert_exact(crowd, publisher, in_order=not is_local)
             left = sum(each.end is None for each in crowd.conversations)
             eventually(lambda left=left: len(members(server, "talk-2")) == left, SLACK_S, "those")
         eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")

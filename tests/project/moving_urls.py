@@ -1,5 +1,7 @@
 """URLs of handlers whose connections survive their process."""
 
+import os
+
 from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
@@ -36,7 +38,7 @@ def publish(request: HttpRequest) -> HttpResponse:
         target = group(request.GET["group"])
     padding = "\n" + "x" * int(request.GET["padding"]) if "padding" in request.GET else ""
     target.send(f"group:{request.GET['text']}{padding}")
-    return HttpResponse()
+    return HttpResponse(str(os.getpid()))
 
 
 def evict(request: HttpRequest) -> HttpResponse:
