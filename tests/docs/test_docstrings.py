@@ -387,7 +387,7 @@ def test_group_and_user(serve: Serve, tables: None) -> None:
 
 
 def test_rooms(serve: Serve, override: Callable[..., None]) -> None:
-    """What one page says reaches the other members."""
+    """An event of a page reaches the members, itself among them, as the server tells it."""
     client = serve(None)
     made = run("rooms", Room=Room, rooms=rooms, path=path)
     override(ROOT_URLCONF=tuple(made["urlpatterns"]))

@@ -27,7 +27,7 @@ use crate::{
 pub struct Parts {
     /// A descriptor of the socket.
     pub client: Owned,
-    /// What was received before.
+    /// Received bytes, and the keepalive.
     pub incoming: Incoming,
     /// Bytes to be written before all others: whole frames, and the rest of one that has begun.
     pub unsent: Vec<u8>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::base::sync::{Condvar, Mutex};
 
-/// What was received of a connection before its driver begins.
+/// The received bytes and the keepalive with which a driver begins.
 #[derive(Debug, Default)]
 pub struct Incoming {
     /// Bytes to be read before those of the socket.
@@ -47,9 +47,9 @@ pub(super) enum Stage {
     Here,
     /// The driver is to stand still as soon as it can.
     Asked,
-    /// It does, with what it has read and not taken in.
+    /// It does, with the bytes that it has read and not taken in, and its keepalive.
     Still(Incoming),
-    /// That has been copied.
+    /// These have been copied.
     Given,
     /// The other process has the connection.
     Gone,
