@@ -10,8 +10,8 @@ const connect = (url, options) => client.connect(url, { beat: 0, ...options });
 const MINUTES = 60000;
 
 /** What happens to a client whose WebSockets fail, until its first request by HTTP. */
-async function blocked(options) {
-  const socket = connect("/ws/?a=b", { fallback: true, ...options });
+async function blocked({ url = "/ws/?a=b", ...options } = {}) {
+  const socket = connect(url, { fallback: true, ...options });
   const seen = watch(socket);
   last().ends();
   await clock.pass(500);
@@ -148,6 +148,14 @@ describe("a stream", () => {
     ]);
   });
 
+  test("keeps the byte order mark of a text, which cannot speak for the server", async () => {
+    const { socket, seen, stream } = await streaming();
+    socket.on("joined", (...member) => seen.push(["joined", ...member]));
+    const text = '\ufeff{"group":"room","joined":{"user":"1"}}\r';
+    await stream.sends(`event: text\ndata: ${Buffer.from(text).toString("base64")}\n\n`);
+    assert.deepEqual(seen, [["message", text, {}]]);
+  });
+
   test("may be cut anywhere", async () => {
     const { seen, stream } = await streaming();
     const bytes = new TextEncoder().encode("event: message\ndata: é\ndata: ü\n\n");
@@ -190,6 +198,13 @@ describe("a POST", () => {
     assert.deepEqual(second.body, { n: 2, messages: [{ text: '{"a":1}' }, { binary: "AQI=" }] });
     await second.answer(204);
     assert.equal(sent, 3);
+  });
+
+  test("has no token of the page's site for another one", async () => {
+    document.cookie = "csrftoken=abc";
+    const { socket } = await streaming({ url: "https://other.example/ws/" });
+    socket.send("hi");
+    assert.equal(requests[0].headers["X-CSRFToken"], "");
   });
 
   test("has the token of the options", async () => {

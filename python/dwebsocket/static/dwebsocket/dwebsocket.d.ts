@@ -27,7 +27,7 @@ export interface Options {
   former?: boolean;
   /** Uses HTTP where WebSockets do not open; for views with `fallback=True`. */
   fallback?: boolean;
-  /** For the POSTs of the fallback; else it is the cookie `csrftoken`. */
+  /** For the POSTs of the fallback; else, on the page's own host, the cookie `csrftoken`. */
   csrfToken?: string;
   /** Positions that the page was rendered with: `{"room-42": "epoch-offset"}`. */
   positions?: Record<string, string>;

@@ -1,4 +1,4 @@
-// A WebSocket that comes back by itself: see docs/client.md. A link, one or HTTP, takes each message of the queue once.
+// See docs/client.md. A link takes each message of the queue once.
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
@@ -19,7 +19,7 @@ const parse = (text) => {
 const pack = (data) => {
   if (data instanceof ArrayBuffer) data = new Uint8Array(data);
   if (ArrayBuffer.isView(data)) {
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice(); // a copy
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
   }
   const text = typeof data === "string" ? data : JSON.stringify(data);
   if (text === undefined || data instanceof Blob) throw new TypeError("no message");
@@ -133,7 +133,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
         if (line) continue;
         const text = data.join("\n");
         if (event === "message") take({ text });
-        else if (event === "text") take({ text: new TextDecoder().decode(toBytes(text)) });
+        else if (event === "text") take({ text: new TextDecoder("utf8", { ignoreBOM: true }).decode(toBytes(text)) });
         else if (event === "binary") take({ binary: text });
         else if (event) take({ [event]: JSON.parse(text) });
         event = "";
@@ -254,10 +254,8 @@ export function connect(url, options = {}) {
   let earliest = 0; // of the next attempt
   let doubts = 0; // attempts left beside a silent connection
   let beats; // whether the server has a heartbeat
-  let silences = 0; // without any
+  let silences = 0;
   let hasWarned, isJoining;
-
-  const csrf = () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(page?.cookie)?.[1] ?? "";
 
   const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
@@ -356,7 +354,7 @@ export function connect(url, options = {}) {
           if (error?.code === "unavailable") return become("waiting", error, setTimeout(room.join, Math.random() * 10000));
           if (error) return room.end("refused", error);
           const { recovered, missed, members: now = [], count } = ok;
-          // Else the messages that come now move it there.
+          // Else messages that come move it there.
           if (!recovered || !missed) position = ok.position;
           members.forEach((member, key) => {
             if (now.some((each) => each.key === key)) return;
@@ -576,7 +574,7 @@ export function connect(url, options = {}) {
       },
     };
     const begin = ([address, offered]) => {
-      const { href } = new URL(address, location?.href);
+      const { href, host } = new URL(address, location?.href);
       const at = (scheme, ...query) => {
         const target = new URL(href.replace(/^ws|^http/, scheme));
         target.search = [target.search, ...query].filter(Boolean).join("&");
@@ -592,7 +590,8 @@ export function connect(url, options = {}) {
       if (every && !own) more.push("beat=" + every);
       const opening = [...since(at("ws", ...more).length, mine.omitted), ...more];
       mine.inner = (kind === "websocket" ? webSocketLink : httpLink)({
-        kind, at, csrf, queue, on, opening, protocols: offered,
+        kind, at, queue, on, opening, protocols: offered,
+        csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "", // for this site
       });
     };
     const fail = (error) => on.end(1006, String(error?.message ?? error));
