@@ -359,12 +359,29 @@ def test_a_server_that_does_not_answer() -> None:
         ("ws://host:99999/", "no URL"),
         ("ws://host/#part", "fragment"),
         ("ws://user:secret@/", r"'ws:///'"),
+        ("ws://user:secret/x@host/", "'ws://host/' is no URL: .* write / . # in a password as %2F"),
+        ("ws://user:secret?x@host/", "'ws://host/' is no URL"),
+        ("ws://user:secret#x@host/", "'ws://host/' is no URL"),
+        ("ws://user:secret@[::1/", r"'ws://\[::1/' is no URL"),
+        ("ws://user:secret@host\N{ACCOUNT OF}/", "is no URL"),
+        ("ws:/user:secret@host/", "'ws:/host/' is no address"),
+        ("user:secret@host/", "'host/' is no address"),
     ],
 )
 def test_an_invalid_url(url: str, message: str) -> None:
     """Is an error before anything is connected, and tells no password."""
     with pytest.raises(ValueError, match=message) as error:
         connect(url)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["", "http://", "socks5://"])
+@pytest.mark.parametrize("password", ["secret/x", "secret#x", "secret?x"])
+def test_an_invalid_proxy(scheme: str, password: str) -> None:
+    """Does the same."""
+    message = f"proxy: '{scheme}host:1' is no URL"
+    with pytest.raises(ValueError, match=message) as error:
+        connect("ws://other.example/", proxy=f"{scheme}user:{password}@host:1")
     assert "secret" not in str(error.value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -50,8 +51,8 @@ class Address:
             split = urlsplit(url)
             port, host = split.port, split.hostname or ""
             host = host if host.isascii() else host.encode("idna").decode()
-        except ValueError as error:
-            raise ValueError(f"{shown(url)!r} is no URL: {error}") from None
+        except ValueError:
+            raise ValueError(_unreadable(url)) from None
         if split.scheme not in _PORTS or not host:
             forms = " or ".join(f"{kind}://host/path" for kind in _PORTS)
             raise ValueError(f"{shown(url)!r} is no address of a WebSocket: write {forms}")
@@ -98,10 +99,16 @@ def basic(user: str | None, password: str | None) -> str | None:
 
 
 def shown(url: str) -> str:
-    """Returns a URL for texts: without its user and password."""
-    start, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{start}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+    """Returns a URL for texts: without its user and password, which may hold any character."""
+    scheme = re.match(r"\w*:?//|\w+:/", url)
+    start = scheme[0] if scheme else ""
+    return start + url[len(start) :].rpartition("@")[2]
+
+
+def _unreadable(url: str) -> str:
+    # Python's own text about it may have parts of a password.
+    text = f"{shown(url)!r} is no URL: its host or port cannot be read"
+    return f"{text}; write / ? # in a password as %2F %3F %23" if "@" in url else text
 
 
 def proxy_for(address: Address, proxy: object) -> Proxy | None:
@@ -145,8 +152,8 @@ def _read_proxy(url: str, source: str) -> Proxy:
     try:
         split = urlsplit(whole)
         host, port = split.hostname, split.port
-    except ValueError as error:
-        raise ValueError(f"{source}: {shown(url)!r} is no URL: {error}") from None
+    except ValueError:
+        raise ValueError(f"{source}: {_unreadable(url)}") from None
     if split.scheme != "http" or not host:
         raise ValueError(
             f"{source}: {shown(url)!r} is no address of an HTTP proxy: write http://host:port, "
