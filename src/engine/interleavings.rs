@@ -253,7 +253,7 @@ fn an_event_loop_that_listens_is_woken_through_its_hub() {
                 Received::Message(message) => numbers.extend_from_slice(&message.payload),
                 Received::End => break,
                 Received::Nothing => {
-                    if inbox.listen(|| Watch::new(Arc::clone(&hub), 7)) {
+                    if inbox.listen(|| Watch::new(Arc::clone(&hub), 7)).0 {
                         // An event loop sleeps meanwhile.
                         while hub.drain().is_empty() {
                             thread::yield_now();

@@ -233,6 +233,18 @@ def test_all_rooms_are_left_at_the_end(live: ClientRooms) -> None:
     assert group("room-1").count() == 0
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_breaks_a_rule_in_a_room_is_closed_at_once(
+    kind: str, override: Callable[..., None]
+) -> None:
+    """Nothing is left to be answered, for which the engine would wait."""
+    override(WEBSOCKET_CLOSE_TIMEOUT=600)
+    with WebSocketClient().rooms(f"/{kind}/") as live:
+        live.join("room-1")
+        live.websocket.send_frame(3)
+        assert live.websocket.wait_closed() == 1002
+
+
 def test_an_event_is_acknowledged_by_what_receive_returns(live: ClientRooms) -> None:
     """Without an id there is no answer; the message to the group comes all the same."""
     live.join("room-1")

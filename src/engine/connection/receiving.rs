@@ -185,6 +185,13 @@ impl Connection {
     /// As [`Connection::watch_inbox`], unless there is a message or the end now: then it returns
     /// false and makes no watch.
     pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
-        !self.is_foreign() && self.inbox.listen(watch)
+        if self.is_foreign() {
+            return false;
+        }
+        let (would_sleep, is_awaited) = self.inbox.listen(watch);
+        if is_awaited {
+            self.wake.notify_one();
+        }
+        would_sleep
     }
 }

@@ -284,17 +284,20 @@ impl Inbox {
 
     /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and returns
     /// false.
-    pub(crate) fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
+    ///
+    /// The second value is true when the driver waits for the view to find nothing: see
+    /// [`Inbox::await_answers`].
+    pub(crate) fn listen(&self, watch: impl FnOnce() -> Watch) -> (bool, bool) {
         let mut state = self.state.lock();
         let would_sleep = state.queue.is_empty() && !state.ended;
         if would_sleep {
             state.watches.push(watch());
         }
-        would_sleep
+        (would_sleep, would_sleep && state.ask())
     }
 
-    /// Whether the view still has something to answer. If so, the next [`Inbox::take_now`] that
-    /// finds nothing tells its caller to wake the driver.
+    /// Whether the view still has something to answer. If so, the next [`Inbox::take_now`] or
+    /// [`Inbox::listen`] that finds nothing tells its caller to wake the driver.
     pub(crate) fn await_answers(&self) -> bool {
         let mut state = self.state.lock();
         let is_due = state.answer != Answer::Given || !state.queue.is_empty();
@@ -466,7 +469,7 @@ mod tests {
     fn listen_notifies_its_watch_later_or_makes_none_if_there_is_something_now() {
         let hub = Hub::new().unwrap();
         let inbox = Inbox::new(MAX_BYTES);
-        let listen = |token| inbox.listen(|| Watch::new(Arc::clone(&hub), token));
+        let listen = |token| inbox.listen(|| Watch::new(Arc::clone(&hub), token)).0;
         assert!(listen(1));
         push(&inbox, text("a"));
         assert!(!listen(2));
@@ -475,6 +478,20 @@ mod tests {
         inbox.end();
         assert!(!listen(4));
         assert_eq!(hub.drain(), [1, 3]);
+    }
+
+    #[test]
+    fn a_view_that_listens_has_answered_all_that_it_has_taken() {
+        let hub = Hub::new().unwrap();
+        let inbox = Inbox::new(MAX_BYTES);
+        let listen = || inbox.listen(|| Watch::new(Arc::clone(&hub), 1));
+        push(&inbox, text("a"));
+        assert!(inbox.await_answers());
+        assert_eq!(listen(), (false, false));
+        assert_eq!(payload(inbox.take_now().0).unwrap(), "a");
+        assert_eq!(listen(), (true, true));
+        assert!(inbox.is_answered());
+        assert!(!inbox.await_answers());
     }
 
     #[test]
