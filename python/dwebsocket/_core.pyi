@@ -363,6 +363,14 @@ class Connection:
         To be called before yielding to the hub: messages of the view are not held back meanwhile.
         """
 
+    def count_held(self, size: int, /) -> None:
+        """
+        Counts bytes of former messages among what is buffered, until the next call.
+
+        Args:
+            size: Bytes that the view holds of messages whose turn has not come yet.
+        """
+
     @property
     def is_closed_by_group(self) -> bool:
         """Whether a group has closed it."""

@@ -386,6 +386,11 @@ impl PyConnection {
         self.0.listen(|| Watch::new(Arc::clone(hub), token))
     }
 
+    #[pyo3(signature = (size, /))]
+    fn count_held(&self, size: usize) {
+        self.0.count_held(size);
+    }
+
     #[getter]
     fn is_closed_by_group(&self) -> bool {
         self.0.is_closed_by_group()

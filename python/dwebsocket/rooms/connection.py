@@ -253,7 +253,7 @@ class Rooms:
                     self._waiting.pop()
                     refused = Refused("limit", "Too many joins are waiting.")
                     yield from self._answer_error(request.id, refused)
-            self._let_events_pass(is_wanted=not self._waiting)
+            self._note_waiting()
         else:
             yield from self._take(request)
         self._note_due()
@@ -262,8 +262,21 @@ class Rooms:
         """Whether more requests wait than may. Events take no places of joins."""
         joins = sum(each.kind == "join" for each in self._waiting)
         most = max(joins, len(self._waiting) - joins)
-        size = sum(each.size for each in self._waiting)
-        return most > self._limits.rooms or size > self._limits.waiting
+        return most > self._limits.rooms or self._memory() > self._limits.waiting
+
+    def _memory(self) -> int:
+        return sum(each.memory for each in self._waiting)
+
+    def _note_waiting(self) -> None:
+        """Lets events pass only while nothing waits, and counts what does."""
+        self._let_events_pass(is_wanted=not self._waiting)
+        self._count_waiting()
+
+    def _count_waiting(self) -> None:
+        """Counts what waits among what is buffered."""
+        connection = self._websocket._connection
+        if isinstance(connection, _core.Connection):
+            connection.count_held(self._memory())
 
     def _take_leaves(self) -> Steps[None]:
         """Takes the leaves that wait, and refuses earlier requests about the same rooms."""
@@ -292,7 +305,7 @@ class Rooms:
             if self._waiting[0].kind == "join" and not self._joins.take():
                 break
             yield from self._take(self._waiting.popleft())
-        self._let_events_pass(is_wanted=not self._waiting)
+        self._note_waiting()
         if (at := self._recheck_at()) is not None and clock.now() >= at:
             self._checked_at, self._ask_at = clock.now(), None
             yield from self._recheck()
@@ -321,6 +334,7 @@ class Rooms:
     def end(self) -> Steps[None]:
         """Leaves all rooms: the connection has ended."""
         self._waiting.clear()
+        self._count_waiting()
         seats.forget(self._number)
         for room in self._joined:
             yield from self._leave(room)
@@ -354,6 +368,7 @@ class Rooms:
     def part(self) -> None:
         """Releases what is here of rooms with which another process goes on."""
         self._waiting.clear()
+        self._count_waiting()
         seats.forget(self._number)
         for room in self._joined:
             self._joined.remove(room)

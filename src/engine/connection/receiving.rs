@@ -175,6 +175,14 @@ impl Connection {
         self.inbox.len()
     }
 
+    /// Counts `bytes` of former messages, which the view holds until their turn comes, among what is
+    /// buffered.
+    pub fn count_held(&self, bytes: usize) {
+        if !self.is_foreign() {
+            self.inbox.count_held(bytes);
+        }
+    }
+
     /// Notifies `watch` as soon as there is a message or the end.
     pub fn watch_inbox(&self, watch: Watch) {
         if !self.is_foreign() {

@@ -151,6 +151,13 @@ impl Inbox {
         }
     }
 
+    /// Counts `bytes` of former messages, which the view holds, among what is buffered.
+    pub(crate) fn count_held(&self, bytes: usize) {
+        let mut state = self.state.lock();
+        state.held = bytes;
+        state.update_account();
+    }
+
     /// Whether nothing waits to be taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().queue.is_empty()

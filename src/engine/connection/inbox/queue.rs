@@ -123,6 +123,8 @@ pub(super) struct State {
     pub(super) paused: bool,
     /// Bytes of the message that the view took last, and still holds as a rule.
     pub(super) taken: usize,
+    /// Bytes of former messages that the view holds until their turn comes.
+    pub(super) held: usize,
     pub(super) account: Account,
     pub(super) answer: Answer,
     pub(super) watches: Watches,
@@ -170,7 +172,8 @@ impl State {
     /// Reports to the account how many bytes the inbox holds.
     pub(super) fn update_account(&mut self) {
         let queued = budget::cost(self.queue.len(), self.bytes);
-        self.account.set(queued.saturating_add(self.taken));
+        let with_view = self.taken.saturating_add(self.held);
+        self.account.set(queued.saturating_add(with_view));
     }
 
     /// Keeps the descriptor readable while a message or the unread end waits.
