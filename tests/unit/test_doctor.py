@@ -352,6 +352,30 @@ class TestProxy:
         assert "a.example" in text
         assert "a ping goes out every 25 s" in text
 
+    @pytest.mark.parametrize(
+        ("listen", "caddy", "apache"),
+        [
+            ("80", "a.example {\n    reverse", "headers\n<VirtualHost *:80>"),
+            ("443", "a.example {\n    reverse", "headers\n<VirtualHost *:443>"),
+            ("8080", "http://:8080 {\n    reverse", ": Listen 8080\n<VirtualHost *:8080>"),
+            (
+                "127.0.0.1:8080",
+                "http://:8080 {\n    bind 127.0.0.1\n    reverse",
+                ": Listen 127.0.0.1:8080\n<VirtualHost 127.0.0.1:8080>",
+            ),
+            (
+                "[::1]:80",
+                "http://:80 {\n    bind ::1\n",
+                ": Listen [::1]:80\n<VirtualHost [::1]:80>",
+            ),
+        ],
+    )
+    def test_listens_where_it_is_told_to(self, listen: str, caddy: str, apache: str) -> None:
+        """A port alone is one of each address, and without TLS unless it is the usual one."""
+        site = proxy_configs.Site("a.example", "127.0.0.1:9", 60, 25, listen)
+        assert caddy in proxy_configs.snippet("caddy", site)
+        assert apache in proxy_configs.snippet("apache", site)
+
     def test_times(self) -> None:
         """Whole seconds as such, fractions as milliseconds; no pings are said to be none."""
         text = proxy_configs.snippet("nginx", proxy_configs.Site("a", "b:1", 60, None))

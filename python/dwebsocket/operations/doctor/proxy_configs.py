@@ -83,13 +83,15 @@ server {{
 
 def _caddy(site: Site) -> str:
     upstream = f"unix/{site.socket}" if site.socket else site.upstream
-    # With a port: that address, plain HTTP. Without: the name alone, for which Caddy manages TLS.
-    address = site.name if site.listen == "80" else f"http://{site.listen}"
+    host, _, port = site.listen.rpartition(":")
+    # For the name alone Caddy manages TLS. Another port is for plain HTTP, and for each name.
+    address = site.name if site.listen in ("80", "443") else f"http://:{port}"
+    bind = f"    bind {host.strip('[]')}\n" if host else ""
     return f"""\
 # In the Caddyfile. Caddy gets a certificate, passes Upgrade and Host on, sets X-Forwarded-Proto and
 # X-Forwarded-For anew, and lets a connection be silent for as long as it likes ({site.pings}).
 {address} {{
-    reverse_proxy {upstream}
+{bind}    reverse_proxy {upstream}
 }}
 """
 
@@ -97,8 +99,12 @@ def _caddy(site: Site) -> str:
 def _apache(site: Site) -> str:
     address = site.listen if ":" in site.listen else f"*:{site.listen}"
     backend = f"unix:{site.socket}|http://localhost/" if site.socket else f"http://{site.upstream}/"
+    # Twice in all files would be an error.
+    listen = f"# If no other file has it: Listen {site.listen}\n"
+    own = "" if site.listen in ("80", "443") else listen
     return f"""\
 # Apache 2.4.47 or later; once: a2enmod proxy proxy_http headers
+{own}\
 <VirtualHost {address}>
     ServerName {site.name}
     ProxyPreserveHost On

@@ -145,7 +145,7 @@ def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_h
     if not in_hub and not _has_threads(options):
         raise Unsupported(
             "uWSGI runs without threads here, so a view beside the requests would never get its "
-            "turn: add --enable-threads (or --threads 2)"
+            "turn: add --enable-threads"
         )
 
 
