@@ -191,6 +191,8 @@ class TestOpening:
             ({"Sec-Fetch-Site": "same-site"}, 403),
             ({"Referer": "https://evil.example/page"}, 403),
             ({"Origin": "https://friend.example"}, 200),
+            ({"Accept": "text/html,*/*;q=0.8"}, 403),
+            ({"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Site": "none"}, 200),
             ({"Sec-Fetch-Site": "same-origin"}, 200),
             ({"Sec-Fetch-Site": "cross-site", "Referer": "https://friend.example/"}, 200),
             ({}, 200),

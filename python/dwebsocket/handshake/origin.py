@@ -103,7 +103,10 @@ def _of_page(headers: Mapping[str, str], own: str) -> str | None:
     if referer := headers.get("HTTP_REFERER"):
         scheme, _, rest = referer.partition("://")
         return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}"
-    return "null" if site in ("same-site", "cross-site") else None
+    # A browser that follows a link sends cookies. Without the first of these headers it does not
+    # tell whose link it was.
+    is_link = site is None and "text/html" in headers.get("HTTP_ACCEPT", "")
+    return "null" if is_link or site in ("same-site", "cross-site") else None
 
 
 def _host_of(request: HttpRequest, now: conf.Snapshot) -> str:
