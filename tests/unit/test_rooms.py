@@ -1149,6 +1149,33 @@ def test_the_methods_of_a_room_know_its_members(override: Callable[..., None]) -
         group("seen").members()
 
 
+class Muted(Room):
+    name = "muted"
+    presence = True
+
+    def info(self) -> Any:
+        return {"name": "Anna"}
+
+    def receive(self, event: str, data: Any) -> None:
+        self.websocket.update(self.name, info={"name": "Anna", "muted": True})
+
+
+def test_a_page_does_not_undo_the_info_of_the_server(override: Callable[..., None]) -> None:
+    """Neither by leaving it out, nor by another value."""
+    import sys
+    from types import SimpleNamespace
+
+    sys.modules["muted_urls"] = SimpleNamespace(urlpatterns=[path("s/", rooms(Muted))])  # type: ignore[assignment]
+    override(ROOT_URLCONF="muted_urls")
+    with WebSocketClient().rooms("/s/") as one, WebSocketClient().rooms("/s/") as two:
+        one.join("muted")
+        two.join("muted", info={"mood": "good"})
+        two.emit("mute")
+        two.update({"muted": False, "mood": "bad"})
+        expected = {"name": "Anna", "muted": True, "mood": "bad"}
+        eventually(lambda: one.receive().get("updated", {}).get("info") == expected)
+
+
 class Small(Room):
     name = "small"
     max_members = 1

@@ -684,11 +684,13 @@ class Rooms:
         yield from presence.update(group, websocket, seat, wish, present)
 
     def noting(self, name: str) -> Callable[[Any], None]:
-        """Returns a function that notes the info that others see of this connection in a room."""
+        """Returns a function that notes the info by which the server replaces that of a room."""
         its = ref(self)
 
         def note(info: Any) -> None:
             if (rooms := its()) is not None and (room := rooms._joined.known(name)) is not None:
+                # The page changes none of it.
+                room._server_info = info if isinstance(info, dict) else {}
                 rooms._note_said(room, info)
 
         return note
