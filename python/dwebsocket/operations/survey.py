@@ -100,8 +100,8 @@ def statistics(
     Returns:
         Of a process: ``open`` WebSockets in total, those that were ``opened`` by view, ``refused``
         by HTTP status and cause, ``closed`` by close code and the side that began (``local``,
-        ``peer``, ``lost``); ``messages`` and ``bytes`` in and out (bytes as on the wire after the
-        handshake; those that come are those of messages where an ASGI server keeps the connection);
+        ``peer``, ``lost``); ``messages`` and ``bytes`` in and out (bytes as on the wire, with the
+        101; those that come are those of messages where an ASGI server keeps the connection);
         what is ``queued`` now; how long ``pings`` and the methods of ``handlers`` took; how often
         each of the ``events`` of the log happened, by code; and what the ``groups`` of each alias
         have done. Every key is a ``str``, so that it may be JSON.
