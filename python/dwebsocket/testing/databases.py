@@ -160,8 +160,12 @@ class _Sharing:
         atomic, turns, shared = transaction.Atomic, self._turns, self._shared
         enter, exit_ = atomic.__enter__, atomic.__exit__
 
+        def has_turn(self: Any) -> bool:
+            # That of a test case is around all that runs in the test.
+            return (self.using or "default") in shared and not self._from_testcase
+
         def enter_in_turn(self: Any) -> None:
-            if (self.using or "default") not in shared:
+            if not has_turn(self):
                 enter(self)
                 return
             turns.take()
@@ -175,7 +179,7 @@ class _Sharing:
             try:
                 exit_(self, *exception)
             finally:
-                if (self.using or "default") in shared:
+                if has_turn(self):
                     turns.give_back()
 
         atomic.__enter__, atomic.__exit__ = enter_in_turn, exit_in_turn  # type: ignore[method-assign]
