@@ -48,6 +48,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from visit import Serve
+
 Open = Any
 STAY = threading.Event()
 BEGUN = threading.Event()
@@ -338,6 +340,17 @@ class TestScope:
             assert websocket._watch is not None
             assert websocket._watch.over.done()
 
+    def test_closes_connections_of_other_clients(self, visit: Serve) -> None:
+        """A page of a browser that serves the next test, too."""
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.receive()
+
+        with websockets_of_a_test():
+            client = visit(view).serve().client
+        assert client.closing()[0] == 1001
+
     def test_names_a_connection_that_stays(self) -> None:
         """Whichever object holds it."""
         eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
@@ -495,6 +508,14 @@ class TestDatabases:
             assert isinstance(error, DatabaseBusy)
             assert "test_threads_take_turns" in str(error)
             assert self.in_thread(count) == (1,)
+            with self.of_a_test_case():
+                assert self.in_thread(count) == (1,)
+
+    def of_a_test_case(self) -> Any:
+        """The transaction around a test, which Hypothesis begins for each example."""
+        atomic: Any = transaction.atomic()
+        atomic._from_testcase = True
+        return atomic
 
     @pytest.mark.parametrize("is_handler", [False, True])
     def test_a_view_that_decides_has_its_turns_while_the_request_waits(

@@ -61,6 +61,8 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             yield
         finally:
             errors = _close_all(timeout, but=others)
+            for watch in unknown:
+                watch.close()
             if _core.is_leaving():
                 _core.reopen()
             undo()

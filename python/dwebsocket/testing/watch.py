@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
+from dwebsocket.api.base import GOING_AWAY
 from dwebsocket.compat.threading import frame_of, frames
 from dwebsocket.runners import handler as handler_life
 from dwebsocket.runners import loop
@@ -60,6 +61,11 @@ class ViewWatch:
         """The view has ended, and its resources are released."""
         self._thread = self._task = self._websocket = self._handler = None
         self.over.set_result(None)
+
+    def close(self) -> None:
+        """Closes the connection, if it is open: its client, such as a page of a browser, stays."""
+        if (websocket := self._websocket) is not None:
+            websocket._close_soon(*GOING_AWAY)
 
     def take_error(self) -> BaseException | None:
         """Returns the error that the view has let through, once."""
