@@ -477,6 +477,7 @@ class TestTerminal:
         keys.send_text("ellp\x7fo\x01h\r\x04")
         assert list(lines.TypedLines(plain=False)) == ["hello"]
         assert "+hello" in (tmp_path / "history").read_text()
+        assert (tmp_path / "history").stat().st_mode & 0o077 == 0
 
     def test_the_end_of_the_connection_ends_the_prompt(self, keys: Any) -> None:
         """No key is needed for that."""

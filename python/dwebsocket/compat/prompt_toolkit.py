@@ -24,6 +24,9 @@ class Prompt:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import FileHistory
 
+        # Lines may hold secrets.
+        with contextlib.suppress(OSError):
+            history.touch(mode=0o600)
         self._session: PromptSession[str] = PromptSession(history=FileHistory(str(history)))
         self._is_stopped = False
 
