@@ -59,7 +59,9 @@ pub(super) fn to_python(
         Kind::Text if !text_as_bytes => {
             let text = validate(py, &message.payload)
                 .map_err(|error| PyValueError::new_err(error.to_string()))?;
-            Ok(PyString::new(py, text).into_any().unbind())
+            Ok(PyString::from_bytes(py, text.as_bytes())?
+                .into_any()
+                .unbind())
         }
         Kind::Text | Kind::Binary => copy::copied(py, &message.payload),
     }

@@ -15,11 +15,40 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// A payload as `bytes`, copied at once.
 pub(super) fn copied(py: Python<'_>, payload: &Bytes) -> PyResult<Py<PyAny>> {
     if payload.len() <= LARGE_BYTES {
-        return Ok(PyBytes::new(py, payload).into_any().unbind());
+        return Ok(filled(py, payload)?.into_any().unbind());
     }
     let mut copy = Copy::begin(py, payload.clone())?;
     copy.go_on(py, payload.len());
     Ok(copy.target.into_any())
+}
+
+/// New `bytes` of a length, which have yet to be filled.
+fn unfilled(py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyBytes>> {
+    let length = ffi::Py_ssize_t::try_from(length)?;
+    #[expect(
+        unsafe_code,
+        reason = "`PyBytes::new_with` would fill it with zeros first"
+    )]
+    // SAFETY: without a pointer the call gives a new object of `length` bytes, or null with an
+    // exception set, which is what `from_owned_ptr_or_err` expects.
+    let object = unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
+        Bound::from_owned_ptr_or_err(py, object)?
+    };
+    Ok(object.cast_into::<PyBytes>()?)
+}
+
+/// As `PyBytes::new`, which panics where the system has no memory left.
+fn filled<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let length = ffi::Py_ssize_t::try_from(payload.len())?;
+    #[expect(unsafe_code, reason = "`PyBytes::new` has no other form")]
+    // SAFETY: `payload` has `length` bytes, which the call copies. It gives a new object, or null
+    // with an exception set, which is what `from_owned_ptr_or_err` expects.
+    let object = unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(payload.as_ptr().cast(), length);
+        Bound::from_owned_ptr_or_err(py, object)?
+    };
+    Ok(object.cast_into::<PyBytes>()?)
 }
 
 /// A payload that is being copied.
@@ -33,20 +62,10 @@ pub(super) struct Copy {
 impl Copy {
     /// A copy of `payload` that has yet to be filled.
     pub(super) fn begin(py: Python<'_>, payload: Bytes) -> PyResult<Self> {
-        let length = ffi::Py_ssize_t::try_from(payload.len())?;
-        #[expect(
-            unsafe_code,
-            reason = "`PyBytes::new_with` would fill it with zeros first"
-        )]
-        // SAFETY: without a pointer the call gives a new object of `length` bytes, or null with an
-        // exception set, which is what `from_owned_ptr_or_err` expects.
-        let target = unsafe {
-            let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
-            Bound::from_owned_ptr_or_err(py, object)?
-        };
+        let target = unfilled(py, payload.len())?.unbind();
         Ok(Self {
             payload,
-            target: target.cast_into::<PyBytes>()?.unbind(),
+            target,
             done: 0,
         })
     }
