@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.event_stream import Stream
 from support.raw_peer import CLOSE, PING, PONG, RawPeer, handshake_request
 from support.server import (
+    GUNICORN_ASGI,
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
     RUNSERVER,
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
     Own = Callable[..., Server]
 
-GUNICORNS = pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+GUNICORNS = pytest.mark.parametrize(
+    "kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_ASGI], ids=str
+)
 PATHS = ["/echo/", "/waits/", "/echo-exact/"]
 WINDOW_S = 5
 # A limit for broken code: below the windows of the tests in which none is to be waited for.
@@ -208,7 +212,8 @@ class TestGunicorn:
         server = draining(own_server, kind, "--max-requests", "70", window=LONG_S)
         old = server.worker
         with sockets(server) as peers:
-            for _ in range(15):
+            # The worker for ASGI does not count handshakes.
+            while is_running(old) and not _told({old: peers}):
                 with contextlib.suppress(OSError):
                     server.get("/status/", timeout=1)
             assert ends(peers)[0] == {1012}
@@ -279,6 +284,20 @@ def _told(peers: dict[int, list[RawPeer]]) -> list[int]:
             for peer in ours:
                 selector.register(peer.sock, selectors.EVENT_READ, pid)
         return sorted({key.data for key, _ in selector.select(0)})
+
+
+@pytest.mark.extended("reloads a server")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_gunicorns_worker_for_asgi(loop: str, own_server: Own) -> None:
+    """As its other workers, also when its first client has come by the fallback."""
+    options = ("--asgi-loop", loop, "--graceful-timeout", "5")
+    server = draining(own_server, GUNICORN_ASGI, *options, window=300)
+    with Stream.open(server, "/fallback/echo/") as stream, sockets(server) as peers:
+        assert server.stderr().count("its WebSockets will be closed within 3.5 s.") == 1
+        server.send_signal(signal.SIGHUP)
+        assert_spread(peers, 1012)
+        assert stream.close_event()[0] == 1012
+    assert_calm(server)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

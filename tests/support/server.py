@@ -106,6 +106,10 @@ _UVICORN = "uvicorn --port {port} --log-level warning --ws"
 _HYPERCORN = "hypercorn --log-level warning --keep-alive 60 -w 0"
 _DAPHNE = "daphne -v 0 --websocket_connect_timeout 60"
 UVICORN = _asgi("uvicorn-sansio", f"{_UVICORN} websockets-sansio --loop asyncio", alone=True)
+GUNICORN_ASGI = _asgi(
+    "gunicorn-asgi",
+    "gunicorn --bind 127.0.0.1:{port} --log-level warning --worker-class asgi --workers 1",
+)
 ASGI = (
     UVICORN,
     _asgi("uvicorn-uvloop", f"{_UVICORN} websockets-sansio --loop uvloop", alone=True),
@@ -115,10 +119,7 @@ ASGI = (
     _asgi("daphne", f"{_DAPHNE} -p {{port}}", alone=True),
     _asgi("hypercorn", f"{_HYPERCORN} -b 127.0.0.1:{{port}}", alone=True),
     _asgi("granian", "granian --interface asgi --port {port} --log-level warning"),
-    _asgi(
-        "gunicorn-asgi",
-        "gunicorn --bind 127.0.0.1:{port} --log-level warning --worker-class asgi --workers 1",
-    ),
+    GUNICORN_ASGI,
 )
 
 

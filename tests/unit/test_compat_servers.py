@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -78,6 +79,25 @@ class TestGunicorn:
         finally:
             signal.signal(signal.SIGTERM, before)
         assert gunicorn.worker("cfg") is None
+
+    def test_worker_of_a_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Found on any thread, but only while it runs; its signal handlers are its loop's."""
+
+        class ASGIWorker:
+            cfg = "its configuration"
+
+            def run(self) -> list[object]:
+                with ThreadPoolExecutor(1) as aside:
+                    elsewhere = aside.submit(gunicorn.worker, "cfg").result()
+                return [gunicorn.worker("cfg"), elsewhere, gunicorn.worker("cfg", "nr")]
+
+        module = SimpleNamespace(ASGIWorker=ASGIWorker)
+        monkeypatch.setitem(sys.modules, "gunicorn.workers.gasgi", module)
+        worker = ASGIWorker()
+        assert gunicorn.worker("cfg") is None
+        assert worker.run() == [worker, worker, None]
+        monkeypatch.setitem(sys.modules, "gunicorn.workers.gasgi", SimpleNamespace())
+        assert worker.run() == [None, None, None]
 
 
 class TestWaitress:

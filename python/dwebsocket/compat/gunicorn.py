@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.threading import frame_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,8 +137,22 @@ def worker(*needed: str) -> Any:
     Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without a worker
     dwebsocket does not know for how long the arbiter waits, and assumes a usual time.
     """
-    found = _receiver(signal.SIGTERM)
+    found = _worker_of_loop() or _receiver(signal.SIGTERM)
     return found if all(hasattr(found, name) for name in needed) else None
+
+
+def _worker_of_loop() -> Any:
+    """
+    Returns the worker of the class ``asgi``, whose signal handlers only its loop has, or None.
+
+    ``ASGIWorker.run`` is on the main thread's stack as long as the worker serves, in 24 to 27.
+    """
+    kind = getattr(sys.modules.get("gunicorn.workers.gasgi"), "ASGIWorker", ())
+    innermost = frame_of(threading.main_thread().ident) if kind else None
+    for frame, _ in walk_stack(innermost) if innermost else ():
+        if frame.f_code.co_name == "run" and isinstance(frame.f_locals.get("self"), kind):
+            return frame.f_locals["self"]
+    return None
 
 
 def _receiver(number: int) -> Any:

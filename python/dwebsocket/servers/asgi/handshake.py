@@ -9,6 +9,7 @@ from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.servers.asgi.carrying import Carriage
 from dwebsocket.servers.contract import Client
+from dwebsocket.servers.families import gunicorn
 from dwebsocket.servers.handshake import Handshake
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class KeptClient(Handshake):
     """A handshake whose client the server keeps. Nothing is taken from the server."""
 
     has_loop = True
-    client = Client("an ASGI server", -1, bytes)
+    client = Client("an ASGI server", -1, bytes, shutdown_plan=gunicorn.shutdown_plan)
 
     def prepare(self) -> None:
         """
