@@ -606,6 +606,28 @@ class TestClose:
         asyncio.run(group("room").aclose())
         assert live.client.closing() == (1000, "")
 
+    @pytest.mark.parametrize("how", ["sync", "async"])
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ((4000, b"bye"), (4000, "bye")),
+            ((None, memoryview(b"bye")), (1000, "bye")),
+            ((4000, None), (4000, "")),
+        ],
+    )
+    def test_takes_what_that_of_a_websocket_takes(
+        self, open_websocket: Open, arguments: Any, told: tuple[int, str], how: str
+    ) -> None:
+        """None for what is usual, and a reason as bytes; so does the group of a user."""
+        for chosen in (group("room"), user(7)):
+            live = open_websocket()
+            chosen.add(live.websocket)
+            if how == "sync":
+                chosen.close(*arguments)
+            else:
+                asyncio.run(chosen.aclose(*arguments))
+            assert live.client.closing() == told
+
     @pytest.mark.parametrize(
         ("arguments", "error"),
         [
@@ -614,7 +636,10 @@ class TestClose:
             ((5000,), ValueError),
             ((1000, "x" * 124), ValueError),
             (("1000",), TypeError),
-            ((1000, b"x"), TypeError),
+            ((True,), TypeError),
+            ((1000, b"\xff"), ValueError),
+            ((None, b"x" * 124), ValueError),
+            ((1000, 1), TypeError),
         ],
     )
     def test_what_must_not_be_sent(

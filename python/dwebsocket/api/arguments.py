@@ -89,6 +89,24 @@ def check_callable(what: str, function: object) -> None:
         raise TypeError(f"{what} takes a function, not {type(function).__name__}")
 
 
+def as_close(code: Any, reason: Any) -> tuple[int, str]:
+    """
+    Returns a close code and its reason; None stands for 1000, and for no reason.
+
+    Raises:
+        TypeError: A code that is no ``int``, or a reason that is neither text nor bytes.
+        ValueError: A number that is no close code, or a reason that is no UTF-8.
+    """
+    if code is None:
+        code = 1000
+    _check_code(code)
+    if reason is None:
+        reason = ""
+    elif not isinstance(reason, str):
+        reason = as_bytes(reason).decode("utf-8")
+    return code, reason
+
+
 def check_close(code: Any, reason: Any) -> None:
     """
     Checks a close code and its reason.
@@ -97,14 +115,20 @@ def check_close(code: Any, reason: Any) -> None:
         TypeError: A code that is no ``int``, or a reason that is no ``str``.
         ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
     """
-    if isinstance(code, bool) or not isinstance(code, int):
-        raise TypeError(f"a close code must be an int, not {type(code).__name__}")
+    _check_code(code)
     if not isinstance(reason, str):
         raise TypeError(f"a close reason must be a str, not {type(reason).__name__}")
-    if not 0 <= code <= 0xFFFF or not _core.may_send_close_code(code):
+    if not _core.may_send_close_code(code):
         raise refused_code(code)
     if len(reason.encode()) > _MAX_REASON_BYTES:
         raise ValueError(f"close reason {reason!r} has more than {_MAX_REASON_BYTES} bytes")
+
+
+def _check_code(code: Any) -> None:
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"a close code must be an int, not {type(code).__name__}")
+    if not 0 <= code <= 0xFFFF:
+        raise refused_code(code)
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -7,7 +7,7 @@ from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import signals
-from dwebsocket.api.arguments import as_bytes, check_timeout, refused_code
+from dwebsocket.api.arguments import as_close, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.helpers import told_by_exception
@@ -55,16 +55,7 @@ class Ending(Base):
         if self._connection is None and self._decision is None:
             # A project's own middleware closes each WebSocket, also one that is not open yet.
             return
-        if code is None:
-            code = 1000
-        if isinstance(code, bool) or not isinstance(code, int):
-            raise TypeError(f"a close code must be an int, not {type(code).__name__}")
-        if not 0 <= code <= 0xFFFF:
-            raise refused_code(code)
-        if reason is None:
-            reason = ""
-        elif not isinstance(reason, str):
-            reason = as_bytes(reason).decode("utf-8")
+        code, reason = as_close(code, reason)
         engine, was_deliberate = self._engine, self._is_deliberate
         if engine.end() is None:
             # First: the view may see the end, and be over, before this thread goes on.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from dwebsocket.api.arguments import apart, as_bytes, as_json, check_close
+from dwebsocket.api.arguments import apart, as_bytes, as_close, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat.django_commits import after_commit, is_in_transaction
@@ -229,30 +229,31 @@ class Group:
         """
         await self._asend(as_json(data, kwargs)[0], exclude, on_commit=on_commit)
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int | None = 1000, reason: str | bytes | None = "") -> None:
         """
         Closes every member, in every process, after what was sent to it before.
 
         Args:
-            code: The close code.
+            code: The close code; None for 1000.
             reason: Up to 123 bytes of UTF-8.
 
         Raises:
+            TypeError: A code that is no ``int``, or a reason that is neither text nor bytes.
             ValueError: A code that must not be sent, or a reason that does not fit.
             GroupUnavailable, UsageError: As :meth:`send`.
         """
-        check_close(code, reason)
-        self._backend("aclose").close(self.name, code, reason)
+        sent = _checked_close(code, reason)
+        self._backend("aclose").close(self.name, *sent)
 
-    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+    async def aclose(self, code: int | None = 1000, reason: str | bytes | None = "") -> None:
         """
         Closes every member, as :meth:`close`, without blocking the event loop.
 
         Raises:
-            ValueError, GroupUnavailable: As :meth:`close`.
+            TypeError, ValueError, GroupUnavailable: As :meth:`close`.
         """
-        check_close(code, reason)
-        await backends.backend(self.using).aclose(self.name, code, reason)
+        sent = _checked_close(code, reason)
+        await backends.backend(self.using).aclose(self.name, *sent)
 
     def evict(self, whom: Any, reason: str = "") -> None:
         """
@@ -498,6 +499,13 @@ def _alias(on_commit: object) -> str:
             f"on_commit must be True, False or a database's alias, not {type(on_commit).__name__}"
         )
     return on_commit
+
+
+def _checked_close(code: object, reason: object) -> tuple[int, str]:
+    """Returns a close code and its reason, which can be sent."""
+    found = as_close(code, reason)
+    check_close(*found)
+    return found
 
 
 def _evicted(whom: Any, reason: object) -> bytes | str:
