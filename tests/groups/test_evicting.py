@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import transaction
+from history_backends import (  # noqa: F401
+    DATABASE,
+    HISTORY_BACKENDS,
+    POSTGRES,
+    history_entry,
+    own_backends,
+    postgres_database,
+    redis_server,
+)
 from presence_node import Tabs
 
-from dwebsocket import UsageError, group
+from dwebsocket import UsageError, conf, group, signals
+from dwebsocket.groups import backends, names, reports
+from dwebsocket.users import registry
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from history_backends import HistoryEntry
+    from peer import LiveWebSocket
+
 ROOM = group("room-1")
+HALL = group("hall")
 
 
 @pytest.fixture
@@ -24,8 +41,6 @@ def tabs(override: Callable[..., None]) -> Iterator[Tabs]:
     presence = {"room-*": {"grace": 0}}
     entry = {"BACKEND": "dwebsocket.groups.process", "PRESENCE": presence}
     override(WEBSOCKET_GROUPS={"default": entry})
-    from dwebsocket.groups import backends
-
     with backends.replaced(backends.make):
         found = Tabs()
         yield found
@@ -120,3 +135,119 @@ def test_one_that_only_watches_is_nobody(tabs: Tabs) -> None:
     tabs.close("1")
     left = json.loads(tabs.live["board"].client.receive() or "")
     assert left["left"]["key"] == "user:anna"
+
+
+@pytest.fixture
+def hall(
+    request: pytest.FixtureRequest,
+    override: Callable[..., None],
+    history_entry: HistoryEntry,  # noqa: F811
+) -> Iterator[Tabs]:
+    """Two tabs of user 7 and one of user 8 that are in a group, over a backend."""
+    override(WEBSOCKET_GROUPS={"default": history_entry(request.param)})
+    with own_backends():
+        tabs, visitors = Tabs(), []
+        for tab, user in (("1", "7"), ("2", "7"), ("3", "8")):
+            tabs.open(tab, user)
+            websocket: Any = tabs.live[tab].websocket
+            who = registry.Who(user=user)
+            visitors.append(registry.enter(who, websocket, conf.Admission.current()))
+            websocket.join("hall")
+        yield tabs
+        for live in tabs.live.values():
+            live.websocket.close()
+            live.client.vanish()
+        for visitor in visitors:
+            assert isinstance(visitor, registry.Visitor)
+            visitor.leave()
+
+
+@pytest.fixture
+def withheld(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The thread that reports comes to nothing. Call it to have that done after two evictions."""
+    noted: list[tuple[Any, ...]] = []
+    report = reports.report
+    monkeypatch.setattr(reports, "report", lambda *notice: noted.append(notice))
+
+    def go_on() -> None:
+        eventually(lambda: [kind for _, kind, _ in noted].count("evicted") == 2)
+        for notice in noted:
+            report(*notice)
+
+    return go_on
+
+
+def gets_nothing(live: LiveWebSocket) -> bool:
+    """Whether a client has got nothing of what was published."""
+    live.websocket.send("own")
+    return live.client.receive() == "own"
+
+
+@pytest.mark.parametrize("hall", HISTORY_BACKENDS, indirect=True)
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_connections_of_a_user_have_left_when_it_returns(
+    withheld: Callable[[], None], hall: Tabs, how: str
+) -> None:
+    """Nothing that is published then reaches them, and they may join again at once."""
+    one, two, other = (hall.live[tab] for tab in "123")
+    HALL.send("before")
+    for live in (one, two, other):
+        assert live.client.receive() == "before"
+    if how == "sync":
+        HALL.evict(7)
+    else:
+        asyncio.run(HALL.aevict(7))
+    assert not one.websocket.groups | two.websocket.groups
+    HALL.send("behind")
+    assert other.client.receive() == "behind"
+    assert gets_nothing(one)
+    assert gets_nothing(two)
+    one.websocket.join("hall")
+    withheld()
+    assert (one.websocket.groups, two.websocket.groups) == ({"hall"}, frozenset())
+
+
+@pytest.mark.parametrize("hall", ["process"], indirect=True)
+def test_all_have_left_before_the_first_is_told(hall: Tabs) -> None:
+    """Receivers of the signal may take long."""
+    seen = []
+
+    def note(**_: Any) -> None:
+        seen.append([tab for tab, live in hall.live.items() if live.websocket.groups])
+
+    signals.group_left.connect(note)
+    try:
+        for live in hall.live.values():
+            live.websocket.leave("hall")
+            live.websocket.join("hall")
+        seen.clear()
+        HALL.evict(7)
+    finally:
+        signals.group_left.disconnect(note)
+    assert seen == [["3"], ["3"]]
+
+
+@pytest.mark.parametrize("hall", HISTORY_BACKENDS, indirect=True)
+def test_another_process_evicts(hall: Tabs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All connections of the user leave, and no others."""
+    backend = backends.backend("default")
+    with monkeypatch.context() as there:
+        there.setattr(names, "_here", "another process")
+        name = names.of_plain("7", is_for_all=False)
+    backend.evict("hall", name, "")
+    eventually(lambda: HALL.count() == 1)
+    assert hall.live["3"].websocket.groups == {"hall"}
+
+
+@pytest.mark.parametrize("hall", [POSTGRES], indirect=True)
+def test_an_eviction_comes_with_the_commit(hall: Tabs) -> None:
+    """Until then, and after a rollback, nobody has left."""
+    one = hall.live["1"].websocket
+    with suppress(ZeroDivisionError), transaction.atomic(DATABASE):
+        HALL.evict(7)
+        raise ZeroDivisionError
+    with transaction.atomic(DATABASE):
+        HALL.evict(7)
+        assert one.groups == {"hall"}
+    eventually(lambda: HALL.count() == 1)
+    assert not one.groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -261,8 +262,9 @@ class Group:
 
         Those that are in a room are told: it has ended for them. Nothing keeps them from joining
         again but the room's ``allow``, or the view that lets them join. What this thread or task
-        publishes afterwards does not reach them in rooms, nor one that is named by its ``id``;
-        other connections of a user may get what is published at the same time.
+        publishes afterwards does not reach them in rooms, nor one that is named by its ``id``, nor
+        any connection of this process; a user's connections in other processes may get what is
+        published at the same time. Where a message waits for a commit, so does this.
 
         Args:
             whom: A user, or a user's primary key: all connections of that user. A ``str`` is the
@@ -275,7 +277,7 @@ class Group:
             GroupUnavailable, UsageError: As :meth:`send`.
         """
         named = _evicted(whom, reason)
-        self._backend("aevict").evict(self.name, named, reason)
+        run(self._evict(self._backend("aevict"), named, reason))
 
     async def aevict(self, whom: Any, reason: str = "") -> None:
         """
@@ -285,7 +287,19 @@ class Group:
             TypeError, ValueError, GroupUnavailable: As :meth:`evict`.
         """
         named = _evicted(whom, reason)
-        await backends.backend(self.using).aevict(self.name, named, reason)
+        await arun(self._evict(backends.backend(self.using), named, reason))
+
+    def _evict(self, backend: Backend, named: bytes | str, reason: str) -> Steps[None]:
+        evict = backend.evict, backend.aevict
+        yield Call(*evict, self.name, named, reason)
+        if isinstance(named, bytes):
+            return
+        # The engine knows users in rooms only. Other connections of the user leave by a name of
+        # their own: so what comes back here ends no membership that is newer than this call.
+        is_later: bool = yield Call(backend.has_to_commit, backend.awaits_commit)
+        yield Call(*evict, self.name, names.of_plain(named, is_for_all=is_later), "")
+        if not is_later:
+            yield from leave_all(self, named)
 
     def count(self) -> int:
         """
@@ -475,6 +489,23 @@ class Group:
     def _send_on_commit(self, using: str, message: Message, keys: Exclude) -> None:
         # The backend of then: a transaction may be committed in a child of this process.
         after_commit(lambda: self._backend("asend").send(self.name, message, keys), using)
+
+
+def leave_all(group: Group, user: str) -> Steps[None]:
+    """
+    Ends the memberships of a user's connections in this process. Those in rooms stay.
+
+    Args:
+        group: The group that they leave.
+        user: The user's name, as :func:`dwebsocket.groups.names.user_name` returns it.
+    """
+    own = backends.backend(group.using).groups
+    # It knows groups, not the other way round, and a process that serves has imported it.
+    found = import_module("dwebsocket.users.registry").connections_of(user)
+    members = [each for each in found if own.is_member(group.name, member_of(each))]
+    # Receivers of the signal may take long: first all have left.
+    for each in [each for each in members if group._discard(each)]:
+        yield from membership_signals.note_left(group, each)
 
 
 def _transaction_of(on_commit: object) -> str | None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Model
 
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.request.worlds import user_key
 
 #: Names that begin so are those of this package.
 OWN = "dwebsocket."
 _OF_USERS = f"{OWN}user:"
+# Names this process to others; no name of a user begins with what comes before it.
+_here = secrets.token_hex(8)
+_OF_PLAIN = "\0"
 #: The most characters of a name.
 LONGEST = 200
 
@@ -87,3 +92,29 @@ def of_user_key(key: str) -> str:
     Returns the name of a user's group, by the user's :func:`dwebsocket.request.worlds.user_key`.
     """
     return f"{_OF_USERS}{key}"
+
+
+def of_plain(user: str, *, is_for_all: bool) -> str:
+    """
+    Returns the name by which the connections of a user that are in no room are evicted.
+
+    Args:
+        user: The user's name, as :func:`user_name` returns it.
+        is_for_all: Whether this process has to evict its own ones, too, when that name comes.
+    """
+    return f"{_OF_PLAIN}{'' if is_for_all else _here}{_OF_PLAIN}{user}"
+
+
+def user_of_plain(name: str) -> str | None:
+    """
+    Returns the user whose connections here are evicted by a name.
+
+    None for a name that :func:`of_plain` has not made, or that this process has made for others.
+    """
+    if not name.startswith(_OF_PLAIN):
+        return None
+    origin, _, user = name[len(_OF_PLAIN) :].partition(_OF_PLAIN)
+    return None if origin == _here else user
+
+
+renew_at_fork(globals(), _here=lambda: secrets.token_hex(8))

@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
 from django.db import connections
 
 from dwebsocket import signals
+from dwebsocket.api.waiting.steps import run
 from dwebsocket.compat import unpatched
-from dwebsocket.groups import seats
-from dwebsocket.groups.api import Group
+from dwebsocket.groups import names, seats
+from dwebsocket.groups.api import Group, leave_all
 from dwebsocket.groups.backends import node
 from dwebsocket.groups.backends.contract import Backend
-from dwebsocket.groups.members import member_of
 from dwebsocket.groups.membership_signals import note_interrupted
 
 if TYPE_CHECKING:
@@ -109,16 +108,12 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
 
 def _evict(backend: Backend, name: str, what: str, whom: str) -> None:
     """
-    Takes the connections of a user out of a group. Others are the engine's business.
+    Takes the connections of a user that are in no room out of a group.
 
-    Members of rooms have left by themselves, and were told.
+    Others are the engine's business: they have left by themselves, and were told.
     """
-    if what != "user":
-        return
-    # It knows groups, not the other way round, and a process that serves has imported it.
-    for websocket in import_module("dwebsocket.users.registry").connections_of(whom):
-        if name in backend.groups.names_of(member_of(websocket)):
-            Group(name, backend.alias).discard(websocket)
+    if what == "user" and (user := names.user_of_plain(whom)) is not None:
+        run(leave_all(Group(name, backend.alias), user))
 
 
 def register() -> None:

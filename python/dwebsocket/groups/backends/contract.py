@@ -184,12 +184,16 @@ class Backend:
         """Counts as :meth:`count`, and raises the same, without blocking the event loop."""
         raise NotImplementedError
 
-    async def awaits_commit(self) -> bool:
+    def has_to_commit(self) -> bool:
         """
-        Whether what this task publishes now leaves later: when a transaction commits.
+        Whether what this thread publishes now leaves later: when a transaction commits.
 
         False where publishing has nothing to do with transactions.
         """
+        return False
+
+    async def awaits_commit(self) -> bool:
+        """Says of this task what :meth:`has_to_commit` says of a thread."""
         return False
 
     # -- the history, where one is kept ----------------------------------------------------------

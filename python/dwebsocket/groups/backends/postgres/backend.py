@@ -105,9 +105,13 @@ class Backend(HistoryBackend, PresenceBackend):
         # The listener reports when messages are missing.
         self._listener.wake()
 
+    def has_to_commit(self) -> bool:
+        """Whether this thread is in a transaction."""
+        return self._publisher.is_in_transaction()
+
     async def awaits_commit(self) -> bool:
         """Whether the task's ORM is in a transaction."""
-        return bool(await sync_to_async(self._publisher.is_in_transaction)())
+        return bool(await sync_to_async(self.has_to_commit)())
 
     def subscribe(self, name: str) -> None:
         """
