@@ -235,6 +235,41 @@ class TestMember:
         )
 
 
+class TestWatch:
+    """`join(presence="watch")`, and another join of the connection."""
+
+    @pytest.mark.parametrize("how", ["sync", "async"])
+    @pytest.mark.parametrize("wish", [{"presence": True, "info": 1}, {"info": 1}, {}])
+    def test_one_that_watches_takes_part_later(
+        self, tabs: Tabs, wish: dict[str, Any], how: str
+    ) -> None:
+        """Its user is present then; others are told, and it is told of others as before."""
+        tabs.come("watcher", "watcher", presence=True)
+        tabs.open("board", "anna")
+        board = tabs.live["board"].websocket
+        board.join("room-1", presence="watch")
+        assert present() == {"user:watcher": 1}
+        if how == "sync":
+            board.join("room-1", **wish)
+        else:
+            asyncio.run(board.ajoin("room-1", **wish))
+        assert present() == {"user:watcher": 1, "user:anna": 1}
+        assert tabs.told("watcher", 1) == [["joined", "user:anna"]]
+        tabs.come("2", "bert")
+        assert tabs.told("board", 1) == [["joined", "user:bert"]]
+        assert ROOM.members()[1].info == wish.get("info")
+        board.leave("room-1")
+        assert present() == {"user:watcher": 1, "user:anna": 0, "user:bert": 1}
+
+    def test_one_that_takes_part_watches_later(self, tabs: Tabs) -> None:
+        """Its user stays present."""
+        tabs.come("1", "anna", 1)
+        tabs.live["1"].websocket.join("room-1", presence="watch")
+        assert present() == {"user:anna": 1}
+        tabs.come("2", "bert")
+        assert tabs.told("1", 1) == [["joined", "user:bert"]]
+
+
 class TestInfo:
     """`join(info=…)`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,8 @@ def enter(
     """
     backend = backends.backend(group.using)
     tells = bool(signals.member_joined.receivers)
+    if wish.is_present and backend.keeps_presence:
+        wish = _end_watch(backend, group, member, wish)
     if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
         return True
     entered: Entered = yield Call(backend.enter, backend.aenter, group.name, member, visit)
@@ -127,6 +129,18 @@ def enter(
     if entered:
         yield Call(_tell, _atell, backend, group, websocket, entered)
     return True
+
+
+def _end_watch(backend: Backend, group: Named, member: Member, wish: JoinOptions) -> JoinOptions:
+    """Ends the place of one that only watches. Returns its wish, which is to watch as before."""
+    standing = backend.presence.standing(group.name, member)
+    if standing is None or standing[0] is not None:
+        return wish
+    # It is told first what has happened until now, whether or not other processes know that.
+    waits = False
+    backend.presence.end_watch(group.name, member, waits)
+    backend.presence.leave(group.name, member)
+    return replace(wish, watches=wish.watches or standing[2])
 
 
 def _tell(backend: Backend, group: Named, websocket: Base, joining: Joining) -> None:
