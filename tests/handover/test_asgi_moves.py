@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from handover.conversations import Crowd, rounds
-from handover.test_gunicorn import PATHS, PATIENT, SETTINGS, SLACK_S, assert_calm, reload, talk
+from handover.test_gunicorn import (
+    PATHS,
+    PATIENT,
+    SETTINGS,
+    SLACK_S,
+    assert_calm,
+    end_heir_meanwhile,
+    reload,
+    talk,
+)
 from project.settings import MIDDLEWARE
 from support.raw_peer import RawPeer
 from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Kind, Server
@@ -99,6 +108,12 @@ def test_no_client_notices_reloads(
     assert "disconnect 1001" not in server.stdout()
     assert "disconnect 1012" not in server.stdout()
     assert_calm(server)
+
+
+@pytest.mark.parametrize("kind", [UVICORN_IN_GUNICORN], ids=str)
+def test_a_new_process_that_is_ended_gives_on_what_it_is_given(kind: Kind, own_server: Own) -> None:
+    """Its loop waits for none, so they come when it has begun to leave."""
+    end_heir_meanwhile(own_server(kind, settings=SETTINGS))
 
 
 def test_async_middleware_runs_in_the_loop_of_the_new_server(own_server: Own) -> None:

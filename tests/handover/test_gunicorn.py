@@ -90,6 +90,16 @@ def assert_calm(server: Server) -> None:
     assert server.stderr() == ""
 
 
+def assert_all_talk_on(crowd: Crowd) -> None:
+    """No connection has ended, and each has further answers."""
+    assert crowd.ends() == {None}
+    before = {id(each): each.answered for each in crowd.conversations}
+    eventually(
+        lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3), SLACK_S, "all talk"
+    )
+    assert crowd.ends() == {None}
+
+
 @pytest.mark.extended("many reloads under load")
 @pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str)
 def test_no_client_notices_reloads(
@@ -507,13 +517,7 @@ def test_workers_that_are_worn_out_give_to_the_others(kind: Kind, own_server: Ow
             eventually(lambda worker=worker: not is_running(worker), SLACK_S, "it is gone")
         assert {each.result().status for each in answers} == {200}
         eventually(lambda: crowd.all(lambda each: each.resumed > 0), SLACK_S, "all were resumed")
-        before = {id(each): each.answered for each in crowd.conversations}
-        eventually(
-            lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3),
-            SLACK_S,
-            "all talk",
-        )
-        assert crowd.ends() == {None}
+        assert_all_talk_on(crowd)
 
 
 @pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str)
@@ -541,6 +545,38 @@ def test_workers_that_are_ended_together_do_not_wait_for_each_other(own_server: 
         assert server.get("/status/", timeout=60).status == 200
         eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old ones are gone")
         assert crowd.ends() <= {None, 1012}
+
+
+def end_heir_meanwhile(server: Server) -> None:
+    """Replace all workers, end a new one as soon as it has a connection: no client notices."""
+    with Crowd(server, 48, *PATHS) as crowd:
+        eventually(lambda: crowd.all(lambda each: each.answered > 0), SLACK_S, "all talk")
+        old = server.workers()
+        server.send_signal(signal.SIGHUP)
+        heirs = eventually(
+            lambda: {each.processes[-1] for each in crowd.conversations} - set(old),
+            SLACK_S,
+            "one has moved",
+        )
+        ended = [*old, heirs.pop()]
+        os.kill(ended[-1], signal.SIGTERM)
+        eventually(lambda: not any(map(is_running, ended)), SLACK_S, "they are gone")
+        assert_all_talk_on(crowd)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        GUNICORN_GTHREAD,
+        pytest.param(GUNICORN_GEVENT, marks=pytest.mark.every("much like the one with threads")),
+    ],
+    ids=str,
+)
+def test_a_new_worker_that_is_ended_gives_on_what_it_is_given(kind: Kind, own_server: Own) -> None:
+    """Also what comes when it has begun to leave."""
+    server = own_server(kind, options=TWO, settings=SETTINGS)
+    end_heir_meanwhile(server)
+    assert_calm(server)
 
 
 def test_the_only_worker_that_is_ended_by_hand_waits_for_nobody(own_server: Own) -> None:
@@ -590,13 +626,7 @@ def test_a_new_master_goes_on(own_server: Own) -> None:
         server.send_signal(signal.SIGTERM)
         eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
         server.wait(SLACK_S)
-        before = {id(each): each.answered for each in crowd.conversations}
-        eventually(
-            lambda: crowd.all(lambda each: each.answered > before[id(each)] + 3),
-            SLACK_S,
-            "all talk",
-        )
-        assert crowd.ends() == {None}
+        assert_all_talk_on(crowd)
         assert {each.processes[-1] for each in crowd.conversations} <= set(children_of(master))
     assert "disconnect 1012" not in server.stdout()
     assert_calm(server)

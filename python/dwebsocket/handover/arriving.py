@@ -69,6 +69,7 @@ from dwebsocket.users.registry import SIGNED_OUT
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -221,6 +222,8 @@ class MovedHandshake(Handshake):
         except BaseException:
             self._link.send(Frame(LOST, number))
             raise
+        # First: from then on it is not closed with those that do not move.
+        moves_on = shutdown.takes_along(connection)
         kept = self._enter_groups(connection, frame.head)
         try:
             self._link.send(Frame(TAKEN, number))
@@ -236,11 +239,20 @@ class MovedHandshake(Handshake):
         if (server := self.host.asgi) is not None and server.keep is not None:
             with suppress(RuntimeError):
                 # A loop that is closed is that of a process that ends.
-                server.loop.call_soon_threadsafe(server.keep, connection)
-        if _core.is_leaving() or kept is None:
-            connection.close(*(RESTARTING if kept is None else shutdown.closing()[:2]))
+                server.loop.call_soon_threadsafe(_keep, server.keep, connection)
+        if kept is None:
+            connection.close(*RESTARTING)
+        elif _core.is_leaving() and not moves_on:
+            self._close_late(connection)
         tally.handed_over("in")
         return connection
+
+    def _close_late(self, connection: _core.Connection) -> None:
+        """Closes it, because this process ends and gives no more connections away."""
+        end = shutdown.closing()[:2]
+        if end == RESTARTING and self.handler is not None:
+            offers.report(self.handler._plan.name, "the process that was to go on ends, too")
+        connection.close(*end)
 
     def _enter_groups(self, connection: _core.Connection, head: dict[str, Any]) -> bytes | None:
         """Makes it a member. Returns what it is to send first; None if it must end."""
@@ -259,6 +271,8 @@ class MovedHandshake(Handshake):
 
     def finish(self) -> None:
         """Releases what is left."""
+        if self.handler is not None:
+            moving.give_up(self.handler)
         if self.crossing is not None:
             self.crossing.leave()
         if self.deputies is not None:
@@ -269,6 +283,12 @@ class MovedHandshake(Handshake):
         room, self._room = self._room, None
         if room is not None:
             os.close(room)
+
+
+def _keep(keep: Callable[[_core.Connection], object], connection: _core.Connection) -> None:
+    """Has a connection closed with the others of its server, unless it moves on."""
+    if not shutdown.moves(connection):
+        keep(connection)
 
 
 def _parts(frame: Frame) -> tuple[bytes, bytes, list[tuple[bool, bytes]]]:
@@ -480,11 +500,15 @@ class _Giver:
         response: Any = self._handler(environ, lambda *_: lambda _: None)
         try:
             _refuse_if_unlike(offer, response)
+            handshake.handler = response.start.handler
+            moving.expect(handshake.handler, is_moved=True)
+            if _is_leaving():
+                # It may have looked before for those that come.
+                raise _Refused(*RESTARTING, elsewhere=True)
             joined = [*offer.groups(), *(Group(each.name, each.using) for each in offer.places)]
             joined = [each for each in joined if not each.name.startswith(names.OWN)]
             membership_signals.note_at_opening(joined, response.websocket, is_moved=True)
             handshake.crossing = crossing.Crossing(offer.shared(), response.websocket)
-            handshake.handler = response.start.handler
             handshake.deputies = Deputies(offer.places, response.websocket)
             handshake.deputies.begin()
         except GroupUnavailable:
@@ -544,7 +568,7 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
 
 def _is_leaving() -> bool:
     """Whether this process ends: it may have had no WebSocket that would tell it so."""
-    return _core.is_leaving() or compat_gunicorn.is_ending()
+    return _has_stopped or _core.is_leaving() or compat_gunicorn.is_ending()
 
 
 class _Listener:

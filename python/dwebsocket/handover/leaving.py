@@ -80,8 +80,6 @@ _STILL_S, _PAUSE_S = 1.0, 0.005
 # Seconds after which the call of a handler holds no other one up any more.
 _SLOW_S = 0.1
 _FAILED = "WebSockets could not be handed over to another process"
-# The handlers and reasons that were reported.
-_warned: set[tuple[str, str]] = set()
 
 
 class Leaving:
@@ -92,8 +90,11 @@ class Leaving:
         # A lock of the system that is held while connections move.
         self._moving: threading.Lock | None = None
         self._when_done: list[Callable[[], object]] = []
-        # The numbers of those that move.
+        # The numbers of those that move; of these, those that have come since it began. Those may
+        # come as long as it gathers.
         self._spared: set[int] = set()
+        self._late: set[int] = set()
+        self._gathers = False
 
     def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         """
@@ -113,7 +114,7 @@ class Leaving:
         # Until drains are told which connections move.
         with moving.closed():
             places.wait_until(lambda: not moving.are_opening(), opening_s)
-            if moving.survivors():
+            if moving.survivors() or moving.are_coming():
                 deadline = monotonic() + patience
                 unpatched.call_code(lambda: self._begin(deadline, heirs, end))
 
@@ -125,13 +126,15 @@ class Leaving:
             try:
                 search = _Search(heirs, own.number, deadline, end)
             except OSError as error:
-                _warn("all handlers", str(error))
+                offers.report("all handlers", str(error))
                 return
-            if search.is_vain() or not (handlers := _movable(moving.survivors())):
+            handlers = _movable(moving.survivors())
+            if search.is_vain() or not (handlers or moving.are_coming()):
                 search.close()
                 return
             self._moving = unpatched.lock()
             self._moving.acquire()
+            self._gathers = True
             # Before another thread, which finds that this has begun, closes all that is left.
             for handler in handlers:
                 if (connection := handler.websocket._connection) is not None:
@@ -154,10 +157,11 @@ class Leaving:
     def _move(self, handlers: list[Handled], search: _Search) -> None:
         left = handlers
         try:
-            left = search.give(handlers)
+            left = [*handlers, *self._gather(search)]
+            left = search.give(left)
             if search.has_waited():
                 for handler in left:
-                    _warn(handler._plan.name, "no other process took them in time")
+                    offers.report(handler._plan.name, "no other process took them in time")
         except Exception:
             report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
             unpatched.run_code(report)
@@ -166,9 +170,22 @@ class Leaving:
             search.close()
             self._finish()
 
+    def _gather(self, search: _Search) -> list[Handled]:
+        """Waits for connections that others are giving to this process. Returns those that move."""
+        places.wait_until(lambda: not moving.are_coming(), min(_OPENING_S, search.left()))
+        with self._lock:
+            self._gathers = False
+        if not self._late:
+            return []
+        late = [each for each in moving.survivors() if _connection_of(each).id in self._late]
+        movable = unpatched.call_code(lambda: _movable(late))
+        _close([each for each in late if each not in movable], search.end())
+        return movable
+
     def _finish(self) -> None:
         assert self._moving is not None
         with self._lock:
+            self._gathers = False
             calls, self._when_done = self._when_done, []
             self._moving.release()
         for call in calls:
@@ -186,6 +203,17 @@ class Leaving:
         """Whether a connection has moved, or is to."""
         return connection.id in self._spared
 
+    def takes_along(self, connection: Connection) -> bool:
+        """Has a connection that has just come move on, too. False when it is too late for that."""
+        if not self._gathers:
+            return False
+        with self._lock:
+            if self._gathers:
+                self._spared.add(connection.id)
+                self._late.add(connection.id)
+                connection.spare()
+            return self._gathers
+
 
 def _movable(handlers: list[Handled]) -> list[Handled]:
     """Returns the handlers that can move. Reports the others, once for each class and reason."""
@@ -194,18 +222,8 @@ def _movable(handlers: list[Handled]) -> list[Handled]:
         if (reason := offers.obstacle(handler)) is None:
             found.append(handler)
         else:
-            _warn(handler._plan.name, reason)
+            offers.report(handler._plan.name, reason)
     return found
-
-
-def _warn(name: str, reason: str) -> None:
-    """Reports that connections of a handler cannot move, once for each reason."""
-    if (name, reason) in _warned:
-        return
-    _warned.add((name, reason))
-    text = "WebSockets of %s are closed with 1012 and not handed over: %s"
-    # Its locks may be green ones.
-    unpatched.run_code(lambda: _log.warning(text, name, reason))
 
 
 def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
@@ -250,6 +268,10 @@ class _Search:
     def has_waited(self) -> bool:
         """Whether it has ended for want of time."""
         return self._heirs == "soon" or self._is_late()
+
+    def left(self) -> float:
+        """Returns the seconds until all must be closed."""
+        return max(0.0, self._deadline - monotonic())
 
     def _is_late(self) -> bool:
         return monotonic() >= self._deadline
@@ -461,7 +483,7 @@ class _Passage:
         try:
             offer = unpatched.call_code(functools.partial(offers.offer_of, item.handler))
         except offers.Obstacle as error:
-            _warn(item.handler._plan.name, str(error))
+            offers.report(item.handler._plan.name, str(error))
             self._stay(number, item, *RESTARTING)
             return
         except Exception:
@@ -525,7 +547,7 @@ class _Passage:
             if connection.end() is None:
                 late = "its groups' messages were late"
                 half = "its client was in the middle of a compressed message"
-                _warn(item.handler._plan.name, late if reached is None else half)
+                offers.report(item.handler._plan.name, late if reached is None else half)
             self._link.send(Frame(FORGET, {"number": number}))
             self._stay(number, item, *RESTARTING)
             return
@@ -562,11 +584,13 @@ class _Passage:
             self._elsewhere.append(item.handler)
             return
         if why := frame.head["why"]:
-            _warn(item.handler._plan.name, why)
+            offers.report(item.handler._plan.name, why)
         self._stay(number, item, frame.head["code"], frame.head["reason"])
 
     def _on_lost(self, number: int, item: _Item, _: Frame) -> None:
-        _warn(item.handler._plan.name, "the process that was to go on has failed, as its log tells")
+        offers.report(
+            item.handler._plan.name, "the process that was to go on has failed, as its log tells"
+        )
         self._stay(number, item, *RESTARTING)
 
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf
+from dwebsocket.compat import unpatched
 from dwebsocket.groups import backends
 from dwebsocket.handover import markers, places, requests
 from dwebsocket.telemetry import clock
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from dwebsocket.runners.handler import Handled
     from dwebsocket.websocket import WebSocket
 
+_log = logging.getLogger("dwebsocket")
+
 _MOST_STATE_BYTES = 64 * 1024
 # By the modules of their classes: subclasses of a project's own may do anything.
 _KINDS = {
@@ -25,10 +29,22 @@ _KINDS = {
     "dwebsocket.groups.backends.redis": "redis",
     "dwebsocket.groups.backends.postgres.backend": "postgres",
 }
+# The handlers and reasons that were reported.
+_reported: set[tuple[str, str]] = set()
 
 
 class Obstacle(Exception):
     """The connection cannot move. The message is the reason."""
+
+
+def report(name: str, reason: str) -> None:
+    """Reports that connections of a handler cannot move, once for each reason."""
+    if (name, reason) in _reported:
+        return
+    _reported.add((name, reason))
+    text = "WebSockets of %s are closed with 1012 and not handed over: %s"
+    # Its locks may be green ones.
+    unpatched.run_code(lambda: _log.warning(text, name, reason))
 
 
 def obstacle(handler: Handled) -> str | None:

@@ -59,16 +59,28 @@ def is_version(own: object, theirs: str) -> bool:
 _lock = unpatched.lock()
 #: The handlers of this process that survive it, by their first turns.
 _survivors: dict[Any, None] = {}
-# Those whose handshakes are being answered.
+# Those whose handshakes are being answered, and those whose connections another process gives.
 _opening: WeakSet[Any] = WeakSet()
+_coming: WeakSet[Any] = WeakSet()
 # Whether none may open any more: the others are about to move.
 _is_closed = False
 
 
-def expect(handler: Any) -> None:
-    """Notes a handler that is about to live, and survives."""
+def expect(handler: Any, *, is_moved: bool = False) -> None:
+    """
+    Notes a handler that is about to live, and survives.
+
+    Args:
+        is_moved: Whether it comes from another process.
+    """
     with _lock:
-        _opening.add(handler)
+        (_coming if is_moved else _opening).add(handler)
+
+
+def give_up(handler: Any) -> None:
+    """Forgets a handler that was to come from another process. One that lives goes on."""
+    with _lock:
+        _coming.discard(handler)
 
 
 def is_closed() -> bool:
@@ -78,7 +90,12 @@ def is_closed() -> bool:
 
 def are_opening() -> bool:
     """Whether a handler is about to live. Its client would be closed, and could move soon."""
-    return bool(_opening)
+    return bool(_opening) or bool(_coming)
+
+
+def are_coming() -> bool:
+    """Whether other processes are to give connections that this one has agreed to take."""
+    return bool(_coming)
 
 
 @contextmanager
@@ -97,6 +114,7 @@ def enter(handler: Any) -> None:
     with _lock:
         _survivors[handler] = None
         _opening.discard(handler)
+        _coming.discard(handler)
 
 
 def leave(handler: Any) -> None:
@@ -104,6 +122,7 @@ def leave(handler: Any) -> None:
     with _lock:
         _survivors.pop(handler, None)
         _opening.discard(handler)
+        _coming.discard(handler)
 
 
 def is_survivor(handler: Any) -> bool:
@@ -168,4 +187,11 @@ class Move:
             return self._is_cancelled
 
 
-renew_at_fork(globals(), _lock=unpatched.lock, _survivors=dict, _opening=WeakSet, _is_closed=bool)
+renew_at_fork(
+    globals(),
+    _lock=unpatched.lock,
+    _survivors=dict,
+    _opening=WeakSet,
+    _coming=WeakSet,
+    _is_closed=bool,
+)

@@ -79,6 +79,9 @@ class Mover(Protocol):
     def moves(self, connection: _core.Connection) -> bool:
         """Whether a connection moves to another process, or is to, and must not be closed."""
 
+    def takes_along(self, connection: _core.Connection) -> bool:
+        """Has a connection that has just come move on, too. False when it is too late for that."""
+
 
 #: Set by :mod:`dwebsocket.handover`.
 mover: Mover | None = None
@@ -326,6 +329,11 @@ def call_when_moved(call: Callable[[], object]) -> None:
 def moves(connection: _core.Connection) -> bool:
     """Whether a connection moves to another process, or is to."""
     return mover is not None and mover.moves(connection)
+
+
+def takes_along(connection: _core.Connection) -> bool:
+    """Has a connection of another process move on with those of this one, if they do."""
+    return mover is not None and mover.takes_along(connection)
 
 
 def has_begun() -> bool:
