@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 RUNTIME_DIR = "WEBSOCKET_RUNTIME_DIR"
+# Since the machine was booted.
+NOW_S = 10_000.0
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,7 @@ def _site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: Override) -
     """A folder of its own, and no other process of the site."""
     monkeypatch.delenv(RUNTIME_DIR)
     monkeypatch.setattr(local, "uses", lambda _: iter(()))
+    monkeypatch.setattr(handover, "since_boot", lambda: NOW_S)
     override(WEBSOCKET_GROUPS={"default": {"RUNTIME_DIR": str(tmp_path)}})
 
 
@@ -48,7 +50,7 @@ def listen() -> Iterator[Callable[[int, float], None]]:
 
     def listen_(pid: int, age: float) -> None:
         sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        sockets[-1].bind(folder._address(f"{int((time.time() - age) * 1e9):020}-{pid}-1"))
+        sockets[-1].bind(folder._address(f"{int((NOW_S - age) * 1e9):020}-{pid}-1"))
         sockets[-1].listen()
 
     yield listen_

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -484,6 +486,21 @@ def test_a_process_is_not_found_before_it_listens(
         assert os.listdir(folder.path) == [name]
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
             visitor.connect(folder._address(name))
+
+
+def test_a_clock_that_is_set_back_makes_no_process_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that leave would take the new ones for elders, which are asked late."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(time, "time_ns", itertools.count(2 * 10**18, -(10**9)).__next__)
+    names = []
+    with contextlib.closing(meeting.Folder()) as folder:
+        for _ in range(2):
+            listener, name = folder.listen(7)
+            listener.close()
+            names.append(name)
+    assert names == sorted(names)
 
 
 def names_of(*moments: float) -> list[str]:

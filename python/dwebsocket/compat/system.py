@@ -31,15 +31,16 @@ if sys.platform == "win32":
     _monotonic = partial(time.monotonic)
 else:
     _monotonic = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-# That of the moments at which processes began, as Linux tells them.
-_since_boot: Callable[[], float] | None = None
-if sys.platform == "linux":
-    _since_boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 # Where /proc/PID/stat has the moment at which the process began: field 22, counted from field 3 on.
 _BEGAN_AT = 19
 #: The seconds of the system's clock, as `time.monotonic`, also where a test has frozen the time:
 #: what waits until a moment of that clock would wait for ever.
 monotonic: Callable[[], float] = _monotonic
+#: The seconds of a clock that nobody sets, which all processes have in common: on Linux that of the
+#: moments at which they began.
+since_boot: Callable[[], float] = _monotonic
+if sys.platform == "linux":
+    since_boot = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 #: The sentence for projects on such a system.
 ONLY_UNDER_ASGI = (
     "Serve the project by an ASGI server such as uvicorn, in one process: dwebsocket takes "
@@ -97,11 +98,9 @@ def _age_of(process: str) -> float:
         stat = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return math.inf
-    if _since_boot is None:
-        return math.inf
     # Its second field, a name in parentheses, may have spaces.
     began_at = int(stat.rpartition(")")[2].split()[_BEGAN_AT]) / os.sysconf("SC_CLK_TCK")
-    return _since_boot() - began_at
+    return since_boot() - began_at
 
 
 def is_running(process: int) -> bool:

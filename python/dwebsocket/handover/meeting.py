@@ -15,7 +15,6 @@ import re
 import stat
 import struct
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from django.utils.encoding import force_bytes
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.compat.system import flock, is_running, user_id
+from dwebsocket.compat.system import flock, is_running, since_boot, user_id
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
     from pathlib import Path
 
-# Raised with the frames of `wire`: other versions have folders of their own.
-_VERSION = 3
+# Raised with the frames of `wire` and the names: other versions have folders of their own.
+_VERSION = 4
 _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.
@@ -47,8 +46,15 @@ _NAME_OF_ONE = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\Z")
 _MARK = ".leaves"
 # Processes that begin within that time are those of one reload.
 _TOGETHER_NS = 10 * 10**9
+
+
+def _now_ns() -> int:
+    """Returns the present moment, for names. A clock that is set makes no process younger."""
+    return int(since_boot() * 1e9)
+
+
 # The moment at which this process began to be one that others can find.
-_born_at = time.time_ns()
+_born_at = _now_ns()
 
 
 def folder() -> Path:
@@ -108,7 +114,7 @@ class Folder:
             OSError: The system refuses.
         """
         global _born_at
-        _born_at = time.time_ns()
+        _born_at = _now_ns()
         name = f"{_born_at:0{_STAMP}}-{os.getpid()}-{server}"
         # Other processes ignore this name. A socket refuses connections until it listens, as that
         # of a killed process does, and they remove the names of killed processes.
@@ -212,7 +218,7 @@ def newest(names: list[str], *, with_elders: bool) -> list[str]:
 
 
 def parts_of(name: str) -> tuple[float, int, int]:
-    """Returns when a process began to listen (Unix time), its number, and that of its server."""
+    """Returns when a process began to listen (`since_boot`), its number, that of its server."""
     stamp, pid, server = map(int, name.split("-"))
     return stamp / 1e9, pid, server
 

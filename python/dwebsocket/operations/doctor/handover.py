@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
-from dwebsocket.compat.system import NO_TAKEOVER
+from dwebsocket.compat.system import NO_TAKEOVER, since_boot
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
@@ -71,7 +70,7 @@ def _heirs(folder: meeting.Folder) -> Iterator[Finding]:
     for name, connection in folder.connect(folder.others()):
         connection.close()
         born_at, pid, _ = meeting.parts_of(name)
-        age = timedelta(seconds=max(0, int(time.time() - born_at)))
+        age = timedelta(seconds=max(0, int(since_boot() - born_at)))
         found.append(f"{pid} ({process.command(pid)}, for {age})")
     if not found:
         yield fine(
