@@ -167,6 +167,32 @@ def test_workers_that_begin_slowly_are_waited_for(own_server: Own, tmp_path: Pat
     assert_calm(server)
 
 
+def test_workers_that_die_at_a_reload_are_not_waited_for(own_server: Own, tmp_path: Path) -> None:
+    """gunicorn begins no other one before the only old one has ended: nobody answers pages."""
+    config, hold = tmp_path / "gunicorn.py", tmp_path / "hold"
+    config.write_text(
+        "import os, time\n\n"
+        "def post_fork(server, worker):\n"
+        f"    while os.path.exists({str(hold)!r}):\n"
+        "        time.sleep(0.1)\n"
+    )
+    options = ("--config", str(config), "--timeout", "2000", "--graceful-timeout", "900")
+    server = own_server(GUNICORN_GTHREAD, options=options, settings=SETTINGS)
+    with RawPeer.open(server, "/counting/") as client:
+        talk(client, "here")
+        old = server.worker
+        hold.touch()
+        server.send_signal(signal.SIGHUP)
+        marks = "dwebsocket-*-h*/*.leaves"
+        eventually(lambda: [*server.folder.glob(marks)], SLACK_S, "the old one leaves")
+        (new,) = set(server.workers()) - {old}
+        hold.unlink()
+        os.kill(new, signal.SIGKILL)
+        assert client.read_to_eof().code == 1012
+    assert server.get("/status/", timeout=60).status == 200
+    assert "no other process took them in time" in server.stderr()
+
+
 def test_no_name_is_left_of_processes_that_have_ended(own_server: Own) -> None:
     """Without any WebSocket: each reload would add the names of all workers."""
     server = own_server(GUNICORN_GTHREAD, options=TWO, settings=SETTINGS)

@@ -449,6 +449,25 @@ def test_where_all_leave_the_first_gives_up_soon(
     assert os.listdir(folder.path) == []
 
 
+def test_a_server_whose_new_processes_have_died_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins others when this one has ended, or another one that leaves."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    children = [os.getpid(), 1]
+    monkeypatch.setattr(leaving, "children_of", lambda *_, **__: children)
+    handlers: list[Any] = [object()]
+    search = leaving._Search("to come", 7, monotonic() + 1, restarting)
+    with contextlib.closing(search):
+        assert search.give(handlers) == handlers
+        assert search._is_late(), "one begins"
+        children.remove(1)
+        search._deadline = monotonic() + 60
+        assert search.give(handlers) == handlers
+        assert not search._is_late()
+        assert search.has_waited()
+
+
 def test_marks_of_killed_processes_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

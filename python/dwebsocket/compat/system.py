@@ -89,10 +89,10 @@ def children_of(process: int, *, younger: float = math.inf) -> list[int]:
         found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
         return []
-    return [int(each) for each in found if younger == math.inf or _age_of(each) < younger]
+    return [int(each) for each in found if younger == math.inf or age_of(each) < younger]
 
 
-def _age_of(process: str) -> float:
+def age_of(process: int | str) -> float:
     """Returns for how many seconds a process has lived; infinity if that is not known."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import children_of, monotonic, renew_at_fork
+from dwebsocket.compat.system import age_of, children_of, monotonic, renew_at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.handover import arriving, crossing, offers, places
 from dwebsocket.handover.meeting import Folder, newest, parts_of
@@ -69,6 +69,8 @@ _AGAIN_S = 2.0
 # begins after another process has ended, or is seen to begin. Where all others of its server leave,
 # too, none begins before one of them has ended, and nobody answers requests.
 _SOON_S, _SUCCESSOR_S, _ALL_LEAVE_S = 5.0, 15.0, 0.5
+# Seconds after which a server has begun no other process in place of one that died.
+_DIED_S = 0.5
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
 # Seconds for handshakes that are being answered when the process begins to end.
 _OPENING_S = 5.0
@@ -256,8 +258,12 @@ class _Search:
         # Seconds that this process waits once it does not wait for another one, and since when.
         self._first_for, self._first_since = _SOON_S, 0.0
         self.end = end
+        # Whether its server was seen to begin an heir, since when none is there, and whether all
+        # have died.
+        self._has_begun, self._none_since, self._have_died = False, 0.0, False
         # Here: a thread of the system reads no settings.
         self._folder = Folder()
+        self._look_for_younger()
         with suppress(OSError):
             self._folder.mark()
 
@@ -267,7 +273,7 @@ class _Search:
 
     def has_waited(self) -> bool:
         """Whether it has ended for want of time."""
-        return self._heirs == "soon" or self._is_late()
+        return self._heirs == "soon" or self._have_died or self._is_late()
 
     def left(self) -> float:
         """Returns the seconds until all must be closed."""
@@ -299,8 +305,16 @@ class _Search:
 
     def _is_worth_while(self) -> bool:
         """Whether to wait for an heir where there is none."""
+        if self._heirs == "to come":
+            self._look_for_younger()
+            none_for = monotonic() - self._none_since if self._none_since else 0.0
+            if self._has_begun and none_for > _DIED_S:
+                # Its server begins others when this process has ended, or one that leaves, too.
+                others = set(children_of(self._server)) - {os.getpid()}
+                self._heirs, self._have_died = "soon" if others else "of others", True
+            return True
         if self._heirs != "soon":
-            return self._heirs == "to come"
+            return False
         # One comes after a process has ended. If all of them wait for one, the first gives up.
         if not self._first_since:
             if self._folder.is_first():
@@ -312,6 +326,17 @@ class _Search:
             self._first_since = monotonic()
         patience = _ALL_LEAVE_S if self._do_all_leave() else self._first_for
         return monotonic() - self._first_since < patience
+
+    def _look_for_younger(self) -> None:
+        """Notes whether its server has processes that are younger than this one, and stay."""
+        younger = set(children_of(self._server, younger=age_of(os.getpid())))
+        younger -= self._folder.marked() | {os.getpid()}
+        if not younger:
+            self._none_since = self._none_since or monotonic()
+        else:
+            self._none_since = 0.0
+            listed = {parts_of(name)[1] for name in self._folder.others()}
+            self._has_begun = self._has_begun or not younger <= listed
 
     def _is_one_beginning(self) -> bool:
         """Whether the server has started a process that may soon be an heir."""
@@ -327,9 +352,7 @@ class _Search:
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""
         began_at = monotonic()
-        # For so long only younger ones of the own server will do, where that replaces all of them:
-        # elders end, too, and other servers may have other code.
-        patience_s = (self._deadline - began_at) / 2 if self._heirs == "to come" else 0.0
+        half_s = (self._deadline - began_at) / 2
         has_heirs = False
         while handlers and not self._is_late():
             if not has_heirs:
@@ -340,6 +363,9 @@ class _Search:
                 # The whole site ends now. All may have had the signal before it was known.
                 self._heirs = "of others"
             passed = monotonic() - began_at
+            # For so long only younger ones of the own server will do, where that replaces all of
+            # them: elders end, too, and other servers may have other code.
+            patience_s = half_s if self._heirs == "to come" else 0.0
             names = self._names(with_others=passed > patience_s)
             if not names and not self._is_worth_while():
                 break
