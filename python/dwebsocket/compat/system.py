@@ -36,7 +36,7 @@ _BEGAN_AT = 19
 #: The seconds of the system's clock, as `time.monotonic`, also where a test has frozen the time:
 #: what waits until a moment of that clock would wait for ever.
 monotonic: Callable[[], float] = _monotonic
-#: The seconds of a clock that nobody sets, which all processes have in common: on Linux that of the
+#: The seconds of a clock that is never set, and that all processes share: on Linux the clock of the
 #: moments at which they began.
 since_boot: Callable[[], float] = _monotonic
 if sys.platform == "linux":

@@ -15,7 +15,8 @@ from dwebsocket.request.worlds import user_key
 #: Names that begin so are those of this package.
 OWN = "dwebsocket."
 _OF_USERS = f"{OWN}user:"
-# Names this process to others; no name of a user begins with what comes before it.
+# The number of this process in names that other processes get, and the character before it. The
+# names of users do not begin with that.
 _here = secrets.token_hex(8)
 _OF_PLAIN = "\0"
 #: The most characters of a name.

@@ -503,7 +503,7 @@ class _Giver:
             handshake.handler = response.start.handler
             moving.expect(handshake.handler, is_moved=True)
             if _is_leaving():
-                # It may have looked before for those that come.
+                # It may have looked for agreed connections before this one was noted.
                 raise _Refused(*RESTARTING, elsewhere=True)
             joined = [*offer.groups(), *(Group(each.name, each.using) for each in offer.places)]
             joined = [each for each in joined if not each.name.startswith(names.OWN)]

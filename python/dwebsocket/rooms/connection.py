@@ -689,7 +689,7 @@ class Rooms:
 
         def note(info: Any) -> None:
             if (rooms := its()) is not None and (room := rooms._joined.known(name)) is not None:
-                # The page changes none of it.
+                # The page cannot change it.
                 room._server_info = info if isinstance(info, dict) else {}
                 rooms._note_said(room, info)
 
