@@ -50,9 +50,12 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
     others = set(open_websockets)
     # Views without a WebSocket of the test kit: most are a live server's.
     unknown: list[ViewWatch] = []
+    is_over = False
 
     def find() -> ViewWatch:
         unknown.append(watch := ViewWatch())
+        if is_over:
+            watch.close()
         return watch
 
     with groups_of_a_test(), shared_databases():
@@ -61,13 +64,14 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             yield
         finally:
             errors = _close_all(timeout, but=others)
-            for watch in unknown:
+            is_over = True
+            for watch in list(unknown):
                 watch.close()
             if _core.is_leaving():
                 _core.reopen()
-            undo()
             # A view that still runs has its connection, and has had its time.
             errors += _errors_of(_wait_until_given_back, before, 0.0 if errors else timeout)
+            undo()
             for watch in unknown:
                 errors += _errors_of(watch.join, 0.0 if errors else timeout)
             for end in (callbacks.dismiss, thread.join, loop.dismiss):

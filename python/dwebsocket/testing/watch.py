@@ -40,12 +40,15 @@ class ViewWatch:
         self._task: asyncio.Task[object] | None = None
         self._websocket: WebSocket | None = None
         self._handler: TickingHandler | None = None
+        self._is_closed = False
 
     def began(self, name: str, websocket: WebSocket, handler: TickingHandler | None = None) -> None:
         """The view is about to begin, on this thread or in this task; or a handler anywhere."""
         self._name = name
         self._websocket = websocket
         self._handler = handler
+        if self._is_closed:
+            self.close()
         if handler is not None:
             return
         try:
@@ -63,7 +66,8 @@ class ViewWatch:
         self.over.set_result(None)
 
     def close(self) -> None:
-        """Closes the connection, if it is open: its client, such as a page of a browser, stays."""
+        """Closes the connection, also of a view that begins later: its client may stay for ever."""
+        self._is_closed = True
         if (websocket := self._websocket) is not None:
             websocket._close_soon(*GOING_AWAY)
 
