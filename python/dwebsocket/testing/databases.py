@@ -19,7 +19,12 @@ from django.db import connections, transaction
 
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django_commits import calls_at_commit
-from dwebsocket.compat.django_test import connection_store, is_the_tests_own, set_connection_store
+from dwebsocket.compat.django_test import (
+    connection_store,
+    is_around_a_test,
+    is_the_tests_own,
+    set_connection_store,
+)
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.handshake import upgrade
 
@@ -161,8 +166,8 @@ class _Sharing:
         enter, exit_ = atomic.__enter__, atomic.__exit__
 
         def has_turn(self: Any) -> bool:
-            # That of a test case is around all that runs in the test.
-            return (self.using or "default") in shared and not self._from_testcase
+            # That around a test is around all that runs in it.
+            return (self.using or "default") in shared and not is_around_a_test(self)
 
         def enter_in_turn(self: Any) -> None:
             if not has_turn(self):
