@@ -36,7 +36,6 @@ HANDLERS = (
     *("busy", "async busy"),
 )
 EACH = 3
-ENDS = {1001}
 # A limit for a hang, not a measurement.
 HANG_S = 60
 
@@ -74,10 +73,10 @@ def _code(server: Server, peer: RawPeer) -> int | None:
     return end.frames[-1].code if end.reset and str(server.kind) == "daphne" else end.code
 
 
-def assert_same_ends(server: Server, peers: dict[str, list[RawPeer]]) -> None:
+def assert_ends(server: Server, peers: dict[str, list[RawPeer]], code: int) -> None:
     """Clients of handlers get what those of views get, and `disconnect` is called with that."""
     codes = {kind: {_code(server, peer) for peer in ours} for kind, ours in peers.items()}
-    assert set().union(*codes.values()) <= ENDS, codes
+    assert set().union(*codes.values()) == {code}, codes
     found = eventually(
         lambda: (
             (ends := noted(server))
@@ -87,10 +86,7 @@ def assert_same_ends(server: Server, peers: dict[str, list[RawPeer]]) -> None:
         HANG_S,
         "the ends of all are noted",
     )
-    of_views = {code for kind in VIEWS for code in found[kind]}
-    of_handlers = {code for kind in HANDLERS for code in found[kind]}
-    assert of_handlers == of_views, found
-    assert of_handlers <= ENDS, found
+    assert {each for kind in (*VIEWS, *HANDLERS) for each in found[kind]} == {code}, found
 
 
 @pytest.mark.requires("close at exit")
@@ -101,7 +97,7 @@ def test_the_process_ends(kind: Kind, own_server: Callable[..., Server]) -> None
     with in_all_states(server) as peers:
         server.at_rest()
         server.send_signal(server.end_signal)
-        assert_same_ends(server, peers)
+        assert_ends(server, peers, 1001)
     server.wait(HANG_S)
     assert "Traceback" not in server.stderr()
 
@@ -115,8 +111,7 @@ def test_reload(kind: Kind, own_server: Callable[..., Server]) -> None:
     worker = server.worker
     with in_all_states(server) as peers:
         server.send_signal(signal.SIGHUP)
-        assert_same_ends(server, peers)
-    assert set(noted(server)["idle"]) == {1012}
+        assert_ends(server, peers, 1012)
     eventually(lambda: not is_running(worker), HANG_S, "the old worker is gone")
     eventually(lambda: server.workers() and server.workers() != [worker], HANG_S)
     with in_all_states(server):

@@ -1138,6 +1138,8 @@ def test_the_methods_of_a_room_know_its_members(override: Callable[..., None]) -
     override(ROOT_URLCONF="seen_urls")
     with WebSocketClient().rooms("/s/") as one, WebSocketClient().rooms("/s/") as two:
         one.join("seen")
+        # The answer comes before the call of `joined`.
+        eventually(lambda: CALLS == [1])
         assert two.join("seen")["count"] == 2
         eventually(lambda: CALLS == [1, 2])
         while "updated" not in (told := one.receive()):
