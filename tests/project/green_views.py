@@ -46,6 +46,8 @@ def two_wait(request: HttpRequest) -> None:
 
     def echo(name: str) -> None:
         for message in request.websocket:
+            if message is None:
+                break
             request.websocket.send(f"{name} {message.decode()}")
 
     other = threading.Thread(target=echo, args=("other",))
