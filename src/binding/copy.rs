@@ -15,37 +15,34 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// A payload as `bytes`, copied at once.
 pub(super) fn copied(py: Python<'_>, payload: &Bytes) -> PyResult<Py<PyAny>> {
     if payload.len() <= LARGE_BYTES {
-        return Ok(filled(py, payload)?.into_any().unbind());
+        return Ok(new_bytes(py, payload, true)?.into_any().unbind());
     }
     let mut copy = Copy::begin(py, payload.clone())?;
     copy.go_on(py, payload.len());
     Ok(copy.target.into_any())
 }
 
-/// New `bytes` of a length, which have yet to be filled.
-fn unfilled(py: Python<'_>, length: usize) -> PyResult<Bound<'_, PyBytes>> {
-    let length = ffi::Py_ssize_t::try_from(length)?;
+/// New `bytes` of the payload's length: a copy of it, or yet to be filled. A `MemoryError` where
+/// `PyBytes::new` panics.
+fn new_bytes<'py>(
+    py: Python<'py>,
+    payload: &[u8],
+    is_filled: bool,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let length = ffi::Py_ssize_t::try_from(payload.len())?;
+    let source = if is_filled {
+        payload.as_ptr().cast()
+    } else {
+        ptr::null()
+    };
     #[expect(
         unsafe_code,
         reason = "`PyBytes::new_with` would fill it with zeros first"
     )]
-    // SAFETY: without a pointer the call gives a new object of `length` bytes, or null with an
-    // exception set, which is what `from_owned_ptr_or_err` expects.
+    // SAFETY: `source` is null or has `length` bytes, which the call copies. It gives a new object of
+    // that length, or null with an exception set, which is what `from_owned_ptr_or_err` expects.
     let object = unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(ptr::null(), length);
-        Bound::from_owned_ptr_or_err(py, object)?
-    };
-    Ok(object.cast_into::<PyBytes>()?)
-}
-
-/// As `PyBytes::new`, which panics where the system has no memory left.
-fn filled<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    let length = ffi::Py_ssize_t::try_from(payload.len())?;
-    #[expect(unsafe_code, reason = "`PyBytes::new` has no other form")]
-    // SAFETY: `payload` has `length` bytes, which the call copies. It gives a new object, or null
-    // with an exception set, which is what `from_owned_ptr_or_err` expects.
-    let object = unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(payload.as_ptr().cast(), length);
+        let object = ffi::PyBytes_FromStringAndSize(source, length);
         Bound::from_owned_ptr_or_err(py, object)?
     };
     Ok(object.cast_into::<PyBytes>()?)
@@ -62,7 +59,7 @@ pub(super) struct Copy {
 impl Copy {
     /// A copy of `payload` that has yet to be filled.
     pub(super) fn begin(py: Python<'_>, payload: Bytes) -> PyResult<Self> {
-        let target = unfilled(py, payload.len())?.unbind();
+        let target = new_bytes(py, &payload, false)?.unbind();
         Ok(Self {
             payload,
             target,
