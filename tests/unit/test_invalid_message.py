@@ -14,7 +14,6 @@ import pytest
 from django.core.signals import got_request_exception
 from peer import LiveWebSocket
 
-import dwebsocket
 from dwebsocket import InvalidMessage, WebSocketError, accept_websocket, event_counts
 
 if TYPE_CHECKING:
@@ -161,12 +160,8 @@ def orders() -> Any:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     (block,) = [block for block in blocks if "def orders" in block]
     assert "timeout=60" in block
-    space: dict[str, Any] = {}
-    exec(
-        block.replace("timeout=60", "timeout=space.timeout"),
-        {"space": Patience, **vars(dwebsocket)},
-        space,
-    )
+    space: dict[str, Any] = {"__name__": __name__, "space": Patience}
+    exec(block.replace("timeout=60", "timeout=space.timeout"), space)
     return space["orders"]
 
 
