@@ -45,8 +45,9 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-# As many as are sent at once: so each time older ones are dropped, and files are tidied up.
-HISTORY = {"HISTORY": {"anomaly": {"size": MESSAGES, "seconds": 600}}}
+# Twice as many as are sent at once: so each time older ones are dropped, and files are tidied up,
+# and a late message of the round before drops none of the present one.
+HISTORY = {"HISTORY": {"anomaly": {"size": 2 * MESSAGES, "seconds": 600}}}
 LASTING_MS = 2000
 # Of each scenario in the sample: so many once, and so many for two seconds.
 ONCE, LASTING = 4, 1
