@@ -164,7 +164,7 @@ def hall(
 
 @pytest.fixture
 def withheld(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """The thread that reports comes to nothing. Call it to have that done after two evictions."""
+    """The reports of evictions are withheld. Call it to deliver them once two have come."""
     noted: list[tuple[Any, ...]] = []
     report = reports.report
     monkeypatch.setattr(reports, "report", lambda *notice: noted.append(notice))
@@ -188,7 +188,7 @@ def gets_nothing(live: LiveWebSocket) -> bool:
 def test_connections_of_a_user_have_left_when_it_returns(
     withheld: Callable[[], None], hall: Tabs, how: str
 ) -> None:
-    """Nothing that is published then reaches them, and they may join again at once."""
+    """Messages published after it do not reach them, and they may join again at once."""
     one, two, other = (hall.live[tab] for tab in "123")
     HALL.send("before")
     for live in (one, two, other):
@@ -241,7 +241,7 @@ def test_another_process_evicts(hall: Tabs, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("hall", [POSTGRES], indirect=True)
 def test_an_eviction_comes_with_the_commit(hall: Tabs) -> None:
-    """Until then, and after a rollback, nobody has left."""
+    """The user stays until then, and after a rollback."""
     one = hall.live["1"].websocket
     with suppress(ZeroDivisionError), transaction.atomic(DATABASE):
         HALL.evict(7)

@@ -168,7 +168,7 @@ def test_workers_that_begin_slowly_are_waited_for(own_server: Own, tmp_path: Pat
 
 
 def test_workers_that_die_at_a_reload_are_not_waited_for(own_server: Own, tmp_path: Path) -> None:
-    """gunicorn begins no other one before the only old one has ended: nobody answers pages."""
+    """gunicorn begins no other one before the only old one has ended: pages wait."""
     config, hold = tmp_path / "gunicorn.py", tmp_path / "hold"
     config.write_text(
         "import os, time\n\n"

@@ -249,10 +249,10 @@ def test_joins_that_wait_count_among_what_is_buffered(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_what_breaks_a_rule_in_a_room_is_closed_at_once(
+def test_a_violation_in_a_room_ends_the_connection_at_once(
     kind: str, override: Callable[..., None]
 ) -> None:
-    """Nothing is left to be answered, for which the engine would wait."""
+    """The engine has no answer to wait for."""
     override(WEBSOCKET_CLOSE_TIMEOUT=600)
     with WebSocketClient().rooms(f"/{kind}/") as live:
         live.join("room-1")
