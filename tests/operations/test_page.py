@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from operators import LIVE, PAGE, TOKEN, Person, manage, site
@@ -85,15 +86,16 @@ def test_it_speaks_the_language_of_its_reader(server: Server) -> None:
 
 
 def test_what_clients_choose_is_escaped(root: Person) -> None:
-    """The path, the program's name, and users' names."""
+    """The path, the program's name, and users' names; a mark that turns text around is shown."""
     script = "<script>alert(1)</script>"
     ben = Person(root.server, "ben%3Cb%3E")
-    with ben.websocket("/chat/%3Cimg%20src=x%3E/", **{"User-Agent": script}):
+    turned = quote("\u202egnp")
+    with ben.websocket(f"/chat/%3Cimg%20src=x%3E{turned}/", **{"User-Agent": script}):
         eventually(lambda: root.shows("ben&lt;b&gt;"))
         page = root.get(PAGE).body.decode()
     assert script not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "/chat/&lt;img src=x&gt;/" in page
+    assert r"/chat/&lt;img src=x&gt;\u202egnp/" in page
     assert "ben&lt;b&gt;" in page
     assert "ben<b>" not in page
     assert "<img" not in page

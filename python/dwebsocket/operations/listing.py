@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from dwebsocket.telemetry import tally
+from dwebsocket.telemetry.records import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,10 +114,10 @@ class _Candidate:
         return {
             "id": self.websocket.id,
             "view": self.view,
-            "path": self.path[:_LONGEST_TEXT],
+            "path": printable(self.path[:_LONGEST_TEXT]),
             "user": self.user,
             "address": self.address[:_LONGEST_TEXT],
-            "agent": self.agent[:_LONGEST_TEXT],
+            "agent": printable(self.agent[:_LONGEST_TEXT]),
             "transport": self.websocket._transport,
             "age": self.age,
             "messages_in": messages_in,
