@@ -706,3 +706,17 @@ def test_a_system_without_threads_makes_no_heir(
     arriving.begin()
     assert arriving._listener is None
     assert os.listdir(meeting.folder()) == []
+
+
+@pytest.mark.parametrize("state", [{}, {"n": 1}])
+def test_an_empty_state_takes_no_memory(state: dict[str, int]) -> None:
+    """A handler that has moved has attributes for it only where there is something in it."""
+
+    class Chat(WebSocketHandler):
+        survives = True
+
+    as_view: Any = Chat.as_view()
+    handler = as_view.view_class()
+    handler._resume(state, None)
+    assert ("state" in vars(handler)) is bool(state)
+    assert handler.state == state

@@ -129,7 +129,6 @@ class Handled:
 
     __slots__ = (
         "_again",
-        "_arrival",
         "_cancel_tick",
         "_context",
         "_databases",
@@ -138,6 +137,7 @@ class Handled:
         "_is_at_work",
         "_is_new",
         "_is_over",
+        "_is_resuming",
         "_loop",
         "_move",
         "_tick_is_due",
@@ -240,8 +240,8 @@ class Handled:
         self._databases = databases or None
         self._is_new = True
         self._is_over = self._is_at_work = self._again = self._tick_is_due = False
-        # How it came from another process, and how it goes to another one.
-        self._arrival: moving.Arrival | None = None
+        # Whether it came from another process, and is yet to be told; how it goes to another one.
+        self._is_resuming = False
         self._move: moving.Move | None = None
         self._cancel_tick: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -263,7 +263,7 @@ class Handled:
         if self._plan.survives:
             # First: its last turn may come at any time after this.
             moving.enter(self)
-        if self._arrival is None:
+        if not self._is_resuming:
             self._go_on()
 
     def _go_on(self) -> None:
@@ -334,8 +334,8 @@ class Handled:
             return
         now = clock.now()
         if self._cancel_tick is None:
-            tick_in = None if self._arrival is None else self._arrival.tick_in
-            self._due = now + (every if tick_in is None else tick_in)
+            if not self._is_resuming:
+                self._due = now + every
         else:
             # All times are whole multiples apart; those that passed during a long call are skipped.
             self._due += every * (max(0.0, (now - self._due) // every) + 1)
@@ -388,7 +388,7 @@ class Handled:
         websocket = self.websocket
         connection = websocket._connection
         assert connection is not None
-        is_resuming = self._arrival is not None and self._arrival.claim()
+        is_resuming, self._is_resuming = self._is_resuming, False
         message = None if self._is_over or is_resuming else self._pop(connection)
         goes_on = True
         if is_resuming:
@@ -455,7 +455,7 @@ class Handled:
                 self._home.announce(self._token)
 
     def _begin(self) -> Steps[None]:
-        if self._arrival is not None:
+        if self._is_resuming:
             self.websocket._announce_end_later(self.request)
         elif self.websocket._decision is None:
             yield from self.websocket._announce_opening(self.request)
@@ -556,8 +556,12 @@ class Handled:
 
     def _resume(self, state: dict[str, Any], tick_in: float | None) -> None:
         """Makes it one that goes on with a connection of another process. Before its first turn."""
-        self._arrival = moving.Arrival(tick_in)
-        self.state.update(state)
+        self._is_resuming = True
+        if (every := self._plan.every) is not None:
+            self._due = clock.now() + (every if tick_in is None else tick_in)
+        if state:
+            # To ask for an empty one would make a dict of all its attributes, for each connection.
+            self.state.update(state)
 
     # A handler with rooms overrides these: see `dwebsocket.rooms.view`.
 
@@ -762,7 +766,7 @@ class Handled:
                 self._again = False
                 if self._move is not None and not await self._agoes_on():
                     return
-                is_resuming = self._arrival is not None and self._arrival.claim()
+                is_resuming, self._is_resuming = self._is_resuming, False
                 waits = self._is_over or is_resuming
                 message = None if waits else await connection.next_now()
                 if is_resuming:

@@ -137,26 +137,6 @@ def survivors() -> list[Any]:
         return list(_survivors)
 
 
-class Arrival:
-    """
-    The way in which a handler has come from another process.
-
-    Attributes:
-        tick_in: Seconds until its first ``tick`` here, as the other process has begun to wait.
-    """
-
-    __slots__ = ("_is_pending", "tick_in")
-
-    def __init__(self, tick_in: float | None) -> None:
-        self._is_pending = True
-        self.tick_in = tick_in
-
-    def claim(self) -> bool:
-        """Whether ``resumed`` is to be called now: the first call says so."""
-        is_pending, self._is_pending = self._is_pending, False
-        return is_pending
-
-
 class Move:
     """The move of one handler. Any thread may use it."""
 
