@@ -232,10 +232,8 @@ class MovedHandshake(Handshake):
             connection.part()
             raise
         connection.release(unsent + (kept or b""))
-        if kept is None:
-            _log.warning(
-                "A WebSocket of another process is closed: it may miss messages of a group"
-            )
+        if kept is None and self.handler is not None:
+            offers.report(self.handler._plan.name, "it may miss messages of a group")
         if (server := self.host.asgi) is not None and server.keep is not None:
             with suppress(RuntimeError):
                 # A loop that is closed is that of a process that ends.
