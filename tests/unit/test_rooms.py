@@ -1177,6 +1177,20 @@ def test_a_page_does_not_undo_the_info_of_the_server(override: Callable[..., Non
         eventually(lambda: one.receive().get("updated", {}).get("info") == expected)
 
 
+def lists() -> int:
+    return sum(type(each) is list for each in gc.get_objects())
+
+
+def test_info_is_kept_as_text(override: Callable[..., None]) -> None:
+    """As the objects that a page may write in a kilobyte it would take thirty times as much."""
+    override(ROOT_URLCONF=(path("s/", rooms(Muted)),))
+    with WebSocketClient().rooms("/s/") as live:
+        live.join("muted")
+        before = lists()
+        live.update({"x": [[]] * 300})
+        assert lists() - before < 100
+
+
 class Small(Room):
     name = "small"
     max_members = 1

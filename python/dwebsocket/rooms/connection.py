@@ -471,7 +471,7 @@ class Rooms:
                 where = f"{type(room).__name__}.info()"
                 raise TypeError(f"{where} must return a dict or None, not {server!r}")
             room._server_info = server
-            room._info = _merged(info or {}, server)
+            room._said = _merged(info or {}, server)
         try:
             is_open = yield from self._sit_down(room, group, request, heard)
         except BaseException:
@@ -661,8 +661,7 @@ class Rooms:
         """Becomes present, and notes who else is; false when the connection is over."""
         websocket, group, seat = self._websocket, room.group, room._seat
         assert seat is not None
-        info = None if room._info is None else _info_text(room._info)
-        wish = presence.JoinOptions(info, watches=True, is_present=room.presence is True)
+        wish = presence.JoinOptions(room._said, watches=True, is_present=room.presence is True)
         own = room._backend.settings
         present = own.present(group.name) or PresenceLimits(group.name)
         seats.note_presence(group.using, group.name, 1)
@@ -677,8 +676,9 @@ class Rooms:
 
     def _update_info(self, room: Room, info: dict[str, Any]) -> Steps[None]:
         """Changes what others see of this connection."""
-        self._note_said(room, _merged(info, room._server_info))
-        wish = presence.JoinOptions("null" if room._info is None else _info_text(room._info))
+        said = _merged(info, room._server_info)
+        self._note_said(room, said)
+        wish = presence.JoinOptions(said or "null")
         websocket = self._websocket
         group, seat, present, _ = (websocket._seats or {})[room.name]
         yield from presence.update(group, websocket, seat, wish, present)
@@ -691,13 +691,13 @@ class Rooms:
             if (rooms := its()) is not None and (room := rooms._joined.known(name)) is not None:
                 # The page cannot change it.
                 room._server_info = info if isinstance(info, dict) else {}
-                rooms._note_said(room, info)
+                rooms._note_said(room, None if info is None else wire.text(info))
 
         return note
 
-    def _note_said(self, room: Room, info: Any) -> None:
-        """Notes the info that others see of this connection: its events carry it, too."""
-        room._info = info
+    def _note_said(self, room: Room, said: str | None) -> None:
+        """Notes what others see of this connection, as JSON: its events carry it, too."""
+        room._said = said
         self._offer(room)
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
@@ -787,7 +787,7 @@ class Rooms:
 
     def _pass_on(self, room: Room, request: Request) -> Call:
         backend = room._backend
-        rest = wire.event(request, wire.text(self._sender(room)))
+        rest = wire.event(request, self._sender(room))
         return Call(backend.pass_event, backend.apass_event, room.group.name, rest, [self._key])
 
     def _offer(self, room: Room) -> None:
@@ -808,7 +808,7 @@ class Rooms:
             buckets = [self._events, *([room._bucket] if room._bucket else [])]
             passage = _core.Passage(
                 list(room.events),
-                wire.text(self._sender(room)),
+                self._sender(room),
                 publisher,
                 buckets,
                 self._limits.event,
@@ -830,14 +830,13 @@ class Rooms:
             self._keys[room.group.using] = key
         return key
 
-    def _sender(self, room: Room) -> dict[str, Any]:
+    def _sender(self, room: Room) -> str:
+        """Returns this connection's member, as others get it with an event, as JSON."""
         user = self._websocket._visitor_names[0] or None
         named = {"key": self._key_in(room), "user": user}
         if room.presence is not True:
-            return named
-        connection = {"id": self._websocket.id, "info": room._info}
-        since = {"info": room._info, "since": room._since}
-        return {**named, **since, "connections": [connection]}
+            return wire.text(named)
+        return wire.member({**named, "since": room._since}, self._websocket.id, room._said)
 
     def _update(self, request: Request) -> Steps[dict[str, Any]]:
         room = self._room_of(request)
@@ -878,19 +877,18 @@ def has_history(room: Room, group: Group) -> bool:
     return own.kept(group.name) is not None
 
 
-def _merged(info: dict[str, Any], server: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns what others see: what the page says, and above it what the server says."""
-    return {**info, **server} if info or server else None
-
-
-def _info_text(info: dict[str, Any]) -> str:
+def _merged(info: dict[str, Any], server: dict[str, Any]) -> str | None:
     """
-    Returns what others see as JSON.
+    Returns what others see, as JSON: what the page says, and above it what the server says.
+
+    It is kept as text: as objects a page could have it take thirty times as much.
 
     Raises:
         Refused: It is too large.
     """
-    text = wire.text(info)
+    if not (info or server):
+        return None
+    text = wire.text({**info, **server})
     if len(text) > presence.LARGEST_INFO:
         raise Refused("limit", f"info may have {presence.LARGEST_INFO} bytes in all.")
     return text

@@ -53,8 +53,8 @@ def _packed(room: Room) -> dict[str, Any]:
         "presence": room.presence,
         "version": repr(room.version),
         "state": room._state or {},
+        "info": json.loads(room._said or "null"),
         # Projects may say what only this encoder writes.
-        "info": json.loads(wire.text(room._info)),
         "server_info": json.loads(wire.text(room._server_info)),
         "since": room._since,
     }
@@ -144,7 +144,8 @@ def _fill(room: Room, packed: dict[str, Any]) -> None:
         room._group = Group(name, using)
     room._backend = backends.backend(using)
     if packed["presence"]:
-        room._info, room._server_info = packed["info"], packed["server_info"]
+        info, room._server_info = packed["info"], packed["server_info"]
+        room._said = None if info is None else wire.text(info)
         room._since = packed["since"]
     if packed["state"]:
         room.state.update(packed["state"])

@@ -91,7 +91,7 @@ class Room:
     _seat: _core.Seat | None = None
     _backend: Backend
     _is_present: bool = False
-    _info: dict[str, Any] | None = None
+    _said: str | None = None
     _server_info: dict[str, Any] = {}  # noqa: RUF012 - never changed
     _since: str = ""
     _bucket: _core.Bucket | None = None

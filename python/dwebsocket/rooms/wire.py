@@ -236,6 +236,20 @@ def error(request_id: str, refused: Refused) -> str:
     return f'{{"id":{request_id},"error":{text(told)}}}'
 
 
+def member(facts: dict[str, Any], connection: str, said: str | None) -> str:
+    """
+    Returns a member with one connection as JSON.
+
+    Args:
+        facts: The member's key and user, and since when it is there.
+        connection: The connection's id.
+        said: The info as JSON; None without.
+    """
+    info = said or "null"
+    connections = f'[{{"id":{text(connection)},"info":{info}}}]'
+    return f'{text(facts)[:-1]},"info":{info},"connections":{connections}}}'
+
+
 def event(request: Request, sender: str) -> str:
     """Returns an event as other members get it, from after the room's name on."""
     # As the engine writes it when it passes the event on.
