@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,6 +73,13 @@ class TestIds:
         assert posting.key_of(request) == key
         monkeypatch.setattr(clock, "wall", lambda: made + posting.LIFETIME_S + 1)
         assert posting.key_of(request) is None
+
+    def test_no_part_of_a_path_belongs_to_an_id(self) -> None:
+        """A path with a NUL has in its seal what that of another path begins with."""
+        _, name = posting.address(FACTORY.get("/any/%00/chat/"))
+        code = base64.urlsafe_b64decode(name)
+        longer = posting._encode(code[:20] + b"\0/any/" + code[20:])
+        assert posting.key_of(FACTORY.get(f"/chat/?id={longer}")) is None
 
     @pytest.mark.parametrize("length", [0, 1, 15, 16, 31, 35, 36, 37, 60])
     def test_no_other_bytes_are_an_id(self, length: int) -> None:

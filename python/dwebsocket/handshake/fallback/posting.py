@@ -150,6 +150,9 @@ def key_of(request: HttpRequest) -> bytes | None:
         code = base64.b64decode(given + "=" * (-len(given) % 4), b"-_", validate=True)
     except ValueError:
         return None
+    if len(code) != _KEY_BYTES + _TIME_BYTES + _SEAL_BYTES:
+        # A longer name could hold a part of the path for which it was sealed.
+        return None
     name, seal = code[:-_SEAL_BYTES], code[-_SEAL_BYTES:]
     key, made = name[:_KEY_BYTES], int.from_bytes(name[_KEY_BYTES:], "big")
     for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
