@@ -128,7 +128,7 @@ def test_flood_of_refusals(visit: Serve, request_log: Log) -> None:
     def refuse(host: str) -> None:
         visit(waits, environ=handshake(HTTP_ORIGIN=f"http://{host}"))
 
-    records._refusals.clear()
+    records._floods.clear()
     for _ in range(150):
         refuse("one.example")
     # Another status is none of them.
@@ -147,7 +147,7 @@ def test_flood_of_refusals(visit: Serve, request_log: Log) -> None:
     assert event_counts()["websocket.refused"][403] == refused + 151
     # For the fixture above, which cannot know.
     records._counts["websocket.refused"][403] = refused + len(logged)
-    records._refusals.clear()
+    records._floods.clear()
 
 
 @pytest.mark.parametrize("view", [waits, awaits])

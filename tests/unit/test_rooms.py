@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import re
 import threading
 import tracemalloc
 import uuid
@@ -16,6 +17,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
+from django.core.signals import got_request_exception
 from django.http import Http404, HttpResponseForbidden
 from django.urls import path
 
@@ -23,6 +25,7 @@ from dwebsocket import UsageError, _core, accept_websocket, group, signals, user
 from dwebsocket.groups import backends, reports, seats
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
+from dwebsocket.telemetry import records
 from dwebsocket.testing import (
     AsyncWebSocketClient,
     Clock,
@@ -372,6 +375,48 @@ def test_what_is_not_joined_is_invalid(live: ClientRooms) -> None:
     assert [code for code, _ in found] == ["invalid"]
     for name in names:
         live.leave(name)
+
+
+def test_an_exception_is_reported_as_that_of_a_page(
+    live: ClientRooms, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To error trackers by Django's signal, and to those whom its loggers write to."""
+    told: list[Any] = []
+
+    def note(request: Any, **_: Any) -> None:
+        told.append(request)
+
+    got_request_exception.connect(note)
+    try:
+        live.join("room-1")
+        assert code_of(lambda: live.emit("break"))[0] == "failed"
+        ANSWERS["room-2"] = lambda: 1 / 0
+        assert code_of(lambda: live.join("room-2"))[0] == "failed"
+    finally:
+        got_request_exception.disconnect(note)
+    for record in caplog.records:
+        assert record.name == "django.request"
+        found = record.event, record.status_code, record.request.path  # type: ignore[attr-defined]
+        assert found == ("websocket.view_failed", 500, told[0].path)
+    assert len(told) == len(caplog.records) == 2
+
+
+def test_failures_that_a_page_repeats_are_logged_in_part(
+    live: ClientRooms, override: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each traceback is more than the event that causes it, and the connection stays open."""
+    override(WEBSOCKET_ROOMS_RATE=1000, WEBSOCKET_ROOMS_BURST=1000)
+    records._floods.clear()
+    with WebSocketClient().rooms("/sync/") as other:
+        other.join("room-1")
+        for _ in range(150):
+            assert code_of(lambda: other.emit("break"))[0] == "failed"
+    assert 100 <= len(caplog.records) < 150
+    Clock().advance(1)
+    live.join("room-1")
+    code_of(lambda: live.emit("break"))
+    assert re.search(r" has failed \(and \d+ more\)$", caplog.messages[-1])
+    records._floods.clear()
 
 
 def test_an_exception_of_allow_refuses(live: ClientRooms, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from dwebsocket import signals
 from dwebsocket.compat.django import mark_as_logged
 from dwebsocket.telemetry import tally
-from dwebsocket.telemetry.records import Record, count, unlogged_refusals
+from dwebsocket.telemetry.records import Record, count, more_of
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -75,8 +75,7 @@ def refuse_move(status: int) -> HttpResponse:
 
 
 def _report(request: HttpRequest, status: int, reason: str, level: int) -> None:
-    unlogged = unlogged_refusals(status, level)
-    if unlogged is None:
+    if (more := more_of((status, level))) is None:
         count("websocket.refused", code=status)
         return
     record = Record.of("websocket.refused", request, status, reason)
@@ -84,7 +83,7 @@ def _report(request: HttpRequest, status: int, reason: str, level: int) -> None:
         _log,
         level,
         "WebSocket refused with %d: %s: %s%s",
-        *(status, record.path, record.reason, f" (and {unlogged} more)" if unlogged else ""),
+        *(status, record.path, record.reason, more),
         status_code=status,
         request=request,
     )

@@ -20,6 +20,7 @@ from weakref import ref
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
+from django.core.signals import got_request_exception
 from django.http import Http404
 
 from dwebsocket import _core, conf
@@ -30,6 +31,7 @@ from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeou
 from dwebsocket.groups import backends, history, membership_signals, presence, seats
 from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of, member_of
+from dwebsocket.request import worlds
 from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
@@ -37,6 +39,7 @@ from dwebsocket.rooms.joined import Joined
 from dwebsocket.rooms.room import Room, group_of, is_written
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
+from dwebsocket.telemetry.records import Record, count, more_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     Evictions = tuple[Backend, int]
 
 _log = logging.getLogger("dwebsocket")
+_requests = logging.getLogger("django.request")
 
 _MALFORMED, _POLICY, _TOO_BIG = 1007, 1008, 1009
 # A message that is larger than an event may be is looked at, to be refused, up to so many more
@@ -423,9 +427,33 @@ class Rooms:
         if isinstance(error, GroupUnavailable):
             _log.warning("The room %r: %s", name, error)
             return Refused("unavailable")
-        tracing.call_failed(self._websocket, error)
-        _log.error("The room %r has failed", name, exc_info=error)
+        self._report("The room %r has failed%s", name, error)
         return Refused("failed")
+
+    def _report(self, text: str, name: str, error: Exception) -> None:
+        """
+        Reports an exception of a room's method, as Django those of a page.
+
+        Not each of many: the connection goes on, and the client can cause the next one.
+        """
+        websocket, request = self._websocket, self._request
+        tracing.call_failed(websocket, error)
+        if (more := more_of(text)) is None:
+            count("websocket.view_failed")
+            return
+        with worlds.entered_if_possible(websocket._world):
+            got_request_exception.send_robust(sender=None, request=request)
+            number = websocket._connection.id if websocket._connection else None
+            record = Record.of("websocket.view_failed", request, 0, repr(error), number)
+            record.log(
+                _requests,
+                logging.ERROR,
+                text,
+                *(name, more),
+                exc_info=error,
+                status_code=500,
+                request=request,
+            )
 
     def _answer_error(self, request_id: str | None, refused: Refused) -> Steps[None]:
         if request_id is not None:
@@ -767,8 +795,7 @@ class Rooms:
         except (ConnectionClosed, SendTimeout):
             raise
         except Exception as error:
-            tracing.call_failed(self._websocket, error)
-            _log.exception("%s of the room %r has failed", name, room.name)
+            self._report(f"{name} of the room %r has failed%s", room.name, error)
 
     # -- events ------------------------------------------------------------------------------------
 

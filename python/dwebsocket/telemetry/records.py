@@ -16,6 +16,7 @@ from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from typing import Literal
 
     from django.http import HttpRequest
@@ -35,7 +36,7 @@ EVENTS = {
     "websocket.no_memory": "the process buffers more than it may, and this connection much of it",
     "websocket.lost": "the client vanished without a close frame",
     "websocket.signed_out": "the user has no right to it any more",
-    "websocket.view_failed": "the view ended with an exception",
+    "websocket.view_failed": "the view ended with an exception, or a method of a room did",
     "websocket.unseen_response": "the view returned a refusal that no client can see any more",
     "websocket.none_used": "the view took the None at the end for a message",
     "websocket.not_joined": "the backend of its groups was lost before it was a member",
@@ -66,11 +67,11 @@ _REASONS = {
 # How often each event has happened in this process, by code. Clients cannot add codes without end.
 _counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
 _lock = unpatched.lock()
-# Refusals of one status and level that are logged at once, and a second after these. Any client can
-# cause as many as it likes.
+# Records of one kind that are logged at once, and a second after these, where any client can cause
+# as many as it likes.
 _BURST, _PER_S = 100.0, 1.0
-# For each status and level: how many may be logged, since when, and how many were not logged.
-_refusals: dict[tuple[int, int], tuple[float, float, int]] = {}
+# For each kind: how many may be logged, since when, and how many were not logged.
+_floods: dict[Hashable, tuple[float, float, int]] = {}
 
 # Close codes when the site ends, and when only this process ends.
 _DEPARTURES = (1001, 1012)
@@ -145,19 +146,24 @@ def count(event: str, number: int = 1, *, code: int = 0) -> None:
         counts[code] = counts.get(code, 0) + number
 
 
-def unlogged_refusals(status: int, level: int) -> int | None:
+def more_of(kind: Hashable) -> str | None:
     """
-    Returns how many refusals were not logged since the last that was; None: nor shall this one be.
+    Returns the end of a record's text: how many of its kind were not logged since the last one.
 
-    To be asked once for each refusal. Never waits; any thread may call it.
+    To be asked once for each. Never waits; any thread may call it.
+
+    Returns:
+        The text, which is empty most often; None when this one shall not be logged, either.
     """
     now = clock.now()
     with _lock:
-        left, since, unlogged = _refusals.get((status, level), (_BURST, now, 0))
+        left, since, unlogged = _floods.get(kind, (_BURST, now, 0))
         left = min(_BURST, left + (now - since) * _PER_S)
         is_logged = left >= 1
-        _refusals[status, level] = (left - 1, now, 0) if is_logged else (left, now, unlogged + 1)
-        return unlogged if is_logged else None
+        _floods[kind] = (left - 1, now, 0) if is_logged else (left, now, unlogged + 1)
+    if not is_logged:
+        return None
+    return f" (and {unlogged} more)" if unlogged else ""
 
 
 def event_counts() -> dict[str, dict[int, int]]:
@@ -220,5 +226,5 @@ def report_end(
 
 
 renew_at_fork(
-    globals(), _lock=unpatched.lock, _refusals=dict, _counts=lambda: {event: {} for event in EVENTS}
+    globals(), _lock=unpatched.lock, _floods=dict, _counts=lambda: {event: {} for event in EVENTS}
 )
