@@ -86,7 +86,7 @@ class Departure:
         found = self.ends.of_groups()
         if not all(_await_handed_out(*each) for each in found):
             return None
-        if (cuts := _cut_numbered(self._websocket, self._begun)) is None:
+        if (cuts := _cut_numbered(self._websocket, self._begun, deadline)) is None:
             return None
         # Their deputies keep nothing that the connection has got.
         return [*cuts, *((alias, name, []) for alias, name, _ in found)]
@@ -109,20 +109,21 @@ def _await_handed_out(alias: str, name: str, until: int) -> bool:
     return wait_until(functools.partial(_core.has_handed_out, groups, name, until))
 
 
-def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun]) -> Cuts | None:
+def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun], deadline: float) -> Cuts | None:
     """
     Ends memberships in groups whose messages are numbered.
 
     Args:
         websocket: The connection.
         begun: For each alias, how far messages have come in the heir's process.
+        deadline: What :func:`depart` has returned.
 
     Returns:
         The messages that it has got; None when others have not come here in time.
     """
     for alias, numbers in begun.items():
         has_taken = functools.partial(_local(alias).node.has_taken, _as_pairs(numbers))
-        if not wait_until(has_taken):
+        if not wait_until(has_taken, deadline - monotonic()):
             return None
     connection = websocket._connection
     assert connection is not None

@@ -553,7 +553,8 @@ class _Passage:
             cuts, reached = departure.cut(deadline), None
             if cuts is not None:
                 marked = departure.ends.of_rooms()
-                reached = places.depart(item.handler, item.places, expected["places"], marked)
+                begun = expected["places"]
+                reached = places.depart(item.handler, item.places, begun, marked, deadline)
             self._give(number, item, cuts, reached)
 
     def _give(

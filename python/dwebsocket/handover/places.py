@@ -138,6 +138,7 @@ def depart(
     places: list[Place],
     begun: dict[str, Begun],
     marked: dict[str, Departed | None],
+    deadline: float,
 ) -> list[Reached | None] | None:
     """
     Ends the memberships of a connection that is about to be given away. It stays present.
@@ -147,6 +148,7 @@ def depart(
         places: Those of which the heir knows.
         begun: For each alias, how far messages have come in the heir's process.
         marked: The rooms in which the memberships have ended at markers already, and where.
+        deadline: The moment until which messages and presence of other processes are awaited.
 
     Returns:
         For each place how far it has got, of the type ``Reached``, None where it is no member any
@@ -156,7 +158,8 @@ def depart(
         backend = backends.backend(alias)
         assert isinstance(backend, LocalBackend)
         pairs = [(process_id, number) for process_id, number in numbers]
-        if not wait_until(functools.partial(backend.node.has_taken, pairs)):
+        has_taken = functools.partial(backend.node.has_taken, pairs)
+        if not wait_until(has_taken, deadline - monotonic()):
             return None
     seats = handler._seats_to_move()
     reached: list[Reached | None] = []
@@ -171,7 +174,7 @@ def depart(
         leave = functools.partial(_core.depart, place.backend.groups, place.name, member)
         if place.room is not None and place.room in marked:
             leave = functools.partial(marked.get, place.room)
-        if (gone := _depart(place, member, leave)) is False:
+        if (gone := _depart(place, member, leave, deadline)) is False:
             return None
         has_ended = isinstance(member, _core.Seat) and member.is_over
         # Its client is told here why it is no member any more.
@@ -181,7 +184,7 @@ def depart(
 
 
 def _depart(
-    place: Place, member: Member, leave: Callable[[], Departed | None]
+    place: Place, member: Member, leave: Callable[[], Departed | None], deadline: float
 ) -> Reached | Literal[False] | None:
     """Ends one membership by ``leave``. False when something has not come here in time."""
     backend, name, known = place.backend, place.name, None
@@ -193,7 +196,8 @@ def _depart(
         if now is None and not place.moves:
             return None
         # Else others could see it leave before they see it come.
-        if not wait_until(functools.partial(backend.presence.is_elsewhere, name, member)):
+        is_elsewhere = functools.partial(backend.presence.is_elsewhere, name, member)
+        if not wait_until(is_elsewhere, deadline - monotonic()):
             return False
         if place.standing[2] and (known := _end_watch(backend, name, member)) is None:
             return False

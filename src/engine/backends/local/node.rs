@@ -100,8 +100,10 @@ pub struct Node {
     breaks: Mutex<Option<&'static str>>,
 }
 
-/// Other nodes whose progress is known, before those that are gone are forgotten.
-const MAX_KNOWN: usize = 256;
+/// How long the last messages of a node that has ended may be on their way to another one.
+const ON_THE_WAY: Duration = Duration::from_secs(5);
+/// How long a node that others know may take to connect to this one.
+const CONNECTS: Duration = Duration::from_secs(1);
 
 /// The numbers of the messages of another node: of the last one that is looked at, and of the last one
 /// that is in the queue of its group.
@@ -109,6 +111,15 @@ const MAX_KNOWN: usize = 256;
 struct Progress {
     begun: u64,
     done: u64,
+    /// The moment from which on no more messages of it come, unless it connects again.
+    ends_at: Option<Instant>,
+}
+
+impl Progress {
+    fn has_ended(&self, since: Duration) -> bool {
+        let now = Instant::now();
+        (self.ends_at).is_some_and(|at| now.saturating_duration_since(at) >= since && now >= at)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -400,42 +411,60 @@ impl Node {
     }
 
     /// How far the messages of each node have come, this one among them: each that comes from now on,
-    /// and has a higher number, is put into the queue of its group.
+    /// and has a higher number, is put into the queue of its group. Those of a node that has ended some
+    /// time ago have come everywhere.
     pub fn begun(&self) -> Vec<(NodeId, u64)> {
         if self.is_foreign() {
             return Vec::new();
         }
         let progress = self.progress.lock();
-        let mut begun: Vec<_> = progress.iter().map(|(id, of)| (*id, of.begun)).collect();
+        let mut begun: Vec<_> = progress
+            .iter()
+            .filter(|(_, of)| !of.has_ended(ON_THE_WAY))
+            .map(|(id, of)| (*id, of.begun))
+            .collect();
         drop(progress);
         begun.push((self.id, self.state.lock().published));
         begun
     }
 
-    /// Whether the messages of each of these nodes up to its number are in the queues of their groups.
+    /// Whether the messages of each of these nodes up to its number are in the queues of their groups,
+    /// as far as they come here.
     pub fn has_taken(&self, begun: &[(NodeId, u64)]) -> bool {
         if self.is_foreign() {
             return false;
         }
         let published = self.state.lock().published;
-        let progress = self.progress.lock();
-        begun.iter().all(|(id, number)| {
-            let done = if *id == self.id {
-                published
-            } else {
-                progress.get(id).map_or(0, |of| of.done)
-            };
-            *number <= done
-        })
+        let mut progress = self.progress.lock();
+        let mut has_taken = |(id, number): &(NodeId, u64)| {
+            if *id == self.id {
+                return *number <= published;
+            }
+            // One that is unknown has ended before this one began, or is about to connect.
+            let of = progress.entry(*id).or_insert_with(|| Progress {
+                ends_at: Some(Instant::now() + CONNECTS),
+                ..Progress::default()
+            });
+            *number <= of.done || of.has_ended(Duration::ZERO)
+        };
+        // All of them are looked at: each that is unknown is waited for from now on.
+        begun.iter().filter(|each| !has_taken(each)).count() == 0
     }
 
-    /// Forgets nodes that are gone, once there are many: each command that publishes is one.
-    fn forget_gone(&self) {
-        if self.progress.lock().len() < MAX_KNOWN {
-            return;
-        }
-        let peers: HashSet<NodeId> = self.state.lock().peers.keys().copied().collect();
-        self.progress.lock().retain(|id, _| peers.contains(id));
+    /// Notes a node whose messages come from now on. Forgets those that have ended.
+    fn note_source(&self, id: NodeId, number: u64) {
+        let mut progress = self.progress.lock();
+        progress.retain(|_, of| !of.has_ended(ON_THE_WAY));
+        let (begun, done) = (number, number);
+        let ends_at = None;
+        progress.insert(
+            id,
+            Progress {
+                begun,
+                done,
+                ends_at,
+            },
+        );
     }
 
     fn note_begun(&self, id: NodeId, number: u64) {
@@ -738,9 +767,7 @@ impl Node {
         match (frame, *sender) {
             (Frame::Hello { id, is_new, number }, None) => {
                 *sender = Some(id);
-                self.forget_gone();
-                self.note_begun(id, number);
-                self.note_done(id, number);
+                self.note_source(id, number);
                 self.on_hello(id, source, is_new).await;
                 true
             }
@@ -947,6 +974,9 @@ impl Node {
             peer.end();
         }
         state.sources.remove(&id);
+        if let Some(of) = self.progress.lock().get_mut(&id) {
+            of.ends_at = Some(Instant::now());
+        }
         // Where that fails, the next look at the folder tries again.
         let _ = self.meet(&mut state, id);
         drop(state);
@@ -1310,6 +1340,32 @@ mod tests {
         drop(goes);
         eventually("it is freed", || weak.upgrade().is_none());
         eventually("the other has lost it", || stays.peers() == 0);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_messages_of_a_node_that_has_ended() {
+        let path = folder("ended");
+        let (one, other) = (start(&path), start(&path));
+        let ends = start(&path);
+        ends.publish("room", text("xx")).unwrap();
+        let has_come = |node: &Node| node.begun().contains(&(ends.id, 1));
+        eventually("its message has come", || {
+            has_come(&one) && other.has_taken(&one.begun())
+        });
+        let begun = vec![(ends.id, 2)];
+        assert!(!other.has_taken(&begun));
+        let id = ends.id;
+        ends.stop(Instant::now());
+        drop(ends);
+        eventually("no more comes", || other.has_taken(&begun));
+        // One that never met it waits for it once.
+        let younger = start(&path);
+        assert!(!younger.has_taken(&begun));
+        eventually("it does not connect", || younger.has_taken(&begun));
+        eventually("it is over", || {
+            !one.begun().iter().any(|(known, _)| *known == id)
+        });
         fs::remove_dir_all(path).unwrap();
     }
 
