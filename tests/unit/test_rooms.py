@@ -20,6 +20,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.signals import got_request_exception
 from django.http import Http404, HttpResponseForbidden
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import UsageError, _core, accept_websocket, group, signals, user
 from dwebsocket.groups import backends, reports, seats
@@ -118,6 +119,7 @@ class Staff(Room):
     name = "staff-<int:pk>"
 
     def allow(self) -> Any:
+        CALLS.append(("team", getattr(self.user, "team", None)))
         return self.user.is_active and self.user.has_perm("auth.view_user")
 
 
@@ -598,12 +600,29 @@ SIGNED_IN = [
 ]
 
 
+def in_team(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add to Django's user, within another lazy object, as packages for two factors do."""
+
+    def middleware(request: Any) -> Any:
+        user = request.user
+
+        def look_up() -> Any:
+            user.team = "red"
+            return user
+
+        request.user = SimpleLazyObject(look_up)
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.mark.parametrize("more", [[], [f"{__name__}.in_team"]], ids=["django", "wrapped"])
 @pytest.mark.parametrize("path", ["/sync/", "/async/"])
 def test_allow_sees_the_user_as_it_is_now(
-    path: str, anna: User, override: Callable[..., None]
+    path: str, more: list[str], anna: User, override: Callable[..., None]
 ) -> None:
     """A permission that is taken away ends rooms at the recheck, and keeps an evicted page out."""
-    override(MIDDLEWARE=SIGNED_IN, WEBSOCKET_AUTH_RECHECK=60)
+    override(MIDDLEWARE=[*SIGNED_IN, *more], WEBSOCKET_AUTH_RECHECK=60)
     may = Permission.objects.get(codename="view_user")
     anna.user_permissions.add(may)
     client, clock = WebSocketClient(), Clock()
@@ -620,6 +639,14 @@ def test_allow_sees_the_user_as_it_is_now(
         anna.user_permissions.add(may)
         clock.advance(2)
         live.join("staff-1")
+        # What middleware has added stays, but not without the user.
+        assert {team for name, team in CALLS if name == "team"} == {"red" if more else None}
+        CALLS.clear()
+        # Without a signal, which would close the connection.
+        type(anna).objects.filter(pk=anna.pk).update(is_active=False)
+        clock.advance(2)
+        assert code_of(lambda: live.join("staff-3"))[0] == "denied"
+        assert ("team", None) in CALLS
 
 
 def test_the_group_of_the_user_is_joined_by_a_room_only(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import LazyObject, SimpleLazyObject
 
 from dwebsocket.compat.django import is_looked_up_in_session
 
@@ -40,29 +40,51 @@ def same_user(request: HttpRequest, user: Any) -> Any:
 
 def renew_user(request: HttpRequest) -> None:
     """
-    Has a request have its user as the database has it now, if Django has found it in the session.
+    Has a request have its user as the database has it now, if a session names the backend to ask.
 
-    The backend that the session names is asked. Where it knows the user no more, that is anonymous.
-    The user's permissions are asked for anew, too: backends keep them in the object. By the same
-    parts as in :func:`same_user`, and ``SimpleLazyObject._setupfunc``.
+    Where that knows the user no more, it is anonymous. The permissions are asked for anew, too:
+    backends keep them in the object. What middleware has added to the user stays, and the object
+    may be one that middleware has put around Django's, or another user. By the same parts as in
+    :func:`same_user`, ``SimpleLazyObject._setupfunc`` and ``LazyObject._wrapped``.
 
     Raises:
         Exception: The backend fails.
     """
     user: Any = getattr(request, "user", None)
-    if not is_looked_up_in_session(user) or not user.is_authenticated:
+    session = getattr(request, "session", None)
+    if user is None or session is None or not getattr(user, "is_authenticated", False):
         return
     from django.contrib import auth  # an app that may be absent
+    from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
-    path = loaded(request.session).get(auth.BACKEND_SESSION_KEY)
-    if path is None:
+    path = loaded(session).get(auth.BACKEND_SESSION_KEY)
+    if path is None or not isinstance(user, AbstractBaseUser):
         return
-    found = auth.load_backend(path).get_user(user.pk) or AnonymousUser()
-    vars(request).update(_cached_user=found, _acached_user=found)
-    # Anew: code of the project may still use the object from before.
-    look_up = object.__getattribute__(user, "__dict__")["_setupfunc"]
-    request.user = SimpleLazyObject(look_up)  # type: ignore[assignment]
+    # Another object: code of the project may still use the one from before.
+    found: Any = auth.load_backend(path).get_user(user.pk)
+    if found is None:
+        found = AnonymousUser()
+    else:
+        _add_attributes(user, found)
+    cached = vars(request)
+    for name in ("_cached_user", "_acached_user"):
+        if name in cached and cached[name].pk == user.pk:
+            cached[name] = found
+    if is_looked_up_in_session(user):
+        cached.update(_cached_user=found, _acached_user=found)
+        look_up = object.__getattribute__(user, "__dict__")["_setupfunc"]
+        found = SimpleLazyObject(look_up)
+    request.user = found
+
+
+def _add_attributes(user: Any, found: Any) -> None:
+    """Adds the attributes that others have given to an object of the same user from before."""
+    while issubclass(type(user), LazyObject):
+        user = object.__getattribute__(user, "__dict__")["_wrapped"]
+    for name, value in vars(user).items():
+        if not name.startswith("_") and not hasattr(type(user), name):
+            setattr(found, name, value)
 
 
 def loaded(session: object) -> Mapping[str, Any]:
