@@ -15,12 +15,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.test import RequestFactory
 
 from dwebsocket import WebSocketHandler
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
-from dwebsocket.handover import arriving, leaving, meeting, offers, places
+from dwebsocket.handover import arriving, leaving, meeting, offers, places, requests
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
@@ -720,3 +721,20 @@ def test_an_empty_state_takes_no_memory(state: dict[str, int]) -> None:
     handler._resume(state, None)
     assert ("state" in vars(handler)) is bool(state)
     assert handler.state == state
+
+
+@pytest.mark.parametrize(
+    ("cookies", "moved"),
+    [
+        ("", "sessionid=new"),
+        ("a=b", "a=b; sessionid=new"),
+        ("a=b; sessionid=old; c=d", "a=b; c=d; sessionid=new"),
+        ("sessionid=new; a=b", "sessionid=new; a=b"),
+    ],
+)
+def test_a_request_moves_with_its_present_session(cookies: str, moved: str) -> None:
+    """The handshake may have begun it, or given it another key."""
+    request = RequestFactory().get("/", headers={"cookie": cookies})
+    assert requests.meta_of(request)["HTTP_COOKIE"] == cookies
+    request.session = SimpleNamespace(session_key="new")  # type: ignore[assignment]
+    assert requests.meta_of(request)["HTTP_COOKIE"] == moved

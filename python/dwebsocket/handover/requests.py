@@ -44,18 +44,22 @@ def meta_of(request: HttpRequest) -> dict[str, str]:
             meta.pop(name, None)
         else:
             meta[name] = value
-    if _COOKIES in meta:
-        meta[_COOKIES] = _with_session(meta[_COOKIES], getattr(request, "session", None))
+    if cookies := _with_session(meta.get(_COOKIES, ""), getattr(request, "session", None)):
+        meta[_COOKIES] = cookies
     return meta
 
 
 def _with_session(cookies: str, session: Any) -> str:
-    """Returns cookies with the present key of a session: the handshake may have renewed it."""
+    """
+    Returns cookies with the present key of a session.
+
+    The handshake may have begun the session, or renewed it.
+    """
     key, name = getattr(session, "session_key", None), settings.SESSION_COOKIE_NAME
-    if not key or parse_cookie(cookies).get(name) in (None, key):
+    if not key or parse_cookie(cookies).get(name) == key:
         return cookies
     others = (each.strip() for each in cookies.split(";"))
-    kept = [each for each in others if each.partition("=")[0].strip() != name]
+    kept = [each for each in others if each and each.partition("=")[0].strip() != name]
     return "; ".join([*kept, f"{name}={key}"])
 
 
