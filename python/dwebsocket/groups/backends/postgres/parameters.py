@@ -56,6 +56,27 @@ def of_database(database: str) -> dict[str, Any]:
     return dict(connection_of(database).get_connection_params())
 
 
+def located(library: Library, location: str) -> dict[str, str]:
+    """
+    Returns the parameters of an entry of ``LOCATION``.
+
+    Raises:
+        ValueError: It is no connection string, or a part of a password stands in another place.
+            The text says nothing of its content.
+    """
+    found = library.parse(location)
+    hosts, ports = found.get("host", ""), found.get("port", "")
+    name = found.get("dbname", "") if "://" in location else ""
+    # A name that begins with this is that of a socket.
+    is_displaced = "@" in hosts.replace(",@", ",").removeprefix("@") or "@" in name
+    if is_displaced or not all(each.isdecimal() for each in ports.split(",") if each):
+        raise ValueError(
+            "its host, port or database cannot be read; write / @ ? # in a password as "
+            "%2F %40 %3F %23"
+        )
+    return found
+
+
 def address(found: Mapping[str, Any]) -> str:
     """Returns host, port and database, without a password."""
     if service := found.get("service"):

@@ -50,7 +50,7 @@ class Place:
             found = parameters.of_database(own.database)
             if own.location:
                 dsn = own.location[attempt % len(own.location)]
-                found = {**found, **library.parse(dsn)}
+                found = {**found, **parameters.located(library, dsn)}
         except ValueError as error:
             raise Lost(f"WEBSOCKET_GROUPS[{self._alias!r}]['LOCATION']: {error}") from None
         except (ImportError, ImproperlyConfigured) as error:
@@ -65,7 +65,7 @@ class Place:
         try:
             library = parameters.library(own.database)
             found = parameters.of_database(own.database)
-            located = [library.parse(each) for each in own.location] or [{}]
+            located = [parameters.located(library, each) for each in own.location] or [{}]
         except (ValueError, ImportError, ImproperlyConfigured):
             # The error that is told anyway.
             return f"the database {own.database!r}"

@@ -61,7 +61,7 @@ def of_settings(own: BackendSettings) -> list[str]:
         return [_NO_APP]
     for location in own.location:
         try:
-            library.parse(location)
+            parameters.located(library, location)
         except ValueError as error:
             return [_NO_LOCATION.format(reason=error)]
     return []
