@@ -738,3 +738,10 @@ def test_a_request_moves_with_its_present_session(cookies: str, moved: str) -> N
     assert requests.meta_of(request)["HTTP_COOKIE"] == cookies
     request.session = SimpleNamespace(session_key="new")  # type: ignore[assignment]
     assert requests.meta_of(request)["HTTP_COOKIE"] == moved
+
+
+def test_a_path_that_is_no_utf_8_moves_to_an_asgi_server() -> None:
+    """As such a server reads it in a handshake."""
+    environ = {"wsgi.url_scheme": "http", "PATH_INFO": "/x/\xe4/", "REQUEST_METHOD": "GET"}
+    server: Any = SimpleNamespace(state={})
+    assert requests.asgi_request(environ, server).path == "/x/\ufffd/"

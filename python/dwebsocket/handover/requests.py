@@ -94,8 +94,9 @@ def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
         "http_version": "1.1",
         "method": "GET",
         "scheme": environ["wsgi.url_scheme"],
-        "root_path": root.decode(),
-        "path": (root + path).decode(),
+        # What is no UTF-8 is replaced, as ASGI servers do.
+        "root_path": root.decode(errors="replace"),
+        "path": (root + path).decode(errors="replace"),
         "raw_path": root + path,
         "query_string": query,
         "headers": headers,
