@@ -126,7 +126,8 @@ def test_async_middleware_runs_in_the_loop_of_the_new_server(own_server: Own) ->
             talk(client, "here")
         reload(server)
         for client in clients:
-            assert talk(client, "moved")[2] == 1
+            # The first workers of a reload may be replaced themselves.
+            assert talk(client, "moved")[2] >= 1
         assert server.get("/status/").status == 200
     assert_calm(server)
 
