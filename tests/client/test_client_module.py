@@ -8,15 +8,13 @@ import json
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from support.installed import has_program
+from support.pages import blocks
 from support.server import ROOT, TESTS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HERE = TESTS / "client"
 FOLDER = ROOT / "python" / "dwebsocket" / "static" / "dwebsocket"
@@ -25,8 +23,13 @@ _OPTIONS = "--noEmit --strict --module esnext --moduleResolution bundler --targe
 TSC = [
     str(TESTS / "clients/node_modules/.bin/tsc"),
     *_OPTIONS.split(),
-    *("--lib", "esnext,dom", "--types", ""),
+    *("--exactOptionalPropertyTypes", "--lib", "esnext,dom", "--types", ""),
 ]
+#: What blocks of the pages use.
+_BEFORE_A_BLOCK = """
+import { connect, type Socket } from "dwebsocket";
+declare const live: Socket, socket: Socket, show: (text: unknown) => void, document: any;
+"""
 
 
 @pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
@@ -189,18 +192,34 @@ def test_npm_packs_what_is_needed() -> None:
     ]
 
 
-@pytest.mark.needs("typescript")
-def test_types(tmp_path: Path) -> None:
-    """`tsc --strict` accepts the whole API, and each misuse is an error."""
-    package = tmp_path / "node_modules" / "dwebsocket"
+def check_types(folder: Path, *arguments: str) -> None:
+    """Asserts that `tsc --strict` accepts files of a project that has the package."""
+    package = folder / "node_modules" / "dwebsocket"
     package.parent.mkdir()
     package.symlink_to(FOLDER)
-    shutil.copy(HERE / "usage.ts", tmp_path)
     done = subprocess.run(
-        [*TSC, "usage.ts"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=110,
+        [*TSC, *arguments], cwd=folder, capture_output=True, text=True, timeout=110
     )
     assert (done.stdout, done.returncode) == ("", 0)
+
+
+@pytest.mark.needs("typescript")
+def test_types(tmp_path: Path) -> None:
+    """The types accept the whole API, and each misuse is an error."""
+    shutil.copy(HERE / "usage.ts", tmp_path)
+    check_types(tmp_path, "usage.ts")
+
+
+@pytest.mark.needs("typescript")
+def test_blocks_of_the_pages_are_typescript(tmp_path: Path) -> None:
+    """The blocks of JavaScript that are no whole file compile, each as a module."""
+    names = []
+    for page in ("docs/client.md", "docs/rooms.md"):
+        for each in blocks(page):
+            if each.language == "js" and "import " not in each.text:
+                names.append(f"{Path(page).stem}-{each.line}.ts")
+                (tmp_path / names[-1]).write_text(_BEFORE_A_BLOCK + each.text)
+    assert len(names) == 11
+    # Not asked for: types of the blocks' own variables.
+    lenient = "--noImplicitAny false --useUnknownInCatchVariables false"
+    check_types(tmp_path, *lenient.split(), *names)

@@ -13,24 +13,24 @@ export type Given<T> = T | (() => T | Promise<T>);
 
 export interface Options {
   /** Subprotocols to offer. */
-  protocols?: Given<string | string[]>;
+  protocols?: Given<string | string[]> | undefined;
   /**
    * Seconds between two signs of life by the server, 10 to 300 (20); 0 for none. Where nothing comes for one
    * and a half times as long, the connection is over.
    */
-  beat?: number;
+  beat?: number | undefined;
   /** JSON stays a text. */
-  text?: boolean;
+  text?: boolean | undefined;
   /** Comes back with the position in each group; for views with `resume=True`. */
-  resume?: boolean;
+  resume?: boolean | undefined;
   /** With `resume`: leaves out missed messages that exclude the connection before this one. */
-  former?: boolean;
+  former?: boolean | undefined;
   /** Uses HTTP where WebSockets do not open; for views with `fallback=True`. */
-  fallback?: boolean;
+  fallback?: boolean | undefined;
   /** For the POSTs of the fallback; else, on the page's own host, the cookie `csrftoken`. */
-  csrfToken?: string;
+  csrfToken?: string | undefined;
   /** Positions that the page was rendered with: `{"room-42": "epoch-offset"}`. */
-  positions?: Record<string, string>;
+  positions?: Record<string, string> | undefined;
 }
 
 /** Why a connection has ended. */
@@ -59,17 +59,19 @@ export interface Recovered {
 export interface Member<Info = Data> {
   key: string;
   user: string | null;
-  info: Info;
+  /** null where no connection of the user has one. */
+  info: Info | null;
   since: string;
-  /** In rooms: each of the user's connections. */
-  connections?: { id: string; info: Info }[];
+  /** Those of the user: 7 KB of them at most, none within the grace. */
+  connections: { id: string; info: Info | null }[];
 }
 
 export interface Events {
   /** A text, an object or list that came as JSON, or bytes. */
   message: (data: Data, origin: Origin) => void;
-  /** `why` is there for "waiting" and "closed". */
-  state: (state: State, why?: Why) => void;
+  state: (
+    ...told: [state: "connecting" | "open", why: undefined] | [state: "waiting" | "closed", why: Why]
+  ) => void;
   recovered: (recovered: Recovered) => void;
   /** A user has joined a group with presence. Like `left` it needs no `resume`. */
   joined: (member: Member, group: string) => void;
@@ -112,21 +114,21 @@ export interface RoomWhy {
 }
 
 /**
- * What a room is about: for `connect<{ bell: RoomType, [name: `room-${number}`]: RoomType }>()`.
+ * What a room is about, where nothing more is said: for
+ * `connect<{ bell: RoomType, [name: `room-${number}`]: RoomType }>("/live/")`.
  *
  * `events` has the data of each event; one that the server acknowledges is a function, from its data to the
  * acknowledgement: `say: (data: { text: string }) => number`.
  */
 export interface RoomType {
-  message?: unknown;
-  events?: object;
-  info?: unknown;
+  message?: Data;
+  events?: Record<string, Data>;
+  info?: Data;
 }
 
-/** Rooms of which nothing more is known. */
-export type AnyRooms = { [name: string]: {} };
-
 type Of<Type, Key, Else = Data> = Key extends keyof Type ? NonNullable<Type[Key]> : Else;
+/** Some of it, as JSON leaves out what is undefined. */
+type Part<Info> = { [Key in keyof Info]?: Info[Key] | undefined };
 type Sent<Event> = Event extends (data: infer D) => unknown ? D : Event;
 type Acknowledged<Event> = Event extends (data: never) => infer A ? Awaited<A> : Data;
 type EventsOf<Type> = Of<Type, "events", Record<string, Data>>;
@@ -134,9 +136,13 @@ type EventsOf<Type> = Of<Type, "events", Record<string, Data>>;
 export type MessageOf<Type> = Of<Type, "message">;
 type NameOf<Events> = Extract<keyof Events, string>;
 
-export interface RoomEvents<Type = {}> {
+export interface RoomEvents<Type = any> {
   message: (data: Of<Type, "message">, origin: { position: string | null }) => void;
-  state: (state: RoomState, why?: RoomWhy) => void;
+  state: (
+    ...told:
+      | [state: "joining" | "joined", why: undefined]
+      | [state: "waiting" | "refused" | "ended" | "left", why: RoomWhy]
+  ) => void;
   /** Behind each join; false: messages are missing, and the page has to load its state anew. */
   recovered: (recovered: { recovered: boolean; missed: number }) => void;
   joined: (member: Member<Of<Type, "info">>) => void;
@@ -144,7 +150,7 @@ export interface RoomEvents<Type = {}> {
   updated: (member: Member<Of<Type, "info">>) => void;
 }
 
-export interface Room<Type = {}> {
+export interface Room<Type = any> {
   readonly name: string;
   readonly state: RoomState;
   /** Those that are present; at most 100 of those that were there before, and all that came later. */
@@ -167,22 +173,22 @@ export interface Room<Type = {}> {
   emit<Name extends NameOf<EventsOf<Type>>>(
     event: Name,
     data?: Sent<EventsOf<Type>[Name]>,
-    options?: { timeout?: number },
+    options?: { timeout?: number | undefined },
   ): Promise<Acknowledged<EventsOf<Type>[Name]>>;
   /** Says what others see of this connection, in place of what was said before. Rejects as `emit` does. */
-  update(info: Partial<Of<Type, "info", object>>): Promise<object>;
+  update(info: Part<Of<Type, "info", object>>): Promise<object>;
   /** Leaves it, if all that have joined it here have left. */
   leave(): void;
 }
 
-export interface JoinOptions<Type = {}> {
+export interface JoinOptions<Type = any> {
   /** The position from which on messages are missing here. */
-  position?: string | null;
+  position?: string | null | undefined;
   /** What others see of this connection, beside what the server says. */
-  info?: Partial<Of<Type, "info", object>>;
+  info?: Part<Of<Type, "info", object>> | undefined;
 }
 
-export interface Socket<Rooms = AnyRooms> {
+export interface Socket<Rooms = any> {
   /** Calls `handler` for each event; the result ends that. */
   on<Name extends keyof Events>(name: Name, handler: Events[Name]): () => void;
   /**
@@ -200,7 +206,7 @@ export interface Socket<Rooms = AnyRooms> {
    * Rejects as `send` does, with TimeoutError after `timeout` milliseconds (10,000), and with
    * ConnectionLostError when the connection that was asked ends.
    */
-  request<T = Data>(data: Data, options?: { timeout?: number }): Promise<Answer<T>>;
+  request<T = Data>(data: Data, options?: { timeout?: number | undefined }): Promise<Answer<T>>;
   /**
    * Joins a room, and joins it again after each break. Several joins of one name give one room, with the
    * options of the first.
@@ -227,4 +233,4 @@ export interface Socket<Rooms = AnyRooms> {
  *
  * @param url Absolute, or relative to the page; its scheme may be http(s) or ws(s).
  */
-export function connect<Rooms = AnyRooms>(url: Given<string | URL>, options?: Options): Socket<Rooms>;
+export function connect<Rooms = any>(url: Given<string | URL>, options?: Options): Socket<Rooms>;

@@ -1,12 +1,12 @@
 /** Rooms as a hook of React. See docs/rooms.md. */
 import type { JoinOptions, MessageOf, Room, RoomState, RoomWhy, Socket } from "./dwebsocket.js";
 
-export interface UseRoomOptions<Type = {}> extends JoinOptions<Type> {
+export interface UseRoomOptions<Type = any> extends JoinOptions<Type> {
   /** The newest messages that are kept (1,000). */
-  limit?: number;
+  limit?: number | undefined;
 }
 
-export interface RoomView<Type = {}> {
+export interface RoomView<Type = any> {
   /** Those that have come since the component is there. */
   messages: MessageOf<Type>[];
   members: Room<Type>["members"];

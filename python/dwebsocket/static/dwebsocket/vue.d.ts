@@ -2,12 +2,12 @@
 import type { MaybeRefOrGetter, ShallowRef } from "vue";
 import type { JoinOptions, MessageOf, Room, RoomState, RoomWhy, Socket } from "./dwebsocket.js";
 
-export interface UseRoomOptions<Type = {}> extends JoinOptions<Type> {
+export interface UseRoomOptions<Type = any> extends JoinOptions<Type> {
   /** The newest messages that are kept (1,000). */
-  limit?: number;
+  limit?: number | undefined;
 }
 
-export interface RoomView<Type = {}> {
+export interface RoomView<Type = any> {
   /** Those that have come since the room was joined here. */
   messages: ShallowRef<MessageOf<Type>[]>;
   members: ShallowRef<Room<Type>["members"]>;
