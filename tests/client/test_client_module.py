@@ -54,7 +54,7 @@ def test_size(name: str, most: int) -> None:
     assert compressed.tell() < most
 
 
-#: The parts of each framework that a hook calls. With React's a script draws a component by hand.
+#: The parts of each framework that a hook calls. A script draws a component by hand.
 _FRAMEWORKS = {
     "react": """
         const slots = [], effects = [];
@@ -79,11 +79,33 @@ _FRAMEWORKS = {
         };
     """,
     "vue": """
-        export const shallowRef = (value) => ({ value });
+        const looks = [], begun = [];
+        let instance = null;
+        export const draw = (component) => {
+          instance = { isMounted: false };
+          try { return component(); } finally { instance = null; }
+        };
+        export const mount = () => begun.splice(0).forEach((run) => run());
+        export const getCurrentInstance = () => instance;
+        export const onMounted = (run) => begun.push(run);
+        export const shallowRef = (value) => ({
+          get value() { return value; },
+          set value(next) { value = next; for (const look of looks) look(); },
+        });
         export const toValue = (value) => value;
-        export const watch = (get, run) => run(get(), undefined, () => {});
+        export const watch = (get, run) => {
+          let before = {};
+          looks.push(() => get() === before || run((before = get()), undefined, () => {}));
+          looks.at(-1)();
+        };
     """,
 }
+_BEFORE_A_SCRIPT = """
+    import { useRoom } from "./hook.mjs";
+    const live = { join: (name) => ({
+      state: "joined", members: [name], on: () => () => {}, leave() {}, emit: async () => name,
+    }) };
+"""
 
 
 def run_hook(name: str, script: str, folder: Path) -> str:
@@ -93,7 +115,7 @@ def run_hook(name: str, script: str, folder: Path) -> str:
     (package / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
     (package / "index.js").write_text(_FRAMEWORKS[name])
     shutil.copy(FOLDER / f"{name}.js", folder / "hook.mjs")
-    (folder / "page.mjs").write_text(f'import {{ useRoom }} from "./hook.mjs";\n{script}')
+    (folder / "page.mjs").write_text(_BEFORE_A_SCRIPT + script)
     done = subprocess.run(
         ["node", str(folder / "page.mjs")], capture_output=True, text=True, timeout=110
     )
@@ -121,9 +143,6 @@ def test_a_component_of_another_room_shows_and_says_nothing_of_the_one_before(
     """React runs effects after it has drawn: until then there is no room of the new name."""
     script = """
         import { commit, draw } from "react";
-        const live = { join: (name) => ({
-          state: "joined", members: [name], on: () => () => {}, leave() {}, emit: async () => name,
-        }) };
         for (const name of ["a", "b", null, "b"]) {
           for (const effects of ["before", "after"]) {
             const { members, emit } = draw(() => useRoom(live, name));
@@ -137,6 +156,27 @@ def test_a_component_of_another_room_shows_and_says_nothing_of_the_one_before(
     assert run_hook("react", script, tmp_path).splitlines() == [
         *("a before - left", "a after a a", "b before - left", "b after b b"),
         *("null before - left", "null after - left", "b before - left", "b after b b"),
+    ]
+
+
+@pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
+def test_what_vue_draws_first_has_no_room(tmp_path: Path) -> None:
+    """The browser draws first what the server has drawn. Outside of components nothing is drawn."""
+    script = """
+        import { draw, mount } from "vue";
+        const use = () => useRoom(live, "a");
+        const print = async ({ state, members, emit }) => {
+          const said = await emit("say").catch(({ code }) => code);
+          console.log(state.value, members.value.join() || "-", said);
+        };
+        const view = draw(use);
+        await print(view);
+        mount();
+        await print(view);
+        await print(use());
+    """
+    assert run_hook("vue", script, tmp_path).splitlines() == [
+        *("null - left", "joined a a", "joined a a"),
     ]
 
 

@@ -10,7 +10,7 @@ export interface RoomView<Type = any> {
   /** Those that have come since the component is there. */
   messages: MessageOf<Type>[];
   members: Room<Type>["members"];
-  /** null: there is no room. */
+  /** null: there is no room, or not yet. */
   state: RoomState | null;
   /** Why, for "waiting", "refused" and "ended". */
   why?: RoomWhy;

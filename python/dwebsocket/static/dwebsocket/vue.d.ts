@@ -11,18 +11,18 @@ export interface RoomView<Type = any> {
   /** Those that have come since the room was joined here. */
   messages: ShallowRef<MessageOf<Type>[]>;
   members: ShallowRef<Room<Type>["members"]>;
-  /** null: there is no room. */
+  /** null: there is no room, or not yet. */
   state: ShallowRef<RoomState | null>;
   /** Why, for "waiting", "refused" and "ended". */
   why: ShallowRef<RoomWhy | undefined>;
-  /** For handlers and `update`. */
+  /** For handlers and `update`; null as the state is. */
   room: ShallowRef<Room<Type> | null>;
   /** As of the room; rejects with the code "left" where there is none. */
   emit: Room<Type>["emit"];
 }
 
 /**
- * Joins a room while the component is there, and leaves it with it. Joins another one when the name changes.
+ * Joins a room once the component is mounted, and leaves it with it. Joins another one when the name changes.
  *
  * @param live What `connect` gives; one for the whole page, made outside of components. null is no room.
  * @param name The room's name, as text, ref or getter; null is no room.

@@ -1,5 +1,5 @@
 // Rooms as a composable of Vue: see docs/rooms.md.
-import { shallowRef, toValue, watch } from "vue";
+import { getCurrentInstance, onMounted, shallowRef, toValue, watch } from "vue";
 
 export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
   const messages = shallowRef([]);
@@ -32,8 +32,12 @@ export function useRoom(live, name, { position, info, limit = 1000 } = {}) {
       own.leave();
     });
   };
+  // A component draws first what the server has drawn, without a room.
+  const component = getCurrentInstance();
+  const isReady = shallowRef(!component || component.isMounted);
+  if (!isReady.value) onMounted(() => (isReady.value = true));
   // At once: until a later flush calls would go to the room before.
-  watch(() => toValue(name), enter, { immediate: true, flush: "sync" });
+  watch(() => isReady.value && toValue(name), enter, { immediate: true, flush: "sync" });
 
   const emit = (...values) => {
     const none = () => {
