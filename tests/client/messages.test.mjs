@@ -451,7 +451,7 @@ describe("with resume", () => {
     await clock.pass(2000);
     await again();
     assert.equal(warnings.mock.callCount(), 1);
-    assert.match(warnings.mock.calls[0].arguments[0], /rooms have no such limit/);
+    assert.match(warnings.mock.calls[0].arguments[0], /use rooms/);
     mock.restoreAll();
   });
 

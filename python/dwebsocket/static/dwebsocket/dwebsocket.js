@@ -1,4 +1,4 @@
-// See docs/client.md. A link takes each message of the queue once.
+// See docs/client.md.
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
@@ -55,7 +55,7 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
     while (queue.length && ws.readyState === 1) {
       if (ws.bufferedAmount >= 2 ** 20) {
         clearTimeout(drain);
-        drain = setTimeout(on.room, 50);
+        drain = setTimeout(on.flush, 50);
         return;
       }
       const { wire, resolve } = queue.shift();
@@ -66,18 +66,16 @@ const webSocketLink = ({ at, queue, on, protocols, opening }) => {
   return ws;
 };
 
-// Server-sent events or polling, with POST.
 const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
   const abort = new AbortController();
   const { signal } = abort;
   opening.push(...[protocols].flat().map((name) => "protocol=" + encodeURIComponent(name)));
   let source = queue;
-  let batch = [];
+  const batch = [];
   let number = 0;
   let id, closing, closed, isPosting;
 
   const end = (...why) => {
-    if (signal.aborted) return;
     abort.abort();
     on.end(...why);
   };
@@ -93,12 +91,12 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     } catch {}
     if (answer?.ok) return answer;
     const status = answer?.status ?? 0;
-    const wait = Math.min(Math.abs(answer?.headers.get("Retry-After")) || 0, 86400);
+    const wait = Math.min(Math.abs(answer?.headers.get("Retry-After")) || 0, 86400) * 1000;
     const isRefused = /^4/.test(status);
     if (signal.aborted || !id || isRefused || (repeats > 4 && (closing || status !== 503))) {
       throw { status, wait, repeats, isRefused, message: "HTTP " + status };
     }
-    await new Promise((done) => setTimeout(done, wait * 1000 || Math.random() * 1000 * 2 ** repeats));
+    await new Promise((done) => setTimeout(done, wait || Math.random() * 1000 * 2 ** repeats));
     return call(query, options, repeats + 1);
   };
 
@@ -127,7 +125,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
       lines[0] = rest + lines[0];
       rest = lines.pop();
       for (const line of lines) {
-        const [, field, content] = /^(\w*):? ?([^]*)/.exec(line);
+        const [, field, content] = /(\w*):? ?([^]*)/.exec(line);
         if (field === "event") event = content;
         if (field === "data") data.push(content);
         if (line) continue;
@@ -157,7 +155,6 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     if (isPosting) return;
     isPosting = true;
     while (!signal.aborted && (source.length || closing)) {
-      batch = [];
       const messages = [];
       for (let size = 0; source.length && size < 65536; ) {
         const { wire } = source[0];
@@ -198,7 +195,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
   return {
     flush,
     end,
-    get bufferedAmount() { return sum([...batch, ...(closing ? source : [])]); },
+    get bufferedAmount() { return sum(batch); },
     close(code = 1000, reason = "") {
       if (!id || signal.aborted) return abort.abort();
       closing = { code, reason };
@@ -252,10 +249,9 @@ export function connect(url, options = {}) {
   let failures = 0; // of WebSockets, in a row
   let refusals = 0; // of handshakes, in a row
   let earliest = 0; // of the next attempt
-  let doubts = 0; // attempts left beside a silent connection
-  let beats; // whether the server has a heartbeat
+  let doubts = 0; // attempts left beside a silent one
   let silences = 0;
-  let hasWarned, isJoining;
+  let beats, hasWarned, isJoining;
 
   const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
@@ -389,8 +385,8 @@ export function connect(url, options = {}) {
       emit: (event, data, { timeout } = {}) => say({ to: name, event: event + "", data }, timeout),
       update(next) {
         const before = info;
-        const { now } = parse(pack({ now: next }));
-        info = now;
+        ({ info } = parse(pack({ info: next })));
+        const now = info;
         if (phase === "waiting") return Promise.resolve({});
         const asked = say({ update: name, info });
         asked.catch(({ name }) => name === "RoomError" && info === now && (info = before));
@@ -455,7 +451,7 @@ export function connect(url, options = {}) {
     }
     if (omitted.size && !hasWarned) {
       hasWarned = true;
-      console.warn("dwebsocket: the URL has no room for all positions; rooms have no such limit");
+      console.warn("dwebsocket: too many positions for a URL; use rooms");
     }
     return fitting;
   };
@@ -489,7 +485,7 @@ export function connect(url, options = {}) {
     const drop = () => [timeout, pulse].forEach(clearTimeout);
     const on = {
       open(agreed) {
-        clearTimeout(timeout);
+        drop();
         openedAt = heardAt = Date.now();
         if (mine === probe) {
           clearTimeout(timer);
@@ -537,7 +533,7 @@ export function connect(url, options = {}) {
         }
         receive(data, mine);
       },
-      room: () => mine === link && flush(),
+      flush,
       end(code, reason = "", wait = 0, isFinal) {
         drop();
         if (mine === probe) {
@@ -560,8 +556,7 @@ export function connect(url, options = {}) {
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
         else if (fallback && mine.inner && navigator?.onLine !== false && ++failures > 1) transport = "sse";
         tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
-        wait ||= +/retry after ([\d.]+)/i.exec(reason)?.[1] || 0;
-        wait = Math.min(wait, 86400) * 1000;
+        wait ||= Math.min(+/retry after ([\d.]+)/i.exec(reason)?.[1] || 0, 86400) * 1000;
         earliest = Date.now() + wait;
         const delay = Math.max(pause(), wait + Math.random() * Math.min(30000, 500 * 2 ** tries++));
         timer = setTimeout(redial, delay);
@@ -569,7 +564,7 @@ export function connect(url, options = {}) {
         const why = { code, reason, delay };
         state = "waiting";
         rooms?.forEach((room) => room.become(state, why));
-        become("waiting", why);
+        become(state, why);
         if (mine.inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
       },
     };
@@ -591,7 +586,7 @@ export function connect(url, options = {}) {
       const opening = [...since(at("ws", ...more).length, mine.omitted), ...more];
       mine.inner = (kind === "websocket" ? webSocketLink : httpLink)({
         kind, at, queue, on, opening, protocols: offered,
-        csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "", // for this site
+        csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
       });
     };
     const fail = (error) => on.end(1006, String(error?.message ?? error));
@@ -623,12 +618,12 @@ export function connect(url, options = {}) {
     become("connecting");
   };
 
-  // Browsers do not tell what refused a handshake.
+  // Browsers hide what refused a handshake.
   const ask = async (address) => {
     try {
       const { status, body } = await fetch(address, { cache: "no-store", signal: ended.signal });
       body?.cancel();
-      if (!/^4(04|10)$/.test(status) || !refusals || state === "closed") return;
+      if (!/^4(04|10)$/.test(status) || !refusals) return;
       link?.close();
       finish(1006, "HTTP " + status, status);
     } catch {}
@@ -650,10 +645,9 @@ export function connect(url, options = {}) {
   };
 
   const wake = ({ type }) => {
-    const isOnline = type === "online";
-    if (!isOnline && page.hidden) return;
+    if (type !== "online" && page.hidden) return;
     link?.look();
-    if (isOnline) {
+    if (type === "online") {
       tries = 0;
       clearTimeout(backTimer);
       backTimer = soon(back);
