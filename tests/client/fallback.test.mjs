@@ -244,6 +244,7 @@ describe("a POST", () => {
     ["the network lost it", (request) => request.fails()],
     ["a proxy answers 502", (request) => request.answer(502)],
     ["the server answers 503", (request) => request.answer(503)],
+    ["no answer comes for 10 seconds", () => clock.pass(10001)],
   ]) {
     test(`is repeated with its number when ${what}`, async () => {
       const { socket } = await streaming();
@@ -258,6 +259,29 @@ describe("a POST", () => {
       assert.deepEqual(requests[0].body, { n: 2, messages: [{ text: "more" }] });
     });
   }
+
+  for (const [size, seconds] of [[10, 10], [4e6, 1010]]) {
+    test(`of ${size} bytes has ${seconds} seconds for its answer, and then keeps no connection`, async () => {
+      const { socket } = await streaming();
+      socket.send("x".repeat(size));
+      const [{ signal }] = requests;
+      await clock.pass(seconds * 1000 - 1);
+      assert.equal(signal.aborted, false);
+      await clock.pass(100);
+      assert.equal(signal.aborted, true);
+    });
+  }
+
+  test("that gets no answer is not repeated by a connection that has ended", async () => {
+    const { socket, stream } = await streaming();
+    const sent = socket.send("hi");
+    const [{ signal }] = requests.splice(0);
+    await clock.pass(10100);
+    await stream.sends('event: close\ndata: {"code": 4401, "reason": ""}\n\n');
+    await clock.pass(MINUTES);
+    await sent;
+    assert.deepEqual([signal.aborted, requests.length], [true, 0]);
+  });
 
   test("waits as long as a 503 says, and as often", async () => {
     const { socket } = await streaming();
@@ -287,7 +311,7 @@ describe("a POST", () => {
     const sent = socket.send("hi");
     while (socket.state === "open") {
       await requests.shift().fails();
-      await clock.pass(socket.state === "open" ? 20000 : 0);
+      await clock.pass(socket.state === "open" ? 8000 : 0);
     }
     await sent;
     await clock.pass(5000);
@@ -425,10 +449,11 @@ describe("closing", () => {
   test("is not held up for ever by a server that takes nothing (503)", async () => {
     const { socket } = await streaming();
     const sent = [socket.send("one"), socket.send("two")].map((each) => assert.rejects(each, { name: "ClosedError" }));
-    const { signal } = requests[0];
+    let signal;
     socket.close();
     for (let round = 0; requests.length; round++) {
       assert.ok(round < 10);
+      ({ signal } = requests[0]);
       await requests.shift().answer(503, "", { "Retry-After": "1" });
       await clock.pass(1000);
     }
@@ -501,6 +526,30 @@ describe("a WebSocket", () => {
     assert.equal(seen.length, 2);
     await clock.pass(20 * MINUTES);
     assert.equal(made(), 3);
+  });
+
+  test("that opens is used at once where nothing but the close is left to post", async () => {
+    const { socket } = await streaming();
+    fire("online");
+    last().opens();
+    const [{ body, signal }] = requests.splice(0);
+    assert.deepEqual(body.messages, [{ close: { code: 1000, reason: "" } }]);
+    await socket.send("by the WebSocket");
+    assert.deepEqual(last().sent, ["by the WebSocket"]);
+    await clock.pass(10100);
+    assert.equal(signal.aborted, true);
+  });
+
+  test("that opens does not wait for ever for a POST without an answer", async () => {
+    const { socket } = await streaming();
+    const sent = socket.send("by POST");
+    fire("online");
+    last().opens();
+    const later = socket.send("by the WebSocket");
+    await clock.pass(2 * MINUTES);
+    await Promise.all([sent, later]);
+    assert.deepEqual(last().sent, ["by the WebSocket"]);
+    assert.ok(requests.every(({ body, signal }) => body.n === 1 && signal.aborted));
   });
 
   test("that opens gets what the server does not take by POST (503), in order", async () => {

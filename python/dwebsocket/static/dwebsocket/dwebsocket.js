@@ -80,15 +80,22 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     on.end(...why);
   };
 
-  const call = async (query, options, repeats = 0) => {
-    let answer;
+  const call = async (query, options = {}, repeats = 0) => {
+    let answer, clock;
+    if (options.body) {
+      const attempt = new AbortController();
+      signal.onabort = () => attempt.abort();
+      clock = setTimeout(signal.onabort, 10000 + options.body.length / 4);
+      options.signal = attempt.signal;
+    }
     try {
-      answer = await fetch(at("http", "transport=" + kind, ...query), {
+      if (!signal.aborted) answer = await fetch(at("http", "transport=" + kind, ...query), {
         cache: "no-store",
         signal,
         ...options,
       });
     } catch {}
+    clearTimeout(clock);
     if (answer?.ok) return answer;
     const status = answer?.status ?? 0;
     const wait = Math.min(Math.abs(answer?.headers.get("Retry-After")) || 0, 86400) * 1000;
@@ -165,6 +172,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
       }
       const isLast = closing && !source.length;
       if (isLast) messages.push({ close: closing });
+      if (!batch.length) closed(); // the next link need not wait
       try {
         await call(["id=" + id], {
           method: "POST",
