@@ -44,8 +44,11 @@ export class FakeWebSocket {
   }
 
   close(code, reason) {
-    if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
+    if (code !== undefined && +code !== 1000 && !(code >= 3000 && code <= 4999)) {
       throw new DOMException("the code must be 1000 or 3000 to 4999", "InvalidAccessError");
+    }
+    if (Buffer.byteLength(String(reason ?? "")) > 123) {
+      throw new DOMException("the reason must not have more than 123 bytes", "SyntaxError");
     }
     this.readyState = 2;
     this.closedWith ??= [code, reason];

@@ -436,6 +436,29 @@ describe("closing", () => {
     assert.ok(last.signal.aborted);
   });
 
+  for (const [code, reason, name] of [
+    [1001, "", "InvalidAccessError"],
+    [5000, "", "InvalidAccessError"],
+    [4000, "漢".repeat(42), "SyntaxError"],
+  ]) {
+    test(`by ${code} and ${reason.length} characters is the error that it is of a WebSocket`, async () => {
+      const { socket, seen } = await streaming();
+      const sent = [socket.send("one"), socket.send("two")];
+      assert.throws(() => socket.close(code, reason), { name });
+      await requests.shift().answer(204);
+      assert.deepEqual(requests[0].body.messages, [{ text: "two" }]);
+      await requests.shift().answer(204);
+      await Promise.all(sent);
+      assert.deepEqual([socket.state, seen], ["open", []]);
+    });
+  }
+
+  test("posts what a WebSocket makes of a code and a reason", async () => {
+    const { socket } = await streaming();
+    socket.close("4000", new Error("late"));
+    assert.deepEqual(requests[0].body.messages, [{ close: { code: 4000, reason: "Error: late" } }]);
+  });
+
   test("rejects what it cannot post", async () => {
     const { socket } = await streaming();
     socket.send("one").catch(() => {});

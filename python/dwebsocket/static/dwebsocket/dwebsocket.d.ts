@@ -215,7 +215,12 @@ export interface Socket<Rooms = any> {
     name: Name,
     options?: JoinOptions<Rooms[Name]>,
   ): Room<Rooms[Name]>;
-  /** Closes for good. What waits to be sent is rejected. */
+  /**
+   * Closes for good, with 1000 or a code of 3000 to 4999. What waits to be sent is rejected.
+   *
+   * Throws as that of a WebSocket where no page may say this: InvalidAccessError, or SyntaxError when the reason has
+   * more than 123 bytes.
+   */
   close(code?: number, reason?: string): void;
   readonly state: State;
   readonly transport: Transport;

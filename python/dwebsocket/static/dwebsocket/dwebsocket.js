@@ -206,7 +206,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     get bufferedAmount() { return sum(batch); },
     close(code = 1000, reason = "") {
       if (!id || signal.aborted) return abort.abort();
-      closing = { code, reason };
+      closing = { code: +code, reason: reason + "" };
       source = queue.splice(0);
       return new Promise((done) => {
         closed = done;
@@ -251,7 +251,7 @@ export function connect(url, options = {}) {
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
-  let link, probe, held, timer, backTimer, doubtTimer, rooms;
+  let link, probe, webSocket, held, timer, backTimer, doubtTimer, rooms;
   let ownId = "";
   let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
@@ -484,10 +484,9 @@ export function connect(url, options = {}) {
         }
       },
       close(...how) {
-        const closed = mine.inner?.close(...how);
         drop();
         isDropped = true;
-        return closed;
+        return mine.inner?.close(...how);
       },
     };
     const drop = () => [timeout, pulse].forEach(clearTimeout);
@@ -596,6 +595,7 @@ export function connect(url, options = {}) {
         kind, at, queue, on, opening, protocols: offered,
         csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
       });
+      if (kind === "websocket") webSocket = mine.inner;
     };
     const fail = (error) => on.end(1006, String(error?.message ?? error));
     try {
@@ -704,6 +704,7 @@ export function connect(url, options = {}) {
     request: (data, { timeout } = {}) => promise((...how) => request({ data }, timeout, ...how)),
     close(code = 1000, reason = "") {
       if (state === "closed") return;
+      webSocket?.close(code, reason); // checks them
       const closed = link?.close(code, reason);
       finish(code, reason);
       closed?.then(dropQueue);
