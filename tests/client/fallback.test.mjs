@@ -53,6 +53,7 @@ describe("the fallback", () => {
       "https://site.example/ws/?a=b&transport=sse&since=room%3Ae-1&protocol=chat",
     );
     assert.equal(request.headers.Accept, "text/event-stream");
+    assert.equal(request.referrerPolicy, "origin");
     assert.equal(socket.state, "connecting");
     await request.stream().sends(opening);
     assert.deepEqual([socket.state, socket.transport, socket.protocol], ["open", "sse", "chat"]);

@@ -61,6 +61,7 @@ class StandIn:
     Attributes:
         opened: The transport and the query of each connection.
         received: The transport and the message of each message.
+        referers: What each connection names as its page.
         posts: The headers of each POST.
         websockets: Whether handshakes are answered.
         buffers: Whether a proxy keeps what belongs to a stream.
@@ -74,6 +75,7 @@ class StandIn:
         self.entries: list[tuple[int, str | bytes]] = []
         self.opened: list[tuple[str, list[tuple[str, str]]]] = []
         self.received: list[tuple[str, str | bytes]] = []
+        self.referers: list[str | None] = []
         self.posts: list[dict[str, str]] = []
         self.websockets, self.buffers = True, False
         self.post_status: int | None = None
@@ -145,6 +147,7 @@ class StandIn:
 
     def _join(self, connection: Connection, request: web.Request) -> None:
         self.opened.append((connection.transport, list(request.query.items())))
+        self.referers.append(request.headers.get("Referer"))
         since = [value for value in request.query.getall("since", []) if value.startswith(GROUP)]
         missed: list[tuple[int, str | bytes]] = []
         recovered = True

@@ -223,7 +223,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 PAGE = """\
-<!doctype html><title>A page</title>
+<!doctype html><title>A page</title><meta name="referrer" content="no-referrer">
 <script type="module">
   import { connect } from "/static/dwebsocket/dwebsocket.js";
   Math.random = () => 0.02;
@@ -239,7 +239,11 @@ PAGE = """\
 @pytest.mark.needs("chromium")
 @pytest.mark.parametrize("transport", ["websocket", "sse", "polling"])
 def test_in_chromium(stand_in: StandIn, browser: Chrome, transport: str) -> None:
-    """Messages both ways and a broken connection, by each transport; POSTs have the CSRF token."""
+    """
+    Messages both ways and a broken connection, by each transport.
+
+    POSTs have the CSRF token. Over HTTP a page tells its origin, whatever policy it has.
+    """
     stand_in.websockets = transport == "websocket"
     stand_in.buffers = transport == "polling"
     stand_in.pages["/page.html"] = PAGE.replace("PATIENCE", "300" if stand_in.buffers else "60000")
@@ -263,6 +267,9 @@ def test_in_chromium(stand_in: StandIn, browser: Chrome, transport: str) -> None
     eventually(lambda: run("return messages.at(-1) === '29'"))
     assert run("return messages") == [str(number) for number in range(30)]
     assert all(headers["X-CSRFToken"] == "the-token" for headers in stand_in.posts)
+    assert all(headers["Origin"] == stand_in.url for headers in stand_in.posts)
+    if transport != "websocket":
+        assert {*stand_in.referers} == {f"{stand_in.url}/"}
     assert len(stand_in.posts) == (0 if transport == "websocket" else 3)
 
 

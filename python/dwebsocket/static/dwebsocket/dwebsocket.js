@@ -91,6 +91,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     try {
       if (!signal.aborted) answer = await fetch(at("http", "transport=" + kind, ...query), {
         cache: "no-store",
+        referrerPolicy: "origin",
         signal,
         ...options,
       });
