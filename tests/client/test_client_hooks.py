@@ -44,7 +44,13 @@ INDEX = """<!doctype html>
 <title>Room</title>
 <link rel="icon" href="data:,">
 <div id="app"></div>
-<script type="module" src="/src/main.ts{x}"></script>
+<script>
+  globalThis.WebSocket = class extends WebSocket {
+    static made = 0;
+    constructor(...how) { super(...how); WebSocket.made++; }
+  };
+</script>
+<script type="module" src="/src/main.ts"></script>
 """
 REACT = {
     "vite.config.js": """
@@ -66,6 +72,9 @@ VUE = {
     "src/main.ts": """
         import { createApp } from "vue";
         import App from "./App.vue";
+        const first = createApp(App);
+        first.mount("#app");
+        first.unmount();
         createApp(App).mount("#app");
     """,
 }
@@ -74,13 +83,13 @@ PROJECTS: dict[str, tuple[str, str, dict[str, str], tuple[str, str]]] = {
     "React": (
         "react react-dom @types/react @types/react-dom @vitejs/plugin-react",
         "tsc",
-        {**REACT, "index.html": INDEX.format(x="x")},
+        {**REACT, "index.html": INDEX.replace("main.ts", "main.tsx")},
         ("src/App.tsx", "tsx"),
     ),
     "Vue": (
         "vue vue-tsc @vitejs/plugin-vue",
         "vue-tsc",
-        {**VUE, "index.html": INDEX.format(x="")},
+        {**VUE, "index.html": INDEX},
         ("src/App.vue", "vue"),
     ),
 }
@@ -150,6 +159,8 @@ def test_two_pages_in_a_room(
         for browser in (one, two):
             shows(browser, "state", "joined")
             shows(browser, "members", f"{name}, {name}")
+            # One for the page, though its component was there twice.
+            assert browser.execute_script("return WebSocket.made") == 1
         one.find_element("id", "message").send_keys("hello\n")
         for browser in (one, two):
             shows(browser, "messages", "hello")
