@@ -275,6 +275,7 @@ class TestAccess:
             ({"Origin": "https://evil.example"}, 403),
             ({"Sec-Fetch-Site": "cross-site"}, 403),
             ({"Referer": "https://evil.example/page"}, 403),
+            ({"User-Agent": "Mozilla/5.0"}, 403),
             ({"Origin": "https://friend.example"}, 200),
             ({"Sec-Fetch-Site": "same-origin"}, 200),
         ],

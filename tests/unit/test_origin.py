@@ -13,6 +13,7 @@ from django.test import RequestFactory
 
 from dwebsocket import conf
 from dwebsocket.handshake import origin
+from dwebsocket.request import BY_FALLBACK
 
 Override = Callable[..., None]
 
@@ -310,6 +311,40 @@ def test_origin_may_be_required(page: str | None) -> None:
     asked = request("testserver", page)
     words = "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on"
     assert origin.objection(asked, (), required=True) == (words if page is None else None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ({"HTTP_USER_AGENT": "Mozilla/5.0"}, "null"),
+        ({"HTTP_USER_AGENT": "Mozilla/5.0", "HTTP_REFERER": ""}, "null"),
+        ({"HTTP_USER_AGENT": "Mozilla/5.0", "HTTP_SEC_FETCH_SITE": "cross-site"}, "null"),
+        ({"HTTP_USER_AGENT": "Mozilla/5.0", "HTTP_REFERER": "http://a.b/?c"}, "http://a.b"),
+        ({"HTTP_USER_AGENT": "Mozilla/5.0", "HTTP_REFERER": "http://testserver/page"}, None),
+        ({"HTTP_USER_AGENT": "Mozilla/5.0", "HTTP_SEC_FETCH_SITE": "same-origin"}, None),
+        ({"HTTP_USER_AGENT": "NetSurf/3.11", "HTTP_ACCEPT": "text/html"}, "null"),
+        ({"HTTP_USER_AGENT": "python/3.14 websockets/15"}, None),
+    ],
+    ids=str,
+)
+def test_fallback_without_an_origin(headers: dict[str, str], named: str | None) -> None:
+    """A browser that tells nothing of its page may hold a page of any site, which hides itself."""
+    asked = request("testserver", None)
+    asked.META.update(headers)
+    assert origin.objection(asked, ()) is None
+    asked.__dict__[BY_FALLBACK] = True
+    reason = origin.objection(asked, ())
+    assert (reason and reason.split("'")[1]) == named
+
+
+def test_hint_for_pages_that_hide_themselves() -> None:
+    """To allow `null` would let in all of them."""
+    asked = request("testserver", None)
+    asked.META["HTTP_USER_AGENT"] = "Mozilla/5.0"
+    asked.__dict__[BY_FALLBACK] = True
+    reason = origin.objection(asked, ())
+    assert reason is not None
+    assert reason.endswith(": a page of this site has to send a Referer where there is no HTTPS")
 
 
 def test_forwarded_scheme_counts_only_if_set(override: Override) -> None:

@@ -69,6 +69,8 @@ def _hint(request: HttpRequest, origin: str, own: str, allowed: Iterable[str]) -
     """Says what lets a page connect that may."""
     if _same(origin.replace("https://", "http://", 1), own):
         return "if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER"
+    if not request.META.keys() & {"HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_REFERER"}:
+        return "a page of this site has to send a Referer where there is no HTTPS"
     parts, here = conf.parts_of_origin(origin), conf.parts_of_origin(own)
     if parts is not None:
         meant = [each for each in allowed if each.partition("://")[2].split(":")[0] == parts[1]]
@@ -103,10 +105,13 @@ def _of_page(headers: Mapping[str, str], own: str) -> str | None:
     if referer := headers.get("HTTP_REFERER"):
         scheme, _, rest = referer.partition("://")
         return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}"
-    # A browser that follows a link sends cookies. Without the first of these headers it does not
-    # tell whose link it was.
-    is_link = site is None and "text/html" in headers.get("HTTP_ACCEPT", "")
-    return "null" if is_link or site in ("same-site", "cross-site") else None
+    # Without any of them it may be a link, an image or a `fetch` of any page, which hides itself on
+    # sites without HTTPS. Cookies go along.
+    is_hidden = site is None and (
+        headers.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
+        or "text/html" in headers.get("HTTP_ACCEPT", "")
+    )
+    return "null" if is_hidden or site in ("same-site", "cross-site") else None
 
 
 def _host_of(request: HttpRequest, now: conf.Snapshot) -> str:
