@@ -289,6 +289,8 @@ class WebSocketProtocol(asyncio.Protocol):
             )
             if (refusal := self._refusal()) is not None:
                 self._answer(*refusal)
+                # It refers to this object: both, and the request, would stay for a while.
+                del self._handshake
                 return
         except Exception:
             self._fail()

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -472,6 +473,21 @@ def test_malformed_handshake(server: Server, headers: dict[str, str | None], sta
         response = peer.read_response()
     assert response.status == status
     assert response.header("Sec-WebSocket-Version") == ("13" if status == 426 else None)
+
+
+def test_refused_handshakes_leave_nothing(server: Server) -> None:
+    """They are freed at once: the garbage collector would run after hundreds of megabytes."""
+    many = [(f"a{number}", "b") for number in range(5000)]
+
+    def refuse(count: int) -> int:
+        for _ in range(count):
+            with RawPeer(server.address) as peer:
+                peer.send(handshake_request("/echo/", server.host, extra=many))
+                assert peer.read_response().status == 431
+        return int(Path(f"/proc/{server.pid}/statm").read_text().split()[1]) * 4096
+
+    before = refuse(10)
+    assert refuse(100) - before < 12 * 1024 * 1024
 
 
 @pytest.mark.parametrize(

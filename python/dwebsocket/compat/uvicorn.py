@@ -215,6 +215,10 @@ def _keep(protocol: Any, rest: Any) -> None:
     def keep_and_upgrade(self: Any, *args: Any) -> None:
         early = rest(self)
         upgrade(self, *args)
+        if "parser" in vars(self):
+            # As uvicorn does at the end of a connection. The two refer to each other: they, and the
+            # request, would stay until the garbage collector runs.
+            self.parser = None
         websocket = self.transport.get_protocol()
         kept, scope = vars(websocket), getattr(self, "scope", {})
         kept[_HTTP_VERSION] = scope.get("http_version")
