@@ -335,7 +335,7 @@ class WebSocketProtocol(asyncio.Protocol):
         environment.use()
         self._options = self._current_options()
         largest = conf.Admission.current().max_handshake_size
-        if largest is not None and self._handshake.size > largest:
+        if self._handshake.validate_size(largest) is not None:
             return 431, replies.PHRASES[431]
         if (refusal := self._handshake.validate()) is not None:
             return refusal[0], str(refusal[1]).encode()

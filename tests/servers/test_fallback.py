@@ -163,6 +163,13 @@ class TestOpening:
             assert stream.subprotocol == "chat.v2"
         twice = get(server, "/fallback/async-echo/?transport=sse&protocol=a&protocol=a")
         assert twice.status == 400
+        many = "".join(f"&protocol=v{number}" for number in range(129))
+        assert get(server, f"/fallback/async-echo/?transport=sse{many}").status == 400
+
+    def test_too_many_headers(self, server: Server) -> None:
+        """The request stays in memory. Some servers refuse so many themselves, with a page."""
+        many = {f"X-{number}": "" for number in range(128)}
+        assert get(server, "/fallback/echo/?transport=sse", many).status == 431
 
     def test_a_plain_get_is_the_page(self, server: Server) -> None:
         """Also in a view that has no fallback, whatever the parameter."""

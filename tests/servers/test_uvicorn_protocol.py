@@ -464,7 +464,9 @@ def test_a_client_that_reads_nothing(server: Server) -> None:
         ({"Sec-WebSocket-Version": "12"}, 426),
         ({"Sec-WebSocket-Version": "11", "Sec-WebSocket-Key": None}, 426),
         ({"Sec-WebSocket-Key": None}, 400),
+        ({"Sec-WebSocket-Protocol": ",".join(f"v{number}" for number in range(129))}, 400),
     ],
+    ids=["old", "older", "no key", "subprotocols"],
 )
 def test_malformed_handshake(server: Server, headers: dict[str, str | None], status: int) -> None:
     """426 for another version, 400 otherwise; the application is not called."""
@@ -473,6 +475,15 @@ def test_malformed_handshake(server: Server, headers: dict[str, str | None], sta
         response = peer.read_response()
     assert response.status == status
     assert response.header("Sec-WebSocket-Version") == ("13" if status == 426 else None)
+
+
+@pytest.mark.parametrize("name", ["X-Many", "X-{}"])
+def test_too_many_headers(server: Server, name: str) -> None:
+    """431: each would stay in memory as an object, those of one name, too."""
+    many = [(name.format(number), "") for number in range(128)]
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request("/echo/", server.host, extra=many))
+        assert peer.read_response().status == 431
 
 
 def test_refused_handshakes_leave_nothing(server: Server) -> None:

@@ -85,6 +85,22 @@ class TestRefusals:
         override(WEBSOCKET_MAX_HANDSHAKE_SIZE=None)
         assert visit(echo, environ=handshake(**{field: "x=12"})).serve().response.status_code == 101
 
+    def test_too_many_headers(self, visit: Serve, override: Override) -> None:
+        """A request with as many as honest clients send stays small, whatever its size may be."""
+        override(WEBSOCKET_MAX_HANDSHAKE_SIZE=None)
+        rest = 128 - Handshake("GET", handshake(), None).header_count
+        many = {f"HTTP_X_{number}": "" for number in range(rest)}
+        assert visit(echo, environ=handshake(**many)).serve().response.status_code == 101
+        self.refused(visit, 431, **many, HTTP_Y="")
+
+    def test_too_many_subprotocols(self, visit: Serve) -> None:
+        """The response says how many may be offered."""
+        offers = ", ".join(f"v{number}" for number in range(128))
+        served = visit(echo, environ=handshake(HTTP_SEC_WEBSOCKET_PROTOCOL=offers)).serve()
+        assert served.response.status_code == 101
+        response = self.refused(visit, 400, HTTP_SEC_WEBSOCKET_PROTOCOL=f"{offers}, v128")
+        assert b"128 subprotocols" in response.content
+
     def test_size_is_that_of_text(self) -> None:
         """Middleware may put anything into `META`, which the client has not sent."""
         environ: dict[str, Any] = handshake()

@@ -167,7 +167,7 @@ class MovedHandshake(Handshake):
         #: The handler that goes on with it, once it is known.
         self.handler: Handled | None = None
 
-    def validate(self) -> Refusal | None:
+    def _validate(self) -> Refusal | None:
         """Accepts: the other process has validated it."""
         self.offered = [] if self.moved.subprotocol is None else [self.moved.subprotocol]
         return None

@@ -202,11 +202,7 @@ class _Reservation:
 
 
 def _size(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
-    largest = reserved.admission.max_handshake_size
-    if largest is None or (size := asked.handshake.size) <= largest:
-        return None
-    limit = f"the {largest} of {conf.PREFIX}MAX_HANDSHAKE_SIZE"
-    return 431, f"The handshake has {size} bytes, more than {limit}."
+    return asked.handshake.validate_size(reserved.admission.max_handshake_size)
 
 
 def _headers(asked: UpgradeRequest, _: _Reservation) -> Refusal | None:

@@ -52,7 +52,7 @@ class FallbackHandshake(Handshake):
         self._wanted = request.GET.getlist("protocol")
         self._new_address = new_address
 
-    def validate(self) -> Refusal | None:
+    def _validate(self) -> Refusal | None:
         """Validates the subprotocols that the URL offers."""
         if (refusal := self._validate_version()) is not None:
             return refusal

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # ``beat=20`` in the URL. One that is no such number is the application's own.
 _BEAT = re.compile(r"(?:^|[&?])beat=([1-9]\d{1,2})(?=&|$)")
 _MIN_BEAT_S, _MAX_BEAT_S = 10, 300
+# Honest clients send fewer. Each is an object that stays in memory with the request.
+_MOST_HEADERS = _MOST_OFFERS = 128
 
 
 def begin_beat(connection: _core.Connection, query: str) -> None:
@@ -47,6 +49,11 @@ def begin_beat(connection: _core.Connection, query: str) -> None:
     """
     if (found := _BEAT.search(query)) and _MIN_BEAT_S <= int(found[1]) <= _MAX_BEAT_S:
         connection.begin_beat(int(found[1]))
+
+
+def headers_in(scope: Mapping[str, Any]) -> int:
+    """Counts the headers of an ASGI scope, without those of cookies: HTTP/2 has one for each."""
+    return sum(name != b"cookie" for name, _ in scope.get("headers") or ())
 
 
 class Opening(NamedTuple):
@@ -146,6 +153,13 @@ class Handshake:
         )
 
     @property
+    def header_count(self) -> int:
+        """The number of its headers, those of one name as one where the server joins them."""
+        if self._scope is not None:
+            return headers_in(self._scope)
+        return sum(name[:5] == "HTTP_" for name in self._environ)
+
+    @property
     def body(self) -> tuple[bytes, ...]:
         """
         The chunks that the server gets when it iterates over the opened response.
@@ -155,13 +169,33 @@ class Handshake:
         # The placeholder is closed with the response, so the server must write its head before.
         return (b"",) if self.client.head_follows_close else ()
 
+    def validate_size(self, largest: int | None) -> Refusal | None:
+        """
+        Validates the number of headers, and the size.
+
+        Args:
+            largest: ``WEBSOCKET_MAX_HANDSHAKE_SIZE``.
+        """
+        if (count := self.header_count) > _MOST_HEADERS:
+            return 431, f"The handshake has {count} headers, more than {_MOST_HEADERS}."
+        if largest is None or (size := self.size) <= largest:
+            return None
+        limit = f"the {largest} of WEBSOCKET_MAX_HANDSHAKE_SIZE"
+        return 431, f"The handshake has {size} bytes, more than {limit}."
+
     def validate(self) -> Refusal | None:
         """
-        Validates the headers (RFC 6455 section 4.2.1).
+        Validates the headers (RFC 6455 section 4.2.1), and the number of subprotocols.
 
         Returns:
             None when they are a valid opening handshake.
         """
+        refusal = self._validate()
+        if refusal is None and len(self.offered) > _MOST_OFFERS:
+            return 400, f"a handshake may offer {_MOST_OFFERS} subprotocols at most"
+        return refusal
+
+    def _validate(self) -> Refusal | None:
         environ = self._environ
         if (refusal := self._validate_version()) is not None:
             return refusal

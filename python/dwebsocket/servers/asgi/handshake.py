@@ -10,7 +10,7 @@ from dwebsocket.api.waiting.loop_hub import call_in
 from dwebsocket.servers.asgi.carrying import Carriage
 from dwebsocket.servers.contract import Client
 from dwebsocket.servers.families import gunicorn
-from dwebsocket.servers.handshake import Handshake
+from dwebsocket.servers.handshake import Handshake, headers_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,13 @@ class AsgiHandshake(Handshake):
         """
         super().__init__(method, _environ_of(scope, http_version, method), None)
         self.connection: _core.Connection | None = None
+        self._header_count = headers_in(scope)
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def header_count(self) -> int:
+        """The number of its headers."""
+        return self._header_count
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` in the server's loop, and waits for it."""
@@ -94,9 +100,9 @@ class CarriedHandshake(KeptClient, AsgiHandshake):
         self._receive = receive
         self._send = send
 
-    def validate(self) -> Refusal | None:
+    def _validate(self) -> Refusal | None:
         """Validates the headers again, as the server may be lenient; over HTTP/2 there are none."""
-        return super().validate() if "HTTP_UPGRADE" in self._environ else None
+        return super()._validate() if "HTTP_UPGRADE" in self._environ else None
 
     def find(self) -> None:
         """Does nothing: the server keeps the connection."""
