@@ -206,6 +206,36 @@ def test_a_sign_out_reaches_all_workers(own_users: Server, change: str) -> None:
             assert peer.read_message() == b"still here"
 
 
+@with_workers
+def test_a_session_in_a_file_ends_in_all_workers(
+    kind: Kind, database: Path, tmp_path: Path
+) -> None:
+    """At once, whichever page deletes it; other sessions of the user stay."""
+    engine = "django.contrib.sessions.backends.file"
+    settings = {
+        "SESSION_ENGINE": engine,
+        "SESSION_FILE_PATH": str(tmp_path),
+        "WEBSOCKET_AUTH_RECHECK": 0,
+    }
+    options = WORKERS[kind.family]
+    with Server(kind, options=options, settings=settings, database=database) as server:
+        mia, again = sign_in(server), sign_in(server)
+        key = mia["Cookie"].partition("=")[2]
+        with (
+            opened(server, "/groups/inbox/", mia) as hers,
+            opened(server, "/groups/inbox/", again) as elsewhere,
+        ):
+            outside(
+                server,
+                "import project.urls\n"
+                "from django.core.signals import request_started; request_started.send(None)\n"
+                f"from {engine} import SessionStore\nSessionStore().delete({key!r})",
+            )
+            assert {peer.read_frame().code for peer in hers} == {SIGNED_OUT}
+            assert server.get("/groups/notify/?message=still+here", again).status == 200
+            assert {peer.read_message() for peer in elsewhere} == {b"still here"}
+
+
 @pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=str)
 def test_impossible_names_are_not_found(server: Server) -> None:
     """A name that is too long, from the address; the log says why."""

@@ -282,10 +282,12 @@ class TestSignedOut:
         self.goes_on(other)
 
     def test_logout_with_another_key(self, visit: Serve, anna: User, view: Any) -> None:
-        """The session has got a new one meanwhile, as it does for safety's sake."""
+        """The session has got a new one, which ends the one that the WebSocket came with."""
         request = sign_in(anna)
         made = self.open(visit, view, request)
         request.session.cycle_key()
+        assert made.client.closing() == (4401, "signed out")
+        made = self.open(visit, view, request)
         logout(request)
         assert made.client.closing() == (4401, "signed out")
 
@@ -297,15 +299,15 @@ class TestSignedOut:
         monkeypatch: pytest.MonkeyPatch,
         view: Any,
     ) -> None:
-        """All of the user's are closed, to come back: the next handshake asks again."""
-        here, elsewhere = sign_in(anna), sign_in(anna)
-        made = self.open(visit, view, elsewhere)
+        """Those of the session are closed, to come back: the next handshake asks again."""
+        request = sign_in(anna)
+        made = self.open(visit, view, request)
 
         def fail(*args: Any) -> None:
             raise OSError("the cache is gone")
 
         monkeypatch.setattr(SessionStore, "load", fail)
-        logout(here)
+        logout(request)
         assert made.client.closing() == (1013, "try again later")
         said = [record.getMessage() for record in request_log("dwebsocket")]
         assert any("cannot be looked up" in message for message in said)
@@ -344,10 +346,8 @@ class TestSignedOut:
         assert made.client.closing() == (4401, "deleted")
 
     def test_what_sends_no_signal(self, visit: Serve, anna: User, view: Any) -> None:
-        """Django sends no signal for these: the project has to call `close_user`."""
-        request = sign_in(anna)
-        made = self.open(visit, view, request)
-        request.session.flush()
+        """Django sends no signal for this: the project has to call `close_user`."""
+        made = self.open(visit, view, sign_in(anna))
         User.objects.filter(pk=anna.pk).update(is_active=False)
         self.goes_on(made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 from accounts import BACKEND, MIDDLEWARE
+from asgiref.sync import async_to_sync
 from django.contrib import auth
 from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.base import SessionBase
 from django.db import connection, connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory, TestCase
@@ -47,8 +50,9 @@ def engine(request: pytest.FixtureRequest, override: Override) -> str:
 
 
 def use(override: Override, engine: str) -> None:
-    """Keep sessions there."""
-    override(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}")
+    """Keep sessions there, and find nothing in time."""
+    name = f"django.contrib.sessions.backends.{engine}"
+    override(SESSION_ENGINE=name, WEBSOCKET_AUTH_RECHECK=0)
 
 
 class Browser:
@@ -241,15 +245,62 @@ class TestLogout:
         assert not is_over(made)
         goes_on(made)
 
-    def test_session_is_flushed_once(self, visit: Serve, anna: User, engine: str) -> None:
-        """A session object that is used again is an ordinary one."""
+    def test_page_has_a_session_of_another_class(
+        self, visit: Serve, override: Override, anna: User
+    ) -> None:
+        """Which a project's middleware chooses, in a process that may know only the engine's."""
+        use(override, "cache")
         browser = Browser(anna)
         made = opened(visit, browser)
         request = browser.request(anna)
+        kind = type(request.session)
+        unheard = {
+            name: inspect.unwrap(vars(kind)[name]) for name in DELETIONS if name in vars(kind)
+        }
+        request.session = type("Chosen", (kind,), unheard)(browser.cookie)
         logout(request)
         assert made.client.closing() == (4401, "signed out")
-        assert "flush" not in vars(request.session)
-        assert "aflush" not in vars(request.session)
+
+
+DELETIONS = ("delete", "adelete")
+ENDS: dict[str, Callable[[Any], object]] = {
+    "flush": lambda session: session.flush(),
+    "delete": lambda session: session.delete(),
+    "delete by another": lambda session: type(session)().delete(session.session_key),
+    "cycle_key": lambda session: session.cycle_key(),
+}
+HAS_ASYNC = hasattr(SessionBase, "adelete")
+if HAS_ASYNC:
+    ENDS["aflush"] = lambda session: async_to_sync(session.aflush)()
+    ENDS["adelete"] = lambda session: async_to_sync(session.adelete)()
+    ENDS["acycle_key"] = lambda session: async_to_sync(session.acycle_key)()
+ends = pytest.mark.parametrize("end", ENDS)
+
+
+class TestEnd:
+    """A session that ends without a logout, as by a project's own page."""
+
+    @ends
+    def test_closes(self, visit: Serve, anna: User, engine: str, end: str) -> None:
+        """Its WebSockets, and no other browser's."""
+        here, there = Browser(anna), Browser(anna)
+        mine, other = opened(visit, here), opened(visit, there)
+        session = here.request().session
+        assert session["_auth_user_id"] == str(anna.pk)
+        ENDS[end](session)
+        assert mine.client.closing() == (4401, "signed out")
+        goes_on(other)
+
+    @pytest.mark.parametrize("end", ["flush", "aflush"] if HAS_ASYNC else ["flush"])
+    def test_in_a_signed_cookie(
+        self, visit: Serve, override: Override, anna: User, end: str
+    ) -> None:
+        """The cookie is forgotten."""
+        use(override, "signed_cookies")
+        browser = Browser(anna)
+        made = opened(visit, browser)
+        ENDS[end](browser.request().session)
+        assert made.client.closing() == (4401, "signed out")
 
 
 class TestSignedCookies:

@@ -11,8 +11,7 @@ import pytest
 import worldly
 from accounts import BACKEND, MIDDLEWARE
 from asgiref.sync import sync_to_async
-from django.contrib.auth import login
-from django.contrib.auth.models import User
+from django.contrib.auth import login, logout
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -32,6 +31,8 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from django.contrib.auth.models import User
 
     Override = Callable[..., None]
 
@@ -486,16 +487,17 @@ class TestSignOut:
         assert asked == [("globex", ["globex"])]
         assert globex.wait_closed() == 4401
 
-    def test_a_log_out_is_asked_about_in_the_realm_of_its_request(
-        self, anna: User, asked: list[Any], in_both: tuple[Any, Any], override: Override
+    def test_a_log_out_is_asked_about_in_each_realm_of_its_session(
+        self, anna: User, asked: list[Any], in_both: tuple[Any, Any]
     ) -> None:
         """Also where the thread has none, as that of an event loop."""
-        from django.contrib.auth.signals import user_logged_out
-
+        visitor = registry.present("user of any realm", anna.pk)[0]
         del asked[:]
         request: Any = RequestFactory().get("/", headers=ACME)
-        user_logged_out.send(sender=User, request=request, user=anna)
-        assert asked == [("acme", ["acme"])]
+        request.session, request.user = visitor.who.store(visitor.who.session), anna
+        logout(request)
+        assert sorted(asked) == [("acme", ["acme"]), ("globex", ["globex"])]
+        assert [each.wait_closed() for each in in_both] == [4401, 4401]
 
     @pytest.mark.parametrize("kind", ["users", "anywhere"])
     def test_what_another_process_announces_is_asked_about_in_its_realm(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.utils.functional import LazyObject, SimpleLazyObject
 
 from dwebsocket.compat.django import is_looked_up_in_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
@@ -128,6 +130,38 @@ def are_rows_as_djangos(store: Any) -> bool:
         and finds is not None
         and store._get_session_from_db is finds
     )
+
+
+def on_deletion(store: type[Any], tell: Callable[[str], object]) -> None:
+    """
+    Has a class of sessions call ``tell`` with the key of each that one of its objects has deleted.
+
+    ``SessionBase.delete``, in every version so far, and ``adelete``, since 5.1, which ``flush()``
+    and ``cycle_key()`` call. An ``adelete`` that calls ``delete`` tells it twice. Where both are
+    missing later checks find the end.
+    """
+    delete, adelete = getattr(store, "delete", None), getattr(store, "adelete", None)
+    if delete is not None:
+
+        @functools.wraps(delete)
+        def deletes(self: Any, session_key: str | None = None) -> None:
+            # Read before: signed cookies forget it.
+            key = session_key or self.session_key
+            delete(self, session_key)
+            if key:
+                tell(key)
+
+        store.delete = deletes
+    if adelete is not None:
+
+        @functools.wraps(adelete)
+        async def adeletes(self: Any, session_key: str | None = None) -> None:
+            key = session_key or self.session_key
+            await adelete(self, session_key)
+            if key:
+                await sync_to_async(tell)(key)
+
+        store.adelete = adeletes
 
 
 def is_in_test_case(connection: BaseDatabaseWrapper) -> bool:

@@ -107,11 +107,9 @@ def is_kept(store: type[Any]) -> bool:
 def login_in(store: type[Any], key: str) -> str:
     """Returns the user's key in a stored session, empty where there is none."""
     session = store(key)
-    login = str(session.load().get(_LOGIN) or "")
-    if session.session_key not in (key, None):
-        # There is none, and the store has made a new one, whose key nobody has.
-        session.delete()
-    return login
+    # Where there is none some stores make a new one, whose key nobody has.
+    session.create = lambda: None
+    return str(session.load().get(_LOGIN) or "")
 
 
 def is_login(store: type[Any], row: Any) -> bool:

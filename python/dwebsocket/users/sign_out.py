@@ -1,38 +1,34 @@
 """
-Receivers of Django's signals after which a user may be signed out.
+Listens to the changes by which a user may be signed out.
 
-The signals are sent when a user logs out, logs in, is saved or deleted, and when a session is
-deleted. When the change is committed, :func:`dwebsocket.users.recheck.ask` has this process and all
-others ask the database; on a logout when the session is flushed, which comes after the signal. A
-handshake that is validated later sees the change. One that was validated earlier is found, because
-each handshake first enters the register and then checks its user. Asking before the commit would be
-too
-early: a client that reconnects would be let in, and a view that saves its session at its end would
-wait for the transaction's lock.
+They are those of users, by Django's signals, and the deletion of a session, as by a logout and by
+the login of another user. When a change is committed, :func:`dwebsocket.users.recheck.ask` has this
+process and all others ask the database. A handshake that is validated later sees the change. One
+that was validated earlier is found, because each handshake first enters the register and then
+checks its user. Asking before the commit would be too early: a client that reconnects would be let
+in, and a view that saves its session at its end would wait for the transaction's lock.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
 from django.core.signals import request_started
 from django.db import connections, router
 
-from dwebsocket.compat.django_auth import is_in_test_case
+from dwebsocket.compat.django_auth import is_in_test_case, on_deletion
 from dwebsocket.compat.django_commits import after_commit
 from dwebsocket.request import worlds
 from dwebsocket.users import authentication
 from dwebsocket.users.registry import SIGNED_OUT, auth_hash, close_here, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable, Collection
 
     from django.db.models import Model
     from django.http import HttpRequest
@@ -86,11 +82,10 @@ def listen() -> None:
     if not apps.is_installed("django.contrib.auth"):
         return
     from django.contrib.auth import get_user_model
-    from django.contrib.auth.signals import user_logged_in, user_logged_out
+    from django.contrib.auth.signals import user_logged_out
     from django.db.models.signals import post_delete, post_init, post_save, pre_save
 
-    user_logged_out.connect(_on_logged_out, dispatch_uid="dwebsocket")
-    user_logged_in.connect(_on_logged_in, dispatch_uid="dwebsocket")
+    user_logged_out.connect(_before_logout, dispatch_uid="dwebsocket")
     # A proxy model sends its own signals. A receiver for all models would disable Django's fast
     # deletes for each of them.
     for model in apps.get_models():
@@ -103,13 +98,14 @@ def listen() -> None:
 
 @functools.cache
 def listen_to(store: type[Any]) -> None:
-    """Connects the receiver for deleted sessions of a class that stores them as rows."""
+    """Listens to the ends of a class's sessions: deleted rows, and its own deletions elsewhere."""
     if authentication.database_of_sessions(store) is None:
+        on_deletion(store, _on_session_deleted)
         return
     from django.db.models.signals import post_delete
 
     post_delete.connect(
-        functools.partial(_on_session_deleted, store),
+        functools.partial(_on_row_deleted, store),
         sender=store.get_model_class(),
         weak=False,
         dispatch_uid="dwebsocket",
@@ -175,85 +171,39 @@ def close_user(
 # -- sessions -----------------------------------------------------------------------------------
 
 
-def _on_logged_out(request: HttpRequest | None, user: Any, **_: Any) -> None:
-    session = getattr(request, "session", None)
-    if authentication.database_of_sessions(type(session)) is not None:
-        # The flush deletes the row, which sends a signal.
-        return
-    key = getattr(session, "session_key", None)
-    pk = getattr(user, "pk", None)
-    # The session may have got another key since a handshake, so ask for all of the user's.
-    hint = _hint_of(pk, (digest(key),) if key else (), request)
-    act = functools.partial(_ask, hint)
-    if key and hasattr(session, "flush"):
-        _after_flush(session, act)
-    else:
-        act()
+def _before_logout(request: HttpRequest | None, **_: Any) -> None:
+    """For ``user_logged_out``, which comes before the flush: a project may have several classes."""
+    session: Any = getattr(request, "session", None)
+    if session is not None:
+        listen_to(session.__class__)
 
 
-def _after_flush(session: Any, act: Act) -> None:
-    """Calls ``act`` when ``session`` is flushed, which Django does next."""
-    flush: Act = session.flush
-    aflush: Callable[[], Awaitable[object]] | None = getattr(session, "aflush", None)
-
-    def restore() -> None:
-        with suppress(KeyError):
-            del session.__dict__["flush"]
-        with suppress(KeyError):
-            del session.__dict__["aflush"]
-
-    def flush_and_act() -> None:
-        restore()
-        flush()
-        act()
-
-    async def aflush_and_act(aflush: Callable[[], Awaitable[object]]) -> None:
-        restore()
-        await aflush()
-        await sync_to_async(act)()
-
-    # Replaced on this one session only, and for one call.
-    session.__dict__["flush"] = flush_and_act
-    if aflush is not None:
-        session.__dict__["aflush"] = functools.partial(aflush_and_act, aflush)
-
-
-def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
-    session = getattr(request, "session", None)
-    cookie = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
-    store = type(session)
-    if session is None or not cookie or authentication.database_of_sessions(store) is not None:
-        return
-    # If another user was signed in before, `login()` has flushed that session without a signal.
-    if authentication.login_in(store, cookie) != str(user.pk):
-        _ask(_hint_of(None, (digest(cookie),)))
-
-
-def _on_session_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> None:
-    # Each login deletes an anonymous session, and `clearsessions` those that are over.
+def _on_row_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> None:
+    # Each login deletes an anonymous session, and tasks of a project those that are over.
     if authentication.is_login(store, instance):
-        hint = _hint_of(None, (digest(instance.session_key),))
-        _after_commit(functools.partial(_ask, hint), using)
+        _after_commit(functools.partial(_on_session_deleted, instance.session_key), using)
 
 
-def _hint_of(pk: Any, sessions: tuple[str, ...] = (), request: HttpRequest | None = None) -> Hint:
-    """Returns a hint about a user of a request's realm, or the present one; of all if unknown."""
+def _on_session_deleted(key: str) -> None:
     from dwebsocket.users.announcements import Hint
 
-    if pk is None:
-        return Hint(sessions=sessions)
+    _ask(Hint(sessions=(digest(key),)))
+
+
+# -- users --------------------------------------------------------------------------------------
+
+
+def _hint_of(pk: Any) -> Hint:
+    """Returns a hint about a user of the present realm; of all if that is not known."""
+    from dwebsocket.users.announcements import Hint
+
     try:
-        realm = worlds.present_realm() if request is None else worlds.realm_of(request)
+        realm = worlds.present_realm()
     except Exception:
         # It only asks, and must not stop a user from being saved.
         _log.exception("The realm of a user who has changed is not known: all realms are asked")
         realm = None
-    if realm is None:
-        return Hint((), sessions, (str(pk),))
-    return Hint((worlds.user_key(pk, realm),), sessions)
-
-
-# -- users --------------------------------------------------------------------------------------
+    return Hint(anywhere=(str(pk),)) if realm is None else Hint((worlds.user_key(pk, realm),))
 
 
 def _on_saved(
