@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,9 @@ def _on_first_request(**_: Any) -> None:
 def listen_in_all() -> None:
     """Connects the receivers in a process that may have no WebSocket: others have to know."""
     listen()
-    if apps.is_installed("django.contrib.sessions"):
+    # Django deletes expired sessions fast where nobody listens, and they sign nobody out.
+    is_clearing = sys.argv[1:2] == ["clearsessions"]
+    if apps.is_installed("django.contrib.sessions") and not is_clearing:
         try:
             store = import_module(settings.SESSION_ENGINE).SessionStore
         except (ImportError, AttributeError):
