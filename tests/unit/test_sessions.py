@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -321,7 +322,7 @@ class TestStoreThatReplaces:
         assert now_stored(replacing) == values
 
     def test_look_whether_a_user_is_signed_in(self, replacing: Any) -> None:
-        """It deletes the new session."""
+        """The look makes no new session."""
         assert authentication.login_in(Replacing, replacing.session_key) == "7"
         replacing.delete()
         assert authentication.login_in(Replacing, replacing.session_key) == ""
@@ -338,6 +339,29 @@ def test_class_looks_as_it_did(store: Any) -> None:
     once = type(session)
     sessions.keep(session)
     assert type(session) is once
+
+
+def test_another_session_of_its_class(session: Any) -> None:
+    """A view may make a new one, and change one that is stored."""
+    own = type(session)(session.session_key)
+    sessions.keep(own)
+    new, stored = type(own)(), type(own)(session.session_key)
+    new["kept"] = stored["changed"] = "by the view"
+    for each in (new, stored):
+        each.save()
+    assert now_stored(new) == {"kept": "by the view"}
+    assert now_stored(session)["changed"] == "by the view"
+
+
+def test_pickled_session() -> None:
+    """It is as that of a page, and the view's goes on."""
+    session = DB()
+    session["kept"] = 1
+    sessions.keep(session)
+    pickled = pickle.loads(pickle.dumps(session))
+    assert (type(pickled), dict(pickled.items())) == (DB, {"kept": 1})
+    assert "_digests" not in vars(pickled)
+    assert "_digests" in vars(session)
 
 
 def test_what_is_no_session_of_djangos() -> None:

@@ -9,6 +9,7 @@ session.
 
 from __future__ import annotations
 
+import copy
 import functools
 from contextlib import suppress
 from typing import Any
@@ -46,6 +47,16 @@ def _merging(store: type[Any]) -> type[Any]:
     """Returns a subclass of ``store``, a session class, that merges when it saves."""
 
     class Merging(store):  # type: ignore[misc]
+        # A view may make one itself, by `type(request.session)()`.
+        _digests: Digests | None = None
+
+        def __reduce__(self) -> Any:
+            # As that of a page: nobody else finds this class by its name.
+            plain: Any = object.__new__(store)
+            vars(plain).update(vars(self))
+            vars(plain).pop("_digests", None)
+            return copy.copy, (plain,)
+
         def load(self) -> Any:
             data = super().load()
             self._digests = _digests(self, data)
