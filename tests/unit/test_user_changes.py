@@ -201,6 +201,21 @@ def test_no_query(anna: User, hints: list[Hint]) -> None:
     assert [sql.split()[0] for sql in seen] == ["UPDATE", "UPDATE"]
 
 
+def test_what_an_object_keeps(anna: User) -> None:
+    """Its values take little memory: lists of users are long."""
+    kept = vars(again(anna)._state)
+    assert sum(sys.getsizeof(kept[name]) for name in kept if "dwebsocket" in name) < 200
+
+
+def test_object_from_before_a_migration(anna: User, hints: list[Hint]) -> None:
+    """One field less was noted in a pickled object: what it was read with is not known."""
+    user = again(anna)
+    noted = vars(user._state)[sign_out._NOTED]
+    vars(user._state)[sign_out._NOTED] = noted[:-1]
+    rename(user)
+    assert len(hints) == 1
+
+
 class TestManualMode:
     """`set_autocommit(False)`: `on_commit` raised within `save()`, and the row was lost."""
 

@@ -15,6 +15,7 @@ import functools
 import logging
 import sys
 from importlib import import_module
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -29,7 +30,7 @@ from dwebsocket.users import authentication
 from dwebsocket.users.registry import SIGNED_OUT, auth_hash, close_here, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from django.db.models import Model
     from django.http import HttpRequest
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 # Where a user object keeps its values: in `_state`, which Django copies and pickles with it.
-_NOTED = "dwebsocket_values"
+_NOTED = "dwebsocket_noted"
 # The fields that count where others are not known.
 _ALWAYS = frozenset({"password", "is_active"})
 
@@ -238,7 +239,7 @@ def _on_deleted(instance: Any, using: str, **_: Any) -> None:
 
 def _on_made(instance: Model, **_: Any) -> None:
     """For ``post_init``: notes the values, which are those of a row if one is read."""
-    _note(instance, _values(instance))
+    _note(instance, vars(instance))
 
 
 def _before_save(instance: Model, using: str, **_: Any) -> None:
@@ -258,7 +259,7 @@ def _after_save(
     Returns:
         To be called when the save is committed: notes the new values.
     """
-    before, now = vars(instance._state).get(_NOTED), _values(instance)
+    before, now = _noted(instance), _values(instance)
     if created:
         # The user is new: no session of it can end.
         _note(instance, now)
@@ -274,14 +275,31 @@ def _after_save(
 
 
 def _note(instance: Model, values: Values) -> None:
-    vars(instance._state)[_NOTED] = values
+    """Notes the values of all fields, ``...`` for one that is not loaded: a dict takes more."""
+    noted = tuple(map(values.get, _names(type(instance)), repeat(...)))
+    setattr(instance._state, _NOTED, noted)
+
+
+def _noted(instance: Model) -> Values | None:
+    noted: tuple[Any, ...] = getattr(instance._state, _NOTED, ())
+    # An object that was pickled before a migration may have others.
+    is_known = len(noted) == len(_names(type(instance)))
+    return _loaded(instance, noted) if is_known else None
 
 
 def _values(instance: Model) -> Values:
     """Returns the values of all fields that are loaded."""
-    found = vars(instance)
-    names = [field.attname for field in instance._meta.concrete_fields]
-    return {name: found[name] for name in names if name in found}
+    return _loaded(instance, map(vars(instance).get, _names(type(instance)), repeat(...)))
+
+
+def _loaded(instance: Model, values: Iterable[Any]) -> Values:
+    named = zip(_names(type(instance)), values, strict=True)
+    return {name: value for name, value in named if value is not ...}
+
+
+@functools.cache
+def _names(model: type[Model]) -> tuple[str, ...]:
+    return tuple(field.attname for field in model._meta.concrete_fields)
 
 
 def _written(instance: Model, update_fields: Collection[str]) -> list[str]:
