@@ -314,8 +314,7 @@ class WebSocketProtocol(asyncio.Protocol):
         application, events = self.config.loaded_app, self._events
         if environment.has_django():
             return await consumers.run(application, self._scope, events)
-        result: object = await application(self._scope, events.receive, events.send)
-        return result
+        return await events.run(application, self._scope)
 
     def _end(self, code: int) -> None:
         """Does what remains to be done when the application has ended."""

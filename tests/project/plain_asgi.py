@@ -41,11 +41,23 @@ async def _follow_lifespan(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Echo, and note the end, twice."""
+    """Echo, and note the end."""
     await send({"type": "websocket.accept"})
     while (event := await receive())["type"] == "websocket.receive":
         await send({**event, "type": "websocket.send"})
-    note(scope, [event, await receive()])
+    note(scope, event)
+
+
+async def asks_again(scope: Any, receive: Any, send: Any) -> None:
+    """Note each event until it is ended, and that."""
+    await send({"type": "websocket.accept"})
+    events = []
+    try:
+        while True:
+            events.append(await receive())
+    finally:
+        await asyncio.sleep(0.5)
+        note(scope, [*events, "ended"])
 
 
 async def scope(scope: Any, receive: Any, send: Any) -> None:
@@ -160,11 +172,11 @@ async def visits(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def closes_as_told(scope: Any, receive: Any, send: Any) -> None:
-    """Close with what the client asks for, and note the events behind."""
+    """Close with what the client asks for, and note the event behind."""
     await send({"type": "websocket.accept"})
     wanted = json.loads((await receive())["text"])
     await send({"type": "websocket.close", **wanted})
-    note(scope, [await receive(), await receive()])
+    note(scope, await receive())
 
 
 async def sends_behind_close(scope: Any, receive: Any, send: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dwebsocket import ConnectionClosed, UsageError
+from dwebsocket.runners.asgi_apps import events as module
 from dwebsocket.runners.asgi_apps.events import Events, Stage
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ SEND: Event = {"type": "websocket.send", "text": "hi"}
 CLOSE: Event = {"type": "websocket.close"}
 START: Event = {"type": "websocket.http.response.start", "status": 402}
 BODY: Event = {"type": "websocket.http.response.body"}
+END: Event = {"type": "websocket.disconnect", "code": 1001, "reason": "bye"}
 PART: Event = {"type": "websocket.http.response.body", "body": b"no ", "more_body": True}
 
 # What brings an application to each stage.
@@ -110,48 +114,146 @@ class TestReceive:
     """`receive`."""
 
     def test_from_an_object_that_gives_the_messages(self) -> None:
-        """At their end the peer is asked each time, which may have the application wait."""
+        """At their end the peer is asked."""
         received: list[Any] = []
-        asked: list[int] = []
-
-        class Asked(Script):
-            async def receive(self) -> str | bytes:
-                asked.append(len(received))
-                return await super().receive()
 
         async def talk(events: Events) -> None:
             events.messages = Following("text", b"bytes")
-            for _ in range(5):
+            for _ in range(4):
                 received.append(await events.receive())
 
-        with_events(Asked(), talk)
-        end = {"type": "websocket.disconnect", "code": 1001, "reason": "bye"}
+        with_events(Script(), talk)
         assert received == [
             {"type": "websocket.connect"},
             {"type": "websocket.receive", "text": "text"},
             {"type": "websocket.receive", "bytes": b"bytes"},
-            end,
-            end,
+            END,
         ]
-        assert asked == [3, 4]
 
     def test_in_order(self) -> None:
-        """`connect`, messages of both kinds, and then `disconnect` as often as it is called."""
+        """`connect`, messages of both kinds, and then `disconnect`."""
         received: list[Any] = []
 
         async def talk(events: Events) -> None:
-            received.extend([await events.receive() for _ in range(6)])
+            received.extend([await events.receive() for _ in range(5)])
 
         with_events(Script("text", b"bytes", ""), talk)
-        end = {"type": "websocket.disconnect", "code": 1001, "reason": "bye"}
         assert received == [
             {"type": "websocket.connect"},
             {"type": "websocket.receive", "text": "text"},
             {"type": "websocket.receive", "bytes": b"bytes"},
             {"type": "websocket.receive", "text": ""},
-            end,
-            end,
+            END,
         ]
+
+
+class TestAfterTheEnd:
+    """An application that asks for more events."""
+
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_LAST_S", 0.05)
+        monkeypatch.setattr(module, "_PAUSE_S", 0.01)
+
+    def run(self, application: Any) -> Events:
+        """Run an application whose client has gone to its end."""
+        events = Events(Script())
+        asyncio.run(asyncio.wait_for(events.run(application, {}), 10))
+        return events
+
+    @pytest.mark.parametrize("awaited", [True, False], ids=["itself", "a task of it"])
+    def test_is_ended(self, awaited: bool) -> None:
+        """The event comes once; then it has some time, and ends where it asks."""
+        received: list[Any] = []
+        began_at = time.monotonic()
+
+        async def ask(receive: Any) -> None:
+            try:
+                while True:
+                    received.append(await receive())
+            finally:
+                await asyncio.sleep(0)
+                received.append("cleaned up")
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await (ask(receive) if awaited else asyncio.create_task(ask(receive)))
+
+        self.run(application)
+        assert received == [{"type": "websocket.connect"}, END, "cleaned up"]
+        assert time.monotonic() - began_at >= 0.05
+
+    def test_two_tasks(self) -> None:
+        """One of them has the event."""
+        received: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            got = await asyncio.gather(receive(), receive(), return_exceptions=True)
+            received.extend(got)
+
+        self.run(application)
+        assert received[0] == END
+        assert isinstance(received[1], asyncio.CancelledError)
+
+    def test_by_short_waits(self) -> None:
+        """It is ended, too."""
+        asked: list[int] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await receive()
+            while True:
+                asked.append(1)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(receive(), 0.01)
+
+        self.run(application)
+        assert len(asked) > 1
+
+    def test_goes_on(self) -> None:
+        """One that takes no notice of its end is slowed down."""
+        asked: list[float] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await receive()
+            while len(asked) < 5:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await receive()
+                asked.append(time.monotonic())
+
+        self.run(application)
+        assert asked[-1] - asked[0] >= 4 * 0.01
+
+    def test_works_on(self) -> None:
+        """Work that asks for nothing goes on, beside a task that is ended."""
+        done: list[str] = []
+
+        async def ask(receive: Any) -> None:
+            while True:
+                await receive()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            asking = asyncio.create_task(ask(receive))
+            await asyncio.wait({asking})
+            await asyncio.sleep(0.05)
+            done.append("written")
+
+        self.run(application)
+        assert done == ["written"]
+
+    def test_is_cancelled(self) -> None:
+        """Before that time a cancellation is that of its server."""
+        events = Events(Script())
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            await receive()
+            await receive()
+            await receive()
+
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(events.run(application, {}))
 
 
 class TestSend:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
+from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.layers import get_channel_layer
@@ -16,6 +19,7 @@ from django.urls import path
 from peer import all_given_back
 
 from dwebsocket import ConnectionClosed, UsageError, asgi_websocket
+from dwebsocket.runners.asgi_apps import events
 from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
 from project import consumers
 from support.waiting import eventually
@@ -171,6 +175,48 @@ def test_origin_of_channels(client: Any, tables: None) -> None:
     """Its validator refuses a request without one, which ours lets through."""
     with WebSocketClient().websocket("/ws/room/lobby/") as ws:
         assert ws.response.status_code == 403
+
+
+def _endless(name: str, seen: list[Any]) -> Any:
+    """A consumer that does not stop at its `websocket_disconnect`, but has a message then."""
+
+    class Endless(WebsocketConsumer):
+        def websocket_disconnect(self, message: Any) -> None:
+            seen.append(message["code"])
+            work = {"type": "work"}
+            async_to_sync(self.channel_layer.send)(self.channel_name, work)
+
+        def work(self, event: Any) -> None:
+            time.sleep(0.3)
+            seen.append("done")
+
+    class AsyncEndless(AsyncConsumer):
+        async def websocket_connect(self, message: Any) -> None:
+            await self.send({"type": "websocket.accept"})
+
+        async def websocket_disconnect(self, message: Any) -> None:
+            seen.append(message["code"])
+            await self.channel_layer.send(self.channel_name, {"type": "work"})
+
+        async def work(self, event: Any) -> None:
+            await asyncio.sleep(0.3)
+            seen.append("done")
+
+    return {"": Endless, "Async": AsyncEndless}[name]
+
+
+@BOTH
+def test_consumer_that_does_not_stop(
+    client: Any, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """`websocket_disconnect` is called once, and it ends all the same, behind what it does."""
+    monkeypatch.setattr(events, "_LAST_S", 0.1)
+    seen: list[Any] = []
+    view = asgi_websocket(_endless(prefix, seen).as_asgi())
+    with override_settings(ROOT_URLCONF=(path("endless/", view),)):
+        with client.websocket("/endless/") as ws:
+            ws.close(4001)
+    assert seen == [4001, "done"]
 
 
 def test_list_of_connections(client: Any) -> None:

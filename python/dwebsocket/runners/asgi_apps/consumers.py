@@ -64,8 +64,7 @@ async def run(
         _exchange()
     thread = (OwnThread if thread_per_connection else ApplicationContext).enter()
     try:
-        result: object = await application(scope, events.receive, events.send)
-        return result
+        return await events.run(application, scope)
     finally:
         await thread.leave()
 
@@ -229,8 +228,8 @@ async def _dispatch_ours(
     elif not others:
         await _pass_on(receive, dispatch)
     elif _HAVE_CONTEXT:
-        one_at_a_time = _with_lock(dispatch)
-        await _run_all(*(_pass_on(receiver, one_at_a_time) for receiver in receivers))
+        lock = asyncio.Lock()
+        await _run_all(*(_pass_on_alone(receiver, dispatch, lock) for receiver in receivers))
     else:
         await channels_own(receivers, dispatch)
 
@@ -240,14 +239,16 @@ async def _pass_on(receive: Receive, dispatch: Dispatch) -> None:
         await dispatch(await receive())
 
 
-def _with_lock(dispatch: Dispatch) -> Dispatch:
-    lock = asyncio.Lock()
-
-    async def dispatch_alone(event: Event) -> None:
+async def _pass_on_alone(receive: Receive, dispatch: Dispatch, lock: asyncio.Lock) -> None:
+    while True:
+        try:
+            event = await receive()
+        except asyncio.CancelledError:
+            # It ends the consumer: not in the middle of another handler.
+            async with lock:
+                raise
         async with lock:
             await dispatch(event)
-
-    return dispatch_alone
 
 
 async def _serve_client(events: Events, handler: _Handler, dispatch: Dispatch) -> None:

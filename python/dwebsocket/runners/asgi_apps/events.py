@@ -7,10 +7,13 @@ come when, and which values it must have; a :class:`Peer` carries the events out
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -20,7 +23,13 @@ if TYPE_CHECKING:
     from dwebsocket.websocket import WebSocket
 
     Headers = list[tuple[str, str]]
+    Application = Callable[..., Awaitable[object]]
 
+_log = logging.getLogger("dwebsocket")
+
+# Seconds after its `disconnect` in which an application may wait for further events; and before the
+# next time, for one that goes on then.
+_LAST_S, _PAUSE_S = 5.0, 1.0
 _FIRST_STATUS, _LAST_STATUS = 200, 599
 
 
@@ -122,6 +131,9 @@ class Events:
         self.send_message: Callable[[Message], Awaitable[None]] = peer.send
         self.messages: Awaitable[Message] | None = None
         self._is_connected = False
+        # When an application that asks for more events is ended; None until its `disconnect`.
+        self._ends_at: float | None = None
+        self._was_ended = False
         self._response: tuple[int, Headers] = (0, [])
         self._body: list[bytes] = []
 
@@ -130,11 +142,24 @@ class Events:
         """Whether the application has accepted or refused the connection."""
         return self.stage in (Stage.OPEN, Stage.OVER)
 
+    async def run(self, application: Application, scope: dict[str, Any]) -> object:
+        """Runs an application, and returns what that returns; None if :meth:`receive` ended it."""
+        try:
+            return await application(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if not self._was_ended:
+                raise
+            return None
+
     async def receive(self) -> Event:
         """
-        Returns the next event: ``connect`` first, then messages, and ``disconnect`` ever after.
+        Returns the next event: ``connect`` first, then messages, and ``disconnect`` once.
 
         Cancelling it loses no event.
+
+        Raises:
+            CancelledError: Nothing follows the ``disconnect``, and the application has waited for
+                it. So it ends where it asks, not in the middle of other work.
         """
         if not self._is_connected:
             self._is_connected = True
@@ -143,13 +168,20 @@ class Events:
             if self.messages is not None:
                 return event_of(await self.messages)
         except StopAsyncIteration:
-            # An application that asks again and again is to be slowed down.
+            # The peer knows how it ended.
             pass
-        try:
-            message = await self.peer.receive()
-        except ConnectionClosed as end:
-            return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
-        return event_of(message)
+        if self._ends_at is None:
+            try:
+                return event_of(await self.peer.receive())
+            except ConnectionClosed as end:
+                # Another task may have received it meanwhile.
+                if self._ends_at is None:
+                    self._ends_at = clock.now() + _LAST_S
+                    return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
+        await asyncio.sleep(self._ends_at - clock.now())
+        self._ends_at, self._was_ended = clock.now() + _PAUSE_S, True
+        _log.debug("An ASGI application waited for events after its websocket.disconnect")
+        raise asyncio.CancelledError
 
     async def send(self, event: Event) -> None:
         """
