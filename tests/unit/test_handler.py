@@ -19,11 +19,12 @@ from django.utils import translation
 from visit import handshake
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, group, runners
+from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, _core, group, runners
 from dwebsocket.compat import unpatched
 from dwebsocket.request import database
 from dwebsocket.runners import handler as life
 from dwebsocket.runners.handler_green import GreenHandlers
+from dwebsocket.runners.handler_threads import HandlerThreads
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -452,6 +453,214 @@ class TestErrors:
         made.client.send("go")
         assert made.client.closing()[0] == 1011
         eventually(lambda: "markcoroutinefunction" in str(request_log()[-1].exc_info[1]))
+
+
+def no_thread(*args: Any) -> None:
+    """Start nothing, as a system that has no thread left."""
+    raise RuntimeError("can't start new thread")
+
+
+def living(visit: Serve, view: Any) -> Any:
+    """Open a connection; give it when its handler lives."""
+    made = visit(view).serve()
+    eventually(life.is_busy)
+    return made
+
+
+class TestEnd:
+    """The end of a life comes once, whatever fails in it, and leaves nothing behind."""
+
+    @pytest.fixture
+    def reported(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch, request_log: Callable[..., Any]
+    ) -> Callable[[], list[str]]:
+        """Give a function that waits for the end, and for turns of others, and gives the errors."""
+        before = _core.open_connections()
+
+        def errors() -> list[str]:
+            eventually(lambda: life._open <= 0)
+            monkeypatch.undo()
+            for kind in ("sync", "async"):
+                made = visit(of_kind(Echo, kind).as_view(seen=[])).serve()
+                for number in range(20):
+                    made.client.send(str(number))
+                    assert made.client.receive() == str(number)
+                made.client.vanish()
+            eventually(lambda: (life._open, _core.open_connections()) == (0, before))
+            return [str(record.exc_info[1]) for record in request_log("django.request")]
+
+        return errors
+
+    def test_no_thread_for_disconnect(
+        self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handler in a loop has ended without that call."""
+        seen: list[Any] = []
+
+        class Ends(WebSocketHandler):
+            async def receive(self, message: Any) -> None:
+                pass
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+
+        made = living(visit, Ends.as_view())
+        monkeypatch.setattr(unpatched, "start_code", no_thread)
+        made.client.vanish()
+        assert reported() == ["can't start new thread"]
+        assert seen == []
+
+    def test_no_loop_for_disconnect(
+        self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor does one on threads wait for it."""
+        made = living(visit, of_kind(Echo, "async rest").as_view(seen=[]))
+        monkeypatch.setattr(life.loop, "run", no_thread)
+        made.client.vanish()
+        assert reported() == ["can't start new thread"]
+
+    def test_no_loop_for_tick(
+        self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client gets 1011, and `disconnect` is called."""
+        seen: list[Any] = []
+
+        class Ticks(WebSocketHandler):
+            every = 0.05
+
+            def receive(self, message: Any) -> None:
+                pass
+
+            async def tick(self) -> None:
+                pass
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+
+        made = living(visit, Ticks.as_view())
+        monkeypatch.setattr(life.loop, "run", no_thread)
+        assert made.client.closing()[0] == 1011
+        assert reported() == ["can't start new thread"]
+        assert seen == [1011]
+
+    @pytest.mark.parametrize("what", ["handler.report_end", "view._moment"])
+    def test_a_last_step_fails(
+        self,
+        what: str,
+        kind: str,
+        visit: Serve,
+        reported: Callable[[], list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The others are taken."""
+        seen: list[Any] = []
+
+        class Ends(Echo):
+            def connect(self) -> None:
+                self.websocket.on_close(bool)
+                super().connect()
+
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise LookupError("broken end")
+
+        made = living(visit, of_kind(Ends, kind).as_view(seen=seen))
+        monkeypatch.setattr(f"dwebsocket.runners.{what}", fail)
+        made.client.vanish()
+        assert reported() == ["broken end"]
+        assert seen == ["connect", (0, 1006, "the client hung up")]
+
+    def test_the_database_fails_before_a_call(
+        self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The connection ends, with 1011."""
+        seen: list[Any] = []
+
+        def fail() -> None:
+            monkeypatch.undo()
+            raise LookupError("broken connection")
+
+        made = living(visit, Echo.as_view(seen=seen))
+        monkeypatch.setattr(database, "close_old_connections", fail)
+        made.client.send("x")
+        assert made.client.closing()[0] == 1011
+        assert reported() == ["broken connection"]
+        assert seen == ["connect", (0, 1011, "")]
+
+    def test_an_exit(
+        self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of its home: the client gets 1001, and `disconnect` is called."""
+        seen: list[Any] = []
+
+        class Exits(Echo):
+            def receive(self, message: Any) -> None:
+                raise SystemExit
+
+        monkeypatch.setattr(HandlerThreads, "exits", (SystemExit,))
+        made = living(visit, Exits.as_view(seen=seen))
+        made.client.send("x")
+        assert made.client.closing()[0] == 1001
+        assert reported() == []
+        assert [code for _, code, _ in seen[1:]] == [1001]
+
+    def test_cancelled_while_disconnect_runs(
+        self, visit: Serve, reported: Callable[[], list[str]]
+    ) -> None:
+        """It is not called again."""
+        seen: list[Any] = []
+
+        class Cancelled(WebSocketHandler):
+            async def receive(self, message: Any) -> None:
+                self.loop = asyncio.get_running_loop()
+                await self.websocket.asend_text(message)
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+                if len(seen) == 1:
+                    home, done = self._home, threading.Event()
+                    for task in home._tasks:
+                        self.loop.call_soon_threadsafe(task.cancel)
+                    self.loop.call_soon_threadsafe(done.set)
+                    assert done.wait(10)
+
+        made = living(visit, Cancelled.as_view())
+        made.client.send("x")
+        assert made.client.receive() == "x"
+        made.client.vanish()
+        assert reported() == []
+        assert seen == [1006]
+
+    @pytest.mark.parametrize("kind", ["async", "async rest"])
+    def test_the_loop_is_closed_meanwhile(
+        self, kind: str, visit: Serve, reported: Callable[[], list[str]]
+    ) -> None:
+        """It is counted once."""
+
+        class Closed(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                pass
+
+            def disconnect(self, code: int, reason: str) -> None:
+                # What a coroutine gets that is thrown away.
+                raise GeneratorExit
+
+        made = living(visit, of_kind(Closed, kind).as_view())
+        made.client.vanish()
+        assert reported() == []
+
+    def test_no_thread_for_a_method_that_nobody_has_written(
+        self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """None is started."""
+
+        class Reads(WebSocketHandler):
+            async def receive(self, message: Any) -> None:
+                pass
+
+        made = living(visit, Reads.as_view())
+        monkeypatch.setattr(unpatched, "start_code", no_thread)
+        made.client.vanish()
+        assert reported() == []
 
 
 class TestThreads:

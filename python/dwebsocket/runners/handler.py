@@ -17,6 +17,7 @@ import inspect
 import itertools
 import logging
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -133,6 +134,7 @@ class Handled:
         "_context",
         "_databases",
         "_due",
+        "_has_left",
         "_home",
         "_is_at_work",
         "_is_new",
@@ -239,6 +241,7 @@ class Handled:
         self._context: contextvars.Context | HandlerContext = own_context
         self._databases = databases or None
         self._is_new = True
+        self._has_left = False
         self._is_over = self._is_at_work = self._again = self._tick_is_due = False
         # Whether it came from another process, and is yet to be told; how it goes to another one.
         self._is_resuming = False
@@ -379,6 +382,20 @@ class Handled:
         return not is_under_way
 
     def _turn(self) -> None:
+        """Has a turn in a context of its own. Raises exits only."""
+        if self._has_left:
+            return
+        try:
+            self._call_what_is_due()
+        except BaseException as error:
+            # Of what is beside its methods, or an exit. The next turn is the last one.
+            self._failed(error)
+            if not self._has_left:
+                self._wait()
+            if isinstance(error, self._exits):
+                raise
+
+    def _call_what_is_due(self) -> None:
         set_own_websocket(self.websocket)
         if self._is_new:
             self._is_new = False
@@ -630,10 +647,7 @@ class Handled:
         if move is None or (self._is_over and not move.has_parted):
             return True
         if move.has_parted:
-            self._finish_moved()
-            life.end_beside(self.websocket)
-            SharedContext.end_worker(self.websocket)
-            self._leave()
+            self._let_go(self._finish_moved)
             return False
         if self._plan.every is not None:
             with _lock:
@@ -651,10 +665,7 @@ class Handled:
             return True
         websocket = self.websocket
         if move.has_parted:
-            self._finish_moved()
-            await life.aend_beside(websocket)
-            await SharedContext.leave_worker(websocket)
-            self._leave()
+            await self._alet_go(self._finish_moved)
         else:
             await SharedContext.after_turn(websocket)
             self._is_at_work = False
@@ -675,15 +686,35 @@ class Handled:
     # -- the end, on threads ---------------------------------------------------------------------
 
     def _end_here(self) -> None:
-        if "disconnect" in self._plan.is_async:
-            self._in_loop(self._aend)
+        if "disconnect" not in self._plan.is_async:
+            self._let_go(self._disconnect)
             return
+        try:
+            self._in_loop(self._aend)
+        except Exception as error:
+            # There is no loop for it.
+            self._failed(error)
+            self._let_go(self._finish)
+
+    def _disconnect(self) -> None:
         try:
             self._call_method("disconnect", self.disconnect, *self._close())
         finally:
             self._finish()
-            life.end_beside(self.websocket)
-            SharedContext.end_worker(self.websocket)
+
+    def _let_go(self, finish: Callable[[], None]) -> None:
+        """Takes the last steps of its life, each of them whatever becomes of those before it."""
+        websocket = self.websocket
+        try:
+            with ExitStack() as steps:
+                steps.callback(SharedContext.end_worker, websocket)
+                steps.callback(life.end_beside, websocket)
+                finish()
+        except BaseException as error:
+            self._failed(error)
+            if isinstance(error, self._exits):
+                raise
+        finally:
             self._leave()
 
     def _close(self) -> tuple[int, str]:
@@ -705,6 +736,7 @@ class Handled:
 
     def _leave(self) -> None:
         """The last step: it has no turns any more."""
+        self._has_left = True
         told = life.witness.get()
         if self._plan.survives:
             moving.leave(self)
@@ -815,14 +847,17 @@ class Handled:
                 self._wake()
         except GeneratorExit:
             # The loop was closed: nothing can be awaited any more.
-            websocket._abandon(*GOING_AWAY)
-            self._leave()
+            if not self._has_left:
+                websocket._abandon(*GOING_AWAY)
+                self._leave()
             raise
         except BaseException as error:
-            # Of the signal about a message, as in `_pop`. The next turn is the last one.
+            # Of the signal about a message, as in `_pop`, or of what is beside its methods. The
+            # next turn is the last one.
             self._failed(error)
-            self._is_at_work = False
-            self._wake()
+            if not self._has_left:
+                self._is_at_work = False
+                self._wake()
 
     def _listens(self, connection: Connection) -> bool:
         """Whether it waits in its loop from now on; false when there is something to take now."""
@@ -839,7 +874,9 @@ class Handled:
         return (self._acall_method if is_async else self._acall_elsewhere)(name, method, *args)
 
     async def _acall_elsewhere(self, name: str, method: Callable[..., Any], *args: Any) -> None:
-        """Calls a sync method on a thread."""
+        """Calls a sync method on a thread, unless nobody has written it."""
+        if getattr(method, "__func__", None) is getattr(Handled, name):
+            return
         own = contextvars.copy_context()
 
         def call() -> None:
@@ -875,6 +912,10 @@ class Handled:
         try:
             await self._acall_method(name, method, *args)
             await SharedContext.after_turn(self.websocket)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._failed(error)
         finally:
             self._wait()
 
@@ -890,14 +931,32 @@ class Handled:
         return run
 
     async def _aend(self) -> None:
-        """The end of its life, as a task."""
-        websocket = self.websocket
+        """The end of its life, as a task. Raises ``GeneratorExit`` only."""
+        await self._alet_go(self._adisconnect)
+
+    async def _adisconnect(self) -> None:
         try:
             await self._acall_one("disconnect", self.disconnect, *self._close())
         finally:
             self._finish()
-            await life.aend_beside(websocket)
-            await SharedContext.leave_worker(websocket)
+
+    async def _alet_go(self, finish: Callable[[], Awaitable[None] | None]) -> None:
+        """Takes the last steps of its life as :meth:`_let_go`."""
+        websocket = self.websocket
+        beside = functools.partial(life.aend_beside, websocket)
+        worker = functools.partial(SharedContext.leave_worker, websocket)
+        try:
+            for step in (finish, beside, worker):
+                try:
+                    if (waiting := step()) is not None:
+                        await waiting
+                except GeneratorExit:
+                    # The loop was closed: nothing can be awaited any more.
+                    websocket._release_permit()
+                    raise
+                except BaseException as error:
+                    self._failed(error)
+        finally:
             self._leave()
 
 

@@ -206,32 +206,36 @@ WebSocket._new_view = RunningView
 def end_beside(websocket: WebSocket) -> None:
     """Ends the functions beside a view whose connection is closed; waits a moment for them."""
     websocket._view_request = None
-    if (view := websocket._view) is not None:
-        websocket._view = None
-        try:
-            view.join()
-        finally:
-            # After their last words.
-            websocket._close_soon(_NORMAL, "")
-    if (callbacks := websocket._close_callbacks) is not None:
-        websocket._waiter.wait_until(callbacks.done(), _moment())
-    _release(websocket)
+    try:
+        if (view := websocket._view) is not None:
+            websocket._view = None
+            try:
+                view.join()
+            finally:
+                # After their last words.
+                websocket._close_soon(_NORMAL, "")
+        if (callbacks := websocket._close_callbacks) is not None:
+            websocket._waiter.wait_until(callbacks.done(), _moment())
+    finally:
+        _release(websocket)
 
 
 async def aend_beside(websocket: WebSocket) -> None:
     """Ends what runs beside a view as :func:`end_beside`, without blocking the event loop."""
     websocket._view_request = None
-    if (view := websocket._view) is not None:
-        websocket._view = None
-        try:
-            await view.ajoin()
-        finally:
-            websocket._close_soon(_NORMAL, "")
-    if (callbacks := websocket._close_callbacks) is not None:
-        done = LoopEvent()
-        callbacks.done().add_done_callback(lambda _: done.set())
-        await done.wait(_moment())
-    _release(websocket)
+    try:
+        if (view := websocket._view) is not None:
+            websocket._view = None
+            try:
+                await view.ajoin()
+            finally:
+                websocket._close_soon(_NORMAL, "")
+        if (callbacks := websocket._close_callbacks) is not None:
+            done = LoopEvent()
+            callbacks.done().add_done_callback(lambda _: done.set())
+            await done.wait(_moment())
+    finally:
+        _release(websocket)
 
 
 def _release(websocket: WebSocket) -> None:
