@@ -49,7 +49,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def asks_again(scope: Any, receive: Any, send: Any) -> None:
-    """Note each event until it is ended, and that."""
+    """Note each event, and the end by the server."""
     await send({"type": "websocket.accept"})
     events = []
     try:
@@ -172,7 +172,7 @@ async def visits(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def closes_as_told(scope: Any, receive: Any, send: Any) -> None:
-    """Close with what the client asks for, and note the event behind."""
+    """Close with what the client asks for, and note the event after it."""
     await send({"type": "websocket.accept"})
     wanted = json.loads((await receive())["text"])
     await send({"type": "websocket.close", **wanted})

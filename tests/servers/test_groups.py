@@ -210,7 +210,7 @@ def test_a_sign_out_reaches_all_workers(own_users: Server, change: str) -> None:
 def test_a_session_in_a_file_ends_in_all_workers(
     kind: Kind, database: Path, tmp_path: Path
 ) -> None:
-    """At once, whichever page deletes it; other sessions of the user stay."""
+    """A session that is deleted closes its WebSockets at once; other sessions of the user stay."""
     engine = "django.contrib.sessions.backends.file"
     settings = {
         "SESSION_ENGINE": engine,

@@ -124,7 +124,7 @@ def test_the_largest_message(server: Server) -> None:
 
 
 def test_the_client_s_close_code_and_reason(server: Server) -> None:
-    """The application has them."""
+    """The application gets both."""
     with RawPeer.open(server, "/echo/bye/") as peer:
         peer.send_close(4003, "bye")
         assert peer.read_frame().code == 4003
@@ -132,7 +132,7 @@ def test_the_client_s_close_code_and_reason(server: Server) -> None:
 
 
 def test_an_application_that_asks_again(server: Server) -> None:
-    """It has the end once, and is ended where it waits for more."""
+    """An application gets the end once, and is ended where it waits for more."""
     with RawPeer.open(server, "/asks_again/") as peer:
         peer.send_close(4003, "bye")
     assert noted(server, "/asks_again/") == [disconnect(4003, "bye"), "ended"]
@@ -487,7 +487,7 @@ def test_malformed_handshake(server: Server, headers: dict[str, str | None], sta
 
 @pytest.mark.parametrize("name", ["X-Many", "X-{}"])
 def test_too_many_headers(server: Server, name: str) -> None:
-    """431: each would stay in memory as an object, those of one name, too."""
+    """More headers get 431: each would stay in memory as an object."""
     many = [(name.format(number), "") for number in range(128)]
     with RawPeer(server.address) as peer:
         peer.send(handshake_request("/echo/", server.host, extra=many))
@@ -495,7 +495,7 @@ def test_too_many_headers(server: Server, name: str) -> None:
 
 
 def test_refused_handshakes_leave_nothing(server: Server) -> None:
-    """They are freed at once: the garbage collector would run after hundreds of megabytes."""
+    """Refused handshakes are freed at once, before the garbage collector runs."""
     many = [(f"a{number}", "b") for number in range(5000)]
 
     def refuse(count: int) -> int:

@@ -114,7 +114,7 @@ class TestReceive:
     """`receive`."""
 
     def test_from_an_object_that_gives_the_messages(self) -> None:
-        """At their end the peer is asked."""
+        """The peer is asked when the messages end."""
         received: list[Any] = []
 
         async def talk(events: Events) -> None:
@@ -163,7 +163,7 @@ class TestAfterTheEnd:
 
     @pytest.mark.parametrize("awaited", [True, False], ids=["itself", "a task of it"])
     def test_is_ended(self, awaited: bool) -> None:
-        """The event comes once; then it has some time, and ends where it asks."""
+        """The event comes once. An application that asks again is ended after some time."""
         received: list[Any] = []
         began_at = time.monotonic()
 
@@ -183,7 +183,7 @@ class TestAfterTheEnd:
         assert time.monotonic() - began_at >= 0.05
 
     def test_two_tasks(self) -> None:
-        """One of them has the event."""
+        """One of two tasks gets the event."""
         received: list[Any] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -196,7 +196,7 @@ class TestAfterTheEnd:
         assert isinstance(received[1], asyncio.CancelledError)
 
     def test_by_short_waits(self) -> None:
-        """It is ended, too."""
+        """An application that asks again and again is ended, too."""
         asked: list[int] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -211,7 +211,7 @@ class TestAfterTheEnd:
         assert len(asked) > 1
 
     def test_goes_on(self) -> None:
-        """One that takes no notice of its end is slowed down."""
+        """An application that takes no notice of its end is slowed down."""
         asked: list[float] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:

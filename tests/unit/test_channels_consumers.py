@@ -209,7 +209,7 @@ def _endless(name: str, seen: list[Any]) -> Any:
 def test_consumer_that_does_not_stop(
     client: Any, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
-    """`websocket_disconnect` is called once, and it ends all the same, behind what it does."""
+    """`websocket_disconnect` is called once, and the consumer ends after what it does."""
     monkeypatch.setattr(events, "_LAST_S", 0.1)
     seen: list[Any] = []
     view = asgi_websocket(_endless(prefix, seen).as_asgi())

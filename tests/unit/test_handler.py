@@ -461,7 +461,7 @@ def no_thread(*args: Any) -> None:
 
 
 def living(visit: Serve, view: Any) -> Any:
-    """Open a connection; give it when its handler lives."""
+    """Open a connection, and return it when its handler lives."""
     made = visit(view).serve()
     eventually(life.is_busy)
     return made
@@ -474,7 +474,7 @@ class TestEnd:
     def reported(
         self, visit: Serve, monkeypatch: pytest.MonkeyPatch, request_log: Callable[..., Any]
     ) -> Callable[[], list[str]]:
-        """Give a function that waits for the end, and for turns of others, and gives the errors."""
+        """Give a function that waits for the end, gives others turns, and returns the errors."""
         before = _core.open_connections()
 
         def errors() -> list[str]:
@@ -494,7 +494,7 @@ class TestEnd:
     def test_no_thread_for_disconnect(
         self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A handler in a loop has ended without that call."""
+        """A handler in a loop ends without the call."""
         seen: list[Any] = []
 
         class Ends(WebSocketHandler):
@@ -513,7 +513,7 @@ class TestEnd:
     def test_no_loop_for_disconnect(
         self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nor does one on threads wait for it."""
+        """A handler on threads ends without the call."""
         made = living(visit, of_kind(Echo, "async rest").as_view(seen=[]))
         monkeypatch.setattr(life.loop, "run", no_thread)
         made.client.vanish()
@@ -552,7 +552,7 @@ class TestEnd:
         reported: Callable[[], list[str]],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The others are taken."""
+        """The other steps are taken all the same."""
         seen: list[Any] = []
 
         class Ends(Echo):
@@ -589,7 +589,7 @@ class TestEnd:
     def test_an_exit(
         self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of its home: the client gets 1001, and `disconnect` is called."""
+        """An exit of its home closes with 1001, and `disconnect` is called."""
         seen: list[Any] = []
 
         class Exits(Echo):
@@ -606,7 +606,7 @@ class TestEnd:
     def test_cancelled_while_disconnect_runs(
         self, visit: Serve, reported: Callable[[], list[str]]
     ) -> None:
-        """It is not called again."""
+        """`disconnect` is called once."""
         seen: list[Any] = []
 
         class Cancelled(WebSocketHandler):
@@ -634,7 +634,7 @@ class TestEnd:
     def test_the_loop_is_closed_meanwhile(
         self, kind: str, visit: Serve, reported: Callable[[], list[str]]
     ) -> None:
-        """It is counted once."""
+        """The end is counted once."""
 
         class Closed(WebSocketHandler):
             def receive(self, message: Any) -> None:
@@ -651,7 +651,7 @@ class TestEnd:
     def test_no_thread_for_a_method_that_nobody_has_written(
         self, visit: Serve, reported: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """None is started."""
+        """The end needs no thread."""
 
         class Reads(WebSocketHandler):
             async def receive(self, message: Any) -> None:

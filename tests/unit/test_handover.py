@@ -711,7 +711,7 @@ def test_a_system_without_threads_makes_no_heir(
 
 @pytest.mark.parametrize("state", [{}, {"n": 1}])
 def test_an_empty_state_takes_no_memory(state: dict[str, int]) -> None:
-    """A handler that has moved has attributes for it only where there is something in it."""
+    """A handler that has moved has a dict for its state only where the state has values."""
 
     class Chat(WebSocketHandler):
         survives = True
@@ -733,7 +733,7 @@ def test_an_empty_state_takes_no_memory(state: dict[str, int]) -> None:
     ],
 )
 def test_a_request_moves_with_its_present_session(cookies: str, moved: str) -> None:
-    """The handshake may have begun it, or given it another key."""
+    """The handshake may have begun the session, or given it another key."""
     request = RequestFactory().get("/", headers={"cookie": cookies})
     assert requests.meta_of(request)["HTTP_COOKIE"] == cookies
     request.session = SimpleNamespace(session_key="new")  # type: ignore[assignment]
@@ -741,7 +741,7 @@ def test_a_request_moves_with_its_present_session(cookies: str, moved: str) -> N
 
 
 def test_a_path_that_is_no_utf_8_moves_to_an_asgi_server() -> None:
-    """As such a server reads it in a handshake."""
+    """The heir reads the path as its server reads that of a handshake."""
     environ = {"wsgi.url_scheme": "http", "PATH_INFO": "/x/\xe4/", "REQUEST_METHOD": "GET"}
     server: Any = SimpleNamespace(state={})
     assert requests.asgi_request(environ, server).path == "/x/\ufffd/"

@@ -60,5 +60,5 @@ def test_a_password_that_is_not_escaped_is_shown_nowhere(library: Library, locat
     ],
 )
 def test_addresses_are_read(library: Library, location: str, shown: str) -> None:
-    """Those of several servers, and of sockets, too."""
+    """Addresses of several servers and of sockets are read, too."""
     assert parameters.address(parameters.located(library, location)) == shown

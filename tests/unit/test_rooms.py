@@ -382,7 +382,7 @@ def test_what_is_not_joined_is_invalid(live: ClientRooms) -> None:
 def test_an_exception_is_reported_as_that_of_a_page(
     live: ClientRooms, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """To error trackers by Django's signal, and to those whom its loggers write to."""
+    """Error trackers get Django's signal, and its loggers the request."""
     told: list[Any] = []
 
     def note(request: Any, **_: Any) -> None:
@@ -1254,7 +1254,7 @@ def lists() -> int:
 
 
 def test_info_is_kept_as_text(override: Callable[..., None]) -> None:
-    """As the objects that a page may write in a kilobyte it would take thirty times as much."""
+    """Objects that a page writes in a kilobyte would take thirty times as much."""
     override(ROOT_URLCONF=(path("s/", rooms(Muted)),))
     with WebSocketClient().rooms("/s/") as live:
         live.join("muted")

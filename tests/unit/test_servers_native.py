@@ -199,14 +199,14 @@ def test_judges_as_under_wsgi() -> None:
 
 
 def test_headers_are_counted() -> None:
-    """Those of one name, too. HTTP/2 has one for each cookie."""
+    """Headers of one name count each, those of cookies do not: HTTP/2 has one for each cookie."""
     cookies = [(b"cookie", b"a=1"), (b"cookie", b"b=2")]
     handshake, _ = begin(headers=[*SCOPE["headers"], *cookies])
     assert handshake.header_count == len(SCOPE["headers"])
 
 
 def test_offers_over_http_2_have_a_limit() -> None:
-    """There the server has validated all else."""
+    """The number of offers is checked where the server has validated all else."""
     offers = [f"v{number}" for number in range(129)]
     few, _ = begin(http_version="2", headers=[], subprotocols=offers[1:])
     assert few.validate() is None

@@ -322,7 +322,7 @@ class TestStoreThatReplaces:
         assert now_stored(replacing) == values
 
     def test_look_whether_a_user_is_signed_in(self, replacing: Any) -> None:
-        """The look makes no new session."""
+        """To look for a session makes no new one."""
         assert authentication.login_in(Replacing, replacing.session_key) == "7"
         replacing.delete()
         assert authentication.login_in(Replacing, replacing.session_key) == ""
@@ -342,7 +342,7 @@ def test_class_looks_as_it_did(store: Any) -> None:
 
 
 def test_another_session_of_its_class(session: Any) -> None:
-    """A view may make a new one, and change one that is stored."""
+    """A view may make a new session, and change one that is stored."""
     own = type(session)(session.session_key)
     sessions.keep(own)
     new, stored = type(own)(), type(own)(session.session_key)
@@ -354,7 +354,7 @@ def test_another_session_of_its_class(session: Any) -> None:
 
 
 def test_pickled_session() -> None:
-    """It is as that of a page, and the view's goes on."""
+    """A pickled session is one of a page, and the view's own goes on."""
     session = DB()
     session["kept"] = 1
     sessions.keep(session)

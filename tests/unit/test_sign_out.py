@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest, override: Override) -> str:
 
 
 def use(override: Override, engine: str) -> None:
-    """Keep sessions there, and find nothing in time."""
+    """Keep sessions in a store, and have rechecks find nothing in time."""
     name = f"django.contrib.sessions.backends.{engine}"
     override(SESSION_ENGINE=name, WEBSOCKET_AUTH_RECHECK=0)
 
@@ -248,7 +248,7 @@ class TestLogout:
     def test_page_has_a_session_of_another_class(
         self, visit: Serve, override: Override, anna: User
     ) -> None:
-        """Which a project's middleware chooses, in a process that may know only the engine's."""
+        """A project's middleware may choose another class than the settings name."""
         use(override, "cache")
         browser = Browser(anna)
         made = opened(visit, browser)
@@ -282,7 +282,7 @@ class TestEnd:
 
     @ends
     def test_closes(self, visit: Serve, anna: User, engine: str, end: str) -> None:
-        """Its WebSockets, and no other browser's."""
+        """The end of a session closes its WebSockets, and no other browser's."""
         here, there = Browser(anna), Browser(anna)
         mine, other = opened(visit, here), opened(visit, there)
         session = here.request().session
@@ -295,7 +295,7 @@ class TestEnd:
     def test_in_a_signed_cookie(
         self, visit: Serve, override: Override, anna: User, end: str
     ) -> None:
-        """The cookie is forgotten."""
+        """The end of a session in a cookie closes its WebSockets, too."""
         use(override, "signed_cookies")
         browser = Browser(anna)
         made = opened(visit, browser)

@@ -94,7 +94,7 @@ class TestRefusals:
         self.refused(visit, 431, **many, HTTP_Y="")
 
     def test_too_many_subprotocols(self, visit: Serve) -> None:
-        """The response says how many may be offered."""
+        """The response names the most subprotocols."""
         offers = ", ".join(f"v{number}" for number in range(128))
         served = visit(echo, environ=handshake(HTTP_SEC_WEBSOCKET_PROTOCOL=offers)).serve()
         assert served.response.status_code == 101

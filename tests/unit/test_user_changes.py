@@ -202,13 +202,13 @@ def test_no_query(anna: User, hints: list[Hint]) -> None:
 
 
 def test_what_an_object_keeps(anna: User) -> None:
-    """Its values take little memory: lists of users are long."""
+    """What is noted of a user takes little memory, as lists of users are long."""
     kept = vars(again(anna)._state)
     assert sum(sys.getsizeof(kept[name]) for name in kept if "dwebsocket" in name) < 200
 
 
 def test_object_from_before_a_migration(anna: User, hints: list[Hint]) -> None:
-    """One field less was noted in a pickled object: what it was read with is not known."""
+    """An object that was pickled with one field less counts as unknown."""
     user = again(anna)
     noted = vars(user._state)[sign_out._NOTED]
     vars(user._state)[sign_out._NOTED] = noted[:-1]
