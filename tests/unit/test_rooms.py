@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth import login
 from django.contrib.auth.models import Permission
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import PermissionDenied
 from django.core.signals import got_request_exception
 from django.http import Http404, HttpResponseForbidden
+from django.test import RequestFactory
 from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import UsageError, _core, accept_websocket, group, signals, user
+from dwebsocket.compat.django_auth import renew_user
 from dwebsocket.groups import backends, reports, seats
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
@@ -639,14 +643,24 @@ def test_allow_sees_the_user_as_it_is_now(
         anna.user_permissions.add(may)
         clock.advance(2)
         live.join("staff-1")
-        # What middleware has added stays, but not without the user.
+        # What middleware has added stays.
         assert {team for name, team in CALLS if name == "team"} == {"red" if more else None}
-        CALLS.clear()
-        # Without a signal, which would close the connection.
-        type(anna).objects.filter(pk=anna.pk).update(is_active=False)
-        clock.advance(2)
-        assert code_of(lambda: live.join("staff-3"))[0] == "denied"
-        assert ("team", None) in CALLS
+
+
+def test_what_middleware_has_added_does_not_outlive_the_user(anna: User) -> None:
+    """A user whom the backend knows no more is an anonymous one, without attributes of others."""
+    request: Any = RequestFactory().get("/")
+    request.session = SessionStore()
+    login(request, anna)
+    anna.team = "red"  # type: ignore[attr-defined]
+    request.user = SimpleLazyObject(lambda: anna)
+    renew_user(request)
+    assert request.user is not anna
+    assert (request.user, request.user.team) == (anna, "red")
+    type(anna).objects.filter(pk=anna.pk).update(is_active=False)
+    renew_user(request)
+    assert request.user.is_anonymous
+    assert not hasattr(request.user, "team")
 
 
 def test_the_group_of_the_user_is_joined_by_a_room_only(
