@@ -24,7 +24,7 @@ from dwebsocket.groups import backends, holding
 from dwebsocket.groups.backends.local import Backend
 from dwebsocket.groups.members import key_of
 from dwebsocket.handover import markers, offers
-from dwebsocket.handover.places import wait_until
+from dwebsocket.handover.places import have_come, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +41,6 @@ if TYPE_CHECKING:
 
 # Seconds that messages may take from one process to another, and through a group's queue.
 _ON_THE_WAY_S = 5.0
-
-
-def _as_pairs(numbers: Begun) -> Begun:
-    """Returns numbers that may have come as JSON."""
-    return [(process, number) for process, number in numbers]
 
 
 def _local(alias: str) -> Backend:
@@ -121,10 +116,8 @@ def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun], deadline: float
     Returns:
         The messages that it has got; None when others have not come here in time.
     """
-    for alias, numbers in begun.items():
-        has_taken = functools.partial(_local(alias).node.has_taken, _as_pairs(numbers))
-        if not wait_until(has_taken, deadline - monotonic()):
-            return None
+    if not have_come(begun, deadline):
+        return None
     connection = websocket._connection
     assert connection is not None
     cuts: Cuts = []
@@ -193,7 +186,9 @@ class Crossing:
             begins = self._beginnings.get((alias, name))
             if begins is not None and not wait_until(begins.has_come):
                 return None
-            got, groups = _as_pairs(numbers), backends.backend(alias).groups
+            # They may have come as JSON.
+            got = [(process, number) for process, number in numbers]
+            groups = backends.backend(alias).groups
             until = deputy.succeed(groups, name, connection, self._key, got, None)
             if not isinstance(until, int):
                 # Evicted meanwhile.

@@ -84,6 +84,28 @@ def wait_until(is_so: Callable[[], bool], patience: float = _PATIENCE_S) -> bool
     return True
 
 
+def have_come(begun: dict[str, Begun], deadline: float) -> bool:
+    """
+    Waits until messages have come to this process as far as to the heir's.
+
+    Args:
+        begun: For each alias, how far they have come there.
+        deadline: The moment until which they are awaited.
+
+    Returns:
+        False when some have not come in time.
+    """
+    for alias, numbers in begun.items():
+        backend = backends.backend(alias)
+        assert isinstance(backend, LocalBackend)
+        # They may have come as JSON.
+        pairs = [(process_id, number) for process_id, number in numbers]
+        has_taken = functools.partial(backend.node.has_taken, pairs)
+        if not wait_until(has_taken, deadline - monotonic()):
+            return False
+    return True
+
+
 def kind_of(backend: Backend) -> str:
     """Returns the kind of a backend, and where its server is."""
     return f"{backend.settings.backend} {backend.address}"
@@ -154,13 +176,8 @@ def depart(
         For each place how far it has got, of the type ``Reached``, None where it is no member any
         more. None when something has not come here in time.
     """
-    for alias, numbers in begun.items():
-        backend = backends.backend(alias)
-        assert isinstance(backend, LocalBackend)
-        pairs = [(process_id, number) for process_id, number in numbers]
-        has_taken = functools.partial(backend.node.has_taken, pairs)
-        if not wait_until(has_taken, deadline - monotonic()):
-            return None
+    if not have_come(begun, deadline):
+        return None
     seats = handler._seats_to_move()
     reached: list[Reached | None] = []
     for place in places:

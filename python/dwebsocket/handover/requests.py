@@ -94,7 +94,7 @@ def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
         "http_version": "1.1",
         "method": "GET",
         "scheme": environ["wsgi.url_scheme"],
-        # What is no UTF-8 is replaced, as ASGI servers do.
+        # Bytes that are no UTF-8 are replaced, as ASGI servers do.
         "root_path": root.decode(errors="replace"),
         "path": (root + path).decode(errors="replace"),
         "raw_path": root + path,

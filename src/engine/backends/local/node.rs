@@ -117,8 +117,7 @@ struct Progress {
 
 impl Progress {
     fn has_ended(&self, since: Duration) -> bool {
-        let now = Instant::now();
-        (self.ends_at).is_some_and(|at| now.saturating_duration_since(at) >= since && now >= at)
+        (self.ends_at).is_some_and(|at| at + since <= Instant::now())
     }
 }
 
@@ -455,16 +454,12 @@ impl Node {
     fn note_source(&self, id: NodeId, number: u64) {
         let mut progress = self.progress.lock();
         progress.retain(|_, of| !of.has_ended(ON_THE_WAY));
-        let (begun, done) = (number, number);
-        let ends_at = None;
-        progress.insert(
-            id,
-            Progress {
-                begun,
-                done,
-                ends_at,
-            },
-        );
+        let of = Progress {
+            begun: number,
+            done: number,
+            ends_at: None,
+        };
+        progress.insert(id, of);
     }
 
     fn note_begun(&self, id: NodeId, number: u64) {
