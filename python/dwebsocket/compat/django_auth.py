@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.utils.functional import LazyObject, SimpleLazyObject
+from django.utils.functional import LazyObject
 
 from dwebsocket.compat.django import is_looked_up_in_session
 
@@ -45,9 +45,9 @@ def renew_user(request: HttpRequest) -> None:
     Has a request have its user as the database has it now, if a session names the backend to ask.
 
     Where that knows the user no more, it is anonymous. The permissions are asked for anew, too:
-    backends keep them in the object. What middleware has added to the user stays, and the object
-    may be one that middleware has put around Django's, or another user. By the same parts as in
-    :func:`same_user`, ``SimpleLazyObject._setupfunc`` and ``LazyObject._wrapped``.
+    backends keep them in the object. Attributes that middleware has added to the user stay, and the
+    object may be one that middleware has put around Django's, or another user. By the same parts as
+    in :func:`same_user`, and ``LazyObject._wrapped``.
 
     Raises:
         Exception: The backend fails.
@@ -70,13 +70,9 @@ def renew_user(request: HttpRequest) -> None:
     else:
         _add_attributes(user, found)
     cached = vars(request)
-    for name in ("_cached_user", "_acached_user"):
-        if name in cached and cached[name].pk == user.pk:
-            cached[name] = found
-    if is_looked_up_in_session(user):
+    # That of the session may be another one.
+    if getattr(cached.get("_cached_user"), "pk", None) == user.pk:
         cached.update(_cached_user=found, _acached_user=found)
-        look_up = object.__getattribute__(user, "__dict__")["_setupfunc"]
-        found = SimpleLazyObject(look_up)
     request.user = found
 
 

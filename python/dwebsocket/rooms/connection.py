@@ -32,7 +32,6 @@ from dwebsocket.groups import backends, history, membership_signals, presence, s
 from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.request import worlds
-from dwebsocket.request.worlds import user_key
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.joined import Joined
@@ -549,7 +548,7 @@ class Rooms:
             if member is None or isinstance(member, _core.Seat | _core.Deputy):
                 return False
             user = websocket._visitor_names[0]
-            name = user_key(user, websocket._realm) if user else None
+            name = worlds.user_key(user, websocket._realm) if user else None
             self._joined.seats = _core.Seats(member, key, name, self._number)
         seat = self._joined.seats.take(room.name)
         if seat is None:

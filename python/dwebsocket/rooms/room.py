@@ -55,7 +55,6 @@ class Room:
             call of :meth:`receive`. None of ``message``, ``joined``, ``left``, ``updated``,
             ``recovered`` and ``state``, which pages take for the server's.
         max_members: The most users with presence, else the most connections; None for no limit.
-            Processes that admit at the same moment may exceed it.
             Counted before a join: of several that come at the same moment more may get in, and
             other processes' counts are up to a second old.
         rate: The events a second of one connection to this room, with bursts of three times as
