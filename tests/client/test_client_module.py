@@ -25,7 +25,7 @@ TSC = [
     *_OPTIONS.split(),
     *("--exactOptionalPropertyTypes", "--lib", "esnext,dom", "--types", ""),
 ]
-#: What blocks of the pages use.
+#: Names that blocks of the pages use.
 _BEFORE_A_BLOCK = """
 import { connect, type Socket } from "dwebsocket";
 declare const live: Socket, socket: Socket, show: (text: unknown) => void, document: any;

@@ -641,7 +641,7 @@ class TestEnd:
                 pass
 
             def disconnect(self, code: int, reason: str) -> None:
-                # What a coroutine gets that is thrown away.
+                # A coroutine that is thrown away gets this.
                 raise GeneratorExit
 
         made = living(visit, of_kind(Closed, kind).as_view())

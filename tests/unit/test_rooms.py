@@ -643,7 +643,7 @@ def test_allow_sees_the_user_as_it_is_now(
         anna.user_permissions.add(may)
         clock.advance(2)
         live.join("staff-1")
-        # What middleware has added stays.
+        # The attribute of middleware stays.
         assert {team for name, team in CALLS if name == "team"} == {"red" if more else None}
 
 

@@ -202,7 +202,7 @@ def test_no_query(anna: User, hints: list[Hint]) -> None:
 
 
 def test_what_an_object_keeps(anna: User) -> None:
-    """What is noted of a user takes little memory, as lists of users are long."""
+    """The noted values of a user take little memory, as lists of users are long."""
     kept = vars(again(anna)._state)
     assert sum(sys.getsizeof(kept[name]) for name in kept if "dwebsocket" in name) < 200
 
