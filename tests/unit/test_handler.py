@@ -618,9 +618,14 @@ class TestEnd:
                 seen.append(code)
                 if len(seen) == 1:
                     home, done = self._home, threading.Event()
-                    for task in home._tasks:
-                        self.loop.call_soon_threadsafe(task.cancel)
-                    self.loop.call_soon_threadsafe(done.set)
+
+                    def cancel_all() -> None:
+                        # In the loop: no other thread may look at its tasks.
+                        for task in list(home._tasks):
+                            task.cancel()
+                        done.set()
+
+                    self.loop.call_soon_threadsafe(cancel_all)
                     assert done.wait(10)
 
         made = living(visit, Cancelled.as_view())
