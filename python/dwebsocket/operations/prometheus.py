@@ -77,22 +77,10 @@ class SiteCollector(Collector):
         Raises:
             GroupUnavailable: The default backend of groups cannot be reached.
         """
-        return families(site_statistics())
+        return _families(site_statistics())
 
 
-class Collected(Collector):
-    """The metrics of statistics that are there already."""
-
-    def __init__(self, site: SiteStatistics) -> None:
-        self._site = site
-
-    def collect(self) -> Iterator[Metric]:
-        """Returns the metrics."""
-        return families(self._site)
-
-
-def families(site: SiteStatistics) -> Iterator[Metric]:
-    """Returns the metrics of statistics."""
+def _families(site: SiteStatistics) -> Iterator[Metric]:
     processes = GaugeMetricFamily(
         "dwebsocket_processes", "Processes of the site.", labels=("state",)
     )

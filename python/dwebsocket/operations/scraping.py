@@ -12,7 +12,6 @@ from django.views.decorators.http import require_safe
 
 from dwebsocket import conf
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.operations.survey import site_statistics
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -45,19 +44,18 @@ def metrics(request: HttpRequest) -> HttpResponse:
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
-        from dwebsocket.operations.prometheus import Collected
+        from dwebsocket.operations.prometheus import SiteCollector
     except ImportError as error:
         raise ImproperlyConfigured(
             "metrics need the package prometheus-client: pip install dwebsocket2[prometheus]"
         ) from error
+    registry = CollectorRegistry()
+    registry.register(SiteCollector())
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     try:
-        site = site_statistics()
+        return HttpResponse(encode(registry), content_type=content_type)
     except GroupUnavailable as error:
         return HttpResponse(f"{error}\n", status=503, content_type="text/plain")
-    registry = CollectorRegistry()
-    registry.register(Collected(site))
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return HttpResponse(encode(registry), content_type=content_type)
 
 
 def _may_read(request: HttpRequest) -> bool:
