@@ -29,6 +29,8 @@ class DaphneConnection(ServedConnection):
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol.transport)
         self._protocol = protocol
+        # The scope has none, and the server's own handshake is always by 1.1.
+        self.http_version = protocol.__dict__.get(_HTTP_VERSION)
 
     @classmethod
     def find(cls, send: Any) -> DaphneConnection | None:
@@ -43,12 +45,6 @@ class DaphneConnection(ServedConnection):
     def descriptor(self) -> int:
         """The socket's."""
         return self.transport.fileno()  # type: ignore[no-any-return]
-
-    @property
-    def http_version(self) -> str | None:
-        """The scope has none, and the server's own handshake is always by 1.1."""
-        found: str | None = self._protocol.__dict__.get(_HTTP_VERSION)
-        return found
 
     def hold(self) -> str | None:
         """Makes the server read no more. A transport that encrypts has ``TLS``."""

@@ -26,6 +26,8 @@ class HypercornConnection(ServedConnection):
         super().__init__(tcp.writer.transport)
         self._ws = stream
         self._tcp = tcp
+        # Has the seconds for the application's lifespan to end.
+        self.config = getattr(tcp, "config", None)
 
     @classmethod
     def find(cls, send: Any) -> HypercornConnection | None:
@@ -35,11 +37,6 @@ class HypercornConnection(ServedConnection):
         if tcp is None or not hasattr(getattr(tcp, "writer", None), "transport"):
             return None
         return cls(stream, tcp)
-
-    @property
-    def config(self) -> Any:
-        """Has the seconds for the application's lifespan to end."""
-        return getattr(self._tcp, "config", None)
 
     def take_early(self) -> bytes:
         """Takes the bytes that its stream has kept, and those that its reader has."""

@@ -32,6 +32,12 @@ class ServedConnection:
 
     #: The server's name, for messages.
     server: str
+    #: The version of the request, where the server's scope may have another one.
+    http_version: str | None = None
+    #: The extensions that the client offers, where the server's scope may lack them.
+    extensions = ""
+    #: The server's configuration; None where it tells nothing about its end.
+    config: Any = None
 
     def __init__(self, transport: Any) -> None:
         self.transport = transport
@@ -40,21 +46,6 @@ class ServedConnection:
     def descriptor(self) -> int:
         """The socket's."""
         return self.transport.get_extra_info("socket").fileno()  # type: ignore[no-any-return]
-
-    @property
-    def http_version(self) -> str | None:
-        """The request's, where the server's scope may have another one."""
-        return None
-
-    @property
-    def extensions(self) -> str:
-        """The extensions that the client offers, where the server's scope may lack them."""
-        return ""
-
-    @property
-    def config(self) -> Any:
-        """The server's configuration; None where it tells nothing about its end."""
-        return None
 
     def hold(self) -> str | None:
         """Makes the server read no more. Returns the reason, and does nothing, where it cannot."""

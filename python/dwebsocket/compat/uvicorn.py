@@ -138,6 +138,11 @@ class UvicornConnection(ServedConnection):
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol.transport)
         self._protocol = protocol
+        # The scope always has 1.1, and with wsproto no extensions.
+        self.http_version = protocol.__dict__.get(_HTTP_VERSION)
+        self.extensions = protocol.__dict__.get(_EXTENSIONS, "")
+        # Has the seconds of ``timeout_graceful_shutdown``.
+        self.config = getattr(protocol, "config", None)
 
     @classmethod
     def find(cls, send: Any) -> UvicornConnection | None:
@@ -145,23 +150,6 @@ class UvicornConnection(ServedConnection):
         protocol = _protocol_of(send)
         is_found = type(protocol).__module__.startswith(_MODULES)
         return cls(protocol) if is_found and hasattr(protocol, "connections") else None
-
-    @property
-    def http_version(self) -> str | None:
-        """The scope always has 1.1."""
-        found: str | None = self._protocol.__dict__.get(_HTTP_VERSION)
-        return found
-
-    @property
-    def extensions(self) -> str:
-        """With wsproto the scope has none."""
-        found: str = self._protocol.__dict__.get(_EXTENSIONS, "")
-        return found
-
-    @property
-    def config(self) -> Any:
-        """Has the seconds of ``timeout_graceful_shutdown``."""
-        return getattr(self._protocol, "config", None)
 
     def take_early(self) -> bytes:
         """Takes the bytes after the request, and those that the reader of ``websockets`` has."""
