@@ -68,12 +68,7 @@ class EventStreamHandshake(FallbackHandshake):
     transport = "sse"
 
     def open(self, opening: Opening) -> _core.Connection:
-        """
-        Opens the connection by a response with events.
-
-        Raises:
-            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
-        """
+        """Opens the connection by a response with events."""
         headers, subprotocol, options, permit, memberships = opening
         key, name = self._new_address()
         head = _core.event_stream_head(name, subprotocol, headers)
@@ -89,12 +84,7 @@ class PollingHandshake(FallbackHandshake):
     transport = "polling"
 
     def open(self, opening: Opening) -> _core.Connection:
-        """
-        Opens the connection by a response with the id.
-
-        Raises:
-            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
-        """
+        """Opens the connection by a response with the id."""
         headers, subprotocol, options, permit, memberships = opening
         key, name = self._new_address()
         head = _core.polling_head(headers)

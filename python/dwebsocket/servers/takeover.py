@@ -62,12 +62,7 @@ class Takeover:
         return descriptor, early
 
     def discard(self) -> None:
-        """
-        Drops all that the server writes to its placeholder from now on, however much it is.
-
-        Raises:
-            OSError: The process has no descriptor left.
-        """
+        """Drops all that the server writes to its placeholder from now on, however much it is."""
         self._exchange.discard()
 
     def finish(self) -> None:

@@ -45,12 +45,7 @@ class Carriage:
     )
 
     def __init__(self, receive: Receive, send: Send, accept: Event, opening: Opening) -> None:
-        """
-        Sends ``accept`` before anything else.
-
-        Raises:
-            OSError: The engine cannot be started.
-        """
+        """Sends ``accept`` before anything else. ``OSError`` if the engine cannot be started."""
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._send = send

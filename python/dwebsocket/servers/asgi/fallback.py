@@ -149,21 +149,11 @@ class _InExchange(KeptClient):
     _exchange: Exchange
 
     def find(self) -> None:
-        """
-        Finds the exchange.
-
-        Raises:
-            UnsupportedServer: Another application than dwebsocket's took the request.
-        """
+        """Finds the exchange."""
         self._exchange = Exchange.of(self._scope or {})
 
     def open(self, opening: Opening) -> _core.Connection:
-        """
-        Begins the response. To be called in the server's loop.
-
-        Raises:
-            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
-        """
+        """Begins the response. To be called in the server's loop."""
         try:
             connection = self._exchange.connection = super().open(opening)
         except BaseException:

@@ -70,12 +70,7 @@ class KeptClient(Handshake):
     client = Client("an ASGI server", -1, bytes, shutdown_plan=gunicorn.shutdown_plan)
 
     def prepare(self) -> None:
-        """
-        Starts the engine.
-
-        Raises:
-            OSError: There are no more descriptors or threads.
-        """
+        """Starts the engine."""
         _core.prepare()
 
     def discard(self) -> None:
@@ -108,13 +103,7 @@ class CarriedHandshake(KeptClient, AsgiHandshake):
         """Does nothing: the server keeps the connection."""
 
     def open(self, opening: Opening) -> _core.Connection:
-        """
-        Makes the server accept. To be called in its loop, whose next turn does it.
-
-        Raises:
-            OSError: The engine cannot be started.
-            ValueError: Headers that no response may have.
-        """
+        """Makes the server accept. To be called in its loop, whose next turn does it."""
         accept = {
             "type": "websocket.accept",
             "subprotocol": opening.subprotocol,
