@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import selectors
     from collections.abc import Callable
 
-BODY, _HANDLERS = "eventlet.input", "eventlet.set_idle"
+BODY, HANDLERS = "eventlet.input", "eventlet.set_idle"
 
 
 def hub_getter() -> Callable[[], Any]:
@@ -64,7 +64,7 @@ def protocol(environ: dict[str, Any]) -> str | None:
     """
     if BODY not in environ:
         return None
-    for cell in getattr(environ.get(_HANDLERS), "__closure__", None) or ():
+    for cell in getattr(environ.get(HANDLERS), "__closure__", None) or ():
         if version := getattr(cell.cell_contents, "request_version", None):
             return str(version)
     return "HTTP/1.1"

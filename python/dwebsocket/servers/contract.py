@@ -93,7 +93,7 @@ class Client:
         concurrency: The kind of threads on which the server runs views. Monkey patching by the
             project is detected separately.
         tls: The server's socket object, when the server encrypts the connection: then the
-            descriptor alone is not enough. See :func:`dwebsocket.servers.tls.ends_here`.
+            descriptor alone is not enough. See :mod:`dwebsocket.servers.tls`.
         shutdown_plan: Called once in the process, with its first connection. Its result is called
             when the process ends, and returns how the server ends it.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process:

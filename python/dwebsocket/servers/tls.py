@@ -14,7 +14,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
-from dwebsocket.compat.socket import has_tls, replace_inner, take_tls
+from dwebsocket.compat.socket import replace_inner, take_tls
 from dwebsocket.compat.socket import system as _socket
 from dwebsocket.servers import tls_pump
 
@@ -52,12 +52,7 @@ _DELEGATED = {
 
 
 def _new_placeholder() -> tuple[_socket.socket, _socket.socket]:
-    """
-    Returns the two ends of a placeholder: one for the server, one that stays here.
-
-    Raises:
-        OSError: The process has no descriptors left.
-    """
+    """Returns the two ends of a placeholder: one for the server, one that stays here."""
     # Not `socket.socketpair`, whose ends may be green.
     theirs, ours = _socket.socketpair()
     # So the server reads the end of the stream at once: some servers wait for it before they close.
@@ -66,16 +61,11 @@ def _new_placeholder() -> tuple[_socket.socket, _socket.socket]:
     return theirs, ours
 
 
-def ends_here(sock: object) -> bool:
-    """Whether the server encrypts the connection of ``sock``, by the standard library's ``ssl``."""
-    return has_tls(sock)
-
-
 class TlsTakeover:
     """
     The takeover of one encrypted client's connection by the engine.
 
-    It has the methods of :class:`dwebsocket.servers.takeover.Takeover`.
+    Its methods are those of :class:`dwebsocket.servers.takeover.Takeover`.
     """
 
     def __init__(
@@ -92,12 +82,7 @@ class TlsTakeover:
 
     @classmethod
     def prepare(cls, client: Client) -> TlsTakeover:
-        """
-        Allocates the socket pairs, and starts the pump if it does not run.
-
-        Raises:
-            OSError: The process has no descriptors or threads left.
-        """
+        """Allocates the socket pairs, and starts the pump if it does not run."""
         try:
             carrier = tls_pump.current()
         except RuntimeError as error:
@@ -108,13 +93,7 @@ class TlsTakeover:
         return cls(client, _new_placeholder(), (engines_end, near), carrier)
 
     def exchange(self) -> tuple[int, bytes]:
-        """
-        Puts the placeholder in the place of the server's socket, and starts the pipe.
-
-        Returns:
-            The engine's end of the pipe, which the caller owns, and the decrypted bytes that the
-            server had read beyond the request.
-        """
+        """Puts the placeholder in the place of the server's socket, and starts the pipe."""
         client = self._client
         sock: Any = client.tls
         self._placeholder.settimeout(sock.gettimeout())
@@ -131,12 +110,7 @@ class TlsTakeover:
         return self._engines_end.detach(), early
 
     def discard(self) -> None:
-        """
-        Drops all that the server writes to its side from now on.
-
-        Raises:
-            OSError: The process has no descriptor left.
-        """
+        """Drops all that the server writes to its side from now on."""
         _core.discard(self._sink.fileno())
 
     def finish(self) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import socket
 
 from dwebsocket.compat.cheroot import reader_of
-from dwebsocket.compat.socket import below_reader
-from dwebsocket.servers import tls
+from dwebsocket.compat.socket import below_reader, has_tls
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 
@@ -22,7 +21,7 @@ def find(environ: Environ) -> Client | None:
         return None
     reader = reader_of(body)
     sock = below_reader(reader)
-    if environ.get("wsgi.url_scheme") == "https" and not tls.ends_here(sock):
+    if environ.get("wsgi.url_scheme") == "https" and not has_tls(sock):
         raise Unsupported(
             "cheroot ends TLS here by another library than Python's ssl, whose connections cannot "
             "be taken over: use cheroot.ssl.builtin.BuiltinSSLAdapter, or end TLS in a proxy such "
@@ -34,6 +33,6 @@ def find(environ: Environ) -> Client | None:
         server="cheroot",
         descriptor=sock.fileno(),
         read_early=lambda: bytes(reader.read()),
-        tls=sock if tls.ends_here(sock) else None,
+        tls=sock if has_tls(sock) else None,
         dies_of_sigterm=True,
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dwebsocket.compat.eventlet import BODY, reader_of
-from dwebsocket.servers import tls
+from dwebsocket.compat.eventlet import BODY, HANDLERS, reader_of
+from dwebsocket.compat.socket import has_tls
 from dwebsocket.servers.contract import Client, Environ
-
-_HANDLERS = "eventlet.set_idle"
 
 
 def find(environ: Environ) -> Client | None:
@@ -24,11 +22,11 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: _let_go(environ),
         dies_of_sigterm=True,
         concurrency="eventlet",
-        tls=sock if tls.ends_here(sock) else None,
+        tls=sock if has_tls(sock) else None,
     )
 
 
 def _let_go(environ: Environ) -> None:
     # Otherwise the view's request would keep the handler with its buffers and sockets.
     environ.pop(BODY, None)
-    environ.pop(_HANDLERS, None)
+    environ.pop(HANDLERS, None)

@@ -12,8 +12,7 @@ from typing import Any
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.gevent import reader_of
-from dwebsocket.compat.socket import below_reader
-from dwebsocket.servers import tls
+from dwebsocket.compat.socket import below_reader, has_tls
 from dwebsocket.servers.contract import Client, Environ
 
 
@@ -35,7 +34,7 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: environ.pop("gunicorn.sock", None),
         dies_of_sigterm=not under_gunicorn,
         concurrency="gevent",
-        tls=sock if tls.ends_here(sock) else None,
+        tls=sock if has_tls(sock) else None,
     )
 
 

@@ -27,8 +27,8 @@ from dwebsocket.compat.gunicorn import (
     worker,
     worker_kind,
 )
+from dwebsocket.compat.socket import has_tls
 from dwebsocket.compat.system import children_of
-from dwebsocket.servers import tls
 from dwebsocket.servers.contract import (
     Client,
     Environ,
@@ -74,7 +74,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=lambda: buffered(body),
         let_go=lambda: _forget(environ),
-        tls=sock if tls.ends_here(sock) else None,
+        tls=sock if has_tls(sock) else None,
         concurrency=green.kind_of(sock),
         shutdown_plan=shutdown_plan,
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 
+from dwebsocket.compat.socket import has_tls
 from dwebsocket.compat.werkzeug import reader_of
-from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ
 
 _KEY = "werkzeug.socket"
@@ -30,7 +30,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=reader.read,
         let_go=lambda: environ.pop(_KEY, None),
-        tls=sock if tls.ends_here(sock) else None,
+        tls=sock if has_tls(sock) else None,
         # Only its reloader handles the signal; whether that runs is checked later.
         dies_of_sigterm=True,
     )

@@ -10,8 +10,7 @@ import io
 import socket
 
 from dwebsocket.compat.django import limited_readers
-from dwebsocket.compat.socket import below_reader
-from dwebsocket.servers import tls
+from dwebsocket.compat.socket import below_reader, has_tls
 from dwebsocket.servers.contract import Client, Environ, ShutdownPlan
 
 
@@ -29,7 +28,7 @@ def find(environ: Environ) -> Client | None:
         server="runserver",
         descriptor=sock.fileno(),
         read_early=reader.read,
-        tls=sock if tls.ends_here(sock) else None,
+        tls=sock if has_tls(sock) else None,
         dies_of_sigterm=True,
         shutdown_plan=lambda: _shutdown_plan,
     )
