@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket.api.arguments import apart
-from dwebsocket.channels import names, node
+from dwebsocket.channels import names
 from dwebsocket.channels.node import Node
 from dwebsocket.channels.store import Store
 from dwebsocket.compat import unpatched
@@ -245,7 +245,6 @@ _parents: list[Node | None] = []
 
 
 def _forget_parents_nodes() -> None:
-    node.forget_parents()
     for layer in _layers:
         layer._lock = unpatched.lock()
         # Not freed: threads that are not there may hold locks of the engine's parts.

@@ -22,18 +22,19 @@ import itertools
 import logging
 import secrets
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from django.db import close_old_connections
 
 from dwebsocket.api.waiting.loop_hub import LoopEvent
-from dwebsocket.channels import frames, names
+from dwebsocket.channels import names
 from dwebsocket.channels.membership import Memberships
 from dwebsocket.channels.store import Put, Store
 from dwebsocket.compat.channels import ChannelFull
-from dwebsocket.compat.msgpack import pack
-from dwebsocket.compat.system import monotonic
+from dwebsocket.compat.msgpack import pack, unpack
+from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.arrivals import Arrivals, Subscription
 from dwebsocket.groups.backends import contract
@@ -69,6 +70,8 @@ _FAREWELL_S = 1.0
 class Node:
     """
     One layer in one process. Any thread and any event loop may use it.
+
+    Methods that others call raise what those of :class:`~dwebsocket.channels.ChannelLayer` do.
 
     Args:
         backend: Carries messages to other processes.
@@ -116,12 +119,7 @@ class Node:
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """
-        Lets other processes reach this one.
-
-        Raises:
-            GroupUnavailable: The backend cannot be reached.
-        """
+        """Lets other processes reach this one."""
         if self._is_up:
             return
         for name in (names.inbox(self.id), names.EVERYONE):
@@ -150,13 +148,7 @@ class Node:
     # -- channels --------------------------------------------------------------------------------
 
     async def send(self, channel: str, message: bytes) -> None:
-        """
-        Sends a message to a channel.
-
-        Raises:
-            ChannelFull: There is no room in it, if it is one of this process, or a normal one.
-            GroupUnavailable: The backend cannot take it.
-        """
+        """Sends a message to a channel."""
         owner = names.node_of(channel)
         if owner is None:
             await self._send_normal(channel, message)
@@ -187,31 +179,27 @@ class Node:
         if self.store.is_full(channel):
             raise ChannelFull(channel)
         await self.start()
-        await self.backend.asend(names.inbox(self.id), frames.packed("send", channel, message), [])
+        await self.backend.asend(names.inbox(self.id), _packed("send", channel, message), [])
 
     def is_own(self, channel: str) -> bool:
         """Whether this is a channel of this process that is in use."""
         return self._is_up and self.store.knows(channel) and "!" in channel
 
     async def receive_normal(self, channel: str) -> bytes:
-        """
-        Takes the next message of a normal channel, from whichever process has one.
+        """Takes the next message of a normal channel, from whichever process has one."""
 
-        Raises:
-            GroupUnavailable: The backend cannot be reached.
-        """
+        async def ask() -> None:
+            await self._post(names.meeting(channel), "want", channel, self.id, 1)
+
         try:
             async with self._meetings.aheld(channel):
-                return await self.store.receive(channel, lambda: self._ask_for(channel))
+                return await self.store.receive(channel, ask)
         finally:
             self._note_given()
 
     def _note_given(self) -> None:
         if self._given is not None:
             self._given.set()
-
-    async def _ask_for(self, channel: str) -> None:
-        await self._post(names.meeting(channel), "want", channel, self.id, 1)
 
     def _on_send(self, channel: str, message: bytes) -> None:
         outcome = self.store.put(channel, message)
@@ -261,12 +249,7 @@ class Node:
     # -- groups ----------------------------------------------------------------------------------
 
     async def group_add(self, group: str, channel: str) -> None:
-        """
-        Adds a channel to a group. Later messages of the group reach it.
-
-        Raises:
-            GroupUnavailable: The backend cannot be reached.
-        """
+        """Adds a channel to a group. Later messages of the group reach it."""
         await self.start()
         owner = names.node_of(channel)
         if owner not in (None, self.id):
@@ -279,12 +262,7 @@ class Node:
         self._tidy()
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """
-        Takes a channel out of a group, if it is there.
-
-        Raises:
-            GroupUnavailable: The backend cannot be reached.
-        """
+        """Takes a channel out of a group, if it is there."""
         owner = names.node_of(channel)
         if owner not in (None, self.id):
             await self.start()
@@ -304,9 +282,6 @@ class Node:
 
         Args:
             text: The message for WebSockets of the group, None for none.
-
-        Raises:
-            GroupUnavailable: The backend cannot take it.
         """
         waits = await self.backend.awaits_commit()
         # Straight into the channels here, unless it has to come with a commit.
@@ -349,13 +324,7 @@ class Node:
     # -- all of it -------------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """
-        Empties all channels and groups, in all processes.
-
-        Raises:
-            GroupUnavailable: The backend cannot be reached, or another process has not answered
-                within its timeout.
-        """
+        """Empties all channels and groups, in all processes."""
         await self.start()
         self._clear()
         answers, number = self._question()
@@ -396,7 +365,7 @@ class Node:
         given = self._given = threading.Event()
         try:
             for channel in self.store.held():
-                frame = frames.packed("ends", channel, self.id)
+                frame = _packed("ends", channel, self.id)
                 self.backend.send(names.meeting(channel), frame, [self._key])
             deadline = monotonic() + _FAREWELL_S
             while self.store.held() and (left := deadline - monotonic()) > 0:
@@ -416,19 +385,19 @@ class Node:
     # -- between processes -----------------------------------------------------------------------
 
     async def _post(self, name: str, word: str, *arguments: Any) -> None:
-        await self.backend.asend(name, frames.packed(word, *arguments), [self._key])
+        await self.backend.asend(name, _packed(word, *arguments), [self._key])
 
     def _reply(self, name: str, word: str, *arguments: Any) -> None:
         """Posts an answer, on the thread of arrivals. One that cannot be sent is logged."""
         try:
-            self.backend.send(name, frames.packed(word, *arguments), [self._key])
+            self.backend.send(name, _packed(word, *arguments), [self._key])
         except GroupUnavailable as error:
             _log.warning("Another process misses %r of a channel: %s", word, error)
         finally:
             close_old_connections()
 
     def _take(self, frame: str | bytes) -> None:
-        word, sent_at, arguments = frames.read(frame) or ("", 0.0, [])
+        word, sent_at, arguments = _read(frame)
         act, types = self._words.get(word, (None, []))
         if act is None or [type(each) for each in arguments] != types:
             _log.warning("A process of another version says %r about channels", word)
@@ -470,6 +439,23 @@ class Node:
             answers.add()
 
 
+def _packed(word: str, *arguments: Any) -> bytes:
+    """Returns a frame: as msgpack, a word, when it was said, and its arguments."""
+    return pack([word, time.time(), *arguments])
+
+
+def _read(frame: str | bytes) -> tuple[str, float, list[Any]]:
+    """Returns the word, its time and the arguments of a frame; no word for other bytes."""
+    try:
+        found = unpack(frame) if isinstance(frame, bytes) else None
+    except ValueError:
+        found = None
+    match found:
+        case [str(word), float(sent_at), *arguments]:
+            return word, sent_at, arguments
+    return "", 0.0, []
+
+
 class _Answers:
     """The answers to one question. One task waits for them."""
 
@@ -508,7 +494,6 @@ def _hand_over_all() -> None:
         node.hand_over()
 
 
-def forget_parents() -> None:
-    """To be called in a forked child: none of the nodes is its own."""
-    _nodes.clear()
-    _register_at_exit.cache_clear()
+# In a forked child none of the nodes is its own.
+at_fork(_nodes.clear)
+at_fork(_register_at_exit.cache_clear)
