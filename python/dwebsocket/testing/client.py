@@ -87,17 +87,13 @@ class _Handler(_Answering, ClientHandler):
 
     def get_response(self, request: HttpRequest) -> Any:
         with self._answers(request):
-            return self._answer(request)
-
-    def _answer(self, request: HttpRequest) -> Any:
-        offer = _offer.get()
-        if offer is None:
-            return super().get_response(request)
-        request.META[families.KEY] = offer
-        _name_host(request.META)
-        response = super().get_response(request)
-        _serve(response)
-        return response
+            if (offer := _offer.get()) is None:
+                return super().get_response(request)
+            request.META[families.KEY] = offer
+            _name_host(request.META)
+            response = super().get_response(request)
+            _serve(response)
+            return response
 
 
 class _AsyncHandler(_Answering, AsyncClientHandler):
@@ -109,26 +105,22 @@ class _AsyncHandler(_Answering, AsyncClientHandler):
 
     async def get_response_async(self, request: Any) -> Any:
         with self._answers(request):
-            return await self._answer(request)
-
-    async def _answer(self, request: Any) -> Any:
-        offer = _offer.get()
-        if offer is None:
-            return await super().get_response_async(request)
-        environ = {
-            **request.META,
-            "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
-            families.KEY: offer,
-        }
-        request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
-        asking.note(is_websocket=True)
-        # As under a server: a consumer that waits for its answer has the thread of the process.
-        async with ThreadSensitiveContext():
-            response = await super().get_response_async(request)
-            if isinstance(response, UpgradeResponse) and response.needs_database:
-                await sync_to_async(response.look_at_user)()
-        _serve(response)
-        return response
+            if (offer := _offer.get()) is None:
+                return await super().get_response_async(request)
+            environ = {
+                **request.META,
+                "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
+                families.KEY: offer,
+            }
+            request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
+            asking.note(is_websocket=True)
+            # As under a server: a consumer that waits for its answer has the thread of the process.
+            async with ThreadSensitiveContext():
+                response = await super().get_response_async(request)
+                if isinstance(response, UpgradeResponse) and response.needs_database:
+                    await sync_to_async(response.look_at_user)()
+            _serve(response)
+            return response
 
 
 @contextlib.contextmanager
