@@ -52,7 +52,7 @@ else:
 _MIB = 1024 * 1024
 # The settings of all processes.
 _SETTINGS: Mapping[str, Any] = {
-    "ROOT_URLCONF": "dwebsocket.testing.contract_urls",
+    "ROOT_URLCONF": contract_process.__name__,
     "ALLOWED_HOSTS": ["*"],
     "WEBSOCKET_TEXT_TYPE": "str",
     # Members read only what a test asks for. None of them is slow.
@@ -80,7 +80,7 @@ class OtherProcess:
     def __init__(self, own: Mapping[str, Any], kind: str) -> None:
         """Starts it. ``kind``: ``plain``, ``gevent`` or ``eventlet``."""
         path = os.pathsep.join(filter(None, sys.path))
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process: Any = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", f"{_PATCHES[kind]}\n{_RUN}"],
             env={
                 **os.environ,
@@ -96,8 +96,6 @@ class OtherProcess:
 
     def __call__(self, command: str, *arguments: Any) -> Any:
         """Returns the result of a command."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([command, *arguments]) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline() or '{"error": "it has ended"}')
@@ -112,8 +110,6 @@ class OtherProcess:
 
     def end(self) -> None:
         """Ends it by itself."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:

@@ -1,5 +1,5 @@
 """
-Another process of the project, which :mod:`dwebsocket.testing.contract` drives.
+Another process of the project, which :mod:`dwebsocket.testing.contract` drives, and its views.
 
 It reads commands from its standard input and answers each on its standard output, both as lines of
 JSON. The environment variable ``DWEBSOCKET_CONTRACT`` has its settings.
@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
+from django.urls import path
 
-from dwebsocket import _core
+from dwebsocket import _core, accept_websocket
 from dwebsocket.groups import Group, backends
 from dwebsocket.testing import WebSocketClient, websockets_of_a_test
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from dwebsocket.typing import WebSocketRequest
 
 #: The environment variable with the settings, as JSON.
 SETTINGS = "DWEBSOCKET_CONTRACT"
@@ -52,6 +55,45 @@ def configure() -> None:
         settings.configure(**json.loads(os.environ[SETTINGS]))
         django.setup()
     _core.step_clock(float(os.environ.get(AHEAD, "0")))
+
+
+# -- the views: connections that are members of groups ---------------------------------------------
+
+
+def _groups(request: WebSocketRequest) -> list[Group]:
+    """Returns the groups that the test wants, also those of users."""
+    return [_group(name) for name in request.GET.getlist("group")]
+
+
+@accept_websocket
+def member(request: WebSocketRequest) -> None:
+    """Joins, says its id, and obeys: ``leave``, ``join NUMBER``; repeats everything else."""
+    websocket, groups = request.websocket, _groups(request)
+    websocket.join(*groups)
+    websocket.send(websocket.id)
+    for message in websocket:
+        if message == "leave":
+            websocket.leave(*groups)
+        elif str(message).startswith("join "):
+            websocket.join(*(f"{groups[0].name}-{n}" for n in range(int(str(message)[5:]))))
+        websocket.send(message)
+
+
+@accept_websocket
+async def async_member(request: WebSocketRequest) -> None:
+    """Serves a member as :func:`member`, by the async calls."""
+    websocket, groups = request.websocket, _groups(request)
+    await websocket.ajoin(*groups)
+    await websocket.asend(websocket.id)
+    async for message in websocket:
+        if message == "leave":
+            await websocket.aleave(*groups)
+        await websocket.asend(message)
+
+
+# The stubs of Django know no views that return nothing.
+_views: dict[str, Any] = {"member/": member, "async-member/": async_member}
+urlpatterns = [path(route, view) for route, view in _views.items()]
 
 
 # -- publishers: each sends all messages, in order -------------------------------------------------
@@ -171,18 +213,13 @@ class _Process:
         self._members[number].vanish()
 
 
-def _commands() -> Iterator[tuple[str, list[Any]]]:
-    while line := sys.stdin.readline():
-        name, *arguments = json.loads(line)
-        yield name, arguments
-
-
 def main() -> None:
     """Obeys until the input ends."""
     configure()
     with websockets_of_a_test(), backends.swapped(backends.Backends(backends.make)):
         process = _Process()
-        for name, arguments in _commands():
+        while line := sys.stdin.readline():
+            name, *arguments = json.loads(line)
             try:
                 answer = {"result": getattr(process, name)(*arguments)}
             except Exception as error:
