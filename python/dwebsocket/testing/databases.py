@@ -205,11 +205,22 @@ def shared_databases() -> Iterator[None]:
     To be entered in the test's own thread, outside of event loops. When it is entered again
     meanwhile, on any thread, the first thread's connections stay shared.
     """
-    begin_sharing()
+    global _users, _sharing
+    with _lock:
+        if not _users:
+            _sharing = _Sharing()
+            _sharing.begin()
+        elif _sharing is not None:
+            _sharing.extend()
+        _users += 1
     try:
         yield
     finally:
-        end_sharing()
+        with _lock:
+            _users -= 1
+            if not _users and _sharing is not None:
+                _sharing.end()
+                _sharing = None
 
 
 def is_sharing() -> bool:
@@ -230,25 +241,3 @@ def about_commits() -> str:
         "`django_capture_on_commit_callbacks`), and not without one: this test's transaction is "
         f"never committed. Calls of `on_commit` so far: {found}. See docs/testing.md, Groups."
     )
-
-
-def begin_sharing() -> None:
-    """Enters :func:`shared_databases`, without a block. Each call needs an :func:`end_sharing`."""
-    global _users, _sharing
-    with _lock:
-        if not _users:
-            _sharing = _Sharing()
-            _sharing.begin()
-        elif _sharing is not None:
-            _sharing.extend()
-        _users += 1
-
-
-def end_sharing() -> None:
-    """Leaves :func:`shared_databases`; the last call ends the sharing."""
-    global _users, _sharing
-    with _lock:
-        _users -= 1
-        if not _users and _sharing is not None:
-            _sharing.end()
-            _sharing = None

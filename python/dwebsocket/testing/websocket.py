@@ -28,7 +28,7 @@ from dwebsocket.api.waiting.loop_hub import settle, settle_later
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
-from dwebsocket.testing.databases import about_commits, begin_sharing, end_sharing, is_sharing
+from dwebsocket.testing.databases import about_commits, is_sharing, shared_databases
 
 if TYPE_CHECKING:
     import socket
@@ -396,8 +396,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             sock.close()
 
     def _begin_sharing(self) -> None:
-        begin_sharing()
-        self._sharing.callback(end_sharing)
+        self._sharing.enter_context(shared_databases())
 
     def _unshare(self) -> None:
         # Not before: a client that has vanished still has a view.
