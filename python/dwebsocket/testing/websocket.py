@@ -438,9 +438,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Sends a binary message; anything that ``bytes`` takes.
 
         Raises:
-            ConnectionClosed: It is closed.
-            ReceiveTimeout: The site did not take it in time.
-            WebSocketRefused: The site has refused the WebSocket.
+            ConnectionClosed, ReceiveTimeout, WebSocketRefused: As :meth:`send`.
         """
         return self._run(self._send(bytes(message)))
 
@@ -449,10 +447,8 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Sends ``data`` as text: JSON, with dates, decimals and UUIDs as Django writes them.
 
         Raises:
-            ConnectionClosed: It is closed.
-            ReceiveTimeout: The site did not take it in time.
             TypeError: A part of it cannot be represented in JSON.
-            WebSocketRefused: The site has refused the WebSocket.
+            ConnectionClosed, ReceiveTimeout, WebSocketRefused: As :meth:`send`.
         """
         return self._run(self._send(json.dumps(data, cls=DjangoJSONEncoder)))
 
@@ -461,9 +457,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Sends one frame as it is: a fragment, or a frame that violates the protocol.
 
         Raises:
-            ConnectionClosed: It is closed.
-            ReceiveTimeout: The site did not take it in time.
-            WebSocketRefused: The site has refused the WebSocket.
+            ConnectionClosed, ReceiveTimeout, WebSocketRefused: As :meth:`send`.
         """
         return self._run(self._send_frame(opcode, payload, is_final=is_final))
 
@@ -483,10 +477,8 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Returns the next message, parsed as JSON.
 
         Raises:
-            ReceiveTimeout: None came in time. It says where the view is.
-            ConnectionClosed: None can come any more.
             ValueError: It is no JSON.
-            WebSocketRefused: The site has refused the WebSocket.
+            ReceiveTimeout, ConnectionClosed, WebSocketRefused: As :meth:`receive`.
         """
         return self._run(self._receive_json(timeout))
 
