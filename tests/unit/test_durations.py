@@ -14,7 +14,7 @@ from dwebsocket.telemetry import durations
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from visit import Visit
 
@@ -22,10 +22,9 @@ SLOW_S = 0.06
 
 
 @pytest.fixture(autouse=True)
-def _begin_anew() -> Iterator[None]:
+def _begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """No times of other tests."""
-    durations.of_handlers.begin_anew()
-    return iter([None])
+    monkeypatch.setattr(durations, "of_handlers", durations.Histogram())
 
 
 class Slow(WebSocketHandler):

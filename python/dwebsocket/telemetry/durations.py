@@ -6,7 +6,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, TypedDict
 
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.system import renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,10 +37,6 @@ class Histogram:
     """Durations that are counted as they come. Any thread may use it."""
 
     def __init__(self) -> None:
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Forgets all. To be called while no other thread uses it."""
         self._lock = unpatched.lock()
         self._counts = [0] * len(BUCKETS)
         self._seconds = 0.0
@@ -63,4 +59,4 @@ class Histogram:
 #: The durations of the methods of handlers, in this process.
 of_handlers = Histogram()
 
-at_fork(of_handlers.begin_anew)
+renew_at_fork(globals(), of_handlers=Histogram)
