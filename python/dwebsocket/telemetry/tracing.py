@@ -12,16 +12,17 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, ParamSpec, final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
     from contextvars import Context, Token
 
     from django.http import HttpRequest
 
     P = ParamSpec("P")
+    T = TypeVar("T")
 
 _log = logging.getLogger("dwebsocket")
 
@@ -30,15 +31,16 @@ _API = "opentelemetry.trace"
 _MOST_DIGITS = 5
 
 
-def _contained(function: Callable[P, None]) -> Callable[P, None]:
+def _contained(function: Callable[P, T]) -> Callable[P, T | None]:
     """Returns a function whose exceptions are logged: those of a tracer must harm no connection."""
 
     @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
-            function(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception:
             _log.exception("A WebSocket could not be traced")
+            return None
 
     return call
 
@@ -152,60 +154,54 @@ def accepted(websocket: Any) -> None:
         context.attach(trace.set_span_in_context(traced.span))
 
 
-def calling(websocket: Any, handler: str, method: str) -> AbstractContextManager[None]:
+@contextmanager
+def calling(websocket: Any, handler: str, method: str) -> Iterator[None]:
     """
-    Returns the span of one call, to be entered and left in one context.
+    Returns the span of one call: a root, which is exported when the call ends.
 
     Args:
         websocket: One that is traced.
         handler: The name of the handler.
         method: The name of its method.
     """
-    return _Call(websocket._trace, handler, method)
-
-
-@final
-class _Call:
-    """The span of one call of a handler's method: a root, which is exported when the call ends."""
-
-    __slots__ = ("_handler", "_method", "_token", "_traced")
-
-    def __init__(self, traced: _Trace, handler: str, method: str) -> None:
-        self._traced = traced
-        self._handler = handler
-        self._method = method
-        self._token: Token[Any] | None = None
-
-    @_contained
-    def __enter__(self) -> None:
-        from opentelemetry import context, trace
-
-        traced, method = self._traced, self._method
-        contexts = (traced.span.get_span_context(), traced.handshake)
-        # Without a parent; what else the context has, such as baggage, stays.
-        root = trace.set_span_in_context(trace.INVALID_SPAN)
-        traced.call = span = trace.get_tracer("dwebsocket").start_span(
-            f"WebSocket {method} {traced.route}",
-            context=root,
-            kind=trace.SpanKind.SERVER if method == "receive" else trace.SpanKind.INTERNAL,
-            links=[trace.Link(each) for each in contexts if each.is_valid],
-            attributes={
-                "http.route": traced.route,
-                "code.function.name": f"{self._handler}.{method}",
-            },
-        )
-        self._token = context.attach(trace.set_span_in_context(span, root))
-
-    @_contained
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        from opentelemetry import context
-
-        span, self._traced.call = self._traced.call, None
+    traced: _Trace = websocket._trace
+    token = _begin_call(traced, handler, method)
+    try:
+        yield
+    except GeneratorExit:
         # A loop that was closed ends its coroutines in other contexts.
-        if self._token is not None and kind is not GeneratorExit:
-            context.detach(self._token)
-        if span is not None:
-            span.end()
+        token = None
+        raise
+    finally:
+        _end_call(traced, token)
+
+
+@_contained
+def _begin_call(traced: _Trace, handler: str, method: str) -> Token[Any]:
+    from opentelemetry import context, trace
+
+    contexts = (traced.span.get_span_context(), traced.handshake)
+    # Without a parent; what else the context has, such as baggage, stays.
+    root = trace.set_span_in_context(trace.INVALID_SPAN)
+    traced.call = span = trace.get_tracer("dwebsocket").start_span(
+        f"WebSocket {method} {traced.route}",
+        context=root,
+        kind=trace.SpanKind.SERVER if method == "receive" else trace.SpanKind.INTERNAL,
+        links=[trace.Link(each) for each in contexts if each.is_valid],
+        attributes={"http.route": traced.route, "code.function.name": f"{handler}.{method}"},
+    )
+    return context.attach(trace.set_span_in_context(span, root))
+
+
+@_contained
+def _end_call(traced: _Trace, token: Token[Any] | None) -> None:
+    from opentelemetry import context
+
+    span, traced.call = traced.call, None
+    if token is not None:
+        context.detach(token)
+    if span is not None:
+        span.end()
 
 
 def failed(websocket: Any, error: BaseException) -> None:
