@@ -59,7 +59,7 @@ def _many_descriptors(size: Callable[[int], int]) -> Iterator[None]:
 
 def need_threads(count: int) -> None:
     """Skip where the machine does not let a process have so many threads."""
-    short = [finding.what for finding in machine.threads(machine.Load(count, count, STACK_BYTES))]
+    short = [finding.what for finding in machine.threads(count, count, STACK_BYTES)]
     if short:
         pytest.skip(short[0])
 

@@ -185,11 +185,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 class TestMachine:
     """The limits of the kernel."""
 
-    LOAD = machine.Load(connections=40_000, of_a_process=10_000, stack_bytes=2**22)
+    LOAD = (40_000, 10_000, 2**22)
 
     def test_nothing_is_known(self, kernel: Kernel) -> None:
         """As on systems without /proc: then it is not said that the limits suffice."""
-        findings = by_id(machine.examine(self.LOAD))
+        findings = by_id(machine.examine(*self.LOAD))
         assert set(findings) == {"machine"}
         assert "does not show its kernel's limits" in findings["machine"].what
 
@@ -205,7 +205,7 @@ class TestMachine:
             sys__net__ipv4__ip_local_port_range="1024\t65535",
             sys__net__netfilter__nf_conntrack_max=262144,
         )
-        findings = by_id(machine.examine(self.LOAD))
+        findings = by_id(machine.examine(*self.LOAD))
         assert {name: one.level for name, one in findings.items()} == {"machine": Level.FINE}
 
     @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ class TestMachine:
     def test_each(self, kernel: Kernel, files: dict[str, object], name: str, fix: str) -> None:
         """Its name, and the setting to change."""
         kernel(**files)
-        findings = by_id(machine.examine(self.LOAD))
+        findings = by_id(machine.examine(*self.LOAD))
         assert set(findings) == {name}
         assert findings[name].level is Level.WARNING
         assert fix in findings[name].fix
@@ -251,21 +251,21 @@ class TestMachine:
             **{"sys__kernel__threads-max": 15000, "sys__net__core__somaxconn": 128},
             sys__net__ipv4__ip_local_port_range="32768 60999",
         )
-        assert set(by_id(machine.examine(machine.Load(1000, 1000, 2**22)))) == {"machine"}
+        assert set(by_id(machine.examine(1000, 1000, 2**22))) == {"machine"}
 
     @pytest.mark.parametrize(("limit", "is_short"), [("4915", True), ("max", False)])
     def test_control_group(self, kernel: Kernel, limit: str, is_short: bool) -> None:
         """systemd's TasksMax, Docker's --pids-limit."""
         kernel(self__cgroup="0::/system.slice/site.service")
         kernel("cgroups", **{"system.slice__site.service__pids.max": limit})
-        findings = by_id(machine.examine(self.LOAD))
+        findings = by_id(machine.examine(*self.LOAD))
         assert ("threads" in findings) is is_short
         assert not is_short or "TasksMax=41000" in findings["threads"].fix
 
     def test_users_processes(self, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
         """`ulimit -u` counts threads, too."""
         monkeypatch.setattr(resource, "getrlimit", lambda which: (4096, 4096))
-        assert "ulimit -u 41000" in by_id(machine.examine(self.LOAD))["threads"].fix
+        assert "ulimit -u 41000" in by_id(machine.examine(*self.LOAD))["threads"].fix
 
 
 class TestProcess:

@@ -52,7 +52,7 @@ def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Fi
         connections = (_MANY if soft == UNLIMITED else soft) if most is None else most
     of_a_process = connections if most is None else min(most, connections)
     stack_bytes = _value("THREAD_STACK_SIZE")
-    yield from machine.examine(machine.Load(connections, of_a_process, stack_bytes))
+    yield from machine.examine(connections, of_a_process, stack_bytes)
     yield from groups.examine()
     yield from handover.examine()
     window = _value("DRAIN")

@@ -7,7 +7,6 @@ system does not show (most need ``/proc``) counts as sufficient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,25 +30,21 @@ _SHARE_AT_ONCE = 8
 _LONGEST_QUEUE = 4096
 
 
-@dataclass(frozen=True)
-class Load:
+def examine(connections: int, of_a_process: int, stack_bytes: int) -> Iterator[Finding]:
     """
-    The load that is expected on this machine.
+    Compares the kernel's limits with what the expected WebSockets need.
 
-    Attributes:
+    Args:
         connections: WebSockets, over all processes.
         of_a_process: The most of these WebSockets that one process may have.
         stack_bytes: The stack of a view's thread.
     """
-
-    connections: int
-    of_a_process: int
-    stack_bytes: int
-
-
-def examine(load: Load) -> Iterator[Finding]:
-    """Compares the kernel's limits with what ``load`` needs."""
-    findings = [*threads(load), *queues(load), *ports(load), *tracking(load)]
+    findings = [
+        *threads(connections, of_a_process, stack_bytes),
+        *_queues(connections),
+        *_ports(connections),
+        *_tracking(connections),
+    ]
     yield from findings
     if not (PROC / "sys").exists():
         yield fine(
@@ -58,15 +53,13 @@ def examine(load: Load) -> Iterator[Finding]:
             "site will run.",
         )
     elif not findings:
-        yield fine(
-            "machine", f"The kernel's limits suffice for {load.connections} WebSockets here."
-        )
+        yield fine("machine", f"The kernel's limits suffice for {connections} WebSockets here.")
 
 
-def threads(load: Load) -> Iterator[Finding]:
+def threads(connections: int, of_a_process: int, stack_bytes: int) -> Iterator[Finding]:
     """Whether each WebSocket could have a sync view, which runs on a thread of its own."""
-    total = load.connections + _OTHER_THREADS
-    areas = load.of_a_process * _AREAS_OF_A_THREAD + _OTHER_AREAS
+    total = connections + _OTHER_THREADS
+    areas = of_a_process * _AREAS_OF_A_THREAD + _OTHER_AREAS
     tasks = _number(_cgroup() / "pids.max")
     processes = limits_of("NPROC")[0]
     limits = [
@@ -80,53 +73,53 @@ def threads(load: Load) -> Iterator[Finding]:
         if limit is not None and limit < need:
             yield warning(
                 "threads",
-                f"{name} is {limit}: too little for {load.connections} WebSockets with sync views, "
+                f"{name} is {limit}: too little for {connections} WebSockets with sync views, "
                 "which have a thread each. Beyond it views are refused. Async views need none.",
                 f"{_how(name, need)}, or make the views async.",
             )
-    yield from _commitment(load)
+    yield from _commitment(connections, stack_bytes)
 
 
-def _commitment(load: Load) -> Iterator[Finding]:
+def _commitment(connections: int, stack_bytes: int) -> Iterator[Finding]:
     if _sysctl("vm.overcommit_memory") != 2:
         return
     limit = _memory("CommitLimit")
-    need = load.connections * load.stack_bytes
+    need = connections * stack_bytes
     if limit is not None and need > limit:
         yield warning(
             "stacks",
-            f"vm.overcommit_memory is 2, so all {load.stack_bytes} bytes of a thread's stack count "
-            f"though it uses few: {load.connections} sync views need {need >> 20} MiB of the "
+            f"vm.overcommit_memory is 2, so all {stack_bytes} bytes of a thread's stack count "
+            f"though it uses few: {connections} sync views need {need >> 20} MiB of the "
             f"{limit >> 20} MiB that may be promised.",
             "Set vm.overcommit_memory to 0 or 1 (sysctl), WEBSOCKET_THREAD_STACK_SIZE to less, or "
             "make the views async.",
         )
 
 
-def queues(load: Load) -> Iterator[Finding]:
+def _queues(connections: int) -> Iterator[Finding]:
     """Whether the listen queues hold the clients that connect at the same moment."""
-    need = min(_LONGEST_QUEUE, load.connections // _SHARE_AT_ONCE)
+    need = min(_LONGEST_QUEUE, connections // _SHARE_AT_ONCE)
     limits = {"net.core.somaxconn": "backlog", "net.ipv4.tcp_max_syn_backlog": "syn_backlog"}
     for name, kind in limits.items():
         limit = _sysctl(name)
         if limit is not None and limit < need:
             yield warning(
                 kind,
-                f"{name} is {limit}. When {load.connections} clients come back after a restart, "
+                f"{name} is {limit}. When {connections} clients come back after a restart, "
                 "those who find the queue full try again after 1, 3 and 7 seconds.",
                 f"{_how(name, need)}, and the server's own backlog to as much (gunicorn, uvicorn: "
                 "--backlog).",
             )
 
 
-def ports(load: Load) -> Iterator[Finding]:
+def _ports(connections: int) -> Iterator[Finding]:
     """Whether a proxy on this machine has a port for each connection to the server behind it."""
     try:
         text = (PROC / "sys/net/ipv4/ip_local_port_range").read_text()
         first, last = map(int, text.split())
     except (OSError, ValueError):
         return
-    if last - first + 1 < load.connections:
+    if last - first + 1 < connections:
         yield warning(
             "ports",
             f"net.ipv4.ip_local_port_range ({first} {last}) has {last - first + 1} ports: a proxy "
@@ -137,11 +130,11 @@ def ports(load: Load) -> Iterator[Finding]:
         )
 
 
-def tracking(load: Load) -> Iterator[Finding]:
+def _tracking(connections: int) -> Iterator[Finding]:
     """Whether a firewall that remembers connections can remember all."""
     limit = _sysctl("net.netfilter.nf_conntrack_max")
     # The client's, the proxy's, and one for entries of closed connections that have yet to expire.
-    need = 3 * load.connections
+    need = 3 * connections
     if limit is not None and limit < need:
         yield warning(
             "conntrack",
