@@ -149,7 +149,7 @@ def test_without_a_descriptor_it_is_a_failure(what: str, monkeypatch: pytest.Mon
         raise OSError(errno.EMFILE, "Too many open files")
 
     async def main(url: str) -> None:
-        name = {"dial": "_dial", "hub": "await_call"}[what]
+        name = {"dial": "_prepare", "hub": "await_call"}[what]
         with monkeypatch.context() as patch:
             patch.setattr(dialing, name, refuse)
             with pytest.raises(ConnectionFailed, match="Too many open files"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import functools
 import socket
 from http.client import HTTPMessage
@@ -16,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core, conf
 from dwebsocket.api.base import GOING_AWAY
 from dwebsocket.api.waiting.engine_calls import await_call, wait
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.client.connection import ClientConnection
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import (
@@ -28,9 +28,10 @@ from dwebsocket.exceptions import (
 from dwebsocket.runners import shutdown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Generator
     from typing import Any
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.client.options import Dialer, Target
 
     # As in `_core.pyi`: what is open; another answer; what failed and why.
@@ -58,10 +59,7 @@ def open_now(target: Target) -> ClientConnection:
             "connect() would block the event loop: use `await aconnect(…)`, "
             "or `async with aconnect(…) as websocket`"
         )
-    url, dialer = target.now()
-    with _without_resources():
-        outcome = wait(_dial(dialer), None)
-    return _opened(url, dialer, outcome)
+    return run(_open(*target.now()))
 
 
 async def open_soon(target: Target) -> ClientConnection:
@@ -72,25 +70,27 @@ async def open_soon(target: Target) -> ClientConnection:
     Raises:
         ConnectionFailed, ShuttingDown, TypeError, ValueError, Exception: As :func:`open_now`.
     """
-    url, dialer = await target.soon()
-    with _without_resources():
-        dial = _dial(dialer)
-        outcome = await await_call(dial, None)
-    return _opened(url, dialer, outcome)
+    return await arun(_open(*await target.soon()))
 
 
-@contextlib.contextmanager
-def _without_resources() -> Iterator[None]:
-    """Makes a failure of what the system raises that has no thread or descriptor left."""
+def _open(url: str, dialer: Dialer) -> Steps[ClientConnection]:
     try:
-        yield
+        _prepare()
+        outcome: Outcome | None = yield Call(wait, await_call, dialer.core.dial(), None)
     except OSError as error:
+        # The system has no thread or descriptor left.
         raise _failure(("network", str(error))) from error
-
-
-def _dial(dialer: Dialer) -> _core.Dial:
-    _prepare()
-    return dialer.core.dial()
+    if outcome is None or len(outcome) == 2:
+        raise _failure(outcome)
+    connection, subprotocol, is_compressed, (_, _, headers) = outcome
+    return ClientConnection(
+        url,
+        connection,
+        subprotocol=subprotocol,
+        headers=_message(headers),
+        is_compressed=is_compressed,
+        send_timeout=dialer.send_timeout,
+    )
 
 
 class Opening:
@@ -148,20 +148,6 @@ def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.sock
         raise _failure(outcome)
     descriptor = dial.descriptor()
     return *outcome, None if descriptor is None else socket.socket(fileno=descriptor)
-
-
-def _opened(url: str, dialer: Dialer, outcome: Outcome | None) -> ClientConnection:
-    if outcome is not None and len(outcome) == 4:
-        connection, subprotocol, is_compressed, (_, _, headers) = outcome
-        return ClientConnection(
-            url,
-            connection,
-            subprotocol=subprotocol,
-            headers=_message(headers),
-            is_compressed=is_compressed,
-            send_timeout=dialer.send_timeout,
-        )
-    raise _failure(outcome)
 
 
 def _failure(outcome: tuple[Answer, bytes] | tuple[str, str] | None) -> Exception:
