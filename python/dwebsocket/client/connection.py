@@ -187,8 +187,7 @@ class ClientConnection:
 
     def _raise_if_nothing_comes(self) -> None:
         if self._connection.waiting() == (0, True):
-            end = self._connection.end()
-            raise ConnectionClosed(*end) if end else ConnectionClosed
+            self._raise_ended()
 
     # -- sending --------------------------------------------------------------------------------
 
