@@ -110,21 +110,18 @@ class BackendSettings:
 
     def kept(self, name: str) -> HistoryLimits | None:
         """Returns how much of a group is kept; None for one without a history."""
-        # Groups of this package fit a pattern such as `*`, too.
-        if not self.history or name.startswith(_OF_PACKAGE):
-            return None
         return _find(self.history, name)
 
     def present(self, name: str) -> PresenceLimits | None:
         """Returns how a group knows its users; None for one without presence."""
-        if not self.presence or name.startswith(_OF_PACKAGE):
-            return None
         return _find(self.presence, name)
 
 
 @functools.lru_cache(_NAMES)
 def _find(entries: tuple[EntryT, ...], name: str) -> EntryT | None:
-    return next((entry for entry in entries if fnmatchcase(name, entry.pattern)), None)
+    # Groups of this package fit a pattern such as `*`, too.
+    fitting = () if name.startswith(_OF_PACKAGE) else entries
+    return next((entry for entry in fitting if fnmatchcase(name, entry.pattern)), None)
 
 
 def read(value: object) -> dict[str, BackendSettings]:
