@@ -167,7 +167,7 @@ def is_in_test_case(connection: BaseDatabaseWrapper) -> bool:
     ``connection.atomic_blocks``, since 4.0, and ``Atomic._from_testcase``, since 3.2. Where either
     is missing: no, and a test sees what happens after commits by ``captureOnCommitCallbacks``.
     """
-    return any(map(_is_from_test_case, getattr(connection, "atomic_blocks", ())))
+    return any(map(is_around_a_test, getattr(connection, "atomic_blocks", ())))
 
 
 def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
@@ -179,8 +179,9 @@ def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
     blocks = getattr(connection, "atomic_blocks", None)
     if blocks is None:
         return connection.in_atomic_block
-    return not all(map(_is_from_test_case, blocks))
+    return not all(map(is_around_a_test, blocks))
 
 
-def _is_from_test_case(block: object) -> bool:
+def is_around_a_test(block: object) -> bool:
+    """Whether a transaction is one that a test case begins around its test: see above."""
     return bool(getattr(block, "_from_testcase", False))

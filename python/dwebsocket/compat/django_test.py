@@ -52,15 +52,6 @@ def set_connection_store(store: Any) -> None:
     _handler._connections = store
 
 
-def is_around_a_test(atomic: Any) -> bool:
-    """
-    Whether a transaction is one that a test case begins around its test.
-
-    ``Atomic._from_testcase``, since 3.2. Where it is missing, none is known to be.
-    """
-    return bool(getattr(atomic, "_from_testcase", False))
-
-
 def is_the_tests_own(connection: BaseDatabaseWrapper) -> bool:
     """
     Whether another connection would not see what this one sees.

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.django_auth import is_around_a_test
 from dwebsocket.compat.django_commits import calls_at_commit
 from dwebsocket.compat.django_test import (
     connection_store,
-    is_around_a_test,
     is_the_tests_own,
     set_connection_store,
 )
