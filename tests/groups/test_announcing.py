@@ -13,7 +13,7 @@ import pytest
 from dwebsocket import close_user
 from dwebsocket.groups import backends
 from dwebsocket.users import announcements
-from dwebsocket.users.announcements import Hint, announce
+from dwebsocket.users.announcements import announce
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def test_one_thread(silent: Silent) -> None:
     """However many users are saved while the server does not answer; each is announced."""
     users = [str(number) for number in range(600)]
     for user in users:
-        announce(Hint(users=(user,)))
+        announce(("users", user))
     close_user("banned")
     eventually(lambda: silent.sent, what="the first one is sent")
     assert len(threads()) == 1
@@ -81,10 +81,11 @@ def test_one_thread(silent: Silent) -> None:
 
 def test_same_change_again(silent: Silent) -> None:
     """Is announced once, as long as it waits."""
-    announce(Hint(users=("first",)))
+    announce(("users", "first"))
     eventually(lambda: silent.sent, what="the first one is sent")
     for _ in range(20):
-        announce(Hint(users=("7",), sessions=("s",)))
+        announce(("users", "7"))
+        announce(("sessions", "s"))
     silent.answers.set()
     eventually(lambda: not threads(), what="the thread has ended")
     assert silent.sent[1:] == [{"users": ["7"], "sessions": ["s"]}]
@@ -95,11 +96,11 @@ def test_backend_that_fails(
 ) -> None:
     """Is logged; whoever has saved the user gets no exception, and later ones are announced."""
     switchboard.broken.add(GROUP)
-    announce(Hint(users=("7",)))
+    announce(("users", "7"))
     eventually(lambda: request_log("dwebsocket"), what="it is logged")
     eventually(lambda: not threads(), what="the thread has ended")
     switchboard.broken.clear()
-    announce(Hint(users=("8",)))
+    announce(("users", "8"))
     eventually(lambda: switchboard.names("publish") == [GROUP, GROUP], what="it is sent")
     eventually(lambda: not threads(), what="the thread has ended")
 
@@ -115,10 +116,10 @@ def test_database_that_cannot_be_left(
     silent.answers.set()
     with monkeypatch.context() as patch:
         patch.setattr(announcements.database, "release_idle", fail)
-        announce(Hint(users=("7",)))
+        announce(("users", "7"))
         eventually(lambda: request_log("dwebsocket"), what="it is logged")
         eventually(lambda: not threads(), what="the thread has ended")
-    announce(Hint(users=("8",)))
+    announce(("users", "8"))
     eventually(lambda: silent.users == ["7", "8"], what="both are sent")
 
 
@@ -130,9 +131,9 @@ def test_no_thread(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(announcements.unpatched, "start_thread", refuse)
-        announce(Hint(users=("7",)))
+        announce(("users", "7"))
     silent.answers.set()
-    announce(Hint(users=("8",)))
+    announce(("users", "8"))
     eventually(lambda: silent.users == ["7", "8"], what="both are sent")
 
 
@@ -141,9 +142,9 @@ import sys, time
 sys.path[:0] = sys.argv[1:]
 from django.conf import settings
 settings.configure(SECRET_KEY="x", WEBSOCKET_GROUPS={"default": {"BACKEND": "slow_backend"}})
-from dwebsocket.users.announcements import Hint, announce
-announce(Hint(users=("7",)))
-announce(Hint(users=("8",)))
+from dwebsocket.users.announcements import announce
+announce(("users", "7"))
+announce(("users", "8"))
 """
 BACKEND = """
 import time

@@ -22,11 +22,12 @@ from django.test import RequestFactory
 from django.utils import timezone
 
 from dwebsocket.users import announcements, sign_out
-from dwebsocket.users.announcements import Hint
 from dwebsocket.users.registry import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dwebsocket.users.announcements import Hint
 
 Override = Callable[..., None]
 
@@ -130,7 +131,7 @@ def test_nobody_is_signed_out(anna: User, hints: list[Hint], change: str) -> Non
 def test_somebody_may_be_signed_out(anna: User, hints: list[Hint], change: str) -> None:
     """By another hash, another `is_active`, or when that is not known. Announced once."""
     IMPORTANT[change](again(anna))
-    assert hints == [Hint(users=(str(anna.pk),))]
+    assert hints == [("users", str(anna.pk))]
 
 
 def test_new_user(hints: list[Hint]) -> None:
@@ -231,7 +232,7 @@ class TestManualMode:
         deactivate(again(anna))
         assert hints == []
         transaction.commit()
-        assert hints == [Hint(users=(str(anna.pk),))]
+        assert hints == [("users", str(anna.pk))]
         transaction.set_autocommit(True)
         assert not again(anna).is_active
         transaction.set_autocommit(False)
@@ -254,7 +255,7 @@ class TestManualMode:
         logout(request)
         assert hints == []
         transaction.commit()
-        assert hints == [Hint(sessions=(digest(key),))]
+        assert hints == [("sessions", digest(key))]
 
 
 class Router:
@@ -312,7 +313,7 @@ class TestSessions:
         assert hints == []
         key = request.session.session_key
         logout(request)
-        assert hints == [Hint(sessions=(digest(key),))]
+        assert hints == [("sessions", digest(key))]
         assert key not in str(hints)
 
     def test_anonymous_session(self, anna: User, hints: list[Hint]) -> None:

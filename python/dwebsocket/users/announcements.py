@@ -14,7 +14,6 @@ import logging
 import secrets
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backends.contract import Backend
 
     Act = Callable[[Backend], None]
+    #: A user or a session that has changed: one of :data:`KINDS`, and a name.
+    Hint = tuple[str, str]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -46,8 +47,10 @@ _ON_THE_WAY_S = 0.1
 _MOST = 50
 # Users and sessions that wait to be announced. The oldest of more are found in time, as all are.
 _MOST_WAITING = 100_000
-# The attributes of a hint, in their order.
-_KINDS = ("users", "sessions", "anywhere")
+#: The kinds of hints, and under which kind of key the register has their names: of users as
+#: :func:`dwebsocket.request.worlds.user_key` returns them, of users whose realm is not known their
+#: primary keys, and of sessions what :func:`dwebsocket.users.registry.digest` returns.
+KINDS = {"users": "user", "anywhere": "user of any realm", "sessions": "session"}
 # Seconds that the end of the process waits for announcements to leave.
 _EXIT_S = 5.0
 _UNSAID = "A sign-out could not be announced to other processes"
@@ -57,64 +60,39 @@ _UNHEARD = "Sign-outs in other processes may not be heard here"
 _own_key = secrets.token_bytes(_KEY_BYTES)
 
 
-@dataclass(frozen=True)
-class Hint:
-    """
-    Users and sessions that have changed.
-
-    Attributes:
-        users: Their names, as :func:`dwebsocket.request.worlds.user_key` returns them.
-        anywhere: Primary keys, as text, of users whose realm is not known.
-        sessions: Digests of session keys, as :func:`dwebsocket.users.registry.digest` returns them.
-    """
-
-    users: tuple[str, ...] = ()
-    sessions: tuple[str, ...] = ()
-    anywhere: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, text: str | bytes) -> Hint:
-        """Returns the hint in an announcement; an empty one for what is none."""
-        try:
-            found = json.loads(text)
-        except ValueError:
-            return cls()
-        if not isinstance(found, dict):
-            return cls()
-        return cls(*(_texts(found.get(kind)) for kind in _KINDS))
-
-
-def _texts(found: object) -> tuple[str, ...]:
-    listed = found if isinstance(found, list) else []
-    return tuple(each for each in listed if isinstance(each, str))
+def read(text: str | bytes) -> list[Hint]:
+    """Returns the hints in an announcement; none for what is no announcement."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    listed = {kind: found.get(kind) for kind in KINDS} if isinstance(found, dict) else {}
+    return [
+        (kind, name)
+        for kind, names in listed.items()
+        for name in (names if isinstance(names, list) else ())
+        if isinstance(name, str)
+    ]
 
 
 def announce(hint: Hint) -> None:
     """Sends a hint to all other processes. Never waits, never raises; any thread may call it."""
-    for kind in _KINDS:
-        _hints.extend([(kind, name) for name in getattr(hint, kind)])
+    _hints.append(hint)
     _soon(_publish_hints)
 
 
 def close_user(user: str, code: int, reason: str) -> None:
-    """
-    Closes a user's WebSockets in all other processes. Never waits, never raises.
-
-    Args:
-        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` returns it.
-        code: The close code.
-        reason: The close reason.
-    """
+    """Closes a user's WebSockets in all other processes. Never waits, never raises."""
     _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
 
 
-# Announcements that wait to be sent: pairs of a kind and a name.
-_hints: deque[tuple[str, str]] = deque(maxlen=_MOST_WAITING)
+# Announcements that wait to be sent.
+_hints: deque[Hint] = deque(maxlen=_MOST_WAITING)
 
 
 def _publish_hints(backend: Backend) -> None:
     """Publishes all hints, those of other threads, too: they may find none afterwards."""
-    found: dict[tuple[str, str], None] = {}
+    found: dict[Hint, None] = {}
     with suppress(IndexError):
         while True:
             found[_hints.popleft()] = None
@@ -204,13 +182,13 @@ _queue = _Queue()
 class Listener:
     """Receives what other processes announce. Any thread may use it."""
 
-    def __init__(self, receive: Callable[[Hint], object]) -> None:
+    def __init__(self, receive: Callable[[list[Hint]], object]) -> None:
         """
         Begins without listening.
 
         Args:
-            receive: Called with each hint, on the process's thread for callbacks or in the hub of
-                green threads. It must not wait.
+            receive: Called with the hints of each announcement, on the process's thread for
+                callbacks or in the hub of green threads. It must not wait.
         """
         self._receive = receive
         self._lock = unpatched.lock()
@@ -297,7 +275,7 @@ class Listener:
 
     def _take(self, mailbox: _core.Mailbox) -> None:
         while (text := mailbox.pop()) is not None:
-            self._receive(Hint.read(text))
+            self._receive(read(text))
 
 
 renew_at_fork(

@@ -28,7 +28,7 @@ from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.request import database, worlds
 from dwebsocket.telemetry import clock
 from dwebsocket.users import announcements, authentication, registry
-from dwebsocket.users.announcements import Hint, Listener
+from dwebsocket.users.announcements import KINDS, Listener
 from dwebsocket.users.registry import BUCKETS, SIGNED_OUT, present
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.api.waiting.waiter import Waiter
+    from dwebsocket.users.announcements import Hint
     from dwebsocket.users.registry import Visitor
 
     Databases = dict[str, BaseDatabaseWrapper]
@@ -93,25 +94,23 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
 
 def ask(hint: Hint) -> None:
     """
-    Has all processes ask whether users and sessions that have changed are still signed in.
+    Has all processes ask whether a user or session that has changed is still signed in.
 
     To be called when the change is committed. This process asks at once, in this thread. In an
     event loop, or in a transaction of another database, it asks on its own thread. Never raises.
     """
     announcements.announce(hint)
     _schedule.note()
-    _schedule.check(_visitors(hint))
+    _schedule.check(_visitors([hint]))
 
 
-def _visitors(hint: Hint) -> list[Visitor]:
-    """Returns those whom a hint is about, and closes those about whom nobody can be asked."""
-    found = dict.fromkeys(visitor for user in hint.users for visitor in present("user", user))
-    for user in hint.anywhere:
-        found.update(dict.fromkeys(present("user of any realm", user)))
-    for session in hint.sessions:
-        for visitor in present("session", session):
+def _visitors(hints: list[Hint]) -> list[Visitor]:
+    """Returns those whom hints are about, and closes those about whom nobody can be asked."""
+    found: dict[Visitor, None] = {}
+    for kind, name in hints:
+        for visitor in present(KINDS[kind], name):
             store = visitor.who.store
-            if store is not None and not authentication.is_kept(store):
+            if kind == "sessions" and store is not None and not authentication.is_kept(store):
                 # The client alone has such a session, and the hint alone knows of its end.
                 visitor.close(SIGNED_OUT, "signed out")
             else:
@@ -169,9 +168,9 @@ class Schedule:
         """Notes a sign-out: before its users are looked for in the register."""
         self._latest = object()
 
-    def _on_announced(self, hint: Hint) -> None:
+    def _on_announced(self, hints: list[Hint]) -> None:
         self.note()
-        self._check_on_thread(_visitors(hint))
+        self._check_on_thread(_visitors(hints))
 
     def check(self, visitors: list[Visitor]) -> None:
         """Checks users now: in this thread if it may ask the database, beside it otherwise."""

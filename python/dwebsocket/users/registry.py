@@ -354,17 +354,7 @@ def connections_of(user: str) -> Iterator[WebSocket]:
 
 
 def close_here(user: Any, code: int, reason: str) -> int:
-    """
-    Closes all WebSockets of a user in this process. Never waits.
-
-    Args:
-        user: The user's name, as :func:`dwebsocket.request.worlds.user_key` returns it.
-        code: The close code.
-        reason: The close reason.
-
-    Returns:
-        The number of WebSockets that were closed.
-    """
+    """Closes all WebSockets of a user in this process, and counts them. Never waits."""
     visitors = present("user", user)
     for visitor in visitors:
         visitor.close(code, reason)

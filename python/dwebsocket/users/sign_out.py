@@ -126,7 +126,7 @@ def _after_commit(act: Act, using: str) -> None:
 
 
 def _ask(hint: Hint) -> None:
-    """Asks for users and sessions: see :func:`dwebsocket.users.recheck.ask`."""
+    """Asks for a user or session: see :func:`dwebsocket.users.recheck.ask`."""
     # Here: most commands of a project sign nobody out, and need no group.
     from dwebsocket.users import recheck
 
@@ -189,9 +189,7 @@ def _on_row_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> No
 
 
 def _on_session_deleted(key: str) -> None:
-    from dwebsocket.users.announcements import Hint
-
-    _ask(Hint(sessions=(digest(key),)))
+    _ask(("sessions", digest(key)))
 
 
 # -- users --------------------------------------------------------------------------------------
@@ -199,15 +197,13 @@ def _on_session_deleted(key: str) -> None:
 
 def _hint_of(pk: Any) -> Hint:
     """Returns a hint about a user of the present realm; of all if that is not known."""
-    from dwebsocket.users.announcements import Hint
-
     try:
         realm = worlds.present_realm()
     except Exception:
         # It only asks, and must not stop a user from being saved.
         _log.exception("The realm of a user who has changed is not known: all realms are asked")
         realm = None
-    return Hint(anywhere=(str(pk),)) if realm is None else Hint((worlds.user_key(pk, realm),))
+    return ("anywhere", str(pk)) if realm is None else ("users", worlds.user_key(pk, realm))
 
 
 def _on_saved(
