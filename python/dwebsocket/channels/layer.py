@@ -71,8 +71,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         config: dict[str, object] = {"using": using, "bridge": bridge, "expiry": expiry}
         config.update(group_expiry=group_expiry, capacity=capacity)
         config.update(channel_capacity=channel_capacity, **unknown)
-        for problem in channel_settings.problems(config):
-            text = f"CONFIG{problem.where} in CHANNEL_LAYERS {problem.what}. {problem.hint}"
+        for where, what, hint in channel_settings.problems(config):
+            text = f"CONFIG{where} in CHANNEL_LAYERS {what}. {hint}"
             raise ImproperlyConfigured(text.rstrip())
         super().__init__(expiry, capacity, self.compile_capacities(channel_capacity or {}))
         self.using = using

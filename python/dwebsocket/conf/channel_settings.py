@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 #: What ``BACKEND`` is for our layer.
@@ -14,7 +13,6 @@ BACKENDS = ("dwebsocket.channels.ChannelLayer", "dwebsocket.channels.layer.Chann
 #: What it is for the one of Channels, whose messages do not leave their process.
 IN_MEMORY = "channels.layers.InMemoryChannelLayer"
 
-_KEYS = ("using", "bridge", "expiry", "group_expiry", "capacity", "channel_capacity")
 # Keys of channels_redis that belong elsewhere, or have no counterpart.
 _ELSEWHERE = {
     "hosts": "Write the address as LOCATION in WEBSOCKET_GROUPS.",
@@ -24,74 +22,66 @@ _ELSEWHERE = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """
-    A mistake in ``CONFIG``.
-
-    Attributes:
-        where: The place in it, as subscripts: ``['expiry']``.
-        what: The mistake.
-        hint: What to write instead; may be empty.
-    """
-
-    where: str
-    what: str
-    hint: str = ""
-
-
-def problems(config: object) -> Iterator[Problem]:
-    """Returns what is wrong with the keys and values of ``CONFIG``. Knows no aliases of groups."""
-    if not isinstance(config, Mapping):
-        yield Problem("", f"must be a dict, not {config!r}")
-        return
-    for key, value in config.items():
-        if key not in _KEYS:
-            yield Problem(f"[{key!r}]", "is an unknown key", _meant(str(key)))
-        else:
-            yield from _wrong_value(key, value)
-
-
-def _wrong_value(key: str, value: Any) -> Iterator[Problem]:
-    where = f"[{key!r}]"
-    if key == "using" and not isinstance(value, str):
-        hint = "Write an alias of WEBSOCKET_GROUPS."
-        yield Problem(where, f"must be a str, not {value!r}", hint)
-    elif key == "bridge" and not isinstance(value, bool):
-        yield Problem(where, f"must be True or False, not {value!r}")
-    elif key in ("expiry", "group_expiry") and not _is_above_zero(value):
-        yield Problem(where, f"must be a number of seconds above 0, not {value!r}")
-    elif key == "capacity":
-        yield from _wrong_capacity(where, value)
-    elif key == "channel_capacity" and value is not None:
-        yield from _wrong_capacities(where, value)
-
-
-def _wrong_capacities(where: str, value: Any) -> Iterator[Problem]:
-    if not isinstance(value, Mapping):
-        hint = 'Write {"pattern*": 1000}.'
-        yield Problem(where, f"must be a dict of capacities, not {value!r}", hint)
-        return
-    for pattern, capacity in value.items():
-        if isinstance(pattern, (str, re.Pattern)):
-            yield from _wrong_capacity(f"{where}[{pattern!r}]", capacity)
-        else:
-            what = f"has the key {pattern!r}, which is no pattern"
-            yield Problem(where, what, "Write a str, or what re.compile() gives.")
-
-
-def _wrong_capacity(where: str, value: Any) -> Iterator[Problem]:
-    if not (isinstance(value, int) and _is_above_zero(value)):
-        yield Problem(where, f"must be a number of messages, 1 or more, not {value!r}")
+#: A mistake in ``CONFIG``: its place, as subscripts such as ``['expiry']``, what it is, and what to
+#: write instead, which may be empty.
+Problem = tuple[str, str, str]
+# Whether a value is valid, what is, and what to write.
+_Rule = tuple[Callable[[Any], bool], str, str]
 
 
 def _is_above_zero(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+_SECONDS: _Rule = (_is_above_zero, "a number of seconds above 0", "")
+_CAPACITY: _Rule = (
+    lambda value: isinstance(value, int) and _is_above_zero(value),
+    "a number of messages, 1 or more",
+    "",
+)
+_RULES: dict[str, _Rule] = {
+    "using": (lambda value: isinstance(value, str), "a str", "Write an alias of WEBSOCKET_GROUPS."),
+    "bridge": (lambda value: isinstance(value, bool), "True or False", ""),
+    "expiry": _SECONDS,
+    "group_expiry": _SECONDS,
+    "capacity": _CAPACITY,
+    "channel_capacity": (
+        lambda value: value is None or isinstance(value, Mapping),
+        "a dict of capacities",
+        'Write {"pattern*": 1000}.',
+    ),
+}
+
+
+def problems(config: object) -> Iterator[Problem]:
+    """Returns what is wrong with the keys and values of ``CONFIG``. Knows no aliases of groups."""
+    if not isinstance(config, Mapping):
+        yield "", f"must be a dict, not {config!r}", ""
+        return
+    for key, value in config.items():
+        where = f"[{key!r}]"
+        if key not in _RULES:
+            yield where, "is an unknown key", _meant(str(key))
+            continue
+        yield from _broken(where, value, _RULES[key])
+        if key == "channel_capacity" and isinstance(value, Mapping):
+            for pattern, capacity in value.items():
+                if isinstance(pattern, (str, re.Pattern)):
+                    yield from _broken(f"{where}[{pattern!r}]", capacity, _CAPACITY)
+                else:
+                    what = f"has the key {pattern!r}, which is no pattern"
+                    yield where, what, "Write a str, or what re.compile() gives."
+
+
+def _broken(where: str, value: Any, rule: _Rule) -> Iterator[Problem]:
+    is_valid, what, hint = rule
+    if not is_valid(value):
+        yield where, f"must be {what}, not {value!r}", hint
+
+
 def _meant(key: str) -> str:
     if (hint := _ELSEWHERE.get(key.lower())) is not None:
         return hint
-    if close := difflib.get_close_matches(key.lower(), _KEYS, n=1):
+    if close := difflib.get_close_matches(key.lower(), _RULES, n=1):
         return f"Did you mean {close[0]}?"
-    return f"Known are {', '.join(_KEYS)}."
+    return f"Known are {', '.join(_RULES)}."

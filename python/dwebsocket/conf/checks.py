@@ -207,10 +207,15 @@ def _old_distribution() -> Iterator[checks.CheckMessage]:
             )
 
 
-def _channel_layers() -> Iterator[checks.CheckMessage]:
+def _layers() -> list[tuple[Any, Mapping[Any, Any]]]:
     layers = getattr(settings, "CHANNEL_LAYERS", None)
-    for alias, entry in layers.items() if isinstance(layers, Mapping) else ():
-        if not isinstance(entry, Mapping) or entry.get("BACKEND") not in channel_settings.BACKENDS:
+    entries = layers.items() if isinstance(layers, Mapping) else ()
+    return [(alias, entry) for alias, entry in entries if isinstance(entry, Mapping)]
+
+
+def _channel_layers() -> Iterator[checks.CheckMessage]:
+    for alias, entry in _layers():
+        if entry.get("BACKEND") not in channel_settings.BACKENDS:
             continue
         yield from _channel_layer(f"CHANNEL_LAYERS[{alias!r}]['CONFIG']", entry.get("CONFIG", {}))
         # What Channels makes for tests.
@@ -220,9 +225,8 @@ def _channel_layers() -> Iterator[checks.CheckMessage]:
 
 
 def _channel_layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
-    for problem in channel_settings.problems(config):
-        text = f"{name}{problem.where} {problem.what}."
-        yield checks.Error(text, hint=problem.hint or None, id="dwebsocket.E007")
+    for where, what, hint in channel_settings.problems(config):
+        yield checks.Error(f"{name}{where} {what}.", hint=hint or None, id="dwebsocket.E007")
     known = conf.get_or("GROUPS", otherwise=None)
     using = config.get("using", DEFAULT) if isinstance(config, Mapping) else DEFAULT
     if isinstance(using, str) and known is not None and using not in known:
@@ -242,9 +246,8 @@ def _has_several_workers() -> bool:
 
 
 def _layers_in_memory() -> Iterator[checks.CheckMessage]:
-    layers = getattr(settings, "CHANNEL_LAYERS", None)
-    for alias, entry in layers.items() if isinstance(layers, Mapping) else ():
-        if isinstance(entry, Mapping) and entry.get("BACKEND") == channel_settings.IN_MEMORY:
+    for alias, entry in _layers():
+        if entry.get("BACKEND") == channel_settings.IN_MEMORY:
             yield checks.Warning(
                 f"CHANNEL_LAYERS[{alias!r}] is Channels' layer in memory: with several workers "
                 "each one reaches its own consumers only.",
