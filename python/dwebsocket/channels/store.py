@@ -177,29 +177,20 @@ class Store:
                 drops.report()
             if message is not None:
                 return message
-            if ask is None:
-                try:
-                    await sleeper
-                except BaseException:
-                    self._give_up(channel, sleeper)
-                    raise
-            else:
-                await self._ask_and_sleep(channel, sleeper, ask)
-
-    async def _ask_and_sleep(
-        self, channel: Channel, sleeper: Sleeper, ask: Callable[[], Awaitable[object]]
-    ) -> None:
-        try:
-            await ask()
-            stop_timer = settle_later(sleeper, _ASK_AGAIN_S)
+            stop_timer = None
             try:
+                if ask is not None:
+                    await ask()
+                    stop_timer = settle_later(sleeper, _ASK_AGAIN_S)
                 await sleeper
+            except BaseException:
+                self._give_up(channel, sleeper)
+                raise
             finally:
-                stop_timer()
-        except BaseException:
-            self._give_up(channel, sleeper)
-            raise
-        self._forget(channel, sleeper)
+                if stop_timer is not None:
+                    stop_timer()
+            if ask is not None:
+                self._forget(channel, sleeper)
 
     def _forget(self, channel: Channel, sleeper: Sleeper) -> bool:
         """Forgets a task that sleeps no more; true when no message has woken it."""
