@@ -414,25 +414,6 @@ def read(name: str, value: object) -> Any:
     return SETTINGS[name].read(value)
 
 
-class _Layer:
-    """A snapshot of the watched settings in one object."""
-
-    __slots__ = ("copies", "last", "names", "read", "size", "values")
-
-    def __init__(self, names: dict[str, Any]) -> None:
-        """Takes note of ``names``, its ``__dict__``."""
-        self.names = names
-        # Another thread may change them meanwhile.
-        now = dict(names)
-        # A new name comes last.
-        self.size, self.last = len(now), next(reversed(now), None)
-        watched = {name: value for name, value in now.items() if name in _watched()}
-        # Of at least two: for one alone it gives no tuple.
-        self.read = itemgetter(*watched, *[*watched][:1]) if watched else None
-        self.values: tuple[Any, ...] = () if self.read is None else self.read(watched)
-        self.copies = [(v, copy(v)) for v in watched.values() if isinstance(v, (list, dict, set))]
-
-
 class _Known:
     """
     A cache of settings that were read: settings by name, options by a view's overrides, and more.
@@ -450,7 +431,7 @@ class _Known:
     def __init__(self, source: Any) -> None:
         self.source = source
         self.found: dict[Any, Any] = {}
-        self._layers = [_Layer(layer.__dict__) for layer in _layers(source)]
+        self._layers = [*_layers(source)]
 
     def is_true_of(self, source: Any) -> bool:
         """
@@ -463,12 +444,12 @@ class _Known:
         # One loop without generators, and no lookup of names that are not there: this runs for
         # each handshake.
         try:
-            for it in self._layers:
-                if len(it.names) != it.size or next(reversed(it.names), None) != it.last:
+            for names, size, last, read_all, values, copies in self._layers:
+                if len(names) != size or next(reversed(names), None) != last:
                     return False
-                if it.read is not None and not all(map(is_, it.read(it.names), it.values)):
+                if read_all is not None and not all(map(is_, read_all(names), values)):
                     return False
-                for value, before in it.copies:
+                for value, before in copies:
                     if value != before:
                         return False
         except (KeyError, RuntimeError):
@@ -477,23 +458,33 @@ class _Known:
         return True
 
 
-@functools.cache
-def _watched() -> frozenset[str]:
-    # The last is the set in which Django notes the names deleted by `del settings.NAME`.
-    return frozenset((*(PREFIX + name for name in SETTINGS), *_OTHERS, "_deleted"))
+# The last is the set in which Django notes the names deleted by `del settings.NAME`.
+_WATCHED = frozenset((*(PREFIX + name for name in SETTINGS), *_OTHERS, "_deleted"))
 
 
-def _layers(source: Any) -> Iterator[Any]:
+def _layers(source: Any) -> Iterator[tuple[Any, ...]]:
     """
-    Returns the objects that hold settings, from the top to the bottom.
+    Returns snapshots of the objects that hold settings, from the top to the bottom.
+
+    Each is the object's ``__dict__``, how many names it has and its last one, what reads those that
+    count, their values, and copies of those that can be changed.
 
     A setting's value is that of the first one that has it. `override_settings` lays one above the
     others; each has the one below as `default_settings`. At the bottom are Django's own defaults, a
     module, which no project changes.
     """
     while hasattr(source, "__dict__") and not isinstance(source, ModuleType):
-        yield source
-        source = source.__dict__.get("default_settings")
+        names = source.__dict__
+        # Another thread may change them meanwhile.
+        now = dict(names)
+        watched = {name: value for name, value in now.items() if name in _WATCHED}
+        # Of at least two: for one alone it gives no tuple.
+        read_all = itemgetter(*watched, *[*watched][:1]) if watched else None
+        values = () if read_all is None else read_all(watched)
+        copies = [(v, copy(v)) for v in watched.values() if isinstance(v, (list, dict, set))]
+        # A new name comes last.
+        yield names, len(now), next(reversed(now), None), read_all, values, copies
+        source = names.get("default_settings")
 
 
 # Exchanged as a whole: any thread may do so at any time.
@@ -640,11 +631,7 @@ class Options:
         """
         Returns the project's present settings, and ``overrides`` (from :func:`overrides`) above.
 
-        Args:
-            now: The result of :func:`present`, if the caller has it.
-
-        Raises:
-            ImproperlyConfigured: As :func:`get`.
+        ``now``, and what it raises, are as for :func:`get`.
         """
         source, known = now or present()
         key = tuple(overrides.items())
@@ -669,15 +656,7 @@ class Admission:
 
     @classmethod
     def current(cls, now: Snapshot | None = None) -> Admission:
-        """
-        Returns the project's present settings.
-
-        Args:
-            now: As for :meth:`Options.current`.
-
-        Raises:
-            ImproperlyConfigured: As :func:`get`.
-        """
+        """Returns the project's present settings, as :meth:`Options.current`."""
         source, known = now or present()
         if (admission := known.get(cls)) is None:
             values = [_get(field.name.upper(), source, known) for field in fields(cls)]
