@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure, accepted
 from dwebsocket.api.waiting.green import HubWaiter
+from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.handshake.start import Start
 from dwebsocket.request import context, database, worlds
@@ -84,8 +85,8 @@ class HandlerStart(Start):
             self._go_on(handler)
         elif "connect" in plan.is_async:
             start = functools.partial(self._aconnect, handler)
-            run = loop.SERVER_TASKS.run if self._has_loop else loop.run
-            run(plan.name, start, self._context)
+            run_task = loop.SERVER_TASKS.run if self._has_loop else loop.run
+            run_task(plan.name, start, self._context)
         else:
             connect = functools.partial(self._context.run, self._connect, handler)
             self.runner.run(plan.name, connect)
@@ -134,7 +135,7 @@ class HandlerStart(Start):
                 handler.websocket._held.end()
             if not is_open:
                 _end(handler)
-                life.end_beside(handler.websocket)
+                run(life.end_beside(handler.websocket))
                 _tell(handler)
         if is_open:
             own_websocket.set(None)
@@ -159,7 +160,7 @@ class HandlerStart(Start):
         finally:
             if not is_open:
                 _end(handler)
-                await life.aend_beside(handler.websocket)
+                await arun(life.end_beside(handler.websocket))
             await own_thread.leave()
             if not is_open:
                 _tell(handler)

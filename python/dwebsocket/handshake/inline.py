@@ -102,7 +102,7 @@ class _Close:
         request.__dict__.pop("close", None)
         try:
             websocket._finish(_NORMAL, "")
-            end_beside(websocket)
+            run(end_beside(websocket))
             if (unwanted := websocket._unwanted_end()) is not None:
                 report_end(request, *unwanted, is_expelled=websocket._was_expelled())
         finally:

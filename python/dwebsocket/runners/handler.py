@@ -17,14 +17,14 @@ import inspect
 import itertools
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from dwebsocket.api import callbacks
 from dwebsocket.api.base import GOING_AWAY, own_websocket, set_own_websocket
-from dwebsocket.api.waiting.steps import arun, run
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import renew_at_fork
@@ -494,16 +494,11 @@ class Handled:
         else:
             self._call(method, *args)
 
-    def _acall_method(
-        self, name: str, method: Callable[..., Any], *args: Any
-    ) -> Coroutine[Any, Any, None]:
+    async def _acall_method(self, name: str, method: Callable[..., Any], *args: Any) -> None:
         """Calls a coroutine method of the project's, within its span where the project traces."""
-        if self.websocket._trace is not None and name in self._plan.methods:
-            return self._acall_traced(name, method, *args)
-        return self._acall(method, *args)
-
-    async def _acall_traced(self, name: str, method: Callable[..., Any], *args: Any) -> None:
-        with tracing.calling(self.websocket, self._plan.name, name):
+        is_traced = self.websocket._trace is not None and name in self._plan.methods
+        span = tracing.calling(self.websocket, self._plan.name, name) if is_traced else None
+        with span or nullcontext():
             await self._acall(method, *args)
 
     def _call(self, method: Callable[..., Any], *args: Any) -> None:
@@ -647,7 +642,7 @@ class Handled:
         if move is None or (self._is_over and not move.has_parted):
             return True
         if move.has_parted:
-            self._let_go(self._finish_moved)
+            run(self._let_go(self._finish_moved))
             return False
         if self._plan.every is not None:
             with _lock:
@@ -665,7 +660,7 @@ class Handled:
             return True
         websocket = self.websocket
         if move.has_parted:
-            await self._alet_go(self._finish_moved)
+            await arun(self._let_go(self._finish_moved))
         else:
             await SharedContext.after_turn(websocket)
             self._is_at_work = False
@@ -683,37 +678,49 @@ class Handled:
         self.websocket._finish_moved()
         own_websocket.set(None)
 
-    # -- the end, on threads ---------------------------------------------------------------------
+    # -- the end ----------------------------------------------------------------------------------
 
     def _end_here(self) -> None:
         if "disconnect" not in self._plan.is_async:
-            self._let_go(self._disconnect)
+            run(self._let_go(self._disconnect))
             return
         try:
-            self._in_loop(self._aend)
+            self._in_loop(lambda: arun(self._let_go(self._disconnect)))
         except Exception as error:
             # There is no loop for it.
             self._failed(error)
-            self._let_go(self._finish)
+            run(self._let_go(self._finish))
 
-    def _disconnect(self) -> None:
+    def _disconnect(self) -> Steps[None]:
+        call, acall = self._call_method, self._acall_one
         try:
-            self._call_method("disconnect", self.disconnect, *self._close())
+            yield Call(call, acall, "disconnect", self.disconnect, *self._close())
         finally:
             self._finish()
 
-    def _let_go(self, finish: Callable[[], None]) -> None:
+    def _let_go(self, finish: Callable[[], Steps[None] | None]) -> Steps[None]:
         """Takes the last steps of its life, each of them whatever becomes of those before it."""
         websocket = self.websocket
+        exit_of_process = None
+
+        def end_worker() -> Steps[None]:
+            yield Call(SharedContext.end_worker, SharedContext.leave_worker, websocket)
+
         try:
-            with ExitStack() as steps:
-                steps.callback(SharedContext.end_worker, websocket)
-                steps.callback(life.end_beside, websocket)
-                finish()
-        except BaseException as error:
-            self._failed(error)
-            if isinstance(error, self._exits):
-                raise
+            for begin in (finish, lambda: life.end_beside(websocket), end_worker):
+                try:
+                    if (step := begin()) is not None:
+                        yield from step
+                except GeneratorExit:
+                    # The loop was closed: nothing can be awaited any more.
+                    websocket._release_permit()
+                    raise
+                except BaseException as error:
+                    self._failed(error)
+                    if isinstance(error, self._exits):
+                        exit_of_process = error
+            if exit_of_process is not None:
+                raise exit_of_process
         finally:
             self._leave()
 
@@ -818,7 +825,7 @@ class Handled:
                     if is_quiet and connection.listen(self._home.core, self._token):
                         break
                 elif self._is_over or connection.waiting() == (0, True):
-                    await self._aend()
+                    await arun(self._let_go(self._disconnect))
                     return
                 elif self._tick_is_due:
                     self._tick_is_due = False
@@ -929,35 +936,6 @@ class Handled:
             await start()
 
         return run
-
-    async def _aend(self) -> None:
-        """The end of its life, as a task. Raises ``GeneratorExit`` only."""
-        await self._alet_go(self._adisconnect)
-
-    async def _adisconnect(self) -> None:
-        try:
-            await self._acall_one("disconnect", self.disconnect, *self._close())
-        finally:
-            self._finish()
-
-    async def _alet_go(self, finish: Callable[[], Awaitable[None] | None]) -> None:
-        """Takes the last steps of its life as :meth:`_let_go`."""
-        websocket = self.websocket
-        beside = functools.partial(life.aend_beside, websocket)
-        worker = functools.partial(SharedContext.leave_worker, websocket)
-        try:
-            for step in (finish, beside, worker):
-                try:
-                    if (waiting := step()) is not None:
-                        await waiting
-                except GeneratorExit:
-                    # The loop was closed: nothing can be awaited any more.
-                    websocket._release_permit()
-                    raise
-                except BaseException as error:
-                    self._failed(error)
-        finally:
-            self._leave()
 
 
 _METHODS = ("receive", "disconnect", "tick", "resumed", "connect")

@@ -28,8 +28,8 @@ from dwebsocket import _core
 from dwebsocket.api import helpers
 from dwebsocket.api.base import GOING_AWAY, TRY_AGAIN_LATER, own_websocket
 from dwebsocket.api.decision import Answer, Failure
-from dwebsocket.api.waiting import steps
-from dwebsocket.api.waiting.loop_hub import LoopEvent
+from dwebsocket.api.waiting import loop_hub, steps
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.django_views import is_async, name_of
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
+
+    from dwebsocket.api.waiting.steps import Steps
 
 View = Callable[..., Any]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -203,37 +205,20 @@ class RunningView(helpers.View):
 WebSocket._new_view = RunningView
 
 
-def end_beside(websocket: WebSocket) -> None:
+def end_beside(websocket: WebSocket) -> Steps[None]:
     """Ends the functions beside a view whose connection is closed; waits a moment for them."""
     websocket._view_request = None
     try:
         if (view := websocket._view) is not None:
             websocket._view = None
             try:
-                view.join()
+                yield Call(view.join, view.ajoin)
             finally:
                 # After their last words.
                 websocket._close_soon(_NORMAL, "")
         if (callbacks := websocket._close_callbacks) is not None:
-            websocket._waiter.wait_until(callbacks.done(), _moment())
-    finally:
-        _release(websocket)
-
-
-async def aend_beside(websocket: WebSocket) -> None:
-    """Ends what runs beside a view as :func:`end_beside`, without blocking the event loop."""
-    websocket._view_request = None
-    try:
-        if (view := websocket._view) is not None:
-            websocket._view = None
-            try:
-                await view.ajoin()
-            finally:
-                websocket._close_soon(_NORMAL, "")
-        if (callbacks := websocket._close_callbacks) is not None:
-            done = LoopEvent()
-            callbacks.done().add_done_callback(lambda _: done.set())
-            await done.wait(_moment())
+            wait_until = websocket._waiter.wait_until
+            yield Call(wait_until, loop_hub.wait_until, callbacks.done(), _moment())
     finally:
         _release(websocket)
 
@@ -306,7 +291,7 @@ def run(
         else:
             _end(websocket, request)
         finally:
-            end_beside(websocket)
+            steps.run(end_beside(websocket))
             database.forget(shared_databases)
             database.close_old_connections()
             if websocket._held is not None:
@@ -374,7 +359,7 @@ async def arun(
             _end(websocket, request)
         finally:
             if not is_thrown_away:
-                await aend_beside(websocket)
+                await steps.arun(end_beside(websocket))
                 if own_thread is not None:
                     await own_thread.leave()
     finally:

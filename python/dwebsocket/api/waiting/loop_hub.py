@@ -26,6 +26,7 @@ from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from concurrent.futures import Future
 
     from dwebsocket.api.waiting.waiter import Watch, Watched
 
@@ -282,6 +283,15 @@ class LoopEvent:
         finally:
             self._sleepers = tuple(each for each in self._sleepers if each is not sleeper)
         return self._is_set
+
+
+async def wait_until(future: Future[Any], timeout: float) -> bool:
+    """Waits in a task until a future that any thread may settle is done. Whether it is."""
+    if not future.done():
+        done = LoopEvent()
+        future.add_done_callback(lambda _: done.set())
+        await done.wait(max(0.0, timeout))
+    return future.done()
 
 
 # The hub that was used last, most often the only one.

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from dwebsocket import _core
+from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import GroupUnavailable
@@ -257,7 +258,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def _found(self, wanted: Future[Any], seconds: float) -> Steps[Any]:
         """Waits for a future, and returns its result. Raises as :meth:`_result`."""
-        yield Call(future.wait, future.wait_in_loop, wanted, seconds)
+        yield Call(future.wait, loop_hub.wait_until, wanted, seconds)
         return self._result(wanted)
 
     def _result(self, found: Future[Any]) -> Any:

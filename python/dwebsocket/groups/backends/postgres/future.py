@@ -1,4 +1,4 @@
-"""Waiting for what the listening thread finds, as a thread, a green thread or a task."""
+"""Waiting for what the listening thread finds, as a thread or a green thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
 
@@ -49,12 +48,3 @@ def wait_in_thread(future: Future[Any], timeout: float) -> bool:
     done.acquire()
     future.add_done_callback(lambda _: done.release())
     return done.acquire(timeout=max(0.0, timeout))
-
-
-async def wait_in_loop(future: Future[Any], timeout: float) -> bool:
-    """Waits in a task, without blocking the event loop."""
-    if not future.done():
-        done = LoopEvent()
-        future.add_done_callback(lambda _: done.set())
-        await done.wait(max(0.0, timeout))
-    return future.done()
