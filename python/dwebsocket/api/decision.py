@@ -10,8 +10,7 @@ the connection is open, or is lost on the way.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from dwebsocket.exceptions import UsageError
 
@@ -23,53 +22,43 @@ EventT = TypeVar("EventT")
 Headers = list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """The view takes the connection."""
 
     subprotocol: str | None
     headers: Headers
-
-    def __str__(self) -> str:
-        return "was accepted"
+    what: str = "was accepted"
 
 
-@dataclass(frozen=True)
-class Rejection:
+class Rejection(NamedTuple):
     """The view called ``reject``."""
 
     status: int
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """What the view did, for messages of errors."""
         return f"was rejected with {self.status}"
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The response that the view returned without having accepted or rejected."""
 
     response: Any
-
-    def __str__(self) -> str:
-        return "was answered with a response"
+    what: str = "was answered with a response"
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """The exception that the view let through before it decided."""
 
     error: BaseException
-
-    def __str__(self) -> str:
-        return "was answered with an error"
+    what: str = "was answered with an error"
 
 
-@dataclass(frozen=True)
-class GivenUp:
+class GivenUp(NamedTuple):
     """The handler has stopped waiting for the view's decision."""
 
-    def __str__(self) -> str:
-        return "was given up"
+    what: str = "was given up"
 
 
 Outcome = Acceptance | Rejection | Answer | Failure | GivenUp
@@ -100,7 +89,6 @@ class Decision(Generic[EventT]):
         self._claims: dict[str, object] = {}
         self._outcome: Outcome | None = None
         self._what = ""
-        self._is_given_up = False
 
     @property
     def is_open_question(self) -> bool:
@@ -116,8 +104,7 @@ class Decision(Generic[EventT]):
         claim = object()
         first = self._claims.setdefault("", claim) is claim
         if first:
-            self._outcome, self._what = outcome, str(outcome)
-            self._is_given_up = isinstance(outcome, GivenUp)
+            self._outcome, self._what = outcome, outcome.what
         return first
 
     def tell_handler(self, outcome: Outcome) -> bool:
@@ -135,7 +122,7 @@ class Decision(Generic[EventT]):
         Raises:
             UsageError: The view has decided before.
         """
-        if not self.decide(outcome) and not self._is_given_up:
+        if not self.decide(outcome) and self._what != GivenUp().what:
             raise UsageError(f"this handshake {self._what} already: a view decides once")
 
     def take_outcome(self) -> Outcome:
