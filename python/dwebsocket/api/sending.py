@@ -21,6 +21,7 @@ from dwebsocket.api.source import Source, whole_characters
 from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.long_calls import FairLock, call_elsewhere
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.api.waiting.waiter import THREAD, no_room
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dwebsocket._core import Connection
     from dwebsocket.api.arguments import Binary, Frame, Message, Sendable
     from dwebsocket.api.source import Pumped
+    from dwebsocket.api.waiting.steps import Steps
 
 
 class _Many:
@@ -153,7 +155,7 @@ class Sending(Base):
         if self._post(message):
             return True
         if message is None and self._end() is not None:
-            return self._refuse_to_send(strict)
+            return run(self._refuse_to_send(strict))
         return self._send(*self._as_sent(message), strict)
 
     def send_text(self, message: Sendable, *, strict: bool = False) -> bool:
@@ -211,7 +213,7 @@ class Sending(Base):
         if not self._is_sending_long() and self._post(message):
             return True
         if message is None and self._end() is not None:
-            return await self._arefuse_to_send(strict)
+            return await arun(self._refuse_to_send(strict))
         return await self._asend(*self._as_sent(message), strict)
 
     async def asend_text(self, message: Sendable, *, strict: bool = False) -> bool:
@@ -359,7 +361,7 @@ class Sending(Base):
             connection.close(*TRY_AGAIN_LATER)
             sent = False
         if not sent:
-            return self._refuse_to_send(strict)
+            return run(self._refuse_to_send(strict))
         if current_websocket() is None:
             self._note_plain_sending()
         return True
@@ -387,12 +389,12 @@ class Sending(Base):
             if not is_slow:
                 return self._send(message, binary, strict)
             send = functools.partial(connection.send, message, binary=binary)
-            return await call_elsewhere(send) or await self._arefuse_to_send(strict)
+            return await call_elsewhere(send) or await arun(self._refuse_to_send(strict))
         try_send = functools.partial(connection.try_send, message, binary=binary)
         deadline: float | None = None
         while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
             deadline = await self._await_room(connection, deadline)
-        return sent or await self._arefuse_to_send(strict)
+        return sent or await arun(self._refuse_to_send(strict))
 
     async def _await_room(self, connection: Connection, deadline: float | None) -> float:
         """Waits until some room was made, or ``deadline``, and returns that; None is the first."""
@@ -434,25 +436,8 @@ class Sending(Base):
 
     # -- the end, for sending calls -------------------------------------------------------------
 
-    def _refuse_to_send(self, strict: bool) -> bool:
+    def _refuse_to_send(self, strict: bool) -> Steps[bool]:
         """Refuses a send because the connection has ended: returns False, or raises."""
-        pause, raises = self._note_refusal(strict)
-        if pause is not None and running_loop() is None:
-            self._waiter.sleep(pause)
-        return self._refused(raises)
-
-    async def _arefuse_to_send(self, strict: bool) -> bool:
-        pause, raises = self._note_refusal(strict)
-        if pause is not None:
-            await asyncio.sleep(pause)
-        return self._refused(raises)
-
-    def _note_refusal(self, strict: bool) -> tuple[float | None, bool]:
-        """
-        Notes that this caller cannot send any more.
-
-        Returns the seconds that it has to sleep, if at all, and whether to raise an exception.
-        """
         caller = self._caller()
         own = current_websocket() is self
         # A view may send each of its messages in a task of its own, as `asyncio.wait_for` does.
@@ -463,11 +448,8 @@ class Sending(Base):
         raises = strict or (own and refused_before and gone_for > callers.GRACE_S)
         raises = raises or self._is_given
         # A thread that sends to other connections, too, is not slowed down.
-        is_alone = own or self._is_sole_target()
-        sleeps = is_alone and refused_before
-        return caller.pause_of_send(clock.now()) if sleeps else None, raises
-
-    def _refused(self, raises: bool) -> bool:
+        if refused_before and (own or self._is_sole_target()):
+            yield Call(self._pause, self._apause, caller.pause_of_send(clock.now()))
         if raises:
             self._raise_if_ended()
             if self._is_given:
@@ -476,3 +458,11 @@ class Sending(Base):
             # The socket is gone, though the engine has not yet read how.
             raise ConnectionClosed
         return False
+
+    def _pause(self, seconds: float) -> None:
+        # In an event loop nothing may sleep.
+        if running_loop() is None:
+            self._waiter.sleep(seconds)
+
+    async def _apause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
