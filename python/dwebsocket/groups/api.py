@@ -376,8 +376,7 @@ class Group:
     def _members(self, backend: Backend, what: str) -> Steps[list[_core.Member]]:
         if not seats.are_present(self.using, self.name):
             presence.needs(backend.settings, self.name, what)
-        found: list[_core.Member] = yield Call(backend.members, backend.amembers, self.name)
-        return found
+        return (yield from backend.gathering(self.name))
 
     # -- history ---------------------------------------------------------------------------------
 

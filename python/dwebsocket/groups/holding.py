@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dwebsocket.api.waiting.steps import Call
 from dwebsocket.groups import backends
 
 if TYPE_CHECKING:
@@ -28,11 +27,15 @@ def hold(groups: Iterable[Group]) -> Steps[HeldNames]:
     Raises:
         GroupUnavailable: The backend of one of them cannot be reached; none is held then.
     """
+    names: dict[str, list[str]] = {}
+    for group in groups:
+        names.setdefault(group.using, []).append(group.name)
     held: HeldNames = []
     try:
-        for backend, names in _by_backend(groups):
-            yield Call(backend.hold_all, backend.ahold_all, names)
-            held.append((backend, names))
+        for alias, found in names.items():
+            backend = backends.backend(alias)
+            yield from backend.hold_all(found)
+            held.append((backend, found))
     except BaseException:
         release(held)
         raise
@@ -44,10 +47,3 @@ def release(held: HeldNames) -> None:
     for backend, names in held:
         for name in names:
             backend.release(name)
-
-
-def _by_backend(groups: Iterable[Group]) -> HeldNames:
-    names: dict[str, list[str]] = {}
-    for group in groups:
-        names.setdefault(group.using, []).append(group.name)
-    return [(backends.backend(alias), found) for alias, found in names.items()]

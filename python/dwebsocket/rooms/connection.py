@@ -673,7 +673,7 @@ class Rooms:
         """
         backend = room._backend
         if room.presence is True:
-            members = yield Call(backend.members, backend.amembers, room.group.name)
+            members = yield from backend.gathering(room.group.name)
             own = self._key_in(room)
             here = [each for each in members if each.connections]
             is_full = len(here) >= most and all(each.key != own for each in here)
@@ -729,7 +729,7 @@ class Rooms:
 
     def _note_members(self, room: Room, told: dict[str, Any]) -> Steps[None]:
         backend = room._backend
-        members = yield Call(backend.members, backend.amembers, room.group.name)
+        members = yield from backend.gathering(room.group.name)
         own = self._key_in(room)
         named = members[: self._limits.members]
         told["members"] = [json.loads(each.as_json()) for each in named]

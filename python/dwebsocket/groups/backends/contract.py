@@ -256,12 +256,7 @@ class Backend:
     async def ajoin_at(
         self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
     ) -> Joined:
-        """
-        As :meth:`join_at`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`read_history`.
-        """
+        """Joins as :meth:`join_at`, and raises the same, without blocking the event loop."""
         return await arun(self._join_at(name, member, key, at, numbered=numbered))
 
     def _join_at(
@@ -292,7 +287,7 @@ class Backend:
         Raises:
             GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
         """
-        return run(self._enter_known(name, member, visit))
+        return run(self.entering(name, member, visit))
 
     @property
     def telling_timeout(self) -> float:
@@ -303,11 +298,8 @@ class Backend:
         """
         return min(_TELLING_TIMEOUT_S, self.settings.timeout / 2)
 
-    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        """Enters as :meth:`enter`, and raises the same, without blocking the event loop."""
-        return await arun(self._enter_known(name, member, visit))
-
-    def _enter_known(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
+    def entering(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
+        """Has the steps of :meth:`enter`."""
         raise NotImplementedError
 
     def members(self, name: str) -> list[_core.Member]:
@@ -317,13 +309,14 @@ class Backend:
         Raises:
             GroupUnavailable: As :meth:`enter`.
         """
-        return run(self._gather(name))
+        return run(self.gathering(name))
 
     async def amembers(self, name: str) -> list[_core.Member]:
         """Returns the users as :meth:`members`, without blocking the event loop."""
-        return await arun(self._gather(name))
+        return await arun(self.gathering(name))
 
-    def _gather(self, name: str) -> Steps[list[_core.Member]]:
+    def gathering(self, name: str) -> Steps[list[_core.Member]]:
+        """Has the steps of :meth:`members`."""
         raise NotImplementedError
 
     def problems(self, *, deploy: bool) -> list[str]:
@@ -552,12 +545,7 @@ class Backend:
         run(self._hold(name))
 
     async def ahold(self, name: str) -> None:
-        """
-        As :meth:`hold`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`hold`.
-        """
+        """Holds as :meth:`hold`, and raises the same, without blocking the event loop."""
         await arun(self._hold(name))
 
     def _hold(self, name: str) -> Steps[None]:
@@ -568,25 +556,13 @@ class Backend:
             self.release(name)
             raise
 
-    def hold_all(self, names: list[str]) -> None:
+    def hold_all(self, names: list[str]) -> Steps[None]:
         """
         Holds many groups as :meth:`hold`; a backend may do it in one round trip.
 
         Raises:
             GroupUnavailable: As :meth:`subscribe`; none of them has to be released then.
         """
-        run(self._hold_all(names))
-
-    async def ahold_all(self, names: list[str]) -> None:
-        """
-        As :meth:`hold_all`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`hold_all`.
-        """
-        await arun(self._hold_all(names))
-
-    def _hold_all(self, names: list[str]) -> Steps[None]:
         held: list[str] = []
         try:
             for name in names:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.long_calls import call_elsewhere, submit
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import user_id
@@ -27,6 +28,7 @@ from dwebsocket.telemetry import clock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
     from dwebsocket.groups.backends.contract import Exclude, Message
     from dwebsocket.groups.backends.process import Attempt, Patience
@@ -305,19 +307,10 @@ class Backend(process.Backend):
         await self._start_elsewhere()
         return self.count(name)
 
-    async def amembers(self, name: str) -> list[_core.Member]:
-        await self._start_elsewhere()
-        return self.members(name)
-
-    def members(self, name: str) -> list[_core.Member]:
-        """
-        Returns the users of all processes that use the folder.
-
-        Raises:
-            GroupUnavailable: The folder cannot be used.
-        """
-        self.node  # noqa: B018
-        return super().members(name)
+    def gathering(self, name: str) -> Steps[list[_core.Member]]:
+        """Has the steps of :meth:`members`: of all processes that use the folder."""
+        yield Call(lambda: self.node, self._start_elsewhere)
+        return self.presence.members(name)
 
     def count(self, name: str) -> int:
         """Returns the number of members; those of other processes as half a second ago."""

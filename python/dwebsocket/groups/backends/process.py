@@ -187,18 +187,14 @@ class Backend(contract.Backend):
 
     # -- presence ----------------------------------------------------------------------------------
 
-    def enter(self, name: str, member: Member, visit: Arrival) -> Entered:
+    def entering(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
+        yield from ()
         self._start_reports()
         return self.presence.enter(name, member, *visit)
 
-    async def aenter(self, name: str, member: Member, visit: Arrival) -> Entered:
-        return self.enter(name, member, visit)
-
-    def members(self, name: str) -> list[_core.Member]:
+    def gathering(self, name: str) -> Steps[list[_core.Member]]:
+        yield from ()
         return self.presence.members(name)
-
-    async def amembers(self, name: str) -> list[_core.Member]:
-        return self.members(name)
 
     def _close(self, name: str, code: int, reason: str) -> _core.Wait | None:
         self.groups.close(name, code, reason)

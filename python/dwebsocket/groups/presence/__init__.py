@@ -17,11 +17,10 @@ from dwebsocket.groups.members import key_of
 from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
-    from dwebsocket import _core
     from dwebsocket.api.base import Base
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings, PresenceLimits
-    from dwebsocket.groups.backends.contract import Arrival, Backend, Entered, Joining, Member
+    from dwebsocket.groups.backends.contract import Arrival, Backend, Joining, Member
     from dwebsocket.groups.membership_signals import Named
 
 #: The most bytes of JSON that a connection may say about its user.
@@ -123,7 +122,7 @@ def enter(
         wish = _end_watch(backend, group, member, wish)
     if (visit := _visit(backend, group, websocket, wish, present, tells=tells)) is None:
         return True
-    entered: Entered = yield Call(backend.enter, backend.aenter, group.name, member, visit)
+    entered = yield from backend.entering(group.name, member, visit)
     if entered is None:
         return False
     if entered:
@@ -190,10 +189,9 @@ def update(
     backend = backends.backend(group.using)
     if (visit := _visit(backend, group, websocket, wish, present)) is None:
         return
-    yield Call(backend.enter, backend.aenter, group.name, member, visit)
+    yield from backend.entering(group.name, member, visit)
     if signals.member_updated.receivers:
-        members: list[_core.Member] = yield Call(backend.members, backend.amembers, group.name)
-        for each in members:
+        for each in (yield from backend.gathering(group.name)):
             if each.key == visit[1]:
                 about = signals.member_updated, websocket, websocket._view_request
                 yield Call(signals.send, signals.asend, *about, group=group, member=each)

@@ -148,7 +148,7 @@ class PresenceBackend(contract.Backend):
         if self._exchange is not None:
             self._exchange.stop()
 
-    def _enter_known(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
+    def entering(self, name: str, member: Member, visit: Arrival) -> Steps[Entered]:
         """Makes a user present, as soon as this process knows who else is there."""
         yield from self._hear_others()
         yield from self._hold(name)
@@ -166,7 +166,7 @@ class PresenceBackend(contract.Backend):
         """The whole timeout: a server that does not answer is away."""
         return self.settings.timeout
 
-    def _gather(self, name: str) -> Steps[list[_core.Member]]:
+    def gathering(self, name: str) -> Steps[list[_core.Member]]:
         """A process that has users in the group knows them; another one asks those that have."""
         if self.exchange.takes_part(name):
             # The known members are right as long as the subscription is there.
@@ -187,7 +187,7 @@ class PresenceBackend(contract.Backend):
             return
         self._use(self.exchange)
         channels = self.exchange.channels()
-        yield from self._hold_all(channels)
+        yield from self.hold_all(channels)
         with self._exchange_lock:
             is_first, self._hears_others = not self._hears_others, True
         if not is_first:

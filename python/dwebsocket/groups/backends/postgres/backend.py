@@ -86,12 +86,6 @@ class Backend(HistoryBackend, PresenceBackend):
         return run(self._read_log(name, after, limits))
 
     async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
-        """
-        As :meth:`read_log`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         return await arun(self._read_log(name, after, limits))
 
     def _read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Steps[Log]:
@@ -115,21 +109,10 @@ class Backend(HistoryBackend, PresenceBackend):
         return bool(await sync_to_async(self.has_to_commit)())
 
     def subscribe(self, name: str) -> None:
-        """
-        Listens, to all groups of the project at once.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.subscribe`.
-        """
+        """Listens, to all groups of the project at once."""
         run(self._listen())
 
     async def asubscribe(self, name: str) -> None:
-        """
-        As :meth:`subscribe`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`subscribe`.
-        """
         await arun(self._listen())
 
     def _listen(self) -> Steps[None]:
@@ -152,21 +135,10 @@ class Backend(HistoryBackend, PresenceBackend):
             self._warn(error)
 
     def count(self, name: str) -> int:
-        """
-        Asks all processes that listen. One that does not answer in time is left out.
-
-        Raises:
-            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.count`.
-        """
+        """Asks all processes that listen. One that does not answer in time is left out."""
         return run(self._count(name))
 
     async def acount(self, name: str) -> int:
-        """
-        As :meth:`count`, without blocking the event loop.
-
-        Raises:
-            GroupUnavailable: As :meth:`count`.
-        """
         return await arun(self._count(name))
 
     def _count(self, name: str) -> Steps[int]:

@@ -202,10 +202,10 @@ class Backend(HistoryBackend, PresenceBackend):
         return self.core.subscription(name)
 
     def _hold(self, name: str) -> Steps[None]:
-        return self._hold_all([name])
+        return self.hold_all([name])
 
-    def _hold_all(self, names: list[str]) -> Steps[None]:
-        """In one round trip to each server."""
+    def hold_all(self, names: list[str]) -> Steps[None]:
+        """Holds them in one round trip to each server."""
         calls = self.core.subscribe(names)
         deadline = monotonic() + self.settings.timeout
         try:
