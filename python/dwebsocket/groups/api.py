@@ -516,19 +516,12 @@ def _transaction_of(on_commit: object) -> str | None:
     """
     if on_commit is False:
         return None
-    alias = _alias(on_commit)
-    return alias if is_in_transaction(transaction.get_connection(alias)) else None
-
-
-def _alias(on_commit: object) -> str:
-    """Returns the database that ``on_commit`` names."""
-    if on_commit is True:
-        return "default"
-    if not isinstance(on_commit, str):
+    alias = "default" if on_commit is True else on_commit
+    if not isinstance(alias, str):
         raise TypeError(
             f"on_commit must be True, False or a database's alias, not {type(on_commit).__name__}"
         )
-    return on_commit
+    return alias if is_in_transaction(transaction.get_connection(alias)) else None
 
 
 def _checked_close(code: object, reason: object) -> tuple[int, str]:

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 _NAME = "dwebsocket-groups"
+# The level and the text of events, which the backend and the texts of the event fill in.
+_LOGGED = {
+    "lost": (logging.WARNING, "%s: the %s is lost: %s"),
+    "regained": (logging.INFO, "%s: the %s is regained"),
+    "slow": (logging.WARNING, "%s: a member of %r is slow and misses messages"),
+    "restarted": (logging.ERROR, "%s: %s failed, and began anew"),
+    "full_disk": (
+        logging.WARNING,
+        "%s: the disk of %s is full: older messages of the history are deleted",
+    ),
+    "damaged": (logging.WARNING, "%s: %s was damaged: the numbering of its group begins anew"),
+}
 
 
 def start(backend: Backend) -> None:
@@ -69,22 +81,11 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     if kind in ("regained", "interrupted"):
         seats.note_interruption(backend.alias)
         node.note_interruption(backend)
-    if kind == "lost":
-        text = "%s: the %s is lost: %s"
-        _log.warning(text, where, backend.medium, texts[0], extra=extra)
-    elif kind == "regained":
-        _log.info("%s: the %s is regained", where, backend.medium, extra=extra)
-    elif kind == "slow":
-        text = "%s: a member of %r is slow and misses messages"
-        _log.warning(text, where, texts[0], extra=extra)
-    elif kind == "restarted":
-        _log.error("%s: %s failed, and began anew", where, texts[0], extra=extra)
-    elif kind == "full_disk":
-        text = "%s: the disk of %s is full: older messages of the history are deleted"
-        _log.warning(text, where, texts[0], extra=extra)
-    elif kind == "damaged":
-        text = "%s: %s was damaged: the numbering of its group begins anew"
-        _log.warning(text, where, texts[0], extra=extra)
+    if kind in ("lost", "regained"):
+        texts = [backend.medium, *(texts if kind == "lost" else ())]
+    if (logged := _LOGGED.get(kind)) is not None:
+        level, text = logged
+        _log.log(level, text, where, *texts, extra=extra)
     elif kind == "interrupted":
         backend.presence_interrupted(*texts)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, TypedDict
 
 from dwebsocket import conf
@@ -70,25 +71,21 @@ def group_statistics() -> dict[str, GroupStatistics]:
 def _of(backend: Backend | None) -> GroupStatistics:
     groups = None if backend is None else backend._groups
     usage = None if backend is None else backend.history_usage
-    counts = {} if groups is None else groups.statistics()
-
-    def count(name: str) -> int:
-        return counts.get(name, 0)
-
+    counts = Counter({} if groups is None else groups.statistics())
     return {
-        "published": count("published"),
-        "failed": count("failed"),
-        "delivered": count("delivered"),
+        "published": counts["published"],
+        "failed": counts["failed"],
+        "delivered": counts["delivered"],
         "dropped": {
-            "drop_newest": count("dropped_newest"),
-            "drop_oldest": count("dropped_oldest"),
-            "latest": count("dropped_for_latest"),
-            "unreadable": count("unreadable"),
+            "drop_newest": counts["dropped_newest"],
+            "drop_oldest": counts["dropped_oldest"],
+            "latest": counts["dropped_for_latest"],
+            "unreadable": counts["unreadable"],
         },
-        "closed": count("closed"),
-        "lost": count("lost"),
-        "regained": count("regained"),
-        "restarted": count("restarted"),
+        "closed": counts["closed"],
+        "lost": counts["lost"],
+        "regained": counts["regained"],
+        "restarted": counts["restarted"],
         "apart": 0 if backend is None else backend.apart,
         "lag": None if backend is None else backend.lag,
         "history": None if usage is None else {"bytes": usage[0], "evicted": usage[1]},

@@ -142,20 +142,7 @@ class ViewGroups:
             f"not {type(value).__name__}"
         )
 
-    def of(self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Group]:
-        """
-        Returns the groups for one connection.
-
-        Args:
-            request: The request that the view gets.
-            args: The view's positional arguments.
-            kwargs: Its keyword arguments.
-
-        Raises:
-            ImpossibleName: The arguments make a name that no group can have.
-            ImproperlyConfigured: A template has a field that the URL has no argument for.
-            UsageError: The function gives a coroutine.
-        """
+    def _groups_of(self, request: Any, args: Any, kwargs: Mapping[str, Any]) -> list[Group]:
         wanted = self._wanted
         if callable(wanted):
             wanted = self._call("groups", wanted, request, args, kwargs)
@@ -179,33 +166,29 @@ class ViewGroups:
             groups.append(_group(name))
         return groups
 
-    def wish_of(
-        self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> JoinOptions:
-        """
-        Returns what one connection wants of groups with presence. Arguments as for :meth:`of`.
-
-        Raises:
-            UsageError: The function gives a coroutine.
-            TypeError, ValueError: As :meth:`JoinOptions.of`.
-        """
-        if not callable(self._presence):
-            return JoinOptions(watches=True) if self._presence else NOTHING
-        info = self._call("presence", self._presence, request, args, kwargs)
-        return JoinOptions.of(info, presence=True)
-
     def joins(
         self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], user: str
     ) -> Joins:
         """
-        Returns what one connection is to join. ``user`` is that of :class:`Joins`.
+        Returns what one connection is to join.
+
+        Args:
+            request: The request that the view gets.
+            args: The view's positional arguments.
+            kwargs: Its keyword arguments.
+            user: That of :class:`Joins`.
 
         Raises:
-            ImpossibleName, ImproperlyConfigured: As :meth:`of`.
-            UsageError, TypeError, ValueError: As :meth:`wish_of` and :class:`Joins`.
+            ImpossibleName: The arguments make a name that no group can have.
+            ImproperlyConfigured: A template has a field that the URL has no argument for.
+            UsageError: A function of the project's gives a coroutine; or as :class:`Joins`.
+            TypeError, ValueError: As :meth:`JoinOptions.of`.
         """
-        groups = self.of(request, args, kwargs) if self._wanted else []
-        wish = self.wish_of(request, args, kwargs)
+        groups = self._groups_of(request, args, kwargs) if self._wanted else []
+        wish = JoinOptions(watches=True) if self._presence else NOTHING
+        if callable(self._presence):
+            info = self._call("presence", self._presence, request, args, kwargs)
+            wish = JoinOptions.of(info, presence=True)
         resumption = Resumption.of(request) if self.resume else None
         return Joins(groups, user if self.of_user else "", resumption, wish)
 

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.utils.encoding import force_bytes
@@ -602,7 +602,7 @@ class Backend:
     def subscribe_soon(self, name: str) -> None:
         """Subscribes, but never waits and never raises: a failure is logged."""
         if not self.waits:
-            self._try(name)
+            self._try(self.subscribe, name)
             return
         with self._joining_lock:
             self._wanted_soon[name] = None
@@ -637,21 +637,18 @@ class Backend:
                 name = next(iter(self._wanted_soon))
                 del self._wanted_soon[name]
             try:
-                self._try(name)
+                self._try(self.subscribe, name)
             except Exception:
                 # The others need the thread.
                 _log.exception("Messages to %r may not reach this process", name)
 
-    def _try(self, name: str) -> None:
+    def _try(self, subscribe: Callable[[Any], object], argument: Any) -> None:
         try:
-            self.subscribe(name)
+            subscribe(argument)
         except GroupUnavailable as error:
-            self._warn(error)
-
-    def _warn(self, error: GroupUnavailable) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            _log.warning("Messages to users may not reach this process: %s", error)
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("Messages to users may not reach this process: %s", error)
 
     def _start_reports(self) -> None:
         """Begins to report what happens to members here, in the log and by signals. Never waits."""

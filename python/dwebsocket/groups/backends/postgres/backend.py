@@ -126,13 +126,7 @@ class Backend(HistoryBackend, PresenceBackend):
     def subscribe_soon(self, name: str) -> None:
         """Has the listener subscribe."""
         if (up := self._listener.listening()) is not None:
-            up.add_done_callback(self._on_attempt)
-
-    def _on_attempt(self, up: Future[None]) -> None:
-        try:
-            self._result(up)
-        except GroupUnavailable as error:
-            self._warn(error)
+            up.add_done_callback(lambda up: self._try(self._result, up))
 
     def count(self, name: str) -> int:
         """Asks all processes that listen. One that does not answer in time is left out."""

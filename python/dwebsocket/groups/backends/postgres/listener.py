@@ -24,6 +24,7 @@ from dwebsocket.groups import reports
 from dwebsocket.groups.backends.postgres import future, history, payload, table
 from dwebsocket.groups.backends.postgres.counting import Count, Counts
 from dwebsocket.groups.backends.postgres.link import Link
+from dwebsocket.groups.backends.postgres.parameters import text_of
 from dwebsocket.groups.backends.postgres.queries import Queries
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class Listener:
                 reason = "the process does not listen any more"
             except Exception as error:
                 # Any error: without this thread no member would get anything any more.
-                reason = _reason(error)
+                reason = text_of(error)
             if link is not None:
                 self._link = None
                 with suppress(Exception):
@@ -293,7 +294,7 @@ class Listener:
             try:
                 query.ask(link, query.future)
             except QueryFailed as error:
-                query.future.set_exception(CannotListen(_reason(error)))
+                query.future.set_exception(CannotListen(text_of(error)))
 
     def _ask(self, name: str, link: Link, found: Future[int]) -> None:
         place, count = self._place, Count(name, found)
@@ -381,7 +382,7 @@ class Listener:
             content = rows[0][0] if rows else None
             reason = "it was changed" if rows else "it is not there"
         except QueryFailed as error:
-            content, reason = None, _reason(error)
+            content, reason = None, text_of(error)
         if content is None:
             self._backend.groups.note("unreadable")
         if content is None or not self._deliver(payload.unpack(content)):
@@ -408,10 +409,6 @@ class Listener:
         """Reports what has happened to members, such as that one is slow."""
         while (notice := self._backend.groups.take_notice(0)) is not None:
             self._report(*notice)
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 _listeners: WeakSet[Listener] = WeakSet()

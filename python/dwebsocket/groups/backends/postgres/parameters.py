@@ -77,6 +77,11 @@ def located(library: Library, location: str) -> dict[str, str]:
     return found
 
 
+def text_of(error: BaseException) -> str:
+    """Returns the text of a library's error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def address(found: Mapping[str, Any]) -> str:
     """Returns host, port and database, without a password."""
     if service := found.get("service"):

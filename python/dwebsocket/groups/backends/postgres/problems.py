@@ -15,6 +15,7 @@ from dwebsocket.compat.system import monotonic
 from dwebsocket.groups.backends.postgres import history, parameters, table
 from dwebsocket.groups.backends.postgres.deadline import Deadline
 from dwebsocket.groups.backends.postgres.link import Link
+from dwebsocket.groups.backends.postgres.parameters import text_of
 
 if TYPE_CHECKING:
     from dwebsocket.conf.group_settings import BackendSettings
@@ -55,7 +56,7 @@ def of_settings(own: BackendSettings) -> list[str]:
         library = parameters.library(own.database)
         parameters.of_database(own.database)
     except (ImproperlyConfigured, ImportError) as error:
-        return [f"{_text(error).rstrip('.')}."]
+        return [f"{text_of(error).rstrip('.')}."]
     # The tables of installations from before are those of "dwebsocket".
     if own.history and not any(map(apps.is_installed, _APPS)):
         return [_NO_APP]
@@ -75,15 +76,15 @@ def of_servers(place: Place, own: BackendSettings) -> list[str]:
         library, found, _ = place.connect_to(0)
         link = Link(library, found, place.timeout)
     except Lost as error:
-        return [f"no connection that listens can be made at {place.address}: {_text(error)}."]
+        return [f"no connection that listens can be made at {place.address}: {text_of(error)}."]
     try:
         link.query(f"LISTEN {channel}")
         missing = _notify(own.database, channel, place.timeout, needed)
         has_come = _wait(link, channel, place.timeout)
     except (Lost, QueryFailed) as error:
-        return [f"the connection that listens at {place.address} failed: {_text(error)}."]
+        return [f"the connection that listens at {place.address} failed: {text_of(error)}."]
     except db.Error as error:
-        return [f"the database {own.database!r} cannot be reached: {_text(error)}."]
+        return [f"the database {own.database!r} cannot be reached: {text_of(error)}."]
     finally:
         link.close()
     problems = [] if has_come else [_POOLER.format(address=place.address)]
@@ -124,7 +125,3 @@ def _wait(link: Link, channel: str, timeout: float) -> bool:
             if notification[0] == channel:
                 return True
     return False
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

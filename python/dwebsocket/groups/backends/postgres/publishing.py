@@ -17,6 +17,7 @@ from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.compat.system import at_fork, monotonic
 from dwebsocket.groups.backends.postgres import history, parameters, payload, table
 from dwebsocket.groups.backends.postgres.deadline import Deadline
+from dwebsocket.groups.backends.postgres.parameters import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,47 +142,27 @@ class Publisher:
     def _attempt(self, call: Callable[..., None], deadline: Deadline) -> None:
         connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
         _leave_parents(connection)
-        was_open = connection.connection is not None
-        try:
-            self._call(connection, call, deadline, is_repeated=False)
-        except db.Error as error:
-            is_dead = _is_dead(connection)
-            if is_dead and not is_in_transaction(connection):
-                # Django would go on using it.
-                connection.close()
-                if was_open and not deadline.is_over and deadline.left:
-                    self._repeat(connection, call, deadline)
-                    return
-            raise CannotPublish(self._reason(error, deadline)) from error
-
-    def _repeat(
-        self, connection: BaseDatabaseWrapper, call: Callable[..., None], deadline: Deadline
-    ) -> None:
-        try:
-            self._call(connection, call, deadline, is_repeated=True)
-        except db.Error as error:
-            if _is_dead(connection):
-                connection.close()
-            raise CannotPublish(self._reason(error, deadline)) from error
-
-    def _call(
-        self,
-        connection: BaseDatabaseWrapper,
-        call: Callable[..., None],
-        deadline: Deadline,
-        *,
-        is_repeated: bool,
-    ) -> None:
-        if connection.connection is None:
-            with deadline.on_connecting(connection):
-                connection.ensure_connection()
-        with deadline.on(connection):
-            call(connection, is_repeated=is_repeated)
-
-    def _reason(self, error: db.Error, deadline: Deadline) -> str:
-        if deadline.is_over:
-            return f"no answer within {deadline.seconds:g} s"
-        return " ".join(str(error).split()) or type(error).__name__
+        may_repeat, is_repeated = connection.connection is not None, False
+        while True:
+            try:
+                if connection.connection is None:
+                    with deadline.on_connecting(connection):
+                        connection.ensure_connection()
+                with deadline.on(connection):
+                    call(connection, is_repeated=is_repeated)
+                return
+            except db.Error as error:
+                raw: Any = connection.connection
+                # The library itself says so, and asks no server.
+                is_dead = raw is not None and bool(getattr(raw, "closed", False))
+                if is_dead and not is_in_transaction(connection):
+                    # Django would go on using it.
+                    connection.close()
+                    if may_repeat and not deadline.is_over and deadline.left:
+                        may_repeat, is_repeated = False, True
+                        continue
+                late = f"no answer within {deadline.seconds:g} s"
+                raise CannotPublish(late if deadline.is_over else text_of(error)) from error
 
     def _execute(self, connection: BaseDatabaseWrapper, sql: str) -> None:
         with connection.cursor() as cursor:
@@ -211,25 +192,20 @@ class Publisher:
         if now < due_at:
             return
         self._purge_at[purge] = now + table.PURGE_EVERY_S
-        after_commit(lambda: self._purge(purge), self._database, robust=True)
 
-    def _purge(self, purge: str) -> None:
-        connection = connections[self._database]
-        if connection.connection is not None:
-            with suppress(db.Error), Deadline(self._timeout).on(connection):
-                self._execute(connection, purge)
+        def purge_now() -> None:
+            own = connections[self._database]
+            if own.connection is not None:
+                with suppress(db.Error), Deadline(self._timeout).on(own):
+                    self._execute(own, purge)
+
+        after_commit(purge_now, self._database, robust=True)
 
 
 def _is_overtaken(error: BaseException | None) -> bool:
     """Whether another transaction has changed the same, which this one was not to see."""
     raw = None if error is None else error.__cause__
     return _OVERTAKEN in (getattr(raw, "sqlstate", None), getattr(raw, "pgcode", None))
-
-
-def _is_dead(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the library itself says that the connection is closed. Asks no server."""
-    raw: Any = connection.connection
-    return raw is not None and bool(getattr(raw, "closed", False))
 
 
 # The connections of the process that forked this one. References keep them from being collected.
