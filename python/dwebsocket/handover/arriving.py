@@ -40,23 +40,11 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, membership_signals, names
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
-from dwebsocket.handover import crossing, offers, requests
+from dwebsocket.handover import crossing, offers, requests, wire
 from dwebsocket.handover.deputies import Deputies, Unlike
 from dwebsocket.handover.meeting import Folder, is_own
 from dwebsocket.handover.places import Place
-from dwebsocket.handover.wire import (
-    FORGET,
-    GIVE,
-    LOST,
-    NO,
-    OFFER,
-    READY,
-    TAKEN,
-    YES,
-    Frame,
-    Link,
-    Malformed,
-)
+from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.request import HANDSHAKE_KEY
@@ -113,7 +101,8 @@ class Offer:
         #: The packed rooms of a connection that has rooms; None for any other one.
         self.rooms: dict[str, Any] | None = head["rooms"]
         self._groups: list[tuple[str, str]] = head["groups"]
-        self._kinds: dict[str, str] = head["backends"]
+        #: The kinds of its groups' backends, by their aliases.
+        self.kinds: dict[str, str] = head["backends"]
         #: The request that was made of it.
         self.request: HttpRequest | None = None
         #: The loop of this process's server.
@@ -132,13 +121,7 @@ class Offer:
         return [each for each in self.groups() if not self._is_alone(each)]
 
     def _is_alone(self, group: Group) -> bool:
-        return self._kinds[group.using] == "process"
-
-    @property
-    def has_same_backends(self) -> bool:
-        """Whether groups have the same backends in this process."""
-        kinds = self._kinds.items()
-        return all(offers.kind_of(backends.backend(alias)) == kind for alias, kind in kinds)
+        return self.kinds[group.using] == "process"
 
 
 class MovedHandshake(Handshake):
@@ -220,13 +203,13 @@ class MovedHandshake(Handshake):
                 opening.memberships,
             )
         except BaseException:
-            self._link.send(Frame(LOST, number))
+            self._link.send(Frame(wire.LOST, number))
             raise
         # First: from then on it is not closed with those that do not move.
         moves_on = shutdown.takes_along(connection)
         kept = self._enter_groups(connection, frame.head)
         try:
-            self._link.send(Frame(TAKEN, number))
+            self._link.send(Frame(wire.TAKEN, number))
         except BaseException:
             # The other process has it, or is gone, too.
             connection.part()
@@ -241,16 +224,13 @@ class MovedHandshake(Handshake):
         if kept is None:
             connection.close(*RESTARTING)
         elif _core.is_leaving() and not moves_on:
-            self._close_late(connection)
+            # This process ends, and gives no more connections away.
+            end = shutdown.closing()[:2]
+            if end == RESTARTING and self.handler is not None:
+                offers.report(self.handler._plan.name, "the process that was to go on ends, too")
+            connection.close(*end)
         tally.handed_over("in")
         return connection
-
-    def _close_late(self, connection: _core.Connection) -> None:
-        """Closes it, because this process ends and gives no more connections away."""
-        end = shutdown.closing()[:2]
-        if end == RESTARTING and self.handler is not None:
-            offers.report(self.handler._plan.name, "the process that was to go on ends, too")
-        connection.close(*end)
 
     def _enter_groups(self, connection: _core.Connection, head: dict[str, Any]) -> bytes | None:
         """Makes it a member. Returns what it is to send first; None if it must end."""
@@ -415,7 +395,7 @@ class _Giver:
                 if not link.read(waits=not work):
                     break
                 for frame in link.received():
-                    order = _LAST if frame.kind == OFFER else _FIRST
+                    order = _LAST if frame.kind == wire.OFFER else _FIRST
                     heapq.heappush(work, (order, next(self._numbers), frame))
         except (BlockingIOError, ConnectionError):
             # Nothing more has come, or the other process is gone.
@@ -435,7 +415,7 @@ class _Giver:
     def work(self) -> None:
         """Acts on what the other process says, until it ends."""
         try:
-            self._link.send(Frame(READY, {}))
+            self._link.send(Frame(wire.READY, {}))
             while (frame := self._next()) is not None:
                 unpatched.call_code(functools.partial(self._act, frame))
         except (OSError, Malformed):
@@ -453,11 +433,13 @@ class _Giver:
             self._link.close()
 
     def _act(self, frame: Frame) -> None:
-        if frame.kind == OFFER:
+        if frame.kind == wire.OFFER:
             self._answer(Offer(frame.head))
-        elif frame.kind == GIVE:
+        elif frame.kind == wire.GIVE:
             self._take(frame)
-        elif frame.kind == FORGET and (found := self._expected.pop(frame.head["number"], None)):
+        elif frame.kind == wire.FORGET and (
+            found := self._expected.pop(frame.head["number"], None)
+        ):
             found[0].close()
 
     def _forget_all(self) -> None:
@@ -468,12 +450,12 @@ class _Giver:
         try:
             expected = self._validate(offer)
         except _Refused as refused:
-            self._link.put(Frame(NO, {"number": offer.number, **refused.head}))
+            self._link.put(Frame(wire.NO, {"number": offer.number, **refused.head}))
             return
         except (Exception, CancelledError):
             _log.exception("A WebSocket of another process could not be validated")
             head = _unlike("the process that was to go on has failed, as its log tells").head
-            self._link.put(Frame(NO, {"number": offer.number, **head}))
+            self._link.put(Frame(wire.NO, {"number": offer.number, **head}))
             return
         self._expected[offer.number] = expected
         crosses, deputies = expected[1].crossing, expected[1].deputies
@@ -481,7 +463,7 @@ class _Giver:
         assert deputies is not None
         marks = [*crosses.expected["marks"], *deputies.marks]
         head = {**crosses.expected, "marks": marks, "places": deputies.begun}
-        self._link.put(Frame(YES, {"number": offer.number, **head}))
+        self._link.put(Frame(wire.YES, {"number": offer.number, **head}))
 
     def _validate(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
         """
@@ -558,7 +540,8 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
         raise _unlike(f"its version is {version!r} now, not {offer.version}")
     if (obstacle := start.handler._obstacle_in(offer.rooms)) is not None:
         raise _unlike(obstacle)
-    if not offer.has_same_backends:
+    kinds = offer.kinds.items()
+    if any(offers.kind_of(backends.backend(alias)) != kind for alias, kind in kinds):
         raise _unlike("its groups have another backend now")
     if response.websocket._visitor_names[0] != offer.user:
         raise _Refused(SIGNED_OUT, "signed out") if offer.user else _unlike("it has a user now")

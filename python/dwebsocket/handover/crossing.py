@@ -14,17 +14,15 @@ twice:
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.steps import run
 from dwebsocket.compat.system import monotonic
 from dwebsocket.groups import backends, holding
-from dwebsocket.groups.backends.local import Backend
 from dwebsocket.groups.members import key_of
 from dwebsocket.handover import markers, offers
-from dwebsocket.handover.places import have_come, wait_until
+from dwebsocket.handover.places import await_handed_out, begun_of, have_come, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,12 +39,6 @@ if TYPE_CHECKING:
 
 # Seconds that messages may take from one process to another, and through a group's queue.
 _ON_THE_WAY_S = 5.0
-
-
-def _local(alias: str) -> Backend:
-    found = backends.backend(alias)
-    assert isinstance(found, Backend)
-    return found
 
 
 class Departure:
@@ -78,13 +70,25 @@ class Departure:
             return None
         if not self.ends.are_sure:
             return None
-        found = self.ends.of_groups()
-        if not all(_await_handed_out(*each) for each in found):
-            return None
-        if (cuts := _cut_numbered(self._websocket, self._begun, deadline)) is None:
-            return None
         # Their deputies keep nothing that the connection has got.
-        return [*cuts, *((alias, name, []) for alias, name, _ in found)]
+        marked: Cuts = [(alias, name, []) for alias, name, _ in self.ends.of_groups()]
+        for alias, name, until in self.ends.of_groups():
+            if not await_handed_out(backends.backend(alias).groups, name, until):
+                return None
+        if not have_come(self._begun, deadline):
+            return None
+        cuts: Cuts = []
+        for alias, name in offers.memberships(self._websocket):
+            if alias not in self._begun:
+                continue
+            groups = backends.backend(alias).groups
+            if (left := _core.depart(groups, name, self._websocket._engine)) is None:
+                continue
+            got, until, _ = left
+            if not await_handed_out(groups, name, until):
+                return None
+            cuts.append((alias, name, got))
+        return cuts + marked
 
 
 def depart(departures: Iterable[Departure], latest: float) -> float:
@@ -96,42 +100,6 @@ def depart(departures: Iterable[Departure], latest: float) -> float:
     """
     markers.publish([each.ends for each in departures])
     return min(latest, monotonic() + _ON_THE_WAY_S)
-
-
-def _await_handed_out(alias: str, name: str, until: int) -> bool:
-    """Waits until the entries of a group before this one have reached their members."""
-    groups = backends.backend(alias).groups
-    return wait_until(functools.partial(_core.has_handed_out, groups, name, until))
-
-
-def _cut_numbered(websocket: WebSocket, begun: dict[str, Begun], deadline: float) -> Cuts | None:
-    """
-    Ends memberships in groups whose messages are numbered.
-
-    Args:
-        websocket: The connection.
-        begun: For each alias, how far messages have come in the heir's process.
-        deadline: What :func:`depart` has returned.
-
-    Returns:
-        The messages that it has got; None when others have not come here in time.
-    """
-    if not have_come(begun, deadline):
-        return None
-    connection = websocket._connection
-    assert connection is not None
-    cuts: Cuts = []
-    for alias, name in offers.memberships(websocket):
-        if alias not in begun:
-            continue
-        groups = _local(alias).groups
-        if (left := _core.depart(groups, name, connection)) is None:
-            continue
-        got, until, _ = left
-        if not _await_handed_out(alias, name, until):
-            return None
-        cuts.append((alias, name, got))
-    return cuts
 
 
 class Crossing:
@@ -161,14 +129,10 @@ class Crossing:
                 self._beginnings[each.using, each.name] = begins
         finally:
             holding.release(held)
-        marked = {alias for alias, _ in self._beginnings}
-        # After that: what is not among these is kept.
-        begun = {
-            alias: _local(alias).node.begun() for alias, _ in self._deputies if alias not in marked
-        }
         #: Facts for the giver, as JSON can represent them.
         self.expected = {
-            "begun": begun,
+            # After that: what is not among these is kept.
+            "begun": begun_of({alias for alias, _ in self._deputies}),
             "marks": [each.mark for each in self._beginnings.values()],
         }
 
@@ -193,7 +157,7 @@ class Crossing:
             if not isinstance(until, int):
                 # Evicted meanwhile.
                 continue
-            if not _await_handed_out(alias, name, until):
+            if not await_handed_out(groups, name, until):
                 return None
             if (begins is not None and not begins.is_whole) or deputy.is_closed:
                 return None

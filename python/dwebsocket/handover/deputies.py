@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.compat.system import monotonic
-from dwebsocket.groups import backends, history
+from dwebsocket.groups import history
 from dwebsocket.groups.backends import local, process
 from dwebsocket.groups.members import key_of
 from dwebsocket.handover import markers
-from dwebsocket.handover.places import Place, kind_of, wait_until
+from dwebsocket.handover.places import Place, await_handed_out, begun_of, kind_of, wait_until
 from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
@@ -111,12 +111,7 @@ class Deputies:
     @property
     def begun(self) -> dict[str, Begun]:
         """For each alias whose processes number their messages, how far these have come."""
-        found = {}
-        for alias in {place.using for place in self._places}:
-            backend = backends.backend(alias)
-            if isinstance(backend, local.Backend):
-                found[alias] = backend.node.begun()
-        return found
+        return begun_of({place.using for place in self._places})
 
     @property
     def marks(self) -> list[markers.Mark]:
@@ -243,7 +238,7 @@ class _Entering:
             return False
         if not isinstance(until, int):
             return False
-        if not wait_until(functools.partial(_core.has_handed_out, groups, name, until)):
+        if not await_handed_out(groups, name, until):
             return False
         if deputy.evicted is not None:
             self._end(connection, frames)

@@ -24,21 +24,9 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import age_of, children_of, monotonic, renew_at_fork
 from dwebsocket.compat.threading import SimpleQueue
-from dwebsocket.handover import arriving, crossing, offers, places
+from dwebsocket.handover import arriving, crossing, offers, places, wire
 from dwebsocket.handover.meeting import Folder, newest, parts_of
-from dwebsocket.handover.wire import (
-    FORGET,
-    GIVE,
-    LOST,
-    NO,
-    OFFER,
-    READY,
-    TAKEN,
-    YES,
-    Frame,
-    Link,
-    Malformed,
-)
+from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.runners import moving, shutdown
 from dwebsocket.telemetry import tally
 
@@ -100,16 +88,10 @@ class Leaving:
 
     def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         """
-        Takes no more connections, and begins to give the own ones to another process.
+        Begins: see :class:`~dwebsocket.runners.shutdown.Mover`. Takes no more connections.
 
         Connections that move are left out of drains from now on. Waits for handshakes that are
         being answered, five seconds at most and in no event loop, and for the hub of green threads.
-
-        Args:
-            patience: Seconds until all must be closed.
-            heirs: The processes that may go on with them.
-            end: Returns the close code and reason of those that none has taken, as things stand:
-                1012 while the site goes on. Called on a thread of the system.
         """
         arriving.stop()
         opening_s = 0.0 if running_loop() is not None else min(patience, _OPENING_S)
@@ -179,7 +161,7 @@ class Leaving:
             self._gathers = False
         if not self._late:
             return []
-        late = [each for each in moving.survivors() if _connection_of(each).id in self._late]
+        late = [each for each in moving.survivors() if each.websocket._engine.id in self._late]
         movable = unpatched.call_code(lambda: _movable(late))
         _close([each for each in late if each not in movable], search.end())
         return movable
@@ -235,12 +217,6 @@ def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
         if connection is not None and connection.end() is None:
             tally.handed_over("refused")
             connection.close(*end)
-
-
-def _connection_of(handler: Handled) -> Connection:
-    connection = handler.websocket._connection
-    assert connection is not None
-    return connection
 
 
 class _Search:
@@ -322,9 +298,14 @@ class _Search:
             else:
                 self._first_for = _SUCCESSOR_S
             return True
-        if self._is_one_beginning():
+        own, marked = {os.getpid()}, self._folder.marked()
+        begun = {parts_of(name)[1] for name in self._folder.others()} | marked
+        if set(children_of(self._server, younger=_SUCCESSOR_S)) - begun - own:
+            # The server has started a process that may soon be an heir.
             self._first_since = monotonic()
-        patience = _ALL_LEAVE_S if self._do_all_leave() else self._first_for
+        others = set(children_of(self._server)) - own
+        do_all_leave = bool(others) and others <= marked
+        patience = _ALL_LEAVE_S if do_all_leave else self._first_for
         return monotonic() - self._first_since < patience
 
     def _look_for_younger(self) -> None:
@@ -337,17 +318,6 @@ class _Search:
             self._none_since = 0.0
             listed = {parts_of(name)[1] for name in self._folder.others()}
             self._has_begun = self._has_begun or not younger <= listed
-
-    def _is_one_beginning(self) -> bool:
-        """Whether the server has started a process that may soon be an heir."""
-        begun = {parts_of(name)[1] for name in self._folder.others()} | self._folder.marked()
-        started = children_of(self._server, younger=_SUCCESSOR_S)
-        return any(each not in begun and each != os.getpid() for each in started)
-
-    def _do_all_leave(self) -> bool:
-        """Whether all other processes of its server leave, too."""
-        others = set(children_of(self._server)) - {os.getpid()}
-        return bool(others) and others <= self._folder.marked()
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""
@@ -444,7 +414,7 @@ class _Passage:
         """Waits until the heir has loaded the project's code. Meanwhile handlers go on here."""
         left = max(0.0, min(self._deadline - monotonic(), _SILENCE_S))
         try:
-            self._has_ended = self._events.get(timeout=left)[0] != READY
+            self._has_ended = self._events.get(timeout=left)[0] != wire.READY
         except Empty:
             # It may be stopped, by a debugger for example.
             raise TimeoutError from None
@@ -518,21 +488,21 @@ class _Passage:
             unpatched.run_code(report)
             self._stay(number, item, *RESTARTING)
             return
-        item.stage = OFFER
+        item.stage = wire.OFFER
         item.places = offer["places"]
-        self._link.send(Frame(OFFER, {**offer, "number": number}))
+        self._link.send(Frame(wire.OFFER, {**offer, "number": number}))
 
     def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
         # Others may be about to get theirs, too: the less is said to the servers of their groups.
         # Meanwhile it comes to stand still.
-        _connection_of(item.handler).halt()
+        item.handler.websocket._engine.halt()
         self._agreed.append((number, item, monotonic() + _STILL_S, frame.head))
 
     def _take_ready(self) -> list[tuple[int, _Item, dict[str, Any]]]:
         """Takes those that stand still from the list of those agreed, or have not in time."""
         ready, waiting, now = [], [], monotonic()
         for number, item, until, expected in self._agreed:
-            connection = _connection_of(item.handler)
+            connection = item.handler.websocket._engine
             if now >= until or connection.is_still or connection.end() is not None:
                 ready.append((number, item, expected))
             else:
@@ -564,7 +534,7 @@ class _Passage:
         cuts: crossing.Cuts | None,
         reached: list[places.Reached | None] | None,
     ) -> None:
-        connection, parts = _connection_of(item.handler), None
+        connection, parts = item.handler.websocket._engine, None
         if reached is not None:
             item.handler.websocket._is_given = True
             # No descriptor may be left.
@@ -575,12 +545,12 @@ class _Passage:
                 late = "its groups' messages were late"
                 half = "its client was in the middle of a compressed message"
                 offers.report(item.handler._plan.name, late if reached is None else half)
-            self._link.send(Frame(FORGET, {"number": number}))
+            self._link.send(Frame(wire.FORGET, {"number": number}))
             self._stay(number, item, *RESTARTING)
             return
         descriptor, incoming, unsent, unread, pulse = parts
         # First: what fails from here on has to be taken back.
-        item.stage = GIVE
+        item.stage = wire.GIVE
         lengths = [(is_text, len(payload)) for is_text, payload in unread]
         head: dict[str, Any] = {"number": number}
         head |= {"incoming": len(incoming), "unsent": len(unsent), "pulse": pulse}
@@ -590,7 +560,7 @@ class _Passage:
         gone = {"cuts": cuts, "reached": reached}
         body = b"".join((incoming, unsent, *(payload for _, payload in unread)))
         try:
-            self._link.send(Frame(GIVE, {**head, **gone, "unread": lengths}, body, descriptor))
+            self._link.send(Frame(wire.GIVE, {**head, **gone, "unread": lengths}, body, descriptor))
         finally:
             unpatched.close_descriptor(descriptor)
 
@@ -600,7 +570,7 @@ class _Passage:
         if (callbacks := websocket._close_callbacks) is not None:
             # Nothing has ended.
             callbacks.forget()
-        _connection_of(item.handler).part()
+        item.handler.websocket._engine.part()
         item.handler._end_move(has_parted=True)
         tally.handed_over("out")
 
@@ -623,9 +593,9 @@ class _Passage:
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
         """Closes a connection here, because no process goes on with it."""
         del self._items[number]
-        connection = _connection_of(item.handler)
+        connection = item.handler.websocket._engine
         tally.handed_over("refused")
-        if item.stage == GIVE:
+        if item.stage == wire.GIVE:
             connection.take_back(code, reason)
         else:
             connection.go_on()
@@ -637,13 +607,13 @@ class _Passage:
         self._link.shut_down()
         while not self._has_ended:
             kind, frame = self._events.get()
-            if frame is None or kind == TAKEN:
+            if frame is None or kind == wire.TAKEN:
                 self._act(kind, frame)
         for number, item in list(self._items.items()):
-            if item.stage == GIVE or item.is_cut:
+            if item.stage == wire.GIVE or item.is_cut:
                 self._stay(number, item, *RESTARTING)
             else:
-                _connection_of(item.handler).go_on()
+                item.handler.websocket._engine.go_on()
                 item.handler._end_move(has_parted=False)
                 (self.busy if number in self._slow else self._elsewhere).append(item.handler)
         self._items.clear()
@@ -652,10 +622,10 @@ class _Passage:
 
 _STEPS: dict[int, Callable[[_Passage, int, _Item, Frame], None]] = {
     0: _Passage._on_parked,
-    YES: _Passage._on_yes,
-    NO: _Passage._on_no,
-    TAKEN: _Passage._on_taken,
-    LOST: _Passage._on_lost,
+    wire.YES: _Passage._on_yes,
+    wire.NO: _Passage._on_no,
+    wire.TAKEN: _Passage._on_taken,
+    wire.LOST: _Passage._on_lost,
 }
 
 shutdown.mover = Leaving()

@@ -119,10 +119,8 @@ class Ends:
 
     def __init__(self, handler: Handled, marks: Iterable[Mark]) -> None:
         """Awaits the markers, for which :func:`publish` is to be called."""
-        connection = handler.websocket._connection
-        assert connection is not None
-        self._connection = connection
-        members: dict[str | None, Member] = {None: connection}
+        self._connection = handler.websocket._engine
+        members: dict[str | None, Member] = {None: self._connection}
         members.update((room, each.seat) for room, each in handler._seats_to_move().items())
         # A room that is missing here has ended meanwhile.
         self.all = [_End(mark, members[mark[2]]) for mark in marks if mark[2] in members]

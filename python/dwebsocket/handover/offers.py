@@ -49,9 +49,7 @@ def report(name: str, reason: str) -> None:
 
 def obstacle(handler: Handled) -> str | None:
     """Returns the reason why a handler's connection cannot move; None if it can."""
-    websocket = handler.websocket
-    connection = websocket._connection
-    assert connection is not None
+    websocket, connection = handler.websocket, handler.websocket._engine
     if websocket._transport != "websocket":
         return f"the client uses the fallback ({websocket._transport})"
     if websocket._is_bound or connection.is_carried:
@@ -127,8 +125,6 @@ def offer_of(handler: Handled) -> dict[str, Any]:
     if (reason := obstacle(handler)) is not None:
         raise Obstacle(reason)
     websocket = handler.websocket
-    connection = websocket._connection
-    assert connection is not None
     joined = memberships(websocket)
     rooms = handler._pack_rooms()
     for each in () if rooms is None else rooms["rooms"]:
@@ -145,7 +141,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "state": state_of(handler),
         "tick_in": tick_in,
         "subprotocol": websocket._subprotocol,
-        "agreement": connection.agreement,
+        "agreement": websocket._engine.agreement,
         "places": list(places.of(handler)),
         "rooms": rooms,
         "groups": joined,

@@ -84,6 +84,21 @@ def wait_until(is_so: Callable[[], bool], patience: float = _PATIENCE_S) -> bool
     return True
 
 
+def await_handed_out(groups: _core.Groups, name: str, until: int) -> bool:
+    """Waits until the entries of a group before this one have reached their members."""
+    return wait_until(functools.partial(_core.has_handed_out, groups, name, until))
+
+
+def begun_of(aliases: set[str]) -> dict[str, Begun]:
+    """Returns how far messages have come here, for each alias whose processes number theirs."""
+    found = {alias: backends.backend(alias) for alias in aliases}
+    return {
+        alias: backend.node.begun()
+        for alias, backend in found.items()
+        if isinstance(backend, LocalBackend)
+    }
+
+
 def have_come(begun: dict[str, Begun], deadline: float) -> bool:
     """
     Waits until messages have come to this process as far as to the heir's.
@@ -223,7 +238,7 @@ def _depart(
     if (left := leave()) is None:
         return None
     got, until, at = left
-    if not wait_until(functools.partial(_core.has_handed_out, backend.groups, name, until)):
+    if not await_handed_out(backend.groups, name, until):
         return False
     return got, at, known
 

@@ -35,7 +35,7 @@ from dwebsocket.request import worlds
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.joined import Joined
-from dwebsocket.rooms.room import Room, group_of, is_written
+from dwebsocket.rooms.room import Room, class_of, group_of, is_written
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 from dwebsocket.telemetry.records import Record, count, more_of
@@ -394,18 +394,24 @@ class Rooms:
                 # It answers by itself, before what it has missed.
                 yield from self._join(request, known)
                 return
-            if request.kind == "event":
-                room = self._room_of(request)
-                self._check_limits(room, request.size)
-                if request.event in room.events:
-                    yield self._pass_on(room, request)
-                    result = {}
-                else:
-                    result = yield Hook(room.receive, request.event, request.value)
-            elif request.kind == "leave":
-                result = yield from self._leave_asked(request)
+            result: Any = {}
+            if request.kind == "leave":
+                if known is not None:
+                    yield from self._leave(known)
+            elif known is None:
+                raise Refused("invalid", "This room is not joined.")
+            elif request.kind == "update":
+                yield from self._update(known, request)
             else:
-                result = yield from self._update(request)
+                own, most = known._bucket, self._limits.event
+                if not self._events.take() or not (own is None or own.take()):
+                    raise Refused("limit", "Too many events.")
+                if request.size > most:
+                    raise Refused("limit", f"An event may have {most} bytes.")
+                if request.event in known.events:
+                    yield self._pass_on(known, request)
+                else:
+                    result = yield Hook(known.receive, request.event, request.value)
             text = "" if request.id is None else _core.answer(wire.text, request.id, result)
         except (ConnectionClosed, SendTimeout):
             raise
@@ -523,10 +529,8 @@ class Rooms:
         return found
 
     def _find(self, name: str) -> Room | None:
-        for cls in self._classes:
-            if cls._pattern.fits(name):
-                return self.new(cls, name)
-        return None
+        cls = class_of(self._classes, name)
+        return None if cls is None else self.new(cls, name)
 
     def _ask(self, room: Room) -> Steps[None]:
         if clock.now() >= self._user_until:
@@ -740,12 +744,6 @@ class Rooms:
 
     # -- leaving -----------------------------------------------------------------------------------
 
-    def _leave_asked(self, request: Request) -> Steps[dict[str, Any]]:
-        room = self._joined.get(request.room)
-        if room is not None:
-            yield from self._leave(room)
-        return {}
-
     def _leave(self, room: Room) -> Steps[None]:
         """Leaves a room, for whatever reason."""
         self._joined.remove(room)
@@ -797,19 +795,6 @@ class Rooms:
             self._report(f"{name} of the room %r has failed%s", room.name, error)
 
     # -- events ------------------------------------------------------------------------------------
-
-    def _check_limits(self, room: Room, size: int) -> None:
-        """
-        Counts an event of so many bytes for a room.
-
-        Raises:
-            Refused: It is above a limit.
-        """
-        own, most = room._bucket, self._limits.event
-        if not self._events.take() or not (own is None or own.take()):
-            raise Refused("limit", "Too many events.")
-        if size > most:
-            raise Refused("limit", f"An event may have {most} bytes.")
 
     def _pass_on(self, room: Room, request: Request) -> Call:
         backend = room._backend
@@ -864,20 +849,12 @@ class Rooms:
             return wire.text(named)
         return wire.member({**named, "since": room._since}, self._websocket.id, room._said)
 
-    def _update(self, request: Request) -> Steps[dict[str, Any]]:
-        room = self._room_of(request)
+    def _update(self, room: Room, request: Request) -> Steps[None]:
         info = _checked_info(request, self._limits.info)
         if not self._events.take():
             raise Refused("limit", "Too many updates.")
         if room.presence is True:
             yield from self._update_info(room, info or {})
-        return {}
-
-    def _room_of(self, request: Request) -> Room:
-        room = self._joined.get(request.room)
-        if room is None:
-            raise Refused("invalid", "This room is not joined.")
-        return room
 
 
 _arenew_user = sync_to_async(renew_user)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import _core
 from dwebsocket.conf.group_settings import DEFAULT, PresenceLimits
 from dwebsocket.groups import backends, seats
 from dwebsocket.groups.api import Group
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.connection import has_history
+from dwebsocket.rooms.room import class_of
 from dwebsocket.runners.moving import MovingSeat, is_version
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dwebsocket import _core
     from dwebsocket.rooms.connection import Rooms
     from dwebsocket.rooms.room import Room
 
@@ -60,11 +61,6 @@ def _packed(room: Room) -> dict[str, Any]:
     }
 
 
-def class_of(classes: Sequence[type[Room]], name: str) -> type[Room] | None:
-    """Returns the first class whose names fit a room's."""
-    return next((cls for cls in classes if cls._pattern.fits(name)), None)
-
-
 def obstacle(classes: Sequence[type[Room]], packed: dict[str, Any]) -> str | None:
     """Returns the reason why these classes cannot go on with rooms of another process."""
     for each in packed["rooms"]:
@@ -80,29 +76,6 @@ def obstacle(classes: Sequence[type[Room]], packed: dict[str, Any]) -> str | Non
         if cls.presence != each["presence"]:
             return f"the presence of {cls.__qualname__} is not the same now"
     return None
-
-
-def take_seats(
-    packed: dict[str, Any],
-    connection: _core.Connection,
-    key: bytes,
-    user: str | None,
-    owner: seats.Owner,
-) -> TakenSeats:
-    """
-    Takes held seats in rooms of another process.
-
-    Args:
-        packed: What that has packed.
-        connection: The connection.
-        key: Its key as a member of groups.
-        user: The name by which its user is evicted.
-        owner: It is told when a seat has ended by itself.
-    """
-    number = seats.new_number(owner)
-    all_seats = _core.Seats(connection, key, user, number)
-    names = [each["name"] for each in packed["rooms"]]
-    return all_seats, number, {name: all_seats.take(name) for name in names}
 
 
 def unpack(rooms: Rooms, packed: dict[str, Any], taken: TakenSeats) -> None:

@@ -17,6 +17,8 @@ from dwebsocket.groups.api import Group, group, of_checked
 from dwebsocket.rooms.wire import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
@@ -202,6 +204,11 @@ class Room:
 def is_written(room: Room, name: str) -> bool:
     """Whether the project has written a method, be it after the class: others need no call."""
     return getattr(type(room), name) is not getattr(Room, name)
+
+
+def class_of(classes: Sequence[type[Room]], name: str) -> type[Room] | None:
+    """Returns the first class whose names fit a room's."""
+    return next((cls for cls in classes if cls._pattern.fits(name)), None)
 
 
 def is_async(cls: type[Room]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dwebsocket import _core, conf
 from dwebsocket.api import callbacks
 from dwebsocket.api.waiting import steps
+from dwebsocket.groups import seats
 from dwebsocket.groups.view_groups import ViewGroups
 from dwebsocket.handler import WebSocketHandler
 from dwebsocket.rooms import moving, room, wire
@@ -76,8 +77,11 @@ class _Handler(WebSocketHandler):
     ) -> dict[str, _core.Seat | None]:
         if packed is None:
             return {}
-        self._taken = moving.take_seats(packed, connection, key, user, self)
-        return self._taken[-1]
+        number = seats.new_number(self)
+        taken = _core.Seats(connection, key, user, number)
+        by_name = {each["name"]: taken.take(each["name"]) for each in packed["rooms"]}
+        self._taken = taken, number, by_name
+        return by_name
 
     def _unpack_rooms(self, packed: dict[str, Any] | None) -> None:
         taken, self._taken = self._taken, None
