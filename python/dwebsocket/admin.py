@@ -37,17 +37,11 @@ class OpenWebSocketAdmin(_Admin):
         """Whether the index shows it."""
         return self.has_view_permission(request)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """No: clients open WebSockets."""
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """No: nothing is stored. Clients open WebSockets, and the page closes them by itself."""
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """No: nothing is stored."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """No: the page closes WebSockets by itself."""
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def get_urls(self) -> list[URLPattern]:
         """Returns none: the page has its own."""

@@ -46,7 +46,7 @@ from dwebsocket.servers.asgi.replies import Plain, Reply, reply_to
 from dwebsocket.telemetry.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from django.http.response import HttpResponseBase
 
@@ -375,15 +375,6 @@ async def _all_over(timeout: float) -> None:
         await engine_calls.await_call(none_open, left)
 
 
-def _begin_as_heir(
-    server: str, config: Any, served: asgi.Served | None, state: Mapping[str, Any] | None
-) -> None:
-    """Lets other processes give their connections to this one, where its server is one for that."""
-    if asgi.note(server, config, served, state or {}):
-        _listen_for_the_end()
-        import_module("dwebsocket.handover.arriving").begin()
-
-
 async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     global _has_lifespan
     _has_lifespan = True
@@ -396,8 +387,11 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         event = await receive()
         if event["type"] == "lifespan.startup":
             asgi.keep_early_bytes()
-            if (found := asgi.config_of(receive)) is not None:
-                _begin_as_heir(*found, served, state)
+            found = asgi.config_of(receive)
+            if found is not None and asgi.note(*found, served, state or {}):
+                # Other processes may give their connections to this one.
+                _listen_for_the_end()
+                import_module("dwebsocket.handover.arriving").begin()
         if event["type"] == "lifespan.shutdown":
             all_over = _all_over
             if served is None:

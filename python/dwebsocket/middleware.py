@@ -17,7 +17,7 @@ from dwebsocket.conf import checks
 from dwebsocket.handshake import preloading
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import UpgradeRequest, is_ours, upgrade
-from dwebsocket.handshake.upgrade_request import create_websocket, has_websocket, prepare
+from dwebsocket.handshake.upgrade_request import has_websocket, make, prepare
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -87,8 +87,11 @@ class WebSocketMiddleware:
         Returns:
             A refusal when the project's factory makes no WebSocket; None otherwise.
         """
-        factory = prepare(request)
-        return None if factory is None else create_websocket(request, factory)
+        if (factory := prepare(request)) is not None:
+            if isinstance(made := make(request, factory), str):
+                return refuse(request, 400, made)
+            request.__dict__["websocket"] = made
+        return None
 
     @classmethod
     def process_view(

@@ -298,7 +298,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._events = Events(self)
         code = _NORMAL
         try:
-            result = await self._run_application()
+            application, events = self.config.loaded_app, self._events
+            if environment.has_django():
+                result = await consumers.run(application, self._scope, events)
+            else:
+                result = await events.run(application, self._scope)
             if result is not None:
                 _log.error("ASGI callable should return None, but returned %r.", result)
                 code = _INTERNAL_ERROR
@@ -309,12 +313,6 @@ class WebSocketProtocol(asyncio.Protocol):
             code = _INTERNAL_ERROR
         finally:
             self._end(code)
-
-    async def _run_application(self) -> object:
-        application, events = self.config.loaded_app, self._events
-        if environment.has_django():
-            return await consumers.run(application, self._scope, events)
-        return await events.run(application, self._scope)
 
     def _end(self, code: int) -> None:
         """Does what remains to be done when the application has ended."""

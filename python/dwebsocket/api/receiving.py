@@ -21,7 +21,6 @@ from dwebsocket.telemetry import clock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from dwebsocket._core import Connection
     from dwebsocket.api.arguments import Message
     from dwebsocket.api.waiting.caller import Caller
 
@@ -316,16 +315,13 @@ class Receiving(Base):
         if timeout == 0:
             self._let_others_run()
         elif own and (timeout is None or timeout > IDLE_AFTER_S):
-            return self._take_idly(connection, timeout, text_as_bytes)
+            # The own view may wait for long: then without databases.
+            deadline = None if timeout is None else clock.now() + timeout
+            message = self._waiter.take_coarse(connection, IDLE_AFTER_S, text_as_bytes)
+            if message is not None:
+                return message
+            return self._take_without_databases(deadline, text_as_bytes)
         return self._waiter.take(connection, timeout, text_as_bytes)
-
-    def _take_idly(
-        self, connection: Connection, timeout: float | None, text_as_bytes: bool
-    ) -> Message | None:
-        """Takes a message for the own view, which may wait for long: then without databases."""
-        deadline = None if timeout is None else clock.now() + timeout
-        message = self._waiter.take_coarse(connection, IDLE_AFTER_S, text_as_bytes)
-        return self._take_without_databases(deadline, text_as_bytes) if message is None else message
 
     def _take_next(self) -> Message | None:
         """

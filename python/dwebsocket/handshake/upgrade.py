@@ -191,7 +191,8 @@ class _Reservation:
         websocket, visitor, joins = self.websocket, self.visitor, self.joins
         response = UpgradeResponse(asked, self.permit, websocket, start, visitor, joins)
         self.permit = None
-        websocket._leave_to_response()
+        # The response opens it: `accept_connection()` cannot any more.
+        websocket._request = None
         joins.release_with(response)
         if visitor is not None:
             visitor.leave_with(response)

@@ -16,7 +16,6 @@ from django.utils.module_loading import import_string
 from dwebsocket import conf
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.groups.view_groups import ViewGroups
-from dwebsocket.handshake.refusal import refuse
 from dwebsocket.request import HANDSHAKE_KEY, http_request
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.handshake import Handshake
@@ -25,7 +24,7 @@ from dwebsocket.websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
 
     from dwebsocket.runners.view import Detached
 
@@ -121,23 +120,6 @@ def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocket
     return factory if is_websocket else None
 
 
-def create_websocket(request: HttpRequest, factory: WebSocketFactory) -> HttpResponse | None:
-    """
-    Puts a WebSocket that is yet to be opened on a handshake, unless middleware has done so.
-
-    Returns:
-        The refusal when there is none.
-
-    Raises:
-        ImproperlyConfigured: The project's factory makes something else.
-    """
-    made = make(request, factory)
-    if isinstance(made, str):
-        return refuse(request, 400, made)
-    request.__dict__["websocket"] = made
-    return None
-
-
 def has_websocket(request: HttpRequest) -> bool:
     """Whether a request has its WebSocket: open, or given to a view that opens it."""
     websocket = request.__dict__.get("websocket")
@@ -163,7 +145,12 @@ def unopened(request: HttpRequest) -> WebSocket | None:
 
 
 def make(request: HttpRequest, factory: WebSocketFactory) -> WebSocket | str:
-    """Returns a request's WebSocket, not open yet, or why there is none."""
+    """
+    Returns a request's WebSocket, not open yet, or why there is none.
+
+    Raises:
+        ImproperlyConfigured: The project's factory makes something else.
+    """
     websocket = unopened(request)
     if websocket is not None:
         return websocket

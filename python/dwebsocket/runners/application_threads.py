@@ -248,8 +248,10 @@ class _Reading:
     ) -> None:
         self.connection = connection
         self.may_read = may_read
-        self.future: Future[None] = Future()
         self._handle = handle
+        # Called at the end.
+        self._end: Call[None] = Call(lambda: None)
+        self.future = self._end.future
 
     def handle_next(self) -> bool:
         """Handles the next message; false when none is there."""
@@ -260,17 +262,10 @@ class _Reading:
             if message is not None:
                 self._handle(message)
             elif self.connection.waiting() == (0, True):
-                self._finish(None)
+                self._end()
         except BaseException as error:
-            self._finish(error)
+            self._end.fail(error)
         return message is not None
-
-    def _finish(self, error: BaseException | None) -> None:
-        if self.future.set_running_or_notify_cancel():
-            if error is None:
-                self.future.set_result(None)
-            else:
-                self.future.set_exception(error)
 
 
 class ApplicationContext(OwnThread):

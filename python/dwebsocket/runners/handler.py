@@ -305,16 +305,9 @@ class Handled:
 
     def _prepare(self) -> None:
         """Begins its life in the context in which its methods run. To be called in that context."""
-        told = life.witness.get() or life.find_witness()
-        self._prepare_context(told)
-        if told is not None:
-            told.began(self._plan.name, self.websocket, self)
-
-    def _prepare_context(self, told: life.Witness | None) -> None:
         leave_request()
         self.websocket._view_request = self.request
-        if told is not None:
-            life.witness.set(told)
+        life._called_to_witness(self._plan.name, self.websocket, self)
 
     def _share_context(self) -> None:
         assert isinstance(self._context, contextvars.Context)
@@ -328,7 +321,9 @@ class Handled:
 
     def _enter_thread(self, told: life.Witness | None) -> None:
         context.enter_thread()
-        self._prepare_context(told)
+        leave_request()
+        if told is not None:
+            life.witness.set(told)
 
     def _set_tick(self) -> None:
         """Sets the timer of the next tick."""

@@ -133,7 +133,11 @@ class _Shutdown:
             # The engine starts with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(conf.get("MAX_BUFFERED"))
-            self._planner = shutdown_plan() if at_exit is None else _by_signal(at_exit)
+            if at_exit is None:
+                self._planner = shutdown_plan()
+            else:
+                plans = at_exit.shutdown_plans
+                self._planner = lambda *, terminated: plans.get(_core.signal_seen(), plans[0])
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
                 # Checked only once: a failed first attempt may have left our own handler.
@@ -249,14 +253,6 @@ class _Shutdown:
             self._close_at_exit()
         finally:
             _core.die_of_sigterm()
-
-
-def _by_signal(at_exit: Exit) -> ShutdownPlanner:
-    def planned(*, terminated: bool) -> ShutdownPlan:
-        shutdown_plans = at_exit.shutdown_plans
-        return shutdown_plans.get(_core.signal_seen(), shutdown_plans[0])
-
-    return planned
 
 
 def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float, bool]]:

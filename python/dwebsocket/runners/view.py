@@ -372,23 +372,20 @@ def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | 
     context.enter_thread()
     # Without this, `sync_to_async` in the copied context would use the handshake's thread.
     leave_request()
-    told = _called_to_witness(view, websocket)
+    told = _called_to_witness(name_of(view), websocket)
     websocket._view_request = request
     return told
 
 
-def find_witness() -> Witness | None:
-    """Returns a witness for a view whose handshake has set none, if there is one."""
-    return _find_witness()
-
-
-def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
-    """Returns the witness that is to receive the view's end; calls its ``began``."""
+def _called_to_witness(
+    name: str, websocket: WebSocket, handler: TickingHandler | None = None
+) -> Witness | None:
+    """Returns the witness that is to receive the end of a view; calls its ``began``."""
     # Not a context manager, because each view would hold one as long as it runs.
     told = witness.get() or _find_witness()
     if told is not None:
         witness.set(told)
-        told.began(name_of(view), websocket)
+        told.began(name, websocket, handler)
     return told
 
 

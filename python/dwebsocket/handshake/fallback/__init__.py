@@ -16,6 +16,7 @@ from django.middleware.csrf import get_token
 
 from dwebsocket import conf
 from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.handshake import origin
 from dwebsocket.handshake.fallback import forwarding, polling, posting
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade_request import has_websocket
@@ -53,6 +54,13 @@ def answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
     Args:
         request: Django's, one that :func:`asks`.
         options: Those of its view.
+
+    Returns:
+        403 for a page that may not connect, 410 when there is no such connection for this client;
+        or as :func:`.polling.answer` and :func:`.posting.answer`.
+
+    Raises:
+        DisallowedHost: As any request with a Host that is not the site's.
     """
     with worlds.entered(worlds.of(request, conf.present())):
         return _answer(request, options)
@@ -72,12 +80,17 @@ def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
     request.__dict__[BY_FALLBACK] = True
     # The answer of middleware about it, before the view was known.
     request.__dict__.pop("is_websocket", None)
-    if request.method == "POST":
-        return posting.answer(request, options)
+    is_poll = request.method == "GET" and transport == "polling" and "id" in request.GET
+    if is_poll or request.method == "POST":
+        allowed, required = options.allowed_origins, options.require_origin
+        if (objection := origin.objection(request, allowed, required=required)) is not None:
+            return refuse(request, 403, objection)
+        if (key := posting.key_of(request)) is None:
+            return posting.short(410, "There is no such connection.")
+        answered = polling.answer if is_poll else posting.answer
+        return answered(request, key, options)
     if request.method != "GET":
         return refuse(request, 400, "A connection is opened by GET, and messages come by POST.")
-    if transport == "polling" and "id" in request.GET:
-        return polling.answer(request, options)
     try:
         # Its POSTs may go to other processes.
         forwarding.node().start()

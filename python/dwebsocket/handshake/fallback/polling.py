@@ -17,7 +17,6 @@ from django.http import HttpResponse
 from dwebsocket import _core
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
-from dwebsocket.handshake import origin
 from dwebsocket.handshake.fallback import forwarding, posting
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.servers.asgi.fallback import AsgiHeldRequest
@@ -79,24 +78,14 @@ class HeldResponse(HttpResponse):
         super().close()
 
 
-def answer(request: HttpRequest, options: Options) -> HttpResponse:
+def answer(request: HttpRequest, key: bytes, options: Options) -> HttpResponse:
     """
-    Answers a poll, or returns a response that waits.
+    Answers a poll of the connection with a key, or returns a response that waits.
 
     Returns:
-        200, by the engine; 403 for a page that may not connect; 410 when there is no
-        such connection for this client; 503 when the client has to repeat it later; 400 for a
-        wrong ``ack``; 501 when the server does not give its clients away.
-
-    Raises:
-        DisallowedHost: As any request with a Host that is not the site's.
+        200, by the engine; 410 when the connection has ended; 503 when the client has to repeat it
+        later; 400 for a wrong ``ack``; 501 when the server does not give its clients away.
     """
-    objection = origin.objection(request, options.allowed_origins, required=options.require_origin)
-    if objection is not None:
-        return refuse(request, 403, objection)
-    key = posting.key_of(request)
-    if key is None:
-        return posting.short(410, "There is no such connection.")
     told = request.GET.get("ack", "")
     if not (told.isascii() and told.isdecimal()) or len(told) > len(str(posting.LAST_NUMBER)):
         return refuse(request, 400, "ack must be the n of the last answer.", "info")

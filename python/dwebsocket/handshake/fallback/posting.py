@@ -20,7 +20,6 @@ from django.utils.crypto import salted_hmac
 
 from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.handshake import origin
 from dwebsocket.handshake.fallback import forwarding
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.telemetry import clock
@@ -51,24 +50,14 @@ def address(request: HttpRequest) -> tuple[bytes, str]:
     return key, _encode(key + made + _seal(key + made, request, settings.SECRET_KEY))
 
 
-def answer(request: HttpRequest, options: Options) -> HttpResponse:
+def answer(request: HttpRequest, key: bytes, options: Options) -> HttpResponse:
     """
-    Takes the messages of a POST.
+    Takes the messages of a POST for the connection with a key.
 
     Returns:
-        204 when they are taken, now or before; 403 for a page that may not connect; 410 when there
-        is no such connection for this client; 413 for more than a body may have, and 503 when the
-        client has to repeat it later; 400 for anything malformed.
-
-    Raises:
-        DisallowedHost: As any request with a Host that is not the site's.
+        204 when they are taken, now or before; 410 when the connection has ended; 413 for more than
+        a body may have, and 503 when the client has to repeat it later; 400 for anything malformed.
     """
-    objection = origin.objection(request, options.allowed_origins, required=options.require_origin)
-    if objection is not None:
-        return refuse(request, 403, objection)
-    key = key_of(request)
-    if key is None:
-        return short(410, "There is no such connection.")
     size = _size_of(request)
     if size > _core.Post.max_size(options.max_message_size):
         return refuse(request, 413, f"The body has {size} bytes.", "info")

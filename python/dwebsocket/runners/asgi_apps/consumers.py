@@ -203,13 +203,10 @@ async def _dispatch_all(
         await _dispatch_ours(channels_own, events, receivers, dispatch)
     finally:
         # One that has failed or was cancelled has not left its groups.
-        _end_channel(getattr(dispatch, "__self__", None))
-
-
-def _end_channel(consumer: Any) -> None:
-    layer = getattr(consumer, "channel_layer", None)
-    if (end := getattr(layer, "end_channel", None)) is not None:
-        end(consumer.channel_name)
+        consumer: Any = getattr(dispatch, "__self__", None)
+        layer = getattr(consumer, "channel_layer", None)
+        if (end := getattr(layer, "end_channel", None)) is not None:
+            end(consumer.channel_name)
 
 
 async def _dispatch_ours(

@@ -84,18 +84,15 @@ def asgi_websocket(
 
     def view_of(named: Any) -> Callable[..., Any]:
         """Returns the view that runs the application, under the name of a part of it."""
-        view = decorate(_view_of(application, name_of(named), named, thread_per_connection))
-        return _without_transaction(EitherWay(view, vars(view)["blocking"]))
+        made = decorate(_view_of(application, name_of(named), named, thread_per_connection))
+        view: Callable[..., Any] = EitherWay(made, vars(made)["blocking"])
+        # Async views are refused under `ATOMIC_REQUESTS`, and no WebSocket is in a transaction.
+        for alias in settings.DATABASES:
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
 
     routes = routing.routes_of(application)
     return view_of(application) if routes is None else routing.Include.of(routes, view_of)
-
-
-def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Allows the async view under ``ATOMIC_REQUESTS``: no WebSocket is in a transaction."""
-    for alias in settings.DATABASES:
-        view = transaction.non_atomic_requests(using=alias)(view)
-    return view
 
 
 def _view_of(
