@@ -357,7 +357,7 @@ async def _stop_when_quiet(
 async def _moved() -> None:
     """Waits until no connection moves to another process any more."""
     over = LoopEvent()
-    shutdown.call_when_moved(over.set)
+    shutdown.mover.call_when_done(over.set)
     await over.wait()
 
 
@@ -400,7 +400,7 @@ async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
                 _servers.discard(served)
                 # The process goes on for others, and so do views and callbacks.
                 closing = shutdown.closing() if _servers else shutdown.begin_to_move()
-                timeout = served.leave(*closing, shutdown.moves) + _GRACE_S
+                timeout = served.leave(*closing, shutdown.mover.moves) + _GRACE_S
                 if _servers:
                     all_over = served.all_over
                     hosts.forget(served.add)

@@ -82,54 +82,6 @@ def in_rounds(body: Callable[[int], object], between: Callable[[], None]) -> Non
     side_by_side(*(partial(work, number) for number in range(THREADS)))
 
 
-class Quiet:
-    """A connection on which nothing happens."""
-
-    def unwatch(self, hub: Any, token: int) -> None:
-        """Do nothing: there is no watch."""
-
-
-def test_a_token_from_another_thread_is_found() -> None:
-    """`LoopHub.notify`: a token is added while the loop, having looked, clears the flag."""
-    asked: deque[int] = deque()
-    stop = threading.Event()
-
-    async def main() -> int:
-        its_hub = loop_hub.current()
-        woken = 0
-
-        async def wait_again_and_again() -> None:
-            nonlocal woken
-            deadline = time.monotonic() + TIME_S
-            while time.monotonic() < deadline or woken <= THREADS:
-                # A waiter that is not woken sleeps on: then `wait_for` ends the test.
-                await its_hub.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
-                woken += 1
-
-        def notify() -> None:
-            while not stop.is_set():
-                try:
-                    its_hub.notify(asked.popleft())
-                except IndexError:
-                    time.sleep(0)
-
-        notifiers = [threading.Thread(target=notify) for _ in range(THREADS)]
-        for ringer in notifiers:
-            ringer.start()
-        try:
-            await asyncio.wait_for(
-                asyncio.gather(*(wait_again_and_again() for _ in range(THREADS))), LIMIT_S
-            )
-        finally:
-            stop.set()
-            for ringer in notifiers:
-                ringer.join(LIMIT_S)
-        assert its_hub._waiting == {}
-        return woken
-
-    assert asyncio.run(main()) > THREADS
-
-
 def test_an_event_is_noticed_whenever_it_happens() -> None:
     """`LoopEvent`: it is set between the task's look and its sleep."""
     events: deque[loop_hub.LoopEvent] = deque()

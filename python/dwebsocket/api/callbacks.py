@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.compat.system import at_fork
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class CallbackThread:
     """The thread that makes the calls. They must not sleep. Any thread may ask for one."""
 
     def __init__(self) -> None:
+        self.forget_parents()
+
+    def forget_parents(self) -> None:
+        """Begins without a thread and without calls, also in a forked child."""
         self._lock = unpatched.lock()
         self._hub: _core.Hub | None = None
         # Released when the thread of the hub has ended.
@@ -195,24 +199,8 @@ def _make(call: Call) -> None:
 _thread = CallbackThread()
 
 
-def at_end(connection: Connection, call: Call) -> None:
-    """Calls at the end of a connection, by the process's thread: :meth:`CallbackThread.at_end`."""
-    _thread.at_end(connection, call)
+#: The calls of the process's thread.
+at_end, call_later = _thread.at_end, _thread.call_later
+look_again, dismiss = _thread.look_again, _thread.dismiss
 
-
-def call_later(delay: float, call: Call) -> Cancel:
-    """Calls after a time, by the process's thread: :meth:`CallbackThread.call_later`."""
-    return _thread.call_later(delay, call)
-
-
-def look_again() -> None:
-    """Makes the process's thread read the clock again: :meth:`CallbackThread.look_again`."""
-    _thread.look_again()
-
-
-def dismiss(timeout: float) -> bool:
-    """Ends the process's thread, unless it has calls to make: :meth:`CallbackThread.dismiss`."""
-    return _thread.dismiss(timeout)
-
-
-renew_at_fork(globals(), _thread=CallbackThread)
+at_fork(_thread.forget_parents)

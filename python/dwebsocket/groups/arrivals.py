@@ -43,12 +43,9 @@ class Arrivals:
         self._hub: _core.Hub | None = None
         self._tokens = itertools.count(1)
         self._takers: dict[int, Callable[[], None]] = {}
-        # They end the subscriptions of an object that is collected. The thread has them, too.
-        self._ends: dict[int, Callable[[], None]] = {}
-
-    def end_later(self, token: int, end: Callable[[], None]) -> None:
-        """Has the thread call ``end``, which must not refer to this, when this is collected."""
-        self._ends[token] = end
+        #: They end the subscriptions of an object that is collected, to which they must not refer.
+        #: The thread has them, too.
+        self.ends: dict[int, Callable[[], None]] = {}
 
     def enter(self, take: Callable[[], None]) -> tuple[_core.Hub, int]:
         """Has the thread call ``take`` whenever the token that this returns is announced."""
@@ -64,7 +61,7 @@ class Arrivals:
     def leave(self, token: int) -> None:
         """Ends the calls for a token."""
         self._takers.pop(token, None)
-        self._ends.pop(token, None)
+        self.ends.pop(token, None)
 
     def close(self) -> None:
         """Ends the thread."""
@@ -79,7 +76,7 @@ class Arrivals:
     def _start(self, hub: _core.Hub) -> None:
         # The thread does not keep this object alive; it ends with it.
         name = f"dwebsocket-{self.about}"
-        work = unpatched.lasting(name, _worker(hub, ref(self), self._ends))
+        work = unpatched.lasting(name, _worker(hub, ref(self), self.ends))
         unpatched.start_thread(name, work)
         finalize(self, _close, hub, os.getpid()).atexit = False
 
@@ -168,7 +165,7 @@ class Subscription:
     def _end_when_collected(self) -> None:
         # Else other processes would wait for the answers of a member that nobody has any more.
         end = partial(_end, self._backend, self._name, self._mailbox)
-        self._arrivals.end_later(self._token, end)
+        self._arrivals.ends[self._token] = end
 
     def end(self) -> None:
         """Unsubscribes. Never waits."""

@@ -15,7 +15,7 @@ from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.groups.presence import JoinOptions, enter, needs, update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.backends.contract import Member
@@ -109,11 +109,21 @@ class Joining(Base):
         self, wanted: list[Group], wish: JoinOptions, since: str | None = None, **options: Any
     ) -> Steps[bool | Recovery | None]:
         """Joins groups: those that have a history recover, and users become present."""
-        numbered = options.get("numbered", False)
-        recorded, present = _by_settings(wanted, since, numbered=numbered)
+        if since is not None and len(wanted) > 1:
+            raise TypeError("join(since=…) takes one group: each has positions of its own")
+        options = {"partial": False, "numbered": False, "former": None, **options}
+        recorded, present = [], []
+        for each in wanted:
+            own = backends.backend(each.using).settings
+            if since is not None or options["numbered"]:
+                what = "join(numbered=True)" if options["numbered"] else "join(since=…)"
+                history.needs(own, each.name, what)
+            if own.kept(each.name) is not None:
+                recorded.append(each)
+            if own.present(each.name) is not None:
+                present.append(each)
         if (member := joinable(self)) is None:
             return False
-        options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
         try:
             found = []
@@ -124,7 +134,9 @@ class Joining(Base):
             for each in present:
                 is_open = is_open and (yield from enter(each, self, member, wish))
         except BaseException as error:
-            self._leave_all(wanted, before)
+            for each in wanted:
+                if each not in before:
+                    each.discard(self)
             if isinstance(error, GroupUnavailable) and self._is_over:
                 return False
             raise
@@ -241,36 +253,6 @@ class Joining(Base):
             for each in wanted
             if backends.backend(each.using).groups.is_member(each.name, member)
         }
-
-    def _leave_all(self, groups: Iterable[Group], without: set[Group]) -> None:
-        for each in groups:
-            if each not in without:
-                each.discard(self)
-
-
-def _by_settings(
-    wanted: list[Group], since: str | None, *, numbered: bool
-) -> tuple[list[Group], list[Group]]:
-    """
-    Returns those of ``wanted`` that have a history, and those that know their users.
-
-    Raises:
-        TypeError: A position for several groups.
-        UsageError: One has none where one is needed.
-    """
-    if since is not None and len(wanted) > 1:
-        raise TypeError("join(since=…) takes one group: each has positions of its own")
-    recorded, present = [], []
-    for each in wanted:
-        own = backends.backend(each.using).settings
-        if since is not None or numbered:
-            what = "join(numbered=True)" if numbered else "join(since=…)"
-            history.needs(own, each.name, what)
-        if own.kept(each.name) is not None:
-            recorded.append(each)
-        if own.present(each.name) is not None:
-            present.append(each)
-    return recorded, present
 
 
 def _options(*, partial: object, numbered: object, former: object) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class MovedHandshake(Handshake):
             self._link.send(Frame(wire.LOST, number))
             raise
         # First: from then on it is not closed with those that do not move.
-        moves_on = shutdown.takes_along(connection)
+        moves_on = shutdown.mover.takes_along(connection)
         kept = self._enter_groups(connection, frame.head)
         try:
             self._link.send(Frame(wire.TAKEN, number))
@@ -265,7 +265,7 @@ class MovedHandshake(Handshake):
 
 def _keep(keep: Callable[[_core.Connection], object], connection: _core.Connection) -> None:
     """Has a connection closed with the others of its server, unless it moves on."""
-    if not shutdown.moves(connection):
+    if not shutdown.mover.moves(connection):
         keep(connection)
 
 

@@ -72,7 +72,7 @@ _SLOW_S = 0.1
 _FAILED = "WebSockets could not be handed over to another process"
 
 
-class Leaving:
+class Leaving(shutdown.Mover):
     """The moves of one process, which begin once. Any thread may use it."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Leaving:
 
     def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         """
-        Begins: see :class:`~dwebsocket.runners.shutdown.Mover`. Takes no more connections.
+        Takes no more connections, and begins to give the own ones to another process.
 
         Connections that move are left out of drains from now on. Waits for handshakes that are
         being answered, five seconds at most and in no event loop, and for the hub of green threads.
@@ -133,7 +133,6 @@ class Leaving:
             self._finish()
 
     def join(self) -> None:
-        """Waits until each connection has moved, or is closed. Green threads run meanwhile."""
         moving_on = self._moving
         if moving_on is not None and unpatched.acquire(moving_on, _LONGEST_S):
             moving_on.release()
@@ -176,7 +175,6 @@ class Leaving:
             call()
 
     def call_when_done(self, call: Callable[[], object]) -> None:
-        """Calls ``call`` when each connection has moved, or is closed. On any thread."""
         with self._lock:
             if is_moving := self._moving is not None and self._moving.locked():
                 self._when_done.append(call)
@@ -184,11 +182,9 @@ class Leaving:
             call()
 
     def moves(self, connection: Connection) -> bool:
-        """Whether a connection has moved, or is to."""
         return connection.id in self._spared
 
     def takes_along(self, connection: Connection) -> bool:
-        """Has a connection that has just come move on, too. False when it is too late for that."""
         if not self._gathers:
             return False
         with self._lock:

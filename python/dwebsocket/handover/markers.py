@@ -121,7 +121,7 @@ class Ends:
         """Awaits the markers, for which :func:`publish` is to be called."""
         self._connection = handler.websocket._engine
         members: dict[str | None, Member] = {None: self._connection}
-        members.update((room, each.seat) for room, each in handler._seats_to_move().items())
+        members.update((room, each[-1]) for room, each in handler._seats_to_move().items())
         # A room that is missing here has ended meanwhile.
         self.all = [_End(mark, members[mark[2]]) for mark in marks if mark[2] in members]
         #: Whether a marker cannot come.

@@ -29,13 +29,14 @@ from dwebsocket.compat.django_auth import renew_user
 from dwebsocket.conf.group_settings import DEFAULT, PresenceLimits
 from dwebsocket.exceptions import ConnectionClosed, GroupUnavailable, SendTimeout
 from dwebsocket.groups import backends, history, membership_signals, presence, seats
+from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import recovering
 from dwebsocket.groups.members import joinable, key_of, member_of
 from dwebsocket.request import worlds
 from dwebsocket.rooms import hooks, wire
 from dwebsocket.rooms.hooks import Hook
 from dwebsocket.rooms.joined import Joined
-from dwebsocket.rooms.room import Room, class_of, group_of, is_written
+from dwebsocket.rooms.room import Room, class_of, is_written
 from dwebsocket.rooms.wire import Malformed, Refused, Request
 from dwebsocket.telemetry import clock, tracing
 from dwebsocket.telemetry.records import Record, count, more_of
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dwebsocket.api.waiting.steps import Steps
-    from dwebsocket.groups.api import Group
     from dwebsocket.groups.backends.contract import Backend
     from dwebsocket.groups.history import Position
     from dwebsocket.websocket import WebSocket
@@ -495,9 +495,9 @@ class Rooms:
             yield from self._leave(known)
             room = found
         if is_written(room, "group_name"):
-            room._group = group_of((yield Hook(room.group_name)))
-        group = room.group
-        room._backend = self._backend(group.using)
+            named = yield Hook(room.group_name)
+            room._group = named if isinstance(named, Group) else group(named)
+        room._backend = self._backend(room.group.using)
         if room.presence is True:
             server = (yield Hook(room.info)) or {}
             if not isinstance(server, dict):
@@ -506,7 +506,7 @@ class Rooms:
             room._server_info = server
             room._said = _merged(info or {}, server)
         try:
-            is_open = yield from self._sit_down(room, group, request, heard)
+            is_open = yield from self._sit_down(room, room.group, request, heard)
         except BaseException:
             self._give_up(room)
             raise

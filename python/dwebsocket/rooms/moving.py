@@ -11,7 +11,7 @@ from dwebsocket.groups.api import Group
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.connection import has_history
 from dwebsocket.rooms.room import class_of
-from dwebsocket.runners.moving import MovingSeat, is_version
+from dwebsocket.runners.moving import is_version
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.rooms.connection import Rooms
     from dwebsocket.rooms.room import Room
+    from dwebsocket.runners.moving import MovingSeat
 
     #: The seats, their number, and each one by its room's name; None for one that has ended.
     TakenSeats = tuple[_core.Seats, int, dict[str, _core.Seat | None]]
@@ -31,7 +32,7 @@ def seats_of(rooms: Rooms) -> dict[str, MovingSeat]:
     for room in rooms._joined:
         seat, group = room._seat, room.group
         if seat is not None and not seat.is_over:
-            found[room.name] = MovingSeat(group.using, group.name, has_history(room, group), seat)
+            found[room.name] = (group.using, group.name, has_history(room, group), seat)
     return found
 
 

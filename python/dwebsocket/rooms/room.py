@@ -13,7 +13,7 @@ from django.urls.resolvers import RoutePattern
 
 from dwebsocket import _core
 from dwebsocket.groups import names
-from dwebsocket.groups.api import Group, group, of_checked
+from dwebsocket.groups.api import Group, of_checked
 from dwebsocket.rooms.wire import Refused
 
 if TYPE_CHECKING:
@@ -273,16 +273,6 @@ def _check_number(where: str, value: Any, kinds: Any) -> None:
     # A number that the engine cannot have fails at each join.
     if not value > 0 or (isinstance(value, int) and value > sys.maxsize):
         raise ValueError(f"{where} must be a number above 0 or None, not {value!r}")
-
-
-def group_of(named: Any) -> Group:
-    """
-    Returns the group that :meth:`Room.group_name` has named.
-
-    Raises:
-        TypeError, ValueError: As :func:`dwebsocket.group`.
-    """
-    return named if isinstance(named, Group) else group(named)
 
 
 class Pattern:

@@ -15,7 +15,7 @@ from dwebsocket.api import close_callbacks
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.system import monotonic
 from dwebsocket.request.database import OpenConnections
-from dwebsocket.runners import green_loops, handler, loop, thread
+from dwebsocket.runners import handler, loop, thread
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
 
 _in_use: dict[str, Runner] = {"thread": thread}
-
-green_loops.watch_first_request()
 
 
 def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:

@@ -33,20 +33,15 @@ _UID = "dwebsocket.green_loops"
 _TURN_S = 0.001
 
 
-def watch_first_request() -> None:
-    """
-    Checks at the first request whether threads are green here; if so, keeps their loops apart.
-
-    Not earlier, because gunicorn's workers may patch the standard library long after the project's
-    modules were imported.
-    """
-    request_started.connect(_on_request, dispatch_uid=_UID)
-
-
 def _on_request(**_: Any) -> None:
     request_started.disconnect(dispatch_uid=_UID)
     if unpatched.patched_by() is not None:
         care_for_green_loops()
+
+
+# Not now: gunicorn's workers may patch the standard library long after the project's modules were
+# imported.
+request_started.connect(_on_request, dispatch_uid=_UID)
 
 
 def watched_selector() -> selectors.BaseSelector:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ast import literal_eval
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from dwebsocket.compat import unpatched
@@ -21,22 +21,8 @@ if TYPE_CHECKING:
 
     from dwebsocket._core import Seat
 
-
-class MovingSeat(NamedTuple):
-    """
-    A connection's seat in a room.
-
-    Attributes:
-        using: The alias of the room's group.
-        name: The group's name.
-        has_history: Whether the client has a position.
-        seat: The seat.
-    """
-
-    using: str
-    name: str
-    has_history: bool
-    seat: Seat
+    #: A seat in a room: the alias and the name of its group, whether the client has a position.
+    MovingSeat = tuple[str, str, bool, Seat]
 
 
 def is_version(own: object, theirs: str) -> bool:

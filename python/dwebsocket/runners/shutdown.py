@@ -17,7 +17,7 @@ import atexit
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, conf, runners
 from dwebsocket.api.base import GOING_AWAY, RESTARTING, own_websocket
@@ -56,8 +56,12 @@ _DRAIN_PATIENCE_S = 10.0
 _LOOK_S = 1.0
 
 
-class Mover(Protocol):
-    """Gives connections to another process, before the others are closed."""
+class Mover:
+    """
+    Gives connections to another process, before the others are closed.
+
+    This one moves none: :mod:`dwebsocket.handover` has the other.
+    """
 
     def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
         """
@@ -71,20 +75,23 @@ class Mover(Protocol):
         """
 
     def join(self) -> None:
-        """Waits until all that moves has moved, or is closed."""
+        """Waits until all that moves has moved, or is closed. Green threads run meanwhile."""
 
     def call_when_done(self, call: Callable[[], object]) -> None:
         """Calls ``call`` at that moment, on any thread; now, if nothing moves."""
+        call()
 
     def moves(self, connection: _core.Connection) -> bool:
-        """Whether a connection moves to another process, or is to, and must not be closed."""
+        """Whether a connection has moved to another process, or is to, and must not be closed."""
+        return False
 
     def takes_along(self, connection: _core.Connection) -> bool:
         """Has a connection that has just come move on, too. False when it is too late for that."""
+        return False
 
 
-#: Set by :mod:`dwebsocket.handover`.
-mover: Mover | None = None
+#: Replaced by :mod:`dwebsocket.handover`.
+mover = Mover()
 _listeners: list[Callable[[], object]] = []
 
 
@@ -213,11 +220,10 @@ class _Shutdown:
         """Begins to give connections to other processes. Returns :meth:`closing`, for the rest."""
         shutdown_plan = self._plan_now()
         closing = self._closing(shutdown_plan)
-        if mover is not None:
-            timeout = shutdown_plan.timeout_s
-            patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
-            heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
-            mover.begin(patience, heirs, lambda: self._end(self._plan_now()))
+        timeout = shutdown_plan.timeout_s
+        patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
+        heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
+        mover.begin(patience, heirs, lambda: self._end(self._plan_now()))
         return closing
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
@@ -227,9 +233,8 @@ class _Shutdown:
     def _close_at_exit(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
         deadline = monotonic() + self._depart_now() + grace
-        if mover is not None:
-            mover.join()
-            deadline = max(deadline, monotonic() + grace)
+        mover.join()
+        deadline = max(deadline, monotonic() + grace)
         # Views first: views on green threads can only end while their hub runs, on this thread.
         runners.join(deadline - monotonic())
         # Then the engine ends: connections that had no close frame yet get it here.
@@ -314,24 +319,6 @@ closing = _shutdown.closing
 depart = _shutdown._depart_now
 
 
-def call_when_moved(call: Callable[[], object]) -> None:
-    """Calls ``call`` when nothing moves to another process any more. That may be on any thread."""
-    if mover is None:
-        call()
-    else:
-        mover.call_when_done(call)
-
-
-def moves(connection: _core.Connection) -> bool:
-    """Whether a connection moves to another process, or is to."""
-    return mover is not None and mover.moves(connection)
-
-
-def takes_along(connection: _core.Connection) -> bool:
-    """Has a connection of another process move on with those of this one, if they do."""
-    return mover is not None and mover.takes_along(connection)
-
-
 def has_begun() -> bool:
     """Whether :func:`begin` has succeeded in this process."""
     return _shutdown.has_begun
@@ -370,8 +357,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
         )
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
-    if mover is not None:
-        mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: RESTARTING)
+    mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: RESTARTING)
     _shutdown.leave(*RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())

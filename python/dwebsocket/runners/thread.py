@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dwebsocket import _core, conf
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import forget_current_thread
 from dwebsocket.request import database
 
@@ -31,6 +31,10 @@ class ViewThreads:
     """Runs each job on a thread with ``threading.local``s of its own. Any thread may use it."""
 
     def __init__(self) -> None:
+        self.forget_parents()
+
+    def forget_parents(self) -> None:
+        """Begins without jobs, also in a forked child."""
         self._threads = _core.Threads()
         self._lock = threading.Lock()
         self._busy = 0
@@ -96,9 +100,8 @@ exits: tuple[type[BaseException], ...] = ()
 _threads = ViewThreads()
 
 
-def run(name: str, job: Job) -> None:
-    """Runs ``job`` on a view thread of this process: see :meth:`ViewThreads.run`."""
-    _threads.run(name, job)
+#: On the view threads of this process.
+run, join = _threads.run, _threads.join
 
 
 def spawn(name: str, job: Job) -> None:
@@ -116,9 +119,4 @@ def _run_and_leave(job: Job) -> None:
         database.leave()
 
 
-def join(timeout: float) -> bool:
-    """Sleeps until no view runs: see :meth:`ViewThreads.join`."""
-    return _threads.join(timeout)
-
-
-renew_at_fork(globals(), _threads=ViewThreads)
+at_fork(_threads.forget_parents)

@@ -43,8 +43,6 @@ class LoopHub:
         self._tokens = itertools.count()
         # A weak reference: a strong one would keep the loop in `_hubs` for ever.
         self._loop = ref(loop)
-        self._notified: deque[int] = deque()
-        self._is_notifying = False
         #: The handlers of this loop: see :class:`dwebsocket.runners.handler.LoopHome`.
         self.handlers: Any = None
         # In an empty context: otherwise the loop would keep the context of the first view here.
@@ -134,23 +132,6 @@ class LoopHub:
         """Ends the calls for a token of :meth:`call_on`."""
         self._callbacks.pop(token, None)
 
-    def notify(self, token: int) -> None:
-        """
-        Wakes the task that waits under ``token``, as the engine does. Any thread may call it.
-
-        Calls of other threads that come together wake the loop once.
-        """
-        loop = self._loop()
-        if running_loop() is loop:
-            self._wake_one(token)
-            return
-        self._notified.append(token)
-        if not self._is_notifying and loop is not None:
-            self._is_notifying = True
-            # A closed loop has no waiting task left.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._answer)
-
     def look_again(self) -> None:
         """Wakes all waiting tasks to look at the clock again. Any thread may call it."""
         loop = self._loop()
@@ -161,12 +142,6 @@ class LoopHub:
     def _wake_all(self) -> None:
         for future in self._waiting.values():
             settle(future)
-
-    def _answer(self) -> None:
-        # Reset first: a token that is added from here on has to wake the loop again.
-        self._is_notifying = False
-        while self._notified:
-            self._wake_one(self._notified.popleft())
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Reads the descriptor, in place of watching it."""
@@ -186,7 +161,6 @@ class LoopHub:
         tokens = deque(self._hub.wake())
         waiting, callbacks = self._waiting, self._callbacks
         try:
-            # As `_wake_one`, without a call for each of many handlers.
             while tokens:
                 token = tokens.popleft()
                 if (future := waiting.get(token)) is not None:
@@ -197,12 +171,6 @@ class LoopHub:
             # The error of one callback takes no wake-up of others along.
             for token in tokens:
                 self._hub.announce(token)
-
-    def _wake_one(self, token: int) -> None:
-        if (future := self._waiting.get(token)) is not None:
-            settle(future)
-        elif (callback := self._callbacks.get(token)) is not None:
-            callback()
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
