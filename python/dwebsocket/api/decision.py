@@ -10,6 +10,7 @@ the connection is open, or is lost on the way.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from dwebsocket.exceptions import UsageError
@@ -137,17 +138,6 @@ class Decision(Generic[EventT]):
         return outcome
 
 
-class _Over:
-    """An event that was set long ago."""
-
-    def set(self) -> None:
-        """Does nothing."""
-
-    def wait(self, _: float | None = None) -> bool:
-        """Returns True at once."""
-        return True
-
-
 @functools.cache
 def accepted(*, is_async: bool) -> Decision[Any]:
     """
@@ -155,6 +145,8 @@ def accepted(*, is_async: bool) -> Decision[Any]:
 
     With its two events a decision takes two kilobytes, as long as the connection is open.
     """
-    decision: Decision[Any] = Decision(_Over(), _Over(), is_async=is_async, offered=())
+    over = threading.Event()
+    over.set()
+    decision: Decision[Any] = Decision(over, over, is_async=is_async, offered=())
     decision.decide(Acceptance(None, []))
     return decision

@@ -242,8 +242,7 @@ class Joining(Base):
                 return Recovery(recovered=True, missed=0, position=position)
             # It would get twice what it has got as a member.
             backends.backend(group.using).discard(group.name, member)
-        numbered = options["numbered"]
-        return (yield from recovering.join(self, group, member, own, numbered=numbered))
+        return (yield from recovering.join(self, group, member, own))
 
     def _memberships(self, wanted: list[Group]) -> set[Group]:
         """Returns those of ``wanted`` that this connection is in already."""

@@ -160,7 +160,7 @@ class Leaving(shutdown.Mover):
             self._gathers = False
         if not self._late:
             return []
-        late = [each for each in moving.survivors() if each.websocket._engine.id in self._late]
+        late = [each for each in moving.survivors() if _connection_of(each).id in self._late]
         movable = unpatched.call_code(lambda: _movable(late))
         _close([each for each in late if each not in movable], search.end())
         return movable
@@ -213,6 +213,12 @@ def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
         if connection is not None and connection.end() is None:
             tally.handed_over("refused")
             connection.close(*end)
+
+
+def _connection_of(handler: Handled) -> Connection:
+    connection = handler.websocket._connection
+    assert connection is not None
+    return connection
 
 
 class _Search:
@@ -491,14 +497,14 @@ class _Passage:
     def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
         # Others may be about to get theirs, too: the less is said to the servers of their groups.
         # Meanwhile it comes to stand still.
-        item.handler.websocket._engine.halt()
+        _connection_of(item.handler).halt()
         self._agreed.append((number, item, monotonic() + _STILL_S, frame.head))
 
     def _take_ready(self) -> list[tuple[int, _Item, dict[str, Any]]]:
         """Takes those that stand still from the list of those agreed, or have not in time."""
         ready, waiting, now = [], [], monotonic()
         for number, item, until, expected in self._agreed:
-            connection = item.handler.websocket._engine
+            connection = _connection_of(item.handler)
             if now >= until or connection.is_still or connection.end() is not None:
                 ready.append((number, item, expected))
             else:
@@ -530,7 +536,7 @@ class _Passage:
         cuts: crossing.Cuts | None,
         reached: list[places.Reached | None] | None,
     ) -> None:
-        connection, parts = item.handler.websocket._engine, None
+        connection, parts = _connection_of(item.handler), None
         if reached is not None:
             item.handler.websocket._is_given = True
             # No descriptor may be left.
@@ -566,7 +572,7 @@ class _Passage:
         if (callbacks := websocket._close_callbacks) is not None:
             # Nothing has ended.
             callbacks.forget()
-        item.handler.websocket._engine.part()
+        _connection_of(item.handler).part()
         item.handler._end_move(has_parted=True)
         tally.handed_over("out")
 
@@ -589,7 +595,7 @@ class _Passage:
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
         """Closes a connection here, because no process goes on with it."""
         del self._items[number]
-        connection = item.handler.websocket._engine
+        connection = _connection_of(item.handler)
         tally.handed_over("refused")
         if item.stage == wire.GIVE:
             connection.take_back(code, reason)
@@ -609,7 +615,7 @@ class _Passage:
             if item.stage == wire.GIVE or item.is_cut:
                 self._stay(number, item, *RESTARTING)
             else:
-                item.handler.websocket._engine.go_on()
+                _connection_of(item.handler).go_on()
                 item.handler._end_move(has_parted=False)
                 (self.busy if number in self._slow else self._elsewhere).append(item.handler)
         self._items.clear()

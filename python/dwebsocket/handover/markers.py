@@ -11,7 +11,7 @@ process, and in the heir's a deputy begins there to keep what is published. See
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
@@ -20,9 +20,12 @@ from dwebsocket.groups import backends
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dwebsocket.groups.backends import postgres, redis
     from dwebsocket.groups.backends.contract import Backend, Member
     from dwebsocket.runners.handler import Handled
 
+    #: A backend with a server.
+    Carrier = postgres.Backend | redis.Backend
     #: The alias and the name of a group; the room whose group it is, None for another one.
     Where = tuple[str, str, str | None]
     #: The same, and the marker in hexadecimal digits.
@@ -33,20 +36,6 @@ if TYPE_CHECKING:
 _MARKER_BYTES = 16
 # By the modules of their classes: subclasses of a project's own may do anything.
 _WITH_SERVER = ("dwebsocket.groups.backends.redis", "dwebsocket.groups.backends.postgres.backend")
-
-
-class Carrier(Protocol):
-    """A backend with a server, as far as it is needed here."""
-
-    @property
-    def groups(self) -> _core.Groups:
-        """The groups of this process."""
-
-    def subscription(self, name: str) -> int:
-        """Returns the number of the connection that brings a group's messages; 0 without one."""
-
-    def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
-        """Publishes envelopes to all processes. Raises ``GroupUnavailable``."""
 
 
 def has_markers(backend: Backend) -> bool:

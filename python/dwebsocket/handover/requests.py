@@ -87,6 +87,7 @@ def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
         for name, value in environ.items()
         if name.startswith("HTTP_") or name == "CONTENT_TYPE"
     ]
+    address = environ.get("REMOTE_ADDR")
     own = environ.get("SERVER_NAME", "unknown"), int(environ.get("SERVER_PORT") or 0)
     scope = {
         "type": "websocket",
@@ -101,15 +102,9 @@ def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
         "query_string": query,
         "headers": headers,
         "server": None if own == ("unknown", 0) else own,
-        "client": _client(environ),
+        "client": (address, int(environ.get("REMOTE_PORT") or 0)) if address else None,
         "subprotocols": [],
         "state": dict(server.state),
         "extensions": {},
     }
     return ASGIRequest(scope, io.BytesIO())
-
-
-def _client(environ: dict[str, Any]) -> tuple[str, int] | None:
-    if not (address := environ.get("REMOTE_ADDR")):
-        return None
-    return address, int(environ.get("REMOTE_PORT") or 0)

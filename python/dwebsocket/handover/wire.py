@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwebsocket.compat import unpatched
@@ -168,11 +169,9 @@ class Link:
 
     def shut_down(self) -> None:
         """Ends the connection both ways. Frames that have come can still be read."""
-        try:
+        # The other process may have ended it already.
+        with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            # The other process has ended it already.
-            return
 
     def close(self) -> None:
         """Closes it, and descriptors that came and belong to no frame."""

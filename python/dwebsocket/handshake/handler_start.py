@@ -37,36 +37,27 @@ _TRY_AGAIN_LATER = (1013, "no thread for another handler")
 class HandlerStart(Start):
     """Starts a handler in place of a view."""
 
-    __slots__ = ("_handler", "_has_loop", "_home", "_moved")
+    __slots__ = ("_has_loop", "_home", "_moved", "handler")
 
     def __init__(self, handler: Handled, asked: UpgradeRequest) -> None:
         super().__init__(asked)
-        self._handler = handler
+        self.handler = handler
         self._has_loop = asked.handshake.has_loop
         self._moved = asked.handshake.moved
-        if handler._plan.survives and self._moved is None:
+        self.moves = handler._plan.survives
+        if self.moves and self._moved is None:
             moving.expect(handler)
         # Now, on a thread of the server: the hub of green threads is that thread's. A coroutine
         # that asks `connect` may be on another one.
         self._home = None if handler._plan.in_loop else self._find_home()
 
     @property
-    def handler(self) -> Handled:
-        """The handler that it starts."""
-        return self._handler
-
-    @property
-    def moves(self) -> bool:
-        """Whether another process may go on with the connection."""
-        return self._handler._plan.survives
-
-    @property
     def spawn(self) -> Spawn:
         """Starts functions that run beside the handler: on threads where it lives in a loop."""
-        return threads.spawn if self._handler._plan.in_loop else self.runner.spawn
+        return threads.spawn if self.handler._plan.in_loop else self.runner.spawn
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        handler = self._handler
+        handler = self.handler
         plan = handler._plan
         handler._set_up(websocket, self._context, self.databases)
         # The server's loop is for a class with coroutine functions, which is an async view.

@@ -96,28 +96,20 @@ class UpgradeResponse(HttpResponse):
         self._handshake = asked.handshake
         self._permit: _core.Permit | None = permit
         self._options = asked.options
-        self._websocket = websocket
+        #: The WebSocket, open or not.
+        self.websocket = websocket
         if websocket._transport != "websocket":
             self.status_code = 200
             self["Content-Type"] = _FALLBACK_TYPES[websocket._transport]
             # No cache of the site may keep the response that its middleware sees.
             self["Cache-Control"] = "private, no-store"
-        self._start: Start | None = start
+        #: The start of its view; None once it is open, or given up.
+        self.start: Start | None = start
         # The visitor, if it has a user, who is checked again when the connection opens.
         self._user = visitor if visitor is not None and visitor.who.user else None
         self._joins = joins
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
-
-    @property
-    def start(self) -> Start | None:
-        """The start of its view; None once it is open, or given up."""
-        return self._start
-
-    @property
-    def websocket(self) -> WebSocket:
-        """The WebSocket, open or not."""
-        return self._websocket
 
     def __iter__(self) -> Iterator[bytes]:
         self.open()
@@ -128,11 +120,6 @@ class UpgradeResponse(HttpResponse):
         self.release()
         super().close()
 
-    @property
-    def decision_timeout(self) -> float | None:
-        """Seconds that a view may take to decide."""
-        return self._options.handshake_timeout
-
     @contextmanager
     def asking_view(self, *, in_loop: bool) -> Iterator[Decision[Any]]:
         """
@@ -140,19 +127,19 @@ class UpgradeResponse(HttpResponse):
 
         With ``in_loop`` the caller is a coroutine.
         """
-        assert self._start is not None
-        decision = self._begin_decision(self._start, in_loop=in_loop)
+        assert self.start is not None
+        decision = self._begin_decision(self.start, in_loop=in_loop)
         stop_timer: Callable[[], object] = bool
         try:
             if self._permit is not None:
                 # The view may run on after the handler has stopped waiting for it.
-                self._websocket._permit = self._permit.share()
-            if self.decision_timeout is not None:
+                self.websocket._permit = self._permit.share()
+            if (timeout := self._options.handshake_timeout) is not None:
                 give_up = functools.partial(decision.tell_handler, GivenUp())
-                stop_timer = self._start.call_later(self.decision_timeout, give_up, in_loop=in_loop)
-            self._start(self._request, self._websocket)
+                stop_timer = self.start.call_later(timeout, give_up, in_loop=in_loop)
+            self.start(self._request, self.websocket)
         except Exception as error:
-            self._websocket._release_permit()
+            self.websocket._release_permit()
             decision.tell_handler(Failure(_NoThread(error)))
         try:
             yield decision
@@ -171,10 +158,10 @@ class UpgradeResponse(HttpResponse):
             is_async=is_async,
             offered=tuple(self._handshake.offered),
         )
-        self._decision = self._websocket._decision = decision
+        self._decision = self.websocket._decision = decision
         itself = weakref.ref(self)
         decision.is_dropped = lambda: itself() is None
-        self._request.__dict__["websocket"] = self._websocket
+        self._request.__dict__["websocket"] = self.websocket
         return decision
 
     def conclude(self) -> HttpResponseBase:
@@ -185,8 +172,8 @@ class UpgradeResponse(HttpResponse):
             BaseException: The exception that the view let through instead.
         """
         assert self._decision is not None
-        assert self._start is not None
-        request, view = self._request, self._start.view.name
+        assert self.start is not None
+        request, view = self._request, self.start.view.name
         outcome = self._decision.take_outcome()
         if isinstance(outcome, Acceptance):
             self._acceptance = outcome
@@ -201,7 +188,7 @@ class UpgradeResponse(HttpResponse):
             announce_refusal(request, response.status_code, f"{view} answered with a response.")
             return response
         if isinstance(outcome, GivenUp):
-            limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.decision_timeout} s)"
+            limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self._options.handshake_timeout} s)"
             reason = f"{view} did not decide within {limit}."
             return refuse(request, 503, reason, cause="view_timeout")
         if isinstance(outcome.error, _NoThread):
@@ -220,17 +207,17 @@ class UpgradeResponse(HttpResponse):
         self._handshake.finish()
         if self._permit is not None:
             self._permit.release()
-        if self._websocket._connection is None:
+        if self.websocket._connection is None:
             self._abandon()
 
     def _abandon(self) -> None:
         """Does what remains to be done when the connection will not open."""
-        self._websocket._leave()
+        self.websocket._leave()
         self._joins.release()
         if (decision := self._decision) is not None:
             # Its view may wait for the connection.
             decision.decide(GivenUp())
-            self._websocket._never_open()
+            self.websocket._never_open()
             decision.settled.set()
 
     @property
@@ -241,15 +228,15 @@ class UpgradeResponse(HttpResponse):
     def look_at_user(self) -> None:
         """Checks whether the user is still signed in. Once; opening calls it, too."""
         user, self._user = self._user, None
-        if user is not None and self._start is not None:
-            runner = self._start.runner
+        if user is not None and self.start is not None:
+            runner = self.start.runner
             sign_out.listen_for(user.who)
-            recheck.admit(user, runner.waiter, runner.spawn, self._start.databases)
+            recheck.admit(user, runner.waiter, runner.spawn, self.start.databases)
 
     def open(self) -> None:
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
         self.look_at_user()
-        start, self._start = self._start, None
+        start, self.start = self.start, None
         permit, self._permit = self._permit, None
         if start is not None and permit is not None and self._connect(start, permit):
             self._run_view(start)
@@ -257,17 +244,17 @@ class UpgradeResponse(HttpResponse):
     def open_inline(self) -> None:
         """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
         self.look_at_user()
-        start, self._start = self._start, None
+        start, self.start = self.start, None
         permit, self._permit = self._permit, None
         if start is not None and permit is not None:
             self._handshake.call(functools.partial(self._connect, start, permit))
-        if self._websocket._connection is not None:
+        if self.websocket._connection is not None:
             # The view's response (an error page, for instance) may exceed the placeholder's buffer.
             self._handshake.discard()
 
     def _connect(self, start: Start, permit: _core.Permit) -> bool:
         """Takes the client over. False when the client was lost meanwhile."""
-        request, websocket = self._request, self._websocket
+        request, websocket = self._request, self.websocket
         options = self._options
         handshake = self._handshake
         try:
@@ -317,7 +304,7 @@ class UpgradeResponse(HttpResponse):
         return True
 
     def _run_view(self, start: Start) -> None:
-        request, websocket = self._request, self._websocket
+        request, websocket = self._request, self.websocket
         connection = websocket._connection
         number = None if connection is None else connection.id
         try:
@@ -370,7 +357,7 @@ class UpgradeResponse(HttpResponse):
         if (moved := self._handshake.moved) is not None:
             return moved.subprotocol
         offered, chosen = self._handshake.offered, self._acceptance.subprotocol
-        if chosen is None and (protocol := self._websocket._protocol) is not None:
+        if chosen is None and (protocol := self.websocket._protocol) is not None:
             chosen = protocol.select_subprotocol(offered)
             if chosen is not None and chosen not in offered:
                 raise ValueError(

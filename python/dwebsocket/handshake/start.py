@@ -37,6 +37,7 @@ class Start:
         "_handshake",
         "_run_async",
         "databases",
+        "moves",
         "runner",
         "view",
     )
@@ -56,11 +57,8 @@ class Start:
         self._context = contextvars.copy_context()
         self._handshake = tracing.current()
         self.databases = database.shareable()
-
-    @property
-    def moves(self) -> bool:
-        """Whether another process may go on with the connection."""
-        return False
+        #: Whether another process may go on with the connection.
+        self.moves = False
 
     @property
     def spawn(self) -> Spawn:

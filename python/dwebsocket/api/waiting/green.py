@@ -16,6 +16,7 @@ import functools
 import itertools
 from abc import ABC, abstractmethod
 from collections import deque
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import _core
@@ -41,22 +42,6 @@ Sleeper = TypeVar("Sleeper")
 _LONGEST_S = 86_400.0
 # How long a view may send without letting others run.
 _TURN_S = 0.01
-
-
-class _WatchedFuture:
-    """A future that another thread settles, watched for that."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: Future[Any]) -> None:
-        self._future = future
-
-    def watch(self, hub: _core.Hub, token: int) -> None:
-        """Puts ``token`` on the hub's list as soon as the future is done."""
-        self._future.add_done_callback(lambda _: hub.announce(token))
-
-    def unwatch(self, hub: _core.Hub, token: int) -> None:
-        """Does nothing: hubs ignore tokens that come late."""
 
 
 class HubWatcher(ABC, Generic[Sleeper]):
@@ -323,12 +308,17 @@ class HubWaiter(Waiter):
         if self._hub() is None:
             return THREAD.wait_until(future, timeout)
         deadline = None if timeout is None else monotonic() + timeout
-        watched = _WatchedFuture(future)
+        # Hubs ignore tokens that come late.
+        watched = SimpleNamespace(unwatch=lambda hub, token: None)
+
+        def watch(hub: _core.Hub, token: int) -> None:
+            future.add_done_callback(lambda _: hub.announce(token))
+
         while not future.done():
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
-            self.wait(watched, watched.watch, left)
+            self.wait(watched, watch, left)
         return True
 
     def caller(self) -> object:

@@ -143,7 +143,10 @@ class Backend(contract.Backend):
         if self._history is None:
             with self._history_lock:
                 if self._history is None:
-                    most = conf.get("MAX_HISTORY") // _sharing()
+                    kept = [own.backend for own in conf.get("GROUPS").values() if own.history]
+                    # These backends share the limit, each the same part of it.
+                    sharing = sum(issubclass(backends.class_of(path), Backend) for path in kept)
+                    most = conf.get("MAX_HISTORY") // max(1, sharing)
                     self._history = self._reported(self._new_history, most)
         return self._history
 
@@ -229,7 +232,8 @@ class Backend(contract.Backend):
         deadline, pause = clock.now() + self.settings.timeout, _PAUSE_S
         while True:
             try:
-                found = attempt(_at_once)
+                # Attempts must not block the event loop.
+                found = attempt(lambda: 0.0)
             except TimeoutError as error:
                 if clock.now() >= deadline:
                     raise self.unavailable(str(error)) from error
@@ -240,16 +244,3 @@ class Backend(contract.Backend):
             if not isinstance(found, _core.Wait):
                 return found
             await engine_calls.await_call(found, self._time_left(deadline))
-
-
-def _at_once() -> float:
-    """The patience of attempts in an event loop, which they must not block."""
-    return 0.0
-
-
-def _sharing() -> int:
-    """
-    Returns the number of backends that share the limit, one at least, each the same part of it.
-    """
-    kept = [own.backend for own in conf.get("GROUPS").values() if own.history]
-    return max(1, sum(issubclass(backends.class_of(path), Backend) for path in kept))

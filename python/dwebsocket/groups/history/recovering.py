@@ -56,10 +56,7 @@ class Recovering:
 
         Args:
             group: The group.
-            since: As of ``join``, as the others below.
-            partial: As above.
-            numbered: As above.
-            former: As above.
+            since: As of ``join``, as are ``partial``, ``numbered`` and ``former``.
             tells: Whether the client is told what has become of it: after what it has missed,
                 before anything else, and again when more is lost before it is a member.
             own_id: The connection's ``id``, for clients that are told it as well.
@@ -72,9 +69,11 @@ class Recovering:
         self.kept = history.needs(backend.settings, group.name, "join()")
         self._name = group.name
         self._is_recovering = since is not None
+        #: The first thing to read: without a position, only where the group is.
+        self.limits = self.kept.limits if self._is_recovering else (0, 0.0)
         self.since = None if since is None else history.read_position(since)
         self._partial = partial
-        self._numbered = numbered
+        self.numbered = numbered
         self._former = None if former is None else key_of(former)
         self._tells = tells
         self._own = {} if own_id is None else {"id": own_id}
@@ -82,11 +81,6 @@ class Recovering:
         self.at: Position = (0, 0)
         self.missed = 0
         self.recovered = not self._is_recovering
-
-    @property
-    def limits(self) -> tuple[int, float]:
-        """The first thing to read: without a position, only where the group is."""
-        return self.kept.limits if self._is_recovering else (0, 0.0)
 
     def first(self, page: Page) -> Iterator[str | bytes]:
         """Returns the messages to send first."""
@@ -139,16 +133,12 @@ class Recovering:
                 continue
             self.missed += 1
             yield (
-                _core.numbered(self._name, (epoch, offset), message) if self._numbered else message
+                _core.numbered(self._name, (epoch, offset), message) if self.numbered else message
             )
-
-    def outcome(self) -> Recovery:
-        """Returns what ``join`` returns."""
-        return Recovery(self.recovered, self.missed, history.text_of(self.at))
 
 
 def join(
-    websocket: Any, group: Named, member: Member, recovering: Recovering, *, numbered: bool
+    websocket: Any, group: Named, member: Member, recovering: Recovering
 ) -> Steps[Recovery | None]:
     """
     Makes a connection a member; None when it is over.
@@ -167,7 +157,7 @@ def join(
             for _ in range(_MOST_ROUNDS):
                 joined: Joined = "behind"
                 if page.is_last:
-                    at = recovering.at
+                    at, numbered = recovering.at, recovering.numbered
                     joined = yield Call(
                         backend.join_at, backend.ajoin_at, name, member, key, at, numbered=numbered
                     )
@@ -187,7 +177,7 @@ def join(
         return None
     if is_new:
         yield from membership_signals.note_joined(group, websocket)
-    return recovering.outcome()
+    return Recovery(recovering.recovered, recovering.missed, history.text_of(recovering.at))
 
 
 def _read(backend: Backend, name: str, after: Position | None, limits: tuple[int, float]) -> Call:
@@ -204,7 +194,7 @@ def add(websocket: Any, group: Named, member: Member) -> Steps[bool]:
     if backends.backend(group.using).groups.is_member(group.name, member):
         return True
     recovering = Recovering(group, since=None, partial=False, numbered=False, former=None)
-    found = yield from join(websocket, group, member, recovering, numbered=False)
+    found = yield from join(websocket, group, member, recovering)
     return found is not None
 
 

@@ -264,7 +264,9 @@ class Listener:
             # The last of all that asks the server: notifications come with any answer.
             while link.has_more:
                 self._handle(link)
-            self._report_members()
+            # What has happened to members, such as that one is slow.
+            while (notice := self._backend.groups.take_notice(0)) is not None:
+                self._report(*notice)
             # Within the time for which those who asked wait.
             left = self.counts.give_up(0.75 * self._place.timeout)
             timeout = probe_at - monotonic()
@@ -337,7 +339,9 @@ class Listener:
             elif isinstance(found, payload.Recorded):
                 self._deliver_recorded(found)
             elif isinstance(found, payload.Question):
-                answer = payload.Answer(found.number, self._pid, self._members(found.name))
+                answer = payload.Answer(
+                    found.number, self._pid, self._backend.groups.count(found.name)
+                )
                 text = payload.of_answer(answer, self._place.key)
                 answers.append(f"pg_notify('{found.channel}', '{text}')")
             elif isinstance(found, payload.Answer):
@@ -363,7 +367,7 @@ class Listener:
         name, envelope = payload.unpack(found.content) or (None, b"")
         if name is None:
             self._backend.groups.note("unreadable")
-        elif not self._members(name):
+        elif not self._backend.groups.count(name):
             return
         elif found.is_whole:
             self._backend.deliver_at(name, (found.epoch, found.number), envelope)
@@ -393,9 +397,6 @@ class Listener:
             self._backend.groups.note_loss(row.name)
             self._report("interrupted", [row.name])
 
-    def _members(self, name: str) -> int:
-        return self._backend.groups.count(name)
-
     def _names(self) -> list[str]:
         """Returns the groups that have members in this process."""
         return [name for name, _ in self._backend.groups.counts()]
@@ -404,11 +405,6 @@ class Listener:
         if kind in ("lost", "regained"):
             self._backend.groups.note(kind)
         reports.report(self._backend, kind, texts)
-
-    def _report_members(self) -> None:
-        """Reports what has happened to members, such as that one is slow."""
-        while (notice := self._backend.groups.take_notice(0)) is not None:
-            self._report(*notice)
 
 
 _listeners: WeakSet[Listener] = WeakSet()
