@@ -82,7 +82,7 @@ pub(super) enum Content {
 }
 
 /// The head of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     epoch: u64,
     /// The offset of the newest record.
@@ -109,16 +109,10 @@ impl Head {
     fn new(boot: u64, epoch: u64) -> Self {
         Self {
             epoch,
-            last: 0,
-            count: 0,
             start: HEAD_BYTES,
-            first_size: 0,
-            first_sent_at: 0,
             end: HEAD_BYTES,
-            moves: 0,
-            is_removed: false,
             boot,
-            age: 0,
+            ..Self::default()
         }
     }
 

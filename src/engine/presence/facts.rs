@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 /// The facts about a user that others may know.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Facts {
     /// When the user joined: ISO 8601, always of one form, so that it can be compared.
     pub since: String,

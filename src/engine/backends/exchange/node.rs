@@ -54,7 +54,7 @@ impl Exchange {
             groups: Arc::clone(groups),
             most_bytes,
             sent_at: AtomicU64::new(0),
-            state: Mutex::new(State::new()),
+            state: Mutex::default(),
             has_more: Condvar::default(),
         });
         presence.announce_by(Arc::downgrade(&exchange) as Weak<dyn Announcer>);

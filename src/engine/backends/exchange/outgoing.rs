@@ -41,8 +41,8 @@ impl Exchange {
                 return None;
             }
             let now = clock::now();
-            if !state.rooms.is_empty() && state.next_beat <= now {
-                state.next_beat = now + BEAT_EVERY;
+            if !state.rooms.is_empty() && state.next_beat.is_none_or(|at| at <= now) {
+                state.next_beat = Some(now + BEAT_EVERY);
                 self.drop_unused(&mut state);
                 if !state.rooms.is_empty() {
                     let beat = Item::Say(COMMON.to_owned(), Message::Beat);
@@ -52,11 +52,8 @@ impl Exchange {
             if !state.outgoing.is_empty() {
                 return Some(self.take_waiting(state));
             }
-            let wake_at = if state.rooms.is_empty() {
-                deadline
-            } else {
-                deadline.min(state.next_beat)
-            };
+            let next_beat = state.next_beat.filter(|_| !state.rooms.is_empty());
+            let wake_at = next_beat.map_or(deadline, |at| at.min(deadline));
             let in_time;
             (state, in_time) = self.has_more.wait(state, Some(wake_at));
             if !in_time && clock::now() >= deadline {

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::engine::{
     backends::call::{Call, lost},
-    base::clock,
     presence::{Facts, Gathering},
 };
 
@@ -43,7 +42,7 @@ impl Exchange {
         let is_new = !state.rooms.contains_key(name);
         if is_new {
             if state.rooms.is_empty() {
-                state.next_beat = clock::now();
+                state.next_beat = None;
                 state.own_beat_at = None;
                 self.has_more.notify_one();
             }

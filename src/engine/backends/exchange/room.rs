@@ -12,7 +12,7 @@ use crate::engine::presence::{Record, Source};
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// A group in which this process takes part.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Room {
     /// How many connections are about to be present.
     pub(super) entering: usize,
@@ -67,12 +67,8 @@ pub(super) enum AnswerPart {
 impl Room {
     pub(super) fn new(position: u64) -> Self {
         Self {
-            entering: 0,
-            is_known: false,
-            question: None,
             told: position,
-            notes: Vec::new(),
-            peers: HashMap::new(),
+            ..Self::default()
         }
     }
 

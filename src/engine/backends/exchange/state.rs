@@ -7,14 +7,14 @@ use std::{
 };
 
 use super::{pending::Pending, room::Room, wire::Message};
-use crate::engine::{base::clock, presence::Source};
+use crate::engine::presence::Source;
 
 /// The channel of the beats. No group may have such a name.
 pub(super) const COMMON: &str = "dwebsocket.presence";
 /// So many silent processes are remembered.
 const MOST_SILENT: usize = 1024;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) is_stopped: bool,
     pub(super) rooms: HashMap<Arc<str>, Room>,
@@ -29,7 +29,8 @@ pub(super) struct State {
     pub(super) own_beat_at: Option<Instant>,
     /// When the last own beat that has come was sent.
     pub(super) own_beat_sent: u64,
-    pub(super) next_beat: Instant,
+    /// `None` for at once.
+    pub(super) next_beat: Option<Instant>,
     /// Whether something could not be published.
     pub(super) has_failed: bool,
 }
@@ -51,23 +52,6 @@ pub(super) enum Item {
 }
 
 impl State {
-    pub(super) fn new() -> Self {
-        Self {
-            is_stopped: false,
-            rooms: HashMap::new(),
-            pending: HashMap::new(),
-            last_number: 0,
-            outgoing: VecDeque::new(),
-            heard: HashMap::new(),
-            silent: HashSet::new(),
-            own_beats: 0,
-            own_beat_at: None,
-            own_beat_sent: 0,
-            next_beat: clock::now(),
-            has_failed: false,
-        }
-    }
-
     pub(super) fn add_question(&mut self, pending: Pending) -> u64 {
         self.last_number += 1;
         self.pending.insert(self.last_number, pending);

@@ -30,7 +30,7 @@ pub(super) const CHANGES: usize = 1000;
 /// The place of the route for channels that belong to no node yet.
 pub(super) const UNKNOWN: usize = 0;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct State {
     pub(super) is_stopped: bool,
@@ -58,7 +58,7 @@ pub(super) struct State {
 }
 
 /// The way to one node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Route {
     /// `None` while it is not known.
     pub(super) address: Option<Address>,
@@ -88,9 +88,10 @@ pub(super) struct Wakeups {
     pub(super) end: Notify,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Status {
     /// Not needed yet.
+    #[default]
     Idle,
     /// The first attempt is under way: calls wait for it.
     Connecting,
@@ -100,7 +101,7 @@ pub(super) enum Status {
 }
 
 /// A subscription that groups need.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) slot: u16,
     pub(super) route: usize,
@@ -117,8 +118,9 @@ pub(super) struct Wanted {
 }
 
 /// How far a subscription is with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Standing {
+    #[default]
     New,
     /// An attempt is queued or under way.
     Asked,
@@ -131,12 +133,8 @@ impl Wanted {
         Self {
             slot,
             route,
-            standing: Standing::New,
-            connection: 0,
-            serial: 0,
             holds: 1,
-            was_lost: false,
-            waiters: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -212,17 +210,8 @@ impl Route {
     pub(super) fn new(address: Option<Address>) -> Self {
         Self {
             address,
-            status: Status::Idle,
             is_current: true,
-            is_asked: false,
-            failures: 0,
-            connection: 0,
-            confirmed: 0,
-            lag: Lag::default(),
-            publishes: VecDeque::new(),
-            publish_bytes: 0,
-            changes: VecDeque::new(),
-            wakeups: Arc::default(),
+            ..Self::default()
         }
     }
 
@@ -237,19 +226,10 @@ impl Route {
 impl State {
     pub(super) fn new(address: Option<Address>, is_cluster: bool) -> Self {
         Self {
-            is_stopped: false,
             routes: vec![Route::new(address)],
             slots: vec![0; if is_cluster { SLOTS } else { 0 }],
-            wanted: BTreeMap::new(),
-            swept: None,
-            has_refused: false,
-            connections: 0,
-            serial: 0,
-            moved: Vec::new(),
             is_map_doubtful: is_cluster,
-            has_outage: false,
-            interrupted: BTreeSet::new(),
-            losses: 0,
+            ..Self::default()
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) enum Writing {
 }
 
 /// The outbox behind its lock.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct State {
     /// `None` once the connection is over.
     pub(super) socket: Option<Arc<Socket>>,
@@ -102,17 +102,8 @@ impl State {
                 .filter(|head| !head.is_empty())
                 .map(Queued::from)
                 .collect(),
-            corked: Vec::new(),
-            pong: None,
-            ping: false,
-            sealed: false,
-            watches: Watches::new(),
-            reserved: Reserved::default(),
-            written: 0,
-            pinged_at: 0,
-            account: Account::default(),
-            writing: Writing::default(),
             framing,
+            ..Self::default()
         }
     }
 
