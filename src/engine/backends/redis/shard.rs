@@ -244,16 +244,14 @@ impl Shard {
     pub(super) fn stop(&self) {
         let mut state = self.state.lock();
         state.is_stopped = true;
-        let mut lost = std::mem::take(&mut state.moved);
+        state.moved.clear();
         for route in &mut state.routes {
-            lost.extend(route.publishes.drain(..));
+            route.publishes.clear();
         }
-        let mut waiting = Vec::new();
         for wanted in state.wanted.values_mut() {
-            waiting.append(&mut wanted.waiters);
+            wanted.waiters.clear();
         }
         drop(state);
-        drop((lost, waiting));
         self.look.notify_one();
         self.behind.wake();
     }

@@ -373,31 +373,31 @@ impl State {
         (self.routes.iter()).any(|it| it.is_current && matches!(it.status, Status::Away(_)))
     }
 
-    /// Puts a message into the queue of its route; returns it with the reason if that is not
-    /// possible.
-    pub(super) fn dispatch(&mut self, mut publish: Publish) -> Option<(Publish, Reason)> {
+    /// Puts a message into the queue of its route. Its call gets the reason if that is not possible.
+    pub(super) fn dispatch(&mut self, mut publish: Publish) {
         publish.asks = None;
         let place = self.route_of(self.slot_of(&publish.channel));
-        self.queue(place, publish)
+        self.queue(place, publish);
     }
 
     /// As [`State::dispatch`], for a message that belongs to the route at `place`.
-    pub(super) fn queue(&mut self, place: usize, publish: Publish) -> Option<(Publish, Reason)> {
+    pub(super) fn queue(&mut self, place: usize, publish: Publish) {
         if let Some(reason) = self.reason_against(place) {
-            return Some((publish, reason));
+            publish.finish(Err(reason));
+            return;
         }
         self.need(place);
         let route = &mut self.routes[place];
         let has_room = route.publish_bytes + publish.bytes <= MOST_QUEUED;
         if !has_room && !route.publishes.is_empty() {
-            return Some((publish, "more is published than the server takes".into()));
+            publish.finish(Err("more is published than the server takes".into()));
+            return;
         }
         route.publish_bytes += publish.bytes;
         route.publishes.push_back(publish);
         if route.publishes.len() == 1 && route.status == Status::Up {
             route.wakeups.publish.notify_one();
         }
-        None
     }
 
     /// Notes that the subscription to `channel`, that of `name`, is held once more.

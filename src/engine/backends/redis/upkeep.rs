@@ -88,7 +88,7 @@ impl Shard {
         if has_moved || is_other || state.has_refused {
             state.begin_sweep();
         }
-        let refused = Self::dispatch_anew(&mut state);
+        Self::dispatch_anew(&mut state);
         for route in &state.routes {
             if !route.is_current {
                 route.wakeups.end.notify_one();
@@ -97,13 +97,10 @@ impl Shard {
         self.end_outage_if_over(&mut state);
         drop(state);
         self.look.notify_one();
-        for (publish, reason) in refused {
-            publish.finish(Err(reason));
-        }
     }
 
-    /// Moves messages to the routes that lead to their nodes now. Returns those that have none.
-    fn dispatch_anew(state: &mut State) -> Vec<(Publish, Reason)> {
+    /// Moves messages to the routes that lead to their nodes now.
+    fn dispatch_anew(state: &mut State) {
         let mut publishes = std::mem::take(&mut state.moved);
         for route in &mut state.routes {
             if route.status != Status::Up {
@@ -111,8 +108,9 @@ impl Shard {
                 route.publish_bytes = 0;
             }
         }
-        let all = publishes.into_iter();
-        all.filter_map(|publish| state.dispatch(publish)).collect()
+        for publish in publishes {
+            state.dispatch(publish);
+        }
     }
 
     /// Whether subscriptions are left to be brought in line with the routes.
@@ -247,7 +245,6 @@ impl Shard {
             return Vec::new();
         };
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        let mut dropped = Vec::new();
         let now = clock::now();
         while taken.len() < count {
             match route.publishes.front() {
@@ -261,31 +258,24 @@ impl Shard {
             if publish.is_due(now) {
                 bytes += publish.bytes;
                 taken.push(publish);
-            } else {
-                dropped.push(publish);
             }
         }
         if !route.publishes.is_empty() {
             route.wakeups.publish.notify_one();
         }
-        drop(state);
-        drop(dropped);
         taken
     }
 
     /// Queues what is to be sent, or could not be done by a node.
     pub(super) fn send_all(&self, publishes: impl IntoIterator<Item = Publish>) {
         let mut state = self.state.lock();
-        let refused: Vec<_> = (publishes.into_iter())
-            .filter_map(|publish| state.dispatch(publish))
-            .collect();
+        for publish in publishes {
+            state.dispatch(publish);
+        }
         let needs_look = state.needs_look();
         drop(state);
         if needs_look {
             self.look.notify_one();
-        }
-        for (publish, reason) in refused {
-            publish.finish(Err(reason));
         }
     }
 
@@ -316,7 +306,6 @@ impl Shard {
             (None, _) => None,
         };
         let node = found.and_then(|(host, port)| Some(Address::Tcp(host, port.parse().ok()?)));
-        let mut refused = Vec::new();
         match node {
             Some(node) => {
                 let place = state.place_of(&node);
@@ -324,19 +313,18 @@ impl Shard {
                 state.routes[place].is_current = true;
                 for mut publish in publishes {
                     publish.asks = Some(Arc::clone(run));
-                    refused.extend(state.queue(place, publish));
+                    state.queue(place, publish);
                 }
             }
             None => {
                 let reason: Reason = format!("a node has sent it to {to:?}").into();
-                refused.extend(publishes.into_iter().map(|it| (it, Arc::clone(&reason))));
+                for publish in publishes {
+                    publish.finish(Err(Arc::clone(&reason)));
+                }
             }
         }
         drop(state);
         self.look.notify_one();
-        for (publish, reason) in refused {
-            publish.finish(Err(reason));
-        }
     }
 
     /// Takes changes of the subscriptions, at most `count`.
