@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::{
     config::{Address, Server},
-    connection::{Connection, within},
+    connection::Connection,
 };
 use crate::engine::backends::call::Reason;
 
@@ -23,20 +23,16 @@ pub(super) async fn find_map(
     command.arg("SLOTS");
     let mut last: Reason = "there is no node".into();
     for node in nodes {
-        let answer = async {
-            let mut connection =
-                Connection::open(node, &server.login, server.tls.as_ref(), limit, None).await?;
-            match within(limit, connection.send(&command)).await? {
-                Value::ServerError(error) => {
-                    Err(error.details().unwrap_or_else(|| error.code()).into())
-                }
-                reply => match map_in(&reply, node) {
-                    Some(map) if !map.is_empty() => Ok(map),
-                    _ => Err(Reason::from("it serves no part of a cluster")),
-                },
-            }
-        };
-        match answer.await {
+        let tls = server.tls.as_ref();
+        let reply = Connection::ask(node, &server.login, tls, limit, &command).await;
+        let map = reply.and_then(|reply| match reply {
+            Value::ServerError(error) => Err(error.details().unwrap_or(error.code()).into()),
+            reply => match map_in(&reply, node) {
+                Some(map) if !map.is_empty() => Ok(map),
+                _ => Err("it serves no part of a cluster".into()),
+            },
+        });
+        match map {
             Ok(map) => return Ok(map),
             Err(reason) => last = format!("{node}: {reason}").into(),
         }

@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::timeout};
 
 use super::{
     config::{Address, Login},
-    stream::{self, Gate, Gated, Stream},
+    stream::{self, Gate, Stream},
 };
 use crate::engine::{backends::call::Reason, dialing::tls::Tls};
 
@@ -46,12 +46,9 @@ impl Connection {
         pushes: Option<(Arc<Gate>, OnPush)>,
     ) -> Result<Self, Reason> {
         within(limit, async {
-            let stream = stream::connect(address, tls).await.map_err(of_system)?;
-            let Some((gate, on_push)) = pushes else {
-                return Self::over(stream, login, None).await;
-            };
-            let gated: Pin<Box<dyn Stream>> = Box::pin(Gated::new(stream, gate));
-            Self::over(gated, login, Some(on_push)).await
+            let (gate, on_push) = pushes.unzip();
+            let stream = stream::connect(address, tls, gate).await;
+            Self::over(stream.map_err(of_system)?, login, on_push).await
         })
         .await
     }
@@ -91,6 +88,18 @@ impl Connection {
         let handle = running.abort_handle();
         let task = Arc::new(Task { handle, has_ended });
         Ok(Self { commands, task })
+    }
+
+    /// The reply to one command, on a connection of its own.
+    pub(super) async fn ask(
+        address: &Address,
+        login: &Login,
+        tls: Option<&Tls>,
+        limit: Duration,
+        command: &Cmd,
+    ) -> Result<Value, Reason> {
+        let mut connection = Self::open(address, login, tls, limit, None).await?;
+        within(limit, connection.send(command)).await
     }
 
     /// Sleeps until the connection is over. For one caller.

@@ -19,14 +19,12 @@ pub(super) async fn find_master(server: &Server, limit: Duration) -> Result<Addr
     command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
     let mut last: Reason = "there is no sentinel".into();
     for sentinel in &server.nodes {
-        let answer = async {
-            let mut connection =
-                Connection::open(sentinel, login, server.tls.as_ref(), limit, None).await?;
-            let reply = within(limit, connection.send(&command)).await?;
+        let reply = Connection::ask(sentinel, login, server.tls.as_ref(), limit, &command).await;
+        let address = reply.and_then(|reply| {
             address_in(&reply)
-                .ok_or_else(|| Reason::from(format!("no sentinel knows the service {service:?}")))
-        };
-        match answer.await {
+                .ok_or_else(|| format!("no sentinel knows the service {service:?}").into())
+        });
+        match address {
             Ok(address) => return Ok(address),
             Err(reason) => last = format!("sentinel {sentinel}: {reason}").into(),
         }

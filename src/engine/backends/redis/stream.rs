@@ -33,13 +33,16 @@ const MOST_WAITING: usize = 4 * 1024 * 1024;
 struct Own<S> {
     _not_inherited: NotInherited,
     socket: S,
+    /// It is read only while this is open.
+    gate: Option<Arc<Gate>>,
 }
 
 impl<S: AsRaw> Own<S> {
-    fn new(socket: S) -> Self {
+    fn new(socket: S, gate: Option<Arc<Gate>>) -> Self {
         Self {
             _not_inherited: NotInherited::enter(&socket),
             socket,
+            gate,
         }
     }
 }
@@ -48,16 +51,17 @@ impl<S: AsRaw> Own<S> {
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
-/// Connects to a node.
+/// Connects to a node. With a `gate` nothing is read while that is shut.
 pub(super) async fn connect(
     address: &Address,
     tls: Option<&Tls>,
+    gate: Option<Arc<Gate>>,
 ) -> io::Result<Pin<Box<dyn Stream>>> {
     match address {
         #[cfg(unix)]
         Address::Unix(path) => {
             let stream = tokio::net::UnixStream::connect(path).await?;
-            Ok(Box::pin(Own::new(stream)))
+            Ok(Box::pin(Own::new(stream, gate)))
         }
         #[cfg(not(unix))]
         Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -66,7 +70,7 @@ pub(super) async fn connect(
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            let stream = Own::new(stream);
+            let stream = Own::new(stream, gate);
             match tls {
                 None => Ok(Box::pin(stream)),
                 Some(tls) => Ok(Box::pin(tls.connect(host, stream).await?)),
@@ -81,6 +85,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Own<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let gate = self.gate.as_ref();
+        if gate.is_some_and(|gate| gate.holds_back(context.waker())) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
@@ -149,48 +157,5 @@ impl Gate {
         drop(readers);
         // It may have been opened before the reader was on the list.
         self.is_shut()
-    }
-}
-
-/// A stream that is read only while a gate is open.
-pub(super) struct Gated {
-    stream: Pin<Box<dyn Stream>>,
-    gate: Arc<Gate>,
-}
-
-impl Gated {
-    pub(super) fn new(stream: Pin<Box<dyn Stream>>, gate: Arc<Gate>) -> Self {
-        Self { stream, gate }
-    }
-}
-
-impl AsyncRead for Gated {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.gate.holds_back(context.waker()) {
-            return Poll::Pending;
-        }
-        self.stream.as_mut().poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Gated {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(context)
     }
 }
