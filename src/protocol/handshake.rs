@@ -96,15 +96,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::Version => 426,
-            Self::Method
-            | Self::HttpVersion
-            | Self::Host
-            | Self::Body
-            | Self::Upgrade
-            | Self::Connection
-            | Self::Key
-            | Self::Subprotocol
-            | Self::Extensions => 400,
+            _ => 400,
         }
     }
 }

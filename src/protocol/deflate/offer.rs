@@ -14,7 +14,7 @@ pub const MIN_WINDOW_BITS: u8 = 9;
 
 /// The parameters that both sides keep to. Its text is the value of `Sec-WebSocket-Extensions` in
 /// the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreement {
     /// The server compresses each message for itself.
     pub server_no_context_takeover: bool,
@@ -82,23 +82,15 @@ impl fmt::Display for Agreement {
 pub fn answer(header: &str, options: &Options) -> Option<Agreement> {
     extension::parse(header)?
         .iter()
-        .filter_map(Offer::read)
+        .filter_map(Agreement::proposed)
         .find_map(|offer| offer.accept(options))
 }
 
-/// The parameters of one offer, or of an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Offer {
-    server_no_context_takeover: bool,
-    client_no_context_takeover: bool,
-    server_max_window_bits: Option<u8>,
-    /// The client lets us bound its window, and perhaps names a bound that it keeps to anyway.
-    client_max_window_bits: Option<u8>,
-}
-
-impl Offer {
-    /// `None` for another extension, or for parameters that this one does not have.
-    fn read(extension: &Extension<'_>) -> Option<Self> {
+impl Agreement {
+    /// The parameters of one offer, or of an answer: `client_max_window_bits` lets us bound the
+    /// client's window, and perhaps names a bound that it keeps to anyway. `None` for another
+    /// extension, or for parameters that this one does not have.
+    fn proposed(extension: &Extension<'_>) -> Option<Self> {
         if extension.name != NAME {
             return None;
         }
@@ -128,7 +120,8 @@ impl Offer {
         Some(offer)
     }
 
-    fn accept(self, options: &Options) -> Option<Agreement> {
+    /// The answer to an offer.
+    fn accept(self, options: &Options) -> Option<Self> {
         let ours = options.server_max_window_bits;
         let server_max_window_bits = match self.server_max_window_bits {
             Some(bits) if bits < MIN_WINDOW_BITS => return None,
@@ -140,7 +133,7 @@ impl Offer {
         let bound = self.client_max_window_bits.map(|bits| bits.min(theirs));
         // A client whose window cannot be bounded must not make us keep all of it.
         let is_boundless = bound.is_none() && theirs < MAX_WINDOW_BITS;
-        Some(Agreement {
+        Some(Self {
             server_no_context_takeover: self.server_no_context_takeover
                 || options.server_no_context_takeover,
             client_no_context_takeover: self.client_no_context_takeover
@@ -158,13 +151,7 @@ pub(super) fn read_answer(extension: &Extension<'_>) -> Option<Agreement> {
     let is_bare = |(name, value): &(&str, Option<String>)| {
         *name == "client_max_window_bits" && value.is_none()
     };
-    let read = Offer::read(extension).filter(|_| !extension.parameters.iter().any(is_bare))?;
-    Some(Agreement {
-        server_no_context_takeover: read.server_no_context_takeover,
-        client_no_context_takeover: read.client_no_context_takeover,
-        server_max_window_bits: read.server_max_window_bits,
-        client_max_window_bits: read.client_max_window_bits,
-    })
+    Agreement::proposed(extension).filter(|_| !extension.parameters.iter().any(is_bare))
 }
 
 /// A whole number from 8 to 15 without leading zeros (section 7.1.2).

@@ -12,8 +12,7 @@ pub fn offer(options: &Options) -> String {
     let offered = Agreement {
         server_no_context_takeover: options.server_no_context_takeover,
         client_no_context_takeover: options.client_no_context_takeover,
-        server_max_window_bits: None,
-        client_max_window_bits: None,
+        ..Agreement::default()
     };
     // Without a value: the server may bound our window.
     format!("{offered}; client_max_window_bits")
