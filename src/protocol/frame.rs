@@ -191,15 +191,17 @@ pub(super) fn append_client_head(
     }
 }
 
-/// A whole frame as a client sends it, masked with nothing: for messages that came another way, and
-/// are to be validated as if they came in a frame.
-pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    append_masked(frames, opcode, payload, [0; 4]);
-}
-
-/// The head of such a frame, without its payload: the judgement of what is too large ends there.
-pub fn append_head_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
-    append_masked_head(frames, opcode, payload_len, [0; 4]);
+/// Appends a frame as a client sends it, masked with nothing: for messages that came another way, and
+/// are to be validated as if they came in a frame. False when the payload has more than `most` bytes:
+/// then it is the head alone, where the judgement of what is too large ends.
+pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8], most: usize) -> bool {
+    let fits = payload.len() <= most;
+    if fits {
+        append_masked(frames, opcode, payload, [0; 4]);
+    } else {
+        append_masked_head(frames, opcode, payload.len(), [0; 4]);
+    }
+    fits
 }
 
 /// The side of a connection that this end is.

@@ -143,14 +143,12 @@ impl Messages {
     }
 
     fn push(&mut self, opcode: Opcode, payload: &[u8]) {
-        if self.is_too_large {
-            return;
-        }
-        self.is_too_large = payload.len() > self.limit && opcode != Opcode::Close;
-        if self.is_too_large {
-            frame::append_head_as_client(&mut self.frames, opcode, payload.len());
-        } else {
-            frame::append_as_client(&mut self.frames, opcode, payload);
+        if !self.is_too_large {
+            let most = match opcode {
+                Opcode::Close => usize::MAX,
+                _ => self.limit,
+            };
+            self.is_too_large = !frame::append_as_client(&mut self.frames, opcode, payload, most);
         }
     }
 }

@@ -203,11 +203,8 @@ impl Carrier {
     /// Takes a message of the client, as a frame.
     pub(super) fn put(&self, kind: Kind, payload: &[u8]) {
         let mut state = self.state.lock();
-        if payload.len() > self.max_message_bytes {
-            frame::append_head_as_client(&mut state.brought, kind.into(), payload.len());
-        } else {
-            frame::append_as_client(&mut state.brought, kind.into(), payload);
-        }
+        let most = self.max_message_bytes;
+        frame::append_as_client(&mut state.brought, kind.into(), payload, most);
         state.messages += 1;
         state.bytes += payload.len();
         state.count();
