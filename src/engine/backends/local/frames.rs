@@ -67,7 +67,6 @@ const RECORDED: u8 = 5;
 const PRESENT: u8 = 6;
 const SEEN: u8 = 7;
 const COUNT_BYTES: usize = 12;
-const POSITION_BYTES: usize = 16;
 const NUMBER_BYTES: usize = 8;
 
 fn head(kind: u8, length: usize) -> [u8; LENGTH_BYTES + 1] {
@@ -103,39 +102,34 @@ impl Unnumbered {
 
 /// The frame with a message.
 pub(super) fn message(name: &str, envelope: &[u8]) -> Unnumbered {
-    let name_len = u16::try_from(name.len()).unwrap_or(u16::MAX);
-    let length = NUMBER_BYTES + 2 + name.len() + envelope.len();
-    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 1 + length);
-    bytes.extend_from_slice(&head(MESSAGE, length));
-    bytes.extend_from_slice(&[0; NUMBER_BYTES]);
-    bytes.extend_from_slice(&name_len.to_be_bytes());
-    bytes.extend_from_slice(name.as_bytes());
-    bytes.extend_from_slice(envelope);
-    Unnumbered(bytes)
+    Unnumbered(named(MESSAGE, &[0; NUMBER_BYTES], name, &[envelope]))
 }
 
-fn named(kind: u8, name: &str, envelope: &[u8]) -> Bytes {
+/// The bytes of a frame in which the group's name stands after `start`, and `rest` after that.
+fn named(kind: u8, start: &[u8], name: &str, rest: &[&[u8]]) -> Vec<u8> {
     let name_len = u16::try_from(name.len()).unwrap_or(u16::MAX);
-    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 3 + name.len() + envelope.len());
-    bytes.extend_from_slice(&head(kind, 2 + name.len() + envelope.len()));
+    let rest_len: usize = rest.iter().map(|part| part.len()).sum();
+    let length = start.len() + 2 + name.len() + rest_len;
+    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 1 + length);
+    bytes.extend_from_slice(&head(kind, length));
+    bytes.extend_from_slice(start);
     bytes.extend_from_slice(&name_len.to_be_bytes());
     bytes.extend_from_slice(name.as_bytes());
-    bytes.extend_from_slice(envelope);
-    bytes.into()
+    for part in rest {
+        bytes.extend_from_slice(part);
+    }
+    bytes
 }
 
 /// The bytes of a frame with a message that has a number.
 pub(super) fn recorded(name: &str, position: Position, envelope: &[u8]) -> Bytes {
-    let mut content = Vec::with_capacity(POSITION_BYTES + envelope.len());
-    content.extend_from_slice(&position.epoch.to_be_bytes());
-    content.extend_from_slice(&position.offset.to_be_bytes());
-    content.extend_from_slice(envelope);
-    named(RECORDED, name, &content)
+    let [epoch, offset] = [position.epoch, position.offset].map(u64::to_be_bytes);
+    named(RECORDED, &[], name, &[&epoch, &offset, envelope]).into()
 }
 
 /// The bytes of a frame with a record.
 pub(super) fn present(name: &str, record: &[u8]) -> Bytes {
-    named(PRESENT, name, record)
+    named(PRESENT, &[], name, &[record]).into()
 }
 
 /// The bytes of the first frame of a node.

@@ -759,64 +759,41 @@ impl Node {
         source: Source,
         frame: Frame,
     ) -> bool {
-        match (frame, *sender) {
-            (Frame::Hello { id, is_new, number }, None) => {
-                *sender = Some(id);
-                self.note_source(id, number);
-                self.on_hello(id, source, is_new).await;
-                true
-            }
-            (frame @ (Frame::Message { .. } | Frame::Recorded { .. }), Some(id)) => {
-                self.take_published(id, frame).await
-            }
-            (Frame::Present { name, record }, Some(id)) => {
-                match (std::str::from_utf8(&name), Record::decode(record)) {
-                    (Ok(name), Ok(record)) => self.note_present(id, source, name, &record),
-                    _ => return false,
-                }
-                true
-            }
-            (Frame::Seen(claim), Some(id)) => {
-                self.on_seen(id, claim);
-                true
-            }
-            (Frame::Counts(counts), Some(id)) => {
-                self.state.lock().counts.note(id, counts);
-                true
-            }
-            (Frame::Ready, Some(id)) => {
-                self.state.lock().ready.insert(id);
-                self.changed.notify_all();
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Acts on what another node has published; false when the connection is to end.
-    async fn take_published(&self, id: NodeId, frame: Frame) -> bool {
+        let Some(id) = *sender else {
+            let Frame::Hello { id, is_new, number } = frame else {
+                return false;
+            };
+            *sender = Some(id);
+            self.note_source(id, number);
+            self.on_hello(id, source, is_new).await;
+            return true;
+        };
         match frame {
+            Frame::Hello { .. } => return false,
             Frame::Message {
                 number,
                 name,
                 envelope,
-            } => {
-                self.note_begun(id, number);
-                let stamp = Stamp {
-                    publisher: id,
-                    number,
-                };
-                let is_message = self.on_message(&name, &envelope, stamp).await;
-                self.note_done(id, number);
-                is_message
-            }
+            } => return self.on_message(id, number, &name, &envelope).await,
             Frame::Recorded {
                 name,
                 position,
                 envelope,
-            } => self.on_recorded(&name, position, &envelope).await,
-            _ => false,
+            } => return self.on_recorded(&name, position, &envelope).await,
+            Frame::Present { name, record } => {
+                match (std::str::from_utf8(&name), Record::decode(record)) {
+                    (Ok(name), Ok(record)) => self.note_present(id, source, name, &record),
+                    _ => return false,
+                }
+            }
+            Frame::Seen(claim) => self.on_seen(id, claim),
+            Frame::Counts(counts) => self.state.lock().counts.note(id, counts),
+            Frame::Ready => {
+                self.state.lock().ready.insert(id);
+                self.changed.notify_all();
+            }
         }
+        true
     }
 
     /// Connects to a node that has connected to this one.
@@ -835,19 +812,24 @@ impl Node {
         }
     }
 
-    /// Delivers a message to the members here; false when it is none.
-    async fn on_message(&self, name: &[u8], envelope: &[u8], stamp: Stamp) -> bool {
+    /// Delivers the message of that number of the node `id` to the members here; false when it is none.
+    async fn on_message(&self, id: NodeId, number: u64, name: &[u8], envelope: &[u8]) -> bool {
         let Ok(name) = std::str::from_utf8(name) else {
             return false;
         };
+        self.note_begun(id, number);
         self.break_at("take");
-        if !self.await_room(name, envelope.len()).await {
-            return true;
-        }
-        let is_message = self.groups.deliver_stamped(name, envelope, stamp);
+        let is_message = !self.await_room(name, envelope.len()).await || {
+            let stamp = Stamp {
+                publisher: id,
+                number,
+            };
+            self.groups.deliver_stamped(name, envelope, stamp)
+        };
         if !is_message {
             self.groups.statistics().count(Event::Unreadable);
         }
+        self.note_done(id, number);
         is_message
     }
 
