@@ -347,14 +347,8 @@ impl Groups {
     }
 
     fn note(&self, event: &str) -> PyResult<()> {
-        let event = match event {
-            "published" => Event::Published,
-            "failed" => Event::Failed,
-            "unreadable" => Event::Unreadable,
-            "lost" => Event::Lost,
-            "regained" => Event::Regained,
-            "restarted" => Event::Restarted,
-            other => return Err(PyValueError::new_err(format!("no event {other:?}"))),
+        let Some((_, event)) = Event::ALL.into_iter().find(|(name, _)| *name == event) else {
+            return Err(PyValueError::new_err(format!("no event {event:?}")));
         };
         self.0.statistics().count(event);
         Ok(())

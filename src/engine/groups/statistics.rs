@@ -4,27 +4,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::member::{Handed, WhenFull};
 
-/// Counters of one backend in this process. Each grows only.
+/// Counters of one backend in this process, in the order of [`Event`]. Each grows only.
 #[derive(Debug, Default)]
-pub struct Statistics {
-    published: AtomicU64,
-    failed: AtomicU64,
-    delivered: AtomicU64,
-    closed: AtomicU64,
-    dropped_newest: AtomicU64,
-    dropped_oldest: AtomicU64,
-    dropped_for_latest: AtomicU64,
-    unreadable: AtomicU64,
-    lost: AtomicU64,
-    regained: AtomicU64,
-    restarted: AtomicU64,
-}
+pub struct Statistics([AtomicU64; Event::ALL.len()]);
 
-/// An event that is counted one by one.
+/// An event that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message was published, or was tried to be.
     Published,
+    /// A member has got a message.
+    Delivered,
+    /// A member was closed because it is slow.
+    Closed,
+    /// A message was dropped for a member that is slow.
+    DroppedNewest,
+    /// The same in place of a newer one.
+    DroppedOldest,
+    /// The same in place of the latest one.
+    DroppedForLatest,
     /// It could not be published.
     Failed,
     /// Bytes from another process are no message, or have a wrong seal.
@@ -37,54 +35,49 @@ pub enum Event {
     Restarted,
 }
 
+impl Event {
+    /// The events with their names.
+    pub const ALL: [(&'static str, Self); 11] = [
+        ("published", Self::Published),
+        ("delivered", Self::Delivered),
+        ("closed", Self::Closed),
+        ("dropped_newest", Self::DroppedNewest),
+        ("dropped_oldest", Self::DroppedOldest),
+        ("dropped_for_latest", Self::DroppedForLatest),
+        ("failed", Self::Failed),
+        ("unreadable", Self::Unreadable),
+        ("lost", Self::Lost),
+        ("regained", Self::Regained),
+        ("restarted", Self::Restarted),
+    ];
+}
+
 impl Statistics {
     /// Counts an event. Never sleeps.
     pub fn count(&self, event: Event) {
-        let counter = match event {
-            Event::Published => &self.published,
-            Event::Failed => &self.failed,
-            Event::Unreadable => &self.unreadable,
-            Event::Lost => &self.lost,
-            Event::Regained => &self.regained,
-            Event::Restarted => &self.restarted,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.add(event, 1);
     }
 
-    pub(super) fn add(&self, handed: Handed, when_full: WhenFull) {
-        if handed.delivered > 0 {
-            self.delivered
-                .fetch_add(handed.delivered, Ordering::Relaxed);
+    fn add(&self, event: Event, times: u64) {
+        if times > 0 {
+            self.0[event as usize].fetch_add(times, Ordering::Relaxed);
         }
-        if handed.is_closed {
-            self.closed.fetch_add(1, Ordering::Relaxed);
-        }
+    }
+
+    pub(super) fn note(&self, handed: Handed, when_full: WhenFull) {
+        self.add(Event::Delivered, handed.delivered);
+        self.add(Event::Closed, handed.is_closed.into());
         let dropped = match when_full {
             // A connection is closed then; what is no connection drops.
-            WhenFull::Close | WhenFull::DropNewest => &self.dropped_newest,
-            WhenFull::DropOldest => &self.dropped_oldest,
-            WhenFull::KeepLatest => &self.dropped_for_latest,
+            WhenFull::Close | WhenFull::DropNewest => Event::DroppedNewest,
+            WhenFull::DropOldest => Event::DroppedOldest,
+            WhenFull::KeepLatest => Event::DroppedForLatest,
         };
-        if handed.dropped > 0 {
-            dropped.fetch_add(handed.dropped, Ordering::Relaxed);
-        }
+        self.add(dropped, handed.dropped);
     }
 
     /// The counters with their names.
-    pub fn read(&self) -> [(&'static str, u64); 11] {
-        [
-            ("published", &self.published),
-            ("delivered", &self.delivered),
-            ("closed", &self.closed),
-            ("dropped_newest", &self.dropped_newest),
-            ("dropped_oldest", &self.dropped_oldest),
-            ("dropped_for_latest", &self.dropped_for_latest),
-            ("failed", &self.failed),
-            ("unreadable", &self.unreadable),
-            ("lost", &self.lost),
-            ("regained", &self.regained),
-            ("restarted", &self.restarted),
-        ]
-        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    pub fn read(&self) -> [(&'static str, u64); Event::ALL.len()] {
+        Event::ALL.map(|(name, event)| (name, self.0[event as usize].load(Ordering::Relaxed)))
     }
 }
