@@ -404,12 +404,9 @@ impl Deliveries {
         let gets_all = since <= first && (is_plain || self.batch.messages().all(is_its));
         let carrier = member.carrier();
         let deflater = carrier.as_deref().unwrap_or(member).deflater();
-        let style = match member.room() {
-            Some(room) => Style::InRoom(room),
-            None if recipient.is_numbered => Style::Numbered,
-            None => Style::Plain,
-        };
-        let packer = Packer::find(&mut self.packers, deflater, style);
+        let room = member.room();
+        let is_numbered = recipient.is_numbered && room.is_none();
+        let packer = Packer::find(&mut self.packers, deflater, room, is_numbered);
         if gets_all {
             if packer.whole.is_none() {
                 let delivery = packer.pack(&self.group, numbered.collect()).await;
@@ -427,41 +424,13 @@ impl Deliveries {
     }
 }
 
-/// How members get messages.
-#[derive(Clone, Copy)]
-enum Style<Name> {
-    /// As they are.
-    Plain,
-    /// With their positions.
-    Numbered,
-    /// As those of a room of this name.
-    InRoom(Name),
-}
-
-impl Style<Box<str>> {
-    fn is(&self, other: Style<&str>) -> bool {
-        match (self, other) {
-            (Self::InRoom(one), Style::InRoom(other)) => **one == *other,
-            (Self::Plain, Style::Plain) | (Self::Numbered, Style::Numbered) => true,
-            _ => false,
-        }
-    }
-}
-
-impl From<Style<&str>> for Style<Box<str>> {
-    fn from(style: Style<&str>) -> Self {
-        match style {
-            Style::Plain => Self::Plain,
-            Style::Numbered => Self::Numbered,
-            Style::InRoom(room) => Self::InRoom(room.into()),
-        }
-    }
-}
-
 /// Makes deliveries with one kind of compression. It compresses each message once.
 struct Packer {
     deflater: Option<Deflater>,
-    style: Style<Box<str>>,
+    /// Members of a room of this name get messages as those of the room.
+    room: Option<Box<str>>,
+    /// Other members get messages with their positions.
+    is_numbered: bool,
     /// The messages in this style, by their numbers.
     numbered: BTreeMap<u64, Message>,
     /// Frames by the numbers of their messages.
@@ -475,10 +444,11 @@ impl Packer {
     fn find<'a>(
         packers: &'a mut Vec<Self>,
         deflater: Option<&Deflater>,
-        style: Style<&str>,
+        room: Option<&str>,
+        is_numbered: bool,
     ) -> &'a mut Self {
         let is_same = |packer: &Self| {
-            packer.style.is(style)
+            (packer.room.as_deref(), packer.is_numbered) == (room, is_numbered)
                 && match (&packer.deflater, deflater) {
                     (None, None) => true,
                     (Some(its), Some(deflater)) => its.is_alike(deflater),
@@ -488,7 +458,8 @@ impl Packer {
         let found = packers.iter().position(is_same).unwrap_or_else(|| {
             packers.push(Self {
                 deflater: deflater.map(Deflater::without_context),
-                style: style.into(),
+                room: room.map(Box::from),
+                is_numbered,
                 numbered: BTreeMap::new(),
                 compressed: BTreeMap::new(),
                 whole: None,
@@ -515,13 +486,12 @@ impl Packer {
 
     /// The message as members get it.
     fn form(&mut self, group: &str, number: u64, message: &Message) -> Message {
-        let form = || match &self.style {
-            Style::Plain => message.clone(),
-            Style::Numbered => message.numbered(group),
-            Style::InRoom(room) => message.in_room(room),
+        let form = || match &self.room {
+            Some(room) => message.in_room(room),
+            None => message.numbered(group),
         };
-        if matches!(self.style, Style::Plain) {
-            return form();
+        if self.room.is_none() && !self.is_numbered {
+            return message.clone();
         }
         self.numbered.entry(number).or_insert_with(form).clone()
     }
