@@ -190,10 +190,7 @@ impl Groups {
     /// Ends a membership as [`Groups::leave`], and tells at which message, and where the member is in
     /// a group with a history; `None` when there was none.
     pub fn depart(&self, name: &str, member: &dyn Member) -> Option<Departed> {
-        if self.is_foreign() || member.is_foreign() {
-            return None;
-        }
-        let group = self.find(name)?;
+        let group = self.find(name).filter(|_| !member.is_foreign())?;
         let mut found = None;
         let departure = member.memberships().leave(&group, |slot| {
             let mut state = group.state.lock();

@@ -42,9 +42,6 @@ impl Groups {
     /// Offers the message of an envelope to the members here. `None` for bytes that are no envelope.
     pub fn offer(self: &Arc<Self>, name: &str, at: Position, envelope: &[u8]) -> Option<Offer> {
         let entry = self.open(name, envelope).and_then(envelope::read)?;
-        if self.is_foreign() {
-            return Some(Offer::Taken);
-        }
         let Some(group) = self.find(name) else {
             return Some(Offer::Taken);
         };
@@ -67,9 +64,6 @@ impl Groups {
     /// How far the members here are in the group `name`; `None` without members, and for a group
     /// without a history.
     pub fn position_of(&self, name: &str) -> Option<Position> {
-        if self.is_foreign() {
-            return None;
-        }
         let group = self.find(name)?;
         let state = group.state.lock();
         (state.recorded.as_deref()).map(|recorded| recorded.position)
@@ -85,7 +79,7 @@ impl Groups {
 
     /// Hands the members here what is new to them in `page`, which was read after their position.
     pub fn take_page(self: &Arc<Self>, name: &str, page: &Page) {
-        let Some(group) = self.find(name).filter(|_| !self.is_foreign()) else {
+        let Some(group) = self.find(name) else {
             return;
         };
         let mut state = group.state.lock();

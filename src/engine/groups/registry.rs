@@ -132,10 +132,7 @@ impl Groups {
     /// this process any more. Messages that were published here before still reach the
     /// member, later ones do not.
     pub fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
-        if self.is_foreign() || member.is_foreign() {
-            return None;
-        }
-        let group = self.find(name)?;
+        let group = self.find(name).filter(|_| !member.is_foreign())?;
         let memberships = member.memberships();
         let departure = memberships.leave(&group, |slot| group.state.lock().leave(slot))?;
         if departure.was_last {
@@ -147,10 +144,7 @@ impl Groups {
 
     /// Whether `member` is in the group `name`.
     pub fn is_member(&self, name: &str, member: &dyn Member) -> bool {
-        if self.is_foreign() || member.is_foreign() {
-            return false;
-        }
-        let group = self.find(name);
+        let group = self.find(name).filter(|_| !member.is_foreign());
         group.is_some_and(|group| member.memberships().has(&group))
     }
 
@@ -164,9 +158,6 @@ impl Groups {
 
     /// The number of members of the group `name` in this process.
     pub fn count(&self, name: &str) -> usize {
-        if self.is_foreign() {
-            return 0;
-        }
         self.find(name).map_or(0, |group| group.members() as usize)
     }
 
@@ -320,7 +311,7 @@ impl Groups {
     /// Whether the group `name` exists here: a member may get what is published.
     #[cfg(unix)]
     pub(crate) fn has(&self, name: &str) -> bool {
-        !self.is_foreign() && self.find(name).is_some()
+        self.find(name).is_some()
     }
 
     /// The message of an envelope; `None` for bytes that are none, or have a wrong seal.
@@ -362,14 +353,16 @@ impl Groups {
     /// Messages of the group `name` may have been lost on their way here. Members of rooms are told
     /// before the next message; in a group with a history its positions say what is missing.
     pub fn note_loss(&self, name: &str) {
-        if self.is_foreign() || self.position_of(name).is_some() {
-            return;
+        if self.position_of(name).is_none() {
+            self.put(name, Entry::Gap(None));
         }
-        self.put(name, Entry::Gap(None));
     }
 
-    /// The group `name`, if it has members.
+    /// The group `name`, if it has members; none in a forked child.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Group>> {
+        if self.is_foreign() {
+            return None;
+        }
         let names = self.names.lock();
         names
             .get(name.as_bytes())
