@@ -29,11 +29,8 @@ pub(crate) enum Outcome<'py> {
 
 #[pymethods]
 impl Call {
-    #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = deadline(timeout)?;
-        let outcome = sleep::until(py, deadline, |deadline| py.detach(|| self.0.wait(deadline)))?;
-        Ok(outcome.is_some())
+        wait_for(&self.0, py, timeout)
     }
 
     fn watch(&self, hub: &Hub, token: u64) {
@@ -59,11 +56,8 @@ pub(crate) struct Wait(pub(super) Arc<engine::Wait>);
 
 #[pymethods]
 impl Wait {
-    #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = deadline(timeout)?;
-        let outcome = sleep::until(py, deadline, |deadline| py.detach(|| self.0.wait(deadline)))?;
-        Ok(outcome.is_some())
+        wait_for(&self.0, py, timeout)
     }
 
     fn watch(&self, hub: &Hub, token: u64) {
@@ -77,4 +71,15 @@ impl Wait {
     fn outcome(&self) -> Option<bool> {
         self.0.outcome().map(|()| true)
     }
+}
+
+/// Sleeps until a call has an outcome, for `timeout` seconds at most. Whether there is one.
+pub(super) fn wait_for<T: Clone + Send>(
+    call: &engine::Call<T>,
+    py: Python<'_>,
+    timeout: Option<f64>,
+) -> PyResult<bool> {
+    let deadline = deadline(timeout)?;
+    let outcome = sleep::until(py, deadline, |deadline| py.detach(|| call.wait(deadline)))?;
+    Ok(outcome.is_some())
 }

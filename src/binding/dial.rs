@@ -5,12 +5,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::{
-    connection::PyConnection,
-    convert::{deadline, duration},
-    hub::Hub,
-    process::PySettings,
+    call::wait_for, connection::PyConnection, convert::duration, hub::Hub, process::PySettings,
     redis::Files,
-    sleep,
 };
 use crate::{
     engine::{
@@ -81,7 +77,7 @@ impl Dialer {
                 port,
                 authorization,
             }),
-            settings: settings.engine(),
+            settings: settings.0,
             timeout: duration(timeout)?,
         }))
     }
@@ -121,13 +117,8 @@ pub(crate) enum Outcome {
 
 #[pymethods]
 impl PyDial {
-    #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = deadline(timeout)?;
-        let opened = sleep::until(py, deadline, |deadline| {
-            py.detach(|| self.0.wait(deadline)).then_some(())
-        })?;
-        Ok(opened.is_some())
+        wait_for(&self.0, py, timeout)
     }
 
     fn watch(&self, hub: &Hub, token: u64) {

@@ -112,7 +112,7 @@ pub use self::{
     resources::{budget, descriptor, permits, socket},
     runtime::Engine,
     wakeup::{
-        call::Wait,
+        call::{Call, Wait},
         handler_pool::Next,
         hub::{Hub, Watch},
     },

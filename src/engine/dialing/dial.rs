@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +20,7 @@ use tokio::{
 
 use super::{
     answer::{self, BodyLimit},
-    handshake::{self, Answer, shake_hands},
+    handshake::exchange,
     happy_eyeballs,
     proxy::Proxy,
     tls::Tls,
@@ -34,10 +35,7 @@ use crate::{
         },
         resources::{descriptor::Owned, permits::Permit},
         runtime::Engine,
-        wakeup::{
-            call::{Call, Ticket},
-            hub::Hub,
-        },
+        wakeup::call::{Call, Ticket},
     },
     protocol::{
         client_handshake::{Agreed, Request},
@@ -172,25 +170,11 @@ pub struct Dial {
     task: AbortHandle,
 }
 
-impl Dial {
-    /// The outcome, if there is one yet.
-    pub fn outcome(&self) -> Option<Outcome> {
-        self.call.outcome()
-    }
+impl Deref for Dial {
+    type Target = Call<Outcome>;
 
-    /// Sleeps until there is an outcome, until `deadline` at most. Whether there is one.
-    pub fn wait(&self, deadline: Option<std::time::Instant>) -> bool {
-        self.call.wait(deadline).is_some()
-    }
-
-    /// Adds `token` to the list of `hub` as soon as there is an outcome, which may be now.
-    pub fn watch(&self, hub: Arc<Hub>, token: u64) {
-        self.call.watch(hub, token);
-    }
-
-    /// Takes [`Dial::watch`] back.
-    pub fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
-        self.call.unwatch(hub, token);
+    fn deref(&self) -> &Self::Target {
+        &self.call
     }
 }
 
@@ -300,31 +284,29 @@ async fn ask(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     plan: &DialRequest,
     want: &Want,
-    end: Option<Instant>,
+    until: Option<Instant>,
 ) -> Result<Agreement, Failure> {
-    let limit = |most| BodyLimit { most, until: end };
-    let answer = match want {
-        Want::Connection => shake_hands(stream, &plan.request, limit(answer::MAX_BODY_BYTES)).await,
-        Want::Socket(request) => {
-            let answer = handshake::exchange(stream, request, limit(answer::MAX_PAGE_BYTES)).await;
-            answer.map(|(head, rest)| match head.status {
-                101 => Answer::Unjudged(head, rest),
-                _ => Answer::Refused(head, rest),
-            })
-        }
+    let key = Request::key();
+    let (request, most) = match want {
+        Want::Connection => (&plan.request.encode(&key), answer::MAX_BODY_BYTES),
+        Want::Socket(request) => (request, answer::MAX_PAGE_BYTES),
     };
-    match answer.map_err(|error| match error.kind() {
+    let answer = exchange(stream, request, BodyLimit { most, until }).await;
+    let (head, rest) = answer.map_err(|error| match error.kind() {
         // Of the answer's parser: an error of the system has a kind.
         io::ErrorKind::Other => at(Step::Http)(error),
         _ => at(Step::Network)(error),
-    })? {
-        Answer::Opened(head, agreed, early) => Ok((head, Some(agreed), early)),
-        Answer::Unjudged(head, early) => Ok((head, None, early)),
-        Answer::Refused(head, body) => Err(Failure::Refused(head, body)),
-        Answer::Broken(reason) => Err(Failure::At(
-            Step::Handshake,
-            format!("the server's handshake is invalid: {reason}"),
-        )),
+    })?;
+    match want {
+        _ if head.status != 101 => Err(Failure::Refused(head, rest)),
+        Want::Socket(_) => Ok((head, None, rest)),
+        Want::Connection => match plan.request.validate(&key, &head) {
+            Ok(agreed) => Ok((head, Some(agreed), rest)),
+            Err(reason) => Err(Failure::At(
+                Step::Handshake,
+                format!("the server's handshake is invalid: {reason}"),
+            )),
+        },
     }
 }
 
