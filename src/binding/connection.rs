@@ -13,11 +13,10 @@ use pyo3::{
 };
 
 use super::{
-    convert::{self, Counts, deadline, duration},
+    convert::{self, Counts, deadline, duration, to_message},
     exceptions::UnsupportedServer,
     hub::Hub,
     next_message::{NextMessage, make_way},
-    publication::to_message,
     sleep::{self, without_gil},
 };
 use crate::{
@@ -91,7 +90,6 @@ impl PyConnection {
         self.0.owes_a_pause()
     }
 
-    #[pyo3(signature = (timeout, text_as_bytes))]
     fn take(
         &self,
         py: Python<'_>,
@@ -342,7 +340,6 @@ impl PyConnection {
         self.0.unwatch_pings(hub.0.hub(), token);
     }
 
-    #[pyo3(signature = (timeout))]
     fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let deadline = deadline(timeout)?;
         let end = sleep::until(py, deadline, |deadline| {
@@ -527,7 +524,6 @@ pub(crate) struct PyPing(Ping);
 
 #[pymethods]
 impl PyPing {
-    #[pyo3(signature = (timeout))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<f64>> {
         let time = duration(timeout)?;
         let mut took = self.0.took();

@@ -11,9 +11,15 @@ use simdutf8::compat::Utf8Error;
 
 use super::copy;
 use crate::{
-    engine::{Traffic, clock},
+    engine::{
+        Traffic, clock,
+        groups::{self, MemberId},
+    },
     protocol::message::{Kind, Message},
 };
+
+/// A larger message is copied into a frame without the GIL.
+const LARGE_BYTES: usize = 64 * 1024;
 
 /// The counters of [`Traffic`] in the order of its fields.
 pub(super) type Counts = (u64, u64, u64, u64, u64, u64, u64);
@@ -91,19 +97,10 @@ pub(super) fn to_frame<'a>(
     message: &'a Bound<'_, PyAny>,
     binary: Option<bool>,
 ) -> PyResult<(Kind, &'a [u8])> {
-    let (is_str, payload) = if let Ok(text) = message.cast::<PyString>() {
-        (true, text.to_str()?.as_bytes())
-    } else if let Ok(bytes) = message.cast::<PyBytes>() {
-        (false, bytes.as_bytes())
-    } else {
-        return Err(PyTypeError::new_err(format!(
-            "a message must be str or bytes, not {}",
-            message.get_type().name()?
-        )));
-    };
+    let (kind, payload) = content(message)?;
     let kind = match binary {
         Some(true) => Kind::Binary,
-        Some(false) | None if is_str => Kind::Text,
+        Some(false) | None if kind == Kind::Text => Kind::Text,
         Some(false) | None => match (validate(py, payload), binary) {
             (Ok(_), _) => Kind::Text,
             (Err(_), None) => Kind::Binary,
@@ -115,4 +112,32 @@ pub(super) fn to_frame<'a>(
         },
     };
     Ok((kind, payload))
+}
+
+/// The kind and the payload of a message: `str` is text, `bytes` are binary.
+pub(super) fn content<'a>(message: &'a Bound<'_, PyAny>) -> PyResult<(Kind, &'a [u8])> {
+    if let Ok(text) = message.cast::<PyString>() {
+        return Ok((Kind::Text, text.to_str()?.as_bytes()));
+    }
+    match message.cast::<PyBytes>() {
+        Ok(bytes) => Ok((Kind::Binary, bytes.as_bytes())),
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "a message must be str or bytes, not {}",
+            message.get_type().name()?
+        ))),
+    }
+}
+
+/// The message to publish, its bytes copied.
+pub(super) fn to_message(
+    message: &Bound<'_, PyAny>,
+    exclude: &[MemberId],
+) -> PyResult<groups::Message> {
+    let (kind, payload) = content(message)?;
+    let encode = || groups::Message::new(kind, payload, exclude);
+    if payload.len() > LARGE_BYTES {
+        Ok(message.py().detach(encode))
+    } else {
+        Ok(encode())
+    }
 }

@@ -10,9 +10,9 @@ use pyo3::{
 
 use super::{
     connection::PyConnection,
+    convert::to_message,
     groups::{Deputy, Groups, Member, anyone, member},
     log::position,
-    publication::to_message,
 };
 use crate::engine::groups::{self, MemberId, Stamps, Succeeded, Token, frames_of};
 

@@ -14,10 +14,9 @@ use pyo3::{
 use super::{
     call::Wait,
     connection::PyConnection,
-    convert::deadline,
+    convert::{content, deadline, to_message},
     hub::Hub,
     log::{Row, position, row},
-    publication::{content, to_message},
 };
 use crate::{
     engine::{
@@ -354,7 +353,6 @@ impl Groups {
         Ok(())
     }
 
-    #[pyo3(signature = (timeout))]
     fn take_notice(
         &self,
         py: Python<'_>,

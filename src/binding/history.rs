@@ -6,10 +6,9 @@ use pyo3::prelude::*;
 
 use super::{
     call::Wait,
-    convert::duration,
+    convert::{content, duration, to_message},
     groups::Groups,
     log::{Row, position, row},
-    publication::{content, to_message},
 };
 use crate::engine::{
     groups::{Event, MemberId, Offer, numbered_text},

@@ -9,11 +9,10 @@ use pyo3::{
 
 use super::{
     call::Wait,
-    convert::duration,
+    convert::{duration, to_message},
     groups::Groups,
     history::{History, limits_of},
     presence::Presence,
-    publication::to_message,
 };
 use crate::{
     engine::backends::local::{self, Refused},

@@ -30,7 +30,6 @@ pub(crate) mod polls;
 pub(crate) mod posts;
 pub(crate) mod presence;
 pub(crate) mod process;
-mod publication;
 pub(crate) mod redis;
 #[cfg(unix)]
 pub(crate) mod signals;

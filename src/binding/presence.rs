@@ -45,31 +45,9 @@ pub(crate) enum Arrived {
     New(Member, Option<Wait>),
 }
 
-/// A function of Python's standard library.
-fn function<'py>(
-    py: Python<'py>,
-    once: &PyOnceLock<Py<PyAny>>,
-    module: &str,
-    path: &[&str],
-) -> PyResult<Bound<'py, PyAny>> {
-    let found = once.get_or_try_init(py, || {
-        let mut found = py.import(module)?.into_any();
-        for name in path {
-            found = found.getattr(*name)?;
-        }
-        Ok::<_, PyErr>(found.unbind())
-    })?;
-    Ok(found.bind(py).clone())
-}
-
-fn loads(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+fn loads(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    function(py, &ONCE, "json", &["loads"])
-}
-
-fn from_iso(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    function(py, &ONCE, "datetime", &["datetime", "fromisoformat"])
+    ONCE.import(py, "json", "loads")
 }
 
 #[pymethods]
@@ -233,7 +211,7 @@ impl Member {
         connections: Vec<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let dumps = function(py, &ONCE, "json", &["dumps"])?;
+        let dumps = ONCE.import(py, "json", "dumps")?;
         let connections = connections.iter().map(|each| {
             let id: String = each.as_any().get_item("id")?.extract()?;
             let info: String = dumps.call1((each.as_any().get_item("info")?,))?.extract()?;
@@ -265,7 +243,9 @@ impl Member {
 
     #[getter]
     fn since<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        from_iso(py)?.call1((&self.facts.since,))
+        static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let datetime = ONCE.import(py, "datetime", "datetime")?;
+        datetime.call_method1("fromisoformat", (&self.facts.since,))
     }
 
     #[getter]

@@ -59,13 +59,6 @@ impl Permit {
 #[pyclass(name = "Settings", frozen, module = "dwebsocket._core")]
 pub(crate) struct PySettings(pub(super) Settings);
 
-impl PySettings {
-    /// They as the engine has them.
-    pub(super) fn engine(&self) -> Settings {
-        self.0
-    }
-}
-
 #[pymethods]
 impl PySettings {
     #[new]
