@@ -26,7 +26,7 @@ use super::{
         inbox::{Inbox, Received},
         outbox::{
             Outbox,
-            outcome::{Corked, Flushed, Sent},
+            outcome::{Corked, Sent},
         },
     },
     resources::socket::Socket,
@@ -331,7 +331,7 @@ impl Sender {
 
     /// Writes what is corked as `Connection::uncork` does.
     fn release(&self) {
-        if self.outbox.uncork() == Flushed::Blocked {
+        if self.outbox.uncork().leaves_rest() {
             self.wake.notify();
         }
     }
@@ -360,7 +360,7 @@ impl Sender {
                 }
             }
             if awaits_socket {
-                awaits_socket = self.outbox.flush() == Flushed::Blocked;
+                awaits_socket = self.outbox.flush().leaves_rest();
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Connection, End, Initiator,
     beat::{Beat, is_like_beats, one_more_blank},
-    outbox::outcome::{Corked, Flushed, Sent},
+    outbox::outcome::{Corked, Sent},
 };
 use crate::{
     engine::{
@@ -249,7 +249,7 @@ impl Connection {
 
     /// Sends what is corked.
     fn uncork(&self) {
-        if self.outbox.uncork() == Flushed::Blocked {
+        if self.outbox.uncork().leaves_rest() {
             self.wake.notify_one();
         }
     }

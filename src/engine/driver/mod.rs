@@ -39,8 +39,8 @@ use crate::{
     engine::{
         base::clock,
         connection::{
-            Connection, End, Initiator, carrier::Carrier, moving::Incoming,
-            outbox::outcome::Flushed, registry::Registration, settings::Settings,
+            Connection, End, Initiator, carrier::Carrier, moving::Incoming, registry::Registration,
+            settings::Settings,
         },
         resources::{
             budget::Account,
@@ -280,7 +280,7 @@ impl Driver {
 
     fn on_ready(&mut self, mut guard: Guard<'_>) {
         let ready = guard.ready();
-        if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
+        if ready.is_writable() && self.connection.outbox.flush().leaves_rest() {
             guard.clear_ready_matching(Ready::WRITABLE);
         }
         if self.pause.is_some() {

@@ -1,7 +1,6 @@
 //! The other end of a connection whose client polls.
 
 use std::{
-    io,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -15,6 +14,7 @@ use crate::engine::{
     resources::{
         budget::{Account, Share},
         descriptor::AsyncStream,
+        socket::is_transient,
     },
 };
 
@@ -229,12 +229,7 @@ impl Relay {
         let length = match stream.try_read(&mut chunk) {
             Ok(0) => return true,
             Ok(length) => length,
-            Err(error) => {
-                return !matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                );
-            }
+            Err(error) => return !is_transient(&error),
         };
         let mut state = self.state.lock();
         state.backlog.take_in(&chunk[..length]);

@@ -13,6 +13,8 @@ use std::{
 #[cfg(unix)]
 use std::os::fd::{AsRawFd, FromRawFd};
 
+use bytes::Bytes;
+
 pub(crate) use super::socket_option::HANG_UP;
 use super::{
     descriptor::{Owned, Raw},
@@ -22,6 +24,17 @@ use super::{
 /// The response to a client whose connection cannot be driven after its server has let go of it.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
     Retry-After: 5\r\nContent-Length: 0\r\n\r\n";
+
+/// Buffers handed to one system call.
+const MAX_SLICES: usize = 32;
+
+/// Whether a call on a socket may succeed when it is repeated.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
 
 /// Takes the frames in place of a socket, where another server keeps that.
 pub(crate) trait Carriage: fmt::Debug + Send + Sync {
@@ -153,6 +166,20 @@ impl Socket {
             Way::Own(socket) => socket.send_vectored_with_flags(slices, socket_option::SEND),
             Way::Carried(carriage) => carriage.send(slices),
         }
+    }
+
+    /// Writes as much of `queue` as the socket takes now in one call.
+    pub(crate) fn send_queue<'a>(
+        &self,
+        queue: impl Iterator<Item = &'a Bytes>,
+    ) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut used = 0;
+        for (slice, bytes) in slices.iter_mut().zip(queue) {
+            *slice = IoSlice::new(bytes);
+            used += 1;
+        }
+        self.send(&slices[..used])
     }
 
     /// Adds to `buffer` what is there now, `most` bytes at most; 0 is the peer's end of the stream.

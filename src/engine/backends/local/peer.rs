@@ -17,7 +17,7 @@ use crate::engine::{
     groups::WaitingPublishers,
     resources::{
         inherited::NotInherited,
-        socket::{self, Socket},
+        socket::{self, Socket, is_transient},
         watched::{self, Watched},
     },
 };
@@ -26,8 +26,6 @@ use crate::engine::{
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// A node that has taken nothing for so long holds up no publisher any more.
 const MAX_STANDSTILL: Duration = Duration::from_secs(3);
-/// Buffers handed to one system call.
-const MAX_SLICES: usize = 32;
 
 /// Another node. Any thread may send to it.
 #[derive(Debug)]
@@ -118,13 +116,7 @@ impl Peer {
     fn write(&self) -> io::Result<bool> {
         let mut waiting = self.waiting.lock();
         while !waiting.queue.is_empty() && !waiting.is_over {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut used = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&waiting.queue) {
-                *slice = IoSlice::new(bytes);
-                used += 1;
-            }
-            let mut written = match self.socket.send(&slices[..used]) {
+            let mut written = match self.socket.send_queue(waiting.queue.iter()) {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -211,13 +203,6 @@ impl Peer {
             socket::await_writable(self.socket.as_raw_fd(), left.min(Duration::from_secs(1)));
         }
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Outbox,
-    outcome::{Corked, Flushed, Sent},
+    outcome::{Corked, Sent},
     queue::State,
 };
 use crate::{engine::base::sync::MutexGuard, protocol::frame::Opcode};
@@ -27,7 +27,7 @@ impl State {
             .socket
             .as_ref()
             .is_some_and(|socket| socket.is_carried());
-        let corks = fits && alone && !self.sealed && !is_carried && !self.is_held();
+        let corks = fits && alone && !self.sealed && !is_carried && !self.is_held;
         if corks {
             self.corked.reserve(head.len() + payload.len());
             self.corked.extend_from_slice(head);
@@ -68,7 +68,7 @@ impl Outbox {
     }
 
     /// Writes what is corked.
-    pub(crate) fn uncork(&self) -> Flushed {
+    pub(crate) fn uncork(&self) -> Sent {
         #[cfg(test)]
         assert!(
             !self.is_broken.load(std::sync::atomic::Ordering::SeqCst),
@@ -76,9 +76,9 @@ impl Outbox {
         );
         let mut state = self.state.lock();
         if state.corked.is_empty() {
-            return Flushed::Everything;
+            return Sent::Written;
         }
-        self.write_corked(&mut state).into()
+        self.write_corked(&mut state)
     }
 
     /// Writes what is corked, which is all that waits. As a rule the socket takes it whole.

@@ -1,5 +1,7 @@
 //! Frames of groups, whose bytes all members share.
 
+use std::io::IoSlice;
+
 use bytes::Bytes;
 
 use super::{
@@ -57,7 +59,7 @@ impl Outbox {
         }
         let mut written = 0;
         if state.is_idle() && state.reserved.bytes == 0 && !owes_loss {
-            match self.write_all(&mut state, &framed.joined) {
+            match self.write_some(&mut state, &[IoSlice::new(&framed.joined)]) {
                 Some(length) if length == framed.joined.len() => {
                     handed.delivered = framed.each.len() as u64;
                     return (handed, Sent::Written);

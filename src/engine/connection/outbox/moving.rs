@@ -4,11 +4,7 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{
-    Outbox,
-    outcome::Flushed,
-    queue::{State, Writing},
-};
+use super::{Outbox, outcome::Sent, queue::State};
 use crate::{
     engine::resources::descriptor::Owned,
     protocol::{close::CloseFrame, frame::Opcode},
@@ -17,18 +13,18 @@ use crate::{
 impl Outbox {
     /// From now on keeps what is sent, until [`Outbox::release`].
     pub(crate) fn hold(&self) {
-        self.state.lock().writing = Writing::Held;
+        self.state.lock().is_held = true;
     }
 
     /// Whether it keeps what is sent.
     pub(crate) fn is_held(&self) -> bool {
-        self.state.lock().is_held()
+        self.state.lock().is_held
     }
 
     /// Writes `unsent`, then what was kept, and from now on all at once.
-    pub(crate) fn release(&self, unsent: Vec<u8>) -> Flushed {
+    pub(crate) fn release(&self, unsent: Vec<u8>) -> Sent {
         let mut state = self.state.lock();
-        state.writing = Writing::On;
+        state.is_held = false;
         if let Some(socket) = &state.socket {
             socket.keep();
         }
@@ -40,7 +36,7 @@ impl Outbox {
             // Its first frame may have begun.
             state.mid_frame = true;
         }
-        self.write_out(state).into()
+        self.write_out(state)
     }
 
     /// Stops writing, and copies what is unsent. Nothing can be sent any more. `None` when that is so
@@ -57,7 +53,7 @@ impl Outbox {
         let client = socket.share()?;
         state.queue_corked();
         let unsent = state.unsent();
-        (state.writing, state.sealed) = (Writing::Held, true);
+        (state.is_held, state.sealed) = (true, true);
         self.announce_room(state);
         Ok(Some((client, unsent)))
     }
@@ -65,7 +61,7 @@ impl Outbox {
     /// Undoes [`Outbox::give`], and queues a close frame after all else.
     pub(crate) fn take_back(&self, close: &CloseFrame) {
         let mut state = self.state.lock();
-        (state.writing, state.sealed) = (Writing::On, false);
+        (state.is_held, state.sealed) = (false, false);
         drop(state);
         self.seal(close);
     }

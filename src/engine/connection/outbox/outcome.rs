@@ -26,6 +26,13 @@ pub(crate) enum Sent {
     Closed,
 }
 
+impl Sent {
+    /// Whether bytes wait: the socket takes no more for now.
+    pub(crate) fn leaves_rest(self) -> bool {
+        matches!(self, Self::Queued | Self::Beyond)
+    }
+}
+
 /// How far our bytes have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Passage {
@@ -37,22 +44,4 @@ pub(crate) struct Passage {
     pub(crate) is_clear: bool,
     /// The last ping is among what has been taken.
     pub(crate) has_ping: bool,
-}
-
-/// Whether bytes wait for the socket after a flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flushed {
-    /// None do.
-    Everything,
-    /// Some do: the socket takes no more for now.
-    Blocked,
-}
-
-impl From<Sent> for Flushed {
-    fn from(sent: Sent) -> Self {
-        match sent {
-            Sent::Queued | Sent::Beyond => Self::Blocked,
-            Sent::Written | Sent::Full | Sent::Closed => Self::Everything,
-        }
-    }
 }

@@ -39,17 +39,9 @@ impl From<Bytes> for Queued {
     }
 }
 
-/// Whether bytes are written to the socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Writing {
-    #[default]
-    On,
-    /// None are: another process has it, or is about to let go of it.
-    Held,
-}
-
 /// The outbox behind its lock.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct State {
     /// `None` once the connection is over.
     pub(super) socket: Option<Arc<Socket>>,
@@ -76,7 +68,8 @@ pub(super) struct State {
     /// The value of `written` from which on the last ping is among those bytes.
     pub(super) pinged_at: u64,
     pub(super) account: Account,
-    pub(super) writing: Writing,
+    /// Nothing is written: another process has the socket, or is about to let go of it.
+    pub(super) is_held: bool,
     pub(super) framing: Framing,
 }
 
@@ -110,12 +103,7 @@ impl State {
     /// Whether nothing waits, and the socket may be written to.
     pub(super) fn is_idle(&self) -> bool {
         let is_empty = self.queue.is_empty() && self.corked.is_empty();
-        is_empty && self.pong.is_none() && !self.ping && !self.is_held()
-    }
-
-    /// Whether nothing is written: another process has the socket, or is about to let go of it.
-    pub(super) fn is_held(&self) -> bool {
-        self.writing == Writing::Held
+        is_empty && self.pong.is_none() && !self.ping && !self.is_held
     }
 
     /// Queues bytes after all others.

@@ -9,10 +9,7 @@ use std::{
 
 use socket2::SockRef;
 
-use super::{
-    outcome::{Corked, Flushed},
-    *,
-};
+use super::{outcome::Corked, *};
 use crate::{
     engine::groups::{Delivery, Message},
     protocol::message::Kind,
@@ -85,7 +82,7 @@ fn read_now(peer: &mut UnixStream) -> Vec<u8> {
 /// All that comes until the outbox is empty.
 fn drain(outbox: &Outbox, peer: &mut UnixStream) -> Vec<u8> {
     let mut bytes = read_now(peer);
-    while outbox.flush() == Flushed::Blocked {
+    while outbox.flush().leaves_rest() {
         bytes.extend(read_now(peer));
     }
     bytes.extend(read_now(peer));
@@ -173,7 +170,7 @@ fn what_is_corked_leaves_in_one_piece_and_in_its_place() {
     outbox.ping();
     assert_eq!(read_now(&mut peer), b"\x89\0\x81\x014");
     assert_eq!(outbox.cork(Opcode::Text, b"5"), Corked::First);
-    assert_eq!(outbox.uncork(), Flushed::Everything);
+    assert!(!outbox.uncork().leaves_rest());
     assert_eq!(read_now(&mut peer), b"\x81\x015");
     assert_eq!(outbox.cork(Opcode::Text, b"6"), Corked::First);
     outbox.seal(&CloseFrame::default());
@@ -185,7 +182,7 @@ fn what_is_corked_leaves_in_one_piece_and_in_its_place() {
 fn what_is_corked_and_does_not_fit_into_the_socket_waits_like_all_else() {
     let (outbox, mut peer) = narrow(CAPACITY);
     assert_eq!(outbox.cork(Opcode::Binary, &[b'x'; 10_000]), Corked::First);
-    assert_eq!(outbox.uncork(), Flushed::Blocked);
+    assert!(outbox.uncork().leaves_rest());
     assert!(outbox.is_blocked());
     assert_eq!(outbox.cork(Opcode::Binary, b"y"), Corked::No);
     let came = drain(&outbox, &mut peer);
@@ -253,7 +250,7 @@ fn a_peer_that_hung_up_ends_the_outbox_and_wakes_the_sleeping() {
     let sender = send_from_a_thread(&outbox, 1000);
     await_sleeper(&outbox, &sender);
     drop(peer);
-    assert_eq!(outbox.flush(), Flushed::Everything);
+    assert!(!outbox.flush().leaves_rest());
     assert_eq!(sender.join().unwrap().unwrap(), Sent::Closed);
     assert!(outbox.is_cut());
     assert_eq!(outbox.queued(), 0);

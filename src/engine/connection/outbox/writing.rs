@@ -10,15 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    Outbox,
-    outcome::{Flushed, Sent},
-    queue::State,
-};
-use crate::engine::{base::sync::MutexGuard, wakeup::hub::Watch};
-
-/// Buffers handed to one system call.
-const MAX_SLICES: usize = 32;
+use super::{Outbox, outcome::Sent, queue::State};
+use crate::engine::{base::sync::MutexGuard, resources::socket::is_transient, wakeup::hub::Watch};
 
 impl Outbox {
     /// Writes `head` and `payload`, and queues what the socket does not take. To be called only
@@ -29,19 +22,11 @@ impl Outbox {
         head: &[u8],
         payload: &[u8],
     ) -> Sent {
-        let Some(socket) = &state.socket else {
+        let length = head.len() + payload.len();
+        let slices = [IoSlice::new(head), IoSlice::new(payload)];
+        let Some(written) = self.write_some(state, &slices) else {
             return Sent::Closed;
         };
-        let length = head.len() + payload.len();
-        let written = match socket.send(&[IoSlice::new(head), IoSlice::new(payload)]) {
-            Ok(written) => written,
-            Err(error) if is_transient(&error) => 0,
-            Err(_) => {
-                self.break_off(state);
-                return Sent::Closed;
-            }
-        };
-        state.written += written as u64;
         if written == length {
             return Sent::Written;
         }
@@ -53,15 +38,15 @@ impl Outbox {
         Sent::Queued
     }
 
-    /// Writes `bytes` as far as the socket takes them, and returns how many it took; `None` when
+    /// Writes `slices` as far as the socket takes them, and returns how many it took; `None` when
     /// the connection is lost. To be called only while nothing else waits.
-    pub(super) fn write_all(
+    pub(super) fn write_some(
         &self,
         state: &mut MutexGuard<'_, State>,
-        bytes: &[u8],
+        slices: &[IoSlice<'_>],
     ) -> Option<usize> {
         let socket = state.socket.as_ref()?;
-        let written = match socket.send(&[IoSlice::new(bytes)]) {
+        let written = match socket.send(slices) {
             Ok(written) => written,
             Err(error) if is_transient(&error) => 0,
             Err(_) => {
@@ -74,8 +59,8 @@ impl Outbox {
     }
 
     /// Writes what the socket takes.
-    pub(crate) fn flush(&self) -> Flushed {
-        self.write_out(self.state.lock()).into()
+    pub(crate) fn flush(&self) -> Sent {
+        self.write_out(self.state.lock())
     }
 
     /// Writes what the socket takes, and always wakes the senders that wait for the room that this
@@ -100,7 +85,7 @@ impl Outbox {
 
     /// Writes what the socket takes of what is queued.
     pub(super) fn flush_queue(&self, state: &mut MutexGuard<'_, State>) -> Sent {
-        if state.is_held() && state.socket.is_some() {
+        if state.is_held && state.socket.is_some() {
             return Sent::Queued;
         }
         self.write_queue(state)
@@ -124,18 +109,9 @@ impl Outbox {
                 return Sent::Written;
             } else {
                 // Only to the end of a frame that is half out: a control frame may be next.
-                let most = if state.mid_frame || socket.is_carried() {
-                    1
-                } else {
-                    MAX_SLICES
-                };
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                let mut used = 0;
-                for (slice, queued) in slices.iter_mut().zip(state.queue.iter().take(most)) {
-                    *slice = IoSlice::new(&queued.bytes);
-                    used += 1;
-                }
-                socket.send(&slices[..used])
+                let is_alone = state.mid_frame || socket.is_carried();
+                let most = if is_alone { 1 } else { usize::MAX };
+                socket.send_queue(state.queue.iter().take(most).map(|queued| &queued.bytes))
             };
             match (written, control) {
                 (Ok(written), Some(control)) => state.consume_control(control, written),
@@ -165,11 +141,4 @@ impl Outbox {
             .into_iter()
             .for_each(Watch::notify);
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
