@@ -30,10 +30,11 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::signal::note_in;
+use super::signal::{action_of, note_in};
 use crate::{
     engine::{
         base::{error::Error, panics::contain},
+        resources::socket::answered,
         runtime::Engine,
     },
     protocol::close::CloseFrame,
@@ -161,7 +162,7 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
     }
     let previous: io::Result<Vec<_>> = held
         .iter()
-        .map(|plan| Ok((plan.signal, handler_of(plan.signal)?)))
+        .map(|plan| Ok((plan.signal, action_of(plan.signal)?)))
         .collect();
     let _ = HELD.set(previous?);
     HOLDER.store(process::id(), Ordering::SeqCst);
@@ -286,42 +287,20 @@ impl Drop for HeldSignal {
     }
 }
 
-fn handler_of(number: c_int) -> io::Result<libc::sigaction> {
-    #[expect(unsafe_code, reason = "only libc knows a server's handler")]
-    // SAFETY: a `sigaction` of zeros is a valid one, and the kernel writes no more than that type
-    // holds. Were it smaller than what the kernel writes, the stack would be overwritten.
-    let (status, action) = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        (
-            libc::sigaction(number, ptr::null(), &raw mut action),
-            action,
-        )
-    };
-    if status == 0 {
-        Ok(action)
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
 fn hold_back(number: c_int) -> io::Result<()> {
     #[expect(unsafe_code, reason = "other ways call the server's handler at once")]
     // SAFETY: `hold` is a function of this library, which Python never unloads, has the signature
     // of a handler and does only what a handler may do: atomic loads and stores, `getpid`,
     // `sigaction` and `kill`. Were it to lock or allocate, the interrupted thread could stand
     // still.
-    let status = unsafe {
+    let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = hold as extern "C" fn(c_int) as usize;
         // Interrupted system calls are restarted.
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(number, &raw const action, ptr::null_mut())
     };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    answered(result).map(drop)
 }
 
 /// Holds the signal back: only notes it. Tokio's handler, which calls this one, wakes the task that

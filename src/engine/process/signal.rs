@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    engine::{base::error::Error, runtime::Engine},
+    engine::{base::error::Error, resources::socket::answered, runtime::Engine},
     protocol::close::{self, CloseFrame},
 };
 
@@ -135,21 +135,27 @@ pub(super) fn note_in(last: &'static AtomicI32, number: libc::c_int) -> io::Resu
     unsafe { signal_hook_registry::register(number, note) }.map(drop)
 }
 
-/// Whether the signal `number` has a handler, whichever language it is written in.
+/// The present action of the signal `number`.
 ///
 /// # Errors
 /// The system's, when there is no such signal.
-pub fn is_handled(number: libc::c_int) -> io::Result<bool> {
-    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+pub(super) fn action_of(number: libc::c_int) -> io::Result<libc::sigaction> {
+    let mut action = MaybeUninit::uninit();
     #[expect(unsafe_code, reason = "only libc knows a signal's action")]
     // SAFETY: without a new action the system only writes the present one to where there is room for
     // it, and it has done so where it reports no error.
-    let handler = unsafe {
-        if libc::sigaction(number, ptr::null(), action.as_mut_ptr()) == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        action.assume_init().sa_sigaction
-    };
+    unsafe {
+        answered(libc::sigaction(number, ptr::null(), action.as_mut_ptr()))?;
+        Ok(action.assume_init())
+    }
+}
+
+/// Whether the signal `number` has a handler, whichever language it is written in.
+///
+/// # Errors
+/// As [`action_of`].
+pub fn is_handled(number: libc::c_int) -> io::Result<bool> {
+    let handler = action_of(number)?.sa_sigaction;
     Ok(handler != libc::SIG_DFL && handler != libc::SIG_IGN)
 }
 

@@ -262,7 +262,7 @@ impl Drop for Socket {
 
 /// The result of a system call, or the error in `errno`.
 #[cfg(unix)]
-fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
+pub(crate) fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
         return Err(io::Error::last_os_error());
     }
