@@ -10,7 +10,7 @@ use super::{
 };
 use crate::engine::{
     backends::redis::{Address, Config, Kind, Login, Redis, Server},
-    dialing::tls::{Certificates, Tls},
+    dialing::tls::Tls,
 };
 
 /// The backend of groups in Redis. See `_core.pyi`.
@@ -44,12 +44,9 @@ pub(crate) struct Files {
 
 impl Files {
     pub(super) fn read(self) -> PyResult<Tls> {
-        let certificates = Certificates {
-            authorities: self.authorities,
-            own: self.own,
-            is_unverified: self.is_unverified,
-        };
-        Tls::new(&certificates).map_err(|reason| PyValueError::new_err(reason.to_string()))
+        let own = self.own.as_ref().map(|(chain, key)| (&chain[..], &key[..]));
+        Tls::new(self.authorities.as_deref(), own, !self.is_unverified)
+            .map_err(|reason| PyValueError::new_err(reason.to_string()))
     }
 }
 

@@ -16,17 +16,6 @@ use super::verifier::{Trusted, Verifier};
 /// Why something has failed, for the text of an exception.
 pub type Reason = Arc<str>;
 
-/// The certificates of a connection by TLS, each in the form PEM.
-#[derive(Clone, Default)]
-pub struct Certificates {
-    /// The authorities that are trusted; `None` for those of the system.
-    pub authorities: Option<Vec<u8>>,
-    /// The client's own certificate with its chain, and its key.
-    pub own: Option<(Vec<u8>, Vec<u8>)>,
-    /// Whether the server's certificate is not verified.
-    pub is_unverified: bool,
-}
-
 /// How to connect by TLS.
 #[derive(Clone)]
 pub struct Tls(Arc<ClientConfig>);
@@ -38,17 +27,23 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the certificates.
+    /// Reads certificates in the form PEM: those of the `authorities` that are trusted, `None` for
+    /// the system's, and the client's `own` with its chain, and its key. Without `verifies` the
+    /// server's certificate is not verified.
     ///
     /// # Errors
     /// The reason why they cannot be used, or why this processor cannot do TLS.
-    pub fn new(certificates: &Certificates) -> Result<Self, Reason> {
+    pub fn new(
+        authorities: Option<&[u8]>,
+        own: Option<(&[u8], &[u8])>,
+        verifies: bool,
+    ) -> Result<Self, Reason> {
         let provider = Arc::new(provider()?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| Reason::from(error.to_string()))?;
-        let builder = match certificates.authorities.as_deref() {
-            _ if certificates.is_unverified => builder
+        let builder = match authorities {
+            _ if !verifies => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Verifier::new(&provider, None)),
             None => builder.with_root_certificates(system_roots()?),
@@ -68,7 +63,7 @@ impl Tls {
                     .with_custom_certificate_verifier(Verifier::new(&provider, Some(trusted)))
             }
         };
-        let config = match &certificates.own {
+        let config = match own {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let chain = read_certificates(chain, "the client's certificate")?;
