@@ -175,13 +175,13 @@ impl FileHistory {
             // Older groups make room for newer ones.
             let (folder, epochs) = self.opened();
             self.note_full_disk(&folder);
-            self.quota.make_room(&folder, &epochs, name, patience);
+            (self.quota).enforce(&folder, &epochs, name, None, patience);
             append()
         })?;
         let needs = if position.is_none() { needs } else { 0 };
         if needs > 0 || self.quota.is_due() {
             let (folder, epochs) = self.opened();
-            (self.quota).enforce(&folder, &epochs, name, needs, patience);
+            (self.quota).enforce(&folder, &epochs, name, Some(needs), patience);
         }
         Ok(position)
     }

@@ -232,9 +232,21 @@ impl RecordHead {
 pub(super) struct Lock<'a>(&'a File);
 
 impl<'a> Lock<'a> {
+    /// Locks a file for this process alone.
     pub(super) fn new(file: &'a File, deadline: Instant) -> io::Result<Self> {
-        lock(file, deadline)?;
-        Ok(Self(file))
+        let mut pause = FIRST_RETRY;
+        loop {
+            match flock(file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(error) if io::Error::from(error).kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() >= deadline {
+                return Err(held_for_too_long());
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 }
 
@@ -422,17 +434,13 @@ impl<'a> Locked<'a> {
     fn move_down(&mut self) -> io::Result<()> {
         let mut head = self.head;
         let live = head.end - head.start;
-        let records = self.bytes(head.start, live)?;
+        let records = bytes(self.file, head.start, live)?;
         self.file.write_all_at(&records, HEAD_BYTES)?;
         head.start = HEAD_BYTES;
         head.end = HEAD_BYTES + live;
         head.moves += 1;
         self.put(head)?;
         self.file.set_len(head.end)
-    }
-
-    fn bytes(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
-        bytes(self.file, at, length)
     }
 
     /// Reads what is after `after`. `cursor` is what this process knows of the file.
@@ -592,23 +600,6 @@ fn bytes(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, at)?;
     Ok(bytes)
-}
-
-/// Locks a file for this process alone.
-fn lock(file: &File, deadline: Instant) -> io::Result<()> {
-    let mut pause = FIRST_RETRY;
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(error) if io::Error::from(error).kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-        if Instant::now() >= deadline {
-            return Err(held_for_too_long());
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
 }
 
 /// Bytes of the blocks of a file.

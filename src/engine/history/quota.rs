@@ -165,32 +165,20 @@ impl Quota {
     /// Looks at the files, if that is due, or room lacks for `needs` bytes: removes those of groups that
     /// are not used any more, and drops the oldest messages while all together are too large, first of
     /// the groups to which nothing was published for longest. `newest` is the file that was written last.
+    /// Without `needs` the disk is full: room is made in any case.
     pub(super) fn enforce(
         &self,
         folder: &Folder,
         epochs: &Epochs,
         newest: &str,
-        needs: u64,
+        needs: Option<u64>,
         patience: Duration,
     ) {
         if let Some(_alone) = self.alone.try_lock_for(patience) {
             // Another thread may have done it.
-            if self.is_due() || self.lacks(epochs, needs) {
-                self.measure(folder, epochs, newest, Some(needs), patience);
+            if needs.is_none_or(|needs| self.is_due() || self.lacks(epochs, needs)) {
+                self.measure(folder, epochs, newest, needs, patience);
             }
-        }
-    }
-
-    /// Makes room where the disk has none: removes files, the oldest first.
-    pub(super) fn make_room(
-        &self,
-        folder: &Folder,
-        epochs: &Epochs,
-        newest: &str,
-        patience: Duration,
-    ) {
-        if let Some(_alone) = self.alone.try_lock_for(patience) {
-            self.measure(folder, epochs, newest, None, patience);
         }
     }
 
@@ -272,7 +260,7 @@ impl Quota {
     #[cfg(test)]
     pub(super) fn enforce_later(&self, folder: &Folder, epochs: &Epochs, newest: &str) {
         self.known.lock().aged_at = None;
-        self.enforce(folder, epochs, newest, 0, PATIENCE);
+        self.enforce(folder, epochs, newest, Some(0), PATIENCE);
     }
 }
 
