@@ -173,7 +173,7 @@ pub(crate) fn adopt_moved(
         unread: unread.iter().map(as_message).collect(),
     };
     let join = joining(memberships);
-    let adopted = py.detach(|| runtime::adopt_moved(parts, &settings, permit, join));
+    let adopted = py.detach(|| Engine::current()?.adopt_moved(parts, &settings, permit, join));
     Ok(PyConnection(adopted?))
 }
 

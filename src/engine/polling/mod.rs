@@ -32,17 +32,13 @@ use crate::engine::{
 #[derive(Debug, Default)]
 pub(crate) struct Pollers(Mutex<HashMap<Key, Arc<Relay>>>);
 
-/// A connection that is about to be polled: the end of its socket that a relay is to read.
-#[derive(Debug)]
-pub(crate) struct Unread(Stream);
-
-/// Makes the two ends of a connection's socket.
+/// Makes the two ends of the socket of a connection that is polled: the second one is for a relay.
 ///
 /// # Errors
 /// The system's, when it has no descriptor left.
-pub(crate) fn pair() -> io::Result<(Owned, Unread)> {
+pub(crate) fn pair() -> io::Result<(Owned, Stream)> {
     let (written, read) = descriptor::pair()?;
-    Ok((Owned::from(written), Unread(read)))
+    Ok((Owned::from(written), read))
 }
 
 impl Pollers {
@@ -54,13 +50,13 @@ impl Pollers {
         pollers: &Arc<Self>,
         runtime: &Handle,
         key: Key,
-        unread: Unread,
+        unread: Stream,
         connection: &Connection,
         settings: &Settings,
     ) -> io::Result<()> {
         let stream = {
             let _context = runtime.enter();
-            AsyncStream::from_std(unread.0)?
+            AsyncStream::from_std(unread)?
         };
         let relay = Arc::new(Relay::new(connection.share(), settings));
         pollers.0.lock().insert(key, Arc::clone(&relay));
@@ -123,7 +119,7 @@ mod tests {
         written.set_nonblocking(false).unwrap();
         let share = Share::new();
         let relay = Arc::new(Relay::new(&share, settings));
-        let stream = AsyncStream::from_std(unread.0).unwrap();
+        let stream = AsyncStream::from_std(unread).unwrap();
         let running = Arc::clone(&relay);
         Fixture {
             relay,

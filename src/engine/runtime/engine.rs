@@ -475,20 +475,6 @@ pub fn adopt(
     }
 }
 
-/// Goes on with a connection of another process on the process's engine, as
-/// [`Engine::adopt_moved`] does.
-///
-/// # Errors
-/// Those of [`Engine::current`] and [`Engine::adopt_moved`].
-pub fn adopt_moved(
-    parts: Parts,
-    settings: &Settings,
-    permit: impl Into<Arc<Permit>>,
-    before_news: impl FnOnce(&Arc<Connection>),
-) -> Result<Arc<Connection>, Error> {
-    Engine::current()?.adopt_moved(parts, settings, permit, before_news)
-}
-
 /// Opens a connection that another server carries, on the process's engine; `before_head` as with
 /// [`Engine::adopt_with`]. The server's task has `token` on the list of `hub` when there is something
 /// for it: see [`Connection::carry_out`] and [`Connection::bring`].

@@ -9,6 +9,6 @@ mod worker;
 #[cfg(unix)]
 pub(crate) use engine::forget_parent;
 pub use engine::{
-    Engine, adopt, adopt_moved, attach, find, is_leaving, is_prepared, leave, open_carried,
-    open_polled, poll, prepare, reopen, wait_for_none_open, want_threads,
+    Engine, adopt, attach, find, is_leaving, is_prepared, leave, open_carried, open_polled, poll,
+    prepare, reopen, wait_for_none_open, want_threads,
 };
