@@ -7,10 +7,9 @@ use crate::engine::presence::{Announcer, Note};
 
 impl Announcer for Exchange {
     fn announce(&self, note: &Note) {
-        if self.is_foreign() {
+        let Some(mut state) = self.state() else {
             return;
-        }
-        let mut state = self.state.lock();
+        };
         let room = state.rooms.get_mut(&note.name);
         if room.is_some_and(|room| room.add(note.number, note.record.clone())) {
             let notes = Item::Notes(Arc::clone(&note.name));
@@ -21,12 +20,10 @@ impl Announcer for Exchange {
     }
 
     fn acts_for_others(&self, name: &str) -> bool {
-        if self.is_foreign() {
-            return false;
-        }
-        let state = self.state.lock();
-        let room = state.rooms.get(name);
-        room.is_none_or(|room| room.peers.keys().all(|peer| self.id < *peer))
+        self.state().is_some_and(|state| {
+            let room = state.rooms.get(name);
+            room.is_none_or(|room| room.peers.keys().all(|peer| self.id < *peer))
+        })
     }
 
     // The order on the group's channel decides.

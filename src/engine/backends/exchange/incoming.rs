@@ -26,18 +26,14 @@ impl Exchange {
     /// Takes what has come on the channel `channel`. False for bytes that are no message of a
     /// process of this project.
     pub fn on_message(&self, channel: &str, bytes: &[u8]) -> bool {
-        if self.is_foreign() {
-            return false;
-        }
         let packet = bytes
             .strip_prefix(MARK)
             .and_then(|sealed| self.groups.open(&domain(channel), sealed))
             .and_then(|packet| Packet::decode(packet).ok())
             .filter(|packet| packet.sent_at.abs_diff(clock::wall_ms()) <= LONGEST_WAY_MS);
-        let Some(packet) = packet else {
+        let (Some(packet), Some(mut state)) = (packet, self.state()) else {
             return false;
         };
-        let mut state = self.state.lock();
         if packet.from == self.id {
             self.on_own(&mut state, &packet);
         } else {

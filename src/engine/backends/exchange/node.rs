@@ -16,7 +16,7 @@ use super::{
 use crate::engine::{
     base::{
         clock, fork,
-        sync::{Condvar, Mutex},
+        sync::{Condvar, Mutex, MutexGuard},
     },
     groups::Groups,
     presence::{Announcer, Presence, Source},
@@ -73,14 +73,13 @@ impl Exchange {
 
     /// Whether what comes on the channel `name` is for this process, whatever it is.
     pub fn wants(&self, name: &str) -> bool {
-        !self.is_foreign()
-            && (name == state::COMMON
-                || name == state::channel_of(self.id)
-                || self.takes_part(name))
+        let is_own = || name == state::COMMON || name == state::channel_of(self.id);
+        self.generation == fork::generation() && (is_own() || self.takes_part(name))
     }
 
-    pub(super) fn is_foreign(&self) -> bool {
-        self.generation != fork::generation()
+    /// The state; `None` in a forked child, where the lock may be held for ever.
+    pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
+        (self.generation == fork::generation()).then(|| self.state.lock())
     }
 
     pub(super) fn seal(&self, channel: &str, message: Message) -> Vec<u8> {

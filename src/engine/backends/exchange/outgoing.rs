@@ -32,10 +32,7 @@ impl Exchange {
     /// Sleeps until something is to be published, until `deadline` at most, and takes it. `None`
     /// when the exchange has ended.
     pub fn take(&self, deadline: Instant) -> Option<Vec<Step>> {
-        if self.is_foreign() {
-            return None;
-        }
-        let mut state = self.state.lock();
+        let mut state = self.state()?;
         loop {
             if state.is_stopped {
                 return None;
@@ -65,20 +62,16 @@ impl Exchange {
     /// Something could not be published. The others are told what they have missed when messages
     /// reach them again.
     pub fn note_failure(&self) {
-        if !self.is_foreign() {
-            self.state.lock().has_failed = true;
+        if let Some(mut state) = self.state() {
+            state.has_failed = true;
         }
     }
 
     /// Ends the exchange with the process. Returns what is still to be published.
     pub fn stop(&self) -> Vec<Step> {
-        if self.is_foreign() {
+        let Some(mut state) = self.state().filter(|state| !state.is_stopped) else {
             return Vec::new();
-        }
-        let mut state = self.state.lock();
-        if state.is_stopped {
-            return Vec::new();
-        }
+        };
         state.is_stopped = true;
         if !state.rooms.is_empty() {
             let gone = Item::Say(COMMON.to_owned(), Message::Gone);

@@ -28,17 +28,16 @@ impl Exchange {
     /// Whether this process takes part in a group, and knows all users there.
     pub fn takes_part(&self, name: &str) -> bool {
         let is_known = |room: &Room| room.is_known;
-        !self.is_foreign() && self.state.lock().rooms.get(name).is_some_and(is_known)
+        (self.state()).is_some_and(|state| state.rooms.get(name).is_some_and(is_known))
     }
 
     /// Begins to take part in a group, to which this process has subscribed, for a connection that
     /// is about to be present. False when it does so already; else the subscription is kept until
     /// [`Step::Release`]. [`Exchange::end`] has to follow.
     pub fn begin(&self, name: &str) -> bool {
-        if self.is_foreign() {
+        let Some(mut state) = self.state() else {
             return false;
-        }
-        let mut state = self.state.lock();
+        };
         let is_new = !state.rooms.contains_key(name);
         if is_new {
             if state.rooms.is_empty() {
@@ -57,28 +56,19 @@ impl Exchange {
 
     /// Follows [`Exchange::begin`].
     pub fn end(&self, name: &str) {
-        if self.is_foreign() {
-            return;
-        }
-        if let Some(room) = self.state.lock().rooms.get_mut(name) {
-            room.entering = room.entering.saturating_sub(1);
+        if let Some(mut state) = self.state() {
+            if let Some(room) = state.rooms.get_mut(name) {
+                room.entering = room.entering.saturating_sub(1);
+            }
         }
     }
 
     /// Asks which users are present in a group in which this process begins to take part. `None`
     /// when that is known.
     pub fn learn(&self, name: &str) -> Option<Question> {
-        if self.is_foreign() {
-            return None;
-        }
-        let mut state = self.state.lock();
-        let (question, is_known) = match state.rooms.get(name) {
-            Some(room) => (room.question, room.is_known),
-            None => return None,
-        };
-        if is_known {
-            return None;
-        }
+        let mut state = self.state()?;
+        let room = state.rooms.get(name).filter(|room| !room.is_known)?;
+        let question = room.question;
         let (call, ticket) = Call::new(lost);
         if let Some((number, pending)) =
             question.and_then(|number| Some((number, state.pending.get_mut(&number)?)))
@@ -142,15 +132,15 @@ impl Exchange {
 
     /// Waits no longer for answers: what is known is all that there is.
     pub fn give_up(&self, number: u64) {
-        if !self.is_foreign() {
-            self.state.lock().finish(number, None);
+        if let Some(mut state) = self.state() {
+            state.finish(number, None);
         }
     }
 
     /// A question could not be published. The others that wait for it get the reason.
     pub fn fail(&self, number: u64, reason: &str) {
-        if !self.is_foreign() {
-            self.state.lock().finish(number, Some(reason));
+        if let Some(mut state) = self.state() {
+            state.finish(number, Some(reason));
         }
     }
 
@@ -165,10 +155,9 @@ impl Exchange {
     /// Tells the others this process's position in groups, all of them by default, and asks for
     /// theirs: messages may have been lost.
     pub fn greet(&self, names: Option<&[&str]>) {
-        if self.is_foreign() {
+        let Some(mut state) = self.state() else {
             return;
-        }
-        let mut state = self.state.lock();
+        };
         match names {
             Some(names) => names.iter().for_each(|name| state.greet(name, None)),
             None => state.greet_all(),

@@ -290,6 +290,11 @@ impl Node {
         self.generation != fork::generation()
     }
 
+    /// The state; `None` in a forked child, where the lock may be held for ever.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        (!self.is_foreign()).then(|| self.state.lock())
+    }
+
     /// Sends `message` to the members of the group `name` in all processes. Never sleeps.
     ///
     /// # Errors
@@ -391,12 +396,9 @@ impl Node {
         own_bytes: usize,
         put: impl FnOnce(u64),
     ) -> Result<(), Refused> {
-        if self.is_foreign() {
-            return Err(Refused::Foreign);
-        }
         // Under the lock, so that messages of one publisher keep their order to a node that is met
         // meanwhile, and a message that is refused reaches no node.
-        let mut state = self.state.lock();
+        let mut state = self.state().ok_or(Refused::Foreign)?;
         self.check_room(&mut state, frame.len(), own_bytes)?;
         state.published += 1;
         let number = state.published;
@@ -430,10 +432,9 @@ impl Node {
     /// Whether the messages of each of these nodes up to its number are in the queues of their groups,
     /// as far as they come here.
     pub fn has_taken(&self, begun: &[(NodeId, u64)]) -> bool {
-        if self.is_foreign() {
+        let Some(published) = self.state().map(|state| state.published) else {
             return false;
-        }
-        let published = self.state.lock().published;
+        };
         let mut progress = self.progress.lock();
         let mut has_taken = |(id, number): &(NodeId, u64)| {
             if *id == self.id {
@@ -515,35 +516,29 @@ impl Node {
     /// The members of the group `name` in all processes. That of others is as old as
     /// [`COUNTS_PERIOD`].
     pub fn count(&self, name: &str) -> usize {
-        if self.is_foreign() {
-            return 0;
-        }
-        self.groups.count(name) + self.state.lock().counts.of(name)
+        let others = self.state().map_or(0, |state| state.counts.of(name));
+        self.groups.count(name) + others
     }
 
     /// The number of other nodes.
     pub fn peers(&self) -> usize {
-        if self.is_foreign() {
-            return 0;
-        }
-        self.state.lock().peers.len()
+        self.state().map_or(0, |state| state.peers.len())
     }
 
     /// The numbers of the other processes, as far as the system tells them.
     pub fn processes(&self) -> Vec<i32> {
-        if self.is_foreign() {
-            return Vec::new();
-        }
-        self.state.lock().processes.values().copied().collect()
+        let state = self.state();
+        state.map_or_else(Vec::new, |state| {
+            state.processes.values().copied().collect()
+        })
     }
 
     /// Writes what waits for other nodes, and removes the node's socket. Needs no engine; sleeps
     /// until `deadline` at most.
     pub fn stop(&self, deadline: Instant) {
-        if self.is_foreign() {
+        let Some(mut state) = self.state() else {
             return;
-        }
-        let mut state = self.state.lock();
+        };
         if let Some(folder) = state.folder.take() {
             folder.remove(self.id);
         }
@@ -1111,10 +1106,9 @@ impl Observer for Node {
 
 impl Announcer for Node {
     fn announce(&self, note: &Note) {
-        if self.is_foreign() {
+        let Some(mut state) = self.state() else {
             return;
-        }
-        let mut state = self.state.lock();
+        };
         if let Telling::Claimed(number) = note.record.telling {
             let claim = Claim {
                 name: Arc::clone(&note.name),
@@ -1141,17 +1135,16 @@ impl Announcer for Node {
     }
 
     fn end_claim(&self, id: u64) {
-        if self.is_foreign() {
+        let Some(mut state) = self.state() else {
             return;
-        }
-        let mut state = self.state.lock();
+        };
         if let Some(claim) = state.claims.remove(&id) {
             state.silent.extend(claim.nodes);
         }
     }
 
     fn acts_for_others(&self, _name: &str) -> bool {
-        !self.is_foreign() && self.state.lock().ready.iter().all(|id| self.id < *id)
+        (self.state()).is_some_and(|state| state.ready.iter().all(|id| self.id < *id))
     }
 }
 
