@@ -63,13 +63,7 @@ def open_now(target: Target) -> ClientConnection:
 
 
 async def open_soon(target: Target) -> ClientConnection:
-    """
-    Opens a connection, as :func:`open_now`, without blocking the event loop. Cancelling it gives
-    up.
-
-    Raises:
-        ConnectionFailed, ShuttingDown, TypeError, ValueError, Exception: As :func:`open_now`.
-    """
+    """Opens a connection as :func:`open_now`, for event loops. Cancelling it gives up."""
     return await arun(_open(*await target.soon()))
 
 

@@ -160,12 +160,7 @@ class Target:
         return self._made(values)
 
     async def soon(self) -> tuple[str, Dialer]:
-        """
-        Returns what :meth:`now` does, for async code: functions may be async.
-
-        Raises:
-            TypeError, ValueError, Exception: As :meth:`now`.
-        """
+        """Returns what :meth:`now` does, for async code: functions may be async."""
         if self._made_once is not None:
             return self._made_once
         values = {}

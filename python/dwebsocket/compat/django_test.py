@@ -42,12 +42,7 @@ def connection_store() -> Any:
 
 
 def set_connection_store(store: Any) -> None:
-    """
-    Replaces the object that :func:`connection_store` returns, for all threads.
-
-    Raises:
-        MissingPart: As :func:`connection_store`.
-    """
+    """Replaces the object that :func:`connection_store` returns, for all threads."""
     connection_store()
     _handler._connections = store
 

@@ -168,12 +168,7 @@ def merged(pages: list[Page], query: Query) -> Page:
 
 
 def leaders(realm: str = "") -> dict[str, dict[str, int]]:
-    """
-    Returns the users and the addresses with the most open WebSockets in this process.
-
-    Args:
-        realm: Only those of this realm; empty for all.
-    """
+    """Returns the users and addresses with the most open WebSockets, of one realm or of all."""
     users: Counter[str] = Counter()
     addresses: Counter[str] = Counter()
     for each in _all():
@@ -189,12 +184,7 @@ def leaders(realm: str = "") -> dict[str, dict[str, int]]:
 
 
 def close(key: str, code: int, reason: str, realm: str = "") -> int:
-    """
-    Closes the WebSocket of this process whose ``id`` is ``key``. Returns how many that were.
-
-    Args:
-        realm: Only if it is of this realm; empty for any.
-    """
+    """Closes the WebSocket here with this ``id``, of one realm or any; returns how many."""
     for websocket, *_ in tally.open_websockets():
         # Only those that were shown have one.
         if websocket._id == key and realm in ("", websocket._realm):

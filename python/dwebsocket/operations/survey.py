@@ -137,12 +137,7 @@ def summed(answers: list[Process], missing: int) -> SiteStatistics:
 
 
 def ask(act: str, timeout: float = PATIENCE_S, **question: Any) -> tuple[list[Any], int]:
-    """
-    Asks all processes, this one too; returns their answers, and how many have given none.
-
-    Raises:
-        GroupUnavailable, ImproperlyConfigured: As :func:`statistics`.
-    """
+    """Asks all processes, this one too; returns their answers, and how many have given none."""
     question["act"] = act
     backend = backends.backend(DEFAULT)
     if _is_alone(backend):
@@ -152,12 +147,7 @@ def ask(act: str, timeout: float = PATIENCE_S, **question: Any) -> tuple[list[An
 
 
 def asks_others() -> bool:
-    """
-    Whether other processes are asked: not where groups are those of one process.
-
-    Raises:
-        ImproperlyConfigured: The settings of the default backend are invalid.
-    """
+    """Whether other processes are asked: not where groups are those of one process."""
     return not _is_alone(backends.backend(DEFAULT))
 
 

@@ -40,13 +40,7 @@ _MOST_HEADERS = _MOST_OFFERS = 128
 
 
 def begin_beat(connection: _core.Connection, query: str) -> None:
-    """
-    Begins the heartbeat that the page asks for: ``dwebsocket.js`` does so by ``?beat=20``.
-
-    Args:
-        connection: It has just been opened.
-        query: The query of the handshake's URL.
-    """
+    """Begins the heartbeat that the page asks for: ``dwebsocket.js`` does so by ``?beat=20``."""
     if (found := _BEAT.search(query)) and _MIN_BEAT_S <= int(found[1]) <= _MAX_BEAT_S:
         connection.begin_beat(int(found[1]))
 
@@ -170,12 +164,7 @@ class Handshake:
         return (b"",) if self.client.head_follows_close else ()
 
     def validate_size(self, largest: int | None) -> Refusal | None:
-        """
-        Validates the number of headers, and the size.
-
-        Args:
-            largest: ``WEBSOCKET_MAX_HANDSHAKE_SIZE``.
-        """
+        """Validates the number of headers, and the size: ``WEBSOCKET_MAX_HANDSHAKE_SIZE``."""
         if (count := self.header_count) > _MOST_HEADERS:
             return 431, f"The handshake has {count} headers, more than {_MOST_HEADERS}."
         if largest is None or (size := self.size) <= largest:
@@ -184,12 +173,7 @@ class Handshake:
         return 431, f"The handshake has {size} bytes, more than {limit}."
 
     def validate(self) -> Refusal | None:
-        """
-        Validates the headers (RFC 6455 section 4.2.1), and the number of subprotocols.
-
-        Returns:
-            None when they are a valid opening handshake.
-        """
+        """Validates the headers (RFC 6455 section 4.2.1), and the number of subprotocols."""
         refusal = self._validate()
         if refusal is None and len(self.offered) > _MOST_OFFERS:
             return 400, f"a handshake may offer {_MOST_OFFERS} subprotocols at most"

@@ -275,12 +275,7 @@ class Pump:
         self._scratch = memoryview(bytearray(_CHUNK_BYTES))
 
     def start(self) -> None:
-        """
-        Begins to serve.
-
-        Raises:
-            RuntimeError: The system gives no thread.
-        """
+        """Begins to serve."""
         unpatched.start_thread("dwebsocket-tls", unpatched.lasting("dwebsocket-tls", self._run))
 
     def add(self, pipe: Pipe) -> None:

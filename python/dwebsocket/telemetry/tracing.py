@@ -156,14 +156,7 @@ def accepted(websocket: Any) -> None:
 
 @contextmanager
 def calling(websocket: Any, handler: str, method: str) -> Iterator[None]:
-    """
-    Returns the span of one call: a root, which is exported when the call ends.
-
-    Args:
-        websocket: One that is traced.
-        handler: The name of the handler.
-        method: The name of its method.
-    """
+    """Returns the span of one call: a root, which is exported when the call ends."""
     traced: _Trace = websocket._trace
     token = _begin_call(traced, handler, method)
     try:

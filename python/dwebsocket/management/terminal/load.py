@@ -90,14 +90,7 @@ def percentiles(seconds: list[float]) -> dict[str, float] | None:
 
 
 async def run(plan: Load, result: Result, tell: Callable[[], None]) -> None:
-    """
-    Runs all clients to their end. Cancelling it closes them.
-
-    Args:
-        plan: Their work.
-        result: Gets the figures, from the beginning.
-        tell: Called some times a second.
-    """
+    """Runs all clients to their end, and tells some times a second. Cancelling it closes them."""
     clients = {asyncio.ensure_future(_client(plan, n, result)) for n in range(plan.clients)}
     everyone = [*clients]
     begun_at = time.perf_counter()

@@ -31,15 +31,7 @@ def session_of(user: Any) -> Iterator[str]:
 
 
 def user_of(name: str) -> Any:
-    """
-    Returns a user.
-
-    Args:
-        name: The user's name (``USERNAME_FIELD``), else the primary key.
-
-    Raises:
-        LookupError: There is no such user.
-    """
+    """Returns a user by name (``USERNAME_FIELD``), else by primary key; else ``LookupError``."""
     users = get_user_model()._default_manager
     try:
         return users.get_by_natural_key(name)

@@ -92,16 +92,7 @@ def context(
     number: int,
     asked: QueryDict,
 ) -> dict[str, Any]:
-    """
-    Returns the template's context.
-
-    Args:
-        parts: The answers of the processes.
-        missing: How many have not.
-        query: Their question.
-        number: The page of the table.
-        asked: The parameters of the request.
-    """
+    """Returns the template's context, from the answers of processes, of which some are missing."""
     site = survey.summed([part["process"] for part in parts], missing)
     found = listing.merged([part["page"] for part in parts], query)
     rows = found["rows"][(number - 1) * PER_PAGE :]

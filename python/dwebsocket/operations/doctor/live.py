@@ -330,12 +330,7 @@ def _counted(counts: Mapping[str, Any]) -> str:
 
 
 def _lost_host(visit: Target, refused: str | None) -> Iterator[Finding]:
-    """
-    Explains a Host that is not the one of the address.
-
-    Args:
-        refused: The Host that arrived, if ``ALLOWED_HOSTS`` lacks it.
-    """
+    """Explains a Host that is not the address's; ``ALLOWED_HOSTS`` lacks ``refused``."""
     asked = visit.address.netloc
     host = host_of(asked)
     if refused is None or refused.lower() != asked.lower():

@@ -113,14 +113,7 @@ def files(pid: int) -> tuple[int, int] | None:
 
 
 def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ()) -> Server | None:
-    """
-    Returns the server that a command line starts, if it starts one.
-
-    Args:
-        pid: The process.
-        arguments: Its command line.
-        variables: Its environment, as ``NAME=value``.
-    """
+    """Returns the server that a command line starts, if any; ``variables`` are ``NAME=value``."""
     program = next((name for name in _SERVERS if _starts(name, arguments)), None)
     if program is None:
         return None

@@ -53,12 +53,7 @@ class Exchange:
 
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> Exchange:
-        """
-        Returns the exchange that an ASGI scope is about.
-
-        Raises:
-            UnsupportedServer: Another application than dwebsocket's took the request.
-        """
+        """Returns that of an ASGI scope; ``UnsupportedServer`` if another application took it."""
         exchange = scope.get(SCOPE_KEY)
         if not isinstance(exchange, cls):
             raise UnsupportedServer(_OTHER_HANDLER)

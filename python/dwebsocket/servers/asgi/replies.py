@@ -48,10 +48,7 @@ def http_response(
     """
     Returns the headers and the body of a refusal, without the server's own headers.
 
-    Args:
-        status: The status.
-        body: None for the status's own text.
-        headers: Those of the application; None where the body is a text of ours.
+    ``body`` is None for the status's own text, ``headers`` where the body is a text of ours.
     """
     if headers is None:
         body = PHRASES.get(status, b"") if body is None else body
