@@ -137,6 +137,8 @@ def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
     """Returns the visitors whose user is gone, may not sign in, or has another password."""
     if not apps.is_installed("django.contrib.auth"):
         return {}
+    from django.contrib.auth import get_user_model
+
     backends = {path: _backend(path) for path in {visitor.who.backend for visitor in visitors}}
     of_rows = [v for v in visitors if _asks_for_rows(backends[v.who.backend], v.who)]
     rows = _users({visitor.who.user for visitor in of_rows})
@@ -144,13 +146,13 @@ def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
     for visitor in visitors:
         backend, who = backends[visitor.who.backend], visitor.who
         if _asks_for_rows(backend, who):
-            reason = _objection(who, rows.get(who.user), backend)
+            user = rows.get(who.user)
         elif backend is not None:
-            reason = _objection(who, backend.get_user(_user_id(who)), backend)
+            user = backend.get_user(get_user_model()._meta.pk.to_python(who.user))
         else:
             # A project's own kind of user: its storage is not known here, so it is not checked.
-            reason = None
-        if reason is not None:
+            continue
+        if (reason := _objection(who, user, backend)) is not None:
             found[visitor] = reason
     return found
 
@@ -179,12 +181,6 @@ def _users(keys: Collection[str]) -> dict[str, Any]:
     model = get_user_model()
     rows = model._default_manager.using(router.db_for_write(model)).filter(pk__in=keys)
     return {str(row.pk): row for row in rows}
-
-
-def _user_id(who: Who) -> Any:
-    from django.contrib.auth import get_user_model
-
-    return get_user_model()._meta.pk.to_python(who.user)
 
 
 def _objection(who: Who, user: Any, backend: Any) -> str | None:
