@@ -76,7 +76,7 @@ class TestExchange:
     def test_client_talks_to_the_new_descriptor(self, pair: Pair) -> None:
         """In both directions."""
         client, server = pair
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, early = takeover.exchange()
         assert early == b""
         client.sendall(b"to us")
@@ -90,7 +90,7 @@ class TestExchange:
     def test_nothing_of_the_server_reaches_the_client(self, pair: Pair) -> None:
         """Whatever it writes, shuts down or closes."""
         client, server = pair
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         server.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
         server.shutdown(socket.SHUT_RDWR)
@@ -105,7 +105,7 @@ class TestExchange:
     def test_server_reads_the_end_at_once(self, pair: Pair) -> None:
         """Some wait for it before they close."""
         _, server = pair
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         assert select.select([server], [], [], 0)[0] == [server]
         assert server.recv(100) == b""
@@ -116,7 +116,7 @@ class TestExchange:
         """It is registered under it in the server's poller."""
         _, server = pair
         number = server.fileno()
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         assert server.fileno() == number != descriptor
         takeover.finish()
@@ -127,7 +127,7 @@ class TestExchange:
         """An asynchronous server must not be blocked."""
         _, server = pair
         os.set_blocking(server.fileno(), blocking)
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         assert os.get_blocking(server.fileno()) is blocking
         takeover.finish()
@@ -136,7 +136,7 @@ class TestExchange:
     def test_nothing_is_inherited_by_programs(self, pair: Pair) -> None:
         """A started program must not keep the client's connection open."""
         _, server = pair
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         for number in (descriptor, server.fileno()):
             assert fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
@@ -150,7 +150,7 @@ class TestExchange:
         client.sendall(b"GET / HTTP/1.1\r\n\r\nearly")
         assert [reader.readline(), reader.readline()] == [b"GET / HTTP/1.1\r\n", b"\r\n"]
         client.sendall(b" late")
-        takeover = Takeover.prepare(client_of(server, read_early=reader.read))
+        takeover = Takeover(client_of(server, read_early=reader.read))
         descriptor, early = takeover.exchange()
         assert early + os.read(descriptor, 100) == b"early late"
         reader.close()
@@ -166,7 +166,7 @@ class TestExchange:
             order.append("early")
             return b""
 
-        takeover = Takeover.prepare(client_of(server, read_early, lambda: order.append("let go")))
+        takeover = Takeover(client_of(server, read_early, lambda: order.append("let go")))
         assert order == []
         descriptor, _ = takeover.exchange()
         assert order == ["early", "let go"]
@@ -181,7 +181,7 @@ class TestFinish:
         """Only the descriptor that was handed over stays."""
         _, server = pair
         before = descriptors()
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         server.sendall(b"x" * 1000)
         takeover.finish()
@@ -192,7 +192,7 @@ class TestFinish:
         """The connection is the server's as before."""
         client, server = pair
         before = descriptors()
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         takeover.finish()
         assert descriptors() <= before
         server.sendall(b"still here")
@@ -201,7 +201,7 @@ class TestFinish:
     def test_may_be_repeated(self, pair: Pair) -> None:
         """And closes no descriptor that other code has opened since."""
         _, server = pair
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         takeover.finish()
         other = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
         before = descriptors()
@@ -215,13 +215,13 @@ class TestFinish:
         """A response that a middleware has replaced is never closed."""
         _, server = pair
         before = descriptors()
-        Takeover.prepare(client_of(server))
+        Takeover(client_of(server))
         assert descriptors() <= before
 
     def test_server_that_closes_later_sees_no_reset(self, pair: Pair) -> None:
         """Its bytes were read, so its end of the placeholder closes without a reset."""
         _, server = pair
-        takeover = Takeover.prepare(client_of(server))
+        takeover = Takeover(client_of(server))
         descriptor, _ = takeover.exchange()
         server.sendall(b"x" * 50_000)
         takeover.finish()
@@ -236,7 +236,7 @@ class TestFinish:
         def fail() -> bytes:
             raise AttributeError("no such buffer")
 
-        takeover = Takeover.prepare(client_of(server, read_early=fail))
+        takeover = Takeover(client_of(server, read_early=fail))
         with pytest.raises(AttributeError, match="no such buffer"):
             takeover.exchange()
         takeover.finish()
@@ -253,7 +253,7 @@ class TestPrepare:
         client = client_of(pair[1])
         before = descriptors()
         with room_for(left), pytest.raises(OSError, match="Too many open files"):
-            Takeover.prepare(client)
+            Takeover(client)
         assert descriptors() <= before
 
     def test_connection_that_is_closed(self, pair: Pair) -> None:
@@ -262,4 +262,4 @@ class TestPrepare:
         client = client_of(server)
         server.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
-            Takeover.prepare(client)
+            Takeover(client)

@@ -238,7 +238,7 @@ class Handshake:
         """
         _core.prepare()
         kind = Takeover if self.client.tls is None else TlsTakeover
-        self._takeover = kind.prepare(self.client)
+        self._takeover = kind(self.client)
 
     def open(self, opening: Opening) -> _core.Connection:
         """

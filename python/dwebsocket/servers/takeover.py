@@ -3,7 +3,7 @@ The takeover of a client's connection by the engine, transparent to the server.
 
 The server keeps its descriptor, but ``dup2`` makes it refer to a placeholder: it reads as the end
 of the stream, and the server's later writes and its close never reach the client. Every step that
-may fail happens in :meth:`Takeover.prepare`, before the response is decided; the exchange itself is
+may fail happens as it is made, before the response is decided; the exchange itself is
 made when the server iterates over the response, after all middleware has run. The engine does both
 (:class:`dwebsocket._core.Takeover`), by system calls that keep the GIL and that gevent and eventlet
 do not patch. Where the server encrypts, :mod:`dwebsocket.servers.tls` does the same in another way.
@@ -24,23 +24,17 @@ class Takeover:
     The takeover of one client's connection by the engine.
 
     Used by one thread after another, never by two at once.
+
+    Raises:
+        OSError: The process has no descriptor left, or the client has gone.
     """
 
     __slots__ = ("_client", "_exchange")
 
-    def __init__(self, client: Client, exchange: _core.Takeover) -> None:
+    def __init__(self, client: Client) -> None:
+        """Allocates every descriptor that the exchange needs."""
         self._client = client
-        self._exchange = exchange
-
-    @classmethod
-    def prepare(cls, client: Client) -> Takeover:
-        """
-        Allocates every descriptor that the exchange needs.
-
-        Raises:
-            OSError: The process has no descriptor left, or the client has gone.
-        """
-        return cls(client, _core.Takeover(client.descriptor))
+        self._exchange = _core.Takeover(client.descriptor)
 
     def exchange(self) -> tuple[int, bytes]:
         """

@@ -68,29 +68,17 @@ class TlsTakeover:
     Its methods are those of :class:`dwebsocket.servers.takeover.Takeover`.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        placeholder: tuple[_socket.socket, _socket.socket],
-        pair: tuple[_socket.socket, _socket.socket],
-        carrier: tls_pump.Pump,
-    ) -> None:
-        self._client = client
-        self._placeholder, self._sink = placeholder
-        self._engines_end, self._near = pair
-        self._pump = carrier
-
-    @classmethod
-    def prepare(cls, client: Client) -> TlsTakeover:
+    def __init__(self, client: Client) -> None:
         """Allocates the socket pairs, and starts the pump if it does not run."""
+        self._client = client
         try:
-            carrier = tls_pump.current()
+            self._pump = tls_pump.current()
         except RuntimeError as error:
             raise OSError(f"no thread to carry encrypted connections: {error}") from error
         # Not those of the `socket` module, which gevent and eventlet replace.
-        engines_end, near = _socket.socketpair()
-        near.settimeout(0)
-        return cls(client, _new_placeholder(), (engines_end, near), carrier)
+        self._engines_end, self._near = _socket.socketpair()
+        self._near.settimeout(0)
+        self._placeholder, self._sink = _new_placeholder()
 
     def exchange(self) -> tuple[int, bytes]:
         """Puts the placeholder in the place of the server's socket, and starts the pipe."""
@@ -124,7 +112,9 @@ class TlsTakeover:
         self._engines_end.close()
 
     def __del__(self) -> None:
-        self.finish()
+        # It is missing where the constructor has failed.
+        if hasattr(self, "_sink"):
+            self.finish()
 
 
 def _to_placeholder(sock: Any, placeholder: _socket.socket) -> _socket.socket:
