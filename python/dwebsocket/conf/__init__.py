@@ -272,19 +272,17 @@ def _compression(value: object) -> Compression | None:
     return Compression(**value)
 
 
-def _dotted_path(value: object) -> str | None:
+def _dotted_path(value: object, what: str = "class") -> str | None:
     if value is None or (isinstance(value, str) and "." in value):
         return value
-    raise _expected("the dotted path of a class", value)
+    raise _expected(f"the dotted path of a {what}", value)
 
 
 def _function(value: object) -> Callable[..., Any] | None:
-    if value is None:
+    if (path := _dotted_path(value, "function")) is None:
         return None
-    if not isinstance(value, str) or "." not in value:
-        raise _expected("the dotted path of a function", value)
     try:
-        found = import_string(value)
+        found = import_string(path)
     except ImportError as error:
         raise ValueError(f"is {value!r}, which cannot be imported: {error}") from None
     if not callable(found):
