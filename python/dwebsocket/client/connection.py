@@ -168,12 +168,7 @@ class ClientConnection:
         return message
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
-        """
-        Returns the next message, parsed as JSON. Waits as :meth:`areceive` does.
-
-        Raises:
-            InvalidMessage, ReceiveTimeout, ConnectionClosed: As :meth:`receive_json`.
-        """
+        """Returns and raises what :meth:`receive_json` does; waits as :meth:`areceive` does."""
         return parsed(await self.areceive(timeout), kwargs)
 
     def __aiter__(self) -> ClientConnection:
@@ -272,30 +267,15 @@ class ClientConnection:
             await self._asend(message, None if isinstance(message, str) else True)
 
     async def asend_text(self, message: Sendable) -> None:
-        """
-        Sends text, as :meth:`send_text`; waits as :meth:`asend` does.
-
-        Raises:
-            ValueError, ConnectionClosed, SendTimeout, TypeError: As :meth:`send_text`.
-        """
+        """Sends text as :meth:`send_text`, and raises the same; waits as :meth:`asend` does."""
         await self._asend(*as_text(message))
 
     async def asend_bytes(self, message: Binary) -> None:
-        """
-        Sends bytes, as :meth:`send_bytes`; waits as :meth:`asend` does.
-
-        Raises:
-            ConnectionClosed, SendTimeout, TypeError: As :meth:`send_bytes`.
-        """
+        """Sends bytes as :meth:`send_bytes`, and raises the same; waits as :meth:`asend` does."""
         await self._asend(*as_binary(message))
 
     async def asend_json(self, data: Any, **kwargs: Any) -> None:
-        """
-        Sends ``data`` as JSON, as :meth:`send_json`; waits as :meth:`asend` does.
-
-        Raises:
-            TypeError, ConnectionClosed, SendTimeout: As :meth:`send_json`.
-        """
+        """Sends ``data`` as :meth:`send_json`, and raises the same; waits as :meth:`asend` does."""
         await self._asend(*as_json(data, kwargs))
 
     async def _asend(self, message: Message, binary: bool | None) -> None:  # noqa: FBT001
@@ -351,12 +331,7 @@ class ClientConnection:
             raise _no_pong(timeout) from None
 
     async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
-        """
-        Sends a ping and waits for the pong, as :meth:`ping`, without blocking the event loop.
-
-        Raises:
-            PingTimeout, ConnectionClosed: As :meth:`ping`.
-        """
+        """Sends a ping as :meth:`ping`, and raises the same, without blocking the event loop."""
         check_timeout(timeout)
         try:
             return await pings.aping(self._connection, timeout)

@@ -106,12 +106,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         return self._run(self._emit(event, data, to))
 
     def update(self, info: Any, *, to: str | None = None) -> NoneT:
-        """
-        Changes what others see. Arguments as for :meth:`emit`.
-
-        Raises:
-            RoomError, UsageError: As :meth:`emit`.
-        """
+        """Changes what others see. Takes a room, and raises, as :meth:`emit`."""
         return self._run(self._update(info, to))
 
     def receive(self, name: str | None = None, timeout: float | None = None) -> DictT:
@@ -126,12 +121,7 @@ class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):
         return self._run(self._receive(name, timeout))
 
     def members(self, name: str | None = None) -> ListT:
-        """
-        Returns those that are present in a room now: joins it once more for that.
-
-        Raises:
-            RoomError, UsageError: As :meth:`emit`.
-        """
+        """Returns those that are present in a room: joins it once more. Raises as :meth:`emit`."""
         return self._run(self._members(name))
 
     def _run(self, call: _Later) -> Any:
