@@ -161,33 +161,23 @@ def _kept(request: HttpRequest) -> str | None:
 
 def _server(request: HttpRequest) -> dict[str, Any]:
     if _asgi_scope(request) is not None:
-        name = _asgi_server()
-        server: dict[str, Any] = {
-            "software": name,
-            "name": name,
-            "refusal": None,
-            "kept": _kept(request),
-        }
-        if isinstance(handshake := _handshake(request), NativeHandshake):
-            shutdown_plan = handshake.client.shutdown_plan()(terminated=True)
-            server |= {"timeout_s": shutdown_plan.timeout_s, "limit": shutdown_plan.limit}
-        return server
-    if getattr(request, "scope", None) is not None:
+        name, handshake = _asgi_server(), _handshake(request)
+        server = {"software": name, "name": name, "refusal": None, "kept": _kept(request)}
+        if not isinstance(handshake, NativeHandshake):
+            return server
+        client = handshake.client
+    elif getattr(request, "scope", None) is not None:
         # A handshake as plain HTTP.
         return {"software": _asgi_server(), "name": None, "refusal": None, "plain_http": True}
-    software = request.META.get("SERVER_SOFTWARE", "")
-    try:
-        client = find_client(request.META)
-    except UnsupportedServer as error:
-        return {"software": software, "name": None, "refusal": str(error)}
-    shutdown_plan = client.shutdown_plan()(terminated=True)
-    return {
-        "software": software,
-        "name": client.server,
-        "refusal": None,
-        "timeout_s": shutdown_plan.timeout_s,
-        "limit": shutdown_plan.limit,
-    }
+    else:
+        server = {"software": request.META.get("SERVER_SOFTWARE", ""), "refusal": None}
+        try:
+            client = find_client(request.META)
+        except UnsupportedServer as error:
+            return {**server, "name": None, "refusal": str(error)}
+        server["name"] = client.server
+    plan = client.shutdown_plan()(terminated=True)
+    return {**server, "timeout_s": plan.timeout_s, "limit": plan.limit}
 
 
 def _asgi_server() -> str:
