@@ -43,7 +43,6 @@ class DaphneConnection(ServedConnection):
 
     @property
     def descriptor(self) -> int:
-        """The socket's."""
         return self.transport.fileno()  # type: ignore[no-any-return]
 
     def hold(self) -> str | None:
@@ -77,11 +76,9 @@ class DaphneConnection(ServedConnection):
         self.transport.stopReading()
 
     def abort(self) -> None:
-        """Closes the placeholder."""
         self.transport.abortConnection()
 
     def respond(self, response: bytes) -> None:
-        """Sends it, and closes the connection."""
         self.transport.write(response)
         self.transport.loseConnection()
 

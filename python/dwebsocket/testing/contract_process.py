@@ -169,11 +169,9 @@ class _Process:
         self._members: list[Any] = []
 
     def publish(self, how: str, name: str, messages: list[str]) -> None:
-        """Publishes."""
         PUBLISHERS[how](name, messages)
 
     def send_large(self, name: str, text: str, times: int) -> None:
-        """Publishes a long message."""
         _send_all(name, [text * times])
 
     def send_excluding(self, name: str, message: str, ids: list[str]) -> None:
@@ -181,11 +179,9 @@ class _Process:
         _group(name).send(message, exclude=ids)
 
     def close(self, name: str, code: int, reason: str) -> None:
-        """Closes all members."""
         _group(name).close(code, reason)
 
     def count(self, name: str) -> int:
-        """Counts members."""
         return _group(name).count()
 
     def members(self, name: str) -> list[list[Any]]:

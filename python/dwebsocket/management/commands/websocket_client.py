@@ -40,13 +40,10 @@ With prompt_toolkit lines can be edited and are remembered.
 
 
 class Command(BaseCommand):
-    """The command."""
-
     help = " ".join(_DESCRIPTION.split())
     requires_system_checks: list[str] = []  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declares the options."""
         add_connecting(parser)
         add = parser.add_argument
         add("--session", metavar="USER", help="as this user, by a session (DEBUG, this machine)")

@@ -32,14 +32,11 @@ the configuration for a proxy. The exit status is 1 when something cannot work.
 
 
 class Command(BaseCommand):
-    """The command."""
-
     help = " ".join(_DESCRIPTION.split())
     # The command runs this package's system checks itself, and shows them as findings.
     requires_system_checks: list[str] = []  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declares the options."""
         add = parser.add_argument
         add("--url", help="ask a running site: ws://host/path/ or wss://host/path/ of a view")
         add("--header", action="append", default=[], help="send 'Name: value' too, e.g. a cookie")

@@ -38,13 +38,10 @@ _MOST_BYTES = 2**30
 
 
 class Command(BaseCommand):
-    """The command."""
-
     help = " ".join(_DESCRIPTION.split())
     requires_system_checks: list[str] = []  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declares the options."""
         add_connecting(parser)
         add = parser.add_argument
         add("--clients", type=int, default=10, help="how many (10)")

@@ -43,12 +43,9 @@ _DURATIONS = (
 
 
 class Command(BaseCommand):
-    """The command."""
-
     help = "Asks all processes of the site for their statistics of WebSockets, and shows the sum."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declares the options."""
         add = parser.add_argument
         add("--json", action="store_true", help="print one line of JSON, with every process")
         add(
