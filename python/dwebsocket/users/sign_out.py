@@ -30,7 +30,7 @@ from dwebsocket.users import authentication
 from dwebsocket.users.registry import SIGNED_OUT, auth_hash, close_here, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
     from django.db.models import Model
     from django.http import HttpRequest
@@ -206,22 +206,6 @@ def _hint_of(pk: Any) -> Hint:
     return ("anywhere", str(pk)) if realm is None else ("users", worlds.user_key(pk, realm))
 
 
-def _on_saved(
-    instance: Any, using: str, *, created: bool, update_fields: Any = None, **_: Any
-) -> None:
-    note = _after_save(instance, created=created, update_fields=update_fields)
-    if note is None:
-        # As at each login, which notes its time.
-        return
-    hint = _hint_of(instance.pk)
-
-    def act() -> None:
-        note()
-        _ask(hint)
-
-    _after_commit(act, using)
-
-
 def _on_deleted(instance: Any, using: str, **_: Any) -> None:
     # Read the key now: by the commit the deleted object has none.
     _after_commit(functools.partial(_ask, _hint_of(instance.pk)), using)
@@ -246,28 +230,36 @@ def _before_save(instance: Model, using: str, **_: Any) -> None:
         vars(instance._state).pop(_NOTED, None)
 
 
-def _after_save(
-    instance: Model, *, created: bool, update_fields: Collection[str] | None
-) -> Callable[[], None] | None:
-    """
-    For ``post_save``: returns None when nobody is signed out by it.
-
-    Returns:
-        To be called when the save is committed: notes the new values.
-    """
-    before, now = _noted(instance), _values(instance)
+def _on_saved(
+    instance: Any, using: str, *, created: bool, update_fields: Any = None, **_: Any
+) -> None:
+    before, values = _noted(instance), _values(instance)
     if created:
         # The user is new: no session of it can end.
-        _note(instance, now)
-        return None
-    if before is None:
-        if update_fields is not None:
-            return None if _ALWAYS.isdisjoint(update_fields) else lambda: None
-    elif update_fields is not None:
-        now = before | {name: now[name] for name in _written(instance, update_fields)}
-    if before is not None and _stands(instance, before, now):
-        return None
-    return lambda: _note(instance, now)
+        _note(instance, values)
+        return
+    now: Values | None = values
+    if update_fields is not None:
+        if before is None and _ALWAYS.isdisjoint(update_fields):
+            return
+        written = {
+            field.attname: values[field.attname]
+            for field in instance._meta.concrete_fields
+            if field.name in update_fields and field.attname in values
+        }
+        # Of the other fields it is not known what their row has.
+        now = None if before is None else before | written
+    if before is not None and now is not None and _stands(instance, before, now):
+        # As at each login, which notes its time.
+        return
+    hint = _hint_of(instance.pk)
+
+    def act() -> None:
+        if now is not None:
+            _note(instance, now)
+        _ask(hint)
+
+    _after_commit(act, using)
 
 
 def _note(instance: Model, values: Values) -> None:
@@ -296,14 +288,6 @@ def _loaded(instance: Model, values: Iterable[Any]) -> Values:
 @functools.cache
 def _names(model: type[Model]) -> tuple[str, ...]:
     return tuple(field.attname for field in model._meta.concrete_fields)
-
-
-def _written(instance: Model, update_fields: Collection[str]) -> list[str]:
-    return [
-        field.attname
-        for field in instance._meta.concrete_fields
-        if field.name in update_fields and field.attname in vars(instance)
-    ]
 
 
 def _stands(instance: Model, before: Values, now: Values) -> bool:
