@@ -16,8 +16,10 @@ MIB = 2**20
 
 
 @pytest.fixture(autouse=True)
-def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The machine has 1 GiB."""
+    monkeypatch.setattr(memory, "_PROC", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_MOUNT", tmp_path / "mount")
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
 
@@ -30,7 +32,7 @@ def limit(folder: Path, cgroup: str | None, **files: str) -> int:
         path = folder / "mount" / name.replace("__", "/").replace("_dot_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    return memory._limit(folder / "cgroup", folder / "mount")
+    return memory.limit.__wrapped__()
 
 
 @pytest.mark.parametrize(

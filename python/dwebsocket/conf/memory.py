@@ -16,6 +16,7 @@ _MOUNT = Path("/sys/fs/cgroup")
 _UNKNOWN = 2 * 2**30
 
 
+@functools.cache
 def limit() -> int:
     """
     Returns the bytes that the process may use: the least of the machine's and its cgroups' limits.
@@ -24,12 +25,7 @@ def limit() -> int:
     for the process's group and all above it. Read once: a changed limit counts after a restart of
     the process.
     """
-    return _limit(_PROC, _MOUNT)
-
-
-@functools.lru_cache(maxsize=8)
-def _limit(proc: Path, mount: Path) -> int:
-    return min([_physical(), *_limits_of_cgroups(proc, mount)])
+    return min([_physical(), *_limits_of_cgroups()])
 
 
 def _physical() -> int:
@@ -40,9 +36,9 @@ def _physical() -> int:
     return found if found > 0 else _UNKNOWN
 
 
-def _limits_of_cgroups(proc: Path, mount: Path) -> Iterator[int]:
+def _limits_of_cgroups() -> Iterator[int]:
     try:
-        lines = proc.read_text().splitlines()
+        lines = _PROC.read_text().splitlines()
     except OSError:
         return
     for line in lines:
@@ -50,9 +46,9 @@ def _limits_of_cgroups(proc: Path, mount: Path) -> Iterator[int]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            root, file = mount, "memory.max"
+            root, file = _MOUNT, "memory.max"
         elif "memory" in controllers.split(","):
-            root, file = mount / "memory", "memory.limit_in_bytes"
+            root, file = _MOUNT / "memory", "memory.limit_in_bytes"
         else:
             continue
         # Within a container the path may be the one outside: then the mount itself has the limit.
