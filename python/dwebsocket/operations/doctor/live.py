@@ -111,15 +111,9 @@ def examine(visit: Target) -> Iterator[Finding]:
     The server is not trusted: each handshake ends within the visit's ``timeout``, and a report
     counts only with the signature of a site that has the same ``SECRET_KEY``.
     """
+    answer: ClientConnection | HandshakeRefused | None = None
     try:
-        yield from _examine(visit)
-    except OSError as problem:
-        yield _unreachable(visit.address, problem)
-
-
-def _examine(visit: Target) -> Iterator[Finding]:
-    answer = visit.shake_hands()
-    try:
+        answer = visit.shake_hands()
         report = _ask(visit)
         found = [*_findings_of(visit, report)] if report is not None else []
         yield from found
@@ -149,8 +143,10 @@ def _examine(visit: Target) -> Iterator[Finding]:
         if visit.silence:
             yield from _keep_silent(visit, answer, report)
         yield from _origins(visit, _origin_in_handshake)
+    except OSError as problem:
+        yield _unreachable(visit.address, problem)
     finally:
-        if not isinstance(answer, HandshakeRefused):
+        if answer is not None and not isinstance(answer, HandshakeRefused):
             answer.close()
 
 
