@@ -63,7 +63,9 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
         try:
             yield
         finally:
-            errors = _close_all(timeout, but=others)
+            errors: list[AssertionError] = []
+            for websocket in open_websockets - others:
+                errors += _errors_of(websocket.give_up, min(timeout, websocket.timeout))
             is_over = True
             for watch in list(unknown):
                 watch.close()
@@ -80,14 +82,6 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             loop_hub.forget_closed()
             if errors:
                 raise errors[0]
-
-
-def _close_all(timeout: float, *, but: set[Any]) -> list[AssertionError]:
-    """Closes all open WebSockets ``but`` some, and gives the errors of those that do not end."""
-    errors: list[AssertionError] = []
-    for websocket in open_websockets - but:
-        errors += _errors_of(websocket.give_up, min(timeout, websocket.timeout))
-    return errors
 
 
 def _errors_of(step: Callable[..., object], *arguments: Any) -> list[AssertionError]:
