@@ -423,16 +423,13 @@ class Node:
             await answers.wait(min(_MAY_BE_GONE_S, timeout))
             while not answers.count and clock.now() < deadline:
                 if not await self.backend.acount(inbox):
-                    self._note_gone(node)
+                    if len(self._gone) >= _MOST_GONE:
+                        self._gone.clear()
+                    self._gone.add(node)
                     return
                 await answers.wait(min(_MAY_BE_GONE_S, max(0.0, deadline - clock.now())))
         finally:
             del self._answers[number]
-
-    def _note_gone(self, node: str) -> None:
-        if len(self._gone) >= _MOST_GONE:
-            self._gone.clear()
-        self._gone.add(node)
 
     def _on_done(self, number: int) -> None:
         if (answers := self._answers.get(number)) is not None:
