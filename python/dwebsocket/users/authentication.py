@@ -52,16 +52,13 @@ def has_just_looked(who: Who) -> bool:
     if not who.is_djangos or who.store is None or router.routers:
         # Each router may read from a replica, which may lag behind.
         return False
-    return _reads_rows(who.store) and _asks_for_rows(_backend(who.backend), who)
-
-
-def _reads_rows(store: type[Any]) -> bool:
-    """Whether the sessions of a class are rows, and come from no cache."""
-    if database_of_sessions(store) is None:
+    if database_of_sessions(who.store) is None:
         return False
     from django.contrib.sessions.backends.db import SessionStore
 
-    return store.load is SessionStore.load and are_rows_as_djangos(store)
+    # They come from no cache.
+    are_read = who.store.load is SessionStore.load and are_rows_as_djangos(who.store)
+    return are_read and _asks_for_rows(_backend(who.backend), who)
 
 
 def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
