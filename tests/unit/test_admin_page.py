@@ -93,4 +93,4 @@ class TestTranslations:
         asked = set(re.findall(r'told\("(.+?)"', script))
         asked |= set(re.findall(r'title: "(.+?)"', script))
         asked |= set(re.findall(r'\["\w+", "(.+?)"\]', script))
-        assert asked == tables._CHART_TEXTS.keys()
+        assert asked == tables._chart_texts().keys()

@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import override
 
 from dwebsocket.operations import listing, series, survey
 from dwebsocket.telemetry.durations import BOUNDS
@@ -43,28 +44,13 @@ _MOVES = {
 }
 
 # What the script of the charts says: it asks for each text by the English one.
-_CHART_TEXTS = {
-    "Open": _("Open"),
-    "Handshakes and ends a second": _("Handshakes and ends a second"),
-    "Messages a second": _("Messages a second"),
-    "Bytes a second": _("Bytes a second"),
-    "open": _("open"),
-    "opened": _("opened"),
-    "refused": _("refused"),
-    "closed": _("closed"),
-    "in": _("in"),
-    "out": _("out"),
-    "dropped": _("dropped"),
-    "{} min ago": _("{} min ago"),
-    "now": _("now"),
-    "top {}": _("top {}"),
-    "Charts: {}": _("Charts: {}"),
-    "live": _("live"),
-    "live, {} processes missing": _("live, {} processes missing"),
-    "ended: {}": _("ended: {}"),
-    "reload the page": _("reload the page"),
-    "waiting for the server": _("waiting for the server"),
-}
+_CHART_TEXTS = (
+    *(_("Open"), _("Handshakes and ends a second"), _("Messages a second"), _("Bytes a second")),
+    *(_("open"), _("opened"), _("refused"), _("closed"), _("in"), _("out"), _("dropped")),
+    *(_("{} min ago"), _("now"), _("top {}"), _("Charts: {}"), _("live")),
+    *(_("live, {} processes missing"), _("ended: {}"), _("reload the page")),
+    _("waiting for the server"),
+)
 
 
 def page_number(text: str) -> int:
@@ -133,9 +119,16 @@ def context(
             "fields": series.FIELDS,
             "now": series.last_complete(),
             "samples": series.total(part["series"] for part in parts),
-            "texts": {text: str(translated) for text, translated in _CHART_TEXTS.items()},
+            "texts": _chart_texts(),
         },
     }
+
+
+def _chart_texts() -> dict[str, str]:
+    """Returns the translated texts by the English ones."""
+    translated = [str(text) for text in _CHART_TEXTS]
+    with override(None):
+        return dict(zip(map(str, _CHART_TEXTS), translated, strict=True))
 
 
 def _with(asked: QueryDict, **changed: str) -> str:
