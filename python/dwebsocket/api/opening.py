@@ -46,6 +46,10 @@ class Opening(Ending):
         self._request = weakref.ref(request)
         self._headers = request.META
 
+    def _leave_to_response(self) -> None:
+        """Notes that a response will open it, and so :meth:`accept_connection` cannot any more."""
+        self._request = None
+
     def _forget_handshake(self, headers: Mapping[str, Any]) -> None:
         """Drops the handshake's request, keeps its headers; to be called when it opens."""
         self._request = None

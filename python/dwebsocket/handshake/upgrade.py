@@ -191,8 +191,7 @@ class _Reservation:
         websocket, visitor, joins = self.websocket, self.visitor, self.joins
         response = UpgradeResponse(asked, self.permit, websocket, start, visitor, joins)
         self.permit = None
-        # The response opens it: `accept_connection()` cannot any more.
-        websocket._request = None
+        websocket._leave_to_response()
         joins.release_with(response)
         if visitor is not None:
             visitor.leave_with(response)

@@ -339,9 +339,8 @@ class Listener:
             elif isinstance(found, payload.Recorded):
                 self._deliver_recorded(found)
             elif isinstance(found, payload.Question):
-                answer = payload.Answer(
-                    found.number, self._pid, self._backend.groups.count(found.name)
-                )
+                members = self._backend.groups.count(found.name)
+                answer = payload.Answer(found.number, self._pid, members)
                 text = payload.of_answer(answer, self._place.key)
                 answers.append(f"pg_notify('{found.channel}', '{text}')")
             elif isinstance(found, payload.Answer):
