@@ -43,7 +43,7 @@ from dwebsocket.groups.view_groups import Joins
 from dwebsocket.handover import crossing, offers, requests, wire
 from dwebsocket.handover.deputies import Deputies, Unlike
 from dwebsocket.handover.meeting import Folder, is_own
-from dwebsocket.handover.places import Place
+from dwebsocket.handover.places import Place, begun_of
 from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
@@ -462,7 +462,8 @@ class _Giver:
         assert crosses is not None
         assert deputies is not None
         marks = [*crosses.expected["marks"], *deputies.marks]
-        head = {**crosses.expected, "marks": marks, "places": deputies.begun}
+        begun = begun_of({each.using for each in offer.places})
+        head = {**crosses.expected, "marks": marks, "places": begun}
         self._link.put(Frame(wire.YES, {"number": offer.number, **head}))
 
     def _validate(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:

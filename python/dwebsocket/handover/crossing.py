@@ -25,7 +25,6 @@ from dwebsocket.handover import markers, offers
 from dwebsocket.handover.places import await_handed_out, begun_of, have_come, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
     from dwebsocket.groups.api import Group
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
     #: Alias, name, and the messages that the member has got.
     Cuts = list[tuple[str, str, Begun]]
 
-# Seconds that messages may take from one process to another, and through a group's queue.
-_ON_THE_WAY_S = 5.0
+#: Seconds that messages may take from one process to another, and through a group's queue.
+ON_THE_WAY_S = 5.0
 
 
 class Departure:
@@ -46,7 +45,7 @@ class Departure:
 
     def __init__(self, handler: Handled, expected: dict[str, Any]) -> None:
         """
-        Awaits the markers of its groups and rooms, for which :func:`depart` is called.
+        Awaits the markers of its groups and rooms, which are to be published.
 
         Args:
             handler: The connection's handler.
@@ -61,7 +60,7 @@ class Departure:
         Ends the memberships. Those in rooms have ended then where there are markers.
 
         Args:
-            deadline: What :func:`depart` has returned.
+            deadline: The moment until which markers and messages are awaited.
 
         Returns:
             The messages that it has got; None when that is not sure in time.
@@ -89,17 +88,6 @@ class Departure:
                 return None
             cuts.append((alias, name, got))
         return cuts + marked
-
-
-def depart(departures: Iterable[Departure], latest: float) -> float:
-    """
-    Lets the markers of connections come that are about to be given away together.
-
-    Returns:
-        The moment until which they are awaited, ``latest`` at most.
-    """
-    markers.publish([each.ends for each in departures])
-    return min(latest, monotonic() + _ON_THE_WAY_S)
 
 
 class Crossing:

@@ -12,14 +12,14 @@ from dwebsocket.groups import history
 from dwebsocket.groups.backends import local, process
 from dwebsocket.groups.members import key_of
 from dwebsocket.handover import markers
-from dwebsocket.handover.places import Place, await_handed_out, begun_of, kind_of, wait_until
+from dwebsocket.handover.places import Place, await_handed_out, kind_of, wait_until
 from dwebsocket.request.worlds import user_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.groups.backends.contract import Arrival, Member
-    from dwebsocket.handover.places import Begun, Known, Reached
+    from dwebsocket.handover.places import Known, Reached
     from dwebsocket.websocket import WebSocket
 
     #: The seats of rooms, by the rooms' names; None for one that has ended meanwhile.
@@ -107,11 +107,6 @@ class Deputies:
         info, said_at = said or (None, None)
         own = (self.key, key, user, since, info, False, grace, self._websocket_id)
         return (*own, who is not None, False, said_at)
-
-    @property
-    def begun(self) -> dict[str, Begun]:
-        """For each alias whose processes number their messages, how far these have come."""
-        return begun_of({place.using for place in self._places})
 
     @property
     def marks(self) -> list[markers.Mark]:

@@ -24,7 +24,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import age_of, children_of, monotonic, renew_at_fork
 from dwebsocket.compat.threading import SimpleQueue
-from dwebsocket.handover import arriving, crossing, offers, places, wire
+from dwebsocket.handover import arriving, crossing, markers, offers, places, wire
 from dwebsocket.handover.meeting import Folder, newest, parts_of
 from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.runners import moving, shutdown
@@ -519,7 +519,8 @@ class _Passage:
             # From the moment on at which markers may come.
             item.is_cut = bool(expected["marks"])
             departures.append(crossing.Departure(item.handler, expected))
-        deadline = crossing.depart(departures, self._deadline)
+        markers.publish([each.ends for each in departures])
+        deadline = min(self._deadline, monotonic() + crossing.ON_THE_WAY_S)
         for (number, item, expected), departure in zip(agreed, departures, strict=True):
             item.is_cut = True
             cuts, reached = departure.cut(deadline), None

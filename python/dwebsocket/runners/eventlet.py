@@ -25,7 +25,7 @@ class EventletWatcher(HubWatcher[Switch]):
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
         nothing = lambda *_: None  # noqa: E731
-        self._listener = hub.add(hub.READ, self._ready.fileno(), self.on_wake, nothing, nothing)
+        self._listener = hub.add(hub.READ, self.core.fileno(), self.on_wake, nothing, nothing)
 
     def _sleep(self, token: int, timeout: float | None) -> None:
         self._sleepers[token] = eventlet.getcurrent().switch

@@ -22,7 +22,7 @@ class GeventWatcher(HubWatcher[Any]):
 
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
-        self._watcher = hub.loop.io(self._ready.fileno(), 1)
+        self._watcher = hub.loop.io(self.core.fileno(), 1)
         self._watcher.start(self.on_wake)
         # It keeps the loop running only while a green thread sleeps.
         self._watcher.ref = False

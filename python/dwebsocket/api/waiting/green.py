@@ -50,7 +50,8 @@ class HubWatcher(ABC, Generic[Sleeper]):
     def __init__(self, hub: GreenHub) -> None:
         self.hub = hub
         self.is_parents = False
-        self._ready = _core.Hub()
+        #: The engine's part of it.
+        self.core = _core.Hub()
         self._sleepers: dict[int, Sleeper] = {}
         self._tokens = itertools.count()
         # Calls to make in the hub, by their tokens; all other tokens wake a green thread.
@@ -64,19 +65,19 @@ class HubWatcher(ABC, Generic[Sleeper]):
         """Yields to the hub until the engine signals the watch. May return early."""
         token = next(self._tokens)
         # Only the hub reads the descriptor, so no wake-up comes before the sleep has begun.
-        watch(self._ready, token)
+        watch(self.core, token)
         try:
             self._sleep(token, None if timeout is None else min(timeout, _LONGEST_S))
         finally:
             # Otherwise each wait that ends without a message would leave a watch behind.
-            connection.unwatch(self._ready, token)
+            connection.unwatch(self.core, token)
 
     def take_coarse(
         self, connection: Connection, time_s: float, text_as_bytes: bool
     ) -> Message | None:
         """Takes a message, and yields to the hub while there is none."""
         token = next(self._tokens)
-        if not connection.listen(self._ready, token):
+        if not connection.listen(self.core, token):
             return connection.pop(text_as_bytes)
         message = None
         try:
@@ -84,19 +85,14 @@ class HubWatcher(ABC, Generic[Sleeper]):
             message = connection.pop(text_as_bytes)
         finally:
             if message is None:
-                connection.unwatch(self._ready, token)
+                connection.unwatch(self.core, token)
         return message
 
     def at_end(self, connection: Connection, call: Call) -> None:
         """Has the hub make ``call`` at the end. To be called on the hub's thread."""
         token = next(self._tokens)
         self._calls[token] = call
-        connection.watch_end(self._ready, token)
-
-    @property
-    def core(self) -> _core.Hub:
-        """The engine's part of it."""
-        return self._ready
+        connection.watch_end(self.core, token)
 
     def call_on(self, call: Call) -> int:
         """Returns a token: the hub makes ``call`` each time the engine announces it."""
@@ -117,7 +113,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
         if self.is_parents:
             self.close()
             return
-        tokens = deque(self._ready.drain())
+        tokens = deque(self.core.drain())
         try:
             while tokens:
                 token = tokens.popleft()
@@ -133,8 +129,8 @@ class HubWatcher(ABC, Generic[Sleeper]):
         finally:
             # The error of one call, or Ctrl-C in it, takes no wake-up of others along.
             for token in tokens:
-                self._ready.announce(token)
-        self._ready.served()
+                self.core.announce(token)
+        self.core.served()
 
     @abstractmethod
     def _sleep(self, token: int, timeout: float | None) -> None:
@@ -207,12 +203,7 @@ class HubWaiter(Waiter):
         binary: bool | None,
         timeout: float | None,
     ) -> bool:
-        """
-        Sends, and yields to the hub without room; a large message is sent on another thread.
-
-        Raises:
-            SendTimeout: There was no room within ``timeout`` seconds.
-        """
+        """Sends, and yields to the hub without room; a large message is sent on another thread."""
         if self._hub() is None:
             return THREAD.send(connection, message, binary=binary, timeout=timeout)
         if timeout is None:

@@ -264,12 +264,7 @@ class Backend(process.Backend):
         return self._reported(self.node.close, name, code, reason)
 
     def publish(self, name: str, envelope: bytes) -> None:
-        """
-        Delivers an envelope that is no message, in all processes.
-
-        Raises:
-            GroupUnavailable: As :meth:`send`.
-        """
+        """Delivers an envelope that is no message, in all processes."""
         self._insist(lambda _: self._reported(self.node.pass_on, name, envelope))
 
     async def apublish(self, name: str, envelope: bytes) -> None:
@@ -280,12 +275,7 @@ class Backend(process.Backend):
         return self.node
 
     def subscribe(self, name: str) -> None:
-        """
-        Makes this process a node: then it gets the messages of all groups.
-
-        Raises:
-            GroupUnavailable: The folder cannot be used.
-        """
+        """Makes this process a node: then it gets the messages of all groups."""
         self.node  # noqa: B018
 
     async def asubscribe(self, name: str) -> None:

@@ -106,10 +106,7 @@ class Publisher:
         """
         Publishes for a group with a history: the database numbers it at the commit.
 
-        Args:
-            name: The group's name.
-            envelope: The message.
-            limits: The number of messages that the group keeps, and their age in seconds.
+        Arguments as of :meth:`~dwebsocket.groups.HistoryBackend.append`.
 
         Raises:
             CannotPublish: As :meth:`publish`.

@@ -135,12 +135,7 @@ class Backend(HistoryBackend, PresenceBackend):
     # -- publishing ------------------------------------------------------------------------------
 
     def publish(self, name: str, envelope: bytes) -> None:
-        """
-        Publishes, and waits until the server has it. A green thread lets others run meanwhile.
-
-        Raises:
-            GroupUnavailable: The server cannot be reached, or has not replied in time.
-        """
+        """Publishes, and waits until the server has it. Other green threads run meanwhile."""
         self._wait(self.core.publish(name, envelope))
 
     async def apublish(self, name: str, envelope: bytes) -> None:
@@ -180,12 +175,7 @@ class Backend(HistoryBackend, PresenceBackend):
     # -- subscriptions ---------------------------------------------------------------------------
 
     def subscribe(self, name: str) -> None:
-        """
-        Subscribes, and returns when the server has confirmed it.
-
-        Raises:
-            GroupUnavailable: The server cannot be reached, or has not replied in time.
-        """
+        """Subscribes, and returns when the server has confirmed it."""
         self.hold(name)
         self.core.release(name, if_empty=False)
 
@@ -237,12 +227,7 @@ class Backend(HistoryBackend, PresenceBackend):
     # -- counting --------------------------------------------------------------------------------
 
     def count(self, name: str) -> int:
-        """
-        Asks each process now.
-
-        Raises:
-            GroupUnavailable: The server cannot be reached, or has not replied in time.
-        """
+        """Asks each process now."""
         return self._wait(self.core.count(name))
 
     async def acount(self, name: str) -> int:
