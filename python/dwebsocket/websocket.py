@@ -181,3 +181,11 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
         if not self._is_told_here:
             self._selecting.add(self._waiter.thread())
         return descriptor
+
+    def _ping(self, payload: bytes) -> bool:
+        """Sends a ping, for the protocol of the original. False when it cannot be queued."""
+        return self._engine.ping(payload)
+
+    def _pong(self, payload: bytes) -> bool:
+        """Sends an unsolicited pong. False when it cannot be queued."""
+        return self._engine.pong(payload)

@@ -211,11 +211,11 @@ class WebSocketProtocol13:
 
     def write_ping(self, payload: str | bytes = "") -> None:
         """Sends a ping with up to 125 bytes."""
-        self._websocket._engine.ping(_as_bytes(payload))
+        self._websocket._ping(_as_bytes(payload))
 
     def write_pong(self, data: str | bytes) -> None:
         """Sends a pong with up to 125 bytes. Pings of the client are answered without it."""
-        self._websocket._engine.pong(_as_bytes(data))
+        self._websocket._pong(_as_bytes(data))
 
     def write_close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """
