@@ -126,7 +126,8 @@ class Source:
             yield pending
         with selectors.DefaultSelector() as selector:
             selector.register(self._read_end, selectors.EVENT_READ)
-            waits = not self._is_always_ready()
+            # No selector can wait for a regular file.
+            waits = not stat.S_ISREG(os.fstat(_descriptor(self._stream)).st_mode)
             if waits:
                 selector.register(self._stream, selectors.EVENT_READ)
             while True:
@@ -162,10 +163,6 @@ class Source:
             return stream.read1(len(stream.peek()))
         finally:
             os.set_blocking(descriptor, was_blocking)
-
-    def _is_always_ready(self) -> bool:
-        """Whether it is a regular file, which no selector can wait for."""
-        return stat.S_ISREG(os.fstat(_descriptor(self._stream)).st_mode)
 
     def _has_decrypted(self) -> bool:
         """Whether a TLS connection has decrypted bytes, which its descriptor does not show."""

@@ -87,20 +87,6 @@ class HandlerFacts:
         survives: They move to another process when theirs ends.
     """
 
-    __slots__ = (
-        "every",
-        "has_async_view",
-        "has_connect",
-        "has_waited",
-        "in_loop",
-        "is_async",
-        "is_mixed",
-        "lane",
-        "methods",
-        "name",
-        "survives",
-    )
-
     def __init__(self, cls: type[Handled], every: float | None, *, answers_async: bool) -> None:
         """
         Reads a class.
