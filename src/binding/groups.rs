@@ -361,15 +361,15 @@ impl Groups {
         let deadline = deadline(timeout)?;
         let notice = py.detach(|| self.0.notices().take(deadline));
         Ok(notice.map(|notice| match notice {
-            Notice::Slow { group } => ("slow", vec![group]),
-            Notice::Lost { reason } => ("lost", vec![reason]),
-            Notice::Regained { what } => ("regained", vec![what]),
-            Notice::Damaged { file } => ("damaged", vec![file]),
-            Notice::FullDisk { folder } => ("full_disk", vec![folder]),
-            Notice::Interrupted { groups } => ("interrupted", groups),
+            Notice::Slow(group) => ("slow", vec![group]),
+            Notice::Lost(reason) => ("lost", vec![reason]),
+            Notice::Regained(what) => ("regained", vec![what]),
+            Notice::Damaged(file) => ("damaged", vec![file]),
+            Notice::FullDisk(folder) => ("full_disk", vec![folder]),
+            Notice::Interrupted(groups) => ("interrupted", groups),
             Notice::MembersLeft => ("members_left", Vec::new()),
-            Notice::Restarted { what } => ("restarted", vec![what]),
-            Notice::SeatEnded { seat } => ("seat_ended", vec![seat.to_string()]),
+            Notice::Restarted(what) => ("restarted", vec![what]),
+            Notice::SeatEnded(seat) => ("seat_ended", vec![seat.to_string()]),
             Notice::Evicted { group, eviction } => match eviction.whom {
                 Whom::Member(id) => (
                     "evicted",

@@ -137,8 +137,7 @@ impl FanOut {
     /// Counts and reports that a task, which does `what`, has failed and begins anew.
     pub(super) fn note_restart(&self, what: &str) {
         self.statistics.count(Event::Restarted);
-        let what = what.to_owned();
-        self.notices.add(Notice::Restarted { what });
+        self.notices.add(Notice::Restarted(what.to_owned()));
     }
 
     /// A pass over the members of `group` has failed: some of them miss a batch.
@@ -151,8 +150,7 @@ impl FanOut {
             let gap = at.map_or(Entry::Gap(None), |at| gap(&name, at));
             self.push(&mut state, gap);
         }
-        let groups = vec![name];
-        self.notices.add(Notice::Interrupted { groups });
+        self.notices.add(Notice::Interrupted(vec![name]));
     }
 
     /// Runs `task` on a thread.
@@ -335,7 +333,7 @@ impl FanOut {
     fn evict(&self, member: &dyn Member, eviction: &Eviction, deliveries: &Deliveries) {
         if member.is_seat() {
             if let Some(seat) = contain(|| member.evict(eviction)).flatten() {
-                self.notices.add(Notice::SeatEnded { seat });
+                self.notices.add(Notice::SeatEnded(seat));
             }
             return;
         }
@@ -350,9 +348,7 @@ impl FanOut {
         self.statistics.note(handed, self.when_full);
         let drops_first = || handed.dropped > 0 && member.memberships().warn_once();
         if handed.is_closed || drops_first() {
-            self.notices.add(Notice::Slow {
-                group: group.to_owned(),
-            });
+            self.notices.add(Notice::Slow(group.to_owned()));
         }
     }
 }

@@ -11,48 +11,24 @@ const MOST: usize = 1024;
 /// An event that is to be reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A member misses messages because it is slow, or was closed for that.
-    Slow {
-        /// The group whose message it was.
-        group: String,
-    },
-    /// The backend's server, or a part of it, cannot be reached.
-    Lost {
-        /// The part that is lost, and why.
-        reason: String,
-    },
-    /// It can be reached again.
-    Regained {
-        /// The part that is reached again.
-        what: String,
-    },
-    /// A file of the history was damaged: the numbering of its group began anew.
-    Damaged {
-        /// Its path.
-        file: String,
-    },
-    /// The disk has no room for the history, which deletes older messages.
-    FullDisk {
-        /// The history's folder.
-        folder: String,
-    },
-    /// Members of these groups may have missed messages.
-    Interrupted {
-        /// The groups with members here.
-        groups: Vec<String>,
-    },
+    /// A member misses messages of this group because it is slow, or was closed for that.
+    Slow(String),
+    /// The backend's server, or a part of it, cannot be reached: which part, and why.
+    Lost(String),
+    /// This part can be reached again.
+    Regained(String),
+    /// The file of the history with this path was damaged: the numbering of its group began anew.
+    Damaged(String),
+    /// The disk has no room for the history in this folder, which deletes older messages.
+    FullDisk(String),
+    /// Members of these groups, which are here, may have missed messages.
+    Interrupted(Vec<String>),
     /// Users that were present have left.
     MembersLeft,
-    /// A task that serves the groups has failed, and began anew.
-    Restarted {
-        /// Its work.
-        what: String,
-    },
-    /// A seat has ended because its user was evicted.
-    SeatEnded {
-        /// Its number.
-        seat: u64,
-    },
+    /// A task that does this work for the groups has failed, and began anew.
+    Restarted(String),
+    /// The seat of this number has ended because its user was evicted.
+    SeatEnded(u64),
     /// Members have to leave a group. Those of rooms do so by themselves.
     Evicted {
         /// The group.

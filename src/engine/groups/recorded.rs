@@ -121,9 +121,8 @@ impl Groups {
         let first = (page.entries.iter()).find(|kept| kept.offset > after);
         let mut starts = false;
         if !is_same_epoch || first.is_none_or(|kept| kept.offset > after.saturating_add(1)) {
-            self.notices().add(Notice::Interrupted {
-                groups: vec![name.to_owned()],
-            });
+            self.notices()
+                .add(Notice::Interrupted(vec![name.to_owned()]));
             if tells {
                 let from = Position {
                     epoch: reached.epoch,
@@ -197,11 +196,11 @@ impl Groups {
 
 impl Watcher for Groups {
     fn on_damage(&self, file: String) {
-        self.notices().add(Notice::Damaged { file });
+        self.notices().add(Notice::Damaged(file));
     }
 
     fn on_full_disk(&self, folder: String) {
-        self.notices().add(Notice::FullDisk { folder });
+        self.notices().add(Notice::FullDisk(folder));
     }
 }
 

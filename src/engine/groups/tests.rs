@@ -537,9 +537,7 @@ async fn a_panic_in_the_middle_of_a_group_costs_a_batch_which_is_told() {
         )
     );
     let notices = std::iter::from_fn(|| groups.notices().take(Some(std::time::Instant::now())));
-    let interrupted = Notice::Interrupted {
-        groups: vec!["room".to_owned()],
-    };
+    let interrupted = Notice::Interrupted(vec!["room".to_owned()]);
     assert!(notices.collect::<Vec<_>>().contains(&interrupted));
 }
 

@@ -916,7 +916,7 @@ impl Node {
             self.groups.note_loss(name);
         }
         if !groups.is_empty() {
-            self.groups.notices().add(Notice::Interrupted { groups });
+            self.groups.notices().add(Notice::Interrupted(groups));
         }
     }
 
@@ -981,13 +981,10 @@ impl Node {
     fn note(&self, state: &mut State, opened: io::Result<()>) {
         let was_lost = std::mem::replace(&mut state.is_lost, opened.is_err());
         let (event, notice) = match opened {
-            Err(error) if !was_lost => {
-                let reason = error.to_string();
-                (Event::Lost, Notice::Lost { reason })
-            }
+            Err(error) if !was_lost => (Event::Lost, Notice::Lost(error.to_string())),
             Ok(()) if was_lost => {
                 let what = self.place.folder().path().display().to_string();
-                (Event::Regained, Notice::Regained { what })
+                (Event::Regained, Notice::Regained(what))
             }
             _ => return,
         };
@@ -1233,7 +1230,7 @@ mod tests {
             eventually(what, || counted(&second, "restarted") == number as u64 + 1);
             drop((stranger, more));
         }
-        let is_interrupted = |notice| matches!(notice, Some(Notice::Interrupted { .. }));
+        let is_interrupted = |notice| matches!(notice, Some(Notice::Interrupted(_)));
         let mut notices = std::iter::from_fn(|| second.groups.notices().take(Some(Instant::now())));
         assert!(notices.any(|notice| is_interrupted(Some(notice))));
         // All of them work as before: those that read and accept, and that tells the numbers.
@@ -1269,7 +1266,7 @@ mod tests {
         for node in nodes {
             let notice = node.groups.notices().take(Some(Instant::now() + LIMIT));
             assert!(
-                matches!(&notice, Some(Notice::Interrupted { groups }) if groups == &["room"]),
+                matches!(&notice, Some(Notice::Interrupted(groups)) if groups == &["room"]),
                 "{notice:?}"
             );
         }

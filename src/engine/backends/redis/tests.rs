@@ -234,8 +234,8 @@ fn lives_up_to_it(kind: Kind, events: Vec<Event>) {
         .take(Some(std::time::Instant::now()))
     {
         match notice {
-            Notice::Lost { .. } => assert!(!std::mem::replace(&mut is_lost, true)),
-            Notice::Regained { .. } => assert!(std::mem::replace(&mut is_lost, false)),
+            Notice::Lost(_) => assert!(!std::mem::replace(&mut is_lost, true)),
+            Notice::Regained(_) => assert!(std::mem::replace(&mut is_lost, false)),
             _ => {}
         }
     }

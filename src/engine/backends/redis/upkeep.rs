@@ -412,7 +412,7 @@ impl Shard {
             None => reason.to_string(),
         };
         self.groups.statistics().count(Event::Lost);
-        self.groups.notices().add(Notice::Lost { reason });
+        self.groups.notices().add(Notice::Lost(reason));
     }
 
     /// Reports the end of an outage, and the groups whose members may have missed something.
@@ -431,11 +431,11 @@ impl Shard {
             let what = state.routes.iter().find_map(|it| it.address.as_ref());
             let what = what.map(Address::to_string).unwrap_or_default();
             self.groups.statistics().count(Event::Regained);
-            self.groups.notices().add(Notice::Regained { what });
+            self.groups.notices().add(Notice::Regained(what));
         }
         let groups: Vec<_> = std::mem::take(&mut state.interrupted).into_iter().collect();
         if !groups.is_empty() {
-            (self.groups.notices()).add(Notice::Interrupted { groups });
+            (self.groups.notices()).add(Notice::Interrupted(groups));
         }
     }
 }
