@@ -73,6 +73,15 @@ impl CloseFrame {
         }
     }
 
+    /// A close frame of ours, whose code and reason are known to be right.
+    pub(crate) fn of(code: u16, reason: &str) -> Self {
+        debug_assert!(Self::new(Some(code), reason).is_ok());
+        Self {
+            code: Some(code),
+            reason: reason.to_owned(),
+        }
+    }
+
     /// The code that a peer sees: 1005 where none may be sent.
     pub(super) fn shown_code(&self) -> u16 {
         self.code

@@ -112,11 +112,8 @@ impl State {
                 opcode if opcode == Opcode::Text as u8 => Kind::Text,
                 opcode if opcode == Opcode::Binary as u8 => Kind::Binary,
                 opcode if opcode == Opcode::Close as u8 => {
-                    let frame = CloseFrame::parse(&frame.payload).unwrap_or(CloseFrame {
-                        code: None,
-                        reason: String::new(),
-                    });
-                    return Some(Outgoing::Close(frame));
+                    let frame = CloseFrame::parse(&frame.payload);
+                    return Some(Outgoing::Close(frame.unwrap_or_default()));
                 }
                 _ => continue,
             };

@@ -129,11 +129,7 @@ impl Connection {
             return;
         };
         carrier.hang_up();
-        self.begin_end(End {
-            code: close::ABNORMAL,
-            reason: String::new(),
-            by: Initiator::Lost,
-        });
+        self.begin_end(End::new(Initiator::Lost, close::ABNORMAL, ""));
         self.inbox.end();
         self.outbox.cut();
         self.wake.notify_one();

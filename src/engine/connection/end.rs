@@ -1,5 +1,7 @@
 //! How a connection ends.
 
+use crate::protocol::close::{self, CloseFrame};
+
 /// The side that began to end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initiator {
@@ -20,4 +22,16 @@ pub struct End {
     pub reason: String,
     /// The side that began.
     pub by: Initiator,
+}
+
+impl End {
+    pub(crate) fn new(by: Initiator, code: u16, reason: &str) -> Self {
+        let reason = reason.to_owned();
+        Self { code, reason, by }
+    }
+
+    /// The end by a close frame.
+    pub(crate) fn by_frame(by: Initiator, frame: &CloseFrame) -> Self {
+        Self::new(by, frame.code.unwrap_or(close::NO_STATUS), &frame.reason)
+    }
 }

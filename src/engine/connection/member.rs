@@ -110,9 +110,7 @@ impl Member for Connection {
         });
         self.count_sent(handed.delivered);
         if handed.is_closed {
-            if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
-                Self::close(self, &frame);
-            }
+            Self::close(self, &CloseFrame::of(close::TRY_AGAIN_LATER, "too slow"));
         } else if matches!(sent, Sent::Queued | Sent::Closed) {
             self.wake.notify_one();
         }

@@ -297,7 +297,7 @@ impl Connection {
         }
         let awaited = self.life.lock().awaited.take();
         let frame = awaited.as_ref().unwrap_or(frame);
-        let began = self.begin_end(ended_by(frame));
+        let began = self.begin_end(End::by_frame(Initiator::Local, frame));
         if began || awaited.is_some() {
             self.outbox.seal(frame);
         }
@@ -324,7 +324,7 @@ impl Connection {
             life.awaited = Some(frame.clone());
         }
         drop(life);
-        let began = self.begin_end(ended_by(frame));
+        let began = self.begin_end(End::by_frame(Initiator::Local, frame));
         self.inbox.end();
         self.wake.notify_one();
         began
@@ -336,11 +336,11 @@ impl Connection {
         if !self.share.mark_shed() {
             return;
         }
-        self.begin_end(End {
-            code: close::TRY_AGAIN_LATER,
-            reason: NO_MEMORY.to_owned(),
-            by: Initiator::Local,
-        });
+        self.begin_end(End::new(
+            Initiator::Local,
+            close::TRY_AGAIN_LATER,
+            NO_MEMORY,
+        ));
         // A close that was begun before goes out as it was begun.
         let begun = {
             let mut life = self.life.lock();
@@ -351,10 +351,8 @@ impl Connection {
         // The peer may be in the middle of a message: what it sends from now on is ignored.
         self.mark_handshake_done();
         self.inbox.discard();
-        let no_memory = CloseFrame::new(Some(close::TRY_AGAIN_LATER), NO_MEMORY);
-        if let Some(frame) = begun.or(no_memory.ok()) {
-            self.outbox.shed(&frame);
-        }
+        let no_memory = || CloseFrame::of(close::TRY_AGAIN_LATER, NO_MEMORY);
+        self.outbox.shed(&begun.unwrap_or_else(no_memory));
         self.wake.notify_one();
     }
 
@@ -387,11 +385,7 @@ impl Connection {
     /// Ends a connection before anything was sent to its peer; false when it has begun to end
     /// already. Nothing is sent afterwards.
     pub(crate) fn refuse(&self) -> bool {
-        self.begin_end(End {
-            code: close::ABNORMAL,
-            reason: String::new(),
-            by: Initiator::Local,
-        })
+        self.begin_end(End::new(Initiator::Local, close::ABNORMAL, ""))
     }
 
     /// Notes how the connection ends, unless it does already. When the peer's close frame is found
@@ -457,11 +451,7 @@ impl Connection {
                 NEVER_OPENED => "the WebSocket was never opened",
                 _ => "this connection belongs to the parent process",
             };
-            return Some(End {
-                code: close::ABNORMAL,
-                reason: reason.to_owned(),
-                by: Initiator::Lost,
-            });
+            return Some(End::new(Initiator::Lost, close::ABNORMAL, reason));
         }
         self.life.lock().end.clone()
     }
@@ -491,15 +481,6 @@ impl Connection {
     pub(crate) fn needs_close(&self) -> bool {
         let life = self.life.lock();
         life.end.is_none() || life.awaited.is_some()
-    }
-}
-
-/// The end by a close frame of ours.
-fn ended_by(frame: &CloseFrame) -> End {
-    End {
-        code: frame.code.unwrap_or(close::NO_STATUS),
-        reason: frame.reason.clone(),
-        by: Initiator::Local,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use super::stage::{Incoming, Pulse};
-use super::{Connection, End, Initiator, ended_by, settings::Transport, stage::Stage};
+use super::{Connection, End, Initiator, settings::Transport, stage::Stage};
 use crate::{
     engine::{base::clock, resources::descriptor::Owned, wakeup::hub::Hub},
     protocol::{
@@ -179,11 +179,11 @@ impl Connection {
 
     /// Ends it here without a word to its peer, which another process serves from now on.
     pub fn part(&self) {
-        self.begin_end(End {
-            code: close::SERVICE_RESTART,
-            reason: "handed over".to_owned(),
-            by: Initiator::Local,
-        });
+        self.begin_end(End::new(
+            Initiator::Local,
+            close::SERVICE_RESTART,
+            "handed over",
+        ));
         self.inbox.discard();
         self.set_stage(Stage::Gone);
         self.outbox.let_go();
@@ -193,7 +193,7 @@ impl Connection {
     /// Goes on with a connection that was given away, to close it with `frame`: no other process has
     /// it.
     pub fn take_back(&self, frame: &CloseFrame) {
-        self.begin_end(ended_by(frame));
+        self.begin_end(End::by_frame(Initiator::Local, frame));
         self.outbox.take_back(frame);
         self.inbox.end();
         self.restore();

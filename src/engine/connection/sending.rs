@@ -56,9 +56,7 @@ impl Connection {
             self.outbox.send(first, payload, timeout, wake)
         })?;
         if sent == Sent::Full {
-            if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
-                self.close(&frame);
-            }
+            self.close(&CloseFrame::of(close::TRY_AGAIN_LATER, "too slow"));
         }
         Ok(matches!(sent, Sent::Written | Sent::Queued))
     }
@@ -286,11 +284,7 @@ impl Connection {
     /// Ends a connection whose outbox may have written a frame in part: the peer would take a close
     /// frame for the rest of that frame.
     fn break_down(&self) {
-        self.begin_end(End {
-            code: close::INTERNAL_ERROR,
-            reason: String::new(),
-            by: Initiator::Local,
-        });
+        self.begin_end(End::new(Initiator::Local, close::INTERNAL_ERROR, ""));
         self.inbox.end();
         self.outbox.cut();
         self.wake.notify_one();

@@ -96,10 +96,8 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         if !self.is_taken.load(Ordering::Relaxed) {
-            self.connection.close(&CloseFrame {
-                code: Some(close::GOING_AWAY),
-                reason: String::new(),
-            });
+            self.connection
+                .close(&CloseFrame::of(close::GOING_AWAY, ""));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         connection::{Connection, End, Initiator, settings::Settings},
         resources::socket::Socket,
     },
-    protocol::close::{self, CloseFrame},
+    protocol::close::CloseFrame,
 };
 
 /// How long the peer may take for the last bytes: this many send timeouts.
@@ -25,11 +25,7 @@ const FLUSH_BYTES_PER_S: usize = 16 * 1024;
 /// Ends a connection whose peer has sent a close frame, and answers that.
 pub(super) fn answer_close(connection: &Connection, frame: &CloseFrame) {
     connection.mark_handshake_done();
-    connection.begin_end(End {
-        code: frame.code.unwrap_or(close::NO_STATUS),
-        reason: frame.reason.clone(),
-        by: Initiator::Peer,
-    });
+    connection.begin_end(End::by_frame(Initiator::Peer, frame));
     // The answer repeats the code and need not repeat the reason (RFC 6455 section 5.5.1).
     let answer = CloseFrame {
         code: frame.code,

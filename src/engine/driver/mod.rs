@@ -422,10 +422,7 @@ impl Driver {
                 self.connection
                     .begin_end(self.lost_by(" did not answer a ping in time"));
                 // The close frame may still arrive: perhaps only our reading side is cut off.
-                let frame = CloseFrame {
-                    code: Some(close::INTERNAL_ERROR),
-                    reason: "no answer to a ping".to_owned(),
-                };
+                let frame = CloseFrame::of(close::INTERNAL_ERROR, "no answer to a ping");
                 self.connection.outbox.seal(&frame);
                 self.closing.end();
             }
@@ -519,10 +516,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         let connection = &self.connection;
         if thread::panicking() {
-            let frame = CloseFrame {
-                code: Some(close::INTERNAL_ERROR),
-                reason: String::new(),
-            };
+            let frame = CloseFrame::of(close::INTERNAL_ERROR, "");
             connection.close(&frame);
         }
         connection.begin_end(lost("the process ended"));
@@ -533,11 +527,7 @@ impl Drop for Driver {
 }
 
 fn lost(reason: &str) -> End {
-    End {
-        code: close::ABNORMAL,
-        reason: reason.to_owned(),
-        by: Initiator::Lost,
-    }
+    End::new(Initiator::Lost, close::ABNORMAL, reason)
 }
 
 #[cfg(test)]

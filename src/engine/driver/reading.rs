@@ -394,10 +394,8 @@ impl Driver {
     fn close_flooding(&mut self, reason: &str) {
         // All frames that it sends from now on are ignored, a close frame, too.
         self.connection.mark_handshake_done();
-        self.connection.close(&CloseFrame {
-            code: Some(close::POLICY),
-            reason: reason.to_owned(),
-        });
+        self.connection
+            .close(&CloseFrame::of(close::POLICY, reason));
     }
 }
 

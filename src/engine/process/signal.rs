@@ -109,11 +109,8 @@ fn starts(
 }
 
 fn close_all(engine: &Weak<Engine>) {
-    if let (Some(engine), Ok(frame)) = (
-        engine.upgrade(),
-        CloseFrame::new(Some(close::GOING_AWAY), ""),
-    ) {
-        engine.close_all(&frame);
+    if let Some(engine) = engine.upgrade() {
+        engine.close_all(&CloseFrame::of(close::GOING_AWAY, ""));
     }
 }
 
