@@ -5,9 +5,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::{
-    convert::deadline,
+    convert::{Log, deadline, log},
     hub::Hub,
-    log::{Log, log},
     sleep,
 };
 use crate::engine::{

@@ -1,4 +1,4 @@
-//! Deputies of members that come from other processes, for Python.
+//! Members that move between processes, for Python: where their memberships end, and their deputies.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,17 +10,16 @@ use pyo3::{
 
 use super::{
     connection::PyConnection,
-    convert::to_message,
+    convert::{position, to_message},
     groups::{Deputy, Groups, Member, anyone, member},
-    log::position,
 };
 use crate::engine::groups::{self, MemberId, Stamps, Succeeded, Token, frames_of};
 
 /// The point at which a member has left, for Python.
-pub(super) type Departed = (Vec<(u64, u64)>, u64, Option<(u64, u64, bool)>);
+type Departed = (Vec<(u64, u64)>, u64, Option<(u64, u64, bool)>);
 
 /// The same, from the engine's.
-pub(super) fn departed((cut, standing): &groups::Departed) -> Departed {
+fn departed((cut, standing): &groups::Departed) -> Departed {
     let at = standing.map(|(at, is_numbered)| (at.epoch, at.offset, is_numbered));
     (cut.got.each().collect(), cut.until, at)
 }
@@ -143,4 +142,68 @@ pub(crate) fn frames_for<'py>(
         py,
         &py.detach(|| frames_of(messages, connection)),
     ))
+}
+
+/// The end of a membership at a marker. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct MarkedCut {
+    groups: Arc<groups::Groups>,
+    token: Token,
+    cut: Arc<groups::MarkedCut>,
+}
+
+#[pymethods]
+impl MarkedCut {
+    #[new]
+    #[pyo3(signature = (groups, name, object, marker, /))]
+    fn new(
+        groups: &Groups,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+        marker: Token,
+    ) -> PyResult<Self> {
+        let member = anyone(object)?;
+        Ok(Self {
+            groups: Arc::clone(&groups.0),
+            token: marker,
+            cut: groups.0.cut_at_marker(name, marker, member),
+        })
+    }
+
+    #[getter]
+    fn is_done(&self) -> bool {
+        self.cut.is_done()
+    }
+
+    #[getter]
+    fn departed(&self) -> Option<Departed> {
+        self.cut.departed().map(departed)
+    }
+}
+
+impl Drop for MarkedCut {
+    fn drop(&mut self) {
+        self.groups.forget_marker(self.token);
+    }
+}
+
+/// Ends a membership, and tells at which message. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (groups, name, object, /))]
+pub(crate) fn depart(
+    py: Python<'_>,
+    groups: &Groups,
+    name: &str,
+    object: &Bound<'_, PyAny>,
+) -> PyResult<Option<Departed>> {
+    let (groups, member) = (&groups.0, anyone(object)?);
+    let gone = py.detach(|| groups.depart(name, member.as_ref()));
+    Ok(gone.as_ref().map(departed))
+}
+
+/// Whether the entries of a group before number `until` have reached their members.
+#[pyfunction]
+#[pyo3(signature = (groups, name, until, /))]
+pub(crate) fn has_handed_out(groups: &Groups, name: &str, until: u64) -> bool {
+    groups.0.has_handed_out(name, until)
 }

@@ -14,9 +14,8 @@ use pyo3::{
 use super::{
     call::Wait,
     connection::PyConnection,
-    convert::{content, deadline, to_message},
+    convert::{Row, content, deadline, position, row, to_message},
     hub::Hub,
-    log::{Row, position, row},
 };
 use crate::{
     engine::{

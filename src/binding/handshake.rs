@@ -10,10 +10,6 @@ use crate::protocol::{
     subprotocol,
 };
 
-/// The status, the accept key or the reason of the refusal, and the subprotocols that the client
-/// offers.
-pub(super) type Validated = (u16, String, Vec<String>);
-
 /// Validates a request's handshake headers (RFC 6455 section 4.2.1).
 ///
 /// Returns `(101, accept_key, offered_subprotocols)` or `(status, reason, [])`.
@@ -38,7 +34,7 @@ pub(crate) fn validate_handshake(
     key: Option<&str>,
     protocols: Option<&str>,
     extensions: Option<&str>,
-) -> Validated {
+) -> (u16, String, Vec<String>) {
     let request = Request {
         method,
         http_version,
@@ -52,11 +48,7 @@ pub(crate) fn validate_handshake(
         protocols,
         extensions,
     };
-    validate(&request)
-}
-
-pub(super) fn validate(request: &Request<'_>) -> Validated {
-    match handshake::validate(request) {
+    match handshake::validate(&request) {
         Ok(accepted) => {
             let offered = accepted.offered.into_iter().map(str::to_owned).collect();
             (101, accepted.accept_key, offered)

@@ -6,9 +6,8 @@ use pyo3::prelude::*;
 
 use super::{
     call::Wait,
-    convert::{content, duration, to_message},
+    convert::{Row, content, duration, position, row, to_message},
     groups::Groups,
-    log::{Row, position, row},
 };
 use crate::engine::{
     groups::{Event, MemberId, Offer, numbered_text},

@@ -20,10 +20,8 @@ pub(crate) mod history;
 pub(crate) mod hub;
 #[cfg(unix)]
 pub(crate) mod local;
-mod log;
 mod loop_hub;
 pub(crate) mod message_future;
-pub(crate) mod moving_members;
 pub(crate) mod next_message;
 pub(crate) mod passage;
 pub(crate) mod polls;

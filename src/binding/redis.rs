@@ -5,8 +5,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedStr};
 
 use super::{
-    call::Call, convert::duration, exchange::Exchange, groups::Groups, history::limits_of,
-    log::position,
+    call::Call,
+    convert::{duration, position},
+    exchange::Exchange,
+    groups::Groups,
+    history::limits_of,
 };
 use crate::engine::{
     backends::redis::{Address, Config, Kind, Login, Redis, Server},
