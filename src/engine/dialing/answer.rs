@@ -76,25 +76,18 @@ fn is_no_response(bytes: &[u8]) -> bool {
     bytes[..length] != START[..length]
 }
 
-/// How much of a body is read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BodyLimit {
-    /// Bytes.
-    pub(super) most: usize,
-    /// When the call has to have an outcome. A refusal is one without its whole body.
-    pub(super) until: Option<Instant>,
-}
-
-/// Reads the body after `head`, of which `begun` is here, as far as it comes in a short time.
+/// Reads the body after `head`, of which `begun` is here, as far as it comes in a short time: `most`
+/// bytes, and not after `until`, when the call has to have an outcome. A refusal is one without its
+/// whole body.
 pub(super) async fn body(
     stream: &mut (impl AsyncRead + Unpin),
     head: &Head,
     begun: Vec<u8>,
-    limit: BodyLimit,
+    most: usize,
+    until: Option<Instant>,
 ) -> Vec<u8> {
-    let most = limit.most;
     let usual = Instant::now() + BODY_TIMEOUT;
-    let until = limit.until.map_or(usual, |until| until.min(usual));
+    let until = until.map_or(usual, |until| until.min(usual));
     // Their headers do not count (section 6.3 of RFC 9112).
     let has_none = matches!(head.status, 204 | 304);
     let is_chunked = head.get("transfer-encoding").is_some() && !has_none;

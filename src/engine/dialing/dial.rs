@@ -18,14 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{
-    answer::{self, BodyLimit},
-    handshake::exchange,
-    happy_eyeballs,
-    proxy::Proxy,
-    tls::Tls,
-    tls_pump,
-};
+use super::{answer, handshake::exchange, happy_eyeballs, proxy::Proxy, tls::Tls, tls_pump};
 use crate::{
     engine::{
         base::error::Error,
@@ -289,7 +282,7 @@ async fn ask(
         Want::Connection => (&plan.request.encode(&key), answer::MAX_BODY_BYTES),
         Want::Socket(request) => (request, answer::MAX_PAGE_BYTES),
     };
-    let answer = exchange(stream, request, BodyLimit { most, until }).await;
+    let answer = exchange(stream, request, most, until).await;
     let (head, rest) = answer.map_err(|error| match error.kind() {
         // Of the answer's parser: an error of the system has a kind.
         io::ErrorKind::Other => at(Step::Http)(error),
