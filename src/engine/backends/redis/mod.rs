@@ -193,10 +193,8 @@ impl Redis {
 
     /// Follows [`Redis::subscribe`]. With `if_empty` the subscription ends unless there are members.
     pub fn release(&self, name: &str, if_empty: bool) {
-        if !self.is_foreign() {
-            if let Some(shard) = self.backend.shard_of(name) {
-                shard.release(name, if_empty);
-            }
+        if let Some(shard) = self.shard_of(name) {
+            shard.release(name, if_empty);
         }
     }
 
@@ -210,10 +208,7 @@ impl Redis {
     /// The number of the connection that brings all messages of the group `name`, or would bring them.
     /// It is another one after each gap; zero while they do not come.
     pub fn subscription(&self, name: &str) -> u64 {
-        if self.is_foreign() {
-            return 0;
-        }
-        let shard = self.backend.shard_of(name);
+        let shard = self.shard_of(name);
         shard.map_or(0, |shard| shard.subscription(name))
     }
 
@@ -236,6 +231,11 @@ impl Redis {
             lag: shard.lag(),
         };
         self.backend.shards.iter().map(status).collect()
+    }
+
+    /// The shard of a group; `None` in a forked child.
+    fn shard_of(&self, name: &str) -> Option<&Arc<Shard>> {
+        (self.backend.shard_of(name)).filter(|_| !self.is_foreign())
     }
 
     fn in_shard(&self, name: &str, call: impl FnOnce(&Arc<Shard>) -> Arc<Call>) -> Arc<Call> {
