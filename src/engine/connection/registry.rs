@@ -61,13 +61,15 @@ impl State {
         if let Some(drain) = self.drain.take() {
             drain.task.abort();
         }
-        self.connections
-            .values()
-            .filter_map(Weak::upgrade)
+        self.open()
             .filter(|connection| {
                 connection.needs_close() && (closes_all || !connection.is_spared())
             })
             .collect()
+    }
+
+    fn open(&self) -> impl Iterator<Item = Arc<Connection>> {
+        self.connections.values().filter_map(Weak::upgrade)
     }
 }
 
@@ -111,8 +113,7 @@ impl Registry {
     pub(crate) fn overview(&self) -> Overview {
         let (connections, mut traffic) = {
             let state = self.state.lock();
-            let open = state.connections.values().filter_map(Weak::upgrade);
-            (open.collect::<Vec<_>>(), state.ended)
+            (state.open().collect::<Vec<_>>(), state.ended)
         };
         for connection in &connections {
             traffic += connection.traffic();
@@ -182,14 +183,7 @@ impl Registry {
     /// Lets all threads and tasks that wait look at the clock again. Returns the number of
     /// connections.
     pub(crate) fn on_step(&self) -> usize {
-        let connections: Vec<_> = {
-            let state = self.state.lock();
-            state
-                .connections
-                .values()
-                .filter_map(Weak::upgrade)
-                .collect()
-        };
+        let connections: Vec<_> = self.state.lock().open().collect();
         for connection in &connections {
             contain(|| connection.on_step());
         }

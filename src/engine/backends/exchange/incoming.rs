@@ -59,7 +59,7 @@ impl Exchange {
             }
             Message::Question { number, .. } => {
                 if let Some(pending) = state.pending.get_mut(number) {
-                    pending.note_answer(self.id);
+                    pending.answered.insert(self.id);
                 }
                 state.finish_if_complete(*number);
             }

@@ -15,8 +15,8 @@ pub(super) struct Pending {
     pub(super) gathering: Option<Gathering>,
     pub(super) waiting: Vec<Ticket>,
     /// How many answers there will be, once that is known.
-    expected: Option<usize>,
-    answered: HashSet<Source>,
+    pub(super) expected: Option<usize>,
+    pub(super) answered: HashSet<Source>,
 }
 
 impl Pending {
@@ -28,14 +28,6 @@ impl Pending {
             expected: None,
             answered: HashSet::new(),
         }
-    }
-
-    pub(super) fn expect(&mut self, answers: usize) {
-        self.expected = Some(answers);
-    }
-
-    pub(super) fn note_answer(&mut self, from: Source) {
-        self.answered.insert(from);
     }
 
     pub(super) fn is_complete(&self) -> bool {

@@ -125,7 +125,7 @@ impl Exchange {
     pub fn expect(&self, number: u64, processes: usize) {
         let mut state = self.state.lock();
         if let Some(pending) = state.pending.get_mut(&number) {
-            pending.expect(processes);
+            pending.expected = Some(processes);
         }
         state.finish_if_complete(number);
     }

@@ -60,7 +60,7 @@ impl State {
 
     pub(super) fn note_answer(&mut self, number: u64, from: Source) {
         if let Some(pending) = self.pending.get_mut(&number) {
-            pending.note_answer(from);
+            pending.answered.insert(from);
         }
         self.finish_if_complete(number);
     }
