@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import close_user
-from dwebsocket.groups import backends
+from dwebsocket import _core, close_user
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import backends, reports
 from dwebsocket.users import announcements
 from dwebsocket.users.announcements import announce
 from support.waiting import eventually
@@ -102,6 +104,48 @@ def test_backend_that_fails(
     switchboard.broken.clear()
     announce(("users", "8"))
     eventually(lambda: switchboard.names("publish") == [GROUP, GROUP], what="it is sent")
+    eventually(lambda: not threads(), what="the thread has ended")
+
+
+@pytest.mark.usefixtures("switchboard")
+def test_backend_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Gets what it could not take, and which users' WebSockets were closed lately.
+
+    This process asks the others for the same, and answers when they ask.
+    """
+
+    backend = backends.backend("default")
+    monkeypatch.setattr(announcements, "_lately", deque())
+    sent: list[dict[str, Any]] = []
+
+    def refuse(*_: object) -> None:
+        raise GroupUnavailable("away")
+
+    def send(name: str, message: str, exclude: list[bytes]) -> None:
+        sent.append(json.loads(message))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "send", refuse)
+        patch.setattr(backend, "close", refuse)
+        announce(("users", "7"))
+        close_user("banned", code=4000, reason="bye")
+        eventually(lambda: not threads(), what="the thread has ended")
+    monkeypatch.setattr(backend, "send", send)
+    reports.report(backend, "regained", ["server"])
+    eventually(lambda: len(sent) == 2, what="both are sent")
+    hints, closes = sent
+    assert hints == {"users": ["7"]}
+    ((user, code, reason, age),) = closes["closes"]
+    assert (user, code, reason, closes["asks"]) == ("banned", 4000, "bye", True)
+    assert 0 < age < 60
+    announcements.repeat()
+    eventually(lambda: len(sent) == 3, what="it is sent again")
+    assert (sent[-1]["closes"][0][:3], sent[-1]["asks"]) == (["banned", 4000, "bye"], False)
+    _core.step_clock(601)
+    reports.report(backend, "interrupted", [GROUP])
+    eventually(lambda: len(sent) == 4, what="it asks")
+    assert sent[-1] == {"closes": [], "asks": True}
     eventually(lambda: not threads(), what="the thread has ended")
 
 

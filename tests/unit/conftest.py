@@ -58,7 +58,7 @@ from dwebsocket.api import callbacks
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.django import settings_source
 from dwebsocket.runners import loop, thread
-from dwebsocket.users import registry
+from dwebsocket.users import recheck, registry
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ def _no_setting_is_left() -> Iterator[None]:
 def _no_callback_thread_is_left() -> Iterator[None]:
     """End the thread for callbacks, whose descriptors the next test might count."""
     yield
+    # Who has called `close_user` listens to others.
+    recheck._schedule.is_asked = False
+    recheck._schedule.stop_if_idle()
     assert callbacks.dismiss(60)
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ from django.test import RequestFactory, TestCase, override_settings
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, conf
-from dwebsocket.groups import backends
+from dwebsocket import WebSocket, close_user, conf
+from dwebsocket.api.waiting.waiter import THREAD
+from dwebsocket.groups import backends, reports
 from dwebsocket.users import announcements, authentication, recheck, registry
+from dwebsocket.users.announcements import Announcement, Listener
 from dwebsocket.users.registry import Visitor, Who, digest
 from support.waiting import eventually
 
@@ -137,6 +140,99 @@ def test_nonsense(visit: Serve, anna: User, bert: User, text: str) -> None:
     hear(text)
     until_heard(visit, sign_in(bert))
     goes_on(made)
+
+
+def test_no_thread_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next WebSocket tries it again."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    heard: list[Announcement] = []
+    listener = Listener(heard.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(THREAD, "at_end", refuse)
+        with pytest.raises(RuntimeError):
+            listener.start(THREAD)
+    assert not listener.hears
+    listener.start(THREAD)
+    hear({"users": ["7"]})
+    eventually(lambda: heard, what="it has heard that")
+    assert heard[0].hints == [("users", "7")]
+    listener.stop()
+
+
+def test_a_process_without_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listens once it has called `close_user`: others may ask what they have missed."""
+    said: list[str] = []
+    monkeypatch.setattr(announcements, "_lately", deque())
+    monkeypatch.setattr(recheck, "_schedule", recheck.Schedule())
+    monkeypatch.setattr(announcements, "repeat", lambda: said.append("repeat"))
+    close_user(7)
+    hear({"asks": True})
+    eventually(lambda: said, what="it answers")
+    recheck._schedule.stop_if_idle()
+    assert recheck._schedule._listener.hears
+    recheck._schedule._listener.stop()
+
+
+class TestMissed:
+    """The backend of groups was away: a process may have missed what others have announced."""
+
+    @pytest.fixture(params=[[], ["dwebsocket.sign-outs", "room"]], ids=["all", "this-group"])
+    def interrupt(self, request: pytest.FixtureRequest) -> Callable[[], object]:
+        """Report that as a backend does."""
+        kind = "interrupted" if request.param else "regained"
+        return lambda: reports.report(backends.backend("default"), kind, request.param)
+
+    @both
+    def test_sign_outs(
+        self, visit: Serve, anna: User, view: Any, interrupt: Callable[[], object]
+    ) -> None:
+        """All users are looked up."""
+        made = enter(visit, sign_in(anna), view)
+        User.objects.filter(pk=anna.pk).update(is_active=False)
+        interrupt()
+        assert made.client.closing() == (4401, "deactivated")
+
+    def test_others_stay(
+        self,
+        visit: Serve,
+        anna: User,
+        bert: User,
+        looked: list[int],
+        interrupt: Callable[[], object],
+    ) -> None:
+        """Of a user who is signed in, and where another group or backend was away."""
+        made = enter(visit, sign_in(anna))
+        reports.report(backends.backend("default"), "interrupted", ["room"])
+        reports.interrupted.send(sender=None, using="other", groups=[])
+        until_heard(visit, sign_in(bert))
+        before = sum(looked)
+        interrupt()
+        eventually(lambda: sum(looked) > before, what="the user is looked up")
+        goes_on(made)
+
+    @pytest.mark.parametrize("age", [0.0, 30])
+    def test_close_user(self, visit: Serve, anna: User, bert: User, age: float) -> None:
+        """Closes what was open then; who has come back since stays."""
+        made = enter(visit, sign_in(anna))
+        hear({"closes": [[str(anna.pk), 4000, "bye", age]]})
+        if age:
+            until_heard(visit, sign_in(bert))
+            goes_on(made)
+        else:
+            assert made.client.closing() == (4000, "bye")
+
+    @pytest.mark.parametrize(
+        "closes", [7, [7], [["x"]], [["x", "4000", "bye", 0]], [[7, 4000, "bye", 0]], [None]]
+    )
+    def test_nonsense(self, visit: Serve, anna: User, bert: User, closes: object) -> None:
+        """Is ignored."""
+        made = enter(visit, sign_in(anna))
+        hear({"closes": closes, "asks": 7})
+        until_heard(visit, sign_in(bert))
+        goes_on(made)
 
 
 def test_one_question_for_many(visit: Serve, anna: User, bert: User, looked: list[int]) -> None:
@@ -285,7 +381,7 @@ def test_hint_names_no_session() -> None:
     who = Who(session="a-secret-key", user="7")
     assert "a-secret-key" not in str(who.keys())
     text = json.dumps({"sessions": [digest("a-secret-key")]})
-    assert announcements.read(text) == [("sessions", who.keys()[1][1])]
+    assert announcements.read(text).hints == [("sessions", who.keys()[1][1])]
 
 
 # Another process of this project: with users of its own, or with the same.

@@ -25,7 +25,7 @@ from dwebsocket import WebSocket, conf
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.testing import Clock
 from dwebsocket.users import authentication, recheck, registry
-from dwebsocket.users.announcements import Listener
+from dwebsocket.users.announcements import Announcement, Listener
 from dwebsocket.users.registry import BUCKETS, Visitor, Who
 from support.waiting import eventually
 
@@ -340,7 +340,8 @@ class TestOpening:
                 Session.objects.get(pk=key).delete()
             else:
                 _sql(_DELETE_SESSION, key)
-                recheck._schedule._on_announced([("sessions", registry.digest(key))])
+                said = Announcement([("sessions", registry.digest(key))], [], asks=False)
+                recheck._schedule._on_announced(said)
             return register(*args)
 
         monkeypatch.setattr(registry, "enter", sign_out_first)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
 from django.db import connections
+from django.dispatch import Signal
 
 from dwebsocket import signals
 from dwebsocket.api.waiting.steps import run
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 _NAME = "dwebsocket-groups"
+
+#: Sent on the thread of the reports, with ``using``, when what others publish may not have come
+#: here; with the ``groups`` that are known to be concerned, if any. For the package: projects
+#: have ``group_interrupted``.
+interrupted = Signal()
 # The level and the text of events, which the backend and the texts of the event fill in.
 _LOGGED = {
     "lost": (logging.WARNING, "%s: the %s is lost: %s"),
@@ -81,6 +87,8 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     if kind in ("regained", "interrupted"):
         seats.note_interruption(backend.alias)
         node.note_interruption(backend)
+        groups = texts if kind == "interrupted" else []
+        interrupted.send_robust(sender=None, using=backend.alias, groups=groups)
     if kind in ("lost", "regained"):
         texts = [backend.medium, *(texts if kind == "lost" else ())]
     if (logged := _LOGGED.get(kind)) is not None:

@@ -4,6 +4,9 @@ Sign-outs: a process tells all others of those that it sees, over the default ba
 An announcement is a hint: it names users and sessions that have changed, and each process that has
 WebSockets of them asks its own database. So one that is late, of another site, or sent once more
 closes nobody who is signed in. What is announced is authenticated as any message of a group.
+
+A process that may have missed some looks all its users up, as :mod:`dwebsocket.users.recheck` says.
+What :func:`close_user` was called for no database knows: it asks the others to say that again.
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ import logging
 import secrets
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, names
+from dwebsocket.groups import backends, names, reports
 from dwebsocket.groups.backends.contract import at_exit
 from dwebsocket.request import database
+from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +51,8 @@ _ON_THE_WAY_S = 0.1
 _MOST = 50
 # Users and sessions that wait to be announced. The oldest of more are found in time, as all are.
 _MOST_WAITING = 100_000
+# For so many seconds, and of so many users at most, it is known that their WebSockets were closed.
+_LATELY_S, _MOST_LATELY = 600.0, 1000
 #: The kinds of hints, and under which kind of key the register has their names: of users as
 #: :func:`dwebsocket.request.worlds.user_key` returns them, of users whose realm is not known their
 #: primary keys, and of sessions what :func:`dwebsocket.users.registry.digest` returns.
@@ -60,19 +66,51 @@ _UNHEARD = "Sign-outs in other processes may not be heard here"
 _own_key = secrets.token_bytes(_KEY_BYTES)
 
 
-def read(text: str | bytes) -> list[Hint]:
-    """Returns the hints in an announcement; none for what is no announcement."""
+class Close(NamedTuple):
+    """A user whose WebSockets were closed, ``age`` seconds ago: as :func:`close_user` takes it."""
+
+    user: str
+    code: int
+    reason: str
+    age: float
+
+
+class Announcement(NamedTuple):
+    """
+    What another process says.
+
+    Attributes:
+        hints: Users and sessions that have changed.
+        closes: What this process may have missed.
+        asks: Whether the other one asks for those of this process.
+    """
+
+    hints: list[Hint]
+    closes: list[Close]
+    asks: bool
+
+
+def read(text: str | bytes) -> Announcement:
+    """Returns an announcement; an empty one for what is none."""
     try:
         found = json.loads(text)
     except ValueError:
-        return []
-    listed = {kind: found.get(kind) for kind in KINDS} if isinstance(found, dict) else {}
-    return [
-        (kind, name)
-        for kind, names in listed.items()
-        for name in (names if isinstance(names, list) else ())
-        if isinstance(name, str)
+        found = None
+    said = found if isinstance(found, dict) else {}
+    hints = [
+        (kind, name) for kind in KINDS for name in _listed(said, kind) if isinstance(name, str)
     ]
+    closes = []
+    for each in _listed(said, "closes"):
+        match each:
+            case [str(user), int(code), str(reason), int(age) | float(age)]:
+                closes.append(Close(user, code, reason, age))
+    return Announcement(hints, closes, asks=said.get("asks") is True)
+
+
+def _listed(said: dict[str, Any], key: str) -> list[Any]:
+    listed = said.get(key)
+    return listed if isinstance(listed, list) else []
 
 
 def announce(hint: Hint) -> None:
@@ -83,11 +121,20 @@ def announce(hint: Hint) -> None:
 
 def close_user(user: str, code: int, reason: str) -> None:
     """Closes a user's WebSockets in all other processes. Never waits, never raises."""
+    _lately.append((clock.now(), Close(user, code, reason, 0.0)))
     _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
+
+
+def repeat() -> None:
+    """Says again what another process may have missed. Never waits, never raises."""
+    if _lately:
+        _soon(_publish_closes)
 
 
 # Announcements that wait to be sent.
 _hints: deque[Hint] = deque(maxlen=_MOST_WAITING)
+# What :func:`close_user` was called with, and when.
+_lately: deque[tuple[float, Close]] = deque(maxlen=_MOST_LATELY)
 
 
 def _publish_hints(backend: Backend) -> None:
@@ -97,13 +144,42 @@ def _publish_hints(backend: Backend) -> None:
         while True:
             found[_hints.popleft()] = None
     named = list(found)
-    for first in range(0, len(named), _MOST):
-        part = named[first : first + _MOST]
-        kinds: dict[str, list[str]] = {}
-        for kind, name in part:
-            kinds.setdefault(kind, []).append(name)
-        text = json.dumps(kinds)
-        backend.send(_GROUP, text, [_own_key])
+    try:
+        while named:
+            kinds: dict[str, list[str]] = {}
+            for kind, name in named[:_MOST]:
+                kinds.setdefault(kind, []).append(name)
+            backend.send(_GROUP, json.dumps(kinds), [_own_key])
+            del named[:_MOST]
+    except GroupUnavailable:
+        # For the next time, which is when the backend is there again, at the latest.
+        _hints.extend(named)
+        raise
+
+
+def _publish_closes(backend: Backend, *, asks: bool = False) -> None:
+    """Publishes which users' WebSockets were closed lately, and perhaps asks others for theirs."""
+    now = clock.now()
+    lately = [each._replace(age=now - at) for at, each in _lately.copy()]
+    closes = [each for each in lately if each.age < _LATELY_S]
+    for first in range(0, len(closes) or asks, _MOST):
+        said = {"closes": closes[first : first + _MOST], "asks": asks and not first}
+        backend.send(_GROUP, json.dumps(said), [_own_key])
+
+
+def may_have_missed(using: str, groups: list[str]) -> bool:
+    """Whether announcements may not have come here, by :data:`.reports.interrupted`."""
+    return using == DEFAULT and (not groups or _GROUP in groups)
+
+
+def _on_interruption(using: str, groups: list[str], **_: object) -> None:
+    if may_have_missed(using, groups):
+        # Neither side has heard the other.
+        _soon(_publish_hints)
+        _soon(functools.partial(_publish_closes, asks=True))
+
+
+reports.interrupted.connect(_on_interruption, dispatch_uid="dwebsocket.users.announcements")
 
 
 def _soon(call: Act, failure: str = _UNSAID) -> None:
@@ -182,12 +258,12 @@ _queue = _Queue()
 class Listener:
     """Receives what other processes announce. Any thread may use it."""
 
-    def __init__(self, receive: Callable[[list[Hint]], object]) -> None:
+    def __init__(self, receive: Callable[[Announcement], object]) -> None:
         """
         Begins without listening.
 
         Args:
-            receive: Called with the hints of each announcement, on the process's thread for
+            receive: Called with each announcement, on the process's thread for
                 callbacks or in the hub of green threads. It must not wait.
         """
         self._receive = receive
@@ -208,7 +284,12 @@ class Listener:
         return is_subscribed and self._mailbox is not None and self._waiter is not None
 
     def start(self, waiter: Waiter) -> None:
-        """Listens from now on, with the kind of thread that ``waiter`` belongs to."""
+        """
+        Listens from now on, with the kind of thread that ``waiter`` belongs to.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
         if self._waiter is not None:
             return
         with self._lock:
@@ -218,7 +299,13 @@ class Listener:
             return
         self._subscriptions += 1
         _soon(functools.partial(self._subscribe, self._subscriptions), _UNHEARD)
-        self._expect(waiter)
+        try:
+            self._expect(waiter)
+        except BaseException:
+            # The next call begins anew.
+            with self._lock:
+                self._waiter, self._is_expected = None, False
+            raise
 
     def _subscribe(self, number: int, backend: Backend) -> None:
         backend.subscribe(_GROUP)
@@ -283,5 +370,6 @@ renew_at_fork(
     _own_key=lambda: secrets.token_bytes(_KEY_BYTES),
     # The parent announces its own.
     _hints=lambda: deque(maxlen=_MOST_WAITING),
+    _lately=lambda: deque(maxlen=_MOST_LATELY),
     _queue=_Queue,
 )

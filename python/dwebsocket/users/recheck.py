@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.groups import reports
 from dwebsocket.request import database, worlds
 from dwebsocket.telemetry import clock
 from dwebsocket.users import announcements, authentication, registry
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.api.waiting.waiter import Waiter
-    from dwebsocket.users.announcements import Hint
+    from dwebsocket.users.announcements import Announcement, Hint
     from dwebsocket.users.registry import Visitor
 
     Databases = dict[str, BaseDatabaseWrapper]
@@ -104,6 +106,16 @@ def ask(hint: Hint) -> None:
     _schedule.check(_visitors([hint]))
 
 
+def hear_others() -> None:
+    """Listens from now on, also without users, to others that ask what they have missed."""
+    _schedule.is_asked = True
+    try:
+        _schedule.listen(THREAD)
+    except Exception:
+        # The next call of the project or the next WebSocket tries it again.
+        _log.exception("What other processes have missed of close_user() is not said again")
+
+
 def _visitors(hints: list[Hint]) -> list[Visitor]:
     """Returns those whom hints are about, and closes those about whom nobody can be asked."""
     found: dict[Visitor, None] = {}
@@ -144,6 +156,8 @@ class Schedule:
         self._spawn: Spawn | None = None
         self._databases: Databases = {}
         self._listener = Listener(self._on_announced)
+        #: Whether it has to listen without users, too.
+        self.is_asked = False
         self._latest = object()
         # Visitors to look at now, and whether a thread does so.
         self._wanted: dict[Visitor, None] = {}
@@ -168,9 +182,21 @@ class Schedule:
         """Notes a sign-out: before its users are looked for in the register."""
         self._latest = object()
 
-    def _on_announced(self, hints: list[Hint]) -> None:
+    def _on_announced(self, said: Announcement) -> None:
         self.note()
-        self._check_on_thread(_visitors(hints))
+        for user, code, reason, age in said.closes:
+            registry.close_here(user, code, reason, before=time.time() - age)
+        if said.asks:
+            announcements.repeat()
+        self._check_on_thread(_visitors(said.hints))
+
+    def look_at_all(self) -> None:
+        """Has all users looked up, one bucket after another: sign-outs may have been missed."""
+        self.note()
+        with self._lock:
+            starts = self._want(range(BUCKETS))
+        if starts:
+            self._start_work()
 
     def check(self, visitors: list[Visitor]) -> None:
         """Checks users now: in this thread if it may ask the database, beside it otherwise."""
@@ -231,7 +257,7 @@ class Schedule:
 
     def stop_if_idle(self) -> None:
         """Cancels the timer when no user is left. Never waits."""
-        if not registry.has_users():
+        if not self.is_asked and not registry.has_users():
             self._listener.stop()
         if not self._may_cancel or registry.has_users() or not self._lock.acquire(blocking=False):
             # A timer that finds no user sets no further one either.
@@ -266,15 +292,19 @@ class Schedule:
             interval, now = period / BUCKETS, clock.now()
             # More than one bucket is due when the clock was stepped, or this thread ran late.
             passed = min(BUCKETS, 1 + int(max(0.0, now - self._due) / interval))
-            buckets = [(self._bucket + number) % BUCKETS for number in range(passed)]
-            self._todo.update(bucket for bucket in buckets if present("bucket", bucket))
+            starts = self._want((self._bucket + number) % BUCKETS for number in range(passed))
             self._bucket = (self._bucket + passed) % BUCKETS
             self._set_timer(max(self._due + passed * interval, now))
-            starts = bool(self._todo) and not self._is_working
-            self._is_working = self._is_working or starts
         self.stop_if_idle()
         if starts:
             self._start_work()
+
+    def _want(self, buckets: Iterable[int]) -> bool:
+        """Notes buckets as due, under the lock. Whether :meth:`_start_work` is to be called."""
+        self._todo.update(bucket for bucket in buckets if present("bucket", bucket))
+        starts = bool(self._todo) and not self._is_working
+        self._is_working = self._is_working or starts
+        return starts
 
     def _start_work(self) -> None:
         """Starts :meth:`_work`, or leaves it to the next timer."""
@@ -358,6 +388,12 @@ def _refuse(visitors: Iterable[Visitor]) -> None:
 _schedule = Schedule()
 
 
+def _on_interruption(using: str, groups: list[str], **_: object) -> None:
+    if announcements.may_have_missed(using, groups):
+        _schedule.look_at_all()
+
+
+reports.interrupted.connect(_on_interruption, dispatch_uid="dwebsocket.users.recheck")
 # Looked up each time: a forked child has another one.
 registry.tell_of_leaving(lambda: _schedule.stop_if_idle())
 renew_at_fork(globals(), _schedule=Schedule)

@@ -195,6 +195,11 @@ class Visitor:
         """Whether the WebSocket was opened; it may be closed again."""
         return self._websocket._connection is not None
 
+    def was_open(self, at: float) -> bool:
+        """Whether the WebSocket was open at a time, in seconds of the epoch."""
+        opened_at = self._websocket._opened_at
+        return opened_at is not None and opened_at <= at
+
     def leave(self) -> None:
         """Removes it from the register. May be repeated, and may run in the garbage collector."""
         # The visitor and its opening refer to each other: break the cycle.
@@ -353,9 +358,16 @@ def connections_of(user: str) -> Iterator[WebSocket]:
             yield visitor._websocket
 
 
-def close_here(user: Any, code: int, reason: str) -> int:
-    """Closes all WebSockets of a user in this process, and counts them. Never waits."""
+def close_here(user: Any, code: int, reason: str, *, before: float | None = None) -> int:
+    """
+    Closes all WebSockets of a user in this process, and counts them. Never waits.
+
+    Args:
+        before: Leaves those alone that were not open at this time, in seconds of the epoch.
+    """
     visitors = present("user", user)
+    if before is not None:
+        visitors = [each for each in visitors if each.was_open(before)]
     for visitor in visitors:
         visitor.close(code, reason)
     return len(visitors)

@@ -153,7 +153,8 @@ def close_user(
 
     Returns:
         The number of WebSockets that were closed in this process. Other processes close theirs
-        at the same time; where the groups' backend cannot be reached the log has a warning.
+        at the same time. Where the groups' backend cannot be reached the log has a warning, and
+        they do so when it is back, for ten minutes.
 
     Raises:
         ValueError: A code that must not be sent, or a reason that does not fit.
@@ -161,7 +162,7 @@ def close_user(
             :func:`dwebsocket.user`.
     """
     from dwebsocket.api.arguments import check_close
-    from dwebsocket.users import announcements
+    from dwebsocket.users import announcements, recheck
 
     check_close(code, reason)
     pk = getattr(user, "pk", user)
@@ -169,6 +170,7 @@ def close_user(
     closed = close_here(key, code, reason)
     if pk is not None:
         announcements.close_user(key, code, reason)
+        recheck.hear_others()
     return closed
 
 
