@@ -114,7 +114,9 @@ def files(pid: int) -> tuple[int, int] | None:
 
 def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ()) -> Server | None:
     """Returns the server that a command line starts, if any; ``variables`` are ``NAME=value``."""
-    program = next((name for name in _SERVERS if _starts(name, arguments)), None)
+    # The program, what `python` or `python -m` runs, or the command of a manage.py.
+    named = {Path(argument).name for argument in arguments[:4]}
+    program = next((name for name in _SERVERS if name in named), None)
     if program is None:
         return None
     if program != "gunicorn":
@@ -131,11 +133,6 @@ def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ())
     timeout = float(_option(given, "-t", "--timeout") or 30)
     graceful_s = min(graceful, timeout / 2 or float("inf"))
     return Server(pid, f"gunicorn (worker class {worker})", graceful_s)
-
-
-def _starts(name: str, arguments: Sequence[str]) -> bool:
-    # The program, what `python` or `python -m` runs, or the command of a manage.py.
-    return any(Path(argument).name == name for argument in arguments[:4])
 
 
 def _option(arguments: Sequence[str], *names: str) -> str | None:
