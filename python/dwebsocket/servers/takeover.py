@@ -29,12 +29,17 @@ class Takeover:
         OSError: The process has no descriptor left, or the client has gone.
     """
 
-    __slots__ = ("_client", "_exchange")
+    __slots__ = ("_client", "_exchange", "discard", "finish")
 
     def __init__(self, client: Client) -> None:
         """Allocates every descriptor that the exchange needs."""
         self._client = client
         self._exchange = _core.Takeover(client.descriptor)
+        #: Drops all that the server writes to its placeholder from now on, however much it is.
+        self.discard = self._exchange.discard
+        #: Closes what is left, after the server has written to its placeholder. May be repeated.
+        #: Happens by itself when the last reference to this is gone.
+        self.finish = self._exchange.finish
 
     def exchange(self) -> tuple[int, bytes]:
         """
@@ -54,15 +59,3 @@ class Takeover:
         descriptor = self._exchange.take_client()
         assert descriptor is not None
         return descriptor, early
-
-    def discard(self) -> None:
-        """Drops all that the server writes to its placeholder from now on, however much it is."""
-        self._exchange.discard()
-
-    def finish(self) -> None:
-        """
-        Closes what is left, after the server has written to its placeholder. May be repeated.
-
-        Happens by itself when the last reference to this is gone.
-        """
-        self._exchange.finish()
