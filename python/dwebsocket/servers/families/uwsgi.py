@@ -107,7 +107,8 @@ def _call_by_hook(name: str, call: Callable[[], object]) -> None:
 
 def _exit(uwsgi: Any, options: Mapping[str, Any], *, in_hub: bool) -> Exit:
     return Exit(
-        register=_register,
+        # With --skip-atexit-teardown, and under the gevent loop, Python's own hooks do not run.
+        register=functools.partial(_call_by_hook, "atexit"),
         shutdown_plans=_departures(uwsgi, options, may_move=not in_hub),
         # The loop hands signals to a greenlet.
         abrupt=frozenset() if in_hub else frozenset({signal.SIGINT, signal.SIGTERM}),
@@ -205,11 +206,6 @@ def _departures(
         # Without that option SIGTERM makes the master reload at once, without a grace period.
         signal.SIGTERM: end if _is_on(options.get("die-on-term")) else at_once,
     }
-
-
-def _register(function: Callable[[], None]) -> None:
-    # With --skip-atexit-teardown, and under the gevent loop, Python's own hooks do not run.
-    _call_by_hook("atexit", function)
 
 
 # --- early bytes ---------------------------------------------------------------------------------
