@@ -254,15 +254,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT, RoomsT]):
         )
 
     def rooms(self, path: str, data: Any = None, **options: Any) -> RoomsT:
-        """
-        Returns a WebSocket with rooms, which opens when it is entered: by ``with``, or
-        ``async with``.
-
-        Args:
-            path: As for :meth:`websocket`.
-            data: As for :meth:`websocket`.
-            **options: As for :meth:`websocket`.
-        """
+        """Returns a WebSocket with rooms, not open yet, for the arguments of :meth:`websocket`."""
         options.setdefault("subprotocols", [SUBPROTOCOL])
         return self._rooms_class(self.websocket(path, data, **options))
 

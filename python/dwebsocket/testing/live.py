@@ -35,8 +35,7 @@ class LiveWebSocketClient(WebSocketClient):
 
         Args:
             url: The server's, such as ``live_server.url``; without TLS.
-            *args: As for Django's client.
-            **kwargs: As for Django's client.
+            *args, **kwargs: As for Django's client.
         """
         super().__init__(*args, **kwargs)
         split = urlsplit(url)
