@@ -153,18 +153,9 @@ class Poll:
 
     def __init__(self, poll: Callable[[], select.poll]) -> None:
         self._poll = poll()
-
-    def register(self, descriptor: int, events: int, /) -> None:
-        """Watches a descriptor for ``events``, and in any case for its hang-up."""
-        self._poll.register(descriptor, events)
-
-    def unregister(self, descriptor: int, /) -> None:
-        """Watches it no more."""
-        self._poll.unregister(descriptor)
-
-    def modify(self, descriptor: int, events: int, /) -> None:
-        """Watches it for other events."""
-        self._poll.modify(descriptor, events)
+        self.register = self._poll.register
+        self.unregister = self._poll.unregister
+        self.modify = self._poll.modify
 
     def poll(self, timeout: float | None, /) -> list[tuple[int, int]]:
         """Sleeps until there are events. ``timeout`` is in seconds."""
