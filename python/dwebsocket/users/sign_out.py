@@ -30,7 +30,7 @@ from dwebsocket.users import authentication
 from dwebsocket.users.registry import SIGNED_OUT, auth_hash, close_here, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from django.db.models import Model
     from django.http import HttpRequest
@@ -271,20 +271,17 @@ def _note(instance: Model, values: Values) -> None:
 
 
 def _noted(instance: Model) -> Values | None:
-    noted: tuple[Any, ...] = getattr(instance._state, _NOTED, ())
-    # An object that was pickled before a migration may have others.
-    is_known = len(noted) == len(_names(type(instance)))
-    return _loaded(instance, noted) if is_known else None
+    names, noted = _names(type(instance)), getattr(instance._state, _NOTED, ())
+    if len(noted) != len(names):
+        # An object that was pickled before a migration may have others.
+        return None
+    return {name: value for name, value in zip(names, noted, strict=True) if value is not ...}
 
 
 def _values(instance: Model) -> Values:
     """Returns the values of all fields that are loaded."""
-    return _loaded(instance, map(vars(instance).get, _names(type(instance)), repeat(...)))
-
-
-def _loaded(instance: Model, values: Iterable[Any]) -> Values:
-    named = zip(_names(type(instance)), values, strict=True)
-    return {name: value for name, value in named if value is not ...}
+    own = vars(instance)
+    return {name: own[name] for name in _names(type(instance)) if name in own}
 
 
 @functools.cache
