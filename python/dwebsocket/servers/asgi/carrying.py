@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.api.base import GOING_AWAY, RESTARTING
@@ -140,7 +140,10 @@ class Carriage:
                     await self._send_close_and_read_on(event)
                 else:
                     await self._send(event)
-                    self._look_at_server(event)
+                    # Counts the bytes that the server has yet to send.
+                    size = len(event.get("text") or event.get("bytes") or "")
+                    if size >= _LARGE_BYTES or self._server_bytes:
+                        self._count_server_bytes()
                 # Do not hold the message while the next one is looked for.
                 del event
                 event = self._carrier.take()
@@ -149,12 +152,6 @@ class Carriage:
             self._carrier.break_off()
         finally:
             self._writer = None
-
-    def _look_at_server(self, event: Event) -> None:
-        """Counts the bytes that the server has yet to send."""
-        message: Any = event.get("text") or event.get("bytes") or ""
-        if len(message) >= _LARGE_BYTES or self._server_bytes:
-            self._count_server_bytes()
 
     def _count_server_bytes(self) -> None:
         before, self._server_bytes = self._server_bytes, uvicorn.queued(self._send)
