@@ -19,7 +19,6 @@ T = TypeVar("T")
 
 _IN_AND_OUT = ("in", "out")
 _NO_SUMS = ("lag", "history")
-_KEPT, _ENGINE = "server", "engine"
 
 
 class Open(TypedDict):
@@ -71,7 +70,7 @@ def of_process() -> Statistics:
         if connection.ended_for() is None:
             views[view] += 1
             transports[websocket._transport] += 1
-            driven_by[_KEPT if connection.is_carried else _ENGINE] += 1
+            driven_by["server" if connection.is_carried else "engine"] += 1
             signed_in += websocket._visitor_names[0] != ""
     return {
         "open": {

@@ -36,10 +36,6 @@ _ALONE = (
     "this command would see itself only. Use dwebsocket.groups.local, dwebsocket.groups.redis or "
     "dwebsocket.groups.postgres."
 )
-_DURATIONS = (
-    ("Pings", "pings"),
-    ("Methods of handlers", "handlers"),
-)
 
 
 class Command(BaseCommand):
@@ -147,7 +143,7 @@ def _tables(
     if before is not None:
         seconds, earlier = before
         yield "A second", _rates(total, earlier["total"], seconds)
-    for title, key in _DURATIONS:
+    for title, key in (("Pings", "pings"), ("Methods of handlers", "handlers")):
         buckets = total[key]["buckets"].items()
         yield title, ((f"up to {bound} s", number) for bound, number in buckets if number)
     yield "Open by view", total["open"]["views"].items()
