@@ -51,16 +51,6 @@ _DELEGATED = {
 } | {"_real_close": "close", "write": "send"}
 
 
-def _new_placeholder() -> tuple[_socket.socket, _socket.socket]:
-    """Returns the two ends of a placeholder: one for the server, one that stays here."""
-    # Not `socket.socketpair`, whose ends may be green.
-    theirs, ours = _socket.socketpair()
-    # So the server reads the end of the stream at once: some servers wait for it before they close.
-    ours.shutdown(_socket.SHUT_WR)
-    ours.settimeout(0)
-    return theirs, ours
-
-
 class TlsTakeover:
     """
     The takeover of one encrypted client's connection by the engine.
@@ -78,7 +68,10 @@ class TlsTakeover:
         # Not those of the `socket` module, which gevent and eventlet replace.
         self._engines_end, self._near = _socket.socketpair()
         self._near.settimeout(0)
-        self._placeholder, self._sink = _new_placeholder()
+        self._placeholder, self._sink = _socket.socketpair()
+        # So the server reads the end of the stream at once: some wait for it before they close.
+        self._sink.shutdown(_socket.SHUT_WR)
+        self._sink.settimeout(0)
 
     def exchange(self) -> tuple[int, bytes]:
         """Puts the placeholder in the place of the server's socket, and starts the pipe."""
