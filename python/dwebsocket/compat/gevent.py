@@ -134,16 +134,12 @@ def green_select() -> Callable[[int, float], object] | None:
     None where this thread has no hub, or is in its hub itself, so that nothing can be waited for in
     a greenlet's way. Imports nothing that is not there.
     """
-    if "gevent.hub" not in sys.modules:
+    if (hub := _hub_here()) is None:
         return None
     import gevent
     from gevent.select import select
 
-    try:
-        hub = hub_getter()()
-    except MissingPart:
-        return None
-    if hub is None or gevent.getcurrent() is hub:
+    if gevent.getcurrent() is hub:
         return None
     return lambda descriptor, time: select([descriptor], [], [], time)
 
@@ -166,11 +162,13 @@ def destroy_hub() -> None:
     ``Hub.destroy`` is documented; :func:`hub_getter` finds the hub. Where that is missing, or
     without gevent: does nothing.
     """
-    if "gevent.hub" not in sys.modules:
-        return
-    try:
-        hub = hub_getter()()
-    except MissingPart:
-        return
-    if hub is not None:
+    if (hub := _hub_here()) is not None:
         hub.destroy(destroy_loop=True)
+
+
+def _hub_here() -> Any:
+    """Returns this thread's hub; None without one, and where it cannot be found."""
+    try:
+        return hub_getter()() if "gevent.hub" in sys.modules else None
+    except MissingPart:
+        return None
