@@ -40,12 +40,7 @@ class Memberships:
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """
-        Starts the subscriptions of a name, which stay for the block at least. Ending never waits.
-
-        Raises:
-            GroupUnavailable: The backend cannot be reached.
-        """
+        """Starts the subscriptions of a name, which stay for the block. Ending never waits."""
         membership = self._enter(name)
         try:
             for each in membership.subscriptions:

@@ -58,10 +58,7 @@ class WebSocketTestMixin(_Case):
             return super().run(result)
 
     def live_websocket_client(self) -> LiveWebSocketClient:
-        """
-        Returns a client for the real port of a ``LiveServerTestCase``, with the cookies of
-        ``self.client``.
-        """
+        """Returns a client, with the cookies of ``self.client``, for a ``LiveServerTestCase``."""
         client = LiveWebSocketClient(self.live_server_url)
         client.cookies = self.client.cookies
         return client
