@@ -221,9 +221,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._wake()
 
     async def reject(self) -> None:
+        """Refuses the handshake with 403."""
         self._answer(403)
 
     async def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Refuses it with a response."""
         for name, value in headers:
             if not _core.is_token(name):
                 raise ValueError(f"{name!r} is not the name of a header")
@@ -232,6 +234,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._answer(status, body, headers)
 
     async def receive(self) -> Message:
+        """Returns the next message."""
         if not self._is_decided:
             if self._decided is None:
                 self._decided = asyncio.Event()
@@ -273,6 +276,7 @@ class WebSocketProtocol(asyncio.Protocol):
             raise uvicorn.parts().disconnected from None
 
     async def close(self, code: int, reason: str) -> None:
+        """Closes the connection."""
         if self.websocket is not None:
             await self.websocket.aclose(code, reason)
 

@@ -77,10 +77,11 @@ class SiteCollector(Collector):
         Raises:
             GroupUnavailable: The default backend of groups cannot be reached.
         """
-        return _families(site_statistics())
+        return families(site_statistics())
 
 
-def _families(site: SiteStatistics) -> Iterator[Metric]:
+def families(site: SiteStatistics) -> Iterator[Metric]:
+    """Returns the metrics of statistics."""
     processes = GaugeMetricFamily(
         "dwebsocket_processes", "Processes of the site.", labels=("state",)
     )
