@@ -92,7 +92,7 @@ pub struct Connection {
     life: Mutex<Life>,
     /// Wakes the driver when something changed that it has to act on.
     pub(crate) wake: Notify,
-    turns: Arc<Turns<Self>>,
+    turns: Arc<Turns>,
     share: Arc<Share>,
     entry: OnceLock<Entry<Self>>,
     memberships: Memberships,
@@ -137,7 +137,7 @@ impl Connection {
         socket: Arc<Socket>,
         settings: &Settings,
         head: Bytes,
-        turns: Arc<Turns<Self>>,
+        turns: Arc<Turns>,
         codecs: &Codecs,
     ) -> Self {
         let share = Share::new();

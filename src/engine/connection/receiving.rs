@@ -40,7 +40,7 @@ impl Connection {
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
         let waiting = self.inbox.push(messages);
         if waiting.sleeper {
-            self.turns.add(self, bytes);
+            self.turns.add(Arc::<Self>::clone(self), bytes);
         }
         for watch in waiting.watches {
             self.turns.notify(watch, bytes);

@@ -162,7 +162,7 @@ impl Connection {
         let corked = self.outbox.cork(kind.into(), payload);
         if corked == Corked::First {
             let is_own = std::ptr::eq(self.as_ref(), sender);
-            (self.turns.flush_timer).expect(Arc::clone(self), is_own);
+            (self.turns.flush_timer).expect(Arc::<Self>::clone(self), is_own);
         }
         let is_corked = corked != Corked::No;
         if is_corked {
@@ -185,8 +185,11 @@ impl Connection {
         }
         if self.turns.flush_timer.collects() {
             let corked = self.outbox.cork(kind.into(), payload);
-            if corked == Corked::First && !self.turns.flush_timer.collect(self) {
-                self.uncork();
+            if corked == Corked::First {
+                let is_collected = self.turns.flush_timer.collect(Arc::<Self>::clone(self));
+                if !is_collected {
+                    self.uncork();
+                }
             }
             if corked != Corked::No {
                 self.count_sent(1);

@@ -38,7 +38,7 @@ const NO_BLOCKING_THREAD: &str = "cannot start a thread for work that blocks";
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) handle: Handle,
-    pub(crate) turns: Arc<Turns<Connection>>,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) codecs: Codecs,
     stop: Arc<Notify>,
     has_failed: Arc<AtomicBool>,
@@ -52,7 +52,7 @@ impl Worker {
     /// # Errors
     /// [`Error::Io`] when the system gives no thread or no descriptor.
     pub(crate) fn start() -> Result<Self, Error> {
-        let turns = Arc::<Turns<Connection>>::default();
+        let turns = Arc::<Turns>::default();
         let runtime =
             start_runtime(&turns).map_err(Error::io("cannot start the engine's runtime"))?;
         let handle = runtime.handle().clone();
@@ -146,7 +146,7 @@ impl Worker {
 }
 
 /// A runtime whose thread lets the views of `turns` run before it sleeps.
-fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
+fn start_runtime(turns: &Arc<Turns>) -> io::Result<Runtime> {
     // Weak: the flush timer of the turns holds the runtime's handle, and that holds this closure.
     let runner = Arc::downgrade(turns);
     // Tokio panics when there are no descriptors for its signal handling, and keeps those that it has

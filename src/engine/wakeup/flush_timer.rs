@@ -29,8 +29,8 @@ const ROUND: Duration = Duration::from_millis(1);
 const IDLE_ROUNDS: u32 = 5;
 
 /// The connections with corked replies on one thread of the engine. Any thread may add to it.
-#[derive(Debug)]
-pub(crate) struct FlushTimer<V> {
+#[derive(Debug, Default)]
+pub(crate) struct FlushTimer {
     /// Where its rounds run. Without it, as in some tests, there are none.
     runtime: OnceLock<Handle>,
     /// A view has corked messages for another view's client.
@@ -38,30 +38,16 @@ pub(crate) struct FlushTimer<V> {
     /// The engine sends what is corked when it goes on. Set and cleared by its thread alone;
     /// cleared with the lock of `state`.
     collects: AtomicBool,
-    state: Mutex<State<V>>,
+    state: Mutex<State>,
 }
 
-#[derive(Debug)]
-struct State<V> {
-    corked: Vec<Arc<V>>,
+#[derive(Debug, Default)]
+struct State {
+    corked: Vec<Arc<dyn View>>,
     on_round: bool,
 }
 
-impl<V> Default for FlushTimer<V> {
-    fn default() -> Self {
-        Self {
-            runtime: OnceLock::new(),
-            has_work: AtomicBool::new(false),
-            collects: AtomicBool::new(false),
-            state: Mutex::new(State {
-                corked: Vec::new(),
-                on_round: false,
-            }),
-        }
-    }
-}
-
-impl<V: View> FlushTimer<V> {
+impl FlushTimer {
     /// Lets its rounds run on `runtime`, from the next connection on.
     pub(crate) fn run_on(&self, runtime: Handle) {
         // A second one would change nothing.
@@ -70,7 +56,7 @@ impl<V: View> FlushTimer<V> {
 
     /// Sees to it that what `connection` has corked goes out soon. `is_own` when its own view has
     /// corked it.
-    pub(crate) fn expect(self: &Arc<Self>, connection: Arc<V>, is_own: bool) {
+    pub(crate) fn expect(self: &Arc<Self>, connection: Arc<dyn View>, is_own: bool) {
         let mut state = self.state.lock();
         state.corked.push(connection);
         if self.collects() {
@@ -88,11 +74,11 @@ impl<V: View> FlushTimer<V> {
 
     /// Leaves it to the engine to send what `connection` has corked. False when the engine does not
     /// collect any more: then the caller has to send it.
-    pub(crate) fn collect(&self, connection: &Arc<V>) -> bool {
+    pub(crate) fn collect(&self, connection: Arc<dyn View>) -> bool {
         let mut state = self.state.lock();
         let collects = self.collects();
         if collects {
-            state.corked.push(Arc::clone(connection));
+            state.corked.push(connection);
         }
         collects
     }
@@ -110,7 +96,7 @@ impl<V: View> FlushTimer<V> {
     /// Ends collecting; to be called by the engine when it goes on. Returns all connections with
     /// corked replies, which it has to send.
     #[must_use]
-    pub(crate) fn end_collecting(&self) -> Vec<Arc<V>> {
+    pub(crate) fn end_collecting(&self) -> Vec<Arc<dyn View>> {
         let mut state = self.state.lock();
         self.collects.store(false, Ordering::Relaxed);
         self.take(&mut state)
@@ -131,7 +117,7 @@ impl<V: View> FlushTimer<V> {
         }
     }
 
-    fn take(&self, state: &mut State<V>) -> Vec<Arc<V>> {
+    fn take(&self, state: &mut State) -> Vec<Arc<dyn View>> {
         self.has_work.store(false, Ordering::Relaxed);
         std::mem::take(&mut state.corked)
     }
@@ -171,7 +157,7 @@ mod tests {
     #[test]
     fn a_panic_costs_one_connection_and_later_rounds_come_as_ever() {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-        let flush_timer = Arc::<FlushTimer<Connection>>::default();
+        let flush_timer = Arc::<FlushTimer>::default();
         flush_timer.run_on(runtime.handle().clone());
         let (broken, mut its_peer) = connection(1);
         broken.outbox.is_broken.store(true, Ordering::SeqCst);
@@ -179,7 +165,7 @@ mod tests {
             let (whole, mut peer) = connection(2);
             for corked in [&broken, &whole] {
                 corked.outbox.cork(Opcode::Text, b"hi");
-                flush_timer.expect(Arc::clone(corked), true);
+                flush_timer.expect(corked.clone(), true);
             }
             // Long enough for the rounds that find something, and for those that do not.
             while whole.is_corked() || flush_timer.state.lock().on_round {

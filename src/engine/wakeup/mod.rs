@@ -10,7 +10,7 @@ pub(crate) mod time_slice;
 pub(crate) mod turns;
 
 /// The part of a connection that the turns and the flush timer use.
-pub(crate) trait View: Send + Sync + 'static {
+pub(crate) trait View: std::fmt::Debug + Send + Sync {
     /// Wakes a thread that sleeps for a message; false when there is none.
     fn wake_thread(&self) -> bool;
 

@@ -22,7 +22,6 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -59,17 +58,18 @@ const MIN_TO_COLLECT: usize = 3;
 const MAX_BYTES: usize = 64 * 1024;
 
 /// The views of one engine that have a message and still sleep. Any thread may use it.
-#[derive(Debug)]
-pub(crate) struct Turns<V> {
-    state: Mutex<State<V>>,
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    state: Mutex<State>,
     done: Condvar,
     /// Some view waits for its turn: see [`Turns::hurry`].
     has_waiting: AtomicBool,
     /// Collects what views cork in their turn; the engine sends it when it goes on.
-    pub(crate) flush_timer: Arc<FlushTimer<V>>,
+    pub(crate) flush_timer: Arc<FlushTimer>,
     /// Where threads wait that have been woken, before they ask for the GIL.
     pub(crate) gil_semaphore: GilSemaphore,
-    max_stand_back: Duration,
+    /// Instead of [`MAX_STAND_BACK`], in tests.
+    max_stand_back: Option<Duration>,
     /// The next turn panics.
     #[cfg(test)]
     turn_panics: AtomicBool,
@@ -79,7 +79,7 @@ pub(crate) struct Turns<V> {
 }
 
 #[cfg(test)]
-impl<V> Turns<V> {
+impl Turns {
     /// Lets the next call of [`Turns::run`] panic.
     pub(crate) fn let_run_panic(&self) {
         self.run_panics.store(true, Ordering::SeqCst);
@@ -91,27 +91,10 @@ impl<V> Turns<V> {
     }
 }
 
-impl<V> Default for Turns<V> {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            done: Condvar::new(),
-            has_waiting: AtomicBool::new(false),
-            flush_timer: Arc::default(),
-            gil_semaphore: GilSemaphore::default(),
-            max_stand_back: MAX_STAND_BACK,
-            #[cfg(test)]
-            turn_panics: AtomicBool::new(false),
-            #[cfg(test)]
-            run_panics: AtomicBool::new(false),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct State<V> {
+#[derive(Debug, Default)]
+struct State {
     /// Connections whose views are parked threads.
-    parked: VecDeque<Arc<V>>,
+    parked: VecDeque<Arc<dyn View>>,
     /// Hubs of event loops that have to be woken.
     unwoken: Vec<Arc<Hub>>,
     /// Connections on the hubs' lists since the loops were woken last.
@@ -132,25 +115,7 @@ struct State<V> {
     alone_until: Option<Instant>,
 }
 
-impl<V> Default for State<V> {
-    fn default() -> Self {
-        Self {
-            parked: VecDeque::new(),
-            unwoken: Vec::new(),
-            noted: 0,
-            serving: Vec::new(),
-            waiting_since: None,
-            bytes: 0,
-            steps: 0,
-            engine_stands_back: false,
-            last_is_due: false,
-            apart_until: None,
-            alone_until: None,
-        }
-    }
-}
-
-impl<V> State<V> {
+impl State {
     fn is_apart(&mut self) -> bool {
         let apart = self.apart_until.is_some_and(|until| Instant::now() < until);
         if !apart {
@@ -198,7 +163,7 @@ impl<V> State<V> {
 
     /// Ends a turn. After a standstill it gives the threads that are still parked: for a while each view is
     /// woken as soon as its message comes.
-    fn end_turn(&mut self, has_progress: bool) -> Option<VecDeque<Arc<V>>> {
+    fn end_turn(&mut self, has_progress: bool) -> Option<VecDeque<Arc<dyn View>>> {
         let is_stuck = self.has_standstill() && !has_progress;
         self.last_is_due = false;
         if !is_stuck {
@@ -217,16 +182,16 @@ impl<V> State<V> {
     }
 }
 
-impl<V: View + fmt::Debug> Turns<V> {
+impl Turns {
     /// Sees to it that the parked view of `connection` is woken soon. Only the engine may call it.
-    pub(crate) fn add(self: &Arc<Self>, connection: &Arc<V>, bytes: usize) {
+    pub(crate) fn add(self: &Arc<Self>, connection: Arc<dyn View>, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
             drop(state);
             connection.wake_thread();
             return;
         }
-        state.parked.push_back(Arc::clone(connection));
+        state.parked.push_back(connection);
         self.note_waiting(&mut state);
         if state.parked.len() >= MAX_VIEWS || state.add_bytes(bytes) {
             self.turn(state);
@@ -251,7 +216,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
     }
 
-    fn note_waiting(&self, state: &mut State<V>) {
+    fn note_waiting(&self, state: &mut State) {
         if state.waiting_since.is_none() {
             state.waiting_since = Some(Instant::now());
             self.has_waiting.store(true, Ordering::Relaxed);
@@ -269,7 +234,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
     }
 
-    fn wake_loops(self: &Arc<Self>, state: &mut State<V>) {
+    fn wake_loops(self: &Arc<Self>, state: &mut State) {
         state.noted = 0;
         for hub in std::mem::take(&mut state.unwoken) {
             if contain(|| hub.wake_if_needed(self)) == Some(true) {
@@ -317,7 +282,7 @@ impl<V: View + fmt::Debug> Turns<V> {
 
     /// Lets all views run that wait, and writes what they have sent. False when some had no turn,
     /// because the others took long.
-    fn turn(self: &Arc<Self>, state: MutexGuard<'_, State<V>>) -> bool {
+    fn turn(self: &Arc<Self>, state: MutexGuard<'_, State>) -> bool {
         contain(|| self.take_turn(state)).unwrap_or_else(|| {
             self.start_over();
             true
@@ -339,7 +304,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
     }
 
-    fn take_turn(self: &Arc<Self>, mut state: MutexGuard<'_, State<V>>) -> bool {
+    fn take_turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
         let views = state.parked.len() + state.noted;
         state.waiting_since = None;
         self.has_waiting.store(false, Ordering::Relaxed);
@@ -381,7 +346,7 @@ impl<V: View + fmt::Debug> Turns<V> {
 
     /// Wakes the first thread, and waits until the views have had their turn, for a moment at most.
     /// Also returns whether there was progress.
-    fn stand_back(&self) -> (MutexGuard<'_, State<V>>, bool) {
+    fn stand_back(&self) -> (MutexGuard<'_, State>, bool) {
         #[cfg(test)]
         assert!(
             !self.turn_panics.swap(false, Ordering::SeqCst),
@@ -391,7 +356,8 @@ impl<V: View + fmt::Debug> Turns<V> {
         let mut state = self.state.lock();
         let steps = state.steps;
         if !state.is_done() {
-            self.done.wait_for(&mut state, self.max_stand_back);
+            let longest = self.max_stand_back.unwrap_or(MAX_STAND_BACK);
+            self.done.wait_for(&mut state, longest);
         }
         state.engine_stands_back = false;
         let has_progress = state.steps != steps;
@@ -399,7 +365,7 @@ impl<V: View + fmt::Debug> Turns<V> {
     }
 }
 
-impl<V: View + fmt::Debug> Observer for Turns<V> {
+impl Observer for Turns {
     fn on_served(&self, hub: &Hub) {
         let mut state = self.state.lock();
         state

@@ -23,7 +23,7 @@ use crate::{
 };
 
 struct Fixture {
-    turns: Arc<Turns<Connection>>,
+    turns: Arc<Turns>,
     runtime: Runtime,
     connections: Vec<Arc<Connection>>,
     woken: Receiver<(usize, bool)>,
@@ -37,11 +37,7 @@ const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 fn parked(count: usize, work: Option<Duration>) -> Fixture {
     let turns = Arc::new(Turns {
         // Long enough for views that come back, on however busy a machine.
-        max_stand_back: if work.is_some() {
-            Duration::from_secs(60)
-        } else {
-            MAX_STAND_BACK
-        },
+        max_stand_back: work.map(|_| Duration::from_secs(60)),
         ..Turns::default()
     });
     let (tell, woken) = channel();
@@ -243,7 +239,7 @@ fn an_answer_does_not_wait_for_its_view_to_come_back() {
 
 #[test]
 fn views_that_take_long_write_for_themselves_for_a_while() {
-    let mut state = State::<Connection>::default();
+    let mut state = State::default();
     assert!(state.collecting_since(MIN_TO_COLLECT - 1).is_none());
     assert!(state.collecting_since(MIN_TO_COLLECT).is_some());
     state.alone_until = Some(Instant::now() + Duration::from_secs(60));
@@ -317,7 +313,7 @@ fn a_loop_whose_views_come_back_is_no_standstill_however_long_it_takes() {
     let (quick, slow) = (Hub::new().unwrap(), Hub::new().unwrap());
     let comes_back = |hub: &Arc<Hub>| drop(Watch::new(Arc::clone(hub), 1));
     let serving = [&quick, &slow].map(|hub| (Arc::clone(hub), hub.steps()));
-    let mut state = State::<Connection> {
+    let mut state = State {
         serving: serving.into(),
         ..State::default()
     };
