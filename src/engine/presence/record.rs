@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, TryGetError};
 
 use super::facts::{Contact, Facts, Info};
 
@@ -68,9 +68,30 @@ impl Telling {
     }
 }
 
-/// The bytes are no record.
+/// The bytes are nothing that a process of this package sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
+
+impl From<TryGetError> for Malformed {
+    fn from(_: TryGetError) -> Self {
+        Self
+    }
+}
+
+/// Cuts off the first `length` bytes.
+pub(crate) fn split(bytes: &mut Bytes, length: usize) -> Result<Bytes, Malformed> {
+    if bytes.len() < length {
+        return Err(Malformed);
+    }
+    Ok(bytes.split_to(length))
+}
+
+/// Cuts off so many bytes of text.
+pub(crate) fn text(bytes: &mut Bytes, length: usize) -> Result<String, Malformed> {
+    let text = split(bytes, length)?;
+    let text = std::str::from_utf8(&text).map_err(|_| Malformed)?;
+    Ok(text.to_owned())
+}
 
 const NONE: u32 = u32::MAX;
 
@@ -89,11 +110,11 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let facts = &*self.facts;
         let mut bytes = Vec::with_capacity(64 + facts.key.len() + facts.info.len());
-        bytes.extend_from_slice(&self.stamp.to_be_bytes());
-        bytes.extend_from_slice(&self.connections.to_be_bytes());
-        bytes.extend_from_slice(&millis(self.away).to_be_bytes());
-        bytes.extend_from_slice(&millis(self.grace).to_be_bytes());
-        bytes.extend_from_slice(&self.telling.encode(self.has_moved).to_be_bytes());
+        bytes.put_u64(self.stamp);
+        bytes.put_u32(self.connections);
+        bytes.put_u64(millis(self.away));
+        bytes.put_u64(millis(self.grace));
+        bytes.put_u64(self.telling.encode(self.has_moved));
         put(&mut bytes, Some(&facts.key));
         put(&mut bytes, facts.user.as_deref());
         put(&mut bytes, Some(&facts.since));
@@ -110,11 +131,11 @@ impl Record {
     /// # Errors
     /// [`Malformed`] for anything else.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
-        let stamp = bytes.try_get_u64().map_err(|_| Malformed)?;
-        let connections = bytes.try_get_u32().map_err(|_| Malformed)?;
-        let away = bytes.try_get_u64().map_err(|_| Malformed)?;
-        let grace = bytes.try_get_u64().map_err(|_| Malformed)?;
-        let (telling, has_moved) = Telling::decode(bytes.try_get_u64().map_err(|_| Malformed)?);
+        let stamp = bytes.try_get_u64()?;
+        let connections = bytes.try_get_u32()?;
+        let away = bytes.try_get_u64()?;
+        let grace = bytes.try_get_u64()?;
+        let (telling, has_moved) = Telling::decode(bytes.try_get_u64()?);
         let mut facts = Facts {
             key: take(&mut bytes)?.ok_or(Malformed)?,
             user: take(&mut bytes)?,
@@ -153,21 +174,16 @@ fn millis(time: Duration) -> u64 {
 
 fn put(bytes: &mut Vec<u8>, text: Option<&str>) {
     let length = text.map_or(NONE, |text| u32::try_from(text.len()).unwrap_or(NONE));
-    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.put_u32(length);
     bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
 }
 
 fn take(bytes: &mut Bytes) -> Result<Option<String>, Malformed> {
-    let length = bytes.try_get_u32().map_err(|_| Malformed)?;
+    let length = bytes.try_get_u32()?;
     if length == NONE {
         return Ok(None);
     }
-    if bytes.remaining() < length as usize {
-        return Err(Malformed);
-    }
-    let text = bytes.split_to(length as usize);
-    let text = std::str::from_utf8(&text).map_err(|_| Malformed)?;
-    Ok(Some(text.to_owned()))
+    text(bytes, length as usize).map(Some)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The rule for bytes from another process of this machine: none of them makes the reader panic, and
 //! how they are cut does not matter.
 
-use _core::engine::backends::local::{Frame, Malformed, Reader};
+use _core::engine::{
+    backends::local::{Frame, Reader},
+    presence::Malformed,
+};
 
 fn read(pieces: &[&[u8]]) -> (Vec<Frame>, Result<(), Malformed>) {
     let mut reader = Reader::default();

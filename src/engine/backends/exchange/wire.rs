@@ -1,8 +1,8 @@
 //! The messages of processes about presence, as bytes.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
-use crate::engine::presence::{Malformed, Record, Source};
+use crate::engine::presence::{Malformed, Record, Source, split, text};
 
 /// A message, and the process that sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub(super) struct Part {
 impl Packet {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
-        put_number(&mut bytes, self.from);
-        put_number(&mut bytes, self.sent_at);
+        bytes.put_u64(self.from);
+        bytes.put_u64(self.sent_at);
         self.message.put(&mut bytes);
         bytes
     }
@@ -84,8 +84,8 @@ impl Packet {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut bytes = Bytes::copy_from_slice(bytes);
         Ok(Self {
-            from: number(&mut bytes)?,
-            sent_at: number(&mut bytes)?,
+            from: bytes.try_get_u64()?,
+            sent_at: bytes.try_get_u64()?,
             message: Message::decode(&mut bytes)?,
         })
     }
@@ -99,9 +99,9 @@ impl Message {
             Self::Question { name, number, part } => {
                 bytes.push(2);
                 put(bytes, name.as_bytes());
-                put_number(bytes, *number);
+                bytes.put_u64(*number);
                 if let Some(part) = part {
-                    put_number(bytes, part.position);
+                    bytes.put_u64(part.position);
                     bytes.push(u8::from(part.is_new));
                 }
             }
@@ -116,32 +116,32 @@ impl Message {
             Self::Left { name, position } => {
                 bytes.push(5);
                 put(bytes, name.as_bytes());
-                put_number(bytes, *position);
+                bytes.put_u64(*position);
             }
         }
     }
 
     fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
-        Ok(match byte(bytes)? {
+        Ok(match bytes.try_get_u8()? {
             0 => Self::Beat,
             1 => Self::Gone,
             2 => Self::Question {
-                name: text(bytes)?,
-                number: number(bytes)?,
+                name: name(bytes)?,
+                number: bytes.try_get_u64()?,
                 part: if bytes.is_empty() {
                     None
                 } else {
                     Some(Part {
-                        position: number(bytes)?,
-                        is_new: byte(bytes)? != 0,
+                        position: bytes.try_get_u64()?,
+                        is_new: bytes.try_get_u8()? != 0,
                     })
                 },
             },
             3 => Self::Notes(Notes::decode(bytes)?),
             4 => Self::Answer(Answer::decode(bytes)?),
             5 => Self::Left {
-                name: text(bytes)?,
-                position: number(bytes)?,
+                name: name(bytes)?,
+                position: bytes.try_get_u64()?,
             },
             _ => return Err(Malformed),
         })
@@ -151,16 +151,16 @@ impl Message {
 impl Notes {
     fn put(&self, bytes: &mut Vec<u8>) {
         put(bytes, self.name.as_bytes());
-        put_number(bytes, self.before);
-        put_number(bytes, self.after);
+        bytes.put_u64(self.before);
+        bytes.put_u64(self.after);
         put_records(bytes, &self.records);
     }
 
     fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
         Ok(Self {
-            name: text(bytes)?,
-            before: number(bytes)?,
-            after: number(bytes)?,
+            name: name(bytes)?,
+            before: bytes.try_get_u64()?,
+            after: bytes.try_get_u64()?,
             records: records(bytes)?,
         })
     }
@@ -169,8 +169,8 @@ impl Notes {
 impl Answer {
     fn put(&self, bytes: &mut Vec<u8>) {
         put(bytes, self.name.as_bytes());
-        put_number(bytes, self.number);
-        put_number(bytes, self.position);
+        bytes.put_u64(self.number);
+        bytes.put_u64(self.position);
         let flags = [self.takes_part, self.is_first, self.is_last];
         bytes.extend(flags.map(u8::from));
         put_records(bytes, &self.records);
@@ -178,12 +178,12 @@ impl Answer {
 
     fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
         Ok(Self {
-            name: text(bytes)?,
-            number: number(bytes)?,
-            position: number(bytes)?,
-            takes_part: byte(bytes)? != 0,
-            is_first: byte(bytes)? != 0,
-            is_last: byte(bytes)? != 0,
+            name: name(bytes)?,
+            number: bytes.try_get_u64()?,
+            position: bytes.try_get_u64()?,
+            takes_part: bytes.try_get_u8()? != 0,
+            is_first: bytes.try_get_u8()? != 0,
+            is_last: bytes.try_get_u8()? != 0,
             records: records(bytes)?,
         })
     }
@@ -191,12 +191,8 @@ impl Answer {
 
 fn put(bytes: &mut Vec<u8>, part: &[u8]) {
     let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.put_u32(length);
     bytes.extend_from_slice(part);
-}
-
-fn put_number(bytes: &mut Vec<u8>, number: u64) {
-    bytes.extend_from_slice(&number.to_be_bytes());
 }
 
 fn put_records(bytes: &mut Vec<u8>, records: &[Record]) {
@@ -205,27 +201,14 @@ fn put_records(bytes: &mut Vec<u8>, records: &[Record]) {
     }
 }
 
-fn byte(bytes: &mut Bytes) -> Result<u8, Malformed> {
-    bytes.try_get_u8().map_err(|_| Malformed)
-}
-
-fn number(bytes: &mut Bytes) -> Result<u64, Malformed> {
-    bytes.try_get_u64().map_err(|_| Malformed)
-}
-
 fn part(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
-    let length = bytes.try_get_u32().map_err(|_| Malformed)? as usize;
-    if bytes.remaining() < length {
-        return Err(Malformed);
-    }
-    Ok(bytes.split_to(length))
+    let length = bytes.try_get_u32()?;
+    split(bytes, length as usize)
 }
 
-fn text(bytes: &mut Bytes) -> Result<String, Malformed> {
-    let part = part(bytes)?;
-    std::str::from_utf8(&part)
-        .map(str::to_owned)
-        .map_err(|_| Malformed)
+fn name(bytes: &mut Bytes) -> Result<String, Malformed> {
+    let length = bytes.try_get_u32()?;
+    text(bytes, length as usize)
 }
 
 fn records(bytes: &mut Bytes) -> Result<Vec<Record>, Malformed> {

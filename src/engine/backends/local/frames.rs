@@ -3,9 +3,12 @@
 //! Four bytes for the length of what follows (big endian), one for the kind, the rest is its
 //! content. Nodes of another version of this format have another folder (`groups/backends/local.py`).
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::engine::history::Position;
+use crate::engine::{
+    history::Position,
+    presence::{Malformed, split},
+};
 
 /// A longer frame is an error.
 const MAX_BYTES: usize = 1 << 30;
@@ -113,7 +116,7 @@ fn named(kind: u8, start: &[u8], name: &str, rest: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LENGTH_BYTES + 1 + length);
     bytes.extend_from_slice(&head(kind, length));
     bytes.extend_from_slice(start);
-    bytes.extend_from_slice(&name_len.to_be_bytes());
+    bytes.put_u16(name_len);
     bytes.extend_from_slice(name.as_bytes());
     for part in rest {
         bytes.extend_from_slice(part);
@@ -135,9 +138,9 @@ pub(super) fn present(name: &str, record: &[u8]) -> Bytes {
 /// The bytes of the first frame of a node.
 pub(super) fn hello(id: NodeId, is_new: bool, number: u64) -> Bytes {
     let mut bytes = head(HELLO, 17).to_vec();
-    bytes.extend_from_slice(&id.to_be_bytes());
+    bytes.put_u64(id);
     bytes.push(is_new.into());
-    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.put_u64(number);
     bytes.into()
 }
 
@@ -145,8 +148,8 @@ pub(super) fn hello(id: NodeId, is_new: bool, number: u64) -> Bytes {
 pub(super) fn counts(counts: &[(u64, u32)]) -> Bytes {
     let mut bytes = head(COUNTS, counts.len() * COUNT_BYTES).to_vec();
     for (hash, count) in counts {
-        bytes.extend_from_slice(&hash.to_be_bytes());
-        bytes.extend_from_slice(&count.to_be_bytes());
+        bytes.put_u64(*hash);
+        bytes.put_u32(*count);
     }
     bytes.into()
 }
@@ -159,13 +162,9 @@ pub(super) fn ready() -> Bytes {
 /// The bytes of the frame that follows a record with a claim.
 pub(super) fn seen(claim: u64) -> Bytes {
     let mut bytes = head(SEEN, 8).to_vec();
-    bytes.extend_from_slice(&claim.to_be_bytes());
+    bytes.put_u64(claim);
     bytes.into()
 }
-
-/// The bytes are no frame: the node that sends them is broken.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Malformed;
 
 /// Cuts what another node sends into frames, however the reads cut it.
 #[derive(Debug, Default)]
@@ -200,12 +199,12 @@ impl Reader {
 fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
     match kind {
         HELLO => Ok(Frame::Hello {
-            id: take_number(&mut content)?,
-            is_new: content.try_get_u8().map_err(|_| Malformed)? == 1,
-            number: take_number(&mut content)?,
+            id: content.try_get_u64()?,
+            is_new: content.try_get_u8()? == 1,
+            number: content.try_get_u64()?,
         }),
         MESSAGE => Ok(Frame::Message {
-            number: take_number(&mut content)?,
+            number: content.try_get_u64()?,
             name: take_name(&mut content)?,
             envelope: content,
         }),
@@ -216,36 +215,29 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
         RECORDED => Ok(Frame::Recorded {
             name: take_name(&mut content)?,
             position: Position {
-                epoch: take_number(&mut content)?,
-                offset: take_number(&mut content)?,
+                epoch: content.try_get_u64()?,
+                offset: content.try_get_u64()?,
             },
             envelope: content,
         }),
         COUNTS => {
             let mut counts = Vec::with_capacity(content.len() / COUNT_BYTES);
             while content.has_remaining() {
-                let hash = take_number(&mut content)?;
-                let count = content.try_get_u32().map_err(|_| Malformed)?;
+                let hash = content.try_get_u64()?;
+                let count = content.try_get_u32()?;
                 counts.push((hash, count));
             }
             Ok(Frame::Counts(counts))
         }
         READY => Ok(Frame::Ready),
-        SEEN => Ok(Frame::Seen(take_number(&mut content)?)),
+        SEEN => Ok(Frame::Seen(content.try_get_u64()?)),
         _ => Err(Malformed),
     }
 }
 
-fn take_number(content: &mut Bytes) -> Result<u64, Malformed> {
-    content.try_get_u64().map_err(|_| Malformed)
-}
-
 fn take_name(content: &mut Bytes) -> Result<Bytes, Malformed> {
-    let length = content.try_get_u16().map_err(|_| Malformed)?.into();
-    if content.len() < length {
-        return Err(Malformed);
-    }
-    Ok(content.split_to(length))
+    let length = content.try_get_u16()?;
+    split(content, length.into())
 }
 
 #[cfg(test)]

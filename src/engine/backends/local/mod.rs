@@ -20,6 +20,6 @@ mod peer;
 mod runtime_dir;
 
 pub use self::{
-    frames::{Frame, Malformed, Reader},
+    frames::{Frame, Reader},
     node::{Node, Refused},
 };

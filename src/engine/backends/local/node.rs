@@ -37,7 +37,7 @@ use crate::{
         },
         groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher, Stamp},
         history::{History, Limits, Position, Watcher},
-        presence::{Announcer, Note, Presence, Record, Source, Telling},
+        presence::{Announcer, Malformed, Note, Presence, Record, Source, Telling},
         resources::{folder::Place, inherited::NotInherited, watched::Watched},
         runtime::Engine,
         wakeup::call::Wait,
@@ -737,7 +737,7 @@ impl Node {
                     }
                     Ok(None) => break,
                     // A broken node: what it sends is ignored from here on.
-                    Err(frames::Malformed) => return,
+                    Err(Malformed) => return,
                 }
             }
             if reader.buffer.is_empty() {
