@@ -22,7 +22,7 @@ use crate::{
         Connection, Engine,
         groups::{
             self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin, Token,
-            WhenFull, Whom, room_ended, room_text,
+            WhenFull, Whom, envelope, room_ended, room_text,
         },
         history::{Entry, Page},
     },
@@ -195,7 +195,10 @@ impl Groups {
         reason: &str,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let frame = CloseFrame::new(Some(code), reason)?;
-        Ok(PyBytes::new(py, &self.0.envelope_of_close(name, &frame)))
+        Ok(PyBytes::new(
+            py,
+            &self.0.seal(name, envelope::of_close(&frame)),
+        ))
     }
 
     #[pyo3(signature = (name, rest, exclude, /))]
@@ -225,7 +228,7 @@ impl Groups {
         let eviction = Eviction { whom, reason };
         Ok(PyBytes::new(
             py,
-            &self.0.envelope_of_eviction(name, &eviction),
+            &self.0.seal(name, envelope::of_eviction(&eviction)),
         ))
     }
 
@@ -236,7 +239,7 @@ impl Groups {
         name: &str,
         tokens: Vec<Token>,
     ) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.envelope_of_markers(name, &tokens))
+        PyBytes::new(py, &self.0.seal(name, envelope::of_markers(&tokens)))
     }
 
     fn deliver(&self, py: Python<'_>, name: &str, envelope: &[u8]) -> bool {

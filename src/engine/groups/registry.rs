@@ -17,7 +17,7 @@ use super::{
     fan_out::{FanOut, FanOutThread},
     group::{ByName, Entry, Group, Registry, State},
     markers::{Markers, Token},
-    member::{Eviction, Member, WhenFull},
+    member::{Member, WhenFull},
     memberships::{Joined, MemberId, Membership},
     message::Message,
     notices::{Notice, Notices},
@@ -237,34 +237,15 @@ impl Groups {
 
     /// The envelope in which a message to the group `name` goes to other processes.
     pub fn envelope_of(&self, name: &str, message: &Message) -> Vec<u8> {
-        self.sealed(name, envelope::of_message(message))
+        self.seal(name, envelope::of_message(message))
     }
 
-    /// The envelope that closes the members of the group `name` in other processes.
-    pub fn envelope_of_close(&self, name: &str, frame: &CloseFrame) -> Vec<u8> {
-        self.sealed(name, envelope::of_close(frame))
-    }
-
-    /// The envelope that takes members of the group `name` out of it, in all processes.
-    pub fn envelope_of_eviction(&self, name: &str, eviction: &Eviction) -> Vec<u8> {
-        self.sealed(name, envelope::of_eviction(eviction))
-    }
-
-    /// The envelope of markers in the group `name`.
-    pub fn envelope_of_markers(&self, name: &str, tokens: &[Token]) -> Vec<u8> {
-        self.sealed(name, envelope::of_markers(tokens))
-    }
-
-    fn sealed(&self, name: &str, envelope: Vec<u8>) -> Vec<u8> {
+    /// `bytes` for other processes, sealed for `name` if there is a key.
+    pub fn seal(&self, name: &str, bytes: Vec<u8>) -> Vec<u8> {
         match &self.key {
-            Some(key) => key.seal(name, &envelope),
-            None => envelope,
+            Some(key) => key.seal(name, &bytes),
+            None => bytes,
         }
-    }
-
-    /// `bytes` of a backend's own, sealed for `name` if there is a key. No group may have that name.
-    pub(crate) fn seal(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
-        self.sealed(name, bytes.to_vec())
     }
 
     /// The bytes that were sealed for `name`; `None` with a wrong seal.

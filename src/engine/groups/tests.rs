@@ -268,7 +268,7 @@ async fn an_envelope_arrives_as_what_was_put_into_it() {
     let message = Message::new(Kind::Text, b"hi", &[OTHER_ID]);
     assert!(groups.deliver("room", &groups.envelope_of("room", &message)));
     let close = CloseFrame::new(Some(4001), "bye").unwrap();
-    assert!(groups.deliver("room", &groups.envelope_of_close("room", &close)));
+    assert!(groups.deliver("room", &groups.seal("room", envelope::of_close(&close))));
     for broken in [
         &b""[..],
         b"\x01",

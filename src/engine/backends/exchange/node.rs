@@ -91,7 +91,7 @@ impl Exchange {
             sent_at: last.map_or(now, |last| after(now, last)),
             message,
         };
-        let sealed = self.groups.seal(&domain(channel), &packet.encode());
+        let sealed = self.groups.seal(&domain(channel), packet.encode());
         [MARK, &sealed].concat()
     }
 }

@@ -35,7 +35,7 @@ use crate::{
             fork,
             panics::{self, Task, contain_task},
         },
-        groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher, Stamp},
+        groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher, Stamp, envelope},
         history::{History, Limits, Position, Watcher},
         presence::{Announcer, Malformed, Note, Presence, Record, Source, Telling},
         resources::{folder::Place, inherited::NotInherited, watched::Watched},
@@ -372,7 +372,7 @@ impl Node {
     /// # Errors
     /// As [`Node::publish`].
     pub fn close(&self, name: &str, frame: CloseFrame) -> Result<(), Refused> {
-        let envelope = self.groups.envelope_of_close(name, &frame);
+        let envelope = self.groups.seal(name, envelope::of_close(&frame));
         self.send(frames::message(name, &envelope), 0, |_| {
             self.groups.close(name, frame);
         })

@@ -123,7 +123,7 @@ impl MemberCount {
             }
         }
         let question = [number.to_be_bytes(), self.process.to_be_bytes()].concat();
-        let sealed = groups.seal(&domain(QUESTION, name), &question);
+        let sealed = groups.seal(&domain(QUESTION, name), question);
         match shard.publish(name, &sealed).done().await {
             Ok(Reply::Number(receivers)) => {
                 self.note(number, |count| count.expected = Some(receivers));
@@ -194,7 +194,7 @@ impl MemberCount {
         let members = groups.count(name) as u64;
         let answer = [number, self.process, members].map(u64::to_be_bytes);
         let to = format!("{ANSWERS}{asker:016x}");
-        shard.send(&to, &groups.seal(&to, &answer.concat()));
+        shard.send(&to, &groups.seal(&to, answer.concat()));
         true
     }
 }

@@ -65,7 +65,7 @@ async fn a_deputy_in_a_room_gets_events_and_is_evicted_by_its_user() {
         whom: Whom::User("ada".to_owned()),
         reason: "go".to_owned(),
     };
-    let envelope = groups.envelope_of_eviction("room", &eviction);
+    let envelope = groups.seal("room", envelope::of_eviction(&eviction));
     assert!(groups.deliver("room", &envelope));
     settle(&groups).await;
     assert_eq!(seated.evicted(), Some("go".to_owned()));

@@ -16,7 +16,7 @@ fn publish(processes: [&Arc<Groups>; 2], payload: &str) {
 
 fn mark(processes: [&Arc<Groups>; 2], tokens: &[Token]) {
     for groups in processes {
-        let envelope = groups.envelope_of_markers("room", tokens);
+        let envelope = groups.seal("room", envelope::of_markers(tokens));
         assert!(groups.deliver("room", &envelope));
     }
 }
@@ -87,7 +87,7 @@ async fn a_marker_of_another_group_or_one_that_was_forgotten_does_nothing() {
     groups.join("room", &connection, ID);
     groups.join("other", &connection, ID);
     let cut = groups.cut_at_marker("room", TOKEN, connection.clone());
-    let elsewhere = groups.envelope_of_markers("other", &[TOKEN]);
+    let elsewhere = groups.seal("other", envelope::of_markers(&[TOKEN]));
     assert!(groups.deliver("other", &elsewhere));
     assert!(!cut.is_done());
     groups.forget_marker(TOKEN);
