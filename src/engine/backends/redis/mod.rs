@@ -29,9 +29,13 @@
 //! never meet: the server does not keep the channels of its databases apart.
 
 use std::{
-    fmt,
     sync::{Arc, OnceLock, Weak},
-    time::Duration,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    task::{spawn_blocking, yield_now},
+    time::sleep,
 };
 
 mod batch;
@@ -58,20 +62,28 @@ mod upkeep;
 
 pub use self::config::{Address, Config, Kind, Login, Server};
 use self::{
-    incoming::{Incoming, Pushed, Receiver},
+    incoming::{Arrivals, Incoming, Pushed},
     member_count::MemberCount,
     shard::Shard,
+    stream::Gate,
 };
 use crate::engine::{
     backends::{
         call::{Call, Reason},
         exchange::Exchange,
     },
-    base::{error::Error, fork},
+    base::{error::Error, fork, panics::contain},
     groups::{Event, Groups, Observer, Offer},
     history::{Limits, Position},
     runtime::Engine,
 };
+
+/// Messages of more bytes are authenticated on a thread of their own.
+const LARGE: usize = 64 * 1024;
+/// How long the groups take what arrives before the engine has to look at its sockets.
+const TURN: Duration = Duration::from_micros(100);
+/// How long what arrives waits for room in the groups, each time.
+const BETWEEN_PASSES: Duration = Duration::from_millis(1);
 
 /// The parts of a [`Redis`].
 #[derive(Debug)]
@@ -84,15 +96,10 @@ struct Backend {
 }
 
 /// The backend in Redis of the groups of this process. Any thread may use it.
+#[derive(Debug)]
 pub struct Redis {
     generation: u64,
     backend: Arc<Backend>,
-}
-
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis").finish_non_exhaustive()
-    }
 }
 
 /// Where one server is, and how it is.
@@ -129,7 +136,7 @@ impl Redis {
         });
         let weak: Weak<Backend> = Arc::downgrade(&backend);
         let gate = Arc::clone(&backend.incoming.gate);
-        runtime.spawn(incoming::run(weak.clone(), arrivals, gate));
+        runtime.spawn(Backend::receive(weak.clone(), arrivals, gate));
         for (number, shard) in backend.shards.iter().enumerate() {
             let incoming = backend.incoming.of_shard(number);
             runtime.spawn(routes::run(routes::Running(Arc::clone(shard)), incoming));
@@ -255,11 +262,31 @@ impl Backend {
     fn shard_of(&self, name: &str) -> Option<&Arc<Shard>> {
         self.shards.get(slots::shard_of(name, self.shards.len()))
     }
-}
 
-impl Receiver for Backend {
-    fn has_room(&self, bytes: usize) -> bool {
-        self.groups.has_room(bytes)
+    /// Hands what arrives to the groups, until the way is closed.
+    async fn receive(weak: Weak<Self>, mut arrivals: Arrivals, gate: Arc<Gate>) {
+        let mut began = Instant::now();
+        while let Some(Some(pushed)) = arrivals.recv().await {
+            let Some(backend) = weak.upgrade() else {
+                return;
+            };
+            let length = pushed.len();
+            // Later messages wait in the server, or are lost there when they become too many.
+            while !backend.groups.has_room(length) {
+                sleep(BETWEEN_PASSES).await;
+            }
+            if length > LARGE {
+                let handled = spawn_blocking(move || backend.on_message(&pushed)).await;
+                drop(handled);
+            } else {
+                contain(|| backend.on_message(&pushed));
+            }
+            gate.subtract(length);
+            if began.elapsed() >= TURN {
+                yield_now().await;
+                began = Instant::now();
+            }
+        }
     }
 
     fn on_message(&self, pushed: &Pushed) {
@@ -280,9 +307,7 @@ impl Receiver for Backend {
             self.groups.statistics().count(Event::Unreadable);
         }
     }
-}
 
-impl Backend {
     /// Takes what came on the channel of a group, or of answers to a count. False for anything else.
     fn take(&self, shard: &Shard, name: &str, payload: &[u8]) -> bool {
         if self.groups.count(name) == 0 {
