@@ -11,7 +11,7 @@ use super::{
 };
 use crate::engine::{
     groups::{Event, MemberId, Offer, numbered_text},
-    history::{self, Limits},
+    history::{self, Limits, MemoryHistory},
 };
 
 /// Messages of so many bytes go to Python together, one at least: a client may be slow to take them.
@@ -22,7 +22,7 @@ type At = (u64, u64);
 
 /// The history of all groups of one backend. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct History(pub(super) Arc<history::History>);
+pub(crate) struct History(pub(super) Arc<dyn history::History>);
 
 /// The number of messages, and the seconds, for which they are kept.
 pub(super) fn limits_of((size, seconds): (usize, f64)) -> PyResult<Limits> {
@@ -36,7 +36,7 @@ pub(super) fn limits_of((size, seconds): (usize, f64)) -> PyResult<Limits> {
 impl History {
     #[staticmethod]
     fn in_memory(most: usize) -> Self {
-        Self(Arc::new(history::History::in_memory(most)))
+        Self(Arc::new(MemoryHistory::new(most)))
     }
 
     #[pyo3(signature = (groups, name, message, exclude, limits, /))]
@@ -60,7 +60,7 @@ impl History {
             let position = self.0.append(name, &envelope, limits, None)?;
             groups.statistics().count(Event::Published);
             if groups.offer(name, position, &envelope) == Some(Offer::Behind) {
-                groups.catch_up(name, &self.0, None)?;
+                groups.catch_up(name, &*self.0, None)?;
             }
             Ok(None)
         })
@@ -97,7 +97,7 @@ impl History {
         patience: Option<f64>,
     ) -> PyResult<()> {
         let patience = duration(patience)?;
-        Ok(py.detach(|| groups.0.catch_up(name, &self.0, patience))?)
+        Ok(py.detach(|| groups.0.catch_up(name, &*self.0, patience))?)
     }
 
     fn bytes(&self, py: Python<'_>) -> u64 {

@@ -83,7 +83,7 @@ impl LocalNode {
     ) -> PyResult<Option<Wait>> {
         let message = to_message(message, &exclude)?;
         let (limits, patience) = (limits_of(limits)?, duration(patience)?);
-        answered(py.detach(|| self.0.record(&history.0, name, message, limits, patience)))
+        answered(py.detach(|| self.0.record(&*history.0, name, message, limits, patience)))
     }
 
     fn close(&self, py: Python<'_>, name: &str, code: u16, reason: &str) -> PyResult<Option<Wait>> {

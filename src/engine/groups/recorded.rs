@@ -95,7 +95,7 @@ impl Groups {
     pub fn catch_up(
         self: &Arc<Self>,
         name: &str,
-        history: &History,
+        history: &dyn History,
         patience: Option<Duration>,
     ) -> io::Result<()> {
         if let Some(position) = self.position_of(name) {

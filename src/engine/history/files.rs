@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::{
     epochs::Epochs,
     group_file::{Content, Cursor, Locked, boot, held_for_too_long, is_about_content, read_beside},
-    page::{Limits, Page, Position},
+    page::{History, Limits, Page, Position},
     quota::{NAME_LENGTH, Quota},
     watcher::Watcher,
 };
@@ -30,9 +30,9 @@ const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How often a file is read beside processes that write to it, before it is locked.
 const READS: usize = 3;
 
-/// See [`History::in_files`](super::History::in_files).
+/// A history in files, which all processes of a machine share.
 #[derive(Debug)]
-pub struct FileHistory {
+pub(crate) struct FileHistory {
     place: Arc<Place>,
     timeout: Duration,
     boot: u64,
@@ -110,7 +110,12 @@ impl Opened {
 }
 
 impl FileHistory {
-    pub(super) fn open(
+    /// A history in a folder at `place`, of `most` bytes at most. Calls that name no
+    /// patience wait for `timeout` at most for other processes.
+    ///
+    /// # Errors
+    /// The folder cannot be used. The text names it.
+    pub(crate) fn open(
         place: Arc<Place>,
         most: u64,
         timeout: Duration,
@@ -126,23 +131,6 @@ impl FileHistory {
             watcher,
             full_told_at: Mutex::default(),
         })
-    }
-
-    pub(super) fn append(
-        &self,
-        name: &str,
-        envelope: &[u8],
-        limits: Limits,
-        patience: Option<Duration>,
-    ) -> io::Result<Position> {
-        let name = file_name(name);
-        let patience = patience.unwrap_or(self.timeout);
-        if let Some(position) = self.append_within(&name, envelope, limits, patience, true)? {
-            return Ok(position);
-        }
-        // The others made room, or their newest messages are all that there is.
-        let position = self.append_within(&name, envelope, limits, patience, false)?;
-        position.ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     /// Appends a message. With `is_bounded` only if the files stay within the limit with it; else room
@@ -184,52 +172,6 @@ impl FileHistory {
             (self.quota).enforce(&folder, &epochs, name, Some(needs), patience);
         }
         Ok(position)
-    }
-
-    pub(super) fn read(
-        &self,
-        name: &str,
-        after: Option<Position>,
-        limits: Limits,
-        patience: Option<Duration>,
-    ) -> io::Result<Page> {
-        let name = file_name(name);
-        for _ in 0..READS {
-            let (_, Some(shared)) = self.shared(&name, false)? else {
-                break;
-            };
-            // Another thread may hold it, which waits for another process.
-            let mut unknown = Cursor::default();
-            let mut known = shared.cursor.try_lock();
-            let cursor = known.as_deref_mut().unwrap_or(&mut unknown);
-            let page = read_beside(&shared.file, self.boot, cursor, after, limits)
-                .map_err(|error| shared.folder.named(error))?;
-            if let Some(page) = page {
-                return Ok(page);
-            }
-        }
-        let patience = patience.unwrap_or(self.timeout);
-        let page = self.with(&name, false, patience, |locked, cursor, _| {
-            locked.read(cursor, after, limits)
-        })?;
-        if let Some(page) = page {
-            return Ok(page);
-        }
-        Ok(Page {
-            head: Position {
-                epoch: self.first_epoch(&name)?,
-                offset: 0,
-            },
-            entries: Vec::new(),
-        })
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        Quota::bytes(&self.opened().0)
-    }
-
-    pub(super) fn evicted(&self) -> u64 {
-        self.quota.evicted()
     }
 
     /// Tells that the disk is full, not with each message.
@@ -343,6 +285,71 @@ impl FileHistory {
     fn opened(&self) -> (Arc<Folder>, Arc<Epochs>) {
         let open = self.open.lock();
         (Arc::clone(&open.folder), Arc::clone(&open.epochs))
+    }
+}
+
+impl History for FileHistory {
+    fn append(
+        &self,
+        name: &str,
+        envelope: &[u8],
+        limits: Limits,
+        patience: Option<Duration>,
+    ) -> io::Result<Position> {
+        let name = file_name(name);
+        let patience = patience.unwrap_or(self.timeout);
+        if let Some(position) = self.append_within(&name, envelope, limits, patience, true)? {
+            return Ok(position);
+        }
+        // The others made room, or their newest messages are all that there is.
+        let position = self.append_within(&name, envelope, limits, patience, false)?;
+        position.ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn read(
+        &self,
+        name: &str,
+        after: Option<Position>,
+        limits: Limits,
+        patience: Option<Duration>,
+    ) -> io::Result<Page> {
+        let name = file_name(name);
+        for _ in 0..READS {
+            let (_, Some(shared)) = self.shared(&name, false)? else {
+                break;
+            };
+            // Another thread may hold it, which waits for another process.
+            let mut unknown = Cursor::default();
+            let mut known = shared.cursor.try_lock();
+            let cursor = known.as_deref_mut().unwrap_or(&mut unknown);
+            let page = read_beside(&shared.file, self.boot, cursor, after, limits)
+                .map_err(|error| shared.folder.named(error))?;
+            if let Some(page) = page {
+                return Ok(page);
+            }
+        }
+        let patience = patience.unwrap_or(self.timeout);
+        let page = self.with(&name, false, patience, |locked, cursor, _| {
+            locked.read(cursor, after, limits)
+        })?;
+        if let Some(page) = page {
+            return Ok(page);
+        }
+        Ok(Page {
+            head: Position {
+                epoch: self.first_epoch(&name)?,
+                offset: 0,
+            },
+            entries: Vec::new(),
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        Quota::bytes(&self.opened().0)
+    }
+
+    fn evicted(&self) -> u64 {
+        self.quota.evicted()
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    io,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::page::{
-    Entry, Limits, NUMBERING, Page, Position, age_ms, first_epoch, new_epoch, offset_after,
-    oldest_ms,
+    Entry, History, Limits, NUMBERING, Page, Position, age_ms, first_epoch, new_epoch,
+    offset_after, oldest_ms,
 };
 use crate::engine::base::clock::wall_ms;
 
@@ -23,7 +25,7 @@ const EXPIRED_AT_ONCE: usize = 16;
 /// When there is too much, so much is dropped at once, as a part of all.
 const SLICE: usize = 16;
 
-/// See [`History::in_memory`](super::History::in_memory).
+/// A history in the memory of this process.
 #[derive(Debug)]
 pub struct MemoryHistory {
     most: usize,
@@ -67,7 +69,8 @@ struct Recorded {
 }
 
 impl MemoryHistory {
-    pub(super) fn new(most: usize) -> Self {
+    /// A history of `most` bytes at most.
+    pub fn new(most: usize) -> Self {
         Self {
             most,
             state: Mutex::new(State {
@@ -76,8 +79,16 @@ impl MemoryHistory {
             }),
         }
     }
+}
 
-    pub(super) fn append(&self, name: &str, envelope: &[u8], limits: Limits) -> Position {
+impl History for MemoryHistory {
+    fn append(
+        &self,
+        name: &str,
+        envelope: &[u8],
+        limits: Limits,
+        _patience: Option<Duration>,
+    ) -> io::Result<Position> {
         let now = wall_ms();
         let mut state = self.state.lock();
         state.expire(now, EXPIRED_AT_ONCE);
@@ -102,19 +113,25 @@ impl MemoryHistory {
         state.due.extend(due);
         state.bytes = state.bytes + OVERHEAD + envelope.len() - freed;
         state.make_room(self.most, now);
-        position
+        Ok(position)
     }
 
-    pub(super) fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Page {
+    fn read(
+        &self,
+        name: &str,
+        after: Option<Position>,
+        limits: Limits,
+        _patience: Option<Duration>,
+    ) -> io::Result<Page> {
         let now = wall_ms();
         let mut state = self.state.lock();
         state.expire(now, EXPIRED_AT_ONCE);
         let Some(group) = state.used(name, now) else {
             let epoch = state.first_epoch(name);
-            return Page {
+            return Ok(Page {
                 head: Position { epoch, offset: 0 },
                 entries: Vec::new(),
-            };
+            });
         };
         let head = Position {
             epoch: group.epoch,
@@ -126,19 +143,19 @@ impl MemoryHistory {
         let begin = entries
             .partition_point(|kept| kept.offset <= first || kept.sent_at < oldest)
             .max(entries.len().saturating_sub(limits.size));
-        Page {
+        Ok(Page {
             head,
             entries: entries.range(begin..).cloned().collect(),
-        }
+        })
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> u64 {
         let mut state = self.state.lock();
         state.expire(wall_ms(), usize::MAX);
-        state.bytes
+        state.bytes as u64
     }
 
-    pub(super) fn evicted(&self) -> u64 {
+    fn evicted(&self) -> u64 {
         self.state.lock().evicted
     }
 }
@@ -298,9 +315,9 @@ mod tests {
     fn positions_of_another_numbering_or_beyond_the_newest_give_all_that_is_kept() {
         let history = MemoryHistory::new(usize::MAX);
         for _ in 0..5 {
-            history.append("room", b"x", LIMITS);
+            history.append("room", b"x", LIMITS, None).unwrap();
         }
-        let page = |after| history.read("room", after, LIMITS);
+        let page = |after| history.read("room", after, LIMITS, None).unwrap();
         let head = page(None).head;
         let at = |offset| Some(Position { offset, ..head });
         let other = Position {
@@ -325,9 +342,12 @@ mod tests {
         let before = history.bytes();
         for number in 0..1000 {
             let name = number.to_string();
-            let page = history.read(&name, None, LIMITS);
+            let page = history.read(&name, None, LIMITS, None).unwrap();
             assert_eq!((page.head.offset, page.entries), (0, Vec::new()));
-            assert_eq!(history.read(&name, None, LIMITS).head, page.head);
+            assert_eq!(
+                history.read(&name, None, LIMITS, None).unwrap().head,
+                page.head
+            );
         }
         assert_eq!(history.bytes(), before);
     }
@@ -335,15 +355,17 @@ mod tests {
     #[test]
     fn the_numbering_of_a_group_begins_at_the_position_that_was_read() {
         let history = MemoryHistory::new(100_000);
-        let mut before = history.read("room", None, LIMITS).head;
+        let mut before = history.read("room", None, LIMITS, None).unwrap().head;
         for _ in 0..3 {
-            let first = history.append("room", b"", LIMITS);
+            let first = history.append("room", b"", LIMITS, None).unwrap();
             assert_eq!((first.epoch, first.offset), (before.epoch, 1));
             // Others make room with the numbering.
             for number in 0..1000 {
-                history.append(&number.to_string(), &[0; 1000], LIMITS);
+                history
+                    .append(&number.to_string(), &[0; 1000], LIMITS, None)
+                    .unwrap();
             }
-            let after = history.read("room", None, LIMITS).head;
+            let after = history.read("room", None, LIMITS, None).unwrap().head;
             assert_ne!(after.epoch, before.epoch);
             before = after;
         }
@@ -356,9 +378,9 @@ mod tests {
             age: Duration::from_millis(100),
             ..LIMITS
         };
-        let before = history.read("room", None, LIMITS).head;
+        let before = history.read("room", None, LIMITS, None).unwrap().head;
         for number in 0..3 {
-            history.append("room", &[number], brief);
+            history.append("room", &[number], brief, None).unwrap();
             let mut state = history.state.lock();
             let group = state.groups.get_mut("room").unwrap();
             if number == 0 {
@@ -367,8 +389,8 @@ mod tests {
             }
         }
         thread::sleep(Duration::from_millis(120));
-        history.append("room", &[3], brief);
-        let page = history.read("room", Some(before), brief);
+        history.append("room", &[3], brief, None).unwrap();
+        let page = history.read("room", Some(before), brief, None).unwrap();
         let offsets: Vec<_> = page.entries.iter().map(|kept| kept.offset).collect();
         assert_eq!(offsets, [4]);
     }
@@ -380,22 +402,27 @@ mod tests {
             age: Duration::from_millis(20),
             ..LIMITS
         };
-        history.append("busy", b"", LIMITS);
+        history.append("busy", b"", LIMITS, None).unwrap();
         let before = history.bytes();
         for number in 0..100 {
-            history.append(&format!("quiet-{number}"), &[0; 10_000], brief);
+            history
+                .append(&format!("quiet-{number}"), &[0; 10_000], brief, None)
+                .unwrap();
         }
-        let page = history.read("quiet-7", None, Limits::ALL);
+        let page = history.read("quiet-7", None, Limits::ALL, None).unwrap();
         assert_eq!(page.head.offset, 1);
         thread::sleep(Duration::from_millis(30));
         for _ in 0..100 {
-            history.append("busy", b"", LIMITS);
+            history.append("busy", b"", LIMITS, None).unwrap();
         }
-        let bytes = history.state.lock().bytes;
+        let bytes = history.state.lock().bytes as u64;
         assert!(bytes < before + 100 * 1000, "{bytes}");
         // Nor do they count as dropped early; and the numbering stays.
         assert_eq!(history.evicted(), 0);
-        assert_eq!(history.read("quiet-7", None, LIMITS).head, page.head);
+        assert_eq!(
+            history.read("quiet-7", None, LIMITS, None).unwrap().head,
+            page.head
+        );
         assert_eq!(history.state.lock().due.len(), 1);
     }
 
@@ -405,7 +432,9 @@ mod tests {
         for number in 0..1000 {
             let age = Duration::from_millis(number % 7);
             let limits = Limits { age, ..LIMITS };
-            history.append(&format!("room-{}", number % 30), &[0; 10_000], limits);
+            history
+                .append(&format!("room-{}", number % 30), &[0; 10_000], limits, None)
+                .unwrap();
             if number % 50 == 0 {
                 thread::sleep(Duration::from_millis(4));
             }
@@ -427,10 +456,10 @@ mod tests {
             age: Duration::from_millis(1),
             ..LIMITS
         };
-        history.append("old", &[0; 10_000], brief);
+        history.append("old", &[0; 10_000], brief, None).unwrap();
         thread::sleep(Duration::from_millis(5));
         for name in ["one", "two", "three"] {
-            history.append(name, &[0; 10_000], LIMITS);
+            history.append(name, &[0; 10_000], LIMITS, None).unwrap();
         }
         assert!(history.bytes() <= 25_000);
         assert_eq!(history.evicted(), 1);
@@ -441,7 +470,7 @@ mod tests {
         let history = MemoryHistory::new(100_000);
         let names: Vec<_> = ('a'..='z').rev().map(String::from).collect();
         for name in &names {
-            history.append(name, &[0; 10_000], LIMITS);
+            history.append(name, &[0; 10_000], LIMITS, None).unwrap();
         }
         let state = history.state.lock();
         let kept: Vec<_> = (names.iter())
@@ -455,14 +484,25 @@ mod tests {
     fn the_groups_that_were_not_used_for_longest_make_room() {
         let history = MemoryHistory::new(100_000);
         for number in 0..100 {
-            history.append(&format!("room-{number}"), &[0; 10_000], LIMITS);
+            history
+                .append(&format!("room-{number}"), &[0; 10_000], LIMITS, None)
+                .unwrap();
             assert!(history.bytes() <= 100_000);
         }
         assert!(history.evicted() >= 90);
-        assert_eq!(history.read("room-99", None, LIMITS).entries.len(), 1);
+        assert_eq!(
+            history
+                .read("room-99", None, LIMITS, None)
+                .unwrap()
+                .entries
+                .len(),
+            1
+        );
         for number in 0..100_000 {
-            history.read(&format!("empty-{number}"), None, LIMITS);
-            history.append("busy", b"", LIMITS);
+            history
+                .read(&format!("empty-{number}"), None, LIMITS, None)
+                .unwrap();
+            history.append("busy", b"", LIMITS, None).unwrap();
         }
         assert!(history.bytes() <= 100_000);
     }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
+    io,
     time::{Duration, SystemTime},
 };
 
@@ -124,4 +125,39 @@ pub(super) fn offset_after(after: Option<Position>, head: Position) -> u64 {
     after
         .filter(|after| after.epoch == head.epoch && after.offset <= head.offset)
         .map_or(0, |after| after.offset)
+}
+
+/// The history of all groups of one backend. Any thread may use it.
+pub trait History: fmt::Debug + Send + Sync {
+    /// Keeps a message, and returns its number. Waits for other processes for `patience` at most;
+    /// `None` is the time that the history was made with.
+    ///
+    /// # Errors
+    /// The files cannot be written, or another process holds one (`TimedOut`). The message is not kept.
+    fn append(
+        &self,
+        name: &str,
+        envelope: &[u8],
+        limits: Limits,
+        patience: Option<Duration>,
+    ) -> io::Result<Position>;
+
+    /// The messages after `after` that are not too old; all of them when that is of another epoch,
+    /// or beyond the newest. Waits as [`History::append`].
+    ///
+    /// # Errors
+    /// As [`History::append`].
+    fn read(
+        &self,
+        name: &str,
+        after: Option<Position>,
+        limits: Limits,
+        patience: Option<Duration>,
+    ) -> io::Result<Page>;
+
+    /// The bytes that are kept.
+    fn bytes(&self) -> u64;
+
+    /// Messages that were dropped before their time, because all groups together were too large.
+    fn evicted(&self) -> u64;
 }

@@ -36,7 +36,7 @@ use crate::{
             panics::{self, Task, contain_task},
         },
         groups::{Event, Groups, Message, Notice, Observer, Offer, Publisher, Stamp, envelope},
-        history::{History, Limits, Position, Watcher},
+        history::{FileHistory, History, Limits, Position, Watcher},
         presence::{Announcer, Malformed, Note, Presence, Record, Source, Telling},
         resources::{folder::Place, inherited::NotInherited, watched::Watched},
         runtime::Engine,
@@ -94,7 +94,7 @@ pub struct Node {
     /// Whether there was ever another node. Without one no numbers are sent.
     has_met: AtomicBool,
     /// The history that the nodes share.
-    history: OnceLock<Arc<History>>,
+    history: OnceLock<Arc<dyn History>>,
     /// The name of the place that panics next.
     #[cfg(test)]
     breaks: Mutex<Option<&'static str>>,
@@ -320,9 +320,9 @@ impl Node {
     ///
     /// # Errors
     /// Its folder cannot be used.
-    pub fn history(&self, most: u64, timeout: Duration) -> io::Result<Arc<History>> {
+    pub fn history(&self, most: u64, timeout: Duration) -> io::Result<Arc<dyn History>> {
         let watcher = Arc::clone(&self.groups) as Arc<dyn Watcher>;
-        let made = History::in_files(Arc::clone(&self.place), most, timeout, watcher)?;
+        let made = FileHistory::open(Arc::clone(&self.place), most, timeout, watcher)?;
         Ok(Arc::clone(self.history.get_or_init(|| Arc::new(made))))
     }
 
@@ -333,7 +333,7 @@ impl Node {
     /// As [`Node::publish`].
     pub fn record(
         self: &Arc<Self>,
-        history: &History,
+        history: &dyn History,
         name: &str,
         message: Message,
         limits: Limits,
@@ -900,7 +900,7 @@ impl Node {
         );
         // Files may have to be waited for. Where they cannot be read now, the group's next message
         // tries again.
-        let _ = spawn_blocking(move || groups.catch_up(&name, &history, None)).await;
+        let _ = spawn_blocking(move || groups.catch_up(&name, &*history, None)).await;
     }
 
     /// Sees to what the members here may have missed between two connections of a node.
@@ -1387,7 +1387,7 @@ mod tests {
         // Another thread holds it at the moment of the fork.
         let held = node.state.lock();
         after_fork_in_child();
-        let recorded = node.record(&history, "room", text("x"), Limits::ALL, None);
+        let recorded = node.record(&*history, "room", text("x"), Limits::ALL, None);
         assert!(matches!(recorded, Err(Refused::Foreign)), "{recorded:?}");
         drop(held);
         fs::remove_dir_all(path).unwrap();
