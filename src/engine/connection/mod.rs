@@ -13,7 +13,6 @@ pub(crate) mod outbox;
 mod passing;
 pub(crate) mod ping;
 pub(crate) mod ping_register;
-mod posting;
 pub(crate) mod posts;
 mod receiving;
 pub(crate) mod registry;

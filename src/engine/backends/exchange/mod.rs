@@ -19,7 +19,6 @@
 //!
 //! Locks, in the order in which they are taken: the exchange's, those of the presence.
 
-mod announcing;
 mod incoming;
 mod node;
 mod outgoing;

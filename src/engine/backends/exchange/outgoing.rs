@@ -1,4 +1,5 @@
-//! The steps of publishing, for the thread that takes them.
+//! The news about users that this process tells the others, and the steps of publishing, for the
+//! thread that takes them.
 
 use std::{
     sync::Arc,
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::engine::{
     base::{clock, sync::MutexGuard},
-    presence::{Record, Source},
+    presence::{Announcer, Note, Record, Source},
 };
 
 /// The time between two beats.
@@ -210,4 +211,29 @@ impl Exchange {
         }
         parts
     }
+}
+
+impl Announcer for Exchange {
+    fn announce(&self, note: &Note) {
+        let Some(mut state) = self.state() else {
+            return;
+        };
+        let room = state.rooms.get_mut(&note.name);
+        if room.is_some_and(|room| room.add(note.number, note.record.clone())) {
+            let notes = Item::Notes(Arc::clone(&note.name));
+            state.outgoing.push_back(notes);
+            drop(state);
+            self.has_more.notify_one();
+        }
+    }
+
+    fn acts_for_others(&self, name: &str) -> bool {
+        self.state().is_some_and(|state| {
+            let room = state.rooms.get(name);
+            room.is_none_or(|room| room.peers.keys().all(|peer| self.id < *peer))
+        })
+    }
+
+    // The order on the group's channel decides.
+    fn end_claim(&self, _id: u64) {}
 }
