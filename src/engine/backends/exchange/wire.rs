@@ -107,11 +107,19 @@ impl Message {
             }
             Self::Notes(notes) => {
                 bytes.push(3);
-                notes.put(bytes);
+                put(bytes, notes.name.as_bytes());
+                bytes.put_u64(notes.before);
+                bytes.put_u64(notes.after);
+                put_records(bytes, &notes.records);
             }
             Self::Answer(answer) => {
                 bytes.push(4);
-                answer.put(bytes);
+                put(bytes, answer.name.as_bytes());
+                bytes.put_u64(answer.number);
+                bytes.put_u64(answer.position);
+                let flags = [answer.takes_part, answer.is_first, answer.is_last];
+                bytes.extend(flags.map(u8::from));
+                put_records(bytes, &answer.records);
             }
             Self::Left { name, position } => {
                 bytes.push(5);
@@ -137,54 +145,26 @@ impl Message {
                     })
                 },
             },
-            3 => Self::Notes(Notes::decode(bytes)?),
-            4 => Self::Answer(Answer::decode(bytes)?),
+            3 => Self::Notes(Notes {
+                name: name(bytes)?,
+                before: bytes.try_get_u64()?,
+                after: bytes.try_get_u64()?,
+                records: records(bytes)?,
+            }),
+            4 => Self::Answer(Answer {
+                name: name(bytes)?,
+                number: bytes.try_get_u64()?,
+                position: bytes.try_get_u64()?,
+                takes_part: bytes.try_get_u8()? != 0,
+                is_first: bytes.try_get_u8()? != 0,
+                is_last: bytes.try_get_u8()? != 0,
+                records: records(bytes)?,
+            }),
             5 => Self::Left {
                 name: name(bytes)?,
                 position: bytes.try_get_u64()?,
             },
             _ => return Err(Malformed),
-        })
-    }
-}
-
-impl Notes {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        put(bytes, self.name.as_bytes());
-        bytes.put_u64(self.before);
-        bytes.put_u64(self.after);
-        put_records(bytes, &self.records);
-    }
-
-    fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
-        Ok(Self {
-            name: name(bytes)?,
-            before: bytes.try_get_u64()?,
-            after: bytes.try_get_u64()?,
-            records: records(bytes)?,
-        })
-    }
-}
-
-impl Answer {
-    fn put(&self, bytes: &mut Vec<u8>) {
-        put(bytes, self.name.as_bytes());
-        bytes.put_u64(self.number);
-        bytes.put_u64(self.position);
-        let flags = [self.takes_part, self.is_first, self.is_last];
-        bytes.extend(flags.map(u8::from));
-        put_records(bytes, &self.records);
-    }
-
-    fn decode(bytes: &mut Bytes) -> Result<Self, Malformed> {
-        Ok(Self {
-            name: name(bytes)?,
-            number: bytes.try_get_u64()?,
-            position: bytes.try_get_u64()?,
-            takes_part: bytes.try_get_u8()? != 0,
-            is_first: bytes.try_get_u8()? != 0,
-            is_last: bytes.try_get_u8()? != 0,
-            records: records(bytes)?,
         })
     }
 }
