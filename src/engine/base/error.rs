@@ -47,11 +47,4 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            Self::SendTimeout { .. } | Self::ShuttingDown | Self::Broken => None,
-        }
-    }
-}
+impl std::error::Error for Error {}

@@ -1,7 +1,6 @@
 //! A call that is under way, and the caller that waits for its outcome.
 
 use std::{
-    fmt,
     future::poll_fn,
     sync::{Arc, Weak},
     task::{Poll, Waker},
@@ -130,15 +129,10 @@ impl<T: Clone> Call<T> {
 }
 
 /// The duty to finish a call. Dropped before that, it gives the call the outcome of a lost one.
+#[derive(Debug)]
 pub(crate) struct Ticket<T: Clone> {
     call: Weak<Call<T>>,
     lost: fn() -> T,
-}
-
-impl<T: Clone> fmt::Debug for Ticket<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").finish_non_exhaustive()
-    }
 }
 
 impl<T: Clone> Ticket<T> {
