@@ -49,6 +49,8 @@ ANSWERS = {
     "half a push": LOGGED_IN + b">3\r\n$7\r\nmessage\r\n$1000000000\r\nx",
 }
 
+PASSWORD = "Sup3rSecretWord"
+
 
 @contextlib.contextmanager
 def peer(answer: bytes, *, closes: bool) -> Iterator[int]:
@@ -97,6 +99,37 @@ def test_a_peer_that_is_no_server(name: str, kind: str, closes: bool) -> None:
             with pytest.raises(GroupUnavailable):
                 Member(made, "room")
     assert _memory_mib() - before < 200
+
+
+@pytest.mark.parametrize(
+    ("location", "options"),
+    [
+        ("redis://:{}@127.0.0.1:{}/0", {}),
+        ("redis+cluster://user:{}@127.0.0.1:{}/0", {}),
+        ("redis+sentinel://127.0.0.1:{1}/main/0", {"sentinel_password": PASSWORD}),
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' '{}'",
+        "ERR no access for 'HELLO 3 AUTH default {}'",
+        "{} is wrong",
+    ],
+)
+def test_a_peer_that_quotes_the_password(
+    text: str, location: str, options: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in no exception or log record."""
+    answer = f"-{text.format(PASSWORD)}\r\n".encode() + OK * 3
+    with peer(answer, closes=False) as port:
+        made = backend(location.format(PASSWORD, port), TIMEOUT=0.2, OPTIONS=options)
+        with pytest.raises(GroupUnavailable) as caught:
+            send(made, "room", "x")
+    assert "Secret" not in str(caught.value)
+    assert "HELLO" in str(caught.value) or "password" in str(caught.value)
+    eventually(lambda: "is lost" in caplog.text, what="it is logged")
+    assert "Secret" not in caplog.text
 
 
 def _memory_mib() -> float:

@@ -76,6 +76,19 @@ pub struct Login {
     pub database: i64,
 }
 
+/// Characters of a password that tell something of it.
+const TELLING: usize = 4;
+
+impl Login {
+    /// Whether a text may have a part of the password in it.
+    pub(super) fn may_be_in(&self, text: &str) -> bool {
+        let password = self.password.as_deref().unwrap_or_default();
+        let characters: Vec<_> = password.chars().collect();
+        let mut parts = characters.windows(TELLING.min(characters.len()).max(1));
+        parts.any(|part| text.contains(&part.iter().collect::<String>()))
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")

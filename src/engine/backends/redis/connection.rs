@@ -78,7 +78,7 @@ impl Connection {
         }
         let (commands, task) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
-            .map_err(|error| reason_of(&error))?;
+            .map_err(|error| reason_of_login(&error, login))?;
         let has_ended = Arc::<Notify>::default();
         let tell = Arc::clone(&has_ended);
         let running = Handle::current().spawn(async move {
@@ -145,10 +145,80 @@ fn of_system(error: io::Error) -> Reason {
     error.to_string().into()
 }
 
-/// The text of an error. None of them has a password in it.
-pub(super) fn reason_of(error: &RedisError) -> Reason {
+/// The text of an error.
+fn reason_of(error: &RedisError) -> Reason {
     if error.is_connection_dropped() || error.is_unrecoverable_error() {
         return format!("the connection was closed ({error})").into();
     }
     error.to_string().into()
+}
+
+/// The text of an error of a login. It never has the password in it, although servers and proxies
+/// quote the arguments of a command that they do not know.
+fn reason_of_login(error: &RedisError, login: &Login) -> Reason {
+    let reason = reason_of(error);
+    let text = reason.to_ascii_lowercase();
+    if text.contains("unknown command") && text.contains("hello") {
+        return "it has no command HELLO, as Redis 6.2 has".into();
+    }
+    // Texts of the system are no server's.
+    if error.is_io_error() || !login.may_be_in(&reason) {
+        return reason;
+    }
+    let code = error.code().filter(|code| !login.may_be_in(code));
+    let code = code.unwrap_or("an error");
+    format!("{code}, whose text may have the password in it").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    fn reason(text: &str, password: Option<&str>) -> String {
+        let reply = parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
+        let Value::ServerError(error) = reply else {
+            panic!("{reply:?} is no error");
+        };
+        let login = Login {
+            password: password.map(str::to_owned),
+            ..Login::default()
+        };
+        reason_of_login(&error.into(), &login).to_string()
+    }
+
+    #[test]
+    fn an_error_of_a_login_has_no_password_in_it() {
+        let password = Some("Sup3rSecret\"Word");
+        let hidden = "ERR, whose text may have the password in it";
+        for text in [
+            "ERR bad 'AUTH' 'default' 'Sup3rSecret\"Word'",
+            // Servers cut and escape what they quote.
+            "ERR bad 'AUTH' 'default' 'Sup3rSec",
+            "ERR bad \"AUTH\" \"Sup3rSecret\\\"Word\"",
+        ] {
+            assert_eq!(reason(text, password), hidden);
+        }
+        let other = "an error, whose text may have the password in it";
+        assert_eq!(reason("Sup3rSecret\"Word no", password), other);
+        assert_eq!(reason("ERR no a b", Some("a")), hidden);
+    }
+
+    #[test]
+    fn a_server_without_hello_is_told_from_others() {
+        let text = "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'me' 'x'";
+        for password in [Some("x"), None] {
+            let reason = reason(text, password);
+            assert_eq!(reason, "it has no command HELLO, as Redis 6.2 has");
+        }
+    }
+
+    #[test]
+    fn other_errors_are_told_in_full() {
+        let text = "WRONGPASS invalid username-password pair or user is disabled.";
+        for password in [Some("Sup3rSecretWord"), None] {
+            assert!(reason(text, password).contains("invalid username-password pair"));
+        }
+    }
 }
