@@ -237,6 +237,20 @@ class TestKept:
         assert [message for _, _, message, _ in page.rows] == ["after"]
         assert (page.head[0] != before[0], page.head[1]) == (True, 1)
 
+    def test_reading_messages_that_a_stranger_has_spoilt(self, server: Redis) -> None:
+        """Numbering begins anew also where nothing is sent."""
+        own = made(server.url)
+        send(own, "room", "before")
+        before = head(own, "room")
+        (name,) = server.ask("KEYS", "*messages").split()
+        server.ask("DEL", name)
+        server.ask("SET", name, "x")
+        page = own.read_history("room", None, (1000, 300.0))
+        assert (page.rows, page.head[0] != before[0], page.head[1]) == ([], True, 0)
+        assert head(own, "room") == page.head
+        send(own, "room", "after")
+        assert head(own, "room") == (page.head[0], 1)
+
     def test_time_that_a_stranger_has_changed(self, server: Redis) -> None:
         """Old messages go all the same."""
         own = made(server.url)
