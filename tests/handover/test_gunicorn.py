@@ -457,6 +457,44 @@ def test_one_whose_user_has_signed_out_is_closed_with_4401(own_server: Own) -> N
         assert client.read_to_eof().code == 4401
 
 
+@pytest.mark.parametrize(
+    ("then", "signs_in", "signs_out", "code"),
+    [
+        ("anonymous", False, False, 1012),
+        ("401", False, False, 1012),
+        # The session has the same user, and says nothing else.
+        ("401", True, False, 1012),
+        ("anonymous", True, True, 4401),
+        ("401", True, True, 4401),
+    ],
+)
+def test_a_token_that_has_ended_signs_nobody_out(
+    own_server: Own, tmp_path: Path, *, then: str, signs_in: bool, signs_out: bool, code: int
+) -> None:
+    """Pages come back with a fresh one after 1012, and give up after 4401."""
+    file = tmp_path / "version"
+    file.write_text("1")
+    # Above the own one code may ask for the session's user.
+    middleware = [*MIDDLEWARE, "project.moving_views.session_first", "project.moving_views.tokens"]
+    settings = {**SETTINGS, "MIDDLEWARE": middleware, "WEBSOCKET_AUTH_RECHECK": 10_000}
+    env = {"PROJECT_VERSION_FILE": str(file)}
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=settings, env=env)
+    cookies = server.get("/sign-in/?name=ada").cookies() if signs_in else {}
+    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    path = f"/asked/x/?token=ada&then={then}"
+    with RawPeer.open(server, path, headers={"Cookie": cookie} if cookie else {}) as client:
+        client.send_text("here")
+        assert json.loads(client.read_message())["process"] == server.worker
+        file.write_text("tokens ended")
+        if signs_out:
+            with sqlite3.connect(server.database) as database:
+                database.execute("DELETE FROM django_session")
+            database.close()
+        reload(server)
+        assert client.read_to_eof().code == code
+    assert ("are closed with 1012 and not handed over: " in server.stderr()) == (code == 1012)
+
+
 def test_an_answer_of_other_middleware_signs_nobody_out(own_server: Own, tmp_path: Path) -> None:
     """Such as a maintenance page: pages give up after 4401, and come back after 1012."""
     file = tmp_path / "version"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from asgiref.sync import markcoroutinefunction
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpResponse
 
 from dwebsocket import ConnectionClosed, WebSocketHandler
@@ -315,6 +317,31 @@ def maintenance(get_response: Any) -> Any:
     """Middleware of a version that answers nothing but 503."""
     is_on = version() == "maintenance"
     return lambda request: HttpResponse(status=503) if is_on else get_response(request)
+
+
+def session_first(get_response: Any) -> Any:
+    """Middleware that asks for the user of the session."""
+
+    def respond(request: Any) -> Any:
+        assert request.user.pk is None or request.user.is_authenticated
+        return get_response(request)
+
+    return respond
+
+
+def tokens(get_response: Any) -> Any:
+    """Middleware that takes the user whose name is a token, until tokens have ended."""
+
+    def respond(request: Any) -> Any:
+        if name := request.GET.get("token"):
+            if version() != "tokens ended":
+                request.user = get_user_model().objects.get_or_create(username=name)[0]
+            elif request.GET["then"] == "401":
+                request.user = AnonymousUser()
+                return HttpResponse(status=401)
+        return get_response(request)
+
+    return respond
 
 
 class Failing(Counting):

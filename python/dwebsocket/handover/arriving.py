@@ -47,12 +47,13 @@ from dwebsocket.handover.places import Place, begun_of
 from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
-from dwebsocket.request import HANDSHAKE_KEY
+from dwebsocket.request import HANDSHAKE_KEY, worlds
 from dwebsocket.runners import moving, shutdown
 from dwebsocket.servers import hosts
 from dwebsocket.servers.families import uwsgi
 from dwebsocket.servers.handshake import Handshake, Opening
 from dwebsocket.telemetry import tally
+from dwebsocket.users import authentication
 from dwebsocket.users.registry import SIGNED_OUT
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Offer:
         self.number: int = head["number"]
         self.meta: dict[str, Any] = head["meta"]
         self.user: str = head["user"]
+        #: The key of the user who was signed in by the session; empty where none was.
+        self.login: str = head["login"]
         self.version: str = head["version"]
         self.agreement: str | None = head["agreement"]
         self.websocket_id: str | None = head["id"]
@@ -530,7 +533,7 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
         # Without one, whatever answers did so before the middleware that looks the user up.
         user = getattr(offer.request, "user", None)
         if offer.user and user is not None and str(getattr(user, "pk", None)) != offer.user:
-            raise _Refused(SIGNED_OUT, "signed out")
+            _refuse_signed_out(offer)
         status = response.status_code
         why = f"its request is answered with the status {status} now"
         raise _Refused(*RESTARTING, elsewhere=status == _UNAVAILABLE, why=why)
@@ -544,8 +547,22 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
     kinds = offer.kinds.items()
     if any(offers.kind_of(backends.backend(alias)) != kind for alias, kind in kinds):
         raise _unlike("its groups have another backend now")
-    if response.websocket._visitor_names[0] != offer.user:
-        raise _Refused(SIGNED_OUT, "signed out") if offer.user else _unlike("it has a user now")
+    if (user := response.websocket._visitor_names[0]) != offer.user:
+        _refuse_signed_out(offer)
+        raise _unlike("its request has another user now" if user else "its request has no user now")
+
+
+def _refuse_signed_out(offer: Offer) -> None:
+    """
+    Raises ``_Refused`` where the user has signed out: clients do not come back after that.
+
+    Only the session tells. Tokens may have ended by now, for which clients may have fresh ones.
+    """
+    request = offer.request
+    assert request is not None
+    with worlds.entered(worlds.of(request, conf.present())):
+        if offer.login and authentication.has_signed_out(request, offer.login):
+            raise _Refused(SIGNED_OUT, "signed out")
 
 
 def _is_leaving() -> bool:

@@ -11,6 +11,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.groups import backends
 from dwebsocket.handover import markers, places, requests
 from dwebsocket.telemetry import clock
+from dwebsocket.users import authentication
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +137,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "meta": requests.meta_of(handler.request),
         "id": websocket._id,
         "user": websocket._visitor_names[0],
+        "login": authentication.login_of(handler.request),
         "opened_at": websocket._opened_at,
         "version": repr(type(handler).version),
         "state": state_of(handler),

@@ -16,13 +16,14 @@ from django.conf import settings
 from django.db import router
 from django.utils import timezone
 
-from dwebsocket.compat.django_auth import are_rows_as_djangos
+from dwebsocket.compat.django_auth import are_rows_as_djangos, loaded
 from dwebsocket.users.registry import auth_hash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from django.contrib.sessions.backends.base import SessionBase
+    from django.http import HttpRequest
 
     from dwebsocket.users.registry import Visitor, Who
 
@@ -107,6 +108,31 @@ def login_in(store: type[Any], key: str) -> str:
     # Where there is none some stores make a new one, whose key nobody has.
     session.create = lambda: None
     return str(session.load().get(_LOGIN) or "")
+
+
+def login_of(request: HttpRequest) -> str:
+    """Returns the user's key in the session that a request has loaded, empty without one."""
+    return str(loaded(getattr(request, "session", None)).get(_LOGIN) or "")
+
+
+def has_signed_out(request: HttpRequest, login: str) -> bool:
+    """
+    Whether a request's session signs in the user with this key no more, whoever its user is.
+
+    False without a session, which would tell. Never to be called in an event loop.
+
+    Raises:
+        Exception: A database, a cache or a backend fails.
+    """
+    if (session := getattr(request, "session", None)) is None:
+        return False
+    if str(session.get(_LOGIN) or "") != login:
+        return True
+    if not apps.is_installed("django.contrib.auth"):
+        return False
+    from django.contrib.auth import get_user
+
+    return not get_user(request).is_authenticated
 
 
 def is_login(store: type[Any], row: Any) -> bool:
