@@ -2,7 +2,7 @@
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
-// Not awaited, it ends no process of Node.
+// Node need not await it.
 const promise = (begin) => {
   const made = new Promise(begin);
   made.catch(() => {});
@@ -32,8 +32,8 @@ const split = (position) => /(.*)-(\d+)$/.exec(position) ?? [];
 const toBytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 const toBase64 = (bytes) => btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
 
-const sizeOf = (entry) => (entry.size ??= entry.wire.byteLength ?? new Blob([entry.wire]).size);
-const sum = (entries) => entries.reduce((size, entry) => size + sizeOf(entry), 0);
+const sizeOf = (text) => new Blob([text]).size;
+const sum = (entries) => entries.reduce((size, entry) => size + (entry.size ??= sizeOf(entry.wire)), 0);
 
 const webSocketLink = ({ at, queue, on, protocols, opening }) => {
   const ws = new WebSocket(at("ws", ...opening), protocols);
@@ -98,8 +98,8 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     } catch {}
     clearTimeout(clock);
     if (answer?.ok) return answer;
-    const status = answer?.status ?? 0;
-    const wait = Math.min(Math.abs(answer?.headers.get("Retry-After")) || 0, 86400) * 1000;
+    const { status = 0, headers } = answer ?? {};
+    const wait = Math.min(Math.abs(headers?.get("Retry-After")) || 0, 86400) * 1000;
     const isRefused = /^4/.test(status);
     if (signal.aborted || !id || isRefused || (repeats > 4 && (closing || status !== 503))) {
       throw { status, wait, repeats, isRefused, message: "HTTP " + status };
@@ -117,7 +117,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
   };
 
   const stream = async () => {
-    // Chromium stops reading in frozen pages.
+    // Frozen pages stop reading.
     globalThis.document?.addEventListener("resume", () => end(1006), abort);
     const { headers, body } = await call(opening, { headers: { Accept: "text/event-stream" } });
     if (!/event-stream/.test(headers.get("Content-Type"))) return;
@@ -167,7 +167,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
       for (let size = 0; source.length && size < 65536; ) {
         const { wire } = source[0];
         const message = typeof wire === "string" ? { text: wire } : { binary: toBase64(wire) };
-        size += new Blob([JSON.stringify(message)]).size;
+        size += sizeOf(JSON.stringify(message));
         batch.push(source.shift());
         messages.push(message);
       }
@@ -184,10 +184,9 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
         const rest = batch.splice(0);
-        if (isRefused ? status === 410 && !repeats : wait) source.unshift(...rest);
-        // They count as sent.
-        else if (!isRefused || status === 410) rest.forEach((entry) => entry.resolve());
-        else rest.forEach((entry) => entry.reject(failure("RefusedError", message)));
+        if (isRefused && status !== 410) rest.forEach((entry) => entry.reject(failure("RefusedError", message)));
+        else if (isRefused ? !repeats : wait) source.unshift(...rest);
+        else rest.forEach((entry) => entry.resolve()); // they count as sent
         end(status === 403 ? 1008 : 1006, message, wait, status === 403);
       }
     }
@@ -196,10 +195,9 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
     closed?.();
   };
 
-  (kind === "sse" ? stream() : poll()).then(
-    () => end(1006),
-    ({ message, wait }) => end(1006, message, wait),
-  );
+  (kind === "sse" ? stream() : poll())
+    .catch((error) => error)
+    .then((error) => end(1006, error?.message, error?.wait));
 
   return {
     flush,
@@ -226,7 +224,7 @@ const emitter = () => {
       return () => handlers[name].delete(handler);
     },
     emit(name, ...values) {
-      // A handler that throws stops nothing else.
+      // One that throws stops no other.
       [...(handlers[name] ?? [])].forEach(async (handler) => {
         try {
           await handler(...values);
@@ -252,20 +250,20 @@ export function connect(url, options = {}) {
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
-  let link, probe, webSocket, held, timer, backTimer, doubtTimer, rooms;
+  let link, probe, webSocket, held, timer, backTimer, rooms;
   let ownId = "";
   let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
   let refusals = 0; // of handshakes, in a row
   let earliest = 0; // of the next attempt
   let doubts = 0; // attempts left beside a silent one
-  let silences = 0;
-  let beats, hasWarned, isJoining;
+  let silences = 0; // of a server without beats
+  let hasWarned, isJoining;
 
   const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
   const flush = () => {
-    // A message might get lost while a beat is late.
+    // It might get lost while a beat is late.
     if (state === "open" && !held && !doubts && !link.isLate()) link.inner.flush();
   };
 
@@ -279,7 +277,7 @@ export function connect(url, options = {}) {
     }
   };
 
-  // Without `reject` it ends with the connection.
+  // Without `reject` it is the link's.
   const request = (body, timeout = 10000, resolve, reject) => {
     const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
     const settle = (how) => (value) => {
@@ -418,8 +416,7 @@ export function connect(url, options = {}) {
   const receive = (raw, mine) => {
     const message = typeof raw === "string" ? parse(raw) : raw;
     const plain = text ? raw : message;
-    const { hasSpoken } = mine;
-    mine.hasSpoken = true;
+    mine.said++;
     if (message === raw) return emit("message", raw, {});
     let { id, group, position, joined, left, missed, recovered } = message;
     if (asked.has(id) && ("data" in message || rooms)) return asked.get(id).answer(message);
@@ -433,8 +430,7 @@ export function connect(url, options = {}) {
     else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
     else if (recovered !== undefined) {
       ownId = id;
-      mine.hasSpoken = hasSpoken; // the view has said nothing
-      mine.isTold = true;
+      mine.said--; // by the server itself
       mine.groups.add(group);
       recovered &&= !mine.omitted.delete(group);
       // A newer one may have come before.
@@ -450,54 +446,36 @@ export function connect(url, options = {}) {
     }
   };
 
-  const since = (length, omitted) => {
-    const fitting = [];
-    for (const pair of [...known].reverse()) {
-      const part = "since=" + encodeURIComponent(pair.join(":"));
-      length += part.length + 1;
-      if (length > 3000) omitted.add(pair[0]);
-      else fitting.unshift(part);
-    }
-    if (omitted.size && !hasWarned) {
-      hasWarned = true;
-      console.warn("dwebsocket: too many positions for a URL; use rooms");
-    }
-    return fitting;
-  };
-
-  const dial = (kind, isFirst) => {
-    let isDropped, openedAt, heardAt, timeout, pulse, every;
+  const dial = (kind, isProbe) => {
+    let openedAt, heardAt, clock, every;
     const mine = {
       dialled: new Map(known),
       omitted: new Set(),
       groups: new Set(),
+      said: 0,
       silence: () => Math.abs(Date.now() - heardAt), // clocks may be set back
-      isWatched: () => every && (beats || silences < 2),
+      isWatched: () => every && silences < 2,
       isLate: () => mine.isWatched() && mine.silence() > every * 1100,
       look() {
-        clearTimeout(pulse);
         if (mine !== link || !openedAt || !mine.isWatched()) return;
+        drop();
         const left = every * 1500 - mine.silence();
-        if (left > 0) pulse = setTimeout(mine.look, left);
+        if (left > 0) clock = setTimeout(mine.look, left);
         else {
-          if (!beats) silences++;
+          silences++;
           mine.inner.end(1006, "silence");
         }
       },
       close(...how) {
         drop();
-        isDropped = true;
         return mine.inner?.close(...how);
       },
-    };
-    const drop = () => [timeout, pulse].forEach(clearTimeout);
-    const on = {
       open(agreed) {
         drop();
         openedAt = heardAt = Date.now();
         if (mine === probe) {
           clearTimeout(timer);
-          // First the old link sends what waits.
+          // First the old one sends what waits.
           held = Promise.resolve(link?.close()).then(() => flush((held = undefined)));
           link = mine;
           probe = undefined;
@@ -530,11 +508,11 @@ export function connect(url, options = {}) {
         flush();
       },
       message(data) {
-        on.heard();
+        mine.heard();
         if (mine !== link) return;
         if (every && typeof data === "string" && /^ *$/.test(data)) {
           if (!data) {
-            beats = true;
+            silences = -Infinity;
             return mine.look();
           }
           data = data.slice(1); // the server tells it from a beat
@@ -547,15 +525,16 @@ export function connect(url, options = {}) {
         if (mine === probe) {
           probe = undefined;
           if (transport !== "websocket") backTimer = setTimeout(back, 600000);
-          else if (doubts && --doubts) doubtTimer = setTimeout(doubt, 1000);
+          else if (doubts && --doubts) timer = setTimeout(doubt, 1000);
           flush();
         }
-        if (mine !== link || state === "closed") return;
+        if (mine !== link) return;
         link = undefined;
+        clearTimeout(timer);
         doubts = 0;
-        if (code === 4401 || isFinal || (code === 1008 && !mine.hasSpoken)) return finish(code, reason);
-        // Unless it was cut before all groups were told of.
-        if (mine.isTold && (code !== 1006 || Date.now() - openedAt > 1000)) {
+        if (code === 4401 || isFinal || (code === 1008 && !mine.said)) return finish({ code, reason });
+        // Unless cut before all were told of.
+        if (mine.groups.size && (code !== 1006 || Date.now() - openedAt > 1000)) {
           for (const group of known.keys()) if (!mine.groups.has(group)) known.delete(group);
         }
         if (Date.now() - openedAt > 5000) tries = 0;
@@ -564,7 +543,7 @@ export function connect(url, options = {}) {
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
         else if (fallback && mine.inner && navigator?.onLine !== false && ++failures > 1) transport = "sse";
         tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
-        wait ||= Math.min(+/retry after ([\d.]+)/i.exec(reason)?.[1] || 0, 86400) * 1000;
+        wait ||= Math.min(Math.abs(/retry after ([\d.]+)/i.exec(reason)?.[1]) || 0, 86400) * 1000;
         earliest = Date.now() + wait;
         const delay = Math.max(pause(), wait + Math.random() * Math.min(30000, 500 * 2 ** tries++));
         timer = setTimeout(redial, delay);
@@ -576,44 +555,59 @@ export function connect(url, options = {}) {
         if (mine.inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
       },
     };
+    const drop = () => clearTimeout(clock);
+    const limit = (ms) => {
+      drop();
+      clock = setTimeout(() => {
+        mine.end(1006, "timeout");
+        mine.close();
+      }, ms);
+    };
+    if (isProbe) probe = mine;
+    else link = mine;
     const begin = ([address, offered]) => {
-      const { href, host } = new URL(address, location?.href);
-      const at = (scheme, ...query) => {
+      const { href, host, searchParams } = new URL(address, location?.href);
+      const at = mine.at = (scheme, ...query) => {
         const target = new URL(href.replace(/^ws|^http/, scheme));
         target.search = [target.search, ...query].filter(Boolean).join("&");
         target.hash = "";
         return target.href;
       };
-      mine.at = at;
-      if (isDropped || state === "closed") throw failure("ClosedError");
-      const more = [];
-      if (former) more.push("former=" + ownId);
-      const own = new URL(href).searchParams.get("beat");
-      every = own ? +own : beat;
-      if (every && !own) more.push("beat=" + every);
-      const opening = [...since(at("ws", ...more).length, mine.omitted), ...more];
+      if (mine !== link && mine !== probe) return;
+      const own = searchParams.get("beat");
+      every = +(own || beat);
+      const opening = [former && "former=" + ownId, every && !own && "beat=" + every];
+      for (const pair of [...known].reverse()) {
+        const since = "since=" + encodeURIComponent(pair.join(":"));
+        if (at("ws", since, ...opening).length > 3000) mine.omitted.add(pair[0]);
+        else opening.unshift(since);
+      }
+      if (mine.omitted.size && !hasWarned) {
+        hasWarned = true;
+        console.warn("dwebsocket: too many positions for a URL; use rooms");
+      }
       mine.inner = (kind === "websocket" ? webSocketLink : httpLink)({
-        kind, at, queue, on, opening, protocols: offered,
+        kind, at, queue, opening, on: mine, protocols: offered,
         csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
       });
       if (kind === "websocket") webSocket = mine.inner;
     };
-    const fail = (error) => on.end(1006, String(error?.message ?? error));
-    try {
-      const given = [url, protocols].map((each) => (typeof each === "function" ? each() : each));
-      if (given.some((each) => each?.then)) Promise.all(given).then(begin).catch(fail);
-      else begin(given);
-    } catch (error) {
-      if (isFirst && typeof url !== "function" && typeof protocols !== "function") throw error;
-      Promise.reject(error).catch(fail);
-    }
-    timeout = setTimeout(() => {
-      on.end(1006, "timeout");
-      mine.close();
-    }, kind === "sse" ? 5000 : 10000);
+    const fail = (error) => mine.end(1006, `${error?.message ?? error}`);
     dials.push(Date.now());
     dials.shift();
-    return mine;
+    limit(kind === "sse" ? 5000 : 10000);
+    const given = [url, protocols];
+    if (given.some((each) => typeof each === "function")) {
+      const give = async (each) => (typeof each === "function" ? each() : each);
+      return Promise.all(given.map(give)).then(begin).catch(fail);
+    }
+    try {
+      begin(given);
+    } catch (error) {
+      drop();
+      if (state === "connecting") throw error;
+      Promise.reject(error).catch(fail);
+    }
   };
 
   // At most two attempts a second.
@@ -623,34 +617,34 @@ export function connect(url, options = {}) {
 
   const redial = () => {
     clearTimeout(timer);
-    link = dial(transport);
+    dial(transport);
     become("connecting");
   };
 
-  // Browsers hide what refused a handshake.
+  // Browsers hide the status.
   const ask = async (address) => {
     try {
       const { status, body } = await fetch(address, { cache: "no-store", signal: ended.signal });
       body?.cancel();
       if (!/^4(04|10)$/.test(status) || !refusals) return;
       link?.close();
-      finish(1006, "HTTP " + status, status);
+      finish({ code: 1006, reason: "HTTP " + status, status });
     } catch {}
   };
 
   const back = () => {
     backTimer = undefined;
     if (transport === "websocket" || probe) return;
-    if (state === "open") probe = dial("websocket");
+    if (state === "open") dial("websocket", true);
     else [transport, failures] = ["websocket", 1];
   };
 
   const doubt = () => {
-    clearTimeout(doubtTimer);
-    if (state !== "open" || transport !== "websocket" || probe || !doubts) return;
+    if (probe || !doubts) return;
+    clearTimeout(timer);
     const wait = Math.max(pause(), 1000 - link.silence());
-    if (wait > 0) doubtTimer = setTimeout(doubt, wait);
-    else probe = dial("websocket");
+    if (wait > 0) timer = setTimeout(doubt, wait);
+    else dial("websocket", true);
   };
 
   const wake = ({ type }) => {
@@ -670,18 +664,18 @@ export function connect(url, options = {}) {
     timer = soon(redial);
   };
 
-  const finish = (code, reason, status) => {
-    [timer, backTimer, doubtTimer].forEach(clearTimeout);
+  const finish = (why) => {
+    [timer, backTimer].forEach(clearTimeout);
     ended.abort();
     probe?.close();
     probe = link = undefined;
     rooms?.forEach(shut);
-    become("closed", { code, reason, ...(status && { status }) });
+    become("closed", why);
     dropQueue();
     loseRequests();
   };
 
-  link = dial(transport, true);
+  dial(transport);
   globalThis.addEventListener?.("online", wake, ended);
   page?.addEventListener("visibilitychange", wake, ended);
   // The Back button may bring it back.
@@ -707,7 +701,7 @@ export function connect(url, options = {}) {
       if (state === "closed") return;
       webSocket?.close(code, reason); // checks them
       const closed = link?.close(code, reason);
-      finish(code, reason);
+      finish({ code, reason });
       closed?.then(dropQueue);
     },
     get state() { return state; },
