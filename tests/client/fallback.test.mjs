@@ -43,6 +43,9 @@ async function polling(options) {
 
 const query = ({ url }) => url.search;
 
+/** The request that tries to open a connection, beside one that asks whether the page exists. */
+const attempted = () => requests.splice(0).find(({ url }) => url.searchParams.has("transport"));
+
 describe("the fallback", () => {
   test("begins when a WebSocket did not open twice in a row", async () => {
     const { socket, seen } = await blocked({ resume: true, positions: { room: "e-1" }, protocols: "chat" });
@@ -101,10 +104,26 @@ describe("the fallback", () => {
   ]) {
     test(`gives way to WebSockets when the server ${what}`, async () => {
       const { socket } = await blocked();
-      await answer(requests.shift());
-      assert.equal(socket.state, "waiting");
-      await clock.pass(4000);
+      for (const transport of ["sse", "polling"]) {
+        const attempt = attempted();
+        assert.deepEqual([made(), query(attempt)], [2, `?a=b&transport=${transport}`]);
+        await answer(attempt);
+        assert.equal(socket.state, "waiting");
+        await clock.pass(4000);
+      }
       assert.deepEqual([made(), socket.transport], [3, "websocket"]);
+    });
+  }
+
+  for (const status of [403, 502]) {
+    test(`polls when a proxy answers a stream with ${status}`, async () => {
+      const { socket } = await blocked();
+      await attempted().answer(status);
+      await clock.pass(2000);
+      const attempt = attempted();
+      assert.deepEqual([made(), query(attempt)], [2, "?a=b&transport=polling"]);
+      await attempt.answer(200, { id: "secret", subprotocol: "" });
+      assert.deepEqual([socket.state, socket.transport], ["open", "polling"]);
     });
   }
 

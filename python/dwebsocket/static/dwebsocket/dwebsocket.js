@@ -539,8 +539,8 @@ export function connect(url, options = {}) {
 				}
 				if (Date.now() - openedAt > 5000) tries = 0;
 				if (openedAt) failures = 0;
-				else if (kind === "sse" && reason === "timeout") transport = "polling"; // a proxy keeps events
-				else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
+				else if (kind === "sse") transport = "polling"; // some proxies keep events
+				else if (kind === "polling") [transport, failures] = ["websocket", 0];
 				else if (fallback && mine.inner && navigator?.onLine !== false && ++failures > 1) transport = "sse";
 				tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
 				wait ||= Math.min(Math.abs(/retry after ([\d.]+)/i.exec(reason)?.[1]) || 0, 86400) * 1000;
