@@ -74,10 +74,10 @@ export class FakeWebSocket {
 /** The requests that wait for an answer: `requests.shift().answer(status, body, headers)`. */
 export const requests = [];
 
-function fetchLater(url, { signal, method = "GET", headers = {}, body, referrerPolicy } = {}) {
+function fetchLater(url, { signal, method = "GET", headers = {}, body, referrerPolicy, keepalive } = {}) {
   return new Promise((resolve, reject) => {
     const request = {
-      url: new URL(url), method, headers, signal, referrerPolicy,
+      url: new URL(url), method, headers, signal, referrerPolicy, keepalive: !!keepalive,
       body: body && JSON.parse(body),
       answer(status, content = null, more = {}) {
         const text = content === null || typeof content === "string" ? content : JSON.stringify(content);

@@ -456,6 +456,45 @@ describe("closing", () => {
     assert.ok(last.signal.aborted);
   });
 
+  for (const [how, closes] of [
+    ["goes away", () => fire("pagehide")],
+    ["closes", (socket) => socket.close()],
+  ]) {
+    test(`outlives a page that ${how}, and no other POST needs to`, async () => {
+      const { socket } = await polling();
+      socket.send("one");
+      assert.equal(requests[0].keepalive, false);
+      await requests.shift().answer(204);
+      closes(socket);
+      assert.deepEqual(requests[0].body.messages, [{ close: { code: 1000, reason: "" } }]);
+      assert.equal(requests[0].keepalive, true);
+    });
+  }
+
+  for (const [what, message] of [
+    ["a large message", "x".repeat(50000)],
+    ["characters of several bytes", "漢".repeat(20000)],
+  ]) {
+    test(`with ${what} does not: browsers keep at most 64 KiB alive`, async () => {
+      const { socket } = await streaming();
+      socket.send("first");
+      socket.send(message);
+      socket.close();
+      await requests.shift().answer(204);
+      assert.equal(requests[0].keepalive, false);
+    });
+  }
+
+  test("that outlives a page has less than 64 KiB", async () => {
+    const { socket } = await streaming();
+    socket.send("first");
+    for (let number = 0; number < 999; number++) socket.send("x".repeat(38)).catch(() => {});
+    socket.close(4000, "\0".repeat(123));
+    await requests.shift().answer(204);
+    assert.equal(requests[0].keepalive, true);
+    assert.ok(Buffer.byteLength(JSON.stringify(requests[0].body)) < 65536);
+  });
+
   for (const [code, reason, name] of [
     [1001, "", "InvalidAccessError"],
     [5000, "", "InvalidAccessError"],

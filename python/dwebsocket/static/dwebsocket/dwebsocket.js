@@ -164,7 +164,8 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 		isPosting = true;
 		while (!signal.aborted && (source.length || closing)) {
 			const messages = [];
-			for (let size = 0; source.length && size < 65536; ) {
+			let size = 0;
+			while (source.length && size < 65536) {
 				const { wire } = source[0];
 				const message = typeof wire === "string" ? { text: wire } : { binary: toBase64(wire) };
 				size += sizeOf(JSON.stringify(message));
@@ -179,6 +180,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 					method: "POST",
 					headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() },
 					body: JSON.stringify({ n: ++number, messages }),
+					keepalive: isLast && size < 50000, // of 64 KiB
 				});
 				batch.splice(0).forEach((entry) => entry.resolve());
 				if (isLast) end(1000);
