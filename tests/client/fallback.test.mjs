@@ -1,6 +1,6 @@
 // dwebsocket.js where WebSockets do not open: server-sent events or long polling, and POST.
 import assert from "node:assert/strict";
-import { describe, test } from "node:test";
+import { afterEach, describe, mock, test } from "node:test";
 import * as client from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
 import { clock, fire, last, made, requests, settle, watch } from "./fakes.mjs";
 
@@ -153,6 +153,44 @@ describe("the fallback", () => {
     assert.equal(query(requests[0]), "?a=b&transport=polling");
     await requests.shift().answer(200, { id: "secret", subprotocol: "" });
     assert.deepEqual([socket.state, socket.transport], ["open", "polling"]);
+  });
+});
+
+describe("a page that may open no WebSocket (Content-Security-Policy)", () => {
+  afterEach(() => mock.restoreAll());
+
+  const forbid = (name) => mock.method(globalThis, "WebSocket", function forbidden() {
+    throw Object.assign(new Error("forbidden"), { name });
+  });
+
+  for (const name of ["SecurityError", "NS_ERROR_CONTENT_BLOCKED"]) {
+    for (const [kind, url] of [["", "/ws/"], [" of a function", () => "/ws/"]]) {
+      test(`goes on by HTTP at once after ${name}${kind}, and later again`, async () => {
+        const tried = forbid(name);
+        const socket = connect(url, { fallback: true });
+        const seen = watch(socket);
+        await clock.pass(500);
+        assert.deepEqual(seen.map(([, state]) => state), ["waiting", "connecting"]);
+        assert.equal(seen[0][2].reason, "forbidden");
+        await requests.shift().stream().sends(opening);
+        assert.deepEqual([socket.state, socket.transport], ["open", "sse"]);
+        await clock.pass(20 * MINUTES);
+        assert.deepEqual([tried.mock.callCount(), socket.state], [3, "open"]);
+      });
+    }
+
+    test(`has the error of ${name} without fallback`, () => {
+      forbid(name);
+      assert.throws(() => connect("/ws/"), { name });
+      assert.equal(clock.timers.size, 0);
+    });
+  }
+
+  test("has the error of a URL or subprotocol that cannot be", () => {
+    assert.throws(() => connect("https://", { fallback: true }), TypeError);
+    forbid("SyntaxError");
+    assert.throws(() => connect("/ws/", { fallback: true }), { name: "SyntaxError" });
+    assert.deepEqual([requests.length, clock.timers.size], [0, 0]);
   });
 });
 

@@ -543,7 +543,7 @@ export function connect(url, options = {}) {
 				if (openedAt) failures = 0;
 				else if (kind === "sse") transport = "polling"; // some proxies keep events
 				else if (kind === "polling") [transport, failures] = ["websocket", 0];
-				else if (fallback && mine.inner && navigator?.onLine !== false && ++failures > 1) transport = "sse";
+				else if (fallback && mine.at && navigator?.onLine !== false && (!mine.inner || ++failures > 1)) transport = "sse";
 				tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
 				wait ||= Math.min(Math.abs(/retry after ([\d.]+)/i.exec(reason)?.[1]) || 0, 86400) * 1000;
 				earliest = Date.now() + wait;
@@ -607,7 +607,8 @@ export function connect(url, options = {}) {
 			begin(given);
 		} catch (error) {
 			drop();
-			if (state === "connecting") throw error;
+			// Others are a Content-Security-Policy's.
+			if (state === "connecting" && (!fallback || /^(Type|Syntax)Error$/.test(error.name))) throw error;
 			Promise.reject(error).catch(fail);
 		}
 	};
