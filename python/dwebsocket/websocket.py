@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import selectors
 import weakref
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from dwebsocket.api.arguments import check_timeout
+from dwebsocket.api.arguments import as_timeout, check_timeout
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.beside import Beside
 from dwebsocket.api.ending import Ending
@@ -118,6 +119,18 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
         """
         check_timeout(timeout)
         return await pings.aping(self._pinged(), timeout)
+
+    def _can_receive(self, timeout: float | None) -> bool:
+        """Whether a message waits, or the unread end, within ``timeout`` seconds."""
+        timeout = as_timeout(timeout)
+        if self.has_messages():
+            return True
+        if timeout == 0:
+            return False
+        # Looked up at each call: gevent and eventlet replace the class.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            return bool(selector.select(timeout))
 
     def _pinged(self) -> Connection:
         if self._transport != "websocket":

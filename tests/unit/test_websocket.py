@@ -193,7 +193,7 @@ class TestWait:
 
     def test_refuses_a_timeout_that_is_not_a_number(self, open_websocket: Open) -> None:
         """NaN says nothing about how long."""
-        with pytest.raises(ValueError, match="a time must be a number of seconds"):
+        with pytest.raises(ValueError, match="timeout must be None, 0 or a number of seconds"):
             open_websocket().websocket.wait(math.nan)
 
 

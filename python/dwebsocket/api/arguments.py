@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     Frame = tuple[Message, bool | None]
 
 _MAX_REASON_BYTES = 123
+# No selector takes a longer time than some 24 days.
+_LONGEST_S = 2e6
 # How the messages begin that dwebsocket itself sends to members of groups.
 _OWN = '{"group":'
 _OWN_BYTES = _OWN.encode()
@@ -131,7 +136,33 @@ def _check_code(code: Any) -> None:
         raise refused_code(code)
 
 
-def check_timeout(timeout: float | None) -> None:
-    """Raises ValueError for a negative time, and for no number at all."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout must be None, 0 or a number of seconds, not {timeout!r}")
+def check_timeout(
+    timeout: float | None, what: str = "timeout", *, least: float = 0, is_optional: bool = True
+) -> None:
+    """
+    Checks a time that a caller gives: hubs of green threads stop at some that are none.
+
+    Args:
+        timeout: Seconds.
+        what: The name of the argument.
+        least: The least one that the call takes.
+        is_optional: Whether it takes None.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is less than ``least``, NaN, or larger than any ``float``.
+    """
+    if timeout is None and is_optional:
+        return
+    expected = "None, 0 or a number of seconds" if is_optional else "0 or a number of seconds"
+    # The first two are the fast ones.
+    if not isinstance(timeout, (int, float, Real)):
+        raise TypeError(f"{what} must be {expected}, not {type(timeout).__name__}")
+    if not (least <= timeout <= sys.float_info.max or timeout == math.inf):
+        raise ValueError(f"{what} must be {expected}, not {timeout!r}")
+
+
+def as_timeout(timeout: float | None) -> float | None:
+    """Returns a time for calls of the system, which take no long ones: None in place of those."""
+    check_timeout(timeout)
+    return None if timeout is not None and timeout > _LONGEST_S else timeout

@@ -12,6 +12,9 @@ from dwebsocket.api.base import Base
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
 
+# Seconds between two calls are less, as of handlers: no timer takes 1e300, and `inf` never ends.
+_LONGEST_S = 1e9
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -101,10 +104,11 @@ class Beside(Base):
 
         Raises:
             TypeError: ``function`` cannot be called.
-            ValueError: ``seconds`` is not above 0.
+            ValueError: ``seconds`` is not above 0, or 1e9 or more.
             UsageError: The view does not run.
         """
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not is_number or not 0 < seconds < _LONGEST_S:
             raise ValueError(f"every() takes a number of seconds above 0, not {seconds!r}")
         check_callable("every()", function)
         view = self._running_view("every()")

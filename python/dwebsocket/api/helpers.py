@@ -14,6 +14,7 @@ from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.api.arguments import as_timeout
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
@@ -66,7 +67,11 @@ class Helper:
 
         Returns:
             Whether it has returned.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is no number, or negative.
         """
+        timeout = as_timeout(timeout)
         if self._is_running:
             self._ended.wait(timeout)
         return not self._is_running
@@ -220,7 +225,9 @@ class Ticker(ABC):
 
         Raises:
             UsageError: An event loop runs in this thread.
+            TypeError, ValueError: ``timeout`` is no number, or negative.
         """
+        timeout = as_timeout(timeout)
         if running_loop() is not None:
             raise UsageError(
                 "this would block the event loop: use `await asyncio.to_thread(….join)`"

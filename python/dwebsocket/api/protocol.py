@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import selectors
 import struct
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -182,15 +181,7 @@ class WebSocketProtocol13:
         Raises:
             ConnectionClosed: As :meth:`dwebsocket.WebSocket.has_messages`.
         """
-        websocket = self._websocket
-        if websocket.has_messages():
-            return True
-        if timeout == 0:
-            return False
-        # Looked up at each call: gevent and eventlet replace the class.
-        with selectors.DefaultSelector() as selector:
-            selector.register(websocket, selectors.EVENT_READ)
-            return bool(selector.select(timeout))
+        return bool(self._websocket._can_receive(timeout))
 
     # -- sending ----------------------------------------------------------------------------------
 

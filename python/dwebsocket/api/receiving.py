@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dwebsocket.api.arguments import check_timeout, parsed
@@ -64,9 +65,12 @@ class Receiving(Base):
             ConnectionClosed: This thread received the end more than a second ago, from this call
                 or from another; or it is one of :meth:`start`. Each thread, green thread and task
                 receives the end for itself.
+            TypeError, ValueError: ``timeout`` is no number, or NaN.
         """
-        if timeout is not None and timeout < 0:
-            timeout = None
+        if timeout is not None:
+            check_timeout(timeout, least=-math.inf)
+            if timeout < 0:
+                timeout = None
         if self._callers is not None:
             self._receive_again()
         # As `_has_handler`, but each message comes here.

@@ -18,6 +18,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
+from dwebsocket.api.arguments import check_timeout
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic, renew_at_fork
 from dwebsocket.conf.group_settings import DEFAULT
@@ -111,7 +112,7 @@ def statistics(
     Raises:
         GroupUnavailable: The default backend of groups cannot be reached, which asks the others.
         ImproperlyConfigured: Its settings are invalid.
-        ValueError: ``of`` is neither.
+        TypeError, ValueError: ``of`` is neither, or ``timeout`` is no number of seconds.
     """
     match of:
         case "process":
@@ -123,6 +124,7 @@ def statistics(
 
 def site_statistics(timeout: float = PATIENCE_S) -> SiteStatistics:
     """Returns the statistics of all processes: see :func:`statistics`."""
+    check_timeout(timeout, is_optional=False)
     return summed(*ask("statistics", timeout=timeout))
 
 

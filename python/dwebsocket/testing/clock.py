@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.api import callbacks
+from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat.system import monotonic
 from dwebsocket.testing.websocket import open_websockets
@@ -48,7 +50,7 @@ class Clock:
             seconds: 0 or more.
 
         Raises:
-            ValueError: It is negative.
+            TypeError, ValueError: It is no number, negative or infinite.
         """
         for _ in _steps(seconds):
             time.sleep(_LOOK_S)
@@ -58,15 +60,16 @@ class Clock:
         Lets time pass, as :meth:`advance`; the event loop, and so async views, run meanwhile.
 
         Raises:
-            ValueError: ``seconds`` is negative.
+            TypeError, ValueError: As :meth:`advance`.
         """
         for _ in _steps(seconds):
             await asyncio.sleep(_LOOK_S)
 
 
 def _steps(seconds: float) -> Iterator[None]:
-    if not seconds >= 0:
-        raise ValueError(f"time does not go back: {seconds}")
+    check_timeout(seconds, "seconds", is_optional=False)
+    if seconds == math.inf:
+        raise ValueError("seconds must be a number that ends")
     yield from _until(lambda: all(w.is_settled for w in list(open_websockets)), _SETTLE_S)
     waits = True
     while seconds > 0:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api import callbacks
+from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.waiting import loop_hub
 from dwebsocket.compat.system import monotonic
 from dwebsocket.runners import handler_threads, loop, thread, view
@@ -46,6 +47,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
         ViewStillRuns: A view still runs although its WebSocket is closed.
         WebSocketLeak: Other code still holds a connection.
     """
+    check_timeout(timeout, is_optional=False)
     before = _core.open_connections()
     others = set(open_websockets)
     # Views without a WebSocket of the test kit: most are a live server's.

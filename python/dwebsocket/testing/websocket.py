@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
+from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.waiting.loop_hub import settle, settle_later
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
@@ -105,6 +106,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         answer_pings: bool,
         offer: str,
     ) -> None:
+        check_timeout(timeout, is_optional=False)
         self._opener = opener
         #: Seconds that its calls wait by default.
         self.timeout = timeout
@@ -255,6 +257,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         self, condition: Callable[[], object], timeout: float | None, what: str
     ) -> None:
         timeout = self.timeout if timeout is None else timeout
+        check_timeout(timeout, is_optional=False)
         deadline = monotonic() + timeout
         while True:
             self._exchange()
