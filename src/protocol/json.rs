@@ -174,9 +174,8 @@ impl<'a> Reader<'a> {
         let first = self.code_unit()?;
         let behind_first = self.rest;
         let mut units = vec![first];
-        if (0xD800..0xDC00).contains(&first)
-            && let Some(rest) = self.rest.strip_prefix("\\u")
-        {
+        let is_half = (0xD800..0xDC00).contains(&first);
+        if let Some(rest) = self.rest.strip_prefix("\\u").filter(|_| is_half) {
             self.rest = rest;
             units.push(self.code_unit()?);
         }
