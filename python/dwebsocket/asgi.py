@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import django
 from asgiref.sync import sync_to_async
 
-from dwebsocket import _core
+from dwebsocket import _core, conf
 from dwebsocket.api.waiting import engine_calls
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.compat.asgiref import request_context
@@ -129,10 +129,14 @@ class _Application(ASGIHandler):
         if not _has_lifespan and isinstance(handshake, asgi.NativeHandshake):
             # Before the first one opens, with which this process begins to take others.
             handshake.note_server()
+        if not await handshake.has_turn(conf.Options.current({}).handshake_timeout):
+            _report_refusal(scope, 503, "Its client has not read the response before it.")
+            await handshake.serve()
+            return
         reply = reply_to(scope, send, handshake)
         if reply.is_leaving and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
-            _report_refusal(scope)
+            _report_refusal(scope, 403, "This process is ending.")
             await reply.reject()
             return
         scheme = _SCHEMES.get(scope.get("scheme", "ws"), "http")
@@ -266,10 +270,10 @@ def _asks_for_fallback(scope: Scope) -> bool:
     return b"transport=sse" in parts or b"transport=polling" in parts
 
 
-def _report_refusal(scope: Scope) -> None:
-    """Reports as for any handshake while the process ends, but there is no request yet."""
-    peer, reason = str((scope.get("client") or ("",))[0]), "This process is ending."
-    refused = Record("websocket.refused", None, peer, scope["path"], 403, reason)
+def _report_refusal(scope: Scope, status: int, reason: str) -> None:
+    """Reports as for any handshake, but there is no request yet."""
+    peer = str((scope.get("client") or ("",))[0])
+    refused = Record("websocket.refused", None, peer, scope["path"], status, reason)
     refused.log(
         _logger,
         logging.INFO,

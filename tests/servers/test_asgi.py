@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from support.raw_peer import CLOSE, RawPeer, handshake_request
+from support.raw_peer import CLOSE, RawPeer, build_frame, handshake_request
 from support.server import ASGI, UVICORN, Kind, Server
 from support.users import sign_in
 from support.waiting import eventually
@@ -34,6 +36,8 @@ PLAIN_HTTP = Kind(
     ),
     alone=True,
 )
+# Those whose connections the engine takes over.
+GIVING = [kind for kind in ASGI if str(kind) != "granian"]
 
 
 @pytest.fixture
@@ -94,6 +98,62 @@ def test_what_the_client_offers_is_agreed_on_under_wsproto(http: str, own_server
         assert peer.response.header("Sec-WebSocket-Protocol") == "chat.v2"
         agreed = peer.response.header("Sec-WebSocket-Extensions") or ""
         assert agreed.startswith("permessage-deflate")
+
+
+def unread(kind: Kind) -> Kind:
+    """Make a kind whose project has a page that the server gets at once."""
+    module = "project.unread_asgi"
+    options = [option.replace("{module}.asgi", module) for option in kind.options]
+    return dataclasses.replace(kind, name=f"{kind}-unread", options=tuple(options))
+
+
+def ask_behind_the_page(server: Server) -> RawPeer:
+    """Send a handshake behind a request for that page, of which only the first byte is read."""
+    peer = RawPeer(server.address)
+    peer.send(f"GET /unread/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+    peer.buffer += peer.sock.recv(1)
+    peer.send(handshake_request("/echo/", server.host))
+    return peer
+
+
+def is_held(peer: RawPeer) -> bool:
+    """Whether a process has the server's end of a connection, which the system may still close."""
+    port = f":{peer.sock.getsockname()[1]:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any(row[2].endswith(port) and row[9] != "0" for row in rows)
+
+
+def assert_is_the_engine_s(peer: RawPeer) -> None:
+    """Break a rule of the protocol: the engine says which, in its own words."""
+    while (status := peer.read_response().status) != 101:
+        assert status in (100, 200)
+    peer.send(build_frame(3))
+    assert peer.read_frame().reason == "opcode 3 is reserved"
+
+
+@pytest.mark.parametrize("kind", GIVING, ids=str)
+def test_no_client_chooses_that_its_server_keeps_it(kind: Kind, own_server: Own) -> None:
+    """By what it asks for before, does not read yet, or has the server say."""
+    server = own_server(unread(kind))
+    with ask_behind_the_page(server) as peer:
+        assert_is_the_engine_s(peer)
+    page = f"GET /status/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode()
+    for before, headers in ((page, {}), (b"", {"Expect": "100-continue"})):
+        with RawPeer(server.address) as peer:
+            peer.send(before + handshake_request("/echo/", server.host, headers=headers))
+            assert_is_the_engine_s(peer)
+
+
+# The others read the handshake only when the page is sent.
+@pytest.mark.parametrize("kind", [kind for kind in GIVING if "uvicorn" in str(kind)], ids=str)
+def test_handshake_behind_a_page_that_is_not_read(kind: Kind, own_server: Own) -> None:
+    """The connection ends after the time of a handshake."""
+    server = own_server(unread(kind), settings={"WEBSOCKET_HANDSHAKE_TIMEOUT": 0.5})
+    with ask_behind_the_page(server) as peer:
+        assert is_held(peer)
+        eventually(lambda: not is_held(peer))
+    assert server.get("/status/").status == 200
+    assert "Traceback" not in server.stderr()
 
 
 @pytest.mark.parametrize("kind", ASGI, ids=str)

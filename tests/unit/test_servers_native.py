@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
+import uvloop
 
 from dwebsocket.operations.doctor import live
 from dwebsocket.servers import asgi
@@ -36,10 +39,9 @@ SCOPE = {
 class Transport:
     """A transport of asyncio, of which only the state matters."""
 
-    def __init__(self, sock: socket.socket | None, *, tls: bool, waiting: int, closing: bool):
+    def __init__(self, sock: socket.socket | None, *, tls: bool, closing: bool):
         self.extra = {"socket": sock, "sslcontext": object() if tls else None}
         self.get_extra_info = self.extra.get
-        self.get_write_buffer_size = lambda: waiting
         self.is_closing = lambda: closing
         self.is_reading = True
 
@@ -70,13 +72,11 @@ async def receive() -> Any:
     """Never called here."""
 
 
-def begin(
-    *, tls: bool = False, waiting: int = 0, closing: bool = False, **scope: Any
-) -> tuple[Any, Transport]:
+def begin(*, tls: bool = False, closing: bool = False, **scope: Any) -> tuple[Any, Transport]:
     """Begin a handshake on such a server."""
     ours, other = socket.socketpair()
     with ours, other:
-        transport = Transport(ours, tls=tls, waiting=waiting, closing=closing)
+        transport = Transport(ours, tls=tls, closing=closing)
 
         async def call() -> Any:
             return asgi.begin({**SCOPE, **scope}, receive, Protocol(transport).send)
@@ -97,7 +97,6 @@ def test_plain_connection_is_taken_over() -> None:
     ("how", "reason"),
     [
         ({"tls": True}, "encrypts"),
-        ({"waiting": 1}, "still sending"),
         ({"closing": True}, "has gone"),
         ({"http_version": "2"}, "over HTTP/2"),
     ],
@@ -109,6 +108,117 @@ def test_others_stay_with_their_server(how: dict[str, Any], reason: str) -> None
     assert isinstance(handshake, asgi.CarriedHandshake)
     assert reason in handshake.reason
     assert transport.is_reading
+
+
+class Server(asyncio.Protocol):
+    """A server's protocol on a real transport, with its calls about writing."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.connections = {self}
+        self.calls: list[str] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it, as servers do."""
+        self.transport = transport
+
+    def pause_writing(self) -> None:
+        """Note it."""
+        self.calls.append("pause")
+
+    def resume_writing(self) -> None:
+        """Note it."""
+        self.calls.append("resume")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it, as uvicorn does."""
+        self.calls.append("lost")
+        self.connections.clear()
+
+    async def send(self, event: Any) -> None:
+        """Never called here."""
+
+
+Server.__module__ = "uvicorn.protocols.websockets.wsproto_impl"
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+# More than the system takes for a client that reads nothing, and more than servers' own limits.
+UNREAD = 2**20
+Behind = Callable[[Server, Any, socket.socket], Coroutine[Any, Any, None]]
+
+
+def behind_a_response(new_loop: Any, case: Behind, *, size: int = UNREAD) -> None:
+    """Begin a handshake behind a response of which the client has read nothing."""
+
+    async def call() -> None:
+        ours, other = socket.socketpair()
+        with ours, other:
+            for sock, option in ((ours, socket.SO_SNDBUF), (other, socket.SO_RCVBUF)):
+                sock.setsockopt(socket.SOL_SOCKET, option, 4096)
+            other.setblocking(False)
+            loop = asyncio.get_running_loop()
+            _, server = await loop.create_connection(Server, sock=ours)
+            server.transport.write(bytes(size))
+            await asyncio.sleep(0)
+            assert server.transport.get_write_buffer_size() > 0
+            handshake = asgi.begin(SCOPE, receive, server.send)
+            assert isinstance(handshake, asgi.NativeHandshake)
+            assert not server.transport.is_reading()
+            await case(server, handshake, other)
+            server.transport.abort()
+
+    with contextlib.closing(new_loop()) as loop:
+        loop.run_until_complete(call())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=lambda new_loop: new_loop.__module__)
+@pytest.mark.parametrize("size", [UNREAD, 30_000], ids=["paused", "not paused"])
+def test_handshake_behind_a_response_waits(new_loop: Any, size: int) -> None:
+    """Until the client has read it; the server sees its own calls only, and has its limits."""
+
+    async def case(server: Server, handshake: Any, client: socket.socket) -> None:
+        limits = server.transport.get_write_buffer_limits()
+        loop, left = asyncio.get_running_loop(), size
+        turn = loop.create_task(handshake.has_turn(None))
+        while left:
+            assert not turn.done()
+            left -= len(await loop.sock_recv(client, left))
+        assert await turn
+        assert not server.transport.get_write_buffer_size()
+        assert server.calls == (["pause", "resume"] if size == UNREAD else [])
+        assert server.transport.get_write_buffer_limits() == limits
+        assert vars(server).keys() == {"connections", "calls", "transport"}
+        handshake.refuse()
+        assert server.transport.is_reading()
+
+    behind_a_response(new_loop, case, size=size)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=lambda new_loop: new_loop.__module__)
+def test_response_that_is_not_read(new_loop: Any) -> None:
+    """The connection ends after the time of a handshake, for the server, too."""
+
+    async def case(server: Server, handshake: Any, _: socket.socket) -> None:
+        assert not await handshake.has_turn(0.01)
+        await handshake.serve()
+        assert server.calls == ["pause", "lost"]
+
+    behind_a_response(new_loop, case)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS, ids=lambda new_loop: new_loop.__module__)
+def test_client_that_leaves_a_response(new_loop: Any) -> None:
+    """Nobody waits for it."""
+
+    async def case(server: Server, handshake: Any, client: socket.socket) -> None:
+        turn = asyncio.get_running_loop().create_task(handshake.has_turn(None))
+        await asyncio.sleep(0)
+        client.close()
+        assert not await asyncio.wait_for(turn, 10)
+        await handshake.serve()
+        assert server.calls == ["pause", "lost"]
+
+    behind_a_response(new_loop, case)
 
 
 def test_the_doctor_says_which_way() -> None:

@@ -8,15 +8,14 @@ Twisted's ``transport``. Version 4.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from dwebsocket.compat.transports import (
-    ANSWERS,
-    CLOSED,
-    ENCRYPTS,
-    ServedConnection,
-    keeping,
-)
+from dwebsocket.compat.transports import CLOSED, ENCRYPTS, ServedConnection, keeping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _CHANNEL, _HTTP_VERSION = "_dwebsocket_channel", "_dwebsocket_http_version"
 
@@ -50,12 +49,34 @@ class DaphneConnection(ServedConnection):
         transport = self.transport
         if getattr(transport, "TLS", False):
             return ENCRYPTS
-        if not transport.connected or transport.disconnecting:
+        if self._is_closing():
             return CLOSED
-        if transport.dataBuffer or transport._tempDataBuffer:
-            return ANSWERS
         transport.stopReading()
         return None
+
+    @contextmanager
+    def _telling(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Has ``tell`` called by a producer, which Twisted asks for more when it has sent all."""
+        transport = self.transport
+        # The channel of the requests before: it would read on.
+        before, is_streaming = transport.producer, transport.streamingProducer
+        transport.unregisterProducer()
+        producer = SimpleNamespace(resumeProducing=bool, stopProducing=tell)
+        # Asks at once, too.
+        transport.registerProducer(producer, False)  # noqa: FBT003
+        producer.resumeProducing = tell
+        try:
+            yield
+        finally:
+            transport.unregisterProducer()
+            if before is not None and not self._is_closing():
+                transport.registerProducer(before, is_streaming)
+
+    def _is_answering(self) -> bool:
+        return bool(self.transport.dataBuffer or self.transport._tempDataBuffer)
+
+    def _is_closing(self) -> bool:
+        return not self.transport.connected or self.transport.disconnecting
 
     def release(self) -> None:
         """Lets Twisted read again."""

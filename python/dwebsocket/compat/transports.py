@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 #: Reasons why a server keeps a connection.
 ENCRYPTS = "it encrypts by itself, which a proxy in front of it could do"
 CLOSED = "the client has gone"
-ANSWERS = "it is still sending the response before"
 
 #: The classes of servers whose methods keep early bytes.
 keeping: set[type] = set()
@@ -52,12 +55,69 @@ class ServedConnection:
         transport = self.transport
         if transport.get_extra_info("sslcontext") is not None:
             return ENCRYPTS
-        if transport.is_closing() or transport.get_extra_info("socket") is None:
+        if self._is_closing() or transport.get_extra_info("socket") is None:
             return CLOSED
-        if transport.get_write_buffer_size():
-            return ANSWERS
         transport.pause_reading()
         return None
+
+    async def has_answered(self, timeout: float) -> bool:
+        """
+        Waits until all responses before are sent, ``timeout`` seconds at most.
+
+        Returns False where the client does not read them, or has gone.
+        """
+        if not self._is_answering():
+            return True
+        told = asyncio.get_running_loop().create_future()
+
+        def tell() -> None:
+            if not told.done():
+                told.set_result(None)
+
+        with self._telling(tell):
+            await asyncio.wait([told], timeout=timeout)
+        return not self._is_closing() and not self._is_answering()
+
+    @contextmanager
+    def _telling(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Has ``tell`` called when the transport has sent all, and when the client has gone."""
+        transport = self.transport
+        protocol = transport.get_protocol()
+        resume, lose = protocol.resume_writing, protocol.connection_lost
+        is_server_paused = True
+
+        def pause_writing() -> None:
+            # By the limit of this method, which does not concern the server.
+            nonlocal is_server_paused
+            is_server_paused = False
+
+        def resume_writing() -> None:
+            tell()
+            if is_server_paused:
+                resume()
+
+        def connection_lost(error: Exception | None) -> None:
+            tell()
+            lose(error)
+
+        low, high = transport.get_write_buffer_limits()
+        replaced = (pause_writing, resume_writing, connection_lost)
+        own = vars(protocol)
+        own.update({function.__name__: function for function in replaced})
+        try:
+            transport.set_write_buffer_limits(high=0)
+            yield
+        finally:
+            for function in replaced:
+                del own[function.__name__]
+            if not transport.is_closing():
+                transport.set_write_buffer_limits(high=high, low=low)
+
+    def _is_answering(self) -> bool:
+        return bool(self.transport.get_write_buffer_size())
+
+    def _is_closing(self) -> bool:
+        return bool(self.transport.is_closing())
 
     def release(self) -> None:
         """Lets the server read again: it keeps the connection."""

@@ -55,6 +55,14 @@ class AsgiHandshake(Handshake):
         """Calls ``function`` in the server's loop, and waits for it."""
         call_in(self._loop, function)
 
+    async def has_turn(self, timeout: float | None) -> bool:
+        """
+        Waits until the server has sent its responses before, ``timeout`` seconds at most.
+
+        Returns whether it has. Without a ``timeout`` there is one nevertheless.
+        """
+        return True
+
     def refuse(self) -> None:
         """Lets the server write a refusal."""
 

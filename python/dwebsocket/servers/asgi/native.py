@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from dwebsocket.servers.contract import Send
     from dwebsocket.servers.handshake import Opening
 
+# Seconds for a client to read the responses before, where handshakes have no limit.
+_PATIENCE_S = 30.0
+
 _SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
 _NAMES = ("uvicorn", "hypercorn", "gunicorn", "daphne")
 _FINDERS = (
@@ -116,6 +119,14 @@ class NativeHandshake(AsgiHandshake):
 
     def find(self) -> None:
         """Does nothing: it is found."""
+
+    async def has_turn(self, timeout: float | None) -> bool:
+        """Aborts the connection where its client does not read the responses before."""
+        if await self._served.has_answered(timeout or _PATIENCE_S):
+            return True
+        self._served.abort()
+        self._is_over = True
+        return False
 
     def open(self, opening: Opening) -> _core.Connection:
         """Opens the connection. To be called in the server's loop."""
