@@ -144,6 +144,16 @@ def test_no_client_chooses_that_its_server_keeps_it(kind: Kind, own_server: Own)
             assert_is_the_engine_s(peer)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ASGI if str(kind) == "hypercorn"], ids=str)
+def test_no_version_chooses_that_hypercorn_keeps_it(kind: Kind, own_server: Own) -> None:
+    """It passes on any that the request has."""
+    server = own_server(kind)
+    for http in ("HTTP/1.2", "HTTP/2.0", "HTTP/3.0"):
+        with RawPeer(server.address) as peer:
+            peer.send(handshake_request("/echo/", server.host, http=http))
+            assert_is_the_engine_s(peer)
+
+
 # The others read the handshake only when the page is sent.
 @pytest.mark.parametrize("kind", [kind for kind in GIVING if "uvicorn" in str(kind)], ids=str)
 def test_handshake_behind_a_page_that_is_not_read(kind: Kind, own_server: Own) -> None:

@@ -93,12 +93,20 @@ def test_plain_connection_is_taken_over() -> None:
     assert transport.is_reading
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "2.0", "3.0", None])
+def test_version_of_a_request_chooses_nothing(version: str | None) -> None:
+    """Servers pass on what a client writes; a stream of HTTP/2 or 3 has a number without a dot."""
+    handshake, _ = begin(http_version=version)
+    assert isinstance(handshake, asgi.NativeHandshake)
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
         ({"tls": True}, "encrypts"),
         ({"closing": True}, "has gone"),
         ({"http_version": "2"}, "over HTTP/2"),
+        ({"http_version": "3"}, "over HTTP/3"),
     ],
     ids=str,
 )

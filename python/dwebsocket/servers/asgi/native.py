@@ -53,7 +53,8 @@ def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
     if NO_TAKEOVER:
         return "nothing is taken over from servers on this system"
     version = scope.get("http_version")
-    if version not in ("1.0", "1.1", None):
+    # As servers have it: a client may write any number into a request of HTTP/1.
+    if version in ("2", "3"):
         return f"over HTTP/{version} the connection has streams of other requests"
     for find_in in _FINDERS:
         served = find_in(send)
