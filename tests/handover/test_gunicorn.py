@@ -679,6 +679,42 @@ def test_so_it_does_where_a_worker_hears_of_it_first(own_server: Own) -> None:
         server.wait(SLACK_S)
 
 
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (GUNICORN_GTHREAD, signal.SIGQUIT),
+        (GUNICORN_SYNC, signal.SIGINT),
+        (GUNICORN_GEVENT, signal.SIGQUIT),
+    ],
+    ids=str,
+)
+def test_a_worker_that_waits_for_a_new_one_can_be_ended_quickly(
+    kind: Kind, number: signal.Signals, own_server: Own, tmp_path: Path
+) -> None:
+    """Its handler of that signal raises SystemExit in the midst of its end."""
+    hold, begun = tmp_path / "hold", tmp_path / "hold.begun"
+    settings = {**SETTINGS, "ROOT_URLCONF": "project.slow_urls"}
+    env = {"PROJECT_HOLD_FILE": str(hold)}
+    server = own_server(kind, options=PATIENT, settings=settings, env=env)
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(RawPeer.open(server, "/counting/")) for _ in range(12)]
+        for client in clients:
+            talk(client, "here")
+        old = server.worker
+        hold.touch()
+        server.send_signal(signal.SIGHUP)
+        eventually(begun.exists, SLACK_S, "the new one imports the URLs")
+        eventually(
+            lambda: [*server.folder.glob(f"dwebsocket-*-h*/{old}.leaves")], SLACK_S, "it waits"
+        )
+        began_at = time.monotonic()
+        os.kill(old, number)
+        assert {client.read_to_eof().code for client in clients} == {1012}
+        # An heir that does not answer is given up after ten seconds.
+        assert time.monotonic() - began_at < 8
+    assert "Traceback" not in server.stderr()
+
+
 def test_a_new_master_goes_on(own_server: Own) -> None:
     """After ``USR2``, when the old one is ended."""
     server = own_server(GUNICORN_SCRIPT, options=TWO, settings=SETTINGS)

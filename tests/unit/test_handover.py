@@ -628,7 +628,7 @@ def test_two_ends_of_a_process_drain_nothing_that_moves(monkeypatch: pytest.Monk
     go_on.set()
     for thread in (first, second):
         thread.join(TIMEOUT_S)
-    own.join()
+    own.join(TIMEOUT_S)
     assert seen == [True]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -15,8 +16,9 @@ import pytest
 from django.utils import autoreload
 from peer import HEAD, Client
 
-from dwebsocket import _core
+from dwebsocket import _core, runners
 from dwebsocket.runners import loop, shutdown, thread
+from dwebsocket.servers import tls_pump
 from dwebsocket.servers.contract import unknown_plan
 
 if TYPE_CHECKING:
@@ -299,6 +301,47 @@ def test_closing_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch)
     life._close_at_exit()
     assert len(waited) == 2
     assert all(timeout <= 1.0 for timeout in waited)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("step", ["leave", "begin", "join moves", "join views"])
+def test_a_signal_between_two_steps_keeps_no_connection_from_its_close(
+    fresh: Any, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
+) -> None:
+    """Such as gunicorn's QUIT, whose handler raises wherever a worker waits."""
+    life, _ = fresh
+    done: list[Any] = []
+
+    def of(name: str) -> Callable[..., float]:
+        def call(*given: Any) -> float:
+            done.append(name)
+            if name == step:
+                raise error
+            return 0.0
+
+        return call
+
+    class Mover(shutdown.Mover):
+        def begin(self, *_: Any) -> None:
+            of("begin")()
+
+        def hurry(self) -> None:
+            of("hurry")()
+
+        def join(self, timeout: float) -> None:
+            of("join moves" if timeout > 60 else "join hurried")()
+
+    monkeypatch.setattr(shutdown, "mover", Mover())
+    monkeypatch.setattr(_core, "drain", of("leave"))
+    monkeypatch.setattr(runners, "join", of("join views"))
+    monkeypatch.setattr(_core, "shut_down", lambda code, _, grace: done.append((code, grace > 0)))
+    monkeypatch.setattr(tls_pump, "settle", of("settle"))
+    with contextlib.nullcontext() if error is SystemExit else pytest.raises(error):
+        life._exit()
+    before = ["begin", "leave", "join moves", "join views"]
+    before = before[: before.index(step) + 1]
+    hurried = [] if step == "join views" else ["hurry", "join hurried", "join views"]
+    assert done == [*before, *hurried, (1001, True), "settle"]
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-# Much more than moves may take.
-_LONGEST_S = 86_400.0
 # Connections that are parked or offered at a time.
 _WINDOW = 16
 # Connections that an heir gets before another one does.
@@ -79,6 +77,7 @@ class Leaving(shutdown.Mover):
         self._lock = unpatched.lock()
         # A lock of the system that is held while connections move.
         self._moving: threading.Lock | None = None
+        self._search: _Search | None = None
         self._when_done: list[Callable[[], object]] = []
         # The numbers of those that move; of these, those that have come since it began. Those may
         # come as long as it gathers.
@@ -116,6 +115,7 @@ class Leaving(shutdown.Mover):
             if search.is_vain() or not (handlers or moving.are_coming()):
                 search.close()
                 return
+            self._search = search
             self._moving = unpatched.lock()
             self._moving.acquire()
             self._gathers = True
@@ -132,10 +132,14 @@ class Leaving(shutdown.Mover):
             search.close()
             self._finish()
 
-    def join(self) -> None:
+    def join(self, timeout: float) -> None:
         moving_on = self._moving
-        if moving_on is not None and unpatched.acquire(moving_on, _LONGEST_S):
+        if moving_on is not None and unpatched.acquire(moving_on, timeout):
             moving_on.release()
+
+    def hurry(self) -> None:
+        if self._search is not None:
+            self._search.hurry()
 
     def _move(self, handlers: list[Handled], search: _Search) -> None:
         left = handlers
@@ -235,6 +239,7 @@ class _Search:
         self._tried: dict[str, float] = {}
         # Seconds that this process waits once it does not wait for another one, and since when.
         self._first_for, self._first_since = _SOON_S, 0.0
+        self._passage: _Passage | None = None
         self.end = end
         # Whether its server was seen to begin an heir, since when none is there, and whether all
         # have died.
@@ -252,6 +257,12 @@ class _Search:
     def has_waited(self) -> bool:
         """Whether it has ended for want of time."""
         return self._heirs == "soon" or self._have_died or self._is_late()
+
+    def hurry(self) -> None:
+        """Has it end soon. Any thread may call this."""
+        self._deadline = monotonic()
+        if (passage := self._passage) is not None:
+            passage.hurry()
 
     def left(self) -> float:
         """Returns the seconds until all must be closed."""
@@ -344,7 +355,10 @@ class _Search:
             # Elders of this server may be about to end, too.
             with_elders = self._heirs == "of others" or passed > max(_ELDERS_S, patience_s)
             for name, connection in self._folder.connect(newest(names, with_elders=with_elders)):
-                passage = _Passage(connection, self._deadline)
+                self._passage = passage = _Passage(connection, self._deadline)
+                if self._is_late():
+                    # It may have been hurried before that one was known.
+                    passage.hurry()
                 left = passage.give(handlers[:_PORTION])
                 handlers = [*handlers[_PORTION:], *left, *passage.busy]
                 if left:
@@ -391,6 +405,11 @@ class _Passage:
         self._elsewhere: list[Handled] = []
         #: After :meth:`give` those that were not offered, because a call was under way.
         self.busy: list[Handled] = []
+
+    def hurry(self) -> None:
+        """Ends it, as the heir may do. Any thread may call this."""
+        self._deadline = monotonic()
+        self._link.shut_down()
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections away. Returns those that this heir does not take."""

@@ -17,6 +17,7 @@ import atexit
 import logging
 import signal
 import threading
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, conf, runners
@@ -44,8 +45,10 @@ _GRACE_S = 1.0
 # The same for a reload of the development server: a developer waits for it, and the views' code is
 # about to change anyway.
 _RELOAD_GRACE_S = 0.5
-# Time for the engine's last bytes that are still on their way through TLS.
+# Time for the engine's last bytes, and for those that are still on their way through TLS.
 _MIN_SETTLE_S = 0.2
+# Much more than moves may take.
+_LONGEST_S = 86_400.0
 # Time that a process then needs to exit, before its server kills it.
 _EXIT_S = 0.5
 # Time that closing what could not move takes, before the server kills the process.
@@ -74,8 +77,11 @@ class Mover:
                 1012 while the site goes on. Called on a thread of the system.
         """
 
-    def join(self) -> None:
+    def join(self, timeout: float) -> None:
         """Waits until all that moves has moved, or is closed. Green threads run meanwhile."""
+
+    def hurry(self) -> None:
+        """Has all that has not moved yet closed soon. Never waits."""
 
     def call_when_done(self, call: Callable[[], object]) -> None:
         """Calls ``call`` at that moment, on any thread; now, if nothing moves."""
@@ -232,18 +238,35 @@ class _Shutdown:
 
     def _close_at_exit(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
-        deadline = monotonic() + self._depart_now() + grace
-        mover.join()
-        deadline = max(deadline, monotonic() + grace)
-        # Views first: views on green threads can only end while their hub runs, on this thread.
-        runners.join(deadline - monotonic())
-        # Then the engine ends: connections that had no close frame yet get it here.
-        _core.shut_down(*GOING_AWAY, max(0.0, deadline - monotonic()))
-        tls_pump.settle(max(_MIN_SETTLE_S, deadline - monotonic()))
+        deadline = monotonic() + grace
+
+        def left(at_least: float) -> float:
+            return max(at_least, deadline - monotonic())
+
+        # A server's handler of a signal may raise out of each step. The later ones, which stand in
+        # reverse order here, are done all the same.
+        with ExitStack() as later:
+            later.callback(lambda: tls_pump.settle(left(_MIN_SETTLE_S)))
+            # Then the engine ends: connections that had no close frame yet get it here.
+            later.callback(lambda: _core.shut_down(*GOING_AWAY, left(_MIN_SETTLE_S)))
+            # Views first: views on green threads can only end while their hub runs, on this thread.
+            later.callback(lambda: runners.join(left(0.0)))
+            try:
+                deadline += self._depart_now()
+                mover.join(_LONGEST_S)
+            except BaseException:
+                # The end has to be quick now.
+                mover.hurry()
+                mover.join(grace)
+                raise
+            finally:
+                deadline = max(deadline, monotonic() + grace)
 
     def _exit(self) -> None:
         try:
-            self._close_at_exit()
+            # Where a signal raises it, the process ends anyway: Python would only print it.
+            with suppress(SystemExit):
+                self._close_at_exit()
         finally:
             # A server's threads may keep the process, but the engine, which waited for SIGTERM, has
             # ended. Python does not know of our handler, only of one that has replaced it.
