@@ -732,6 +732,24 @@ def test_a_new_master_goes_on(own_server: Own) -> None:
     assert_calm(server)
 
 
+def test_a_new_master_goes_on_while_the_old_one_is_there(own_server: Own) -> None:
+    """After ``USR2`` and ``WINCH``, which ends the workers of a daemon: no other ones come."""
+    server = own_server(GUNICORN_SCRIPT, options=TWO, settings=SETTINGS)
+    with Crowd(server, 12, *PATHS) as crowd:
+        old = server.workers()
+        server.send_signal(signal.SIGUSR2)
+        (master,) = eventually(lambda: set(server.workers()) - set(old), SLACK_S, "a new master")
+        eventually(lambda: len(heirs_of(server, master)) == 2, SLACK_S, "its workers")
+        began_at = time.monotonic()
+        for worker in old:
+            os.kill(worker, signal.SIGTERM)
+        eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
+        # Half of the grace of `PATIENT`.
+        assert time.monotonic() - began_at < 45
+        assert_all_talk_on(crowd)
+        assert {each.processes[-1] for each in crowd.conversations} <= set(children_of(master))
+
+
 def test_without_the_setting_nothing_moves(own_server: Own) -> None:
     """Clients get 1012, and no worker listens for others."""
     settings = {**SETTINGS, "WEBSOCKET_HANDOVER": False}

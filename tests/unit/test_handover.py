@@ -400,6 +400,17 @@ class TestShares:
             assert search._names(with_others=False) == []
             assert search._names(with_others=True) == [other]
 
+    def test_a_server_that_the_own_one_has_started_follows_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As gunicorn does at USR2: the new master has the newer code."""
+        of_new, other = (f"{self.names[0].removesuffix('-9')}-{server}" for server in (10, 11))
+        monkeypatch.setattr(leaving, "children_of", lambda *_, **__: [os.getpid(), 10])
+        search = leaving._Search("to come", 9, monotonic() + 60, restarting)
+        with contextlib.closing(search):
+            search._folder.others = lambda **_: [other, of_new]  # type: ignore[method-assign]
+            assert search._names(with_others=False) == [of_new]
+
     def test_what_none_takes_is_left(self) -> None:
         """Each was asked once."""
         self.full = set(self.names)

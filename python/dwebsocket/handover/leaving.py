@@ -289,7 +289,9 @@ class _Search:
         names = self._folder.others(but=tried, server=left_out)
         if self._heirs not in _WAITED_FOR:
             return names
-        own = [name for name in names if parts_of(name)[2] == self._server]
+        # Also those of a server that the own one has started, as gunicorn does at USR2.
+        own_ones = {self._server, *children_of(self._server)}
+        own = [name for name in names if parts_of(name)[2] in own_ones]
         return own or (names if with_others else [])
 
     def _is_worth_while(self) -> bool:
