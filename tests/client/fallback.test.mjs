@@ -186,6 +186,22 @@ describe("a page that may open no WebSocket (Content-Security-Policy)", () => {
     });
   }
 
+  for (const [code, reason, name] of [
+    [1001, "", "InvalidAccessError"],
+    [null, "", "InvalidAccessError"],
+    [5000, "", "InvalidAccessError"],
+    [4000, "漢".repeat(42), "SyntaxError"],
+  ]) {
+    test(`has the error of close(${code}) and ${reason.length} characters, too`, async () => {
+      forbid("SecurityError");
+      const socket = connect("/ws/", { fallback: true });
+      assert.throws(() => socket.close(code, reason), { name });
+      assert.equal(socket.state, "connecting");
+      socket.close(4999, "漢".repeat(41));
+      assert.equal(socket.state, "closed");
+    });
+  }
+
   test("has the error of a URL or subprotocol that cannot be", () => {
     assert.throws(() => connect("https://", { fallback: true }), TypeError);
     forbid("SyntaxError");

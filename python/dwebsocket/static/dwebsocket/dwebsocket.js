@@ -252,7 +252,7 @@ export function connect(url, options = {}) {
 	let state = "connecting";
 	let transport = "websocket";
 	let protocol = "";
-	let link, probe, webSocket, held, timer, backTimer, rooms;
+	let link, probe, held, timer, backTimer, rooms;
 	let ownId = "";
 	let tries = 0; // since one that lasted
 	let failures = 0; // of WebSockets, in a row
@@ -592,7 +592,6 @@ export function connect(url, options = {}) {
 				kind, at, queue, opening, on: mine, protocols: offered,
 				csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
 			});
-			if (kind === "websocket") webSocket = mine.inner;
 		};
 		const fail = (error) => mine.end(1006, `${error?.message ?? error}`);
 		dials.push(Date.now());
@@ -702,7 +701,8 @@ export function connect(url, options = {}) {
 		request: (data, { timeout } = {}) => promise((...how) => request({ data }, timeout, ...how)),
 		close(code = 1000, reason = "") {
 			if (state === "closed") return;
-			webSocket?.close(code, reason); // checks them
+			if (!/^(1000|[34]\d{3})$/.test(code)) throw failure("InvalidAccessError");
+			if (sizeOf(reason) > 123) throw failure("SyntaxError");
 			const closed = link?.close(code, reason);
 			finish({ code, reason });
 			closed?.then(dropQueue);
