@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from accounts import BACKEND, MIDDLEWARE
 from django.contrib.auth import login, logout
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import AnonymousUser, Group, User
 from django.contrib.sessions.backends.cache import SessionStore
 from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
@@ -422,6 +422,32 @@ def test_visitor_is_released_at_once(end: str) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        pytest.param(Group(pk=7), id="a model's object that is no user"),
+        pytest.param(object(), id="object"),
+        b"7",
+        True,
+        7.0,
+        [7],
+    ],
+)
+def test_close_user_takes_no_other_object(user: Any) -> None:
+    """It might close a stranger's connections, or nobody's."""
+    with pytest.raises(TypeError, match="a user, or a primary key of one, is needed"):
+        close_user(user)
+
+
+@pytest.mark.parametrize(
+    "user", [None, "", User(), AnonymousUser(), SimpleLazyObject(AnonymousUser)]
+)
+def test_close_user_takes_nobody(user: Any) -> None:
+    """A ban that does nothing would be taken for one."""
+    with pytest.raises(ValueError, match="an anonymous user has no group"):
+        close_user(user)
 
 
 def test_many_threads_come_and_go() -> None:

@@ -618,8 +618,8 @@ def user(user: object, using: str = DEFAULT, *, realm: str | None = None) -> Gro
             of the code that runs, as the setting's function gives it.
 
     Raises:
-        TypeError: The realm is no ``str``.
-        ValueError: The user is anonymous, or the realm is empty or too long.
+        TypeError: It is no user and no primary key, or the realm is no ``str``.
+        ValueError: The user is anonymous or not saved, or the realm is empty or too long.
         UsageError: The present realm is not known here, so it has to be named; or one is named, and
             ``WEBSOCKET_REALM`` is not set.
         ImproperlyConfigured: ``WEBSOCKET_REALM`` is invalid, or its function gives no name.

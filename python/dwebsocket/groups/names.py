@@ -77,7 +77,7 @@ def user_name(user: Any, realm: str = "") -> str:
     else:
         raise TypeError(f"a user, or a primary key of one, is needed, not {user!r}")
     if key is None or getattr(user, "is_authenticated", True) is False or key == "":
-        raise ValueError("an anonymous user has no group: user() takes one that is signed in")
+        raise ValueError("an anonymous user has no group, and no key: give one that is signed in")
     return user_key(key, realm)
 
 

@@ -158,19 +158,18 @@ def close_user(
 
     Raises:
         ValueError: A code that must not be sent, or a reason that does not fit.
-        TypeError, ValueError, UsageError, ImproperlyConfigured: The realm, as for
+        TypeError, ValueError, UsageError, ImproperlyConfigured: The user or the realm, as for
             :func:`dwebsocket.user`.
     """
     from dwebsocket.api.arguments import check_close
+    from dwebsocket.groups import names
     from dwebsocket.users import announcements, recheck
 
     check_close(code, reason)
-    pk = getattr(user, "pk", user)
-    key = worlds.user_key(pk, worlds.chosen_realm(realm, "close_user()"))
+    key = names.user_name(user, worlds.chosen_realm(realm, "close_user()"))
     closed = close_here(key, code, reason)
-    if pk is not None:
-        announcements.close_user(key, code, reason)
-        recheck.hear_others()
+    announcements.close_user(key, code, reason)
+    recheck.hear_others()
     return closed
 
 
