@@ -106,6 +106,9 @@ function fetchLater(url, { signal, method = "GET", headers = {}, body, referrerP
   });
 }
 
+/** As in browsers, what is set becomes a text. */
+const makeStorage = () => new Proxy({}, { set: (data, name, value) => Reflect.set(data, name, `${value}`) });
+
 /** What the page is like; `page.random` is what Math.random() gives. */
 export const page = { random: 0.5 };
 
@@ -152,6 +155,9 @@ beforeEach(() => {
   for (const name of ["addEventListener", "removeEventListener", "dispatchEvent"]) {
     globalThis[name] = window[name].bind(window);
   }
+  Object.defineProperty(globalThis, "sessionStorage", {
+    value: makeStorage(), configurable: true, writable: true,
+  });
   globalThis.document = Object.assign(new EventTarget(), { hidden: false, cookie: "" });
   Object.defineProperty(globalThis, "navigator", {
     value: { onLine: true }, configurable: true, writable: true,

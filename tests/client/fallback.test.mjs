@@ -156,6 +156,123 @@ describe("the fallback", () => {
   });
 });
 
+describe("the next page of a tab whose WebSockets are blocked", () => {
+  /** The page goes, and the next one connects. */
+  const next = async (options) => {
+    fire("pagehide");
+    await settle();
+    clock.timers.clear();
+    requests.length = 0;
+    return connect("/ws/?a=b", { fallback: true, ...options });
+  };
+  const memory = () => ({ ...sessionStorage });
+
+  for (const [transport, before, answer] of [
+    ["sse", streaming, (request) => request.stream().sends(opening)],
+    ["polling", polling, (request) => request.answer(200, { id: "secret", subprotocol: "" })],
+  ]) {
+    test(`begins by ${transport}, which got through`, async () => {
+      await before();
+      const socket = await next();
+      assert.deepEqual([made(), socket.transport], [2, transport]);
+      assert.equal(query(requests[0]), `?a=b&transport=${transport}`);
+      await answer(requests.shift());
+      assert.deepEqual([made(), socket.state, socket.transport], [2, "open", transport]);
+    });
+  }
+
+  test("goes back to WebSockets ten minutes after one was tried, on whichever page", async () => {
+    await streaming(); // it takes a second
+    for (let page = 0; page < 4; page++) {
+      await clock.pass(2 * MINUTES);
+      await next();
+      await requests.shift().stream().sends(opening);
+    }
+    await clock.pass(2 * MINUTES - 2000);
+    assert.equal(made(), 2);
+    await clock.pass(2000);
+    assert.equal(made(), 3);
+    last().ends();
+    const socket = await next();
+    await requests.shift().stream().sends(opening);
+    await clock.pass(10 * MINUTES - 2000);
+    assert.equal(made(), 3);
+    await clock.pass(2000);
+    assert.deepEqual([made(), socket.state, socket.transport], [4, "open", "sse"]);
+  });
+
+  test("that comes later has its stream at once, and tries a WebSocket beside it", async () => {
+    await streaming();
+    clock.timers.clear();
+    await clock.pass(10 * MINUTES);
+    const socket = await next();
+    await requests.shift().stream().sends(opening);
+    await clock.pass(1);
+    assert.deepEqual([made(), socket.state, socket.transport], [3, "open", "sse"]);
+  });
+
+  test("begins with a WebSocket again when one has opened", async () => {
+    await streaming();
+    fire("online");
+    last().opens();
+    assert.deepEqual(memory(), {});
+    await next();
+    assert.deepEqual([made(), requests.length], [4, 0]);
+  });
+
+  test("begins with a WebSocket without fallback; one that opens there counts, too", async () => {
+    await streaming();
+    const socket = await next({ fallback: false });
+    assert.deepEqual([made(), requests.length, socket.transport], [3, 0, "websocket"]);
+    last().opens();
+    assert.deepEqual(memory(), {});
+  });
+
+  test("goes on with the others when its transport does not open", async () => {
+    await streaming();
+    const socket = await next();
+    for (const transport of ["sse", "polling"]) {
+      const attempt = attempted();
+      assert.equal(query(attempt), `?a=b&transport=${transport}`);
+      await attempt.answer(501);
+      await clock.pass(3000);
+    }
+    assert.deepEqual([made(), socket.transport], [3, "websocket"]);
+  });
+
+  test("has the error of a URL that cannot be", async () => {
+    await streaming();
+    (await next()).close();
+    assert.throws(() => connect("https://", { fallback: true }), TypeError);
+  });
+
+  for (const [what, property] of [
+    ["is forbidden", { get() { throw new DOMException("no", "SecurityError"); } }],
+    ["is full", { value: Object.freeze({}) }],
+    ["is absent", { value: undefined }],
+  ]) {
+    test(`begins as the first where the storage ${what}`, async () => {
+      Object.defineProperty(globalThis, "sessionStorage", { configurable: true, ...property });
+      const { socket } = await streaming();
+      assert.deepEqual([made(), socket.transport], [2, "sse"]);
+      fire("online");
+      last().opens();
+      assert.equal(socket.transport, "websocket");
+    });
+  }
+
+  test("gets on where something else was stored", async () => {
+    sessionStorage.dwebsocket = "x";
+    const socket = connect("/ws/", { fallback: true });
+    for (let second = 0; second < 20 && !made(); second++) {
+      requests.splice(0).forEach((request) => request.answer(501));
+      await clock.pass(1000);
+    }
+    last().opens();
+    assert.deepEqual([socket.state, socket.transport, memory()], ["open", "websocket", {}]);
+  });
+});
+
 describe("a page that may open no WebSocket (Content-Security-Policy)", () => {
   afterEach(() => mock.restoreAll());
 

@@ -251,6 +251,7 @@ export function connect(url, options = {}) {
 	const dials = [-Infinity, -Infinity];
 	let state = "connecting";
 	let transport = "websocket";
+	let triedAt;
 	let protocol = "";
 	let link, probe, held, timer, backTimer, rooms;
 	let ownId = "";
@@ -261,6 +262,9 @@ export function connect(url, options = {}) {
 	let doubts = 0; // attempts left beside a silent one
 	let silences = 0; // of a server without beats
 	let hasWarned, isJoining;
+	try {
+		if (fallback) [transport, triedAt] = sessionStorage.dwebsocket.split(",");
+	} catch {}
 
 	const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
@@ -489,7 +493,7 @@ export function connect(url, options = {}) {
 				transport = kind;
 				protocol = agreed;
 				refusals = 0;
-				if (kind !== "websocket") backTimer ??= setTimeout(back, 600000);
+				planBack();
 				mine.look();
 				const { length } = queue;
 				isJoining = true;
@@ -526,8 +530,8 @@ export function connect(url, options = {}) {
 				drop();
 				if (mine === probe) {
 					probe = undefined;
-					if (transport !== "websocket") backTimer = setTimeout(back, 600000);
-					else if (doubts && --doubts) timer = setTimeout(doubt, 1000);
+					planBack();
+					if (doubts && --doubts) timer = setTimeout(doubt, 1000);
 					flush();
 				}
 				if (mine !== link) return;
@@ -576,6 +580,7 @@ export function connect(url, options = {}) {
 				return target.href;
 			};
 			if (mine !== link && mine !== probe) return;
+			if (kind === "websocket") triedAt = Date.now();
 			const own = searchParams.get("beat");
 			every = +(own || beat);
 			const opening = [former && "former=" + ownId, every && !own && "beat=" + every];
@@ -631,6 +636,15 @@ export function connect(url, options = {}) {
 			if (!/^4(04|10)$/.test(status) || !refusals) return;
 			link?.close();
 			finish({ code: 1006, reason: "HTTP " + status, status });
+		} catch {}
+	};
+
+	// The tab's next page begins with it.
+	const planBack = () => {
+		try {
+			if (transport === "websocket") return delete sessionStorage.dwebsocket;
+			backTimer ??= setTimeout(back, 600000 - Math.abs(Date.now() - triedAt));
+			sessionStorage.dwebsocket = [transport, triedAt];
 		} catch {}
 	};
 
