@@ -327,6 +327,17 @@ def in_both(anna: User) -> Iterator[tuple[Any, Any]]:
         yield acme, globex
 
 
+def _evict(user: Any, **realm: Any) -> None:
+    dwebsocket.group("room").evict(user, **realm)
+
+
+def _aevict(user: Any, **realm: Any) -> None:
+    asyncio.run(dwebsocket.group("room").aevict(user, **realm))
+
+
+NAMERS = [dwebsocket.user, dwebsocket.close_user, _evict, _aevict]
+
+
 class TestRealm:
     """Users with the same primary key, in two realms."""
 
@@ -355,7 +366,29 @@ class TestRealm:
         dwebsocket.user(anna, realm="globex").send("still here")
         assert globex.receive() == "still here"
 
-    @pytest.mark.parametrize("call", [dwebsocket.user, dwebsocket.close_user])
+    @pytest.mark.parametrize("evict", [_evict, _aevict])
+    def test_a_user_is_evicted_in_the_realm(self, anna: User, evict: Any) -> None:
+        """Which a command has to name."""
+        cookie = sign_in(anna)
+        client = WebSocketClient()
+        with (
+            client.websocket("/joins/", headers=ACME | cookie) as acme,
+            client.websocket("/joins/", headers=GLOBEX | cookie) as globex,
+        ):
+            assert acme.receive() == globex.receive() == "joined"
+            evict(anna, realm="acme")
+            dwebsocket.group("room").send("for those who stay")
+            dwebsocket.user(anna, realm="acme").send("still here")
+            assert globex.receive() == "for those who stay"
+            assert acme.receive() == "still here"
+
+    @pytest.mark.parametrize("evict", [_evict, _aevict])
+    def test_a_connection_has_no_realm_to_be_named(self, evict: Any) -> None:
+        """Its id is of one only."""
+        with pytest.raises(ValueError, match="a realm is that of a user, and evict"):
+            evict("x" * 16, realm="acme")
+
+    @pytest.mark.parametrize("call", NAMERS)
     def test_a_realm_that_is_not_known_has_to_be_named(self, call: Any) -> None:
         """As in a command: nothing is sent to another one by mistake."""
         with pytest.raises(UsageError, match="name it, as realm="):
@@ -365,7 +398,7 @@ class TestRealm:
         with pytest.raises(TypeError, match="realm must be a str, not int"):
             call(7, realm=3)
 
-    @pytest.mark.parametrize("call", [dwebsocket.user, dwebsocket.close_user])
+    @pytest.mark.parametrize("call", NAMERS)
     def test_a_realm_needs_the_setting(self, call: Any, override: Override) -> None:
         """Without it nobody has one."""
         override(WEBSOCKET_REALM=None)

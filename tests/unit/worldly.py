@@ -172,6 +172,14 @@ def waits(request: Any) -> None:
     request.websocket.wait()
 
 
+@accept_websocket
+def joins(request: Any) -> None:
+    """Waits as a member of a group."""
+    request.websocket.join("room")
+    request.websocket.send("joined")
+    request.websocket.wait()
+
+
 class Handler(WebSocketHandler):
     """Notes where its methods run."""
 
@@ -272,6 +280,7 @@ urlpatterns = [
     path("araises/", araises),
     path("between/", waits_between),
     path("waits/", waits),
+    path("joins/", joins),
     path("handler/", Handler.as_view()),
     path("async-handler/", AsyncHandler.as_view()),
     path("mixed/", Mixed.as_view()),

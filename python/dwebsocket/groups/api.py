@@ -256,7 +256,7 @@ class Group:
         sent = _checked_close(code, reason)
         await backends.backend(self.using).aclose(self.name, *sent)
 
-    def evict(self, whom: Any, reason: str = "") -> None:
+    def evict(self, whom: Any, reason: str = "", *, realm: str | None = None) -> None:
         """
         Makes members leave, in every process, without closing their connections.
 
@@ -270,23 +270,27 @@ class Group:
             whom: A user, or a user's primary key: all connections of that user. A ``str`` is the
                 ``id`` of a WebSocket.
             reason: A text for those in rooms.
+            realm: The world that the user belongs to, as for :func:`dwebsocket.user`.
 
         Raises:
             TypeError, ValueError: An anonymous user, no user at all, a ``str`` that is a
-                primary key, or a reason that is no text.
+                primary key, a realm for an ``id``, or a reason that is no text.
+            TypeError, ValueError, UsageError, ImproperlyConfigured: The realm, as for
+                :func:`dwebsocket.user`.
             GroupUnavailable, UsageError: As :meth:`send`.
         """
-        named = _evicted(whom, reason)
+        named = _evicted(whom, reason, realm)
         run(self._evict(self._backend("aevict"), named, reason))
 
-    async def aevict(self, whom: Any, reason: str = "") -> None:
+    async def aevict(self, whom: Any, reason: str = "", *, realm: str | None = None) -> None:
         """
         Makes members leave, as :meth:`evict`, without blocking the event loop.
 
         Raises:
-            TypeError, ValueError, GroupUnavailable: As :meth:`evict`.
+            TypeError, ValueError, ImproperlyConfigured, GroupUnavailable: As :meth:`evict`.
+            UsageError: The realm, as for :func:`dwebsocket.user`.
         """
-        named = _evicted(whom, reason)
+        named = _evicted(whom, reason, realm)
         await arun(self._evict(backends.backend(self.using), named, reason))
 
     def _evict(self, backend: Backend, named: bytes | str, reason: str) -> Steps[None]:
@@ -531,20 +535,20 @@ def _checked_close(code: object, reason: object) -> tuple[int, str]:
     return found
 
 
-def _evicted(whom: Any, reason: object) -> bytes | str:
+def _evicted(whom: Any, reason: object, realm: str | None) -> bytes | str:
     """Returns the key of the member, or the name of the user, that is to leave."""
     if not isinstance(reason, str):
         raise TypeError(f"evict(reason=…) takes a text, not {type(reason).__name__}")
-    if isinstance(whom, str):
-        if _KEY.fullmatch(whom):
-            raise ValueError(
-                f"evict() takes a str for the id of a WebSocket, and {whom!r} is none: give the "
-                "user, or a primary key that is no str"
-            )
-        return key_of(whom)
-    if isinstance(whom, Base):
-        return key_of(whom.id)
-    return names.user_name(whom, worlds.chosen_realm(None, "evict()"))
+    if not isinstance(whom, (str, Base)):
+        return names.user_name(whom, worlds.chosen_realm(realm, "evict()"))
+    if isinstance(whom, str) and _KEY.fullmatch(whom):
+        raise ValueError(
+            f"evict() takes a str for the id of a WebSocket, and {whom!r} is none: give the "
+            "user, or a primary key that is no str"
+        )
+    if realm is not None:
+        raise ValueError(f"a realm is that of a user, and evict({whom!r}) takes a WebSocket")
+    return key_of(whom if isinstance(whom, str) else whom.id)
 
 
 def _message(message: Sendable) -> Message:
