@@ -40,11 +40,12 @@ impl Call {
         self.0.unwatch(hub.0.hub(), token);
     }
 
-    fn outcome<'py>(&self, py: Python<'py>) -> Option<Outcome<'py>> {
-        self.0.outcome().map(|outcome| match outcome {
-            Ok(Reply::Number(number)) => Outcome::Number(number),
-            Ok(Reply::Page(page)) => Outcome::Page(log(py, &page)),
-            Err(reason) => Outcome::Reason(reason.to_string()),
+    fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Outcome<'py>>> {
+        Ok(match self.0.outcome() {
+            None => None,
+            Some(Ok(Reply::Number(number))) => Some(Outcome::Number(number)),
+            Some(Ok(Reply::Page(page))) => Some(Outcome::Page(log(py, &page)?)),
+            Some(Err(reason)) => Some(Outcome::Reason(reason.to_string())),
         })
     }
 }

@@ -14,6 +14,7 @@ use pyo3::{
 
 use super::{
     convert::{self, Counts, deadline, duration, to_message},
+    copy,
     exceptions::UnsupportedServer,
     hub::Hub,
     next_message::{NextMessage, make_way},
@@ -440,14 +441,17 @@ impl PyConnection {
         let (unread, pulse) = (parts.unread.iter(), parts.incoming.pulse);
         let seconds = |time: Duration| time.as_secs_f64();
         let unread = unread.map(|message| {
-            let payload = PyBytes::new(py, &message.payload);
-            (message.kind == Kind::Text, payload)
+            let payload = copy::bytes(py, &message.payload)?;
+            Ok((message.kind == Kind::Text, payload))
         });
+        let unread = unread.collect::<PyResult<_>>()?;
+        let incoming = copy::bytes(py, &parts.incoming.bytes)?;
+        let unsent = copy::bytes(py, &parts.unsent)?;
         Ok(Some((
             descriptor::into_raw(parts.client),
-            PyBytes::new(py, &parts.incoming.bytes),
-            PyBytes::new(py, &parts.unsent),
-            unread.collect(),
+            incoming,
+            unsent,
+            unread,
             (pulse.next_ping.map(seconds), pulse.silence.map(seconds)),
         )))
     }

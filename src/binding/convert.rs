@@ -155,12 +155,15 @@ pub(super) type Row = (u64, u64, Py<PyAny>, Vec<MemberId>);
 pub(super) type Log<'py> = ((u64, u64), Vec<(u64, u64, Bound<'py, PyBytes>)>);
 
 /// A page for Python.
-pub(super) fn log<'py>(py: Python<'py>, page: &Page) -> Log<'py> {
+pub(super) fn log<'py>(py: Python<'py>, page: &Page) -> PyResult<Log<'py>> {
     let rows = page.entries.iter().map(|kept| {
-        let envelope = PyBytes::new(py, &kept.envelope);
-        (kept.offset, kept.sent_at, envelope)
+        let envelope = copy::bytes(py, &kept.envelope)?;
+        Ok((kept.offset, kept.sent_at, envelope))
     });
-    ((page.head.epoch, page.head.offset), rows.collect())
+    Ok((
+        (page.head.epoch, page.head.offset),
+        rows.collect::<PyResult<_>>()?,
+    ))
 }
 
 /// The message of an envelope as Python has it; `None` when it was written by a stranger.
@@ -169,12 +172,15 @@ pub(super) fn row(
     groups: &groups::Groups,
     name: &str,
     (offset, sent_at, envelope): (u64, u64, &[u8]),
-) -> Option<Row> {
-    let message = groups.message_of(name, envelope)?;
+) -> PyResult<Option<Row>> {
+    let Some(message) = groups.message_of(name, envelope) else {
+        return Ok(None);
+    };
     let payload = message.payload();
     let object = match (message.kind(), std::str::from_utf8(&payload)) {
-        (Kind::Text, Ok(text)) => PyString::new(py, text).into_any(),
-        _ => PyBytes::new(py, &payload).into_any(),
+        (Kind::Text, Ok(text)) => PyString::from_bytes(py, text.as_bytes())?.into_any(),
+        _ => copy::bytes(py, &payload)?.into_any(),
     };
-    Some((offset, sent_at, object.unbind(), message.exclude().to_vec()))
+    let exclude = message.exclude().to_vec();
+    Ok(Some((offset, sent_at, object.unbind(), exclude)))
 }

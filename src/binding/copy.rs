@@ -15,11 +15,16 @@ const PIECE_BYTES: usize = 256 * 1024;
 /// A payload as `bytes`, copied at once.
 pub(super) fn copied(py: Python<'_>, payload: &Bytes) -> PyResult<Py<PyAny>> {
     if payload.len() <= LARGE_BYTES {
-        return Ok(new_bytes(py, payload, true)?.into_any().unbind());
+        return Ok(bytes(py, payload)?.into_any().unbind());
     }
     let mut copy = Copy::begin(py, payload.clone())?;
     copy.go_on(py, payload.len());
     Ok(copy.target.into_any())
+}
+
+/// As `PyBytes::new`, for what may be large: a `MemoryError` where that panics.
+pub(super) fn bytes<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    new_bytes(py, payload, true)
 }
 
 /// New `bytes` of the payload's length: a copy of it, or yet to be filled. A `MemoryError` where

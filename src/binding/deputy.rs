@@ -11,6 +11,7 @@ use pyo3::{
 use super::{
     connection::PyConnection,
     convert::{position, to_message},
+    copy,
     groups::{Deputy, Groups, Member, anyone, member},
 };
 use crate::engine::groups::{self, MemberId, Stamps, Succeeded, Token, frames_of};
@@ -95,7 +96,7 @@ impl Deputy {
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let (got, member) = (Stamps::of(got), anyone(object)?);
         let kept = py.detach(|| self.member.frames_for(member.as_ref(), &got));
-        Ok(kept.map(|frames| PyBytes::new(py, &frames)))
+        kept.map(|frames| copy::bytes(py, &frames)).transpose()
     }
 
     #[getter]
@@ -138,10 +139,7 @@ pub(crate) fn frames_for<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let messages: PyResult<Vec<_>> = messages.iter().map(|one| to_message(one, &[])).collect();
     let (messages, connection) = (messages?, connection.get().0.as_ref());
-    Ok(PyBytes::new(
-        py,
-        &py.detach(|| frames_of(messages, connection)),
-    ))
+    copy::bytes(py, &py.detach(|| frames_of(messages, connection)))
 }
 
 /// The end of a membership at a marker. See `_core.pyi`.

@@ -15,6 +15,7 @@ use super::{
     call::Wait,
     connection::PyConnection,
     convert::{Row, content, deadline, position, row, to_message},
+    copy,
     hub::Hub,
 };
 use crate::{
@@ -184,7 +185,7 @@ impl Groups {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let message = to_message(message, &exclude)?;
         self.0.statistics().count(Event::Published);
-        Ok(PyBytes::new(py, &self.0.envelope_of(name, &message)))
+        copy::bytes(py, &self.0.envelope_of(name, &message))
     }
 
     fn encode_close<'py>(
@@ -302,9 +303,9 @@ impl Groups {
         py: Python<'_>,
         name: &str,
         rows: Vec<(u64, u64, PyBackedBytes)>,
-    ) -> Vec<Row> {
+    ) -> PyResult<Vec<Row>> {
         let rows = rows.iter().filter_map(|(offset, sent_at, envelope)| {
-            row(py, &self.0, name, (*offset, *sent_at, envelope))
+            row(py, &self.0, name, (*offset, *sent_at, envelope)).transpose()
         });
         rows.collect()
     }
@@ -402,11 +403,15 @@ impl Mailbox {
     fn pop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         Ok(match self.0.pop() {
             None => None,
-            Some((Kind::Binary, payload)) => Some(PyBytes::new(py, &payload).into_any().unbind()),
+            Some((Kind::Binary, payload)) => Some(copy::copied(py, &payload)?),
             Some((Kind::Text, payload)) => {
                 let text = std::str::from_utf8(&payload)
                     .map_err(|error| PyValueError::new_err(error.to_string()))?;
-                Some(PyString::new(py, text).into_any().unbind())
+                Some(
+                    PyString::from_bytes(py, text.as_bytes())?
+                        .into_any()
+                        .unbind(),
+                )
             }
         })
     }

@@ -82,10 +82,11 @@ impl History {
         let reached = page.reached();
         let rows = page.entries.iter().filter_map(|kept| {
             let kept = (kept.offset, kept.sent_at, &kept.envelope[..]);
-            row(py, &groups.0, name, kept)
+            row(py, &groups.0, name, kept).transpose()
         });
         let at = |at: history::Position| (at.epoch, at.offset);
-        Ok((at(page.head), rows.collect(), at(reached)))
+        let rows = rows.collect::<PyResult<_>>()?;
+        Ok((at(page.head), rows, at(reached)))
     }
 
     #[pyo3(signature = (groups, name, patience, /))]

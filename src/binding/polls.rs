@@ -6,6 +6,7 @@ use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyBytes};
 
 use super::{
     connection::PyConnection,
+    copy,
     groups::{Memberships, joining},
     handshake::as_pairs,
     hub::Hub,
@@ -48,8 +49,9 @@ impl PendingPoll {
         self.0.watch(Watch::new(Arc::clone(hub.0.hub()), token));
     }
 
-    fn take<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.0.take().map(|body| PyBytes::new(py, &body))
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let body = self.0.take();
+        body.map(|body| copy::bytes(py, &body)).transpose()
     }
 
     #[pyo3(signature = (descriptor, head, *, timeout, otherwise))]

@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBytes};
 
+use super::copy;
 use crate::{
     engine::{Key, NotTaken, PostBody, PostRead, Posted, runtime},
     protocol::post::{Refusal, max_bytes},
@@ -94,7 +95,7 @@ impl Post {
     #[getter]
     fn frames<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let frames = py.detach(|| self.with(|read| read.post.frames.clone()))?;
-        Ok(PyBytes::new(py, &frames))
+        copy::bytes(py, &frames)
     }
 
     #[pyo3(signature = (key, /))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -349,3 +351,40 @@ class TestLongCalls:
         if not child:
             os._exit(long_calls._calls is before)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+_WITHOUT_MEMORY = """
+import os, pathlib, resource, sys
+from dwebsocket import _core
+
+SIZE = 64 * 1024 * 1024
+groups, history = _core.Groups("close"), _core.History.in_memory(4 * SIZE)
+mailbox = _core.Mailbox(4 * SIZE, _core.Hub(), 1)
+groups.join("room", mailbox, bytes(16))
+kind, what = sys.argv[1:]
+history.record(groups, "room", "x" * SIZE if kind == "text" else bytes(SIZE), [], (9, 60.0))
+while not groups.statistics()["delivered"]:
+    os.sched_yield()
+message = mailbox.pop
+if what == "history":
+    assert history.read(groups, "room", None, (9, 60.0), None)[1]
+    # The engine makes one copy, and has memory for it.
+    room, message = SIZE + SIZE // 2, lambda: history.read(groups, "room", None, (9, 60.0), None)
+else:
+    room = SIZE // 2
+taken = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (taken + room, -1))
+try:
+    message()
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes"])
+@pytest.mark.parametrize("what", ["history", "mailbox"])
+def test_without_memory(what: str, kind: str) -> None:
+    """A message of a group that finds none raises MemoryError."""
+    command = [sys.executable, "-c", _WITHOUT_MEMORY, kind, what]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("MemoryError\n", "", 0)
