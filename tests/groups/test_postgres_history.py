@@ -327,6 +327,18 @@ class TestKept:
             "the history of groups",
         ]
 
+    def test_tables_that_go_away(self, start: Start) -> None:
+        """The errors name the command then, too."""
+        node = start()
+        node("send", "room", "before")
+        node("send_large", "hall", 10_000)
+        node("ask", "SELECT set_config('search_path', 'pg_catalog', false)")
+        for refused in (node("send", "room", "x"), node("send_large", "hall", 10_000)):
+            assert "manage.py migrate" in refused["text"]
+        node("ask", "SELECT set_config('search_path', 'public', false)")
+        node("send", "room", "after")
+        assert node("history", "room") == ["before", "after"]
+
     def test_migrating_there_and_back(self, nodes: Nodes) -> None:
         """Leaves nothing."""
         node = nodes()

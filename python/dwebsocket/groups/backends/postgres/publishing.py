@@ -32,6 +32,8 @@ _NO_TABLE = (
 )
 # The code of `serialization_failure`.
 _OVERTAKEN = "40001"
+# The code of `undefined_table`.
+_NO_SUCH_TABLE = "42P01"
 
 
 class CannotPublish(Exception):
@@ -128,8 +130,9 @@ class Publisher:
                 self._attempt(call, deadline)
                 return
             except CannotPublish as error:
-                # By default, or by its settings, a connection may isolate single statements, too.
-                is_overtaken = _is_overtaken(error.__cause__)
+                # Another transaction has changed the same, which this one was not to see. By
+                # default, or by its settings, a connection may isolate single statements, too.
+                is_overtaken = _has_code(error.__cause__, _OVERTAKEN)
                 if not is_overtaken or not deadline.left or self.is_in_transaction():
                     raise
 
@@ -140,6 +143,7 @@ class Publisher:
         connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
         _leave_parents(connection)
         may_repeat, is_repeated = connection.connection is not None, False
+        has_looked = False
         while True:
             try:
                 if connection.connection is None:
@@ -157,6 +161,12 @@ class Publisher:
                     connection.close()
                     if may_repeat and not deadline.is_over and deadline.left:
                         may_repeat, is_repeated = False, True
+                        continue
+                if _has_code(error, _NO_SUCH_TABLE):
+                    # The next attempt looks for the tables again, and says what is to be done.
+                    self._found.clear()
+                    if not has_looked and not is_in_transaction(connection):
+                        has_looked = True
                         continue
                 late = f"no answer within {deadline.seconds:g} s"
                 raise CannotPublish(late if deadline.is_over else text_of(error)) from error
@@ -199,10 +209,10 @@ class Publisher:
         after_commit(purge_now, self._database, robust=True)
 
 
-def _is_overtaken(error: BaseException | None) -> bool:
-    """Whether another transaction has changed the same, which this one was not to see."""
+def _has_code(error: BaseException | None, code: str) -> bool:
+    """Whether the server has given an error this code."""
     raw = None if error is None else error.__cause__
-    return _OVERTAKEN in (getattr(raw, "sqlstate", None), getattr(raw, "pgcode", None))
+    return code in (getattr(raw, "sqlstate", None), getattr(raw, "pgcode", None))
 
 
 # The connections of the process that forked this one. References keep them from being collected.
