@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -16,6 +17,7 @@ import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
 from support import postgres as database_server
+from support.installed import psycopg2
 from support.selection import later
 from support.waiting import eventually, pause
 
@@ -103,6 +105,21 @@ def test_terminated_listener(nodes: Nodes) -> None:
         eventually(lambda number=3 * round_ + 3: len(member("reports")) == number)
         admin("send", "room", str(round_))
         assert member("take", 1) == [str(round_)]
+
+
+@pytest.mark.parametrize(
+    "library", [None, pytest.param("psycopg2", marks=pytest.mark.needs("psycopg2"))]
+)
+def test_an_earlier_error_is_not_the_reason(nodes: Nodes, library: str | None) -> None:
+    """Why the server is lost: that of a query before has nothing to do with it."""
+    on = {"OPTIONS": {"options": "-c search_path=pg_catalog"}}
+    more = {"psycopg2": str(psycopg2())} if library else {}
+    node, admin = nodes(on=on, HISTORY={"room": {}}, **more), nodes()
+    assert "does not exist" in refused(node("history", "room"))
+    admin("ask", f"SELECT count(pg_terminate_backend(pid)) {OTHERS}")
+    lost = eventually(lambda: node("log"))[0]
+    assert "does not exist" not in lost
+    assert re.search("the server is lost: .*(terminat|closed)", lost)
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class _Driver:
             raise Lost(str(error)) from error
         self._results: list[pq.abc.PGresult] = []
         self._is_sending = False
+        # The text of the last query's error: the library's own begins with it.
+        self._failed = ""
 
     def fileno(self) -> int:
         try:
@@ -54,7 +56,7 @@ class _Driver:
         return need
 
     def begin(self, sql: str) -> None:
-        self._results = []
+        self._results, self._failed = [], ""
         try:
             self._pgconn.send_query(sql.encode())
         except psycopg.Error as error:
@@ -81,7 +83,8 @@ class _Driver:
             raise self._lost()
         for result in self._results:
             if result.status not in _DONE:
-                raise QueryFailed(_text(result.error_message))
+                self._failed = _text(result.error_message)
+                raise QueryFailed(self._failed)
         return None
 
     def rows(self) -> list[tuple[str | None, ...]]:
@@ -118,7 +121,8 @@ class _Driver:
         self._pgconn.finish()
 
     def _lost(self, error: psycopg.Error | None = None) -> Lost:
-        return Lost(_text(self._pgconn.error_message) or str(error or "the connection was closed"))
+        text = _text(self._pgconn.error_message).removeprefix(self._failed)
+        return Lost(text or str(error or "the connection was closed"))
 
 
 def _text(found: bytes | None) -> str:

@@ -34,6 +34,8 @@ class _Driver:
         except psycopg2.Error as error:
             raise Lost(str(error)) from error
         self._cursor: Any = None
+        # The text of the last query's error: that of a loss begins with it.
+        self._failed = ""
 
     def fileno(self) -> int:
         try:
@@ -49,6 +51,7 @@ class _Driver:
             raise Lost(str(error)) from error
 
     def begin(self, sql: str) -> None:
+        self._failed = ""
         try:
             self._cursor = self._connection.cursor()
             self._cursor.execute(sql)
@@ -61,7 +64,8 @@ class _Driver:
         except psycopg2.Error as error:
             if self._connection.closed:
                 raise Lost(str(error)) from error
-            raise QueryFailed(str(error)) from error
+            self._failed = str(error)
+            raise QueryFailed(self._failed) from error
 
     def rows(self) -> list[tuple[str | None, ...]]:
         if self._cursor is None or self._cursor.description is None:
@@ -75,7 +79,7 @@ class _Driver:
         try:
             self._connection.poll()
         except psycopg2.Error as error:
-            raise Lost(str(error)) from error
+            raise Lost(str(error).removeprefix(self._failed) or str(error)) from error
 
     def notifications(self) -> list[tuple[str, str]]:
         found = [(each.channel, each.payload) for each in self._connection.notifies]
