@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import socketserver
 import threading
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,38 @@ def test_a_peer_that_is_no_server(name: str, kind: str, closes: bool) -> None:
             with pytest.raises(GroupUnavailable):
                 Member(made, "room")
     assert _memory_mib() - before < 200
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"),
+    [
+        (b"+", b"x"),
+        (b">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$3000000000\r\n", b"x"),
+        (b">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n*2000000000\r\n", b":1\r\n"),
+        (b"*900000\r\n", b"*1\r\n:1\r\n"),
+    ],
+)
+def test_a_reply_without_an_end(head: bytes, unit: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Ends the connection when it is larger than a server's can be."""
+
+    class Flood(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.sendall(LOGGED_IN + head)
+                while True:
+                    self.request.sendall(unit * 2**18)
+
+    before = _memory_mib()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Flood) as listener:
+        thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
+        thread.start()
+        made = backend(f"redis://127.0.0.1:{listener.server_address[1]}/0")
+        with pytest.raises(GroupUnavailable):
+            Member(made, "room")
+        eventually(lambda: "too large a reply" in caplog.text, what="the reason is logged")
+        listener.shutdown()
+        thread.join()
+    assert _memory_mib() - before < 300
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,15 @@
 //! One connection to a node, logged in.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
@@ -10,9 +19,11 @@ use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::timeout};
 
 use super::{
     config::{Address, Login},
-    stream::{self, Gate, Stream},
+    stream::{self, EXCEEDED, Gate, Stream},
 };
 use crate::engine::{backends::call::Reason, dialing::tls::Tls};
+
+pub(super) const CLOSED: &str = "the server has closed the connection";
 
 /// Called with each message that the server pushes.
 pub(super) type OnPush = Box<dyn Fn(PushInfo) + Send + Sync>;
@@ -28,6 +39,8 @@ pub(super) struct Connection {
 struct Task {
     handle: AbortHandle,
     has_ended: Arc<Notify>,
+    /// The server has sent too large a reply.
+    exceeded: Arc<AtomicBool>,
 }
 
 impl Drop for Task {
@@ -47,14 +60,16 @@ impl Connection {
     ) -> Result<Self, Reason> {
         within(limit, async {
             let (gate, on_push) = pushes.unzip();
-            let stream = stream::connect(address, tls, gate).await;
-            Self::over(stream.map_err(of_system)?, login, on_push).await
+            let exceeded = Arc::<AtomicBool>::default();
+            let stream = stream::connect(address, tls, gate, Arc::clone(&exceeded)).await;
+            Self::over(stream.map_err(of_system)?, exceeded, login, on_push).await
         })
         .await
     }
 
     async fn over(
         stream: Pin<Box<dyn Stream>>,
+        exceeded: Arc<AtomicBool>,
         login: &Login,
         on_push: Option<OnPush>,
     ) -> Result<Self, Reason> {
@@ -86,7 +101,11 @@ impl Connection {
             tell.notify_one();
         });
         let handle = running.abort_handle();
-        let task = Arc::new(Task { handle, has_ended });
+        let task = Arc::new(Task {
+            handle,
+            has_ended,
+            exceeded,
+        });
         Ok(Self { commands, task })
     }
 
@@ -102,9 +121,13 @@ impl Connection {
         within(limit, connection.send(command)).await
     }
 
-    /// Sleeps until the connection is over. For one caller.
-    pub(super) async fn end(&self) {
+    /// Sleeps until the connection is over, and returns the reason. For one caller.
+    pub(super) async fn end(&self) -> Reason {
         self.task.has_ended.notified().await;
+        if self.task.exceeded.load(Ordering::Relaxed) {
+            return EXCEEDED.into();
+        }
+        CLOSED.into()
     }
 
     /// Sends a command, and returns its reply, which may be an error of the server.

@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     batch::Batch,
     config::Kind,
-    connection::{Connection, OnPush, late, within},
+    connection::{CLOSED, Connection, OnPush, late, within},
     history::{self, Scripts},
     incoming::Incoming,
     lag::Lag,
@@ -53,7 +53,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-const CLOSED: &str = "the server has closed the connection";
 /// The longest pause before connecting again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -333,10 +332,7 @@ impl Link<'_> {
         // Each message wakes the task. Of these futures only those that were woken are polled then.
         let mut parts = FuturesUnordered::from_iter([
             self.subscribe(unsubscribing).map(Break::Subscriber).boxed(),
-            self.subscriber
-                .end()
-                .map(|()| Break::Subscriber(CLOSED.into()))
-                .boxed(),
+            self.subscriber.end().map(Break::Subscriber).boxed(),
             self.look_after(incoming).map(Break::Node).boxed(),
             misled
                 .notified()
@@ -415,7 +411,7 @@ impl Link<'_> {
             reason = self.check_master() => reason,
             () = self.ask_again() => CLOSED.into(),
             () = self.load_again(), if self.shard.keeps_history => CLOSED.into(),
-            () = self.publisher.end() => CLOSED.into(),
+            reason = self.publisher.end() => reason,
         }
     }
 

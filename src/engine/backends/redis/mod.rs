@@ -49,6 +49,7 @@ mod history;
 mod incoming;
 mod lag;
 mod link;
+mod measure;
 mod member_count;
 mod routes;
 mod sentinel;

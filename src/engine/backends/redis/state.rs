@@ -19,12 +19,13 @@ use super::{
     config::Address,
     history::ScriptCall,
     lag::Lag,
+    measure,
     slots::{SLOTS, slot_of},
 };
 use crate::engine::backends::call::{Outcome, Reason, Ticket};
 
 /// Bytes that wait for a node at most.
-const MOST_QUEUED: usize = 64 * 1024 * 1024;
+const MOST_QUEUED: usize = measure::MOST_MESSAGE;
 /// Subscriptions that are changed in one piece.
 pub(super) const CHANGES: usize = 1000;
 /// The place of the route for channels that belong to no node yet.
@@ -388,8 +389,11 @@ impl State {
         }
         self.need(place);
         let route = &mut self.routes[place];
-        let has_room = route.publish_bytes + publish.bytes <= MOST_QUEUED;
-        if !has_room && !route.publishes.is_empty() {
+        if publish.bytes > MOST_QUEUED {
+            publish.finish(Err("a message has 64 MiB at most".into()));
+            return;
+        }
+        if route.publish_bytes + publish.bytes > MOST_QUEUED {
             publish.finish(Err("more is published than the server takes".into()));
             return;
         }

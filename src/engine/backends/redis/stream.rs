@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::config::Address;
+use super::{config::Address, measure::Measure};
 use crate::engine::{
     dialing::tls::Tls,
     resources::{descriptor::AsRaw, inherited::NotInherited},
@@ -28,6 +28,8 @@ use crate::engine::{
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Bytes that were read and wait to be handed to groups. No more are read until they are.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
+/// Why a [`Limited`] stream has ended.
+pub(super) const EXCEEDED: &str = "it has sent too large a reply";
 
 /// A socket that forked children do not keep.
 struct Own<S> {
@@ -47,12 +49,34 @@ impl<S: AsRaw> Own<S> {
     }
 }
 
+/// A stream that ends with a reply which is larger than those of a server are.
+struct Limited<S> {
+    stream: S,
+    measure: Measure,
+    exceeded: Arc<AtomicBool>,
+}
+
 /// A stream of any kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
-/// Connects to a node. With a `gate` nothing is read while that is shut.
+/// Connects to a node. With a `gate` nothing is read while that is shut. It sets `exceeded` when it
+/// ends with a reply that is too large.
 pub(super) async fn connect(
+    address: &Address,
+    tls: Option<&Tls>,
+    gate: Option<Arc<Gate>>,
+    exceeded: Arc<AtomicBool>,
+) -> io::Result<Pin<Box<dyn Stream>>> {
+    let measure = Measure::default();
+    Ok(Box::pin(Limited {
+        stream: connect_any(address, tls, gate).await?,
+        measure,
+        exceeded,
+    }))
+}
+
+async fn connect_any(
     address: &Address,
     tls: Option<&Tls>,
     gate: Option<Arc<Gate>>,
@@ -108,6 +132,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Own<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if self.measure.takes(&buffer.filled()[before..]) {
+            return Poll::Ready(Ok(()));
+        }
+        self.exceeded.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::Error::other(EXCEEDED)))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
