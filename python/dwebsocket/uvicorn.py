@@ -45,8 +45,6 @@ __all__ = ["WebSocketProtocol", "configured"]
 _log = logging.getLogger("uvicorn.error")
 
 _NORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1000, 1011, 1013
-# Seconds between two checks whether a response before has been sent.
-_LOOK_S = 0.01
 # Bytes that are kept for an application that has not yet decided.
 _MOST_EARLY = 65536
 _FORBIDDEN = frozenset("\r\n\0")
@@ -181,12 +179,13 @@ class WebSocketProtocol(asyncio.Protocol):
         if subprotocol is not None and subprotocol not in self._handshake.offered:
             offers = ", ".join(self._handshake.offered) or "none"
             raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
-        # A response before may still be on its way. No loop tells when a transport has sent it.
-        while self.transport.get_write_buffer_size() and not self._is_lost:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
         self._permit = permit = _core.Permit.claim(conf.Admission.current().max_connections)
         if permit is None:
             self._answer(503)
+        # A response before may still be on its way.
+        elif not await self._handshake.has_turn(self._options.handshake_timeout):
+            permit.release()
+            permit = None
         if self._is_lost or permit is None:
             self._tell_that_client_has_gone()
             return

@@ -299,6 +299,33 @@ def test_a_handshake_behind_a_page(server: Server) -> None:
         assert peer.read_message() == b"at last"
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_handshake_behind_a_page_that_is_not_read(kind: Kind) -> None:
+    """It has a place, as long as a handshake may take; then the application has the end."""
+    limits = {"DWEBSOCKET_MAX_CONNECTIONS": "1", "DWEBSOCKET_HANDSHAKE_TIMEOUT": "2"}
+    with plain_server(kind, **limits) as server, RawPeer(server.address) as peer:
+        peer.send(f"GET /unread/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+        peer.sock.recv(1)
+        peer.send(handshake_request("/accepts_late/", server.host))
+        assert noted(server, "/accepts_late/") == "waiting"
+        server.get("/go/")
+        assert ask(server, "/echo/").status == 503
+        eventually(lambda: ask(server, "/echo/").status == 101)
+        assert noted(server, "/accepts_late/", but="waiting") == "ClientDisconnected"
+        assert "Traceback" not in server.stderr()
+
+
+def test_a_handshake_behind_a_page_that_is_read_late(server: Server) -> None:
+    """The application has accepted before."""
+    with RawPeer(server.address) as peer:
+        peer.send(f"GET /unread/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+        peer.buffer += peer.sock.recv(1)
+        peer.send(handshake_request("/accepts_late/page/", server.host))
+        assert noted(server, "/accepts_late/page/") == "waiting"
+        server.get("/go/")
+        assert [peer.read_response().status for _ in range(2)] == [200, 101]
+
+
 PAGE = "GET /pid/ HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
 
