@@ -14,6 +14,7 @@ from django.core.handlers.wsgi import LimitedStream, WSGIRequest
 from django.test import RequestFactory
 from visit import body
 
+from dwebsocket import require_websocket
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import _CLOSED, find_client
 
@@ -191,3 +192,24 @@ class TestOthers:
         assert isinstance(request, WSGIRequest)
         with pytest.raises(UnsupportedServer, match=r"the one of dwebsocket\.testing"):
             find_client(request.environ)
+
+    @pytest.mark.parametrize("host", [{}, {"Host": "testserver"}], ids=["usual", "with a host"])
+    def test_handshake_of_the_test_client(
+        self, caplog: pytest.LogCaptureFixture, host: dict[str, str]
+    ) -> None:
+        """It sends no Host; that it has no connection is what its user has to know."""
+
+        @require_websocket
+        def view(_: Any) -> None:
+            raise AssertionError
+
+        headers = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version": "13",
+        }
+        given = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in {**headers, **host}.items()}
+        request: Any = RequestFactory().get("/", **given)
+        assert view(request).status_code == 501
+        assert "use the one of dwebsocket.testing" in caplog.text

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dwebsocket import _core
+from dwebsocket.compat.django import is_from_test_client
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client, protocol_of
 from dwebsocket.servers.takeover import Takeover
@@ -206,13 +207,17 @@ class Handshake:
 
     def _validate_version(self) -> Refusal | None:
         """Refuses what is no connection of its own."""
-        if self._http_version() >= (2, 0):
-            # HTTP/2 has no Upgrade header to validate: the server's family raises the reason.
+        # HTTP/2 has no Upgrade header to validate, and Django's own test client sends no Host: the
+        # server's family raises the reason.
+        if self._http_version() >= (2, 0) or self._is_without_host():
             try:
                 self.find()
             except UnsupportedServer as error:
                 return 501, str(error), "error"
         return None
+
+    def _is_without_host(self) -> bool:
+        return "HTTP_HOST" not in self._environ and is_from_test_client(self._environ)
 
     def find(self) -> None:
         """
