@@ -63,6 +63,30 @@ describe("the fallback", () => {
     assert.equal(seen.filter(([, state]) => state === "open").length, 1);
   });
 
+  test("does not wait for WebSockets for longer than five seconds each", async () => {
+    connect("/ws/", { fallback: true });
+    await clock.pass(4999);
+    assert.deepEqual([made(), last().readyState], [1, 0]);
+    await clock.pass(1);
+    assert.equal(last().readyState, 2);
+    await clock.pass(6500);
+    assert.deepEqual([made(), query(requests[0])], [2, "?transport=sse"]);
+  });
+
+  test("has its five seconds when the function has given the URL, within ten", async () => {
+    let give;
+    const url = () => new Promise((resolve) => { give = resolve; });
+    const socket = connect(url, { fallback: true });
+    await clock.pass(9000);
+    give("/ws/");
+    await clock.pass(4999);
+    assert.deepEqual([made(), socket.state], [1, "connecting"]);
+    await clock.pass(1);
+    assert.equal(socket.state, "waiting");
+    await clock.pass(500 + 10000);
+    assert.deepEqual([made(), socket.state], [1, "waiting"]);
+  });
+
   test("is used only if asked for", async () => {
     await blocked({ fallback: false });
     assert.deepEqual([made(), requests.length], [3, 0]);

@@ -597,11 +597,12 @@ export function connect(url, options = {}) {
 				kind, at, queue, opening, on: mine, protocols: offered,
 				csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
 			});
+			if (fallback && kind !== "polling") limit(5000);
 		};
 		const fail = (error) => mine.end(1006, `${error?.message ?? error}`);
 		dials.push(Date.now());
 		dials.shift();
-		limit(kind === "sse" ? 5000 : 10000);
+		limit(10000);
 		const given = [url, protocols];
 		if (given.some((each) => typeof each === "function")) {
 			const give = async (each) => (typeof each === "function" ? each() : each);
