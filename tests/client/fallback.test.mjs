@@ -781,6 +781,35 @@ describe("a WebSocket", () => {
     assert.deepEqual([last().readyState, socket.transport], [2, "sse"]);
   });
 
+  test("that fails beside polls lets them try a stream, which replaces them", async () => {
+    const { socket, poll } = await polling();
+    fire("online");
+    last().ends();
+    const attempt = attempted();
+    assert.deepEqual([query(attempt), socket.state], ["?a=b&transport=sse", "open"]);
+    await attempt.stream().sends(opening);
+    assert.deepEqual([socket.state, socket.transport, sessionStorage.dwebsocket.split(",")[0]], ["open", "sse", "sse"]);
+    await attempted().answer(204); // the close
+    assert.ok(poll.signal.aborted);
+    await clock.pass(10 * MINUTES);
+    assert.deepEqual([made(), requests.length], [4, 0]);
+  });
+
+  test("that fails beside polls, as the stream then, is tried again after 10 minutes", async () => {
+    const { socket, poll } = await polling();
+    for (let round = 3; round < 6; round++) {
+      await clock.pass(10 * MINUTES);
+      assert.equal(made(), round);
+      last().ends();
+      const attempt = attempted();
+      assert.equal(query(attempt), "?a=b&transport=sse");
+      if (round > 3) await attempt.answer(502);
+      else await clock.pass(5000);
+      assert.deepEqual([attempt.signal.aborted, socket.state, socket.transport], [true, "open", "polling"]);
+    }
+    assert.equal(poll.signal.aborted, false);
+  });
+
   test("that opens replaces the stream, behind all that this has taken", async () => {
     const { socket, seen, stream } = await streaming();
     socket.send("by POST");

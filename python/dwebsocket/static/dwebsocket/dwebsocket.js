@@ -283,7 +283,7 @@ export function connect(url, options = {}) {
 		}
 	};
 
-	// Without `reject` it is the link's.
+	// Without `reject` it ends with the connection.
 	const request = (body, timeout = 10000, resolve, reject) => {
 		const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
 		const settle = (how) => (value) => {
@@ -531,6 +531,7 @@ export function connect(url, options = {}) {
 				if (mine === probe) {
 					probe = undefined;
 					planBack();
+					if (kind === "websocket" && transport === "polling") dial("sse", true);
 					if (doubts && --doubts) timer = setTimeout(doubt, 1000);
 					flush();
 				}
@@ -599,7 +600,7 @@ export function connect(url, options = {}) {
 			});
 			if (fallback && kind !== "polling") limit(5000);
 		};
-		const fail = (error) => mine.end(1006, `${error?.message ?? error}`);
+		const fail = (error) => mine.end(1006, String(error?.message ?? error));
 		dials.push(Date.now());
 		dials.shift();
 		limit(10000);
@@ -612,7 +613,7 @@ export function connect(url, options = {}) {
 			begin(given);
 		} catch (error) {
 			drop();
-			// Others are a Content-Security-Policy's.
+			// Others come from a Content-Security-Policy.
 			if (state === "connecting" && (!fallback || /^(Type|Syntax)Error$/.test(error.name))) throw error;
 			Promise.reject(error).catch(fail);
 		}
