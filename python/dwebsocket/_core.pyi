@@ -594,9 +594,11 @@ class Groups:
         Nothing in a group with a history: there the positions say what is missing.
         """
 
-    def note(self, event: str) -> None:
+    def note(self, event: str, name: str = "") -> None:
         """
         Counts an event: `published`, `failed`, `unreadable`, `lost`, `regained` or `restarted`.
+
+        Not one of a group by whose ``name`` processes ask each other.
 
         Raises:
             ValueError: Another event.

@@ -184,7 +184,7 @@ impl Groups {
         exclude: Vec<MemberId>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let message = to_message(message, &exclude)?;
-        self.0.statistics().count(Event::Published);
+        self.0.statistics().count_in(name, Event::Published);
         copy::bytes(py, &self.0.envelope_of(name, &message))
     }
 
@@ -348,11 +348,12 @@ impl Groups {
         py.detach(|| self.0.note_loss(name));
     }
 
-    fn note(&self, event: &str) -> PyResult<()> {
-        let Some((_, event)) = Event::ALL.into_iter().find(|(name, _)| *name == event) else {
+    #[pyo3(signature = (event, name = ""))]
+    fn note(&self, event: &str, name: &str) -> PyResult<()> {
+        let Some((_, event)) = Event::ALL.into_iter().find(|(each, _)| *each == event) else {
             return Err(PyValueError::new_err(format!("no event {event:?}")));
         };
-        self.0.statistics().count(event);
+        self.0.statistics().count_in(name, event);
         Ok(())
     }
 

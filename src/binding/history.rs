@@ -58,7 +58,7 @@ impl History {
         py.detach(|| {
             let envelope = groups.envelope_of(name, &message);
             let position = self.0.append(name, &envelope, limits, None)?;
-            groups.statistics().count(Event::Published);
+            groups.statistics().count_in(name, Event::Published);
             if groups.offer(name, position, &envelope) == Some(Offer::Behind) {
                 groups.catch_up(name, &*self.0, None)?;
             }

@@ -18,7 +18,8 @@ from postgres_nodes import folder, nodes  # noqa: F401
 
 from dwebsocket import GroupUnavailable, _core, conf, group, group_statistics
 from dwebsocket.groups import backends
-from dwebsocket.groups.backends import local, process, redis
+from dwebsocket.groups.backends import local, node, process, redis
+from dwebsocket.operations import survey
 from support.redis import Redis, settings
 from support.redis_backend import publish_forged, until_it_works
 from support.waiting import eventually
@@ -92,6 +93,19 @@ class TestInOneProcess:
         group("nobody").send("c")
         eventually_counted(delivered=4)
         assert statistics() == counted(published=3, delivered=4)
+        del opened
+
+    def test_questions_of_one_process_to_others(self) -> None:
+        """They are no messages of the site, whether they are answered or fail."""
+        backend = backends.backend("default")
+        asked = [survey.GROUP, node._group(b"\x1f")]
+        opened = member(*asked, "room")
+        for name in (*asked, "room"):
+            backend.send(name, "?", [])
+        eventually_counted(delivered=1)
+        assert statistics() == counted(published=1, delivered=1)
+        backend.groups.note("failed", asked[0])
+        assert statistics()["failed"] == 0
         del opened
 
     @pytest.mark.parametrize(

@@ -345,7 +345,7 @@ impl FanOut {
 
     /// Counts, and reports a member that is slow.
     fn note(&self, group: &str, member: &dyn Member, handed: Handed) {
-        self.statistics.note(handed, self.when_full);
+        self.statistics.note(group, handed, self.when_full);
         let drops_first = || handed.dropped > 0 && member.memberships().warn_once();
         if handed.is_closed || drops_first() {
             self.notices.add(Notice::Slow(group.to_owned()));

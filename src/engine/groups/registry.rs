@@ -209,7 +209,7 @@ impl Groups {
     /// Sends `message` to all members of the group `name` in this process. Never sleeps. To be
     /// called only while there is [room](Groups::has_room): what waits takes memory.
     pub fn publish(self: &Arc<Self>, name: &str, message: Message) {
-        self.fan_out.statistics.count(Event::Published);
+        self.fan_out.statistics.count_in(name, Event::Published);
         self.put(name, Entry::Message(message));
     }
 

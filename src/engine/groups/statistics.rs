@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::member::{Handed, WhenFull};
 
+/// How the groups are named by which processes of a site ask each other, and answer. Views use none
+/// of them.
+const QUESTIONS: [&str; 2] = ["dwebsocket.node:", "dwebsocket.operations"];
+
 /// Counters of one backend in this process, in the order of [`Event`]. Each grows only.
 #[derive(Debug, Default)]
 pub struct Statistics([AtomicU64; Event::ALL.len()]);
@@ -58,14 +62,21 @@ impl Statistics {
         self.add(event, 1);
     }
 
+    /// Counts an event of the group `name`, but for questions between processes.
+    pub fn count_in(&self, name: &str, event: Event) {
+        self.add(event, u64::from(!is_question(name)));
+    }
+
     fn add(&self, event: Event, times: u64) {
         if times > 0 {
             self.0[event as usize].fetch_add(times, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn note(&self, handed: Handed, when_full: WhenFull) {
-        self.add(Event::Delivered, handed.delivered);
+    pub(super) fn note(&self, group: &str, handed: Handed, when_full: WhenFull) {
+        if !is_question(group) {
+            self.add(Event::Delivered, handed.delivered);
+        }
         self.add(Event::Closed, handed.is_closed.into());
         let dropped = match when_full {
             // A connection is closed then; what is no connection drops.
@@ -80,4 +91,8 @@ impl Statistics {
     pub fn read(&self) -> [(&'static str, u64); Event::ALL.len()] {
         Event::ALL.map(|(name, event)| (name, self.0[event as usize].load(Ordering::Relaxed)))
     }
+}
+
+fn is_question(group: &str) -> bool {
+    QUESTIONS.iter().any(|start| group.starts_with(start))
 }

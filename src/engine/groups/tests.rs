@@ -110,6 +110,26 @@ async fn every_member_gets_every_message_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn questions_between_processes_are_no_messages_of_the_site() {
+    let groups = groups(WhenFull::Close);
+    let (connection, mut peer) = member(1);
+    for name in [
+        "dwebsocket.operations",
+        "dwebsocket.node:1f",
+        "dwebsocket.user:1",
+    ] {
+        groups.join(name, &connection, ID);
+        groups.publish(name, text("asked"));
+    }
+    settle(&groups).await;
+    assert_eq!(got(&mut peer), frames(&["asked", "asked", "asked"]));
+    assert_eq!(
+        groups.statistics().read()[..2],
+        [("published", 1), ("delivered", 1)]
+    );
+}
+
+#[tokio::test]
 async fn a_member_gets_what_is_published_between_its_join_and_its_leave() {
     let groups = groups(WhenFull::Close);
     let (first, mut first_peer) = member(1);

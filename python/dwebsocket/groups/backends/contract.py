@@ -465,7 +465,7 @@ class Backend:
         try:
             self._pass_on(name, envelope)
         except GroupUnavailable:
-            self.groups.note("failed")
+            self.groups.note("failed", name)
             raise
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
@@ -474,7 +474,7 @@ class Backend:
         try:
             await self._apass_on(name, envelope)
         except GroupUnavailable:
-            self.groups.note("failed")
+            self.groups.note("failed", name)
             raise
 
     def _pass_on(self, name: str, envelope: bytes) -> None:

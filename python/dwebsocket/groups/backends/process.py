@@ -73,14 +73,14 @@ class Backend(contract.Backend):
         try:
             self._insist(lambda patience: self._publish(name, message, exclude, patience))
         except GroupUnavailable:
-            self._note_failure()
+            self._note_failure(name)
             raise
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
         try:
             await self._ainsist(lambda patience: self._publish(name, message, exclude, patience))
         except GroupUnavailable:
-            self._note_failure()
+            self._note_failure(name)
             raise
 
     def close(self, name: str, code: int, reason: str) -> None:
@@ -203,10 +203,10 @@ class Backend(contract.Backend):
         self.groups.close(name, code, reason)
         return None
 
-    def _note_failure(self) -> None:
+    def _note_failure(self, name: str) -> None:
         # The engine has counted only those that it took.
-        self.groups.note("published")
-        self.groups.note("failed")
+        self.groups.note("published", name)
+        self.groups.note("failed", name)
 
     def _patience(self) -> float | None:
         """Returns how long a call may wait for another process; None for ``TIMEOUT``."""

@@ -355,7 +355,7 @@ impl Node {
         for peer in self.state.lock().peers.values() {
             peer.send(&frame);
         }
-        self.groups.statistics().count(Event::Published);
+        self.groups.statistics().count_in(name, Event::Published);
         let offered = self.groups.offer(name, position, &envelope);
         // It is kept: an error here would have it published again.
         if offered == Some(Offer::Behind) && self.groups.catch_up(name, history, patience).is_err()
