@@ -63,30 +63,6 @@ describe("the fallback", () => {
     assert.equal(seen.filter(([, state]) => state === "open").length, 1);
   });
 
-  test("does not wait for WebSockets for longer than five seconds each", async () => {
-    connect("/ws/", { fallback: true });
-    await clock.pass(4999);
-    assert.deepEqual([made(), last().readyState], [1, 0]);
-    await clock.pass(1);
-    assert.equal(last().readyState, 2);
-    await clock.pass(6500);
-    assert.deepEqual([made(), query(requests[0])], [2, "?transport=sse"]);
-  });
-
-  test("has its five seconds when the function has given the URL, within ten", async () => {
-    let give;
-    const url = () => new Promise((resolve) => { give = resolve; });
-    const socket = connect(url, { fallback: true });
-    await clock.pass(9000);
-    give("/ws/");
-    await clock.pass(4999);
-    assert.deepEqual([made(), socket.state], [1, "connecting"]);
-    await clock.pass(1);
-    assert.equal(socket.state, "waiting");
-    await clock.pass(500 + 10000);
-    assert.deepEqual([made(), socket.state], [1, "waiting"]);
-  });
-
   test("is used only if asked for", async () => {
     await blocked({ fallback: false });
     assert.deepEqual([made(), requests.length], [3, 0]);
@@ -252,6 +228,38 @@ describe("the next page of a tab whose WebSockets are blocked", () => {
     assert.deepEqual(memory(), {});
   });
 
+  test("is remembered for the host of its URL", async () => {
+    await streaming();
+    const before = memory();
+    clock.timers.clear();
+    const other = connect("wss://other.example/ws/", { fallback: true });
+    last().opens();
+    assert.deepEqual([made(), other.transport, memory()], [3, "websocket", before]);
+  });
+
+  test("asks a function that fails for a URL once in ten minutes", async () => {
+    let asked = 0;
+    let isBroken = false;
+    const url = async () => {
+      asked++;
+      if (isBroken) throw new Error("no token");
+      return "/ws/";
+    };
+    connect(url, { fallback: true });
+    for (let second = 0; second < 20 && !requests.length; second++) {
+      await settle();
+      if (made()) last().ends();
+      await clock.pass(1000);
+    }
+    await requests.shift().stream().sends(opening);
+    isBroken = true;
+    const before = asked;
+    await clock.pass(10 * MINUTES);
+    assert.equal(asked, before + 1);
+    await clock.pass(10 * MINUTES);
+    assert.equal(asked, before + 2);
+  });
+
   test("goes on with the others when its transport does not open", async () => {
     await streaming();
     const socket = await next();
@@ -286,7 +294,7 @@ describe("the next page of a tab whose WebSockets are blocked", () => {
   }
 
   test("gets on where something else was stored", async () => {
-    sessionStorage.dwebsocket = "x";
+    sessionStorage.dwebsocketnull = "x";
     const socket = connect("/ws/", { fallback: true });
     for (let second = 0; second < 20 && !made(); second++) {
       requests.splice(0).forEach((request) => request.answer(501));
@@ -779,35 +787,6 @@ describe("a WebSocket", () => {
     fire("online");
     await clock.pass(10000);
     assert.deepEqual([last().readyState, socket.transport], [2, "sse"]);
-  });
-
-  test("that fails beside polls lets them try a stream, which replaces them", async () => {
-    const { socket, poll } = await polling();
-    fire("online");
-    last().ends();
-    const attempt = attempted();
-    assert.deepEqual([query(attempt), socket.state], ["?a=b&transport=sse", "open"]);
-    await attempt.stream().sends(opening);
-    assert.deepEqual([socket.state, socket.transport, sessionStorage.dwebsocket.split(",")[0]], ["open", "sse", "sse"]);
-    await attempted().answer(204); // the close
-    assert.ok(poll.signal.aborted);
-    await clock.pass(10 * MINUTES);
-    assert.deepEqual([made(), requests.length], [4, 0]);
-  });
-
-  test("that fails beside polls, as the stream then, is tried again after 10 minutes", async () => {
-    const { socket, poll } = await polling();
-    for (let round = 3; round < 6; round++) {
-      await clock.pass(10 * MINUTES);
-      assert.equal(made(), round);
-      last().ends();
-      const attempt = attempted();
-      assert.equal(query(attempt), "?a=b&transport=sse");
-      if (round > 3) await attempt.answer(502);
-      else await clock.pass(5000);
-      assert.deepEqual([attempt.signal.aborted, socket.state, socket.transport], [true, "open", "polling"]);
-    }
-    assert.equal(poll.signal.aborted, false);
   });
 
   test("that opens replaces the stream, behind all that this has taken", async () => {

@@ -428,6 +428,14 @@ describe("with resume", () => {
     assert.equal(last().url, "wss://site.example/ws/?since=a%3Ae-1&since=b%3Ae-1");
   });
 
+  test("a connection that ends among missed messages takes no position away", async () => {
+    const socket = open({ resume: true, positions: { a: "e-1", b: "e-1" } });
+    last().says({ group: "a", data: "missed", position: "e-2" });
+    last().ends(1012);
+    await clock.pass(9000);
+    assert.deepEqual(socket.positions, { a: "e-2", b: "e-1" });
+  });
+
   test("positions that do not fit into 3,000 characters are left out, the oldest first", async () => {
     const warnings = mock.method(console, "warn", () => {});
     const socket = open({ resume: true });

@@ -250,6 +250,7 @@ export function connect(url, options = {}) {
 	const asked = new Map();
 	const dials = [-Infinity, -Infinity];
 	let state = "connecting";
+	const memory = "dwebsocket" + /\/\/[^/]*/.exec(url);
 	let transport = "websocket";
 	let triedAt;
 	let protocol = "";
@@ -263,7 +264,7 @@ export function connect(url, options = {}) {
 	let silences = 0; // of a server without beats
 	let hasWarned, isJoining;
 	try {
-		if (fallback) [transport, triedAt] = sessionStorage.dwebsocket.split(",");
+		if (fallback) [transport, triedAt] = sessionStorage[memory].split(",");
 	} catch {}
 
 	const become = (next, why) => state === "closed" || emit("state", (state = next), why);
@@ -283,7 +284,7 @@ export function connect(url, options = {}) {
 		}
 	};
 
-	// Without `reject` it ends with the connection.
+	// Without `reject` it is the link's.
 	const request = (body, timeout = 10000, resolve, reject) => {
 		const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
 		const settle = (how) => (value) => {
@@ -436,7 +437,7 @@ export function connect(url, options = {}) {
 		else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
 		else if (recovered !== undefined) {
 			ownId = id;
-			mine.said--; // by the server itself
+			mine.told = mine.said--;
 			mine.groups.add(group);
 			recovered &&= !mine.omitted.delete(group);
 			// A newer one may have come before.
@@ -531,7 +532,6 @@ export function connect(url, options = {}) {
 				if (mine === probe) {
 					probe = undefined;
 					planBack();
-					if (kind === "websocket" && transport === "polling") dial("sse", true);
 					if (doubts && --doubts) timer = setTimeout(doubt, 1000);
 					flush();
 				}
@@ -540,8 +540,8 @@ export function connect(url, options = {}) {
 				clearTimeout(timer);
 				doubts = 0;
 				if (code === 4401 || isFinal || (code === 1008 && !mine.said)) return finish({ code, reason });
-				// Unless cut before all were told of.
-				if (mine.groups.size && (code !== 1006 || Date.now() - openedAt > 1000)) {
+				// Unless it was cut before all were told of.
+				if (mine.told && (code !== 1006 || Date.now() - openedAt > 1000)) {
 					for (const group of known.keys()) if (!mine.groups.has(group)) known.delete(group);
 				}
 				if (Date.now() - openedAt > 5000) tries = 0;
@@ -563,13 +563,10 @@ export function connect(url, options = {}) {
 			},
 		};
 		const drop = () => clearTimeout(clock);
-		const limit = (ms) => {
-			drop();
-			clock = setTimeout(() => {
-				mine.end(1006, "timeout");
-				mine.close();
-			}, ms);
-		};
+		clock = setTimeout(() => {
+			mine.end(1006, "timeout");
+			mine.close();
+		}, kind === "sse" ? 5000 : 10000);
 		if (isProbe) probe = mine;
 		else link = mine;
 		const begin = ([address, offered]) => {
@@ -581,13 +578,14 @@ export function connect(url, options = {}) {
 				return target.href;
 			};
 			if (mine !== link && mine !== probe) return;
-			if (kind === "websocket") triedAt = Date.now();
 			const own = searchParams.get("beat");
 			every = +(own || beat);
 			const opening = [former && "former=" + ownId, every && !own && "beat=" + every];
+			let { length } = at("ws", ...opening);
 			for (const pair of [...known].reverse()) {
 				const since = "since=" + encodeURIComponent(pair.join(":"));
-				if (at("ws", since, ...opening).length > 3000) mine.omitted.add(pair[0]);
+				length += since.length + 1;
+				if (length > 3000) mine.omitted.add(pair[0]);
 				else opening.unshift(since);
 			}
 			if (mine.omitted.size && !hasWarned) {
@@ -598,12 +596,11 @@ export function connect(url, options = {}) {
 				kind, at, queue, opening, on: mine, protocols: offered,
 				csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
 			});
-			if (fallback && kind !== "polling") limit(5000);
 		};
-		const fail = (error) => mine.end(1006, String(error?.message ?? error));
+		const fail = (error) => mine.end(1006, `${error?.message ?? error}`);
 		dials.push(Date.now());
 		dials.shift();
-		limit(10000);
+		if (kind === "websocket") triedAt = dials[1];
 		const given = [url, protocols];
 		if (given.some((each) => typeof each === "function")) {
 			const give = async (each) => (typeof each === "function" ? each() : each);
@@ -613,7 +610,7 @@ export function connect(url, options = {}) {
 			begin(given);
 		} catch (error) {
 			drop();
-			// Others come from a Content-Security-Policy.
+			// Others are a Content-Security-Policy's.
 			if (state === "connecting" && (!fallback || /^(Type|Syntax)Error$/.test(error.name))) throw error;
 			Promise.reject(error).catch(fail);
 		}
@@ -641,12 +638,12 @@ export function connect(url, options = {}) {
 		} catch {}
 	};
 
-	// The tab's next page begins with it.
+	// Later pages begin with it.
 	const planBack = () => {
 		try {
-			if (transport === "websocket") return delete sessionStorage.dwebsocket;
+			if (transport === "websocket") return delete sessionStorage[memory];
 			backTimer ??= setTimeout(back, 600000 - Math.abs(Date.now() - triedAt));
-			sessionStorage.dwebsocket = [transport, triedAt];
+			sessionStorage[memory] = [transport, triedAt];
 		} catch {}
 	};
 
