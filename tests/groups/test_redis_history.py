@@ -251,6 +251,18 @@ class TestKept:
         send(own, "room", "after")
         assert head(own, "room") == (page.head[0], 1)
 
+    def test_the_largest_page(self, server: Redis) -> None:
+        """Fits into a reply; a larger message is refused."""
+        own = made(server.url, TIMEOUT=60.0)
+        # With the second one the page is full.
+        sizes = [2**20 - 1024, 2**26 - 1024]
+        for size in sizes:
+            send(own, "room", "x" * size)
+        page = own.read_history("room", None, (1000, 300.0))
+        assert [len(message) for _, _, message, _ in page.rows] == sizes
+        with pytest.raises(GroupUnavailable, match="64 MiB"):
+            send(own, "room", "x" * (2**26 + 1))
+
     def test_time_that_a_stranger_has_changed(self, server: Redis) -> None:
         """Old messages go all the same."""
         own = made(server.url)

@@ -122,7 +122,7 @@ mod tests {
     fn takes(reply: &[u8], endless: &[u8]) -> bool {
         let mut measure = Measure::default();
         let whole = measure.takes(reply);
-        whole && (endless.is_empty() || (0..40).all(|_| measure.takes(&endless.repeat(400_000))))
+        whole && (endless.is_empty() || (0..60).all(|_| measure.takes(&endless.repeat(400_000))))
     }
 
     #[test]
