@@ -89,7 +89,7 @@ class WebSocketMiddleware:
         """
         if (factory := prepare(request)) is not None:
             if isinstance(made := make(request, factory), str):
-                return refuse(request, 400, made)
+                return refuse(request, 400, made, cause="factory")
             request.__dict__["websocket"] = made
         return None
 

@@ -208,16 +208,17 @@ class TestRefuse:
         assert made.client.sock.recv(100) == b"as ever"
         return made.response
 
-    @pytest.mark.parametrize("status", [403, 404, 503])
+    @pytest.mark.parametrize("status", [403, 404, 413, 429, 431, 501, 503])
     def test_reject(self, visit: Serve, request_log: Log, as_async: bool, status: int) -> None:
-        """A bare response, and a record."""
+        """A record, and a response that names no reason of the package."""
 
         def decide(request: Any) -> Any:
             return (
                 request.websocket.areject(status) if as_async else request.websocket.reject(status)
             )
 
-        assert self.status(visit, decide, as_async=as_async).status_code == status
+        response = self.status(visit, decide, as_async=as_async)
+        assert (response.status_code, response.content) == (status, b"The view rejected it.\n")
         (record,) = request_log("dwebsocket")
         assert record.getMessage() == (f"WebSocket refused with {status}: /: The view rejected it.")
 

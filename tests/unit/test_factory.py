@@ -46,6 +46,10 @@ class Never(WebSocketFactory):
         return False
 
 
+Log = Any
+NOT_MADE = b"There is no WebSocket for this request.\n"
+
+
 class Nothing(WebSocketFactory):
     """Makes none."""
 
@@ -214,14 +218,18 @@ class TestFactoryOfTheOriginal:
         assert made.header("Sec-WebSocket-Protocol") == ["two"]
 
     @pytest.mark.parametrize("middleware", [[], ["dwebsocket.middleware.WebSocketMiddleware"]])
+    @pytest.mark.parametrize("debug", [False, True])
     def test_refuses_by_value_error(
-        self, visit: Serve, override: Any, middleware: list[str]
+        self, visit: Serve, override: Any, request_log: Log, middleware: list[str], debug: bool
     ) -> None:
-        """400, with its reason."""
-        override(WEBSOCKET_FACTORY_CLASS="test_factory.Refuses")
+        """400, with its reason in the log, and with DEBUG in the body."""
+        override(WEBSOCKET_FACTORY_CLASS="test_factory.Refuses", DEBUG=debug)
         made = visit(accept_websocket(echo), middleware=middleware)
         assert made.response.status_code == 400
-        assert made.response.content.endswith(b"this request: not today\n")
+        told = b"Refuses.create_websocket() refuses this request: not today\n"
+        assert made.response.content == (told if debug else NOT_MADE)
+        (record,) = request_log("dwebsocket")
+        assert record.getMessage().endswith(": not today")
 
     def test_choice_that_the_client_does_not_offer(self, visit: Serve, override: Any) -> None:
         """An error of the project's, and no connection."""
@@ -262,13 +270,14 @@ def test_takes_no_request_for_a_websocket(visit: Serve, override: Any) -> None:
     assert visit(require_websocket(echo)).response.status_code == 400
 
 
-def test_makes_no_websocket(visit: Serve, override: Any) -> None:
-    """The handshake is refused, nothing is left behind."""
+@pytest.mark.parametrize("middleware", [[], ["dwebsocket.middleware.WebSocketMiddleware"]])
+def test_makes_no_websocket(visit: Serve, override: Any, middleware: list[str]) -> None:
+    """The handshake is refused, nothing is left behind. The client learns of no setting."""
     override(WEBSOCKET_FACTORY_CLASS="test_factory.Nothing")
     before = _core.open_connections()
-    made = visit(accept_websocket(echo))
+    made = visit(accept_websocket(echo), middleware=middleware)
     assert made.response.status_code == 400
-    assert b"WEBSOCKET_FACTORY_CLASS" in made.response.content
+    assert made.response.content == NOT_MADE
     assert _core.open_connections() == before
 
 

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _RETRY_AFTER_S = 5
+# What clients are told outside DEBUG, by the cause; then by the status. The reason itself of others
+# is only about the request.
+_TOLD_OF_CAUSE = {
+    "factory": "There is no WebSocket for this request.",
+    "view": "The view rejected it.",
+}
 _TOLD = {
     403: "This page may not open a WebSocket here.",
+    404: "This address has no group.",
+    413: "The messages are too large.",
     429: "There are too many WebSockets from you.",
     431: "The headers of this handshake are too large.",
     501: "There are no WebSockets here.",
@@ -54,7 +62,7 @@ def refuse(
         request: Django's.
         cause: The kind of the reason, for counters: one word; by default that of the status.
     """
-    told = reason if settings.DEBUG else _TOLD.get(status, reason)
+    told = reason if settings.DEBUG else _TOLD_OF_CAUSE.get(cause) or _TOLD.get(status, reason)
     response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
         response["Sec-WebSocket-Version"] = "13"
