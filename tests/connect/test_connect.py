@@ -118,7 +118,7 @@ def test_the_request_is_what_was_asked_for() -> None:
     with far_server(tell, subprotocols=["v2.chat", "v1.chat"]) as url:
         with connect(
             url.replace("//", "//user:p%40ss@") + "/chät?room=a b",
-            headers=[("Cookie", "a=1"), ("X-Two", "1"), ("X-Two", "2"), ("Upgrade", "ignored")],
+            headers=[("Cookie", "a=1"), ("X-Two", "1"), ("X-Two", "2")],
             origin="https://example.com",
             subprotocols=["v1.chat", "v2.chat"],
         ) as websocket:
@@ -402,6 +402,13 @@ def test_an_invalid_proxy(scheme: str, password: str) -> None:
         ({"headers": {"X": 1}}, TypeError, "headers must be a mapping"),
         ({"headers": {"X": "a\r\nY: b"}}, ValueError, "the value of X holds"),
         ({"headers": {"X Y": "a"}}, ValueError, "'X Y'|\"X Y\" is not the name"),
+        *(
+            ({"headers": {name: "x"}}, ValueError, rf"headers: connect\(\) writes '{name}' itself")
+            for name in (
+                *("Upgrade", "CONNECTION", "sec-websocket-key", "Sec-WebSocket-Protocol"),
+                *("Content-Length", "Transfer-Encoding", "Sec-WebSocket-Anything"),
+            )
+        ),
         ({"open_timeout": -1}, ValueError, "open_timeout must be a number of seconds or None"),
         ({"ping_interval": "5"}, ValueError, "ping_interval must be"),
         ({"max_message_size": 0}, ValueError, "max_message_size must be a number of bytes"),

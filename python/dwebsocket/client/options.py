@@ -21,6 +21,14 @@ Given: TypeAlias = Union[T, Callable[[], Union[T, Awaitable[T]]]]  # noqa: UP007
 # The same as for connections that clients open.
 _COMPRESSION = (256, 3)
 _MAX_FRAGMENTS = 80_000
+# The engine writes them itself, or leaves them out: see `OWN_HEADERS` of the engine.
+_OWN_HEADERS = frozenset(
+    {
+        *("connection", "content-encoding", "content-language", "content-length"),
+        *("content-range", "content-type", "keep-alive", "proxy-connection", "te", "trailer"),
+        *("transfer-encoding", "upgrade"),
+    }
+)
 # Stands for one that is not known yet while the options are checked.
 _ANY_URL = "ws://localhost/"
 
@@ -33,7 +41,8 @@ class ConnectOptions(TypedDict, total=False):
         subprotocols: Subprotocols to offer, the best first; None offers none. Or a function that
             gives them for each attempt.
         headers: Headers to send: a mapping, or pairs. ``Cookie`` is one of them. Those of the
-            handshake itself are left out. Or a function that returns them for each attempt.
+            handshake itself, and of a body, are refused. Or a function that returns them for each
+            attempt.
         origin: The value of ``Origin``, as of a page of this origin.
         open_timeout: For all of the opening: name, network, proxy, TLS and handshake. 10 by
             default.
@@ -222,6 +231,8 @@ def _pairs(headers: Any) -> list[tuple[str, str]]:
         if not is_pair or not all(isinstance(part, str) for part in pair):
             # A value may be a secret: none is shown.
             raise TypeError("headers must be a mapping of str to str, or pairs of str, or None")
+        if (name := pair[0].lower()) in _OWN_HEADERS or name.startswith("sec-websocket-"):
+            raise ValueError(f"headers: connect() writes {pair[0]!r} itself, or sends none")
     return [(name, value) for name, value in pairs]
 
 
