@@ -129,7 +129,7 @@ class _Application(ASGIHandler):
         if not _has_lifespan and isinstance(handshake, asgi.NativeHandshake):
             # Before the first one opens, with which this process begins to take others.
             handshake.note_server()
-        if not await handshake.has_turn(conf.Options.current({}).handshake_timeout):
+        if not await handshake.has_turn(conf.get_or("HANDSHAKE_TIMEOUT", otherwise=None)):
             _report_refusal(scope, 503, "Its client has not read the response before it.")
             await handshake.serve()
             return

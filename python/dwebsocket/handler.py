@@ -11,6 +11,7 @@ from django.utils.decorators import classonlymethod
 from django.views import View
 
 from dwebsocket import conf
+from dwebsocket.api.beside import LONGEST_S
 from dwebsocket.conf import checks
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.view_groups import ViewGroups, filled
@@ -299,7 +300,7 @@ def _every(cls: type[WebSocketHandler]) -> float | None:
     every = cls.every
     if every is None:
         return None
-    if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < 1e9:
+    if isinstance(every, bool) or not isinstance(every, (int, float)) or not 0 < every < LONGEST_S:
         raise ValueError(
             f"{cls.__name__}.every must be None or a number of seconds above 0, not {every!r}"
         )

@@ -149,6 +149,19 @@ def test_backend_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     eventually(lambda: not threads(), what="the thread has ended")
 
 
+def test_many_that_ask(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All hear one answer: they ask at once, when the server is back."""
+    monkeypatch.setattr(announcements, "_lately", deque())
+    announce(("users", "first"))
+    eventually(lambda: silent.sent, what="the first one is sent")
+    close_user("banned")
+    for _ in range(20):
+        announcements.repeat()
+    silent.answers.set()
+    eventually(lambda: not threads(), what="the thread has ended")
+    assert [list(each) for each in silent.sent] == [["users"], ["closes", "asks"]]
+
+
 def test_database_that_cannot_be_left(
     silent: Silent, monkeypatch: pytest.MonkeyPatch, request_log: Callable[..., list[Any]]
 ) -> None:

@@ -213,6 +213,21 @@ class TestMissed:
         eventually(lambda: sum(looked) > before, what="the user is looked up")
         goes_on(made)
 
+    def test_before_the_first_user_is_in(
+        self, visit: Serve, anna: User, looked: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That user is looked up as the WebSocket opens, and all are again at the next time."""
+        made = enter(visit, sign_in(anna))
+        schedule = recheck.Schedule()
+        schedule.recheck_all()
+        used = recheck._schedule
+        monkeypatch.setattr(recheck, "_schedule", schedule)
+        schedule.use(used._spawn, used._databases)  # type: ignore[arg-type]
+        before = sum(looked)
+        schedule.recheck_all()
+        eventually(lambda: sum(looked) > before, what="the user is looked up")
+        goes_on(made)
+
     @pytest.mark.parametrize("age", [0.0, 30])
     def test_close_user(self, visit: Serve, anna: User, bert: User, age: float) -> None:
         """Closes what was open then; who has come back since stays."""

@@ -140,7 +140,7 @@ def check_timeout(
     timeout: float | None, what: str = "timeout", *, least: float = 0, is_optional: bool = True
 ) -> None:
     """
-    Checks a time that a caller gives: hubs of green threads stop at some that are none.
+    Checks a time that a caller gives: NaN would stop all timers of a hub of green threads.
 
     Args:
         timeout: Seconds.
@@ -163,6 +163,6 @@ def check_timeout(
 
 
 def as_timeout(timeout: float | None) -> float | None:
-    """Returns a time for calls of the system, which take no long ones: None in place of those."""
+    """Returns a time for calls of the system: None where it is too long for these."""
     check_timeout(timeout)
     return None if timeout is not None and timeout > _LONGEST_S else timeout

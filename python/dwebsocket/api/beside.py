@@ -12,9 +12,6 @@ from dwebsocket.api.base import Base
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
 
-# Seconds between two calls are less, as of handlers: no timer takes 1e300, and `inf` never ends.
-_LONGEST_S = 1e9
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -26,6 +23,9 @@ if TYPE_CHECKING:
     Ts = TypeVarTuple("Ts")
 
 P = ParamSpec("P")
+
+#: Seconds between two calls are less: no timer takes 1e300, and `inf` never ends.
+LONGEST_S = 1e9
 
 
 class Beside(Base):
@@ -108,7 +108,7 @@ class Beside(Base):
             UsageError: The view does not run.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not is_number or not 0 < seconds < _LONGEST_S:
+        if not is_number or not 0 < seconds < LONGEST_S:
             raise ValueError(f"every() takes a number of seconds above 0, not {seconds!r}")
         check_callable("every()", function)
         view = self._running_view("every()")

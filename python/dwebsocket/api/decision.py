@@ -90,6 +90,7 @@ class Decision(Generic[EventT]):
         self._claims: dict[str, object] = {}
         self._outcome: Outcome | None = None
         self._what = ""
+        self._is_given_up = False
 
     @property
     def is_open_question(self) -> bool:
@@ -106,6 +107,7 @@ class Decision(Generic[EventT]):
         first = self._claims.setdefault("", claim) is claim
         if first:
             self._outcome, self._what = outcome, outcome.what
+            self._is_given_up = isinstance(outcome, GivenUp)
         return first
 
     def tell_handler(self, outcome: Outcome) -> bool:
@@ -123,7 +125,7 @@ class Decision(Generic[EventT]):
         Raises:
             UsageError: The view has decided before.
         """
-        if not self.decide(outcome) and self._what != GivenUp().what:
+        if not self.decide(outcome) and not self._is_given_up:
             raise UsageError(f"this handshake {self._what} already: a view decides once")
 
     def take_outcome(self) -> Outcome:

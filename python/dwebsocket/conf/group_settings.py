@@ -110,18 +110,21 @@ class BackendSettings:
 
     def kept(self, name: str) -> HistoryLimits | None:
         """Returns how much of a group is kept; None for one without a history."""
-        return _find(self.history, name)
+        return _find(self.history, name) if self.history and _is_projects(name) else None
 
     def present(self, name: str) -> PresenceLimits | None:
         """Returns how a group knows its users; None for one without presence."""
-        return _find(self.presence, name)
+        return _find(self.presence, name) if self.presence and _is_projects(name) else None
+
+
+def _is_projects(name: str) -> bool:
+    # Groups of this package fit a pattern such as `*`, too.
+    return not name.startswith(_OF_PACKAGE)
 
 
 @functools.lru_cache(_NAMES)
 def _find(entries: tuple[EntryT, ...], name: str) -> EntryT | None:
-    # Groups of this package fit a pattern such as `*`, too.
-    fitting = () if name.startswith(_OF_PACKAGE) else entries
-    return next((entry for entry in fitting if fnmatchcase(name, entry.pattern)), None)
+    return next((entry for entry in entries if fnmatchcase(name, entry.pattern)), None)
 
 
 def read(value: object) -> dict[str, BackendSettings]:

@@ -34,7 +34,7 @@ def hold(groups: Iterable[Group]) -> Steps[HeldNames]:
     try:
         for alias, found in names.items():
             backend = backends.backend(alias)
-            yield from backend.hold_all(found)
+            yield from backend.holding_all(found)
             held.append((backend, found))
     except BaseException:
         release(held)

@@ -44,7 +44,7 @@ def add_connecting(parser: CommandParser) -> None:
 
 
 def options_of(options: dict[str, Any], headers: list[tuple[str, str]]) -> ConnectOptions:
-    """Returns a command's options as :func:`dwebsocket.connect` takes them, and more headers."""
+    """Returns a command's options as :func:`dwebsocket.connect` takes them, ``headers`` added."""
     check_number(options, "timeout")
     found: ConnectOptions = {
         "subprotocols": options["subprotocol"],

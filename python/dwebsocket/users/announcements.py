@@ -5,8 +5,8 @@ An announcement is a hint: it names users and sessions that have changed, and ea
 WebSockets of them asks its own database. So one that is late, of another site, or sent once more
 closes nobody who is signed in. What is announced is authenticated as any message of a group.
 
-A process that may have missed some looks all its users up, as :mod:`dwebsocket.users.recheck` says.
-What :func:`close_user` was called for no database knows: it asks the others to say that again.
+A process that may have missed some looks all its users up (:mod:`dwebsocket.users.recheck`). No
+database knows the calls of :func:`close_user`, so the process asks the others to repeat theirs.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ def close_user(user: str, code: int, reason: str) -> None:
 
 def repeat() -> None:
     """Says again what another process may have missed. Never waits, never raises."""
-    if _lately:
+    global _is_asked
+    # All others may ask at once, and each hears the answer to any of them.
+    if _lately and not _is_asked:
+        _is_asked = True
         _soon(_publish_closes)
 
 
@@ -135,6 +138,8 @@ def repeat() -> None:
 _hints: deque[Hint] = deque(maxlen=_MOST_WAITING)
 # What :func:`close_user` was called with, and when.
 _lately: deque[tuple[float, Close]] = deque(maxlen=_MOST_LATELY)
+# Whether somebody has asked for them, and waits.
+_is_asked = False
 
 
 def _publish_hints(backend: Backend) -> None:
@@ -159,6 +164,9 @@ def _publish_hints(backend: Backend) -> None:
 
 def _publish_closes(backend: Backend, *, asks: bool = False) -> None:
     """Publishes which users' WebSockets were closed lately, and perhaps asks others for theirs."""
+    global _is_asked
+    # Those who ask from here on may not hear this.
+    _is_asked = False
     now = clock.now()
     lately = [each._replace(age=now - at) for at, each in _lately.copy()]
     closes = [each for each in lately if each.age < _LATELY_S]
@@ -371,5 +379,6 @@ renew_at_fork(
     # The parent announces its own.
     _hints=lambda: deque(maxlen=_MOST_WAITING),
     _lately=lambda: deque(maxlen=_MOST_LATELY),
+    _is_asked=bool,
     _queue=_Queue,
 )

@@ -117,9 +117,9 @@ def login_of(request: HttpRequest) -> str:
 
 def has_signed_out(request: HttpRequest, login: str) -> bool:
     """
-    Whether a request's session signs in the user with this key no more, whoever its user is.
+    Whether a request's session no longer signs in the user with this key.
 
-    False without a session, which would tell. Never to be called in an event loop.
+    False if the request has no session. Never to be called in an event loop.
 
     Raises:
         Exception: A database, a cache or a backend fails.

@@ -26,7 +26,9 @@ from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import renew_at_fork
-from dwebsocket.groups import reports
+from dwebsocket.conf.group_settings import DEFAULT
+from dwebsocket.groups import backends, reports
+from dwebsocket.groups.backends import process
 from dwebsocket.request import database, worlds
 from dwebsocket.telemetry import clock
 from dwebsocket.users import announcements, authentication, registry
@@ -108,12 +110,15 @@ def ask(hint: Hint) -> None:
 
 def hear_others() -> None:
     """Listens from now on, also without users, to others that ask what they have missed."""
-    _schedule.is_asked = True
     try:
+        if type(backends.backend(DEFAULT)) is process.Backend:
+            # There are no others.
+            return
+        _schedule.is_asked = True
         _schedule.listen(THREAD)
     except Exception:
         # The next call of the project or the next WebSocket tries it again.
-        _log.exception("What other processes have missed of close_user() is not said again")
+        _log.exception("This process cannot answer others that ask for missed close_user() calls")
 
 
 def _visitors(hints: list[Hint]) -> list[Visitor]:
@@ -190,9 +195,12 @@ class Schedule:
             announcements.repeat()
         self._check_on_thread(_visitors(said.hints))
 
-    def look_at_all(self) -> None:
+    def recheck_all(self) -> None:
         """Has all users looked up, one bucket after another: sign-outs may have been missed."""
         self.note()
+        if self._spawn is None:
+            # They are checked when they open.
+            return
         with self._lock:
             starts = self._want(range(BUCKETS))
         if starts:
@@ -216,13 +224,13 @@ class Schedule:
                 return
             self._is_checking = True
         try:
-            spawn("dwebsocket-recheck", self._look_at_all)
+            spawn("dwebsocket-recheck", self._check_wanted)
         except RuntimeError as error:
             _log.error("No thread to look whether users are signed in: %s", error)
             while visitors := self._take_wanted():
                 _refuse(visitors)
 
-    def _look_at_all(self) -> None:
+    def _check_wanted(self) -> None:
         is_over = False
         try:
             with _borrowed(self._databases):
@@ -390,7 +398,7 @@ _schedule = Schedule()
 
 def _on_interruption(using: str, groups: list[str], **_: object) -> None:
     if announcements.may_have_missed(using, groups):
-        _schedule.look_at_all()
+        _schedule.recheck_all()
 
 
 reports.interrupted.connect(_on_interruption, dispatch_uid="dwebsocket.users.recheck")

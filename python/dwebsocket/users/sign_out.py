@@ -248,7 +248,7 @@ def _on_saved(
             for field in instance._meta.concrete_fields
             if field.name in update_fields and field.attname in values
         }
-        # Of the other fields it is not known what their row has.
+        # The row's values of the other fields are not known.
         now = None if before is None else before | written
     if before is not None and now is not None and _stands(instance, before, now):
         # As at each login, which notes its time.

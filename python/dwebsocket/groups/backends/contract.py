@@ -556,9 +556,9 @@ class Backend:
             self.release(name)
             raise
 
-    def hold_all(self, names: list[str]) -> Steps[None]:
+    def holding_all(self, names: list[str]) -> Steps[None]:
         """
-        Holds many groups as :meth:`hold`; a backend may do it in one round trip.
+        Has the steps of holding many groups as :meth:`hold`; a backend may do it in one round trip.
 
         Raises:
             GroupUnavailable: As :meth:`subscribe`; none of them has to be released then.

@@ -187,7 +187,7 @@ class PresenceBackend(contract.Backend):
             return
         self._use(self.exchange)
         channels = self.exchange.channels()
-        yield from self.hold_all(channels)
+        yield from self.holding_all(channels)
         with self._exchange_lock:
             is_first, self._hears_others = not self._hears_others, True
         if not is_first:

@@ -59,7 +59,7 @@ class AsgiHandshake(Handshake):
         """
         Waits until the server has sent its responses before, ``timeout`` seconds at most.
 
-        Returns whether it has. Without a ``timeout`` there is one nevertheless.
+        Returns whether it has. None means 30 seconds.
         """
         return True
 

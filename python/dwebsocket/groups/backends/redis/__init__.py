@@ -192,9 +192,9 @@ class Backend(HistoryBackend, PresenceBackend):
         return self.core.subscription(name)
 
     def _hold(self, name: str) -> Steps[None]:
-        return self.hold_all([name])
+        return self.holding_all([name])
 
-    def hold_all(self, names: list[str]) -> Steps[None]:
+    def holding_all(self, names: list[str]) -> Steps[None]:
         """Holds them in one round trip to each server."""
         calls = self.core.subscribe(names)
         deadline = monotonic() + self.settings.timeout
