@@ -214,6 +214,18 @@ def test_code_that_is_not_entered_does_not_run(path: str, override: Override) ->
     assert {place for place, _ in SEEN if "on_close" not in place} == set()
 
 
+@pytest.mark.parametrize(("path", "end"), [("/sync/", 1013), ("/async/", 1013), ("/handler/", 500)])
+def test_a_signed_in_client_of_what_is_not_entered_comes_back(
+    path: str, end: int, anna: User, override: Override
+) -> None:
+    """Whether its user is signed in cannot be asked either, as when the database is away."""
+    override(WEBSOCKET_CONTEXT="worldly.unable")
+    client = WebSocketClient(raise_request_exception=False)
+    with client.websocket(path, headers=ACME | sign_in(anna)) as websocket:
+        status = websocket.response.status_code
+        assert (websocket.wait_closed() if status == 101 else status) == end
+
+
 @pytest.mark.parametrize("path", ["/sync/", "/async/", "/handler/", "/async-handler/"])
 def test_a_connection_that_has_ended_refers_to_no_request(path: str) -> None:
     """The context knows the request, which knows its WebSocket: that would be a cycle."""
