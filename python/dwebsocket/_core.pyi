@@ -415,6 +415,9 @@ class Connection:
         bytes to be sent first, messages that were not taken, each with whether it is text, and how
         its peer answers pings. None when the connection ends, cannot be moved, or does not stand
         still in time: it goes on.
+
+        Raises:
+            MemoryError: There is none for its parts. It is closed, as by `take_back`.
         """
 
     def part(self) -> None:

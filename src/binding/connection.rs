@@ -22,10 +22,14 @@ use super::{
 };
 use crate::{
     engine::{
-        Connection, Initiator, Ping, Received, Watch, budget::Account, clock, descriptor,
+        Connection, Initiator, Parts, Ping, Received, Watch, budget::Account, clock, descriptor,
         descriptor::Raw,
     },
-    protocol::{close::CloseFrame, frame::Opcode, message::Kind},
+    protocol::{
+        close::{CloseFrame, SERVICE_RESTART},
+        frame::Opcode,
+        message::Kind,
+    },
 };
 
 /// How the texts begin that groups send. One of the project's own is told apart by its caller.
@@ -438,22 +442,12 @@ impl PyConnection {
         let Some(parts) = py.detach(|| self.0.give_away(patience))? else {
             return Ok(None);
         };
-        let (unread, pulse) = (parts.unread.iter(), parts.incoming.pulse);
-        let seconds = |time: Duration| time.as_secs_f64();
-        let unread = unread.map(|message| {
-            let payload = copy::bytes(py, &message.payload)?;
-            Ok((message.kind == Kind::Text, payload))
-        });
-        let unread = unread.collect::<PyResult<_>>()?;
-        let incoming = copy::bytes(py, &parts.incoming.bytes)?;
-        let unsent = copy::bytes(py, &parts.unsent)?;
-        Ok(Some((
-            descriptor::into_raw(parts.client),
-            incoming,
-            unsent,
-            unread,
-            (pulse.next_ping.map(seconds), pulse.silence.map(seconds)),
-        )))
+        let given = given(py, parts).inspect_err(|_| {
+            // There is no memory for them: nobody can go on with it, and its client is to know.
+            let frame = CloseFrame::of(SERVICE_RESTART, "restarting");
+            py.detach(|| self.0.take_back(&frame));
+        })?;
+        Ok(Some(given))
     }
 
     fn part(&self, py: Python<'_>) {
@@ -480,6 +474,25 @@ impl PyConnection {
     fn unwatch(&self, hub: &Hub, token: u64) {
         self.0.unwatch(hub.0.hub(), token);
     }
+}
+
+fn given(py: Python<'_>, parts: Parts) -> PyResult<Given<'_>> {
+    let (unread, pulse) = (parts.unread.iter(), parts.incoming.pulse);
+    let seconds = |time: Duration| time.as_secs_f64();
+    let unread = unread.map(|message| {
+        let payload = copy::bytes(py, &message.payload)?;
+        Ok((message.kind == Kind::Text, payload))
+    });
+    let unread = unread.collect::<PyResult<_>>()?;
+    let incoming = copy::bytes(py, &parts.incoming.bytes)?;
+    let unsent = copy::bytes(py, &parts.unsent)?;
+    Ok((
+        descriptor::into_raw(parts.client),
+        incoming,
+        unsent,
+        unread,
+        (pulse.next_ping.map(seconds), pulse.silence.map(seconds)),
+    ))
 }
 
 impl PyConnection {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::{
+    intern,
     prelude::*,
     sync::PyOnceLock,
     types::{PyDict, PyString, PyTuple, PyType},
@@ -245,7 +246,7 @@ impl Member {
     fn since<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let datetime = ONCE.import(py, "datetime", "datetime")?;
-        datetime.call_method1("fromisoformat", (&self.facts.since,))
+        datetime.call_method1(intern!(py, "fromisoformat"), (&self.facts.since,))
     }
 
     #[getter]

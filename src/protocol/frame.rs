@@ -193,7 +193,7 @@ pub(super) fn append_client_head(
 
 /// Appends a frame as a client sends it, masked with nothing: for messages that came another way, and
 /// are to be validated as if they came in a frame. False when the payload has more than `most` bytes:
-/// then it is the head alone, where the judgement of what is too large ends.
+/// then only the head is appended: the reader refuses the frame there.
 pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8], most: usize) -> bool {
     let fits = payload.len() <= most;
     if fits {

@@ -96,7 +96,15 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::Version => 426,
-            _ => 400,
+            Self::Method
+            | Self::HttpVersion
+            | Self::Host
+            | Self::Body
+            | Self::Upgrade
+            | Self::Connection
+            | Self::Key
+            | Self::Subprotocol
+            | Self::Extensions => 400,
         }
     }
 }

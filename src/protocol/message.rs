@@ -74,7 +74,7 @@ impl Allowance {
 /// The receiving half of one connection, between reads.
 ///
 /// Owns heap only while a message, or a control frame that a read cut in two, is incomplete.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Receiver {
     /// `None` when a close frame or a violation was met; nothing after it counts.
     role: Option<Role>,
@@ -98,7 +98,12 @@ impl Receiver {
         Self {
             role: Some(Role::Server),
             limits,
-            ..Self::default()
+            inflater: None,
+            header: [0; MAX_HEADER_BYTES],
+            header_len: 0,
+            frame: None,
+            message: Assembly::default(),
+            control: Vec::new(),
         }
     }
 

@@ -108,6 +108,13 @@ class TestInOneProcess:
         assert statistics()["failed"] == 0
         del opened
 
+    @pytest.mark.parametrize("event", ["delivered", "closed", "dropped_newest", "other"])
+    def test_an_event_that_the_engine_counts_itself(self, event: str) -> None:
+        """Nothing else may note it."""
+        with pytest.raises(ValueError, match=event):
+            backends.backend("default").groups.note(event)
+        assert statistics() == counted()
+
     @pytest.mark.parametrize(
         ("slow", "counts"),
         [

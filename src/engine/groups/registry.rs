@@ -240,8 +240,9 @@ impl Groups {
         self.seal(name, envelope::of_message(message))
     }
 
-    /// `bytes` for other processes, sealed for `name` if there is a key.
-    pub fn seal(&self, name: &str, bytes: Vec<u8>) -> Vec<u8> {
+    /// `bytes` for other processes, sealed for `name` if there is a key. No group may have that name
+    /// when they are a backend's own.
+    pub(crate) fn seal(&self, name: &str, bytes: Vec<u8>) -> Vec<u8> {
         match &self.key {
             Some(key) => key.seal(name, &bytes),
             None => bytes,

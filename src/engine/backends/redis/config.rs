@@ -83,6 +83,11 @@ impl Login {
     /// Whether a text may have a part of the password in it.
     pub(super) fn may_be_in(&self, text: &str) -> bool {
         let password = self.password.as_deref().unwrap_or_default();
+        // Servers escape these where they quote.
+        let is_escaped = |it: char| !it.is_ascii_graphic() || matches!(it, '"' | '\'' | '\\');
+        if text.contains('\\') && password.contains(is_escaped) {
+            return true;
+        }
         let characters: Vec<_> = password.chars().collect();
         let mut parts = characters.windows(TELLING.min(characters.len()).max(1));
         parts.any(|part| text.contains(&part.iter().collect::<String>()))

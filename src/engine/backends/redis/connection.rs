@@ -226,6 +226,8 @@ mod tests {
         let other = "an error, whose text may have the password in it";
         assert_eq!(reason("Sup3rSecret\"Word no", password), other);
         assert_eq!(reason("ERR no a b", Some("a")), hidden);
+        let escaped = r#"ERR bad "AUTH" "\xc3\xa9t\xc3\xa9\"1""#;
+        assert_eq!(reason(escaped, Some("été\"1")), hidden);
     }
 
     #[test]
