@@ -304,7 +304,6 @@ POLLING = {
     "management/terminal/load.py: run": "prints every so many seconds",
     "compat/unpatched.py: acquire": "green threads cannot wait for a lock of the system",
     "compat/unpatched.py: keep_up": "the pause after a failure",
-    "uvicorn.py: accept": "event loops do not tell when a transport has sent what it had",
 }
 _WAITS = {"acquire", "await_call", "get", "join", "poll", "select"}
 _WAITS |= {"wait", "wait_for", "wait_until"}

@@ -121,7 +121,7 @@ def announce(hint: Hint) -> None:
 
 def close_user(user: str, code: int, reason: str) -> None:
     """Closes a user's WebSockets in all other processes. Never waits, never raises."""
-    _lately.append((clock.now(), Close(user, code, reason, 0.0)))
+    _lately.append((clock.now(), (user, code, reason)))
     _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
 
 
@@ -137,7 +137,7 @@ def repeat() -> None:
 # Announcements that wait to be sent.
 _hints: deque[Hint] = deque(maxlen=_MOST_WAITING)
 # What :func:`close_user` was called with, and when.
-_lately: deque[tuple[float, Close]] = deque(maxlen=_MOST_LATELY)
+_lately: deque[tuple[float, tuple[str, int, str]]] = deque(maxlen=_MOST_LATELY)
 # Whether somebody has asked for them, and waits.
 _is_asked = False
 
@@ -168,7 +168,7 @@ def _publish_closes(backend: Backend, *, asks: bool = False) -> None:
     # Those who ask from here on may not hear this.
     _is_asked = False
     now = clock.now()
-    lately = [each._replace(age=now - at) for at, each in _lately.copy()]
+    lately = [Close(*who, now - at) for at, who in _lately.copy()]
     closes = [each for each in lately if each.age < _LATELY_S]
     for first in range(0, len(closes) or asks, _MOST):
         said = {"closes": closes[first : first + _MOST], "asks": asks and not first}
