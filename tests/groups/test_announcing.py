@@ -112,7 +112,7 @@ def test_backend_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Gets what it could not take, and which users' WebSockets were closed lately.
 
-    This process asks the others for the same, and answers when they ask.
+    The process answers when others ask for that.
     """
 
     backend = backends.backend("default")
@@ -137,15 +137,16 @@ def test_backend_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     hints, closes = sent
     assert hints == {"users": ["7"]}
     ((user, code, reason, age),) = closes["closes"]
-    assert (user, code, reason, closes["asks"]) == ("banned", 4000, "bye", True)
+    assert (user, code, reason) == ("banned", 4000, "bye")
     assert 0 < age < 60
     announcements.repeat()
     eventually(lambda: len(sent) == 3, what="it is sent again")
-    assert (sent[-1]["closes"][0][:3], sent[-1]["asks"]) == (["banned", 4000, "bye"], False)
+    assert sent[-1]["closes"][0][:3] == ["banned", 4000, "bye"]
     _core.step_clock(601)
     reports.report(backend, "interrupted", [GROUP])
+    announcements.ask()
     eventually(lambda: len(sent) == 4, what="it asks")
-    assert sent[-1] == {"closes": [], "asks": True}
+    assert sent[-1] == {"asks": True}
     eventually(lambda: not threads(), what="the thread has ended")
 
 
@@ -159,7 +160,7 @@ def test_many_that_ask(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
         announcements.repeat()
     silent.answers.set()
     eventually(lambda: not threads(), what="the thread has ended")
-    assert [list(each) for each in silent.sent] == [["users"], ["closes", "asks"]]
+    assert [list(each) for each in silent.sent] == [["users"], ["closes"]]
 
 
 def test_database_that_cannot_be_left(

@@ -187,12 +187,20 @@ class TestMissed:
 
     @both
     def test_sign_outs(
-        self, visit: Serve, anna: User, view: Any, interrupt: Callable[[], object]
+        self,
+        visit: Serve,
+        anna: User,
+        view: Any,
+        interrupt: Callable[[], object],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """All users are looked up."""
+        """All users are looked up, and others are asked for whom they have closed."""
+        asked: list[str] = []
+        monkeypatch.setattr(announcements, "ask", lambda: asked.append("close_user"))
         made = enter(visit, sign_in(anna), view)
         User.objects.filter(pk=anna.pk).update(is_active=False)
         interrupt()
+        assert asked == ["close_user"]
         assert made.client.closing() == (4401, "deactivated")
 
     def test_others_stay(

@@ -134,6 +134,11 @@ def repeat() -> None:
         _soon(_publish_closes)
 
 
+def ask() -> None:
+    """Asks other processes to :func:`repeat`. Never waits, never raises."""
+    _soon(lambda backend: backend.send(_GROUP, json.dumps({"asks": True}), [_own_key]))
+
+
 # Announcements that wait to be sent.
 _hints: deque[Hint] = deque(maxlen=_MOST_WAITING)
 # What :func:`close_user` was called with, and when.
@@ -162,16 +167,16 @@ def _publish_hints(backend: Backend) -> None:
         raise
 
 
-def _publish_closes(backend: Backend, *, asks: bool = False) -> None:
-    """Publishes which users' WebSockets were closed lately, and perhaps asks others for theirs."""
+def _publish_closes(backend: Backend) -> None:
+    """Publishes which users' WebSockets were closed lately."""
     global _is_asked
     # Those who ask from here on may not hear this.
     _is_asked = False
     now = clock.now()
     lately = [Close(*who, now - at) for at, who in _lately.copy()]
     closes = [each for each in lately if each.age < _LATELY_S]
-    for first in range(0, len(closes) or asks, _MOST):
-        said = {"closes": closes[first : first + _MOST], "asks": asks and not first}
+    for first in range(0, len(closes), _MOST):
+        said = {"closes": closes[first : first + _MOST]}
         backend.send(_GROUP, json.dumps(said), [_own_key])
 
 
@@ -182,9 +187,10 @@ def may_have_missed(using: str, groups: list[str]) -> bool:
 
 def _on_interruption(using: str, groups: list[str], **_: object) -> None:
     if may_have_missed(using, groups):
-        # Neither side has heard the other.
-        _soon(_publish_hints)
-        _soon(functools.partial(_publish_closes, asks=True))
+        # What was said meanwhile.
+        if _hints:
+            _soon(_publish_hints)
+        repeat()
 
 
 reports.interrupted.connect(_on_interruption, dispatch_uid="dwebsocket.users.announcements")

@@ -201,6 +201,8 @@ class Schedule:
         if self._spawn is None:
             # They are checked when they open.
             return
+        if registry.has_users():
+            announcements.ask()
         with self._lock:
             starts = self._want(range(BUCKETS))
         if starts:
