@@ -51,21 +51,21 @@ class _Driver:
             raise Lost(str(error)) from error
 
     def begin(self, sql: str) -> None:
-        self._failed = ""
         try:
             self._cursor = self._connection.cursor()
             self._cursor.execute(sql)
         except psycopg2.Error as error:
-            raise Lost(str(error)) from error
+            raise self._lost(error) from error
+        self._failed = ""
 
     def go_on(self) -> Need | None:
         try:
             return _POLLING[self._connection.poll()]
         except psycopg2.Error as error:
             if self._connection.closed:
-                raise Lost(str(error)) from error
-            self._failed = str(error)
-            raise QueryFailed(self._failed) from error
+                raise self._lost(error) from error
+            self._failed = error.pgerror or ""
+            raise QueryFailed(str(error)) from error
 
     def rows(self) -> list[tuple[str | None, ...]]:
         if self._cursor is None or self._cursor.description is None:
@@ -79,7 +79,10 @@ class _Driver:
         try:
             self._connection.poll()
         except psycopg2.Error as error:
-            raise Lost(str(error).removeprefix(self._failed) or str(error)) from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: psycopg2.Error) -> Lost:
+        return Lost(str(error).removeprefix(self._failed) or str(error))
 
     def notifications(self) -> list[tuple[str, str]]:
         found = [(each.channel, each.payload) for each in self._connection.notifies]
