@@ -39,8 +39,7 @@ class BlockingProxy:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._listening.close()
-        self.cut()
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -55,6 +54,11 @@ class BlockingProxy:
 
     def _run(self, what):
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(60)
+
+    async def _end(self) -> None:
+        # In the loop: its connections tell the server of their ends.
+        self._listening.close()
+        await self._cut()
 
     async def _cut(self) -> None:
         tasks = list(self._tasks)
