@@ -2,7 +2,7 @@
 
 const failure = (name, text, code = name) => Object.assign(new Error(text), { name, code });
 
-// Node need not await it.
+// A rejection would end Node.
 const promise = (begin) => {
 	const made = new Promise(begin);
 	made.catch(() => {});
@@ -226,7 +226,7 @@ const emitter = () => {
 			return () => handlers[name].delete(handler);
 		},
 		emit(name, ...values) {
-			// One that throws stops no other.
+			// Handlers that throw stop no other.
 			[...(handlers[name] ?? [])].forEach(async (handler) => {
 				try {
 					await handler(...values);
@@ -270,7 +270,7 @@ export function connect(url, options = {}) {
 	const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
 	const flush = () => {
-		// It might get lost while a beat is late.
+		// Messages might get lost while a beat is late.
 		if (state === "open" && !held && !doubts && !link.isLate()) link.inner.flush();
 	};
 
