@@ -24,7 +24,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backends, names, reports
+from dwebsocket.groups import backends, names
 from dwebsocket.groups.backends.contract import at_exit
 from dwebsocket.request import database
 from dwebsocket.telemetry import clock
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-_GROUP = f"{names.OWN}sign-outs"
+#: The group of the announcements.
+GROUP = f"{names.OWN}sign-outs"
 _KEY_BYTES = 16
 # Announcements that wait for one process. When more come, each of its users is checked in time.
 _CAPACITY = 1024 * 1024
@@ -134,9 +135,16 @@ def repeat() -> None:
         _soon(_publish_closes)
 
 
+def catch_up() -> None:
+    """Says what could not be said, or may not have been heard. Never waits, never raises."""
+    if _hints:
+        _soon(_publish_hints)
+    repeat()
+
+
 def ask() -> None:
     """Asks other processes to :func:`repeat`. Never waits, never raises."""
-    _soon(lambda backend: backend.send(_GROUP, json.dumps({"asks": True}), [_own_key]))
+    _soon(lambda backend: backend.send(GROUP, json.dumps({"asks": True}), [_own_key]))
 
 
 # Announcements that wait to be sent.
@@ -159,7 +167,7 @@ def _publish_hints(backend: Backend) -> None:
             kinds: dict[str, list[str]] = {}
             for kind, name in named[:_MOST]:
                 kinds.setdefault(kind, []).append(name)
-            backend.send(_GROUP, json.dumps(kinds), [_own_key])
+            backend.send(GROUP, json.dumps(kinds), [_own_key])
             del named[:_MOST]
     except GroupUnavailable:
         # For the next time, which is when the backend is there again, at the latest.
@@ -170,30 +178,14 @@ def _publish_hints(backend: Backend) -> None:
 def _publish_closes(backend: Backend) -> None:
     """Publishes which users' WebSockets were closed lately."""
     global _is_asked
-    # Those who ask from here on may not hear this.
+    # A later question needs another answer: its process may not hear this one.
     _is_asked = False
     now = clock.now()
     lately = [Close(*who, now - at) for at, who in _lately.copy()]
     closes = [each for each in lately if each.age < _LATELY_S]
     for first in range(0, len(closes), _MOST):
         said = {"closes": closes[first : first + _MOST]}
-        backend.send(_GROUP, json.dumps(said), [_own_key])
-
-
-def may_have_missed(using: str, groups: list[str]) -> bool:
-    """Whether announcements may not have come here, by :data:`.reports.interrupted`."""
-    return using == DEFAULT and (not groups or _GROUP in groups)
-
-
-def _on_interruption(using: str, groups: list[str], **_: object) -> None:
-    if may_have_missed(using, groups):
-        # What was said meanwhile.
-        if _hints:
-            _soon(_publish_hints)
-        repeat()
-
-
-reports.interrupted.connect(_on_interruption, dispatch_uid="dwebsocket.users.announcements")
+        backend.send(GROUP, json.dumps(said), [_own_key])
 
 
 def _soon(call: Act, failure: str = _UNSAID) -> None:
@@ -322,7 +314,7 @@ class Listener:
             raise
 
     def _subscribe(self, number: int, backend: Backend) -> None:
-        backend.subscribe(_GROUP)
+        backend.subscribe(GROUP)
         self._confirmed = number
 
     def stop(self) -> None:
@@ -334,7 +326,7 @@ class Listener:
         """Announces ``token`` once something has come."""
         backend = backends.backend(DEFAULT)
         mailbox = _core.Mailbox(_CAPACITY, hub, token)
-        backend.join(_GROUP, mailbox, _own_key)
+        backend.join(GROUP, mailbox, _own_key)
         before, self._mailbox = self._mailbox, mailbox
         self._wake = lambda: hub.announce(token)
         if before is not None:
@@ -358,7 +350,7 @@ class Listener:
             if mailbox is not None:
                 mailbox.end()
             if mailbox is not None and self._waiter is None:
-                backends.backend(DEFAULT).unsubscribe_if_unused(_GROUP)
+                backends.backend(DEFAULT).unsubscribe_if_unused(GROUP)
             return
         if mailbox is not None:
             self._take(mailbox)

@@ -399,7 +399,8 @@ _schedule = Schedule()
 
 
 def _on_interruption(using: str, groups: list[str], **_: object) -> None:
-    if announcements.may_have_missed(using, groups):
+    if using == DEFAULT and (not groups or announcements.GROUP in groups):
+        announcements.catch_up()
         _schedule.recheck_all()
 
 
