@@ -715,14 +715,20 @@ def test_a_worker_that_waits_for_a_new_one_can_be_ended_quickly(
     assert "Traceback" not in server.stderr()
 
 
+def upgrade(server: Server) -> tuple[list[int], int]:
+    """Have a master begin a new one (``USR2``). Give the old workers, and the new master."""
+    old = server.workers()
+    server.send_signal(signal.SIGUSR2)
+    (master,) = eventually(lambda: set(server.workers()) - set(old), SLACK_S, "a new master")
+    eventually(lambda: len(heirs_of(server, master)) == 2, SLACK_S, "its workers")
+    return old, master
+
+
 def test_a_new_master_goes_on(own_server: Own) -> None:
     """After ``USR2``, when the old one is ended."""
     server = own_server(GUNICORN_SCRIPT, options=TWO, settings=SETTINGS)
     with Crowd(server, 12, *PATHS) as crowd:
-        old = server.workers()
-        server.send_signal(signal.SIGUSR2)
-        (master,) = eventually(lambda: set(server.workers()) - set(old), SLACK_S, "a new master")
-        eventually(lambda: len(heirs_of(server, master)) == 2, SLACK_S, "its workers")
+        old, master = upgrade(server)
         server.send_signal(signal.SIGTERM)
         eventually(lambda: not any(map(is_running, old)), SLACK_S, "the old workers are gone")
         server.wait(SLACK_S)
@@ -736,10 +742,7 @@ def test_a_new_master_goes_on_while_the_old_one_is_there(own_server: Own) -> Non
     """After ``USR2`` and ``WINCH``, which ends the workers of a daemon: no other ones come."""
     server = own_server(GUNICORN_SCRIPT, options=TWO, settings=SETTINGS)
     with Crowd(server, 12, *PATHS) as crowd:
-        old = server.workers()
-        server.send_signal(signal.SIGUSR2)
-        (master,) = eventually(lambda: set(server.workers()) - set(old), SLACK_S, "a new master")
-        eventually(lambda: len(heirs_of(server, master)) == 2, SLACK_S, "its workers")
+        old, master = upgrade(server)
         began_at = time.monotonic()
         for worker in old:
             os.kill(worker, signal.SIGTERM)
