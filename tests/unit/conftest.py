@@ -91,7 +91,7 @@ def _no_setting_is_left() -> Iterator[None]:
 def _no_callback_thread_is_left() -> Iterator[None]:
     """End the thread for callbacks, whose descriptors the next test might count."""
     yield
-    # Who has called `close_user` listens to others.
+    # After `close_user` a process listens to others.
     recheck._schedule.is_asked = False
     recheck._schedule.stop_if_idle()
     assert callbacks.dismiss(60)

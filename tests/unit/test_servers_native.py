@@ -216,7 +216,7 @@ def test_response_that_is_not_read(new_loop: Any) -> None:
 
 @pytest.mark.parametrize("new_loop", LOOPS, ids=lambda new_loop: new_loop.__module__)
 def test_client_that_leaves_a_response(new_loop: Any) -> None:
-    """Nobody waits for it."""
+    """The wait is over."""
 
     async def case(server: Server, handshake: Any, client: socket.socket) -> None:
         turn = asyncio.get_running_loop().create_task(handshake.has_turn(None))

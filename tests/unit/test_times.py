@@ -1,4 +1,4 @@
-"""What calls take for a time: a hub of green threads may stop at one that is none."""
+"""Calls check the times that they get: NaN stops the timers of a hub of green threads."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Rejection(NamedTuple):
 
     @property
     def what(self) -> str:
-        """What the view did, for messages of errors."""
+        """The end of a sentence about the view's handshake, for messages of errors."""
         return f"was rejected with {self.status}"
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _RETRY_AFTER_S = 5
-# What clients are told outside DEBUG, by the cause; then by the status. The reason itself of others
-# is only about the request.
+# The texts for clients outside DEBUG, by the cause, then by the status. Reasons of other refusals
+# are only about the request.
 _TOLD_OF_CAUSE = {
     "factory": "There is no WebSocket for this request.",
     "view": "The view rejected it.",

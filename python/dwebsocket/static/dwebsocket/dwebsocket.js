@@ -432,7 +432,7 @@ export function connect(url, options = {}) {
 		const last = split(known.get(group));
 		const isNew = epoch !== last[1] || +offset > +last[2];
 		const event = joined ? "joined" : left && "left";
-		// What others say has a blank before it.
+		// Messages of members begin with a blank.
 		if (!/^{"group": ?"/.test(raw) || !(resume || handlers[event]?.size)) emit("message", plain, {});
 		else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
 		else if (recovered !== undefined) {

@@ -264,7 +264,7 @@ class Listener:
             # The last of all that asks the server: notifications come with any answer.
             while link.has_more:
                 self._handle(link)
-            # What has happened to members, such as that one is slow.
+            # Events of members, such as that one is slow.
             while (notice := self._backend.groups.take_notice(0)) is not None:
                 self._report(*notice)
             # Within the time for which those who asked wait.
