@@ -278,8 +278,8 @@ class Crowd:
 
     async def _all(self) -> None:
         self._stop = asyncio.Event()
-        for conversation in self.conversations:
-            await conversation.open()
+        # All at once: while a worker answers one, another worker accepts the next.
+        await asyncio.gather(*(conversation.open() for conversation in self.conversations))
         tasks = [asyncio.ensure_future(each.talk()) for each in self.conversations]
         self._is_open.set()
         await self._stop.wait()

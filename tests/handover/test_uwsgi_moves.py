@@ -75,6 +75,8 @@ def test_a_worker_that_is_worn_out_gives_to_the_other(own_server: Own) -> None:
     ask = functools.partial(server.get, "/status/", timeout=60)
     with Crowd(server, 24, *PATHS) as crowd, ThreadPoolExecutor(100) as pool:
         old = set(server.workers())
+        eventually(lambda: crowd.all(lambda each: each.answered > 0), SLACK_S, "all talk")
+        assert {each.processes[0] for each in crowd.conversations} == old, "each serves some"
         answers: list[Future[Response]] = []
 
         def is_worn_out() -> bool:
