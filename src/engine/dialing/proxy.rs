@@ -28,9 +28,10 @@ impl Proxy {
         stream.write_all(request.as_bytes()).await?;
         let (head, early) = answer::head(&mut stream).await?;
         if !(200..300).contains(&head.status) {
-            let (status, reason) = (head.status, head.reason);
+            // Without the text beside the status: it is the proxy's, which has the login.
+            let status = head.status;
             return Err(io::Error::other(format!(
-                "it refused the connection to {authority} with {status} {reason}"
+                "it refused the connection to {authority} with {status}"
             )));
         }
         // The server speaks only when it is spoken to.
