@@ -134,6 +134,20 @@ describe("silence", () => {
     assert.equal(socket.state, "waiting");
   });
 
+  test("is found each time where the server always had something to say, and never sent a beat", async () => {
+    const socket = connect("/ws/");
+    for (let round = 1; round < 5; round++) {
+      last().opens();
+      for (let second = 0; second < 25; second++) {
+        await clock.pass(1000);
+        last().says("tick");
+      }
+      await clock.pass(30000);
+      assert.equal(socket.state, "waiting", `round ${round}`);
+      await clock.pass(500);
+    }
+  });
+
   test("makes messages wait as soon as a beat is late", async () => {
     const socket = beating();
     await clock.pass(21000);

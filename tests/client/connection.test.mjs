@@ -30,6 +30,12 @@ describe("the URL", () => {
     });
   }
 
+  test("is relative to the page's base, as in a frame of `srcdoc`", () => {
+    globalThis.document.baseURI = "https://site.example/frames/";
+    connect("chat/");
+    assert.equal(last().url, "wss://site.example/frames/chat/");
+  });
+
   test("subprotocols are offered, and the agreed one is known", () => {
     const socket = connect("/ws/", { protocols: ["chat.v2", "chat.v1"] });
     assert.deepEqual(last().protocols, ["chat.v2", "chat.v1"]);

@@ -358,6 +358,15 @@ describe("a handler that acts at once", () => {
     assert.equal(socket.state, "closed");
   });
 
+  test("may close the socket while other rooms are told of its end", async () => {
+    const { socket, room } = joined();
+    const seen = watch(socket.join("second"));
+    room.on("state", (state) => state === "waiting" && socket.close());
+    last().ends();
+    await clock.pass(0);
+    assert.deepEqual(seen.map(([, state]) => state), ["waiting", "ended"]);
+  });
+
   test("may leave while what has changed during a break is told", async () => {
     const { room } = joined({ members: [member("a")] });
     await again();

@@ -465,24 +465,24 @@ export function connect(url, options = {}) {
 			isLate: () => mine.isWatched() && mine.silence() > every * 1100,
 			look() {
 				if (mine !== link || !openedAt || !mine.isWatched()) return;
-				drop();
+				clearTimeout(clock);
 				const left = every * 1500 - mine.silence();
 				if (left > 0) clock = setTimeout(mine.look, left);
 				else {
-					silences++;
+					silences += heardAt - openedAt < every * 1100;
 					mine.inner.end(1006, "silence");
 				}
 			},
 			close(...how) {
-				drop();
+				clearTimeout(clock);
 				return mine.inner?.close(...how);
 			},
 			open(agreed) {
-				drop();
+				clearTimeout(clock);
 				openedAt = heardAt = Date.now();
 				if (mine === probe) {
 					clearTimeout(timer);
-					// First the old one sends what waits.
+					// The old one sends first.
 					held = Promise.resolve(link?.close()).then(() => flush((held = undefined)));
 					link = mine;
 					probe = undefined;
@@ -528,7 +528,7 @@ export function connect(url, options = {}) {
 			},
 			flush,
 			end(code, reason = "", wait = 0, isFinal) {
-				drop();
+				clearTimeout(clock);
 				if (mine === probe) {
 					probe = undefined;
 					planBack();
@@ -557,12 +557,11 @@ export function connect(url, options = {}) {
 				loseRequests();
 				const why = { code, reason, delay };
 				state = "waiting";
-				rooms?.forEach((room) => room.become(state, why));
-				become(state, why);
+				rooms?.forEach((room) => room.become("waiting", why));
+				become("waiting", why);
 				if (mine.inner && !openedAt && reason !== "timeout" && ++refusals % 3 === 0) ask(mine.at("http"));
 			},
 		};
-		const drop = () => clearTimeout(clock);
 		clock = setTimeout(() => {
 			mine.end(1006, "timeout");
 			mine.close();
@@ -570,7 +569,7 @@ export function connect(url, options = {}) {
 		if (isProbe) probe = mine;
 		else link = mine;
 		const begin = ([address, offered]) => {
-			const { href, host, searchParams } = new URL(address, location?.href);
+			const { href, host, searchParams } = new URL(address, page?.baseURI ?? location?.href);
 			const at = mine.at = (scheme, ...query) => {
 				const target = new URL(href.replace(/^ws|^http/, scheme));
 				target.search = [target.search, ...query].filter(Boolean).join("&");
@@ -580,7 +579,7 @@ export function connect(url, options = {}) {
 			if (mine !== link && mine !== probe) return;
 			const own = searchParams.get("beat");
 			every = +(own || beat);
-			const opening = [former && "former=" + ownId, every && !own && "beat=" + every];
+			const opening = [former && "former=" + ownId, beat && !own && "beat=" + beat];
 			let { length } = at("ws", ...opening);
 			for (const pair of [...known].reverse()) {
 				const since = "since=" + encodeURIComponent(pair.join(":"));
@@ -590,7 +589,7 @@ export function connect(url, options = {}) {
 			}
 			if (mine.omitted.size && !hasWarned) {
 				hasWarned = true;
-				console.warn("dwebsocket: too many positions for a URL; use rooms");
+				console.warn("dwebsocket: too many positions; use rooms");
 			}
 			mine.inner = (kind === "websocket" ? webSocketLink : httpLink)({
 				kind, at, queue, opening, on: mine, protocols: offered,
@@ -609,7 +608,7 @@ export function connect(url, options = {}) {
 		try {
 			begin(given);
 		} catch (error) {
-			drop();
+			clearTimeout(clock);
 			// Others are a Content-Security-Policy's.
 			if (state === "connecting" && (!fallback || /^(Type|Syntax)Error$/.test(error.name))) throw error;
 			Promise.reject(error).catch(fail);
@@ -658,7 +657,7 @@ export function connect(url, options = {}) {
 		if (probe || !doubts) return;
 		clearTimeout(timer);
 		const wait = Math.max(pause(), 1000 - link.silence());
-		if (wait > 0) timer = setTimeout(doubt, wait);
+		if (wait) timer = setTimeout(doubt, wait);
 		else dial("websocket", true);
 	};
 
