@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["get_asgi_application", "websocket_application"]
 
-_logger = logging.getLogger("dwebsocket")
 
 # Time for clients and async views to close when the server stops.
 _GRACE_S = 1.0
@@ -274,13 +273,8 @@ def _report_refusal(scope: Scope, status: int, reason: str) -> None:
     """Reports as for any handshake, but there is no request yet."""
     peer = str((scope.get("client") or ("",))[0])
     refused = Record("websocket.refused", None, peer, scope["path"], status, reason)
-    refused.log(
-        _logger,
-        logging.INFO,
-        "WebSocket refused with %d: %s: %s",
-        *(refused.code, refused.path, refused.reason),
-        status_code=refused.code,
-    )
+    text, args = "WebSocket refused with %d: %s: %s", (status, refused.path, refused.reason)
+    refused.log(logging.INFO, text, *args, status_code=status)
 
 
 def _no_body() -> Receive:

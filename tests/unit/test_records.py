@@ -363,7 +363,7 @@ def test_counts_are_a_copy() -> None:
 def test_forked_child_counts_anew() -> None:
     """Events of its parent are not counted."""
     refused = Record("websocket.refused", None, "", "/", 403, "")
-    refused.log(logging.getLogger("dwebsocket"), logging.DEBUG, "refused")
+    refused.log(logging.DEBUG, "refused %s: %s")
     pid = os.fork()
     if not pid:
         os._exit(any(event_counts().values()))

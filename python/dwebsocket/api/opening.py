@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
-_log = logging.getLogger("dwebsocket")
 _TRY_AGAIN_LATER = 1013
 # Seconds between two checks, by a view that has accepted, that its response was not freed.
 _LOOK_S = 0.5
@@ -261,7 +260,6 @@ class Opening(Ending):
         number = self._connection.id if self._connection is not None else None
         record = Record.of("websocket.not_joined", request, _TRY_AGAIN_LATER, str(error), number)
         record.log(
-            _log,
             logging.ERROR,
             "WebSocket %s on %s was closed with %d: %s",
             *(record.connection, record.path, record.code, record.reason),

@@ -16,10 +16,6 @@ from dwebsocket.telemetry.records import Record, count, more_of
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-# Not Django's logger for requests: with its default LOGGING and without DEBUG a warning there is
-# shown nowhere. Without any LOGGING for ours Python itself prints warnings.
-_log = logging.getLogger("dwebsocket")
-
 _RETRY_AFTER_S = 5
 # The texts for clients outside DEBUG, by the cause, then by the status. Reasons of other refusals
 # are only about the request.
@@ -87,14 +83,8 @@ def _report(request: HttpRequest, status: int, reason: str, level: int) -> None:
         count("websocket.refused", code=status)
         return
     record = Record.of("websocket.refused", request, status, reason)
-    record.log(
-        _log,
-        level,
-        "WebSocket refused with %d: %s: %s%s",
-        *(status, record.path, record.reason, more),
-        status_code=status,
-        request=request,
-    )
+    text, args = "WebSocket refused with %d: %s: %s%s", (status, record.path, record.reason, more)
+    record.log(level, text, *args, status_code=status, request=request)
 
 
 def announce_refusal(request: HttpRequest, status: int, why: str, cause: str = "view") -> None:

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from dwebsocket.users import registry
     from dwebsocket.websocket import WebSocket
 
-_log = logging.getLogger("dwebsocket")
-
 _ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
 # Django's default content type. Without it Django would read the settings for a charset.
 _CONTENT_TYPE = "text/html; charset=utf-8"
@@ -268,13 +266,8 @@ class UpgradeResponse(HttpResponse):
                 raise
             # The server no longer has the client's connection: the client sees only its end.
             record = Record.of("websocket.never_opened", request, _ABNORMAL, str(error))
-            record.log(
-                _log,
-                logging.ERROR,
-                "WebSocket lost before it was open: %s: %s",
-                *(record.path, record.reason),
-                request=request,
-            )
+            text = "WebSocket lost before it was open: %s: %s"
+            record.log(logging.ERROR, text, request=request)
             return False
         # From here on nothing else closes the client: on any error it must be closed here.
         try:
@@ -328,29 +321,16 @@ class UpgradeResponse(HttpResponse):
             # No more threads, or no stack of the size that the settings ask for.
             websocket._abandon(_TRY_AGAIN_LATER, "no thread for another view")
             record = Record.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
-            record.log(
-                _log,
-                logging.ERROR,
-                "No thread for another WebSocket view: %s: %s",
-                *(record.path, record.reason),
-                request=request,
-            )
+            text = "No thread for another WebSocket view: %s: %s"
+            record.log(logging.ERROR, text, request=request)
 
     def _report(self, error: BaseException, number: int | None) -> None:
         """Logs the error that kept a view from running; raises it again if it ends the process."""
         if not isinstance(error, Exception):
             raise error
-        record = Record.of(
-            "websocket.broke", self._request, _INTERNAL_ERROR, repr(error), connection=number
-        )
-        record.log(
-            _log,
-            logging.ERROR,
-            "WebSocket closed before its view could run: %s: %s",
-            *(record.path, record.reason),
-            exc_info=error,
-            request=self._request,
-        )
+        request, text = self._request, "WebSocket closed before its view could run: %s: %s"
+        record = Record.of("websocket.broke", request, _INTERNAL_ERROR, repr(error), number)
+        record.log(logging.ERROR, text, exc_info=error, request=request)
 
     def _choose_subprotocol(self) -> str | None:
         """Asks the view, the protocol of the project's factory, and the settings, in this order."""

@@ -450,15 +450,8 @@ class Rooms:
             got_request_exception.send_robust(sender=None, request=request)
             number = websocket._connection.id if websocket._connection else None
             record = Record.of("websocket.view_failed", request, 0, repr(error), number)
-            record.log(
-                _requests,
-                logging.ERROR,
-                text,
-                *(name, more),
-                exc_info=error,
-                status_code=500,
-                request=request,
-            )
+            about: Any = {"exc_info": error, "status_code": 500, "request": request}
+            record.log(logging.ERROR, text, *(name, more), logger=_requests, **about)
 
     def _answer_error(self, request_id: str | None, refused: Refused) -> Steps[None]:
         if request_id is not None:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from dwebsocket.websocket import WebSocket
 
-_log = logging.getLogger("dwebsocket")
-
 # Frameworks whose decorators add headers to a view's response, and their names of its variable.
 _FRAMEWORKS = ("django", "rest_framework")
 _RESPONSES = {"response", "resp"}
@@ -115,13 +113,8 @@ def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSo
     if connection is None or end is None:
         return
     record = Record.of("websocket.none_used", request, end[0], repr(error), connection.id)
-    record.log(
-        _log,
-        logging.INFO,
-        "WebSocket view took the None at the end of its connection for a message: %s: %s",
-        *(record.path, record.reason),
-        request=request,
-    )
+    text = "WebSocket view took the None at the end of its connection for a message: %s: %s"
+    record.log(logging.INFO, text, request=request)
 
 
 def _dresses_no_response(frames: list[FrameType]) -> bool:
@@ -168,7 +161,6 @@ def refuse_if_unseen(
     number = None if connection is None else connection.id
     record = Record.of("websocket.unseen_response", request, _POLICY, what, number)
     record.log(
-        _log,
         logging.WARNING,
         "A WebSocket view returned a response that its client cannot see: %s: %s. %s",
         *(record.path, record.reason, advice),

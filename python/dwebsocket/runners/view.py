@@ -444,24 +444,14 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         return GOING_AWAY
     if isinstance(error, InvalidMessage):
         record = Record.of("websocket.violation", request, _INVALID, str(error), number)
-        record.log(
-            _log,
-            logging.INFO,
-            "WebSocket client sent an invalid message: %s: %s",
-            *(record.path, record.reason),
-            request=request,
-        )
+        text = "WebSocket client sent an invalid message: %s: %s"
+        record.log(logging.INFO, text, request=request)
         # An error of the client: it may see the reason.
         return _INVALID, _cut(str(error))
     if isinstance(error, SendTimeout) and websocket._was_too_slow:
         record = Record.of("websocket.too_slow", request, *TRY_AGAIN_LATER, number)
-        record.log(
-            _log,
-            logging.INFO,
-            "WebSocket client took nothing in time: %s: %s",
-            *(record.path, error),
-            request=request,
-        )
+        text = "WebSocket client took nothing in time: %s: %s"
+        record.log(logging.INFO, text, *(record.path, error), request=request)
         return TRY_AGAIN_LATER
     shown = printable(request.path)
     # As Django, which shows no traceback of it.
@@ -483,7 +473,8 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         tracing.failed(websocket, error)
         got_request_exception.send(sender=None, request=request)
     record = Record.of("websocket.view_failed", request, code, repr(error), number)
-    record.log(log, level, text, shown, exc_info=cause, status_code=status, request=request)
+    about: Any = {"exc_info": cause, "status_code": status, "request": request}
+    record.log(level, text, shown, logger=log, **about)
     return code, _shown(error)
 
 

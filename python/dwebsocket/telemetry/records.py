@@ -46,6 +46,8 @@ EVENTS = {
     "channel.expired": "a message was dropped, because it was not received in time",
 }
 
+# Not Django's logger for requests: with its default LOGGING and without DEBUG a warning there is
+# shown nowhere. Without any LOGGING for ours Python itself prints warnings.
 _log = logging.getLogger("dwebsocket")
 
 # The event and its level for connections that the project closes outside of their views.
@@ -118,10 +120,10 @@ class Record:
 
     def log(
         self,
-        logger: logging.Logger,
         level: int,
         message: str,
         *args: object,
+        logger: logging.Logger = _log,
         exc_info: BaseException | None = None,
         **more: Any,
     ) -> None:
@@ -129,11 +131,12 @@ class Record:
         Counts it, and logs it with its fields.
 
         Args:
-            message: The text of the record, with its ``args``.
+            message: The text of the record, with its ``args``: by default the path and the reason.
             exc_info: The exception that caused it.
             **more: Further attributes of the record.
         """
         count(self.event, code=self.code)
+        args = args or (self.path, self.reason)
         # The record names the caller's line, not this one (`stacklevel`).
         extra = {**vars(self), **more}
         logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
@@ -217,7 +220,6 @@ def report_end(
         event, level = _REASONS.get(reason, by_code)
     record = Record.of(event, request, code, reason, number)
     record.log(
-        _log,
         level,
         "WebSocket %s of %s on %s ended with %d: %s",
         *(record.connection, record.peer, record.path, record.code, record.reason),
