@@ -97,6 +97,15 @@ _Pulse: TypeAlias = tuple[float | None, float | None]
 # Messages in and out, bytes in and out (on the wire, after the handshake); and what waits now:
 # messages and bytes for the view, bytes for the socket.
 _Traffic: TypeAlias = tuple[int, int, int, int, int, int, int]
+# What can be a member of a group.
+_Joinable: TypeAlias = Connection | Mailbox | Seat | Deputy
+# In a group with a history: its epoch, and an offset.
+_Position: TypeAlias = tuple[int, int]
+# A message in a log: its offset, the time in milliseconds since 1970, its data, and the keys of
+# the members that did not get it.
+_Logged: TypeAlias = tuple[int, int, str | bytes, list[bytes]]
+# What `depart` returns.
+_Departure: TypeAlias = tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None]
 
 @final
 class Compression:
@@ -473,18 +482,16 @@ class Groups:
             OSError: The system gives no thread or no descriptor.
         """
 
-    def join(
-        self, name: str, object: Connection | Mailbox | Seat | Deputy, id: bytes
-    ) -> bool | None:
+    def join(self, name: str, object: _Joinable, id: bytes) -> bool | None:
         """Makes a member; true for the group's first one here, None when the member is over."""
 
-    def leave(self, name: str, object: Connection | Mailbox | Seat | Deputy) -> bool | None:
+    def leave(self, name: str, object: _Joinable) -> bool | None:
         """Ends a membership; true when it was the group's last one here, None without one."""
 
-    def is_member(self, name: str, object: Connection | Mailbox | Seat | Deputy) -> bool:
+    def is_member(self, name: str, object: _Joinable) -> bool:
         """Whether it is a member of a group, however many groups it is in."""
 
-    def names_of(self, object: Connection | Mailbox | Seat | Deputy) -> list[str]:
+    def names_of(self, object: _Joinable) -> list[str]:
         """Returns the names of a member's groups."""
 
     def count(self, name: str) -> int:
@@ -528,7 +535,7 @@ class Groups:
         """Hands an envelope to the members here; false when it is none, or its seal is wrong."""
 
     def offer(
-        self, name: str, at: tuple[int, int], envelope: bytes, /
+        self, name: str, at: _Position, envelope: bytes, /
     ) -> Literal["taken", "behind"] | None:
         """
         Hands an envelope to the members here if it is the next one of a group with a history.
@@ -537,14 +544,14 @@ class Groups:
         none, or its seal is wrong.
         """
 
-    def position_of(self, name: str) -> tuple[int, int] | None:
+    def position_of(self, name: str) -> _Position | None:
         """Returns how far the members here are; None without members, or without a history."""
 
     def recorded_names(self) -> list[str]:
         """Returns the groups with a history that have members here."""
 
     def take_page(
-        self, name: str, head: tuple[int, int], rows: list[tuple[int, int, bytes]], /
+        self, name: str, head: _Position, rows: list[tuple[int, int, bytes]], /
     ) -> Wait | None:
         """
         Hands the members here what is new to them in a part of the log.
@@ -560,20 +567,11 @@ class Groups:
             delivered.
         """
 
-    def read_rows(
-        self, name: str, rows: list[tuple[int, int, bytes]], /
-    ) -> list[tuple[int, int, str | bytes, list[bytes]]]:
+    def read_rows(self, name: str, rows: list[tuple[int, int, bytes]], /) -> list[_Logged]:
         """Returns the messages in a part of the log, as :meth:`History.read`."""
 
     def enter_at(
-        self,
-        name: str,
-        member: Connection | Mailbox | Seat | Deputy,
-        id: bytes,
-        at: tuple[int, int],
-        /,
-        *,
-        is_numbered: bool,
+        self, name: str, member: _Joinable, id: bytes, at: _Position, /, *, is_numbered: bool
     ) -> Literal["first", "joined", "behind", "early", "over"]:
         """
         Joins a member that has got all messages up to `at`.
@@ -726,11 +724,11 @@ class History:
         self,
         groups: Groups,
         name: str,
-        after: tuple[int, int] | None,
+        after: _Position | None,
         limits: tuple[int, float],
         patience: float | None,
         /,
-    ) -> tuple[tuple[int, int], list[tuple[int, int, str | bytes, list[bytes]]], tuple[int, int]]:
+    ) -> tuple[_Position, list[_Logged], _Position]:
         """
         Returns the newest position, messages after `after`, oldest first, and how far they go.
 
@@ -849,7 +847,7 @@ class Presence:
     def enter(
         self,
         name: str,
-        object: Connection | Mailbox | Seat | Deputy,
+        object: _Joinable,
         id: bytes,
         key: str,
         user: str | None,
@@ -894,11 +892,11 @@ class Presence:
         To be called once after :meth:`enter`, when its wait has an outcome, or has taken too long.
         """
 
-    def leave(self, name: str, object: Connection | Mailbox | Seat | Deputy) -> None:
+    def leave(self, name: str, object: _Joinable) -> None:
         """Ends the presence of a connection."""
 
     def standing(
-        self, name: str, object: Connection | Mailbox | Seat | Deputy, /
+        self, name: str, object: _Joinable, /
     ) -> tuple[tuple[str, str | None, str] | None, tuple[str, int] | None, bool, float] | None:
         """
         Returns what another process has to know of a connection; None when it is not present.
@@ -910,11 +908,11 @@ class Presence:
     def knows(self, name: str, key: str, /) -> bool:
         """Whether a user is present, as far as this process knows."""
 
-    def is_elsewhere(self, name: str, object: Connection | Mailbox | Seat | Deputy, /) -> bool:
+    def is_elsewhere(self, name: str, object: _Joinable, /) -> bool:
         """Whether another process has told that it has the connection, too."""
 
     def end_watch(
-        self, name: str, object: Connection | Mailbox | Seat | Deputy, waits: bool, /
+        self, name: str, object: _Joinable, waits: bool, /
     ) -> tuple[int, int | None] | None:
         """
         Tells a connection what is left to tell, and nothing from then on.
@@ -925,12 +923,7 @@ class Presence:
         """
 
     def resume_watch(
-        self,
-        name: str,
-        object: Connection | Mailbox | Seat | Deputy,
-        known: tuple[int, int | None],
-        ago: float,
-        /,
+        self, name: str, object: _Joinable, known: tuple[int, int | None], ago: float, /
     ) -> bool:
         """
         Tells a present connection of all that comes after the users that it knows.
@@ -1042,9 +1035,7 @@ class Call:
     def unwatch(self, hub: Hub, token: int) -> None:
         """Takes `watch` back."""
 
-    def outcome(
-        self,
-    ) -> int | str | tuple[tuple[int, int], list[tuple[int, int, bytes]]] | None:
+    def outcome(self) -> int | str | tuple[_Position, list[tuple[int, int, bytes]]] | None:
         """
         Returns the number, the messages, or the reason for the failure; None when there is none
         yet.
@@ -1286,11 +1277,11 @@ class Seat:
     its user is evicted; then it is in no group. Any thread may use it; no call waits.
     """
 
-    def open(self, at: tuple[int, int] | None, /) -> bool:
+    def open(self, at: _Position | None, /) -> bool:
         """Hands on what has come to a client that is at a position; false when it is over."""
 
     @property
-    def position(self) -> tuple[int, int] | None:
+    def position(self) -> _Position | None:
         """How far its client is, in a group with a history."""
 
     def leave(self) -> None:
@@ -1431,19 +1422,14 @@ class MarkedCut:
     """
 
     def __new__(
-        cls,
-        groups: Groups,
-        name: str,
-        object: Connection | Mailbox | Seat | Deputy,
-        marker: bytes,
-        /,
+        cls, groups: Groups, name: str, object: _Joinable, marker: bytes, /
     ) -> MarkedCut: ...
     @property
     def is_done(self) -> bool:
         """Whether the marker has come."""
 
     @property
-    def departed(self) -> tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None] | None:
+    def departed(self) -> _Departure | None:
         """The point at which it has left, as :func:`depart`; None also before the marker."""
 
 @final
@@ -1478,7 +1464,7 @@ class Deputy:
         self,
         groups: Groups,
         name: str,
-        object: Connection | Mailbox | Seat | Deputy,
+        object: _Joinable,
         id: bytes,
         got: list[tuple[int, int]],
         at: tuple[int, int, bool] | None,
@@ -1501,9 +1487,7 @@ class Deputy:
             is over.
         """
 
-    def take_kept(
-        self, object: Connection | Mailbox | Seat | Deputy, got: list[tuple[int, int]], /
-    ) -> bytes | None:
+    def take_kept(self, object: _Joinable, got: list[tuple[int, int]], /) -> bytes | None:
         """Returns the frames of all other messages that it has kept; None when it was too much."""
 
     @property
@@ -1623,7 +1607,7 @@ class Redis:
         `limits`: the messages that the group keeps, and their age in seconds.
         """
 
-    def read(self, name: str, after: tuple[int, int] | None, limits: tuple[int, float], /) -> Call:
+    def read(self, name: str, after: _Position | None, limits: tuple[int, float], /) -> Call:
         """
         Reads what is kept after a position, as :meth:`History.read`, about 1 MiB.
 
@@ -1836,9 +1820,7 @@ def adopt_moved(
 def after_fork_in_child() -> None:
     """Drops the parent's engine without using it; to be called first in a forked child."""
 
-def depart(
-    groups: Groups, name: str, object: Connection | Mailbox | Seat | Deputy, /
-) -> tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None] | None:
+def depart(groups: Groups, name: str, object: _Joinable, /) -> _Departure | None:
     """
     Ends a membership.
 
@@ -1964,13 +1946,13 @@ def read_join(message: str, /) -> tuple[str, str, str | None, str | None, bool] 
     does not read.
     """
 
-def in_room(room: str, at: tuple[int, int] | None, message: str | bytes, /) -> str:
+def in_room(room: str, at: _Position | None, message: str | bytes, /) -> str:
     """Returns the text for a message of a room; without a position in one without a history."""
 
 def ended(room: str, code: str, reason: str, /) -> str:
     """Returns the text for a connection whose membership of a room has ended."""
 
-def numbered(name: str, at: tuple[int, int], message: str | bytes, /) -> str:
+def numbered(name: str, at: _Position, message: str | bytes, /) -> str:
     """Returns the text that a member of the group `name` gets which asked for numbers."""
 
 def on_exit(plans: list[tuple[int, bool, int, str, float, bool]], grace: float) -> None:
