@@ -77,6 +77,20 @@ def user_id() -> int:
     return os.geteuid() if hasattr(os, "geteuid") else 0
 
 
+def text_of(path: str | Path) -> str:
+    """Returns the text of a file; ``""`` where there is none that this user may read."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def number_in(path: str | Path) -> int | None:
+    """Returns the number that a file holds; None where there is none, or another word (``max``)."""
+    text = text_of(path).strip()
+    return int(text) if text.isdecimal() else None
+
+
 def children_of(process: int, *, younger: float = math.inf) -> list[int]:
     """
     Returns the processes that the main thread of a process has started; none if that is not known.
@@ -85,18 +99,13 @@ def children_of(process: int, *, younger: float = math.inf) -> list[int]:
         process: Its number.
         younger: Only those that have lived for less than so many seconds.
     """
-    try:
-        found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    except OSError:
-        return []
+    found = text_of(f"/proc/{process}/task/{process}/children").split()
     return [int(each) for each in found if younger == math.inf or age_of(each) < younger]
 
 
 def age_of(process: int | str) -> float:
     """Returns for how many seconds a process has lived; infinity if that is not known."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
+    if not (stat := text_of(f"/proc/{process}/stat")):
         return math.inf
     # Its second field, a name in parentheses, may have spaces.
     began_at = int(stat.rpartition(")")[2].split()[_BEGAN_AT]) / os.sysconf("SC_CLK_TCK")

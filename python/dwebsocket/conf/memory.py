@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dwebsocket.compat.system import number_in, text_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,11 +39,7 @@ def _physical() -> int:
 
 
 def _limits_of_cgroups() -> Iterator[int]:
-    try:
-        lines = _PROC.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in text_of(_PROC).splitlines():
         # Its number, its controllers (none in version 2) and its path.
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -54,17 +52,8 @@ def _limits_of_cgroups() -> Iterator[int]:
         # Within a container the path may be the one outside: then the mount itself has the limit.
         folder = root / path.lstrip("/")
         while True:
-            yield from _bytes_in(folder / file)
+            if limit_here := number_in(folder / file):
+                yield limit_here
             if folder == root or root not in folder.parents:
                 break
             folder = folder.parent
-
-
-def _bytes_in(path: Path) -> Iterator[int]:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return
-    # "max" is no limit.
-    if text.isdecimal() and int(text) > 0:
-        yield int(text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dwebsocket.compat.system import UNLIMITED, limits_of
+from dwebsocket.compat.system import UNLIMITED, limits_of, number_in, text_of
 from dwebsocket.operations.doctor import Finding, fine, warning
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def threads(connections: int, of_a_process: int, stack_bytes: int) -> Iterator[F
     """Whether each WebSocket could have a sync view, which runs on a thread of its own."""
     total = connections + _OTHER_THREADS
     areas = of_a_process * _AREAS_OF_A_THREAD + _OTHER_AREAS
-    tasks = _number(_cgroup() / "pids.max")
+    tasks = number_in(_cgroup() / "pids.max")
     processes = limits_of("NPROC")[0]
     limits = [
         ("kernel.threads-max", _sysctl("kernel.threads-max"), total),
@@ -114,11 +114,9 @@ def _queues(connections: int) -> Iterator[Finding]:
 
 def _ports(connections: int) -> Iterator[Finding]:
     """Whether a proxy on this machine has a port for each connection to the server behind it."""
-    try:
-        text = (PROC / "sys/net/ipv4/ip_local_port_range").read_text()
-        first, last = map(int, text.split())
-    except (OSError, ValueError):
+    if not (ports := text_of(PROC / "sys/net/ipv4/ip_local_port_range").split()):
         return
+    first, last = map(int, ports)
     if last - first + 1 < connections:
         yield warning(
             "ports",
@@ -154,31 +152,17 @@ def _how(name: str, value: int) -> str:
 
 
 def _sysctl(name: str) -> int | None:
-    return _number(PROC / "sys" / name.replace(".", "/"))
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        # There is no such file, or it holds "max": no limit.
-        return None
+    return number_in(PROC / "sys" / name.replace(".", "/"))
 
 
 def _memory(name: str) -> int | None:
-    try:
-        lines = (PROC / "meminfo").read_text().splitlines()
-    except OSError:
-        return None
+    lines = text_of(PROC / "meminfo").splitlines()
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
     return found[0] if found else None
 
 
 def _cgroup() -> Path:
     """Returns the folder of this process's control group (version 2)."""
-    try:
-        lines = (PROC / "self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = text_of(PROC / "self/cgroup").splitlines()
     own = [line.partition("::")[2].strip("/") for line in lines if line.startswith("0::")]
     return CGROUPS / (own[0] if own else "")

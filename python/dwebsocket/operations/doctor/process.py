@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
-from dwebsocket.compat.system import UNLIMITED
+from dwebsocket.compat.system import UNLIMITED, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,10 +101,7 @@ def files(pid: int) -> tuple[int, int] | None:
     """
     Returns the soft and the hard limit of a process's descriptors; None if they are not known.
     """
-    try:
-        limits = (PROC / str(pid) / "limits").read_text()
-    except OSError:
-        return None
+    limits = text_of(PROC / str(pid) / "limits")
     found = re.search(r"^Max open files\s+(\d+|unlimited)\s+(\d+|unlimited)", limits, re.MULTILINE)
     if found is None:
         return None
