@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dwebsocket.api.waiting.loop_hub import settle
@@ -28,6 +29,7 @@ _TEXTS = {
 }
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Channel:
     """
     A bounded queue. For the holder of its store's lock.
@@ -35,36 +37,25 @@ class Channel:
     Attributes:
         name: Its name.
         capacity: How many messages may wait.
-        is_normal: Whether any process may receive from it.
         is_read: Whether this process receives from it.
-        groups: The groups it is in.
+        groups: The groups it is in: mostly none or one, so a set would take more.
         used: When it was last used.
         reported: The events that were logged: each is logged once.
     """
 
-    __slots__ = (
-        "capacity",
-        "entries",
-        "groups",
-        "is_normal",
-        "is_read",
-        "name",
-        "reported",
-        "sleepers",
-        "used",
-    )
+    name: str
+    capacity: int
+    entries: deque[Entry] = field(default_factory=deque)
+    sleepers: deque[Sleeper] = field(default_factory=deque)
+    is_read: bool = False
+    groups: tuple[str, ...] = ()
+    used: float = 0.0
+    reported: set[str] = field(default_factory=set)
 
-    def __init__(self, name: str, capacity: int) -> None:
-        self.name = name
-        self.capacity = capacity
-        self.entries: deque[Entry] = deque()
-        self.sleepers: deque[Sleeper] = deque()
-        self.is_normal = "!" not in name
-        self.is_read = False
-        # Mostly none or one: a set takes more.
-        self.groups: tuple[str, ...] = ()
-        self.used = 0.0
-        self.reported: set[str] = set()
+    @property
+    def is_normal(self) -> bool:
+        """Whether any process may receive from it."""
+        return "!" not in self.name
 
     def leave(self, group: str) -> None:
         """Notes that it has left a group."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.compat.system import monotonic
@@ -154,24 +155,17 @@ class Deputies:
             self._deputies.pop().leave()
 
 
+@dataclass(eq=False, repr=False)
 class _Entering:
     """One place that a connection, or its seat in a room, is about to take."""
 
-    def __init__(
-        self,
-        place: Place,
-        deputy: _core.Deputy,
-        begins: markers.Beginning | None,
-        member: Any,
-        key: bytes,
-    ) -> None:
-        self._place = place
-        self._deputy = deputy
-        self._begins = begins
-        self._member: Member = member
-        self._key = key
-        # Whether it was evicted meanwhile.
-        self.has_ended = False
+    _place: Place
+    _deputy: _core.Deputy
+    _begins: markers.Beginning | None
+    _member: Member
+    _key: bytes
+    #: Whether it was evicted meanwhile.
+    has_ended: bool = False
 
     def go_on(
         self,

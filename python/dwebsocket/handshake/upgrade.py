@@ -8,6 +8,7 @@ response, which passes through all middleware.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
@@ -151,6 +152,7 @@ def _validate(asked: UpgradeRequest) -> HttpResponse:
     return refuse(asked.request, *refusal)
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class _Reservation:
     """
     The place of a handshake in this process. The ``with`` ends it unless the response takes it.
@@ -163,15 +165,11 @@ class _Reservation:
         joins: The groups that the connection is to join.
     """
 
-    __slots__ = ("admission", "joins", "permit", "visitor", "websocket")
-
-    websocket: WebSocket
-
-    def __init__(self, admission: conf.Admission) -> None:
-        self.admission = admission
-        self.permit: _core.Permit | None = None
-        self.visitor: registry.Visitor | None = None
-        self.joins: Joins | None = None
+    admission: conf.Admission
+    permit: _core.Permit | None = None
+    websocket: WebSocket = field(init=False)
+    visitor: registry.Visitor | None = None
+    joins: Joins | None = None
 
     def __enter__(self) -> Self:
         return self

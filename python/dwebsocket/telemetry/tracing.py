@@ -13,6 +13,7 @@ import functools
 import logging
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _contained(function: Callable[P, T]) -> Callable[P, T | None]:
 
 
 @final
+@dataclass(eq=False, repr=False, slots=True)
 class _Trace:
     """
     The spans of one connection.
@@ -57,13 +59,10 @@ class _Trace:
         call: The span of the handler's method that runs now.
     """
 
-    __slots__ = ("call", "handshake", "route", "span")
-
-    def __init__(self, span: Any, handshake: Any, route: str) -> None:
-        self.span = span
-        self.handshake = handshake
-        self.route = route
-        self.call: Any = None
+    span: Any
+    handshake: Any
+    route: str
+    call: Any = None
 
 
 def current() -> Any:

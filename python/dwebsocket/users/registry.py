@@ -161,19 +161,17 @@ def auth_hash(user: Any) -> str:
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Visitor:
     """One WebSocket in the register."""
 
-    __slots__ = ("_opening", "_websocket", "keys", "seen", "who")
-
-    def __init__(self, who: Who, keys: list[Key], websocket: WebSocket) -> None:
-        self.who = who
-        #: The latest sign-out when its request began, as :mod:`dwebsocket.users.recheck` names it.
-        self.seen: object = None
-        #: Its keys in the register.
-        self.keys = keys
-        self._websocket = websocket
-        self._opening: _Opening | None = None
+    who: Who
+    #: Its keys in the register.
+    keys: list[Key]
+    _websocket: WebSocket
+    #: The latest sign-out when its request began, as :mod:`dwebsocket.users.recheck` names it.
+    seen: object = None
+    _opening: _Opening | None = None
 
     def leave_with(self, response: object) -> None:
         """Leaves when ``response`` is freed without having opened the WebSocket."""

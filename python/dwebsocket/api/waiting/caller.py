@@ -7,6 +7,7 @@ independently of the others. Most connections never need a :class:`Caller`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 # How long after the end a caller still gets None. Later calls raise.
@@ -20,6 +21,7 @@ _SENDS_FREELY_S = 5.0
 _SENDS_RARELY_S = 60.0
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Caller:
     """
     One caller of one connection. Used by that caller only.
@@ -33,28 +35,15 @@ class Caller:
             for messages since.
     """
 
-    __slots__ = (
-        "_gap",
-        "_next_call",
-        "_next_send",
-        "_refused_at",
-        "asked_at",
-        "has_closed",
-        "is_refused",
-        "receives",
-        "told_at",
-    )
-
-    def __init__(self) -> None:
-        self.receives = False
-        self.told_at: float | None = None
-        self.is_refused = False
-        self.has_closed = False
-        self.asked_at: float | None = None
-        self._gap = _FIRST_PAUSE_S
-        self._next_call = 0.0
-        self._next_send = 0.0
-        self._refused_at: float | None = None
+    receives: bool = False
+    told_at: float | None = None
+    is_refused: bool = False
+    has_closed: bool = False
+    asked_at: float | None = None
+    _gap: float = _FIRST_PAUSE_S
+    _next_call: float = 0.0
+    _next_send: float = 0.0
+    _refused_at: float | None = None
 
     def pause(self, now: float) -> float:
         """
