@@ -77,7 +77,7 @@ class Departure:
         if not have_come(self._begun, deadline):
             return None
         cuts: Cuts = []
-        for alias, name in offers.memberships(self._websocket):
+        for alias, name, _ in offers.memberships(self._websocket):
             if alias not in self._begun:
                 continue
             groups = backends.backend(alias).groups

@@ -59,8 +59,10 @@ def obstacle(handler: Handled) -> str | None:
         return "its compression keeps context between messages (context takeover)"
     if websocket._view is not None:
         return "functions run beside it (start, every or pump)"
-    why = next((why for _, _, why in _memberships(websocket) if why is not None), None)
-    return why or places.obstacle(handler)
+    for _, _, backend in memberships(websocket):
+        if kind_of(backend) is None:
+            return f"it is in groups of {backend.settings.backend}"
+    return places.obstacle(handler)
 
 
 def kind_of(backend: Backend) -> str | None:
@@ -73,25 +75,16 @@ def kind_of(backend: Backend) -> str | None:
     return f"{kind} {backend.address}" if markers.has_markers(backend) else kind
 
 
-def memberships(websocket: WebSocket) -> list[tuple[str, str]]:
-    """Returns alias and name of each group of a connection, but for those that are places."""
-    return [(alias, name) for alias, name, _ in _memberships(websocket)]
-
-
-def _memberships(websocket: WebSocket) -> Iterator[tuple[str, str, str | None]]:
-    """Yields each such group, and why the connection cannot be moved with it, if so."""
+def memberships(websocket: WebSocket) -> Iterator[tuple[str, str, Backend]]:
+    """Yields alias, name and backend of each group of a connection but for those in places."""
     member = websocket._engine.as_member()
     now = conf.present()
     for alias in conf.get("GROUPS", now):
         if (backend := backends.made(alias, now)) is None:
             continue
         for name in backend.groups.names_of(member):
-            if places.is_special(backend, name):
-                continue
-            why = None
-            if kind_of(backend) is None:
-                why = f"it is in groups of {backend.settings.backend}"
-            yield alias, name, why
+            if not places.is_special(backend, name):
+                yield alias, name, backend
 
 
 def state_of(handler: Handled) -> dict[str, Any]:
@@ -126,7 +119,7 @@ def offer_of(handler: Handled) -> dict[str, Any]:
     if (reason := obstacle(handler)) is not None:
         raise Obstacle(reason)
     websocket = handler.websocket
-    joined = memberships(websocket)
+    joined = list(memberships(websocket))
     rooms = handler._pack_rooms()
     for each in () if rooms is None else rooms["rooms"]:
         _plain(each["state"], "the state of a room")
@@ -146,6 +139,6 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "agreement": websocket._engine.agreement,
         "places": list(places.of(handler)),
         "rooms": rooms,
-        "groups": joined,
-        "backends": {alias: kind_of(backends.backend(alias)) for alias, _ in joined},
+        "groups": [(alias, name) for alias, name, _ in joined],
+        "backends": {alias: kind_of(backend) for alias, _, backend in joined},
     }
