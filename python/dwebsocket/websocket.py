@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from dwebsocket.api.arguments import as_timeout, check_timeout
-from dwebsocket.api.base import own_websocket
+from dwebsocket.api.base import made_once, own_websocket
 from dwebsocket.api.beside import Beside
 from dwebsocket.api.ending import Ending
 from dwebsocket.api.opening import Opening
@@ -157,13 +157,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
     @property
     def protocol(self) -> WebSocketProtocol13:
         """The original's lower layer, which sends and receives bytes. One object a WebSocket."""
-        if self._protocol is None:
-            protocol = WebSocketProtocol13(None, self._headers)
-            protocol._belong_to(self)
-            # If two threads race, the first one's object stays.
-            self.__dict__.setdefault("_protocol", protocol)
-            assert self._protocol is not None
-        return self._protocol
+        return made_once(self, "_protocol", self._new_protocol)
 
     @protocol.setter
     def protocol(self, protocol: WebSocketProtocol13) -> None:
@@ -172,6 +166,11 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             self._request = weakref.ref(request)
         self._protocol = protocol
         protocol._belong_to(self)
+
+    def _new_protocol(self) -> WebSocketProtocol13:
+        protocol = WebSocketProtocol13(None, self._headers)
+        protocol._belong_to(self)
+        return protocol
 
     def fileno(self) -> int:
         """

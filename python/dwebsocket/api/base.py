@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import secrets
 import time
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dwebsocket import _core
 from dwebsocket.api.announcing import announced
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from dwebsocket.request.worlds import World
     from dwebsocket.telemetry.records import By
 
+T = TypeVar("T")
+
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)
 #: Return and set it. Bound here, because each message needs them: since Python 3.11 a call of an
@@ -53,6 +56,15 @@ RESTARTING = (1012, "restarting")
 
 # Numbers for the names of WebSockets whose name is needed before they have a connection.
 _early_names = itertools.count(1)
+_new_id = functools.partial(secrets.token_urlsafe, 16)
+
+
+def made_once(holder: Any, name: str, make: Callable[[], T]) -> T:
+    """Returns an attribute, made on first use: if two threads race, the object of the first one."""
+    found: T | None = getattr(holder, name, None)
+    if found is None:
+        found = holder.__dict__.setdefault(name, make())
+    return found
 
 
 class Base:
@@ -145,11 +157,7 @@ class Base:
         A page may send it with a POST, so that the view can ``exclude`` its connection from a
         group's message. Any thread may read it.
         """
-        if self._id is None:
-            # If two threads race, the first one's name stays.
-            self.__dict__.setdefault("_id", secrets.token_urlsafe(16))
-            assert self._id is not None
-        return self._id
+        return self._id or made_once(self, "_id", _new_id)
 
     # -- the interface to the engine ----------------------------------------------------------
 
@@ -295,10 +303,7 @@ class Base:
 
     def _caller(self, key: object | None = None) -> Caller:
         """Returns the :class:`Caller` of this thread (green thread, task), or of ``key``."""
-        callers = self._callers
-        if callers is None:
-            # If two threads race, the first one's object stays.
-            callers = self.__dict__.setdefault("_callers", Callers())
+        callers = made_once(self, "_callers", Callers)
         if key is None:
             key = self._waiter.caller()
         caller = callers.get(key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 from asgiref.sync import iscoroutinefunction
 
 from dwebsocket.api.arguments import check_callable
-from dwebsocket.api.base import Base
+from dwebsocket.api.base import Base, made_once
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
 
@@ -123,8 +123,4 @@ class Beside(Base):
         request = self._view_request
         if request is None:
             raise UsageError(f"{what} is for the view of an open WebSocket, while it runs")
-        if self._view is None:
-            # If two threads race, the first one's object stays.
-            self.__dict__.setdefault("_view", type(self)._new_view(self, request))
-        assert self._view is not None
-        return self._view
+        return made_once(self, "_view", functools.partial(type(self)._new_view, self, request))

@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.api.arguments import check_timeout
+from dwebsocket.api.base import made_once
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import monotonic, renew_at_fork
 from dwebsocket.conf.group_settings import DEFAULT
@@ -159,11 +160,8 @@ def _is_alone(backend: Backend) -> bool:
 
 
 def _node(backend: Backend) -> Node:
-    found: Node | None = backend.__dict__.get(_NODE)
-    if found is None:
-        # If two threads race, the first one's stays. In a forked child there are other backends.
-        found = backend.__dict__.setdefault(_NODE, Node(backend, _ACTS, "operations"))
-    return found
+    # In a forked child there are other backends.
+    return made_once(backend, _NODE, functools.partial(Node, backend, _ACTS, "operations"))
 
 
 # -- what each process answers ---------------------------------------------------------------------

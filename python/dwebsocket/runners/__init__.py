@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.signals import connection_created
 
 from dwebsocket.api import close_callbacks
-from dwebsocket.api.base import own_websocket
+from dwebsocket.api.base import made_once, own_websocket
 from dwebsocket.compat.system import monotonic
 from dwebsocket.request.database import OpenConnections
 from dwebsocket.runners import handler, loop, thread
@@ -28,13 +28,8 @@ _in_use: dict[str, Runner] = {"thread": thread}
 def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
     """Notes a database connection that a thread of a view has opened."""
     websocket = own_websocket.get()
-    if websocket is None:
-        return
-    if websocket._held is None:
-        # If two threads race, the first one's object stays.
-        websocket.__dict__.setdefault("_held", OpenConnections())
-        assert websocket._held is not None
-    websocket._held.note(connection)
+    if websocket is not None:
+        made_once(websocket, "_held", OpenConnections).note(connection)
 
 
 connection_created.connect(_on_connection, dispatch_uid="dwebsocket.held")

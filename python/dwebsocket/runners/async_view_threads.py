@@ -21,7 +21,7 @@ from weakref import ref
 
 from asgiref.sync import ThreadSensitiveContext
 
-from dwebsocket.api.base import own_websocket
+from dwebsocket.api.base import made_once, own_websocket
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import current_context, use_context, wrapped_in_context
@@ -81,11 +81,7 @@ class OwnThread(ThreadSensitiveContext):
 
     def worker(self) -> Calls:
         """Returns the worker that calls functions on this view's thread."""
-        if self._worker is None:
-            # If two threads race, the first one's object stays.
-            self.__dict__.setdefault("_worker", self._new_worker())
-            assert self._worker is not None
-        return self._worker
+        return made_once(self, "_worker", self._new_worker)
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
         """Calls ``function`` on this view's thread."""
@@ -121,11 +117,7 @@ class SharedContext(OwnThread):
         websocket = own_websocket.get()
         if websocket is None:
             return super().worker()
-        if websocket._handler_worker is None:
-            # If two threads race, the first one's object stays.
-            websocket.__dict__.setdefault("_handler_worker", Worker(_threads))
-        worker: Worker = websocket._handler_worker
-        return worker
+        return made_once(websocket, "_handler_worker", partial(Worker, _threads))
 
     @staticmethod
     async def after_turn(websocket: Base) -> None:

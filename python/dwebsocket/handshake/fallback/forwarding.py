@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import close_old_connections
 
 from dwebsocket import _core, conf
+from dwebsocket.api.base import made_once
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
@@ -153,13 +154,14 @@ def node() -> Node:
         ImproperlyConfigured: The default backend of groups is configured wrongly.
     """
     backend = backends.backend(DEFAULT)
-    found: Node | None = backend.__dict__.get(_NODE)
-    if found is None:
+
+    def make() -> Node:
         # A process may hold bodies and answers before it has a connection of its own.
         _core.limit_buffered(conf.get("MAX_BUFFERED"))
-        # If two threads race, the first one's stays. In a forked child there are other backends.
-        found = backend.__dict__.setdefault(_NODE, Node(backend))
-    return found
+        return Node(backend)
+
+    # In a forked child there are other backends.
+    return made_once(backend, _NODE, make)
 
 
 def is_elsewhere(key: bytes) -> bool:
