@@ -194,28 +194,23 @@ class _Application(ASGIHandler):
 
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
         """Django's call with the response that has passed all middleware."""
-        if isinstance(send, Reply) and (
-            isinstance(response, UpgradeResponse) or send.is_open or not send.is_http
-        ):
-            if isinstance(response, UpgradeResponse):
-                if response.needs_database:
-                    await sync_to_async(response.look_at_user)()
-                response.open()
-                await send.tell_outer()
-            elif not send.is_open:
-                await send.reject()
-            if not HANDLER_CLOSES:
-                await sync_to_async(response.close)()
-            return
-        if isinstance(send, Plain) and isinstance(response, (UpgradeResponse, HeldResponse)):
-            if isinstance(response, UpgradeResponse) and response.needs_database:
+        if isinstance(response, UpgradeResponse) and isinstance(send, (Reply, Plain)):
+            if response.needs_database:
                 await sync_to_async(response.look_at_user)()
             response.open()
-            if not HANDLER_CLOSES:
-                await sync_to_async(response.close)()
+            if isinstance(send, Reply):
+                await send.tell_outer()
+        elif isinstance(response, HeldResponse) and isinstance(send, Plain):
+            response.open()
+        elif isinstance(send, Reply) and (send.is_open or not send.is_http):
+            if not send.is_open:
+                await send.reject()
+        else:
+            outer = getattr(send, "outer", None)
+            await super().send_response(response, send if outer is None else outer)
             return
-        outer = getattr(send, "outer", None)
-        await super().send_response(response, send if outer is None else outer)
+        if not HANDLER_CLOSES:
+            await sync_to_async(response.close)()
 
 
 async def serve_for(handler: ASGIHandler, scope: Scope, receive: Receive, send: Send) -> bool:

@@ -313,14 +313,12 @@ class Joins:
             self._join_later(websocket)
         if not self._held:
             return
-        member = member_of(websocket)
-        if member is not None:
-            key = key_of(websocket.id)
-            for backend, held in self._held:
-                for name in held:
-                    backend.join(name, member, key)
-            if not self._is_moved:
-                membership_signals.note_at_opening(self._groups, websocket)
+        member, key = member_of(websocket), key_of(websocket.id)
+        for backend, held in self._held:
+            for name in held:
+                backend.join(name, member, key)
+        if not self._is_moved:
+            membership_signals.note_at_opening(self._groups, websocket)
         self._release_held()
 
     def release(self) -> None:

@@ -70,6 +70,13 @@ class Use(NamedTuple):
     version: str
     key: str
 
+    def is_of(self, folder: Path) -> bool:
+        """Whether it is a folder of this process; not if the other one has ended."""
+        try:
+            return folder.samefile(self.link)
+        except OSError:
+            return False
+
 
 def uses(path: re.Pattern[str] = _NAME) -> Iterator[Use]:
     """
@@ -193,13 +200,6 @@ class Backend(process.Backend):
         """Whether this process belongs to a copy of the site, which is apart on purpose."""
         return not self.settings.runtime_dir and bool(os.environ.get(VARIABLE))
 
-    def is_same(self, use: Use) -> bool:
-        """Whether a process uses the folder of this one."""
-        try:
-            return self.folder.samefile(use.link)
-        except OSError:
-            return False
-
     def _note_if_apart(self) -> None:
         """Counts a message that no other process gets, although others of the site run here."""
         if self.node.peers():
@@ -222,7 +222,7 @@ class Backend(process.Backend):
         apart = {
             use.pid
             for use in uses()
-            if name.endswith(f"-{use.user}-{use.version}-{use.key}") and not self.is_same(use)
+            if name.endswith(f"-{use.user}-{use.version}-{use.key}") and not use.is_of(self.folder)
         }
         if apart and not self._are_apart:
             _log.warning(

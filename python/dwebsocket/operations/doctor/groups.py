@@ -85,7 +85,7 @@ def _apart(backend: local.Backend) -> Iterator[Finding]:
     found |= {pid for pid, uses in used.items() if any(own.endswith(use.key) for use in uses)}
     for pid in sorted(found | set(process.of_site()) - {os.getpid()}):
         uses = used.get(pid, [])
-        if any(map(backend.is_same, uses)):
+        if any(use.is_of(backend.folder) for use in uses):
             continue
         if (difference := _difference(own, pid, uses)) is not None:
             why, cure = difference

@@ -91,7 +91,7 @@ def _apart(own: Path) -> Iterator[Finding]:
     """Looks for processes of the site that meet in other folders."""
     found: dict[tuple[str, str], dict[int, str]] = {}
     for use in local.uses(meeting.NAME):
-        if process.refers_to_site(use.pid) and not _is_same(own, use.link):
+        if process.refers_to_site(use.pid) and not use.is_of(own):
             of_reason = found.setdefault(_difference(own.name, use), {})
             of_reason[use.pid] = f"{use.pid} ({process.command(use.pid)})"
     for (why, cure), named in found.items():
@@ -101,14 +101,6 @@ def _apart(own: Path) -> Iterator[Finding]:
             f"round: {', '.join(named.values())}. {why}.",
             cure,
         )
-
-
-def _is_same(folder: Path, link: str) -> bool:
-    try:
-        return folder.samefile(link)
-    except OSError:
-        # It has ended.
-        return False
 
 
 def _difference(own: str, use: local.Use) -> tuple[str, str]:
