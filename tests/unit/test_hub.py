@@ -317,7 +317,7 @@ def test_nothing_is_left_behind_by_waits_that_ended(open_websocket: Open) -> Non
         await asyncio.wait([task])
         live.client.send("now")
         eventually(lambda: live.connection.waiting() == (1, False))
-        assert loop_hub.current()._hub.drain() == []
+        assert loop_hub.current().core.drain() == []
 
     asyncio.run(main())
 

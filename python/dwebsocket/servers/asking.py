@@ -21,9 +21,8 @@ _is_websocket = ContextVar("_is_websocket", default=False)
 _TRANSPORTS = ("transport=sse", "transport=polling")
 
 
-def is_websocket() -> bool:
-    """Whether the request asks for a WebSocket, or for what stands in for one over HTTP."""
-    return _is_websocket.get()
+#: Whether the request asks for a WebSocket, or for what stands in for one over HTTP.
+is_websocket = _is_websocket.get
 
 
 def note(*, is_websocket: bool) -> None:

@@ -37,7 +37,8 @@ class LoopHub:
     """One event loop's hub: wakes the tasks that wait for the engine. For its loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._hub = _core.Hub()
+        #: The engine's part of it.
+        self.core = _core.Hub()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._tokens = itertools.count()
@@ -48,7 +49,7 @@ class LoopHub:
         # In an empty context: otherwise the loop would keep the context of the first view here.
         context = Context()
         try:
-            context.run(loop.add_reader, self._hub.fileno(), self._wake)
+            context.run(loop.add_reader, self.core.fileno(), self._wake)
         except NotImplementedError:
             # The loop that Python uses on Windows watches no descriptors.
             self._listening = context.run(loop.create_task, self._listen(loop))
@@ -72,11 +73,11 @@ class LoopHub:
         future = self._waiting[token] = loop.create_future()
         cancel = None if timeout is None else settle_later(future, timeout)
         try:
-            watch(self._hub, token)
+            watch(self.core, token)
             await future
         finally:
             # Otherwise each wait that ends without a message would leave a watch behind.
-            connection.unwatch(self._hub, token)
+            connection.unwatch(self.core, token)
             del self._waiting[token]
             if cancel is not None:
                 cancel()
@@ -113,11 +114,6 @@ class LoopHub:
 
         call_or_wait()
 
-    @property
-    def core(self) -> _core.Hub:
-        """The engine's part of it."""
-        return self._hub
-
     def call_on(self, callback: Callable[[], None]) -> int:
         """
         Returns a token: the loop calls ``callback`` each time the engine announces it.
@@ -145,7 +141,7 @@ class LoopHub:
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Reads the descriptor, in place of watching it."""
-        of_hub = socket.socket(fileno=self._hub.fileno())
+        of_hub = socket.socket(fileno=self.core.fileno())
         try:
             # Its own: when the loop is closed, the collector closes it, perhaps before this ends.
             descriptor = of_hub.dup()
@@ -158,7 +154,7 @@ class LoopHub:
                 loop.call_soon(self._wake)
 
     def _wake(self) -> None:
-        tokens = deque(self._hub.wake())
+        tokens = deque(self.core.wake())
         waiting, callbacks = self._waiting, self._callbacks
         try:
             while tokens:
@@ -170,7 +166,7 @@ class LoopHub:
         finally:
             # The error of one callback takes no wake-up of others along.
             for token in tokens:
-                self._hub.announce(token)
+                self.core.announce(token)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
@@ -282,7 +278,7 @@ def current() -> LoopHub:
 
 def hub_and_loop() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
     """Returns the engine's hub of the running loop, and that loop."""
-    return current()._hub, asyncio.get_running_loop()
+    return current().core, asyncio.get_running_loop()
 
 
 def forget_closed() -> None:
