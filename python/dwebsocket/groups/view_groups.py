@@ -15,14 +15,7 @@ from dwebsocket import conf
 from dwebsocket.api.waiting.steps import run
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.exceptions import UsageError
-from dwebsocket.groups import (
-    backends,
-    history,
-    holding,
-    membership_signals,
-    names,
-    presence,
-)
+from dwebsocket.groups import backends, history, holding, membership_signals, names, presence
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history.recovering import Resumption
 from dwebsocket.groups.members import key_of, member_of

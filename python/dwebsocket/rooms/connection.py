@@ -811,11 +811,7 @@ class Rooms:
         if passage is None:
             buckets = [self._events, *([room._bucket] if room._bucket else [])]
             passage = _core.Passage(
-                list(room.events),
-                self._sender(room),
-                publisher,
-                buckets,
-                self._limits.event,
+                list(room.events), self._sender(room), publisher, buckets, self._limits.event
             )
             if room.presence is not True and room._bucket is None:
                 self._passages[key] = passage

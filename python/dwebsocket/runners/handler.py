@@ -571,11 +571,7 @@ class Handled:
         return None if packed is None else "its URL has no rooms now"
 
     def _seat_rooms(
-        self,
-        packed: dict[str, Any] | None,
-        connection: Connection,
-        key: bytes,
-        user: str | None,
+        self, packed: dict[str, Any] | None, connection: Connection, key: bytes, user: str | None
     ) -> dict[str, Seat | None]:
         """Returns held seats in these rooms. Called before :meth:`_unpack_rooms`."""
         return {}

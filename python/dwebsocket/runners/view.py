@@ -155,13 +155,7 @@ class ViewJob:
     def __call__(self) -> None:
         """Runs it."""
         self.context.run(
-            run,
-            self.view,
-            self.request,
-            self.arguments,
-            self.websocket,
-            self.databases,
-            self.exits,
+            run, self.view, self.request, self.arguments, self.websocket, self.databases, self.exits
         )
 
 

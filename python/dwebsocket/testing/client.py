@@ -129,10 +129,7 @@ def _offering() -> Iterator[tuple[socket.socket, ViewWatch]]:
     ours, theirs = socket.socketpair()
     watch = ViewWatch()
     offer = ServersClient(
-        server="the test client",
-        descriptor=theirs.fileno(),
-        read_early=bytes,
-        let_go=lambda: None,
+        server="the test client", descriptor=theirs.fileno(), read_early=bytes, let_go=lambda: None
     )
     tokens = _offer.set(offer), witness.set(watch)
     try:

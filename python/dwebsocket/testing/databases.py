@@ -20,11 +20,7 @@ from django.db import connections, transaction
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.django_auth import is_around_a_test
 from dwebsocket.compat.django_commits import calls_at_commit
-from dwebsocket.compat.django_test import (
-    connection_store,
-    is_the_tests_own,
-    set_connection_store,
-)
+from dwebsocket.compat.django_test import connection_store, is_the_tests_own, set_connection_store
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.handshake import upgrade
 

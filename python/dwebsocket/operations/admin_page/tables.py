@@ -72,11 +72,7 @@ def users_named(text: str) -> list[str]:
 
 
 def context(
-    parts: list[survey.PagePart],
-    missing: int,
-    query: listing.Query,
-    number: int,
-    asked: QueryDict,
+    parts: list[survey.PagePart], missing: int, query: listing.Query, number: int, asked: QueryDict
 ) -> dict[str, Any]:
     """Returns the template's context, from the answers of processes, of which some are missing."""
     site = survey.summed([part["process"] for part in parts], missing)

@@ -192,11 +192,7 @@ def _worker() -> dict[str, Any]:
     cfg = getattr(gunicorn.worker("cfg"), "cfg", None)
     if cfg is None or "gunicorn" not in sys.modules:
         return {"worker_class": None}
-    return {
-        "worker_class": cfg.worker_class_str,
-        "workers": cfg.workers,
-        "threads": cfg.threads,
-    }
+    return {"worker_class": cfg.worker_class_str, "workers": cfg.workers, "threads": cfg.threads}
 
 
 def _green() -> dict[str, Any]:

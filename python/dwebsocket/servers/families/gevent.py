@@ -56,8 +56,5 @@ def forget(descriptor: int) -> None:
         # This loop polls without an epoll descriptor, so there is no set to remove it from.
         return
     # ENOENT: the descriptor was never watched. EINVAL: the poller is no epoll.
-    with (
-        epolls.fromfd(poller) as epoll,
-        contextlib.suppress(OSError),
-    ):
+    with epolls.fromfd(poller) as epoll, contextlib.suppress(OSError):
         epoll.unregister(descriptor)

@@ -7,13 +7,7 @@ request wait in the channel's next request, as the beginning of its head.
 
 from __future__ import annotations
 
-from dwebsocket.compat.waitress import (
-    KEY,
-    channel_of,
-    has_next,
-    reads_ahead,
-    take_head_of_next,
-)
+from dwebsocket.compat.waitress import KEY, channel_of, has_next, reads_ahead, take_head_of_next
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 
