@@ -7,7 +7,7 @@ from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import signals
-from dwebsocket.api.arguments import as_close, check_timeout
+from dwebsocket.api.arguments import as_close, check_callable, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.helpers import told_by_exception
@@ -242,8 +242,7 @@ class Ending(Base):
         Raises:
             TypeError: ``callback`` cannot be called.
         """
-        if not callable(callback):
-            raise TypeError(f"on_close() takes a function, not {type(callback).__name__}")
+        check_callable("on_close()", callback)
         callbacks = self._close_callbacks
         if callbacks is None:
             made = CloseCallbacks(str(self))

@@ -17,7 +17,7 @@ from dwebsocket.compat.django_commits import is_in_transaction as is_in_any_tran
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -61,9 +61,7 @@ def release_idle() -> None:
     Django opens them again by itself. Ten thousand views that wait must not hold ten thousand
     connections of the database server.
     """
-    if not _has_any():
-        return
-    for connection in connections.all(initialized_only=True):
+    for connection in _initialized():
         if not _is_needed(connection):
             # In a forked child those of the parent's green threads belong to none.
             try:
@@ -119,9 +117,7 @@ def _close_if_unusable(connection: BaseDatabaseWrapper) -> None:
 
 def in_transaction() -> bool:
     """Whether this thread is in a transaction, the one around a test case not counted."""
-    if not _has_any():
-        return False
-    return any(map(is_in_transaction, connections.all(initialized_only=True)))
+    return any(map(is_in_transaction, _initialized()))
 
 
 def sees_commits() -> bool:
@@ -131,11 +127,9 @@ def sees_commits() -> bool:
     In a transaction it may see older rows, or some that are rolled back later. That of a test case
     has all that the test knows.
     """
-    if not _has_any():
-        return True
     return not any(
         is_in_any_transaction(connection) and not is_in_test_case(connection)
-        for connection in connections.all(initialized_only=True)
+        for connection in _initialized()
     )
 
 
@@ -159,12 +153,14 @@ def leave() -> None:
         connection.close()
 
 
+def _initialized() -> Iterable[BaseDatabaseWrapper]:
+    return connections.all(initialized_only=True) if _has_any() else []
+
+
 def _own() -> list[BaseDatabaseWrapper]:
-    if not _has_any():
-        return []
     return [
         connection
-        for connection in connections.all(initialized_only=True)
+        for connection in _initialized()
         if connection.connection is not None and not connection.allow_thread_sharing
     ]
 
@@ -309,13 +305,7 @@ def shareable() -> dict[str, BaseDatabaseWrapper]:
     They are the connections of a live test server's SQLite database in memory, which another
     thread could not see otherwise.
     """
-    if not _has_any():
-        return {}
-    return {
-        connection.alias: connection
-        for connection in connections.all(initialized_only=True)
-        if connection.allow_thread_sharing
-    }
+    return {each.alias: each for each in _initialized() if each.allow_thread_sharing}
 
 
 def borrow(shared: dict[str, BaseDatabaseWrapper]) -> None:
