@@ -174,7 +174,8 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
     @classmethod
     def _plan_view(cls) -> None:
         """Reads what all connections of a view have in common."""
-        answers_async = _has_async_dispatch(cls) or cls.view_is_async
+        dispatches = [vars(each).get("dispatch") for each in cls.__mro__]
+        answers_async = any(map(iscoroutinefunction, dispatches)) or cls.view_is_async
         if not isinstance(cls.survives, bool):
             raise TypeError(f"{cls.__name__}.survives must be True or False, not {cls.survives!r}")
         cls._plan = HandlerFacts(cls, _every(cls), answers_async=answers_async)
@@ -245,10 +246,6 @@ def _awaiting(cls: type[WebSocketHandler], made: Callable[..., Any]) -> Callable
     view.__doc__, view.__module__ = made.__doc__, made.__module__
     view.__dict__.update(vars(made))
     return view
-
-
-def _has_async_dispatch(cls: type[WebSocketHandler]) -> bool:
-    return any(iscoroutinefunction(vars(each).get("dispatch")) for each in cls.__mro__)
 
 
 def _refuse_unasked_guards(cls: type[WebSocketHandler]) -> None:

@@ -209,15 +209,13 @@ class Handshake:
         """Refuses what is no connection of its own."""
         # HTTP/2 has no Upgrade header to validate, and Django's own test client sends no Host: the
         # server's family raises the reason.
-        if self._http_version() >= (2, 0) or self._is_without_host():
+        is_without_host = "HTTP_HOST" not in self._environ and is_from_test_client(self._environ)
+        if is_without_host or self._http_version() >= (2, 0):
             try:
                 self.find()
             except UnsupportedServer as error:
                 return 501, str(error), "error"
         return None
-
-    def _is_without_host(self) -> bool:
-        return "HTTP_HOST" not in self._environ and is_from_test_client(self._environ)
 
     def find(self) -> None:
         """

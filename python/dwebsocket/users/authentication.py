@@ -209,11 +209,7 @@ def _users(keys: Collection[str]) -> dict[str, Any]:
 def _objection(who: Who, user: Any, backend: Any) -> str | None:
     if user is None:
         return _DELETED
-    may_sign_in = getattr(backend, "user_can_authenticate", _is_active)
-    if not may_sign_in(user):
+    asks = getattr(backend, "user_can_authenticate", None)
+    if not (getattr(user, "is_active", True) if asks is None else asks(user)):
         return _INACTIVE
     return None if auth_hash(user) == who.auth_hash else _OTHER_HASH
-
-
-def _is_active(user: Any) -> bool:
-    return getattr(user, "is_active", True)
