@@ -77,10 +77,10 @@ class Departure:
         if not have_come(self._begun, deadline):
             return None
         cuts: Cuts = []
-        for alias, name, _ in offers.memberships(self._websocket):
+        for alias, name, backend in offers.memberships(self._websocket):
             if alias not in self._begun:
                 continue
-            groups = backends.backend(alias).groups
+            groups = backend.groups
             if (left := _core.depart(groups, name, self._websocket._engine)) is None:
                 continue
             got, until, _ = left

@@ -6,9 +6,7 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import conf
 from dwebsocket.compat import unpatched
-from dwebsocket.groups import backends
 from dwebsocket.handover import markers, places, requests
 from dwebsocket.telemetry import clock
 from dwebsocket.users import authentication
@@ -77,14 +75,9 @@ def kind_of(backend: Backend) -> str | None:
 
 def memberships(websocket: WebSocket) -> Iterator[tuple[str, str, Backend]]:
     """Yields alias, name and backend of each group of a connection but for those in places."""
-    member = websocket._engine.as_member()
-    now = conf.present()
-    for alias in conf.get("GROUPS", now):
-        if (backend := backends.made(alias, now)) is None:
-            continue
-        for name in backend.groups.names_of(member):
-            if not places.is_special(backend, name):
-                yield alias, name, backend
+    for alias, name, backend in places.groups_of(websocket):
+        if not places.is_special(backend, name):
+            yield alias, name, backend
 
 
 def state_of(handler: Handled) -> dict[str, Any]:

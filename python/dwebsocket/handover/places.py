@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backends.contract import Backend, Member
     from dwebsocket.handover.markers import Departed
     from dwebsocket.runners.handler import Handled
+    from dwebsocket.websocket import WebSocket
 
     #: How a connection is present: its user with key, primary key and moment, None where it only
     #: watches; what it says and when; whether it watches; the grace.
@@ -146,19 +147,25 @@ def obstacle(handler: Handled) -> str | None:
     return None
 
 
+def groups_of(websocket: WebSocket) -> Iterator[tuple[str, str, Backend]]:
+    """Yields alias, name and backend of each group of a connection."""
+    member = websocket._engine.as_member()
+    now = conf.present()
+    for alias in conf.get("GROUPS", now):
+        if (backend := backends.made(alias, now)) is not None:
+            for name in backend.groups.names_of(member):
+                yield alias, name, backend
+
+
 def of(handler: Handled) -> Iterator[Place]:
     """Yields the places of a handler's connection."""
     member = handler.websocket._engine.as_member()
-    now = conf.present()
-    for alias in conf.get("GROUPS", now):
-        if (backend := backends.made(alias, now)) is None:
-            continue
-        for name in backend.groups.names_of(member):
-            has_history = is_special(backend, name)
-            standing = _standing(backend, name, member)
-            if has_history or standing is not None:
-                kind = kind_of(backend)
-                yield Place(alias, name, None, kind, has_history, has_history, standing)
+    for alias, name, backend in groups_of(handler.websocket):
+        has_history = is_special(backend, name)
+        standing = _standing(backend, name, member)
+        if has_history or standing is not None:
+            kind = kind_of(backend)
+            yield Place(alias, name, None, kind, has_history, has_history, standing)
     for room, (alias, name, has_history, seat) in handler._seats_to_move().items():
         backend = backends.backend(alias)
         standing = _standing(backend, name, seat)
