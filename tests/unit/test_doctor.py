@@ -376,6 +376,20 @@ class TestProxy:
         assert caddy in proxy_configs.snippet("caddy", site)
         assert apache in proxy_configs.snippet("apache", site)
 
+    @pytest.mark.parametrize(
+        ("name", "line"),
+        [
+            ("a.example", "    ServerName a.example\n"),
+            ("127.0.0.1", "    ServerName 127.0.0.1\n"),
+            ("[::1]", ""),
+        ],
+    )
+    def test_apache_takes_no_address_in_brackets_as_a_name(self, name: str, line: str) -> None:
+        """It would not start."""
+        site = proxy_configs.Site(name, "127.0.0.1:9", 60, 25)
+        text = proxy_configs.snippet("apache", site)
+        assert f"<VirtualHost *:80>\n{line}    ProxyPreserveHost On\n" in text
+
     def test_times(self) -> None:
         """Whole seconds as such, fractions as milliseconds; no pings are said to be none."""
         text = proxy_configs.snippet("nginx", proxy_configs.Site("a", "b:1", 60, None))

@@ -102,11 +102,13 @@ def _apache(site: Site) -> str:
     # Twice in all files would be an error.
     listen = f"# If no other file has it: Listen {site.listen}\n"
     own = "" if site.listen in ("80", "443") else listen
+    # Apache refuses an address in brackets.
+    name = "" if site.name.startswith("[") else f"    ServerName {site.name}\n"
     return f"""\
 # Apache 2.4.47 or later; once: a2enmod proxy proxy_http headers
 {own}\
 <VirtualHost {address}>
-    ServerName {site.name}
+{name}\
     ProxyPreserveHost On
     RequestHeader set X-Forwarded-Proto expr=%{{REQUEST_SCHEME}}
     # What the client itself sent; Apache sets it anew.
