@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,9 @@ ASGI_TLS = [
     )
 ]
 
+# Servers whose bodies without a length are not read. nginx in front tells the length.
+_NEEDS_LENGTH = re.compile(r"runserver|uwsgi(?!-nginx)|eventlet-|cheroot")
+
 ECHOES = ["echo/", "async-echo/", "handler/x/", "async-handler/x/"]
 
 
@@ -95,6 +99,18 @@ class TestMessages:
             text = "é\n" * 100_000
             stream.send(text)
             assert stream.message() == text
+
+    def test_a_post_without_a_length(self, server: Server) -> None:
+        """It is taken where the server tells its end; else the client is told what is missing."""
+        with Stream.open(server, "/fallback/echo/") as stream:
+            response = stream.post("hi", n=1, chunked=True)
+            if _NEEDS_LENGTH.match(str(server.kind)):
+                assert response.status == 411
+                assert b"Content-Length" in response.body
+                stream.send("hi")
+            else:
+                assert response.status == 204, response
+            assert stream.message() == "hi"
 
     def test_the_server_goes_on(self, server: Server) -> None:
         """A stream that waits occupies no worker."""
@@ -305,6 +321,14 @@ class TestPosts:
         """It is not read."""
         with Stream.open(server, "/fallback/at-most-1000/") as stream:
             assert stream.post_body(b"x" * 200_000).status == 413
+
+    def test_a_body_without_a_length_that_is_too_large(self, server: Server) -> None:
+        """It is read up to the limit alone."""
+        with Stream.open(server, "/fallback/at-most-1000/") as stream:
+            response = stream.post_body(b"x" * 200_000, chunked=True)
+            assert response.status == (411 if server.kind is RUNSERVER else 413)
+            stream.send("hi")
+            assert stream.message() == "2"
 
     @pytest.mark.parametrize(
         "body",

@@ -172,6 +172,7 @@ class Stream:
         headers: Mapping[str, str | None] | None = None,
         name: str | None = None,
         path: str | None = None,
+        chunked: bool = False,
     ) -> Response:
         """Post anything, with the CSRF token as a browser has it; `None` leaves a header out."""
         query = urlencode({"transport": self.transport, "id": self.id if name is None else name})
@@ -188,13 +189,21 @@ class Stream:
         }
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         given = {name: value for name, value in fields.items() if value is not None}
-        return post(self.server, f"{self.path if path is None else path}?{query}", data, given)
+        target = f"{self.path if path is None else path}?{query}"
+        return post(self.server, target, data, given, chunked=chunked)
 
 
-def post(server: Server, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
-    """Make one POST on a connection of its own."""
+def post(
+    server: Server, path: str, body: bytes, headers: Mapping[str, str], *, chunked: bool = False
+) -> Response:
+    """Make one POST on a connection of its own; its body has a length, or comes in chunks."""
     with RawPeer(server.address) as peer:
-        fields = {"Host": server.host, "Connection": "close", "Content-Length": str(len(body))}
+        fields = {"Host": server.host, "Connection": "close"}
+        if chunked:
+            fields["Transfer-Encoding"] = "chunked"
+            body = b"".join(map(_chunk, (body[:7], body[7:], b""))) if body else _chunk(b"")
+        else:
+            fields["Content-Length"] = str(len(body))
         lines = [f"POST {path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in {**fields, **headers}.items()]
         peer.send(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
@@ -224,6 +233,10 @@ def _decoded(kind: str, data: str) -> Event:
     if kind == "binary":
         return kind, base64.b64decode(data, validate=True)
     return kind, json.loads(data)
+
+
+def _chunk(part: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(part), part)
 
 
 def _part(message: str | bytes) -> dict[str, str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.wsgi import WSGIRequest
 from django.test import RequestFactory
 
 from dwebsocket import _core, conf
@@ -20,7 +23,7 @@ from dwebsocket.testing import websockets_of_a_test
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django.http import HttpResponse
+    from django.http import HttpRequest, HttpResponse
 
 MIB = 1024 * 1024
 FACTORY = RequestFactory()
@@ -40,7 +43,14 @@ def new_id() -> str:
 def post(body: bytes, name: str | None = None, **overrides: Any) -> HttpResponse:
     """Answer a POST."""
     target = f"/chat/?transport=sse&id={new_id() if name is None else name}"
-    request = FACTORY.post(target, body, content_type="application/json")
+    # Django's factory names no length of an empty body.
+    length = {"CONTENT_LENGTH": str(len(body))}
+    request = FACTORY.post(target, body, content_type="application/json", **length)
+    return answered(request, **overrides)
+
+
+def answered(request: HttpRequest, **overrides: Any) -> HttpResponse:
+    """Answer a request."""
     answer = fallback.answer(request, conf.Options.current({"fallback": True, **overrides}))
     assert answer is not None
     return answer
@@ -48,10 +58,22 @@ def post(body: bytes, name: str | None = None, **overrides: Any) -> HttpResponse
 
 def poll(name: str) -> HttpResponse:
     """Answer a poll."""
-    request = FACTORY.get(f"/chat/?transport=polling&id={name}&ack=0")
-    answer = fallback.answer(request, conf.Options.current({"fallback": True}))
-    assert answer is not None
-    return answer
+    return answered(FACTORY.get(f"/chat/?transport=polling&id={name}&ack=0"))
+
+
+def post_under_wsgi(body: io.RawIOBase, **environ: Any) -> WSGIRequest:
+    """Give a POST without `Content-Length` on a WSGI server that has a body."""
+    given = FACTORY.post(f"/chat/?transport=sse&id={new_id()}").environ
+    del given["CONTENT_LENGTH"]
+    return WSGIRequest({**given, "wsgi.input": body, **environ})
+
+
+def post_under_asgi(body: bytes) -> ASGIRequest:
+    """Give a POST without `Content-Length` whose body an ASGI server has sent."""
+    query = f"transport=sse&id={new_id()}".encode()
+    headers = [(b"host", b"testserver"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/chat/", "query_string": query}
+    return ASGIRequest({**scope, "headers": headers}, io.BytesIO(body))
 
 
 ONE = b'{"n": 1, "messages": [{"text": "hi"}]}'
@@ -161,6 +183,23 @@ class Held:
         """Make ready to take it."""
 
 
+class _Body(io.RawIOBase):
+    """The body that a WSGI server gives: these bytes, or without end; then the server's error."""
+
+    def __init__(self, content: bytes | None, error: Exception | None = None) -> None:
+        self._content = None if content is None else io.BytesIO(content)
+        self._error = error
+        self.taken = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give the next bytes, and count them."""
+        found = b" " * size if self._content is None else self._content.read(size)
+        if not found and self._error is not None:
+            raise self._error
+        self.taken += len(found)
+        return found
+
+
 class TestBodies:
     """What the body of a POST may have."""
 
@@ -191,6 +230,55 @@ class TestBodies:
         assert response.status_code == status
         if status == 413:
             assert response.content == b"The messages are too large.\n"
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (ONE, 410),
+            (ONE.ljust(1334 + 64 * 1024), 410),
+            (ONE.ljust(1334 + 66 * 1024), 413),
+            (ONE[:-1], 400),
+            (b"", 400),
+        ],
+        ids=["one", "largest", "larger", "cut", "empty"],
+    )
+    def test_without_a_length(self, body: bytes, status: int) -> None:
+        """It is read up to its end where there is one: ASGI's, or that of the WSGI server."""
+        with_end = post_under_wsgi(_Body(body), **{"wsgi.input_terminated": True})
+        for request in (with_end, post_under_asgi(body)):
+            assert answered(request, max_message_size=1000).status_code == status
+
+    def test_a_wsgi_server_that_tells_no_end(self) -> None:
+        """A read would wait for the client for ever: it is told to name the length."""
+        body = _Body(ONE)
+        for environ in ({}, {"wsgi.input_terminated": False}):
+            response = answered(post_under_wsgi(body, **environ))
+            assert response.status_code == 411
+            assert response.content == b"This server needs a Content-Length.\n"
+        assert body.taken == 0
+
+    def test_a_server_that_takes_a_whole_chunk_into_memory(self) -> None:
+        """Of whatever size a client has made it: cheroot."""
+        body = type("ChunkedRFile", (_Body,), {"__module__": "cheroot.server"})(ONE)
+        request = post_under_wsgi(body, **{"wsgi.input_terminated": True})
+        assert answered(request).status_code == 411
+        assert body.taken == 0
+
+    def test_a_body_without_end(self) -> None:
+        """It takes no more memory than one that says its length, and one byte is read too much."""
+        body = _Body(None)
+        request = post_under_wsgi(body, **{"wsgi.input_terminated": True})
+        assert answered(request, max_message_size=1000).status_code == 413
+        assert body.taken == _core.Post.max_size(1000) + 1
+
+    @pytest.mark.parametrize("error", [OSError(), ValueError("chunk"), Exception("gunicorn's")])
+    def test_chunks_that_are_none(self, error: Exception) -> None:
+        """Each server has an exception of its own for them."""
+        body = _Body(ONE, error)
+        request = post_under_wsgi(body, **{"wsgi.input_terminated": True})
+        response = answered(request)
+        assert response.status_code == 400
+        assert response.content == b"The client has not sent the whole body.\n"
 
     def test_a_body_counts_among_what_the_process_buffers(self) -> None:
         """At the limit the client is told to come again."""

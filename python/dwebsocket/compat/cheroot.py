@@ -16,3 +16,13 @@ def reader_of(body: Any) -> Any:
     while (below := getattr(body, "rfile", None)) is not None:
         body = below
     return body
+
+
+def reads_whole_chunks(body: object) -> bool:
+    """
+    Whether a read of a body takes a whole chunk of the client's into memory, of whatever size.
+
+    So does ``ChunkedRFile``. Under another name it would be read.
+    """
+    kind = type(body)
+    return (kind.__module__, kind.__name__) == ("cheroot.server", "ChunkedRFile")

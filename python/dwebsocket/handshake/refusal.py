@@ -37,6 +37,7 @@ _CAUSES = {
     400: "malformed",
     403: "origin",
     404: "no_group",
+    411: "malformed",
     413: "too_large",
     426: "version",
     429: "too_many",

@@ -12,13 +12,14 @@ import base64
 import hmac
 import logging
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.http import HttpResponse
 from django.utils.crypto import salted_hmac
 
 from dwebsocket import _core
+from dwebsocket.compat.cheroot import reads_whole_chunks
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake.fallback import forwarding
 from dwebsocket.handshake.refusal import refuse
@@ -56,14 +57,17 @@ def answer(request: HttpRequest, key: bytes, options: Options) -> HttpResponse:
 
     Returns:
         204 when they are taken, now or before; 410 when the connection has ended; 413 for more than
-        a body may have, and 503 when the client has to repeat it later; 400 for anything malformed.
+        a body may have, and 503 when the client has to repeat it later; 411 for a body whose end
+        this server does not tell; 400 for anything malformed.
     """
-    size = _size_of(request)
-    if size > _core.Post.max_size(options.max_message_size):
+    size, most = _size_of(request), _core.Post.max_size(options.max_message_size)
+    if size is not None and size > most:
         return refuse(request, 413, f"The body has {size} bytes.", "info")
+    if (body := request if size is not None else _body_with_end(request)) is None:
+        return refuse(request, 411, "This server needs a Content-Length.", "info")
     post = _core.Post(options.max_message_size)
     try:
-        wrong = _read(request, size, post)
+        wrong = _read(body, most, post)
     except OSError:
         return refuse(request, 400, "The client has not sent the whole body.", "info")
     match wrong:
@@ -150,17 +154,43 @@ def key_of(request: HttpRequest) -> bytes | None:
     return None
 
 
-def _size_of(request: HttpRequest) -> int:
+def _size_of(request: HttpRequest) -> int | None:
     try:
-        return int(request.META.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        return 0
+        return int(request.META["CONTENT_LENGTH"])
+    except (KeyError, ValueError):
+        return None
 
 
-def _read(request: HttpRequest, size: int, post: _core.Post) -> tuple[str, str] | None:
+def _body_with_end(request: HttpRequest) -> Any:
+    """
+    Returns what gives a body of unknown size up to its end, or None.
+
+    Under ASGI Django has read the whole body. Under WSGI it gives an empty one, so the server's own
+    is read, if the server says that it ends, and reads no more of it at once than it is asked for.
+    """
+    if request.__dict__.get("scope") is not None:
+        return request
+    body = request.META["wsgi.input"]
+    has_end = request.META.get("wsgi.input_terminated") and not reads_whole_chunks(body)
+    return body if has_end else None
+
+
+def _read(body: Any, most: int, post: _core.Post) -> tuple[str, str] | None:
     """Has the engine read a body, which Django's own limit on bodies does not concern."""
-    while size > 0 and (chunk := request.read(min(size, _CHUNK_BYTES))):
+    left = most
+    # One byte too many shows that the body is too large.
+    while chunk := _next(body, min(left + 1, _CHUNK_BYTES)):
+        if (left := left - len(chunk)) < 0:
+            return "too much", f"it has more than {most} bytes"
         if (wrong := post.take_in(chunk)) is not None:
             return wrong
-        size -= len(chunk)
     return post.read()
+
+
+def _next(body: Any, size: int) -> bytes:
+    try:
+        chunk: bytes = body.read(size)
+    except Exception as error:
+        # Each server has exceptions of its own for chunks that are malformed.
+        raise OSError from error
+    return chunk
