@@ -9,6 +9,7 @@ import unittest
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, transaction
 from django.http import Http404, HttpResponse
 from django.test import SimpleTestCase
@@ -556,6 +557,30 @@ class TestDatabases:
             outer.__exit__(None, None, None)
             inner.__enter__()
         inner.__exit__(None, None, None)
+
+    def test_a_scope_within_an_async_test_shares_the_tests_connections(
+        self, override: Callable[..., None]
+    ) -> None:
+        """Django runs the test in a loop on a thread of its own, which has none of them."""
+        from django.db import connections
+
+        mine, found = connections["default"], []
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            found.append(await sync_to_async(lambda: connections["default"])())
+            await request.websocket.asend("looked")
+
+        async def test() -> None:
+            with websockets_of_a_test():
+                for _ in range(2):
+                    async with AsyncWebSocketClient().websocket("/") as ws:
+                        await ws.receive()
+
+        override(ROOT_URLCONF=(path("", view),), MIDDLEWARE=[])
+        async_to_sync(test)()
+        assert found == [mine, mine]
+        assert not databases.is_sharing()
 
     def test_what_becomes_the_tests_own_later_is_shared_too(self) -> None:
         """Every thread that asks for it then gets it."""

@@ -99,10 +99,15 @@ class _Seen:
 
 
 class _Sharing:
-    """Shares the connections of one test's thread with all threads."""
+    """
+    Shares the connections of one test's thread with all threads.
+
+    Attributes:
+        owner: That thread. None as long as only event loops have asked, which run on others.
+    """
 
     def __init__(self) -> None:
-        self._owner = threading.get_ident()
+        self.owner: int | None = None
         self._turns = _Turns()
         self._shared: dict[str, BaseDatabaseWrapper] = {}
         self._own: Any = connection_store()
@@ -118,8 +123,9 @@ class _Sharing:
 
     def extend(self) -> None:
         """Shares connections that the test has opened since. Does nothing on other threads."""
-        if threading.get_ident() != self._owner or running_loop() is not None:
+        if running_loop() is not None or self.owner not in (None, threading.get_ident()):
             return
+        self.owner = threading.get_ident()
         for alias in connections:
             if alias not in self._shared and is_the_tests_own(connection := connections[alias]):
                 self._share(alias, connection)
@@ -154,7 +160,7 @@ class _Sharing:
 
     def _close(self, close: Callable[[], None]) -> None:
         # Other threads close "their" connections when they end: ignore that.
-        if threading.get_ident() == self._owner:
+        if threading.get_ident() == self.owner:
             close()
 
     def _wrap_transactions(self) -> None:
@@ -198,8 +204,9 @@ def shared_databases() -> Iterator[None]:
     """
     Returns every thread of the process this thread's test database connections.
 
-    To be entered in the test's own thread, outside of event loops. When it is entered again
-    meanwhile, on any thread, the first thread's connections stay shared.
+    To be entered in the test's own thread. In an async test, which runs in an event loop's, the
+    sharing begins when it is entered again by ``sync_to_async``. When it is entered again after
+    that, on any thread, the first thread's connections stay shared.
     """
     global _users, _sharing
     with _lock:
@@ -221,7 +228,7 @@ def shared_databases() -> Iterator[None]:
 
 def is_sharing() -> bool:
     """Whether some thread's connections are shared with all threads now."""
-    return _users > 0
+    return _sharing is not None and _sharing.owner is not None
 
 
 def about_commits() -> str:
