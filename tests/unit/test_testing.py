@@ -352,6 +352,23 @@ class TestScope:
             client = visit(view).serve().client
         assert client.closing()[0] == 1001
 
+    def test_names_a_view_of_other_clients_that_stays(self, visit: Serve) -> None:
+        """Not its connection, which says less."""
+        begun, end = threading.Event(), threading.Event()
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            begun.set()
+            end.wait(60)
+
+        scope = websockets_of_a_test(timeout=0.05)
+        scope.__enter__()
+        visit(view).serve()
+        begun.wait(60)
+        with pytest.raises(ViewStillRuns, match=r"is at:\n(.|\n)*end\.wait"):
+            scope.__exit__(None, None, None)
+        end.set()
+
     def test_names_a_connection_that_stays(self) -> None:
         """Whichever object holds it."""
         eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
@@ -360,6 +377,22 @@ class TestScope:
                 permit = _core.Permit.claim(None)
         assert permit is not None
         permit.release()
+
+    def test_waits_no_more_for_a_view_that_has_had_its_time(self, site: WebSocketClient) -> None:
+        """The end of its block has waited for it, and its test has the error."""
+        with websockets_of_a_test(timeout=60):
+            with pytest.raises(ReceiveTimeout, match=r"test_testing\.stay is at"):
+                with site.websocket("/stay/", timeout=0.05) as ws:
+                    eventually_receive(ws)
+        scope = websockets_of_a_test(timeout=0.05)
+        scope.__enter__()
+        with pytest.raises(ViewStillRuns):
+            with site.websocket("/stay/", timeout=0.05):
+                permit = _core.Permit.claim(None)
+        with pytest.raises(WebSocketLeak, match="1 of its connections"):
+            scope.__exit__(None, None, None)
+        permit.release()
+        STAY.set()
 
     def test_takes_connections_again_after_a_drain(self, site: WebSocketClient) -> None:
         """A process under test has many tests."""

@@ -14,7 +14,7 @@ from dwebsocket.compat.system import monotonic
 from dwebsocket.runners import handler_threads, loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.groups import groups_of_a_test
-from dwebsocket.testing.watch import ViewWatch
+from dwebsocket.testing.watch import ViewWatch, overdue
 from dwebsocket.testing.websocket import open_websockets
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
     """
     check_timeout(timeout, is_optional=False)
     before = _core.open_connections()
-    others = set(open_websockets)
+    others, earlier = set(open_websockets), set(overdue)
     # Views without a WebSocket of the test kit: most are a live server's.
     unknown: list[ViewWatch] = []
     is_over = False
@@ -73,11 +73,11 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
                 watch.close()
             if _core.is_leaving():
                 _core.reopen()
-            # A view that still runs has its connection, and has had its time.
-            errors += _errors_of(_wait_until_given_back, before, 0.0 if errors else timeout)
-            undo()
+            # Also those that begin meanwhile.
             for watch in unknown:
                 errors += _errors_of(watch.join, 0.0 if errors else timeout)
+            errors += _errors_of(_wait_until_given_back, before, earlier, timeout)
+            undo()
             for end in (callbacks.dismiss, thread.join, loop.dismiss):
                 end(_DISMISS_S)
             _wait_for_handler_threads(_DISMISS_S)
@@ -102,9 +102,10 @@ def _wait_for_handler_threads(timeout: float) -> None:
         time.sleep(_LOOK_S)
 
 
-def _wait_until_given_back(before: int, timeout: float) -> None:
+def _wait_until_given_back(before: int, earlier: set[ViewWatch], timeout: float) -> None:
     deadline = monotonic() + timeout
-    while (left := _core.open_connections() - before) > 0:
+    # A view that is overdue still has its connection.
+    while (left := _core.open_connections() - before - len(overdue - earlier)) > 0:
         if monotonic() > deadline:
             raise WebSocketLeak(
                 f"the test has ended, but {left} of its connections have not within {timeout:g} s"

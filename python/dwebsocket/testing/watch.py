@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from dwebsocket.runners.view import TickingHandler
 
 
+#: The views that still run although they have had their time to end.
+overdue: set[ViewWatch] = set()
+
+
 class ViewStillRuns(AssertionError):
     """A view still runs although its connection has ended. The message says where it is."""
 
@@ -114,7 +118,13 @@ class ViewWatch:
         try:
             self.over.result(timeout)
         except TimeoutError:
+            self.give_up()
             raise self.still_runs(timeout) from None
+
+    def give_up(self) -> None:
+        """Notes that the view has had its time: nothing else of its test waits for it."""
+        overdue.add(self)
+        self.over.add_done_callback(lambda _: overdue.discard(self))
 
     def still_runs(self, timeout: float) -> ViewStillRuns:
         """Returns the error about a view that has had ``timeout`` seconds to end."""

@@ -375,8 +375,10 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         if watch is None:
             return
         await self._wait_for_view(watch.over, self.timeout)
+        if is_late := not watch.over.done():
+            watch.give_up()
         if not quietly:
-            if not watch.over.done():
+            if is_late:
                 raise watch.still_runs(self.timeout)
             self._raise_failure()
 
