@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from http.client import HTTPMessage
 
 from django.core.exceptions import ImproperlyConfigured
-
-if TYPE_CHECKING:
-    from http.client import HTTPMessage
 
 
 class WebSocketError(Exception):
@@ -109,7 +106,7 @@ class HandshakeRefused(ConnectionFailed):
         super().__init__(status, reason, headers, body)
         self.status = status
         self.reason = reason
-        self.headers = headers
+        self.headers = HTTPMessage() if headers is None else headers
         self.body = body
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from dwebsocket import ConnectionClosed
+from dwebsocket import ConnectionClosed, HandshakeRefused
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,9 @@ def test_connection_closed_survives_pickling() -> None:
     """As exceptions do that cross processes."""
     error = pickle.loads(pickle.dumps(ConnectionClosed(4000, "why", "peer")))
     assert (error.code, error.reason, error.by) == (4000, "why", "peer")
+
+
+def test_a_refusal_has_headers_even_if_empty() -> None:
+    """So that no reader of one asks whether there are any."""
+    error = pickle.loads(pickle.dumps(HandshakeRefused(403)))
+    assert (error.status, error.headers["Content-Type"]) == (403, None)

@@ -56,8 +56,7 @@ def _pause_after(failure: OSError, backoff: Backoff, target: Target) -> float:
     if isinstance(failure, HandshakeRefused):
         if failure.status not in _PASSING:
             raise failure
-        wanted = "" if failure.headers is None else failure.headers.get("Retry-After", "")
-        at_least = _seconds(wanted)
+        at_least = _seconds(failure.headers.get("Retry-After", ""))
     elif isinstance(failure, ConnectionFailed) and failure.step in _LASTING:
         raise failure
     pause = backoff.pause(at_least=at_least)

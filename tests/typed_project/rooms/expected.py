@@ -1,6 +1,7 @@
 """The types that users of this package see. Never run: the type checkers read it."""
 
 from collections.abc import Callable, Coroutine
+from http.client import HTTPMessage
 from typing import Any
 
 from django.http.response import HttpResponseBase
@@ -90,6 +91,7 @@ def of_exceptions(closed: ConnectionClosed, refused: HandshakeRefused) -> None:
     """The attributes of exceptions."""
     assert_type((closed.code, closed.reason, closed.by), tuple[int, str, str])
     assert_type((refused.status, refused.body), tuple[int, bytes])
+    assert_type(refused.headers, HTTPMessage)
 
 
 def of_statistics() -> None:
