@@ -142,6 +142,32 @@ threading.Thread(target=threading.Event().wait).start()
 """
 
 
+# SIGTERM in a forked child, before dwebsocket's own at-fork hooks or after them.
+FORKED = """
+import os, signal, sys, threading
+from django.conf import settings
+settings.configure()
+
+def end(when):
+    if when in sys.argv:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+os.register_at_fork(after_in_child=lambda: end("early"))
+from dwebsocket.runners import shutdown
+
+shutdown.begin(dies_of_sigterm=True)
+HANDLER
+child = os.fork()
+if child == 0:
+    end("late")
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+# The parent waits for it as before.
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+"""
+
+
 # SIGTERM when the thread that is to handle it cannot be started so many times.
 REFUSED = """
 import _thread, os, signal, sys, threading
@@ -420,6 +446,31 @@ def test_sigterm_after_the_end_of_the_main_thread(handler: str, status: int) -> 
         assert process.stdout.readline() == b"closed\n"
         process.terminate()
         assert process.wait(10) == status
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+@pytest.mark.parametrize(
+    ("handler", "status"),
+    [
+        ("", -signal.SIGTERM),
+        ("signal.signal(signal.SIGTERM, lambda *_: os._exit(7))", 7),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 0),
+    ],
+    ids=["default", "the project's", "ignored"],
+)
+def test_sigterm_to_a_forked_child(handler: str, status: int, when: str) -> None:
+    """It does what it does in a process without WebSockets, from the first moment."""
+    program = FORKED.replace("HANDLER", handler)
+    command = [sys.executable, "-c", program, when]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"%d\n" % status
+        if status:
+            assert process.wait(60) == status
     finally:
         process.kill()
         process.communicate()

@@ -180,7 +180,9 @@ class _Shutdown:
 
     def after_fork_in_child(self) -> None:
         if self._terminating:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # Python does not know of our handler, only of the action before, or of a handler that
+            # has replaced ours.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
         self._reset()
 
     def leave(self, code: int, reason: str, window: float) -> float:

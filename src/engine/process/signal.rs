@@ -6,7 +6,7 @@ use std::{
     process, ptr,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicI32, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -29,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(1);
 /// Whether SIGTERM had its default action before this.
 static WAS_DEFAULT: OnceLock<bool> = OnceLock::new();
+/// The process that waits for SIGTERM.
+static WATCHER: AtomicU32 = AtomicU32::new(0);
 /// SIGTERM once it has come, else 0.
 static TERMINATED: AtomicI32 = AtomicI32::new(0);
 
@@ -48,8 +50,8 @@ pub(crate) fn after_fork_in_child() {
 /// A handler that was there before goes on being called, so a server that handles the signal itself
 /// notices nothing. Where the signal had its default action, it no longer kills the process:
 /// `heard` has to do that, see [`die`]. `heard` runs on a thread of its own and may wait. A handler
-/// that is installed later takes the place of this one. A forked child inherits it, and has to
-/// restore the default where that was in force.
+/// that is installed later takes the place of this one. A forked child inherits it; there it ends the
+/// process where the default was in force, which the child should restore.
 ///
 /// Where the system gives no thread for two seconds, all connections are closed, and a process that
 /// the signal would have killed by default ends.
@@ -62,7 +64,8 @@ pub fn on_terminate(
 ) -> Result<(), Error> {
     let is_handled = is_handled(libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
     WAS_DEFAULT.get_or_init(|| !is_handled);
-    note_in(&TERMINATED, libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
+    WATCHER.store(process::id(), Ordering::SeqCst);
+    call_on(libc::SIGTERM, note_or_die).map_err(Error::io("cannot watch for SIGTERM"))?;
     let _context = engine.handle().enter();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Error::io("cannot watch for SIGTERM"))?;
@@ -126,10 +129,25 @@ fn die_by_default() {
 /// # Errors
 /// The system refuses the handler.
 pub(super) fn note_in(last: &'static AtomicI32, number: libc::c_int) -> io::Result<()> {
-    let note = move || last.store(number, Ordering::SeqCst);
-    #[expect(unsafe_code, reason = "`note` runs in the signal handler")]
-    // SAFETY: it only stores into an atomic, which a handler may do at any time.
-    unsafe { signal_hook_registry::register(number, note) }.map(drop)
+    call_on(number, move || last.store(number, Ordering::SeqCst))
+}
+
+/// In a forked child nothing waits for a signal that is only noted. Its at-fork hooks restore the
+/// default, but a signal may come before them.
+fn note_or_die() {
+    if WATCHER.load(Ordering::SeqCst) == process::id() {
+        TERMINATED.store(libc::SIGTERM, Ordering::SeqCst);
+    } else {
+        die_by_default();
+    }
+}
+
+/// Has `act` called in the signal handler. It may only do what a handler may: atomic loads and
+/// stores, `getpid`, and [`die`].
+fn call_on(number: libc::c_int, act: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "`act` runs in the signal handler")]
+    // SAFETY: as above, which a handler may do at any time: `note_in` and `note_or_die` do no more.
+    unsafe { signal_hook_registry::register(number, act) }.map(drop)
 }
 
 /// The present action of the signal `number`.
