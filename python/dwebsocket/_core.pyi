@@ -348,12 +348,12 @@ class Connection:
     def is_awaited(self) -> bool:
         """Whether a caller waits now, for a message or for room to send one."""
 
-    def next(self, find_hub: Callable[[], tuple[Hub, asyncio.AbstractEventLoop]], /) -> NextMessage:
+    def next(self, find_hub: Callable[[], Hub], /) -> NextMessage:
         """
-        An awaitable for the next message, to be awaited again and again in one event loop.
+        An awaitable for the next message, to be awaited again and again, in any event loop.
 
-        `find_hub` returns the hub of that loop, whose `wake` the loop calls, and the loop. It is
-        called only when there is no message yet.
+        `find_hub` returns the hub of the running loop, whose `wake` that calls. It is called only
+        when there is no message yet.
         """
 
     def next_now(self) -> NextMessage:

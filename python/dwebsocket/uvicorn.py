@@ -215,7 +215,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)
         # Not that of the engine: the signal about messages may have receivers.
-        self._events.messages = websocket._engine.next(loop_hub.hub_and_loop)
+        self._events.messages = websocket._engine.next(loop_hub.current_core)
         begin_beat(connection, self._scope["query_string"].decode("latin-1"))
         self._wake()
 

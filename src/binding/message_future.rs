@@ -46,7 +46,7 @@ impl MessageFuture {
     pub(super) fn new(
         connection: Arc<Connection>,
         loop_hub: &Arc<LoopHub<Self>>,
-        event_loop: Bound<'_, PyAny>,
+        event_loop: &Bound<'_, PyAny>,
     ) -> Self {
         Self {
             connection,
@@ -55,23 +55,28 @@ impl MessageFuture {
             state: Mutex::new(State {
                 stage: Stage::Idle,
                 is_blocking: false,
-                event_loop: Some(event_loop.unbind()),
+                event_loop: Some(event_loop.clone().unbind()),
                 wakeup: None,
                 reason: None,
             }),
         }
     }
 
-    /// Watches the connection for the task that `this` is given to next. False when another task
-    /// sleeps on it, or one was cancelled there.
-    pub(super) fn expect(this: &Bound<'_, Self>) -> bool {
+    /// Watches the connection for the task of `event_loop` that `this` is given to next. False when
+    /// another task sleeps on it, one was cancelled there, or it is of another loop, whose tasks
+    /// alone may await it.
+    pub(super) fn expect(this: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>) -> bool {
         let future = this.get();
         let Some(loop_hub) = future.loop_hub.upgrade() else {
             return false;
         };
         {
             let mut state = future.state.lock();
-            if state.stage != Stage::Idle {
+            let is_its_own = state
+                .event_loop
+                .as_ref()
+                .is_some_and(|it| it.is(event_loop));
+            if state.stage != Stage::Idle || !is_its_own {
                 return false;
             }
             state.stage = Stage::Awaited;

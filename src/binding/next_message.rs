@@ -8,6 +8,7 @@ use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyStopAsyncIteration, PyStopIteration},
     prelude::*,
+    sync::PyOnceLock,
 };
 
 use super::{
@@ -25,7 +26,7 @@ use crate::engine::{Connection, Front, Received};
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct NextMessage {
     connection: Arc<Connection>,
-    /// Returns the hub of the running loop, and that loop. With `None` no call waits for a message.
+    /// Returns the hub of the running loop. With `None` no call waits for a message.
     find_hub: Option<Py<PyAny>>,
     /// The future of the last sleep, to be used again.
     future: Mutex<Option<Py<MessageFuture>>>,
@@ -70,18 +71,23 @@ impl NextMessage {
             .as_ref()
             .map(|future| future.clone_ref(py));
         let future = future.map(|future| future.into_bound(py));
-        if let Some(future) = future.filter(MessageFuture::expect) {
+        let event_loop = running_loop(py)?;
+        if let Some(future) = future.filter(|future| MessageFuture::expect(future, &event_loop)) {
             return Ok(future);
         }
-        let (hub, event_loop): (Bound<'py, Hub>, Bound<'py, PyAny>) =
-            find_hub.bind(py).call0()?.extract()?;
-        let future = MessageFuture::new(Arc::clone(&self.connection), &hub.get().0, event_loop);
+        let hub: Bound<'py, Hub> = find_hub.bind(py).call0()?.extract()?;
+        let future = MessageFuture::new(Arc::clone(&self.connection), &hub.get().0, &event_loop);
         let future = Bound::new(py, future)?;
-        MessageFuture::expect(&future);
+        MessageFuture::expect(&future, &event_loop);
         let former = self.future.lock().replace(future.clone().unbind());
         drop(former);
         Ok(future)
     }
+}
+
+fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ONCE.import(py, "asyncio", "get_running_loop")?.call0()
 }
 
 /// A yielded `None` makes asyncio run its other tasks first.

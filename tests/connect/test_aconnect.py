@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -18,15 +20,18 @@ from dwebsocket import (
     ReceiveTimeout,
     UsageError,
     aconnect,
+    connect,
 )
 from dwebsocket.client import dialing
 from support.far_server import far_server
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from websockets.sync.server import ServerConnection
+
+    from dwebsocket import ClientConnection
 
 MESSAGES: list[str | bytes] = ["", "grüße", b"\x00\xff", "水🎉" * 30_000, bytes(1 << 20)]
 
@@ -203,6 +208,57 @@ def test_cancelling_loses_no_message() -> None:
             assert await websocket.areceive(20) == "kept"
 
     run(main())
+
+
+def test_event_loops_receive_from_one_connection() -> None:
+    """By turns, each as often as it likes, whichever call it uses."""
+    with far_server() as url, connect(url) as websocket:
+
+        async def receive() -> object:
+            return await websocket.areceive()
+
+        async def iterate() -> object:
+            async for message in websocket:
+                return message
+            return None
+
+        async def ask(message: str, way: Callable[[], Coroutine[Any, Any, object]]) -> None:
+            answer = asyncio.ensure_future(way())
+            # It sleeps in this loop before there is an answer.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await websocket.asend(message)
+            assert await asyncio.wait_for(answer, 60) == message
+
+        loops = [asyncio.new_event_loop() for _ in range(2)]
+        for way in (receive, iterate):
+            for loop in [*loops, *loops]:
+                for message in ("first", "second"):
+                    loop.run_until_complete(ask(message, way))
+        for loop in loops:
+            loop.close()
+        # The loops that it slept in may be gone.
+        for _ in range(2):
+            run(ask("new", receive))
+
+
+def test_event_loops_of_several_threads_receive_from_one_connection() -> None:
+    """At once. Each message goes to one of them."""
+    heard: SimpleQueue[object] = SimpleQueue()
+
+    async def receive(websocket: ClientConnection) -> None:
+        async for message in websocket:
+            heard.put(message)
+
+    with far_server() as url, ThreadPoolExecutor(4) as pool:
+        with connect(url) as websocket:
+            ends = [pool.submit(asyncio.run, receive(websocket)) for _ in range(4)]
+            for number in range(100):
+                websocket.send(str(number))
+                assert heard.get(timeout=60) == str(number)
+        for each in ends:
+            each.result(60)
+    assert heard.empty()
 
 
 def test_cancelling_gives_up_opening() -> None:

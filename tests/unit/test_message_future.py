@@ -31,7 +31,7 @@ class Wakeup:
         print("gone", flush=True)
 
 async def main():
-    news = next(connection.next(loop_hub.hub_and_loop).__await__())
+    news = next(connection.next(loop_hub.current_core).__await__())
     for _ in range(3):
         news.add_done_callback(Wakeup(news))
     news.cancel()

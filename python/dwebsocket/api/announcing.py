@@ -14,7 +14,6 @@ from dwebsocket import signals
 from dwebsocket.api.waiting.loop_hub import Again
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
     from django.http import HttpRequest
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.api.arguments import Message
 
-    FindHub = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
+    FindHub = Callable[[], _core.Hub]
 
 # The argument `text_as_bytes`: receivers get text as `str`.
 _EXACT = False

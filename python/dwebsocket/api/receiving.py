@@ -236,7 +236,7 @@ class Receiving(Base):
         connection = self._connection or self._engine
         if timeout is None:
             try:
-                return await connection.next(loop_hub.hub_and_loop)
+                return await connection.next(loop_hub.current_core)
             except StopAsyncIteration:
                 self._tell_loop()
                 self._raise_if_ended()
@@ -445,7 +445,7 @@ class _Messages:
 
     def __init__(self, websocket: Receiving) -> None:
         self._websocket = websocket
-        self._next = websocket._engine.next(loop_hub.hub_and_loop)
+        self._next = websocket._engine.next(loop_hub.current_core)
 
     def __aiter__(self) -> _Messages:
         return self

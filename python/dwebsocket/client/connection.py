@@ -86,7 +86,7 @@ class ClientConnection:
         self.headers = headers
         self.is_compressed = is_compressed
         self._connection = connection
-        self._next = connection.next(loop_hub.hub_and_loop)
+        self._next = connection.next(loop_hub.current_core)
         self._waiter = _waiter()
         self._send_timeout = float("inf") if send_timeout is None else send_timeout
 

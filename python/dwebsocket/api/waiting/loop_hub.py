@@ -276,9 +276,9 @@ def current() -> LoopHub:
     return hub
 
 
-def hub_and_loop() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
-    """Returns the engine's hub of the running loop, and that loop."""
-    return current().core, asyncio.get_running_loop()
+def current_core() -> _core.Hub:
+    """Returns the engine's hub of the running loop."""
+    return current().core
 
 
 def forget_closed() -> None:
