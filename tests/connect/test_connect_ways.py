@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from datetime import datetime, timezone
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from dwebsocket import ConnectionFailed, aconnect, connect
 from dwebsocket.client import options
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
 
 BIG = bytes(range(256)) * 8192
+LONG_AGO = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,17 @@ def tls_echo() -> Iterator[str]:
     """A server with TLS."""
     with far_server(ssl=server_context()) as url:
         yield url
+
+
+def issued_context(
+    issued: trustme.LeafCert, folder: Path, *, sends_chain: bool = True
+) -> ssl.SSLContext:
+    """Give a context with a certificate of an authority, and with the chain to that."""
+    pem = folder / "server.pem"
+    issued.private_key_pem.write_to_path(str(pem))
+    for each in issued.cert_chain_pems if sends_chain else issued.cert_chain_pems[:1]:
+        each.write_to_path(str(pem), append=True)
+    return server_context(pem)
 
 
 class TestTls:
@@ -129,6 +143,55 @@ class TestTls:
         # It is no authority for others.
         with pytest.raises(ConnectionFailed, match="UnknownIssuer"):
             connect(tls_echo, ca_file=own)
+
+    @pytest.mark.parametrize("sends_chain", [True, False])
+    def test_an_own_certificate_of_an_authority(self, sends_chain: bool, tmp_path: Path) -> None:
+        """Is trusted where it stands in `ca_file`, though the authority does not."""
+        authority = trustme.CA().create_child_ca()
+        issued = authority.issue_cert("127.0.0.1")
+        own, other = tmp_path / "own.pem", tmp_path / "other.pem"
+        issued.cert_chain_pems[0].write_to_path(str(own))
+        authority.issue_cert("127.0.0.1").cert_chain_pems[0].write_to_path(str(other))
+        with far_server(ssl=issued_context(issued, tmp_path, sends_chain=sends_chain)) as url:
+            with connect(url, ca_file=own) as websocket:
+                websocket.send("trusted")
+                assert websocket.receive(20) == "trusted"
+            for given, reason in (
+                ({"ca_file": other}, "UnknownIssuer"),
+                ({"ca_file": own, "server_hostname": "localhost"}, "not valid for name"),
+            ):
+                with pytest.raises(ConnectionFailed, match=reason) as failed:
+                    connect(url, **given)
+                assert failed.value.step == "certificate"
+
+    def test_an_own_certificate_that_has_expired(self, tmp_path: Path) -> None:
+        """Is refused, whatever has signed it."""
+        issued = trustme.CA().issue_cert("127.0.0.1", not_after=LONG_AGO)
+        own = tmp_path / "own.pem"
+        issued.cert_chain_pems[0].write_to_path(str(own))
+        with far_server(ssl=issued_context(issued, tmp_path)) as url:
+            with pytest.raises(ConnectionFailed, match="certificate expired") as failed:
+                connect(url, ca_file=own)
+            assert failed.value.step == "certificate"
+
+    def test_an_own_certificate_of_an_authority_that_has_expired(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Is trusted: the rest of the chain does not count."""
+        root = trustme.CA()
+        with monkeypatch.context() as patch:
+            patch.setattr(trustme, "DEFAULT_EXPIRY", LONG_AGO)
+            authority = root.create_child_ca()
+        issued = authority.issue_cert("127.0.0.1")
+        own, roots = tmp_path / "own.pem", tmp_path / "roots.pem"
+        issued.cert_chain_pems[0].write_to_path(str(own))
+        root.cert_pem.write_to_path(str(roots))
+        with far_server(ssl=issued_context(issued, tmp_path)) as url:
+            with connect(url, ca_file=own) as websocket:
+                websocket.send("trusted")
+                assert websocket.receive(20) == "trusted"
+            with pytest.raises(ConnectionFailed, match="certificate expired"):
+                connect(url, ca_file=roots)
 
     @pytest.mark.parametrize("parts", ["one file", "two files"])
     def test_a_certificate_of_the_client(self, parts: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ pub(super) struct Verifier {
 pub(super) struct Trusted {
     /// Takes those that are signed by one of them.
     pub(super) authorities: Arc<WebPkiServerVerifier>,
-    /// Each is taken for a server's own one, too.
+    /// Each is taken for a server's own one, too, whatever has signed it.
     ///
     /// A certificate that has signed itself mostly says of itself that it is an authority's, as
     /// `openssl req -x509` makes it, and RFC 5280 does not let an authority's certificate be a
@@ -60,11 +60,12 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         };
         let authorities = &trusted.authorities;
+        let is_own = trusted.certificates.contains(certificate);
+        // The rest of the chain does not count for a certificate that is trusted itself.
+        let chain = if is_own { &[] } else { chain };
         match authorities.verify_server_cert(certificate, chain, name, status, now) {
             // The dates were verified before that. The name was not.
-            Err(error)
-                if is_of_an_authority(&error) && trusted.certificates.contains(certificate) =>
-            {
+            Err(error) if is_own && is_of_the_issuer(&error) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -95,13 +96,15 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate was refused because it is an authority's.
-fn is_of_an_authority(error: &Error) -> bool {
-    let Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error else {
-        return false;
-    };
-    matches!(
-        cause.downcast_ref::<webpki::Error>(),
-        Some(webpki::Error::CaUsedAsEndEntity)
-    )
+/// Whether a certificate was refused because of what has signed it: an authority that is not
+/// trusted, or itself.
+fn is_of_the_issuer(error: &Error) -> bool {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => matches!(
+            cause.downcast_ref::<webpki::Error>(),
+            Some(webpki::Error::CaUsedAsEndEntity)
+        ),
+        _ => false,
+    }
 }
