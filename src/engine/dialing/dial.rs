@@ -258,14 +258,19 @@ async fn encrypt(
     stream: TcpStream,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
     let encrypted = tls.connect(name, stream).await;
-    encrypted.map_err(|error| {
-        let cause = error.get_ref().and_then(|it| it.downcast_ref());
-        let step = match cause {
-            Some(rustls::Error::InvalidCertificate(_)) => Step::Certificate,
-            _ => Step::Tls,
-        };
-        Failure::At(step, format!("no TLS with {name}: {error}"))
-    })
+    encrypted.map_err(|error| no_tls(name, &error))
+}
+
+fn no_tls(name: &str, error: &io::Error) -> Failure {
+    let step = match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(_)) => Step::Certificate,
+        _ => Step::Tls,
+    };
+    Failure::At(step, format!("no TLS with {name}: {error}"))
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// A 101, what it agrees on if that was validated, and the bytes after it.
@@ -283,9 +288,12 @@ async fn ask(
         Want::Socket(request) => (request, answer::MAX_PAGE_BYTES),
     };
     let answer = exchange(stream, request, most, until).await;
-    let (head, rest) = answer.map_err(|error| match error.kind() {
+    let (head, rest) = answer.map_err(|error| match &plan.tls {
+        // In TLS 1.3 a server looks at the client's certificate when the client has ended its part of
+        // the handshake, so its alert comes in place of the answer.
+        Some((_, name)) if tls_error(&error).is_some() => no_tls(name, &error),
         // Of the answer's parser: an error of the system has a kind.
-        io::ErrorKind::Other => at(Step::Http)(error),
+        _ if error.kind() == io::ErrorKind::Other => at(Step::Http)(error),
         _ => at(Step::Network)(error),
     })?;
     match want {
