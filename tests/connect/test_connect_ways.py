@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from dwebsocket import ConnectionFailed, aconnect, connect
 from dwebsocket.client import options
@@ -204,6 +205,17 @@ class TestTls:
             with pytest.raises(ConnectionFailed, match=r"no TLS with 127\.0\.0\.1") as failed:
                 connect(url, ca_file=authority_file())
             assert failed.value.step == "tls"
+
+    @pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
+    def test_an_encrypted_key(self, form: str, tmp_path: Path) -> None:
+        """Is named as the reason."""
+        key = tmp_path / "key.pem"
+        own = serialization.load_pem_private_key(server_file().read_bytes(), None)
+        password = serialization.BestAvailableEncryption(b"secret")
+        private_format = getattr(serialization.PrivateFormat, form)
+        key.write_bytes(own.private_bytes(serialization.Encoding.PEM, private_format, password))
+        with pytest.raises(ValueError, match=r"the client's key: it is encrypted$"):
+            connect("wss://127.0.0.1/", client_cert=(server_file(), key))
 
     @pytest.mark.parametrize("parts", ["one file", "two files"])
     def test_a_certificate_of_the_client(self, parts: str, tmp_path: Path) -> None:

@@ -67,8 +67,7 @@ impl Tls {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
                 let chain = read_certificates(chain, "the client's certificate")?;
-                let key = PrivateKeyDer::from_pem_slice(key)
-                    .map_err(|error| Reason::from(format!("the client's key: {error}")))?;
+                let key = read_key(key)?;
                 builder
                     .with_client_auth_cert(chain, key)
                     .map_err(|error| Reason::from(format!("the client's certificate: {error}")))?
@@ -95,6 +94,19 @@ fn read_certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'stati
         Ok(found) => Ok(found),
         Err(error) => Err(format!("{what}: {error}").into()),
     }
+}
+
+fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Reason> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        // In the line that begins it, or in a header of the older form.
+        let is_encrypted = pem.windows(9).any(|part| part == b"ENCRYPTED");
+        let reason = if is_encrypted {
+            "it is encrypted".into()
+        } else {
+            error.to_string()
+        };
+        format!("the client's key: {reason}").into()
+    })
 }
 
 /// The authorities that the system trusts.
