@@ -16,7 +16,7 @@ from postgres_nodes import NODE, folder, nodes  # noqa: F401
 
 from support import postgres
 from support.installed import psycopg2
-from support.pgbouncer import pgbouncer
+from support.pgbouncer import POOL_SIZE, pgbouncer
 from support.selection import later
 from support.waiting import eventually
 
@@ -124,6 +124,30 @@ class TestDoctor:
         (problem,) = nodes(on={"HOST": "/nowhere", "PASSWORD": "s3cret"})("problems")
         assert "/nowhere:5432/postgres" in problem
         assert "s3cret" not in problem
+
+
+@pytest.mark.needs("pgbouncer")
+@pytest.mark.parametrize(
+    "library", [None, pytest.param("psycopg2", marks=pytest.mark.needs("psycopg2"))]
+)
+def test_a_pooler_without_a_free_connection(
+    nodes: Nodes, folder: Path, library: str | None
+) -> None:
+    """It takes a client, and then is silent: what Django asks at first has the limit, too."""
+    import psycopg
+
+    more = {"psycopg2": str(psycopg2())} if library else {}
+    with pgbouncer(folder, "transaction") as pooler, contextlib.ExitStack() as others:
+        node = nodes(on={"HOST": str(pooler), "TIME_ZONE": "Asia/Tokyo"}, TIMEOUT=0.5, **more)
+        for _ in range(POOL_SIZE):
+            other = others.enter_context(psycopg.connect(f"host={pooler} user=postgres"))
+            other.execute("SELECT 1")
+        answer = node("send", "room", "never")
+        assert answer["error"] == "GroupUnavailable"
+        assert "no answer within 0.5 s" in answer["text"]
+        others.close()
+        eventually(lambda: node("send", "room", "hi") == "sent")
+        assert node("ask", "SELECT current_setting('TimeZone')") == [["Asia/Tokyo"]]
 
 
 def test_pool_of_django(nodes: Nodes) -> None:

@@ -16,6 +16,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: The connections that it has for the clients of a database.
+POOL_SIZE = 5
 SETTINGS = """
 [databases]
 postgres = host={server} port=5432 dbname=postgres user=postgres
@@ -25,7 +27,7 @@ unix_socket_dir = {folder}
 listen_port = 5432
 auth_type = any
 pool_mode = {mode}
-default_pool_size = 5
+default_pool_size = {size}
 ignore_startup_parameters = options
 logfile = {folder}/log
 pidfile = {folder}/pid
@@ -49,7 +51,7 @@ def pgbouncer(server: Path, mode: str) -> Iterator[Path]:
     """
     folder = Path(tempfile.mkdtemp(prefix="pgb-"))
     settings = folder / "settings.ini"
-    settings.write_text(SETTINGS.format(server=server, folder=folder, mode=mode))
+    settings.write_text(SETTINGS.format(server=server, folder=folder, mode=mode, size=POOL_SIZE))
     user = "postgres" if os.getuid() == 0 else None
     if user is not None:
         shutil.chown(folder, user)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api import callbacks
@@ -21,6 +21,7 @@ from dwebsocket.compat.system import monotonic, renew_at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -96,10 +97,12 @@ class Deadline:
         """The seconds that are left."""
         return max(0.0, self._ends_at - monotonic())
 
-    @contextmanager
-    def on(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+    def on(self, connection: BaseDatabaseWrapper) -> AbstractContextManager[None]:
         """Shuts the open connection down when the time is up in the block."""
-        raw: Any = connection.connection
+        return self._on(connection.connection)
+
+    @contextmanager
+    def _on(self, raw: Any) -> Iterator[None]:
         try:
             copy = os.dup(raw.fileno())
         except Exception:
@@ -127,20 +130,25 @@ class Deadline:
 
     @contextmanager
     def on_connecting(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
-        """Lets a new connection take no longer than what is left. A pool has its own limit."""
-        settings = connection.settings_dict
-        options = settings.get("OPTIONS") or {}
-        if options.get("pool") or "connect_timeout" in options:
-            yield
-            return
+        """
+        Lets a new connection take no longer than what is left, with what Django and the project ask
+        the server at first: a pooler answers only while it has a server. A pool has its own limit.
+        """
         seconds = max(_SHORTEST_CONNECT_S, math.ceil(self.left))
-        # The dictionary is shared with other threads: this connection gets another one meanwhile.
-        limited = {**settings, "OPTIONS": {**options, "connect_timeout": seconds}}
-        connection.settings_dict = limited
-        try:
-            yield
-        finally:
-            connection.settings_dict = settings
+        connect = connection.get_new_connection
+        with ExitStack() as stack:
+
+            def limited(parameters: dict[str, Any]) -> Any:
+                raw = connect({"connect_timeout": seconds, **parameters})
+                stack.enter_context(self._on(raw))
+                return raw
+
+            own = vars(connection)
+            own["get_new_connection"] = limited
+            try:
+                yield
+            finally:
+                del own["get_new_connection"]
 
 
 renew_at_fork(globals(), _watchdog=Watchdog)
