@@ -288,6 +288,33 @@ class TestKept:
         send(own, "room", "x")
         assert member.receive_numbered() == (1, "x")
 
+    @pytest.mark.parametrize(
+        ("right", "is_new"),
+        [
+            *itertools.product(["-publish", "resetchannels", "-xadd", "-hincrby"], [False, True]),
+            ("-pexpire", True),
+            ("-hset", True),
+        ],
+    )
+    def test_a_right_that_is_missing(self, server: Redis, right: str, is_new: bool) -> None:
+        """Nothing was half sent when the sender gets an error: the next message has its number."""
+        server.ask("ACL", "SETUSER", "web", "on", ">pw", "&*", "~*", "+@all")
+        own, other = made(f"redis://web:pw@127.0.0.1:{server.port}/0"), made(server.url)
+        member = Member(other)
+        member.come_back("room", head(other, "room"))
+        kept = [] if is_new else ["kept"]
+        for text in kept:
+            send(own, "room", text)
+        server.ask("ACL", "SETUSER", "web", right)
+        for _ in range(3):
+            with pytest.raises(GroupUnavailable):
+                send(own, "room", "never")
+        send(other, "room", "sent")
+        kept.append("sent")
+        page = other.read_history("room", None, (100, 300.0))
+        assert [(number, text) for number, _, text, _ in page.rows] == sequence(1, *kept)
+        assert [member.receive_numbered() for _ in kept] == sequence(1, *kept)
+
     def test_a_user_who_may_run_no_scripts(self, server: Redis) -> None:
         """The exception says so; groups without a history go on."""
         server.ask("ACL", "SETUSER", "web", "on", ">pw", "&*", "~*", "+@all", "-@scripting")

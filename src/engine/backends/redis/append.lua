@@ -6,10 +6,27 @@
 
 local ENVELOPES = 7
 local size, age, count = ARGV[3], tonumber(ARGV[4]), #ARGV - ENVELOPES + 1
-local is_due, before, failure
+local is_due = offset == 0 or now - marked_at >= age or now < marked_at
+
+-- The refusal of a command for which the user has no right. Redis 6.2 gives none before the command runs.
+local function refusal(...)
+    return redis.acl_check_cmd and not redis.acl_check_cmd(...) and redis.pcall(...)
+end
+
+-- Before anything is kept: a message whose sender gets an error is to reach nobody.
+local before, failure = nil, ARGV[5] ~= '' and refusal(ARGV[5], ARGV[6], '')
+if is_due then
+    failure = failure
+        or refusal('XTRIM', MESSAGES, 'MINID', 0)
+        or refusal('HSET', NUMBERING, 'mark', 0)
+        or refusal('PEXPIRE', MESSAGES, 1)
+end
+if failure then
+    return failure
+end
 
 for _ = 1, 2 do
-    is_due = offset == 0
+    is_due = is_due or offset == 0
     before = redis.pcall('HINCRBY', NUMBERING, 'offset', count)
     failure = type(before) == 'table' and before
     if not failure then
@@ -26,6 +43,7 @@ for _ = 1, 2 do
             end
             if type(added) == 'table' and added.err then
                 failure = added
+                redis.pcall('HINCRBY', NUMBERING, 'offset', -count)
                 break
             end
         end
