@@ -523,6 +523,65 @@ class TestLostData:
         assert [message for _, _, message, _ in page.rows] == ["new"]
 
 
+class TestReplication:
+    """A server that has a replica, or is one for a while."""
+
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[Redis, Redis]]:
+        """A master and its replica."""
+        at_once = ("--repl-diskless-sync-delay", "0")
+        with Redis(*at_once) as one, Redis(*at_once) as two:
+            follow(two, one)
+            yield one, two
+
+    @pytest.mark.parametrize("stays", [False, True])
+    def test_a_master_that_was_a_replica(self, pair: tuple[Redis, Redis], stays: bool) -> None:
+        """
+        Its data is that of the other one: so numbering begins anew, also for a process that notices
+        nothing since its connection stays.
+        """
+        one, two = pair
+        own = made(one.url)
+        send(own, "room", "kept")
+        eventually(lambda: two.ask("KEYS", "*messages"), what="it is replicated")
+        two.ask("REPLICAOF", "NO", "ONE")
+        send(own, "room", "lost")
+        old = head(own, "room")
+        follow(one, two)
+        one.ask("REPLICAOF", "NO", "ONE")
+        first = own if stays else made(one.url)
+        if stays:
+            _core.step_clock(6)
+        eventually(lambda: head(first, "room")[0] != old[0], what="numbering begins anew")
+        send(first, "room", "new")
+        page = first.read_history("room", old, (100, 300.0))
+        assert [(number, text) for number, _, text, _ in page.rows] == [(1, "new")]
+        # Processes that have asked earlier or later agree.
+        for number, each in enumerate([own, made(one.url), own], 2):
+            send(each, "room", "more")
+            assert head(each, "room") == (page.head[0], number)
+
+    def test_what_loses_nothing(self, pair: tuple[Redis, Redis]) -> None:
+        """A replica that goes and comes back, and a snapshot: the numbering stays."""
+        one, two = pair
+        own = made(one.url)
+        send(own, "room", "kept")
+        before = head(own, "room")
+        one.ask("BGSAVE")
+        with two.away():
+            pass
+        follow(two, one)
+        one.ask("CLIENT", "KILL", "TYPE", "normal")
+        until_it_works(lambda: send(own, "room", "more"))
+        assert head(made(one.url), "room") == (before[0], 2)
+
+
+def follow(replica: Redis, master: Redis) -> None:
+    """Make a server the replica of another one, and wait until it has its data."""
+    replica.ask("REPLICAOF", "127.0.0.1", f"{master.port}")
+    eventually(lambda: "master_link_status:up" in replica.ask("INFO", "replication"))
+
+
 def check(location: str | list[str]) -> None:
     """Groups of all names: what was missed comes first, then what is published."""
     own, other = made(location, TIMEOUT=20.0), made(location, TIMEOUT=20.0)

@@ -30,18 +30,20 @@ const LARGEST: u64 = 1 << 53;
 pub(super) struct Scripts {
     append: String,
     read: String,
-    /// The name of this run of the server. Another run may have lost messages.
+    /// The name of this run of the server as a master. Another run may have lost messages.
     pub(super) run: Arc<[u8]>,
 }
 
 /// Returns the server the scripts.
 pub(super) async fn load(connection: &mut Connection, limit: Duration) -> Result<Scripts, Reason> {
-    let mut commands = Pipeline::with_capacity(3);
+    let mut commands = Pipeline::with_capacity(4);
     commands.cmd("SCRIPT").arg("LOAD").arg(APPEND);
     commands.cmd("SCRIPT").arg("LOAD").arg(READ);
+    // Before Redis 7 it takes one section.
     commands.cmd("INFO").arg("server");
+    commands.cmd("INFO").arg("replication");
     let replies = within(limit, connection.send_all(&commands)).await?;
-    let Ok([append, read, info]) = <[Value; 3]>::try_from(replies) else {
+    let Ok([append, read, info, replication]) = <[Value; 4]>::try_from(replies) else {
         return Err("the reply to SCRIPT LOAD makes no sense".into());
     };
     let (append, read) = (name_of(append)?, name_of(read)?);
@@ -53,7 +55,7 @@ pub(super) async fn load(connection: &mut Connection, limit: Duration) -> Result
         info => Ok(Scripts {
             append,
             read,
-            run: text_in(info).map(run_in).unwrap_or_default().into(),
+            run: run_in(info, &replication).into_bytes().into(),
         }),
     }
 }
@@ -81,10 +83,17 @@ fn text_in(value: &Value) -> Option<&str> {
     }
 }
 
-fn run_in(info: &str) -> Vec<u8> {
-    let mut lines = info.lines();
-    let run = lines.find_map(|line| line.trim_end().strip_prefix("run_id:"));
-    run.unwrap_or_default().as_bytes().to_vec()
+/// The name in two replies to INFO: that of the process, and that of its replication, which is
+/// another one after each time as a replica. Empty where the process has none.
+fn run_in(info: &Value, replication: &Value) -> String {
+    let run = field_in(info, "run_id:");
+    let replication = field_in(replication, "master_replid:").unwrap_or_default();
+    run.map_or_else(String::new, |run| format!("{run}:{replication}"))
+}
+
+fn field_in<'a>(info: &'a Value, name: &str) -> Option<&'a str> {
+    let mut lines = text_in(info)?.lines();
+    lines.find_map(|line| line.trim_end().strip_prefix(name))
 }
 
 /// A script that is to be run, but for the channel, and what belongs to the connection.
@@ -258,8 +267,12 @@ mod tests {
 
     #[test]
     fn a_run_of_the_server_has_a_name() {
-        assert_eq!(run_in("# Server\r\nrun_id:abc\r\nx:1\r\n"), b"abc");
-        assert_eq!(run_in("# Server\r\n"), b"");
+        let info = |text: &str| Value::BulkString(text.into());
+        let server = info("# Server\r\nrun_id:abc\r\nx:1\r\n");
+        let replication = info("# Replication\r\nmaster_replid:def\r\n");
+        assert_eq!(run_in(&server, &replication), "abc:def");
+        assert_eq!(run_in(&server, &Value::Nil), "abc:");
+        assert_eq!(run_in(&Value::Nil, &replication), "");
     }
 
     #[test]

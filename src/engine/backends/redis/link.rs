@@ -423,18 +423,19 @@ impl Link<'_> {
         }
     }
 
-    /// Returns the server the scripts once more while it refuses them: it may have loaded its data, or
-    /// have ended a long script, and a user may have got a right meanwhile.
+    /// Gives the server the scripts once more. While it refuses them: it may have loaded its data, or
+    /// have ended a long script, and a user may have got a right meanwhile. Now and then in any case:
+    /// it may have been a replica.
     async fn load_again(&self) {
-        let mut pause = FIRST_PAUSE;
+        let mut pause = FIRST_PAUSE / 2;
         loop {
+            let is_refused = self.scripts.lock().is_err();
+            pause = CHECK_EVERY.min(if is_refused { 2 * pause } else { CHECK_EVERY });
             clock::sleep_until(clock::task_now() + pause).await;
-            if self.scripts.lock().is_err() {
-                let loaded = load(self.publisher.clone(), connect_limit(self.shard)).await;
-                *self.scripts.lock() = loaded;
-                pause = CHECK_EVERY.min(2 * pause);
-            } else {
-                pause = CHECK_EVERY;
+            let loaded = load(self.publisher.clone(), connect_limit(self.shard)).await;
+            let mut scripts = self.scripts.lock();
+            if loaded.is_ok() || scripts.is_err() {
+                *scripts = loaded;
             }
         }
     }

@@ -3,8 +3,9 @@
 --
 -- KEYS: the numbering, a hash; the messages, a stream. A node of a cluster that is getting a slot runs no
 -- script for several keys unless it has all of them: there the second one is left out.
--- ARGV: the epoch of a new numbering; the name of this run of the server, empty if it is not known. Behind a
--- comma that of the node from which the keys may have come as they were, since this one is getting the slot.
+-- ARGV: the epoch of a new numbering; the name of this run of the server, empty if it is not known: its
+-- `run_id`, and behind a colon its `master_replid`, another one after each time as a replica. Behind a comma
+-- that of the node from which the keys may have come as they were, since this one is getting the slot.
 
 local NUMBERING = KEYS[1]
 local MESSAGES = KEYS[2] or string.gsub(NUMBERING, 'numbering$', 'messages')
@@ -52,6 +53,14 @@ elseif found.err then
 else
     epoch, offset = found[1], whole(found[3] or 0)
     mark, marked_at = whole(found[4] or 0), whole(found[5] or now)
+    if run ~= '' and found[2] ~= run then
+        -- A client asks for the name now and then: it may be an earlier one.
+        local info = redis.pcall('INFO', 'replication')
+        local replication = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
+        if replication then
+            run = string.gsub(run, ':.*', ':' .. replication)
+        end
+    end
     if
         not (epoch and offset and mark and marked_at)
         or #epoch ~= 16 or string.find(epoch, '%X') or mark > offset
