@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dwebsocket.exceptions import GroupUnavailable
-from support.redis import Cluster, Service
+from support.redis import Cluster, Redis, Service
 from support.redis_backend import Member, send, until_it_works
 from support.redis_backend import backend as made_backend
 from support.waiting import eventually, pause
@@ -206,6 +206,33 @@ def test_a_master_of_a_cluster_is_killed(
     # Once in each of the two.
     expected = ["groups.lost"] * 2 + ["groups.regained"] * 2
     eventually(lambda: events() == expected, what="it is logged")
+
+
+def test_masters_of_a_cluster_become_replicas(cluster: Cluster) -> None:
+    """Such a node gets no subscription any more: it would bring messages late, and some twice."""
+    made = backend(cluster.url)
+    names = {f"room-{number}" for number in range(30)}
+    member = Member(made, *names)
+    replicas = [node for node in cluster.nodes if not _is_master(node.ask("ROLE"))]
+    masters = [node for node in cluster.nodes if node not in replicas]
+    before = [_subscribed(node) for node in masters]
+    for replica in replicas:
+        replica.ask("CLUSTER", "FAILOVER")
+        eventually(lambda replica=replica: _is_master(replica.ask("ROLE")), what="a master")
+        # What is there still may be a subscription at a node that is a replica now.
+        eventually(lambda: set().union(*(it.channels() for it in cluster.nodes)) == names)
+    eventually(lambda: set().union(*(it.channels() for it in replicas)) == names)
+    for name in sorted(names):
+        until_it_works(lambda name=name: send(made, name, name))
+        assert member.receive() == name
+    assert [_subscribed(node) for node in masters] == before
+
+
+def _subscribed(node: Redis) -> str:
+    """Give what a node says of the command that subscribes."""
+    lines = node.ask("INFO", "commandstats").splitlines()
+    (found,) = (line for line in lines if line.startswith("cmdstat_ssubscribe:"))
+    return found.partition(",")[0]
 
 
 def test_a_user_with_few_rights(cluster: Cluster, service: Service) -> None:

@@ -152,10 +152,27 @@ async fn connect(
         Connection::open(&address, login, tls, limit, Some((gate, on_push))),
     )
     .await?;
-    if let Kind::Sentinel { .. } = shard.server.kind {
-        sentinel::require_master(&mut publisher, limit).await?;
+    // Sentinels and maps may name a node that is a replica now. That of a cluster takes messages and
+    // subscriptions, and hands messages on to the master. Its users need no right to ask.
+    let may_serve = match shard.server.kind {
+        Kind::Single => true,
+        Kind::Cluster => is_master(&mut publisher, limit).await? != Some(false),
+        Kind::Sentinel { .. } => is_master(&mut publisher, limit).await? == Some(true),
+    };
+    if !may_serve {
+        return Err("the node is no master yet".into());
     }
     Ok((publisher, subscriber))
+}
+
+/// Whether the node is a master, as far as it tells.
+async fn is_master(connection: &mut Connection, limit: Duration) -> Result<Option<bool>, Reason> {
+    let reply = within(limit, connection.send(&redis::cmd("ROLE"))).await?;
+    let role = match &reply {
+        Value::Array(parts) => parts.first(),
+        _ => None,
+    };
+    Ok(role.map(|role| matches!(role, Value::BulkString(role) if role == b"master")))
 }
 
 /// Hands messages on.
@@ -328,16 +345,16 @@ impl Link<'_> {
         unsubscribing: &AtomicUsize,
         misled: &Notify,
     ) -> Break {
-        let given_away = "it has given a part of the cluster away";
+        let given_away = || {
+            self.shard.on_given_away(self.place);
+            Break::Node("it has given a part of the cluster away".into())
+        };
         // Each message wakes the task. Of these futures only those that were woken are polled then.
         let mut parts = FuturesUnordered::from_iter([
             self.subscribe(unsubscribing).map(Break::Subscriber).boxed(),
             self.subscriber.end().map(Break::Subscriber).boxed(),
             self.look_after(incoming).map(Break::Node).boxed(),
-            misled
-                .notified()
-                .map(|()| Break::Node(given_away.into()))
-                .boxed(),
+            misled.notified().map(|()| given_away()).boxed(),
         ]);
         parts
             .next()

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::{
     config::{Address, Kind, Server},
-    connection::{Connection, within},
+    connection::Connection,
 };
 use crate::engine::backends::call::Reason;
 
@@ -43,20 +43,4 @@ fn address_in(reply: &Value) -> Option<Address> {
     let host = std::str::from_utf8(host).ok()?;
     let port = std::str::from_utf8(port).ok()?.parse().ok()?;
     Some(Address::Tcp(host.to_owned(), port))
-}
-
-/// Fails unless the node is a master: sentinels may name one that is none any more.
-pub(super) async fn require_master(
-    connection: &mut Connection,
-    limit: Duration,
-) -> Result<(), Reason> {
-    let reply = within(limit, connection.send(&redis::cmd("ROLE"))).await?;
-    let role = match &reply {
-        Value::Array(parts) => parts.first(),
-        _ => None,
-    };
-    match role {
-        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
-        _ => Err("the node is no master yet".into()),
-    }
 }

@@ -68,6 +68,8 @@ pub(super) struct Route {
     pub(super) is_current: bool,
     /// Another node has sent a command here since the last map.
     pub(super) is_asked: bool,
+    /// It has given a part away, and so it may be a replica now: the map comes first.
+    pub(super) awaits_map: bool,
     pub(super) failures: u32,
     /// The number of the connection that has the subscriptions, zero while there is none.
     pub(super) connection: u64,

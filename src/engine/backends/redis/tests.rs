@@ -46,6 +46,8 @@ enum Event {
     Publish(u8),
     Connect(usize),
     Lose(usize),
+    /// A node says that it has given a part away, by which its connection ends.
+    GiveAway(usize),
     Confirm(usize),
     Refuse(usize),
     TakePublishes(usize),
@@ -65,6 +67,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => name.prop_map(Event::Publish),
         3 => place.clone().prop_map(Event::Connect),
         2 => place.clone().prop_map(Event::Lose),
+        1 => place.clone().prop_map(Event::GiveAway),
         3 => place.clone().prop_map(Event::Confirm),
         1 => place.clone().prop_map(Event::Refuse),
         2 => place.prop_map(Event::TakePublishes),
@@ -125,6 +128,7 @@ impl World {
                 self.subscribed.remove(&place);
                 self.shard.on_lost(place, &"lost".into());
             }
+            Event::GiveAway(place) if self.is_up(place) => self.give_away(place),
             Event::Confirm(place) if self.is_up(place) => self.confirm(place, false),
             Event::Refuse(place) if self.is_up(place) => self.confirm(place, true),
             Event::TakePublishes(place) if self.is_up(place) => {
@@ -154,6 +158,14 @@ impl World {
             }
         }
         self.shard.on_map(&map);
+    }
+
+    fn give_away(&mut self, place: usize) {
+        if self.shard.is_cluster() {
+            self.shard.on_given_away(place);
+            self.happen(Event::Lose(place));
+            assert!(!self.is_needed(place), "it may be a replica now");
+        }
     }
 
     /// The node of a route answers all that it was asked for.

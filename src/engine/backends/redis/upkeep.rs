@@ -46,18 +46,22 @@ impl Shard {
     pub(super) fn needed_routes(&self) -> Vec<usize> {
         let state = self.state.lock();
         let is_needed = |(place, route): &(usize, &Route)| {
-            let leads_somewhere = !(self.is_cluster() && *place == UNKNOWN);
-            leads_somewhere && route.is_current && route.status != Status::Idle
+            let leads_nowhere = self.is_cluster() && *place == UNKNOWN;
+            let has_to_wait = leads_nowhere || route.awaits_map;
+            !has_to_wait && route.is_current && route.status != Status::Idle
         };
         let routes = state.routes.iter().enumerate().filter(is_needed);
         routes.map(|(place, _)| place).collect()
     }
 
-    /// The nodes that are known of a cluster: those that served it last, then those of the settings.
+    /// The nodes that are known of a cluster: those that have given a part away, which know to whom;
+    /// those that served it last; then those of the settings.
     pub(super) fn known_nodes(&self) -> Vec<Address> {
         let state = self.state.lock();
+        let gave = |route: &&Route| route.awaits_map;
         let up = |route: &&Route| route.status == Status::Up;
-        let mut nodes: Vec<_> = (state.routes.iter().filter(up))
+        let mut nodes: Vec<_> = (state.routes.iter().filter(gave))
+            .chain(state.routes.iter().filter(up))
             .chain(&state.routes)
             .filter_map(|route| route.address.clone())
             .chain(self.server.nodes.iter().cloned())
@@ -70,11 +74,14 @@ impl Shard {
     /// Notes that the cluster's map could not be got.
     pub(super) fn on_no_map(&self, reason: &Reason) {
         let mut state = self.state.lock();
+        for route in &mut state.routes {
+            route.awaits_map = false;
+        }
         if state.routes.iter().all(|route| route.status != Status::Up) {
             self.note_lost_node(&mut state, UNKNOWN, reason, true);
-            drop(state);
-            self.look.notify_one();
         }
+        drop(state);
+        self.look.notify_one();
     }
 
     /// Takes the map of a cluster: the masters, and the first and last slots of each.
@@ -89,8 +96,14 @@ impl Shard {
             state.begin_sweep();
         }
         Self::dispatch_anew(&mut state);
-        for route in &state.routes {
-            if !route.is_current {
+        for route in &mut state.routes {
+            // Unless its task is about to end.
+            let has_no_task = route.connection == 0 && std::mem::take(&mut route.awaits_map);
+            if !route.is_current && has_no_task {
+                route.status = Status::Idle;
+            }
+            // Not where there is no task: the next one would end at once.
+            if !route.is_current && route.status != Status::Idle {
                 route.wakeups.end.notify_one();
             }
         }
@@ -186,6 +199,13 @@ impl Shard {
         self.look.notify_one();
     }
 
+    /// Notes that the node of a route has given a part of the cluster away. The task ends then.
+    pub(super) fn on_given_away(&self, place: usize) {
+        if let Some(route) = self.state.lock().routes.get_mut(place) {
+            route.awaits_map = true;
+        }
+    }
+
     /// Notes that the task of a route has ended.
     pub(super) fn on_lost(&self, place: usize, reason: &Reason) {
         let mut state = self.state.lock();
@@ -194,6 +214,7 @@ impl Shard {
             // The cluster has given its part to other nodes.
             route.status = Status::Idle;
             route.failures = 0;
+            route.awaits_map = false;
             route.disconnect();
             state.begin_sweep();
             return;
