@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from dwebsocket.groups.view_groups import Wanted
+    from dwebsocket.typing import WebSocketRequest
 
 __all__ = ["WebSocketHandler"]
 
@@ -43,8 +44,7 @@ _OF_REST_FRAMEWORK = ("authentication_classes", "permission_classes", "throttle_
 _ASKED = {"UserPassesTestMixin": "test_func", "PermissionRequiredMixin": "has_permission"}
 
 
-# Their `request` has the attributes of WebSockets.
-class WebSocketHandler(Handled, View):  # type: ignore[misc]
+class WebSocketHandler(Handled, View):
     """
     A view for many quiet WebSockets: no thread, task or stack between two messages.
 
@@ -76,6 +76,9 @@ class WebSocketHandler(Handled, View):  # type: ignore[misc]
         args: The URL's positional arguments.
         kwargs: The URL's named arguments.
     """
+
+    # Else mypy compares those of both base classes in each subclass with a mixin.
+    request: WebSocketRequest
 
     groups: ClassVar[Wanted | None] = None
     resume: ClassVar[bool] = False

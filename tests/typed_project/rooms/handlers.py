@@ -1,5 +1,6 @@
 """Handlers: sync and async."""
 
+from django.contrib.auth.mixins import LoginRequiredMixin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 
@@ -48,6 +49,10 @@ class Texts(WebSocketHandler):
     def receive(self, message: str) -> None:
         """Sends it back in capitals."""
         self.websocket.send(message.upper())
+
+
+class TextsOfMembers(LoginRequiredMixin, Texts):
+    """Behind a mixin of Django's views."""
 
 
 class AsyncTexts(WebSocketHandler):
