@@ -31,7 +31,7 @@ use super::{
     notices::{Notice, Notices},
     numbered,
     statistics::{Event, Statistics},
-    waiting::WaitingPublishers,
+    waiting_publishers::WaitingPublishers,
 };
 use crate::{
     engine::{

@@ -34,11 +34,11 @@ mod stamps;
 mod statistics;
 #[cfg(test)]
 mod tests;
-mod waiting;
+mod waiting_publishers;
 
 pub(crate) use self::memberships::Membership;
 #[cfg(unix)]
-pub(crate) use self::waiting::WaitingPublishers;
+pub(crate) use self::waiting_publishers::WaitingPublishers;
 pub use self::{
     deputy::{Departed, Deputy, Standing, Succeeded, frames_of},
     fan_out::FanOutThread,

@@ -25,7 +25,7 @@ use super::{
     seal::Key,
     stamps::Stamp,
     statistics::{Event, Statistics},
-    waiting::WaitingPublishers,
+    waiting_publishers::WaitingPublishers,
 };
 use crate::{
     engine::{
