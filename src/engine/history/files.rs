@@ -16,7 +16,7 @@ use super::{
     epochs::Epochs,
     group_file::{Content, Cursor, Locked, boot, held_for_too_long, is_about_content, read_beside},
     page::{History, Limits, Page, Position},
-    quota::{NAME_LENGTH, Quota},
+    quota::{NAME_LENGTH, Quota, note_use},
     watcher::Watcher,
 };
 use crate::engine::resources::folder::{Folder, Place};
@@ -325,6 +325,7 @@ impl History for FileHistory {
             let page = read_beside(&shared.file, self.boot, cursor, after, limits)
                 .map_err(|error| shared.folder.named(error))?;
             if let Some(page) = page {
+                note_use(&shared.file);
                 return Ok(page);
             }
         }
@@ -634,6 +635,58 @@ mod tests {
             assert_eq!(is_there, is_kept, "{days} days");
         }
         assert_eq!(history.evicted(), 0);
+        history.remove();
+    }
+
+    #[test]
+    fn reading_is_use() {
+        let history = history("use", u64::MAX);
+        for name in ["used", "other"] {
+            history.append(name, b"", LIMITS, None).unwrap();
+        }
+        // Four days pass.
+        for _ in 0..8 {
+            for name in ["used", "other"] {
+                if let Ok(file) = File::open(history.path_of(name)) {
+                    let modified = file.metadata().unwrap().modified().unwrap();
+                    file.set_modified(modified - NUMBERING / 2).unwrap();
+                }
+            }
+            history.read("used", None, LIMITS, None).unwrap();
+            let (folder, epochs) = history.opened();
+            history.quota.enforce_later(&folder, &epochs, "newest");
+        }
+        let is_there = ["used", "other"].map(|name| history.path_of(name).exists());
+        assert_eq!(is_there, [true, false]);
+        history.remove();
+    }
+
+    #[test]
+    fn groups_are_not_old_at_once_when_the_clock_is_set_forward() {
+        let large = vec![0; 400_000];
+        let history = history("forward", 1_000_000);
+        let names = ["one", "two"];
+        for name in names {
+            history.append(name, &large, LIMITS, None).unwrap();
+            let file = File::open(history.path_of(name)).unwrap();
+            file.set_modified(SystemTime::now() - 2 * NUMBERING)
+                .unwrap();
+        }
+        let are_there = || names.map(|name| history.path_of(name).exists());
+        history.quota.set_clock_forward(2 * NUMBERING);
+        // Room lacks.
+        history.append("three", &large, LIMITS, None).unwrap();
+        assert_eq!(are_there(), [true, true]);
+        history.quota.set_clock_forward(2 * NUMBERING);
+        let look = || {
+            let (folder, epochs) = history.opened();
+            history.quota.enforce_later(&folder, &epochs, "newest");
+            are_there()
+        };
+        assert_eq!(look(), [true, true]);
+        // Its members use it again.
+        history.read("one", None, LIMITS, None).unwrap();
+        assert_eq!(look(), [true, false]);
         history.remove();
     }
 

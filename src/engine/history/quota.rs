@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime},
@@ -34,6 +35,8 @@ const SLICE: u64 = 16;
 const PATIENCE: Duration = Duration::from_millis(2);
 /// The part of the limit that a process reserves at once.
 const RESERVED: u64 = 1024;
+/// How much older than [`NUMBERING`] files may seem: reading a file makes it only so young.
+const USED: Duration = Duration::from_secs(12 * 60 * 60);
 /// Characters of a file's name.
 pub(super) const NAME_LENGTH: usize = 32;
 
@@ -59,6 +62,24 @@ struct Known {
     is_wrong: bool,
     /// When groups that are not used any more were looked for.
     aged_at: Option<Instant>,
+    /// What the clocks showed then, or at first.
+    clocks: Clocks,
+}
+
+/// A moment on both clocks of the system: that of the times of files can be set.
+#[derive(Debug)]
+struct Clocks {
+    steady: Instant,
+    wall: SystemTime,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            steady: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
 }
 
 impl Known {
@@ -68,6 +89,14 @@ impl Known {
             self.reserve = 0;
         }
         self.usage = usage;
+    }
+
+    /// Whether groups that are not used any more can be told by the age of their files. Not when the
+    /// clock was set forward since the last time: members of the groups use these again soon.
+    fn begin_aging(&mut self) -> bool {
+        let before = std::mem::take(&mut self.clocks);
+        self.aged_at = Some(Instant::now());
+        age_of(before.wall) < before.steady.elapsed() + USED
     }
 
     fn take(&mut self, bytes: u64) -> bool {
@@ -164,7 +193,7 @@ impl Quota {
 
     /// Looks at the files, if that is due, or room lacks for `needs` bytes: removes those of groups that
     /// are not used any more, and drops the oldest messages while all together are too large, first of
-    /// the groups to which nothing was published for longest. `newest` is the file that was written last.
+    /// the groups that were not used for longest. `newest` is the file that was written last.
     /// Without `needs` the disk is full: room is made in any case.
     pub(super) fn enforce(
         &self,
@@ -210,15 +239,15 @@ impl Quota {
         needs: Option<u64>,
         patience: Duration,
     ) {
-        let is_aging = is_period_over(self.known.lock().aged_at);
         let begun = epochs.begin_measure();
         let Ok(mut files) = files(folder) else {
             // No descriptor is left for now: the next message tries again.
             return;
         };
-        if is_aging {
-            self.known.lock().aged_at = Some(Instant::now());
-        }
+        let is_aging = {
+            let mut known = self.known.lock();
+            is_period_over(known.aged_at) && known.begin_aging()
+        };
         // Times of files are only as exact as the system's ticks.
         files.sort_by_key(|file| (file.name == newest, file.modified));
         let others = folder.item(epochs::NAME).map_or(0, |item| item.taken);
@@ -229,6 +258,7 @@ impl Quota {
             folder,
             epochs,
             patience,
+            is_aging,
             is_full: needs.is_none(),
             goal: self.goal(total, needs),
             left: total,
@@ -237,7 +267,7 @@ impl Quota {
                 .collect(),
         };
         for (at, file) in numbered {
-            let is_old = is_aging && age_of(file.modified) >= NUMBERING;
+            let is_old = measurement.is_old(file.modified, Duration::ZERO);
             if is_old || (measurement.surplus() > 0 && (measurement.is_full || !file.is_empty())) {
                 measurement.reduce(&files, at, file.name == newest);
             }
@@ -262,6 +292,12 @@ impl Quota {
         self.known.lock().aged_at = None;
         self.enforce(folder, epochs, newest, Some(0), PATIENCE);
     }
+
+    /// Makes it seem that the system's clock was set forward by so much.
+    #[cfg(test)]
+    pub(super) fn set_clock_forward(&self, by: Duration) {
+        self.known.lock().clocks.wall -= by;
+    }
 }
 
 /// A measurement at the files, which makes them smaller.
@@ -270,6 +306,8 @@ struct Measurement<'a> {
     folder: &'a Folder,
     epochs: &'a Epochs,
     patience: Duration,
+    /// Whether groups that are not used any more are removed.
+    is_aging: bool,
     /// Whether the disk is full.
     is_full: bool,
     /// Bytes that all files may take.
@@ -283,6 +321,11 @@ struct Measurement<'a> {
 impl Measurement<'_> {
     fn surplus(&self) -> u64 {
         self.left.saturating_sub(self.goal)
+    }
+
+    /// Whether a file with messages for so long is that of a group that is not used any more.
+    fn is_old(&self, modified: SystemTime, kept: Duration) -> bool {
+        self.is_aging && age_of(modified) >= kept.saturating_add(NUMBERING + USED)
     }
 
     /// Makes the file at that place smaller. Of those without messages only the newest stay.
@@ -318,7 +361,7 @@ impl Measurement<'_> {
         }
         let modified = locked.metadata().modified()?;
         let length = locked.metadata().len();
-        let is_old = age_of(modified) >= locked.age().saturating_add(NUMBERING);
+        let is_old = self.is_old(modified, locked.age());
         let remove = |locked: &mut Locked<'_>| {
             self.epochs.forget(name)?;
             locked.remove(self.folder, name)?;
@@ -342,6 +385,16 @@ impl Measurement<'_> {
         // It is as old as before.
         file.set_modified(modified)?;
         Ok(locked.end())
+    }
+}
+
+/// Notes that the group of a file is used: it is not old then.
+pub(super) fn note_use(file: &File) {
+    let modified = file.metadata().and_then(|found| found.modified());
+    if modified.is_ok_and(|modified| age_of(modified) > USED) {
+        // Those to which something was published since stay younger. Where this fails, the group's
+        // next use tries again.
+        let _ = file.set_modified(SystemTime::now() - USED);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -53,6 +53,9 @@ const START_PERIOD: Duration = Duration::from_millis(20);
 const COUNTS_PERIOD: Duration = Duration::from_millis(250);
 /// How often the folder is looked at: it may have been deleted, or a new node may have been missed.
 const FOLDER_PERIOD: Duration = Duration::from_secs(2);
+/// How often the histories of groups that have members here are read, by the clock that tells the age
+/// of files: it may be set forward.
+const USE_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// Numbers of members in one frame.
 const COUNTS_A_FRAME: usize = 4096;
 const READ_BYTES: usize = 64 * 1024;
@@ -992,29 +995,50 @@ impl Node {
         self.groups.notices().add(notice);
     }
 
-    /// Makes the folder and the socket anew when they were deleted, and meets nodes that have been
-    /// missed.
+    /// Uses the histories of groups that have members here: else they lose their numbering.
+    async fn use_histories(&self) {
+        for name in self.groups.recorded_names() {
+            self.catch_up(&name).await;
+        }
+    }
+
+    /// Looks at the folder, and uses the histories.
     async fn watch_folder(node: Weak<Self>) {
+        let mut used_at = SystemTime::UNIX_EPOCH;
         loop {
             sleep(FOLDER_PERIOD).await;
             let Some(node) = node.upgrade() else {
                 return;
             };
             node.break_at("folder");
-            let mut state = node.state.lock();
-            let Some(folder) = &state.folder else {
+            if !node.look_at_folder() {
                 // The node was stopped.
                 return;
-            };
-            if !folder.has(node.id) {
-                // Where it cannot be made anew now, the next look tries again. The nodes that are
-                // connected stay so.
-                let opened = node.open(&mut state);
-                node.note(&mut state, opened);
             }
-            // Where that fails, the next look tries again.
-            let _ = node.meet_all(&mut state);
+            if used_at.elapsed().is_ok_and(|since| since < USE_PERIOD) {
+                continue;
+            }
+            used_at = SystemTime::now();
+            node.use_histories().await;
         }
+    }
+
+    /// Makes the folder and the socket anew when they were deleted, and meets nodes that have been
+    /// missed. False when the node was stopped.
+    fn look_at_folder(self: &Arc<Self>) -> bool {
+        let mut state = self.state.lock();
+        let Some(folder) = &state.folder else {
+            return false;
+        };
+        if !folder.has(self.id) {
+            // Where it cannot be made anew now, the next look tries again. The nodes that are
+            // connected stay so.
+            let opened = self.open(&mut state);
+            self.note(&mut state, opened);
+        }
+        // Where that fails, the next look tries again.
+        let _ = self.meet_all(&mut state);
+        true
     }
 }
 
@@ -1154,7 +1178,7 @@ mod tests {
         engine::{
             after_fork_in_child,
             connection::{Connection, settings::Settings},
-            groups::WhenFull,
+            groups::{RecordedJoin, WhenFull},
         },
         protocol::message::Kind,
     };
@@ -1346,6 +1370,33 @@ mod tests {
         node.pass_on("room", &envelope).unwrap();
         let (cut, _) = node.groups.depart("room", member.as_ref()).unwrap();
         assert_eq!(cut.got.each().collect::<Vec<_>>(), node.begun());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn members_keep_the_history_of_their_group_in_use() {
+        let path = folder("use");
+        let node = start(&path);
+        let history = node.history(1 << 20, LIMIT).unwrap();
+        let at = node.record(&*history, "room", text("x"), Limits::ALL, None);
+        let [file] = fs::read_dir(path.join("history"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| !path.ends_with("epochs"))
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap();
+        let age =
+            || SystemTime::now().duration_since(fs::metadata(&file).unwrap().modified().unwrap());
+        let day = Duration::from_secs(24 * 60 * 60);
+        let quiet = fs::File::open(&file).unwrap();
+        quiet.set_modified(SystemTime::now() - day).unwrap();
+        let (member, _peer) = Connection::for_test(1, &Settings::SMALL, "");
+        let joined = (node.groups).enter_at("room", &member, [1; 16], at.unwrap(), false);
+        assert!(matches!(joined, RecordedJoin::Done(_)), "{joined:?}");
+        // As the clock does that is set forward: it uses them again at once.
+        *node.breaks.lock() = Some("folder");
+        eventually("it is used", || age().unwrap() < day);
         fs::remove_dir_all(path).unwrap();
     }
 
