@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -205,8 +206,9 @@ def test_only_its_user_can_read_it(start: Callable[[], Node], nodes: Nodes) -> N
     assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600] * 2
 
 
-FULL = """
-import json, logging, sys, time
+BEGINNING = """
+import json, logging, os, sys, time
+from pathlib import Path
 from django.conf import settings
 settings.configure(
     SECRET_KEY="k" * 50, INSTALLED_APPS=["dwebsocket"], LOGGING_CONFIG=None,
@@ -215,27 +217,87 @@ settings.configure(
 import django
 django.setup()
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
-from dwebsocket import group
+from dwebsocket import GroupUnavailable, group
+"""
+
+FULL = """
 group("room").count()
 for number in range(100):
     group(f"room-{number % 10}").send("x" * 10_000)
 time.sleep(1)
 """
 
+FULL_OF_OTHERS = """
+def send(text):
+    try:
+        group("room").send(text)
+    except GroupUnavailable:
+        return "refused"
+    return int(group("room").position().partition("-")[2])
 
-@pytest.mark.skipif(not can_unshare(), reason="no right to make a mount namespace")
-def test_a_full_disk_is_logged_once(tmp_path: Path) -> None:
-    """It is not WEBSOCKET_MAX_HISTORY that deletes messages there."""
-    mount = f'mount -t tmpfs -o size=256k none {tmp_path} && exec "$0" "$@"'
-    program = [sys.executable, "-c", FULL, str(tmp_path)]
+def taken():
+    files = Path(sys.argv[1]).glob("*/history/*")
+    return sum(file.stat().st_blocks for file in files) * 512
+
+filler, found = Path(sys.argv[1], "filler"), {}
+position = group("room").position()
+epoch = position.partition("-")[0]
+with filler.open("wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+found["full"] = [send("x") for _ in range(3)]
+found["position"] = group("room").position() == position
+os.truncate(filler, filler.stat().st_size - 64 * 1024)
+found["small"] = send("x")
+before = taken()
+found["large"] = send("x" * 500_000)
+found["taken"] = taken() - before
+filler.unlink()
+found["lifted"] = send("x" * 500_000)
+found["epoch"] = group("room").position().startswith(epoch)
+time.sleep(1)
+print(json.dumps(found))
+"""
+
+
+def output_on_small_disk(program: str, size: str, path: Path) -> list[str]:
+    """Run a program whose RUNTIME_DIR has so much room. Give the lines that it prints."""
+    mount = f'mount -t tmpfs -o size={size} none {path} && exec "$0" "$@"'
+    command = [sys.executable, "-c", BEGINNING + program, str(path)]
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount, *program],
+        ["unshare", "-m", "sh", "-c", mount, *command],
         capture_output=True,
         text=True,
         timeout=100,
         check=True,
     )
     assert done.stderr == ""
-    [line] = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not can_unshare(), reason="no right to make a mount namespace")
+def test_a_full_disk_is_logged_once(tmp_path: Path) -> None:
+    """It is not WEBSOCKET_MAX_HISTORY that deletes messages there."""
+    [line] = output_on_small_disk(FULL, "256k", tmp_path)
     assert f"the disk of {tmp_path}" in line
+    assert "is full: older messages of the history are deleted" in line
+
+
+@pytest.mark.skipif(not can_unshare(), reason="no right to make a mount namespace")
+def test_a_disk_that_others_have_filled(tmp_path: Path) -> None:
+    """A group that begins there is as it was, and a message that is refused takes no room."""
+    *logged, found = output_on_small_disk(FULL_OF_OTHERS, "1m", tmp_path)
+    assert json.loads(found) == {
+        "full": ["refused"] * 3,
+        "position": True,
+        "small": 1,
+        "large": "refused",
+        "taken": 0,
+        "lifted": 2,
+        "epoch": True,
+    }
+    [line] = logged
     assert "is full: older messages of the history are deleted" in line

@@ -215,12 +215,12 @@ impl FileHistory {
                 Content::Broken => Err(ErrorKind::InvalidData.into()),
                 Content::OfOtherBoot => {
                     epochs.forget(name).map_err(named)?;
-                    self.begin(name, &mut locked)?;
+                    self.begin(name, &mut locked, &shared)?;
                     act(&mut locked, &mut cursor, &epochs)
                 }
                 Content::Nothing if !creates => return Ok(None),
                 Content::Nothing => {
-                    self.begin(name, &mut locked)?;
+                    self.begin(name, &mut locked, &shared)?;
                     act(&mut locked, &mut cursor, &epochs)
                 }
             };
@@ -228,7 +228,7 @@ impl FileHistory {
                 let path = shared.folder.path().join(name);
                 self.watcher.on_damage(path.display().to_string());
                 epochs.forget(name).map_err(named)?;
-                self.begin(name, &mut locked)?;
+                self.begin(name, &mut locked, &shared)?;
                 result = act(&mut locked, &mut cursor, &epochs);
             }
             self.quota.note(&epochs, &locked);
@@ -236,11 +236,17 @@ impl FileHistory {
         }
     }
 
-    /// Begins the numbering of the group with the file `name`.
-    fn begin(&self, name: &str, locked: &mut Locked<'_>) -> io::Result<()> {
-        let epoch = self.first_epoch(name)?;
-        let begun = locked.begin(epoch);
-        begun.map_err(|error| self.opened().0.named(error))
+    /// Begins the numbering of the group with the file `name`. If that fails, as on a full disk, the
+    /// file is removed: one without a head seems damaged.
+    fn begin(&self, name: &str, locked: &mut Locked<'_>, shared: &Arc<Shared>) -> io::Result<()> {
+        let begun = self.first_epoch(name).and_then(|epoch| {
+            let begun = locked.begin(epoch);
+            begun.map_err(|error| shared.folder.named(error))
+        });
+        if begun.is_err() && shared.folder.remove(name).is_ok() {
+            self.forget(name, shared);
+        }
+        begun
     }
 
     /// The epoch with which the numbering of the group with the file `name` begins.

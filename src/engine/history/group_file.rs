@@ -309,10 +309,9 @@ impl<'a> Locked<'a> {
 
     /// Begins the file anew, with a numbering of this epoch.
     pub(super) fn begin(&mut self, epoch: u64) -> io::Result<()> {
-        if self.content != Content::Nothing {
-            self.file.set_len(0)?;
-        }
-        self.put(Head::new(self.boot, epoch))
+        // First the head, which takes no more of a full disk than what was there.
+        self.put(Head::new(self.boot, epoch))?;
+        self.file.set_len(HEAD_BYTES)
     }
 
     /// Where the last record ends.
@@ -333,7 +332,11 @@ impl<'a> Locked<'a> {
             sent_at: now,
         };
         let mut head = self.head;
-        self.file.write_all_at(&record.write(envelope), head.end)?;
+        let written = (self.file).write_all_at(&record.write(envelope), head.end);
+        written.inspect_err(|_| {
+            // What there is of it would take what is left of a full disk.
+            let _ = self.file.set_len(head.end);
+        })?;
         if head.count == 0 {
             (head.first_size, head.first_sent_at) = (record.size(), record.sent_at);
         }
