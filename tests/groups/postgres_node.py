@@ -404,6 +404,10 @@ class Node(HistoryCommands, logging.Handler):
 
         listener.PROBE_S = 3600.0
 
+    def hour_passes(self) -> None:
+        """Have the listener use the histories of groups with members at its next look."""
+        self.backend._listener._use_at = 0.0
+
     def is_listening(self) -> bool:
         """Whether the connection that listens is there."""
         return bool(self.backend._listener.is_listening)

@@ -269,6 +269,16 @@ class TestKept:
         start()("send", "room other", "purges")
         eventually(lambda: node("position", "room")[:16] != before[:16])
 
+    def test_members_are_use(self, start: Start) -> None:
+        """A group that is quiet keeps its numbering while it has members."""
+        node = start()
+        node("ask", EMPTY)
+        come_back(node)
+        node("ask", "UPDATE dwebsocket_numbering SET expires_at = now() + interval '1 hour'")
+        node("hour_passes")
+        left = "SELECT expires_at > now() + interval '20 hours' FROM dwebsocket_numbering"
+        eventually(lambda: node("ask", left) == [[True]])
+
     def test_long_messages(self, start: Start) -> None:
         """Are announced, and read where there are members; a long answer comes in parts."""
         one, member = start(), start()

@@ -102,6 +102,19 @@ class TestKept:
         assert 500_000 < int(server.ask("PTTL", messages)) <= 600_000
         assert int(server.ask("TTL", numbering)) > 86_000
 
+    def test_members_are_use(self, server: Redis) -> None:
+        """A group that is quiet keeps its numbering while it has members."""
+        own = made(server.url)
+        send(own, "room", "x")
+        member = Member(own)
+        assert member.come_back("room", head(own, "room")) == []
+        [numbering] = server.ask("KEYS", "*:numbering").split()
+        server.ask("EXPIRE", numbering, "100")
+        _core.step_clock(3600)
+        eventually(lambda: int(server.ask("TTL", numbering)) > 86_000)
+        send(own, "room", "y")
+        assert member.receive_numbered() == (2, "y")
+
     def test_nothing_for_other_groups(self, server: Redis) -> None:
         """They are published as without a history."""
         own = made(server.url)

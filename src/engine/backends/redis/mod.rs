@@ -73,7 +73,7 @@ use crate::engine::{
         call::{Call, Reason},
         exchange::Exchange,
     },
-    base::{error::Error, fork, panics::contain},
+    base::{clock, error::Error, fork, panics::contain},
     groups::{Event, Groups, Observer, Offer},
     history::{Limits, Position},
     runtime::Engine,
@@ -85,6 +85,9 @@ const LARGE: usize = 64 * 1024;
 const TURN: Duration = Duration::from_micros(100);
 /// How long what arrives waits for room in the groups, each time.
 const BETWEEN_PASSES: Duration = Duration::from_millis(1);
+
+/// How often the histories of groups that have members here are read: that is use.
+const USE_PERIOD: Duration = Duration::from_secs(60 * 60);
 
 /// The parts of a [`Redis`].
 #[derive(Debug)]
@@ -143,6 +146,7 @@ impl Redis {
             runtime.spawn(routes::run(routes::Running(Arc::clone(shard)), incoming));
             runtime.spawn(catch_up::run(Arc::clone(shard)));
         }
+        runtime.spawn(Backend::use_histories(weak.clone()));
         groups.observe(weak);
         Ok(Self {
             generation: fork::generation(),
@@ -286,6 +290,21 @@ impl Backend {
             if began.elapsed() >= TURN {
                 yield_now().await;
                 began = Instant::now();
+            }
+        }
+    }
+
+    /// Uses the histories of groups that have members here: else they lose their numbering.
+    async fn use_histories(weak: Weak<Self>) {
+        loop {
+            clock::sleep_until(clock::task_now() + USE_PERIOD).await;
+            let Some(backend) = weak.upgrade() else {
+                return;
+            };
+            for name in backend.groups.recorded_names() {
+                if let Some(shard) = backend.shard_of(&name) {
+                    shard.behind.add(&name);
+                }
             }
         }
     }

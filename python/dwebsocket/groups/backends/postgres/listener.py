@@ -40,6 +40,8 @@ _log = logging.getLogger("dwebsocket")
 
 #: A silently broken connection is found by a query after so many seconds without one.
 PROBE_S = 5.0
+# Seconds between two readings of the histories of groups that have members here: that is use.
+_USE_EVERY_S = 3600.0
 # Pauses between attempts to connect; the first attempt comes at once.
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.8
@@ -89,6 +91,7 @@ class Listener:
         self._purge_until = 0.0
         self._purge_at = 0.0
         self._purge_history_at = 0.0
+        self._use_at = 0.0
         _listeners.add(self)
 
     def listening(self) -> Future[None] | None:
@@ -289,6 +292,9 @@ class Listener:
             self._purge_history_at = now + table.PURGE_EVERY_S
             with suppress(QueryFailed):
                 link.query(history.PURGE)
+        if self._use_at <= now:
+            self._use_at = now + _USE_EVERY_S
+            self._backend.catch_up_soon()
 
     def _answer(self, link: Link) -> None:
         """Does what other threads want."""
