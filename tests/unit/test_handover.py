@@ -21,7 +21,7 @@ from dwebsocket import WebSocketHandler
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic
-from dwebsocket.handover import arriving, leaving, meeting, offers, places, requests
+from dwebsocket.handover import answering, arriving, leaving, meeting, offers, places, requests
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
@@ -127,7 +127,7 @@ def test_clients_see_the_end_of_what_an_heir_does_not_take(
 ) -> None:
     """Given without an offer, or when the giver is gone: no descriptor stays open for good."""
     giver, heir = links
-    visit = arriving._Giver(heir._socket, arriving._Handler())
+    visit = arriving._Giver(heir._socket, answering.Handler())
     take, taken = arriving._Giver._take, []
 
     def take_or_fail(self: arriving._Giver, frame: Frame) -> None:
@@ -156,7 +156,7 @@ def test_a_connection_that_cannot_be_opened_ends_no_thread(
 ) -> None:
     """The system gives nothing, or its client is lost: the giver sees the end of the visit."""
     giver, heir = links
-    visit = arriving._Giver(heir._socket, arriving._Handler())
+    visit = arriving._Giver(heir._socket, answering.Handler())
 
     def open_it() -> None:
         if error is not None:
@@ -165,9 +165,9 @@ def test_a_connection_that_cannot_be_opened_ends_no_thread(
     class Never(WebSocketHandler):
         """Its life does not begin."""
 
-    response = SimpleNamespace(open=open_it, close=lambda: None)
-    moved: Any = SimpleNamespace(handler=Never(), given=None)
-    visit._expected[1] = response, moved  # type: ignore[assignment]
+    offer = SimpleNamespace(open=open_it, close=lambda: None)
+    moved: Any = SimpleNamespace(handler=Never(), given=None, moved=offer)
+    visit._expected[1] = moved
     giver.send(Frame(GIVE, {"number": 1}, b"", os.open(os.devnull, os.O_RDONLY)))
     giver._socket.shutdown(socket.SHUT_WR)
     visit.work()
@@ -179,7 +179,7 @@ def test_an_heir_takes_what_it_has_agreed_to_before_it_looks_at_offers(
 ) -> None:
     """The client of a connection that was given waits; a giver can offer many others meanwhile."""
     giver, heir = links
-    visit = arriving._Giver(heir._socket, arriving._Handler())
+    visit = arriving._Giver(heir._socket, answering.Handler())
     giver.send(Frame(OFFER, {"number": 1}))
     giver.send(Frame(OFFER, {"number": 2}))
     giver.send(Frame(FORGET, {"number": 3}))

@@ -9,7 +9,6 @@ request to the project's own handler, by which it is validated like a handshake.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import functools
 import heapq
@@ -18,22 +17,16 @@ import logging
 import os
 import sys
 from asyncio import CancelledError
-from concurrent.futures import TimeoutError as TimeoutErrorOfFutures
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.core.handlers.base import BaseHandler
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.core.signals import request_started
-from django.urls import get_resolver, set_script_prefix
+from django.urls import get_resolver
 
 from dwebsocket import _core, conf
 from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import gunicorn as compat_gunicorn
 from dwebsocket.compat import unpatched
-from dwebsocket.compat.asgiref import request_context
 from dwebsocket.compat.socket import accept, system
 from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.exceptions import GroupUnavailable
@@ -41,6 +34,7 @@ from dwebsocket.groups import backends, membership_signals, names
 from dwebsocket.groups.api import Group
 from dwebsocket.groups.view_groups import Joins
 from dwebsocket.handover import crossing, offers, requests, wire
+from dwebsocket.handover.answering import Handler, LoopHandler
 from dwebsocket.handover.deputies import Deputies, Unlike
 from dwebsocket.handover.meeting import Folder, is_own
 from dwebsocket.handover.places import Place, begun_of
@@ -73,8 +67,6 @@ _UNAVAILABLE = 503
 _NO_THRESHOLD, _LEVEL = sys.maxsize, 1
 # Seconds between two looks whether Django has started, and after a failure.
 _LOOK_S, _PAUSE_S = 0.01, 0.1
-# Seconds that the server's loop may take for one offer. The other process waits no longer, either.
-_ANSWER_S = 10.0
 # Connections that wait for each other at most, until their handlers go on.
 _TOGETHER = 64
 # Work of a visit, in this order.
@@ -108,8 +100,25 @@ class Offer:
         self.kinds: dict[str, str] = head["backends"]
         #: The request that was made of it.
         self.request: HttpRequest | None = None
+        #: The response to that, until it is closed.
+        self.response: HttpResponseBase | None = None
         #: The loop of this process's server.
         self.loop: AbstractEventLoop | None = None
+
+    def note(self, response: HttpResponseBase) -> None:
+        """Notes the response to its request."""
+        self.response = response
+
+    def open(self) -> None:
+        """Opens the connection."""
+        assert isinstance(self.response, UpgradeResponse)
+        self.response.open()
+
+    def close(self) -> None:
+        """Closes the response to its request. May be repeated."""
+        response, self.response = self.response, None
+        if response is not None:
+            response.close()
 
     def groups(self) -> list[Group]:
         """Returns the groups that it is in."""
@@ -284,62 +293,10 @@ def _parts(frame: Frame) -> tuple[bytes, bytes, list[tuple[bool, bytes]]]:
     return bytes(incoming), bytes(unsent), unread
 
 
-def _request(environ: dict[str, Any]) -> HttpRequest:
-    """Returns a request of the kind that this process's server has."""
-    handshake: MovedHandshake = environ[HANDSHAKE_KEY]
-    if (server := handshake.host.asgi) is None:
-        return WSGIRequest(environ)
-    request = requests.asgi_request(environ, server)
-    request.META[HANDSHAKE_KEY] = handshake
-    return request
-
-
-class _Handler(WSGIHandler):
-    """The project's own handler of requests, with its middleware."""
-
-    request_class: Any = staticmethod(_request)
-
-    def get_response(self, request: HttpRequest) -> HttpResponseBase:
-        """Notes the request of an offer, and answers it."""
-        request.META[HANDSHAKE_KEY].moved.request = request
-        return super().get_response(request)
-
-
-class _LoopHandler(BaseHandler):
-    """The same under an ASGI server: what is async runs in the server's loop, as ever there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.load_middleware(is_async=True)
-
-    def __call__(self, environ: dict[str, Any], _: object) -> HttpResponseBase:
-        """
-        Answers an offer.
-
-        Raises:
-            TimeoutError: The loop is busy, or has ended.
-        """
-        loop = environ[HANDSHAKE_KEY].moved.loop
-        answer = asyncio.run_coroutine_threadsafe(self._answer(environ), loop)
-        try:
-            return answer.result(_ANSWER_S)
-        except TimeoutErrorOfFutures as error:
-            answer.cancel()
-            raise TimeoutError("the event loop of this process does not answer") from error
-
-    async def _answer(self, environ: dict[str, Any]) -> HttpResponseBase:
-        request = environ[HANDSHAKE_KEY].moved.request = _request(environ)
-        async with request_context():
-            set_script_prefix(request.META.get("SCRIPT_NAME", ""))
-            start = sync_to_async(request_started.send, thread_sensitive=True)
-            await start(sender=type(self), scope=getattr(request, "scope", {}))
-            return await self.get_response_async(request)
-
-
-def _load() -> _Handler | _LoopHandler:
+def _load() -> Handler | LoopHandler:
     """Loads the project's middleware and URLs. Raises what the former raises."""
     own = hosts.find()
-    handler = _Handler() if own is None or own.asgi is None else _LoopHandler()
+    handler = Handler() if own is None or own.asgi is None else LoopHandler()
     # If URLs cannot be imported, each request says so.
     with suppress(Exception):
         # The property imports them.
@@ -371,14 +328,14 @@ class _Giver:
     short, so the socket takes them at once.
     """
 
-    def __init__(self, connection: system.socket, handler: _Handler | _LoopHandler) -> None:
+    def __init__(self, connection: system.socket, handler: Handler | LoopHandler) -> None:
         self._link = Link(connection)
         self._handler = handler
         # The frames to act on, each with its order.
         self._work: list[tuple[int, int, Frame]] = []
         self._numbers = itertools.count()
         # Those that this process has said yes to.
-        self._expected: dict[int, tuple[UpgradeResponse, MovedHandshake]] = {}
+        self._expected: dict[int, MovedHandshake] = {}
         # Handlers of connections that have come: they have had no turn yet.
         self._arrived: list[Handled] = []
 
@@ -443,11 +400,11 @@ class _Giver:
         elif frame.kind == wire.FORGET and (
             found := self._expected.pop(frame.head["number"], None)
         ):
-            found[0].close()
+            found.moved.close()
 
     def _forget_all(self) -> None:
-        for response, _ in self._expected.values():
-            response.close()
+        for handshake in self._expected.values():
+            handshake.moved.close()
 
     def _answer(self, offer: Offer) -> None:
         try:
@@ -461,7 +418,7 @@ class _Giver:
             self._link.put(Frame(wire.NO, {"number": offer.number, **head}))
             return
         self._expected[offer.number] = expected
-        crosses, deputies = expected[1].crossing, expected[1].deputies
+        crosses, deputies = expected.crossing, expected.deputies
         assert crosses is not None
         assert deputies is not None
         marks = [*crosses.expected["marks"], *deputies.marks]
@@ -469,7 +426,7 @@ class _Giver:
         head = {**crosses.expected, "marks": marks, "places": begun}
         self._link.put(Frame(wire.YES, {"number": offer.number, **head}))
 
-    def _validate(self, offer: Offer) -> tuple[UpgradeResponse, MovedHandshake]:
+    def _validate(self, offer: Offer) -> MovedHandshake:
         """
         Asks the project whether it goes on with a connection.
 
@@ -481,8 +438,9 @@ class _Giver:
         environ = requests.environ_of(offer.meta)
         handshake = MovedHandshake(offer, self._link, environ, own)
         environ[HANDSHAKE_KEY] = handshake
-        response: Any = self._handler(environ, lambda *_: lambda _: None)
         try:
+            self._handler.answer(environ)
+            response: Any = offer.response
             _refuse_if_unlike(offer, response)
             handshake.handler = response.start.handler
             moving.expect(handshake.handler, is_moved=True)
@@ -496,29 +454,28 @@ class _Giver:
             handshake.deputies = Deputies(offer.places, response.websocket)
             handshake.deputies.begin()
         except GroupUnavailable:
-            response.close()
+            offer.close()
             # The giver goes on meanwhile.
             raise _Refused(*RESTARTING, elsewhere=True) from None
         except Unlike as error:
-            response.close()
+            offer.close()
             raise _unlike(str(error)) from None
         except BaseException:
-            response.close()
+            offer.close()
             raise
-        return response, handshake
+        return handshake
 
     def _take(self, frame: Frame) -> None:
-        if (expected := self._expected.pop(frame.head["number"], None)) is None:
+        if (handshake := self._expected.pop(frame.head["number"], None)) is None:
             _drop(frame)
             return
-        response, handshake = expected
         handshake.given = frame
         try:
-            response.open()
+            handshake.moved.open()
         finally:
             if handshake.handler is not None:
                 self._arrived.append(handshake.handler)
-            response.close()
+            handshake.moved.close()
 
 
 def _drop(frame: Frame) -> None:
