@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
-    from dwebsocket.servers.contract import Event, Receive, Send
+    from dwebsocket.servers.contract import Receive, Send
 
     Scope = dict[str, Any]
 
@@ -172,7 +172,7 @@ class _Application(ASGIHandler):
         try:
             # Only around the handshake: the context may hold a thread.
             async with request_context():
-                await ASGIHandler.__call__(self, page, _no_body(), reply)
+                await ASGIHandler.__call__(self, page, asgi.no_body(), reply)
         finally:
             # Such a package may keep it as long as the view runs, as the view may its request.
             del page[_HANDSHAKE], request_scope[asgi.SCOPE_KEY]
@@ -220,8 +220,9 @@ async def serve_for(handler: ASGIHandler, scope: Scope, receive: Receive, send: 
     Returns:
         Whether it was served; else it is the handler's.
     """
-    # Ours has asked already.
-    return not isinstance(handler, _Application) and await _serve(handler, scope, receive, send)
+    # Ours has asked already. A connection that moves is no request of this server.
+    is_for_it = isinstance(handler, _Application) or asgi.SCOPE_KEY in scope
+    return not is_for_it and await _serve(handler, scope, receive, send)
 
 
 async def _serve(handler: ASGIHandler, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -270,19 +271,6 @@ def _report_refusal(scope: Scope, status: int, reason: str) -> None:
     refused = Record("websocket.refused", None, peer, scope["path"], status, reason)
     text, args = "WebSocket refused with %d: %s: %s", (status, refused.path, refused.reason)
     refused.log(logging.INFO, text, *args, status_code=status)
-
-
-def _no_body() -> Receive:
-    """Returns the ``receive`` of a request without a body, whose client never leaves."""
-    events = iter([{"type": "http.request", "body": b"", "more_body": False}])
-
-    async def receive() -> Event:
-        for event in events:
-            return event
-        never: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-        return await never
-
-    return receive
 
 
 @functools.cache

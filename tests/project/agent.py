@@ -1,8 +1,8 @@
 """
 An agent of observation such as Sentry's or New Relic's: an app, and handlers that tell what it has.
 
-It has a scope for each request, from where it begins to where the server ends it. Django's handler
-is patched for that, and the response is in a wrapper of the agent.
+It has a scope for each request, from where it begins to where the server ends it. Django's handlers
+are patched for that, and the response of WSGI is in a wrapper of the agent.
 """
 
 import contextvars
@@ -11,6 +11,8 @@ import json
 import os
 from typing import Any
 
+from django.core.cache import caches
+from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse
 from django.urls import path
@@ -27,6 +29,8 @@ class Scope:
 
 
 current: contextvars.ContextVar[Scope] = contextvars.ContextVar("current")
+#: What middleware sets for a request, and leaves.
+left: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("left", default=())
 
 
 class Wrapped:
@@ -73,14 +77,64 @@ def patched_wsgi(call: Any) -> Any:
     return patched
 
 
+def patched_asgi(call: Any) -> Any:
+    """Give the ``__call__`` of ASGI that has a scope for HTTP."""
+
+    @functools.wraps(call)
+    async def patched(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await call(self, scope, receive, send)
+        own = Scope()
+
+        async def tell(event: Any) -> None:
+            own.status = event.get("status", own.status)
+            await send(event)
+
+        token = current.set(own)
+        try:
+            await call(self, scope, receive, tell)
+        finally:
+            current.reset(token)
+            own.is_over = True
+
+    return patched
+
+
+def patched_create_request(create: Any) -> Any:
+    """Give the method of ASGI that tells the scope of the request."""
+
+    @functools.wraps(create)
+    def patched(self: Any, *args: Any) -> Any:
+        request, error = create(self, *args)
+        current.get().query = request.META["QUERY_STRING"]
+        return request, error
+
+    return patched
+
+
 WSGIHandler.__call__ = patched_wsgi(WSGIHandler.__call__)  # type: ignore[method-assign]
+ASGIHandler.__call__ = patched_asgi(ASGIHandler.__call__)  # type: ignore[method-assign]
+ASGIHandler.create_request = patched_create_request(  # type: ignore[method-assign]
+    ASGIHandler.create_request
+)
+
+
+def leaves(get_response: Any) -> Any:
+    """Middleware that sets a variable for a request, and uses a cache."""
+
+    def respond(request: Any) -> Any:
+        left.set((*left.get(), request.GET.get("name", "")))
+        caches["default"].get("key")
+        return get_response(request)
+
+    return respond
 
 
 def facts() -> str:
     """Tell what this connection has, as JSON."""
     scope = current.get()
     agent = [scope.query, scope.status, scope.is_over]
-    return json.dumps([os.getpid(), agent])
+    return json.dumps([os.getpid(), agent, left.get(), id(caches["default"])])
 
 
 class Told(WebSocketHandler):

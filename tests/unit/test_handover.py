@@ -755,4 +755,4 @@ def test_a_path_that_is_no_utf_8_moves_to_an_asgi_server() -> None:
     """The heir reads the path as its server reads that of a handshake."""
     environ = {"wsgi.url_scheme": "http", "PATH_INFO": "/x/\xe4/", "REQUEST_METHOD": "GET"}
     server: Any = SimpleNamespace(state={})
-    assert requests.asgi_request(environ, server).path == "/x/\ufffd/"
+    assert requests.scope_of(environ, server)["path"] == "/x/\ufffd/"

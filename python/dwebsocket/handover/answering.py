@@ -2,30 +2,33 @@
 The project's own handlers, which answer the offer of a connection as they answer a request.
 
 Packages put their own ``__call__`` into Django's classes, for what belongs to one request: Sentry's
-has a scope, New Relic's a transaction, and both return a wrapper of the response. So that of WSGI
-is called as a server calls it, up to the end of the request. The response stays: it opens the
+has a scope, New Relic's a transaction, and both return a wrapper of the response. So the handlers
+are called as a server calls them, up to the end of the request. The response stays: it opens the
 connection later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 from concurrent.futures import TimeoutError as TimeoutErrorOfFutures
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_started
 from django.http import HttpResponse
 from django.urls import set_script_prefix
 
-from dwebsocket.compat.asgiref import request_context
+from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.handover import requests
 from dwebsocket.request import HANDSHAKE_KEY
+from dwebsocket.servers.asgi import SCOPE_KEY, no_body
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+
+    from dwebsocket.servers.contract import Event, Receive, Send
 
 # Seconds that the server's loop may take for one offer. The other process waits no longer, either.
 _ANSWER_S = 10.0
@@ -60,12 +63,8 @@ class Handler(WSGIHandler):
         return _Told(status=response.status_code)
 
 
-class LoopHandler(BaseHandler):
+class LoopHandler(ASGIHandler):
     """The same under an ASGI server: what is async runs in the server's loop, as ever there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.load_middleware(is_async=True)
 
     def answer(self, environ: dict[str, Any]) -> None:
         """
@@ -83,11 +82,32 @@ class LoopHandler(BaseHandler):
             raise TimeoutError("the event loop of this process does not answer") from error
 
     async def _answer(self, environ: dict[str, Any], server: Any) -> None:
-        request = requests.asgi_request(environ, server)
-        handshake = request.META[HANDSHAKE_KEY] = environ[HANDSHAKE_KEY]
-        handshake.moved.request = request
-        async with request_context():
+        # A page, as a handshake is one.
+        page = {**requests.scope_of(environ, server), "type": "http"}
+        page[SCOPE_KEY] = environ[HANDSHAKE_KEY]
+        try:
+            await self(page, no_body(), _tell_nobody)
+        finally:
+            # A package may keep it.
+            del page[SCOPE_KEY]
+
+    async def handle(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Django's call with the request of an offer."""
+        scope = {**scope, "type": "websocket"}
+        handshake = scope.pop(SCOPE_KEY)
+        request, refusal = self.create_request(scope, io.BytesIO())
+        offer = handshake.moved
+        if request is None:
+            offer.note(refusal)
+        else:
+            request.META[HANDSHAKE_KEY], offer.request = handshake, request
             set_script_prefix(request.META.get("SCRIPT_NAME", ""))
             start = sync_to_async(request_started.send, thread_sensitive=True)
-            await start(sender=type(self), scope=getattr(request, "scope", {}))
-            handshake.moved.note(await self.get_response_async(request))
+            await start(sender=type(self), scope=scope)
+            offer.note(await self.get_response_async(request))
+        status = offer.response.status_code
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+
+async def _tell_nobody(event: Event) -> None:
+    """The ``send`` of a request that no server waits for."""

@@ -10,6 +10,7 @@ request to the project's own handler, by which it is validated like a handshake.
 from __future__ import annotations
 
 import atexit
+import contextvars
 import functools
 import heapq
 import itertools
@@ -21,6 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.core.cache import caches
 from django.urls import get_resolver
 
 from dwebsocket import _core, conf
@@ -102,23 +104,24 @@ class Offer:
         self.request: HttpRequest | None = None
         #: The response to that, until it is closed.
         self.response: HttpResponseBase | None = None
+        self._context = contextvars.Context()
         #: The loop of this process's server.
         self.loop: AbstractEventLoop | None = None
 
     def note(self, response: HttpResponseBase) -> None:
-        """Notes the response to its request."""
-        self.response = response
+        """Notes the response to its request, and the context of that for all that comes later."""
+        self.response, self._context = response, contextvars.copy_context()
 
     def open(self) -> None:
         """Opens the connection."""
         assert isinstance(self.response, UpgradeResponse)
-        self.response.open()
+        self._context.run(self.response.open)
 
     def close(self) -> None:
         """Closes the response to its request. May be repeated."""
         response, self.response = self.response, None
         if response is not None:
-            response.close()
+            self._context.run(response.close)
 
     def groups(self) -> list[Group]:
         """Returns the groups that it is in."""
@@ -331,6 +334,8 @@ class _Giver:
     def __init__(self, connection: system.socket, handler: Handler | LoopHandler) -> None:
         self._link = Link(connection)
         self._handler = handler
+        # In which each offer begins.
+        self._context = contextvars.Context()
         # The frames to act on, each with its order.
         self._work: list[tuple[int, int, Frame]] = []
         self._numbers = itertools.count()
@@ -376,6 +381,7 @@ class _Giver:
         """Acts on what the other process says, until it ends."""
         try:
             self._link.send(Frame(wire.READY, {}))
+            unpatched.call_code(functools.partial(self._context.run, _make_caches))
             while (frame := self._next()) is not None:
                 unpatched.call_code(functools.partial(self._act, frame))
         except (OSError, Malformed):
@@ -394,7 +400,8 @@ class _Giver:
 
     def _act(self, frame: Frame) -> None:
         if frame.kind == wire.OFFER:
-            self._answer(Offer(frame.head))
+            # Middleware may set variables, and leave them to the next request.
+            self._context.copy().run(self._answer, Offer(frame.head))
         elif frame.kind == wire.GIVE:
             self._take(frame)
         elif frame.kind == wire.FORGET and (
@@ -476,6 +483,14 @@ class _Giver:
             if handshake.handler is not None:
                 self._arrived.append(handshake.handler)
             handshake.moved.close()
+
+
+def _make_caches() -> None:
+    """Makes the caches once, as on a server's thread: each may have connections of its own."""
+    for alias in caches:
+        # A page that uses it would say so.
+        with suppress(Exception):
+            _ = caches[alias]
 
 
 def _drop(frame: Frame) -> None:

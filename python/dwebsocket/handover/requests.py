@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.http.cookie import parse_cookie
 
 from dwebsocket.request import ENVIRON_KEY
@@ -30,8 +31,6 @@ def meta_of(request: HttpRequest) -> dict[str, str]:
     own, decoded = request.META, _DECODED
     if (scope := request.__dict__.get("scope")) is not None:
         # One of an ASGI server.
-        from django.core.handlers.asgi import ASGIRequest  # other processes need not load it
-
         own, decoded = ASGIRequest(scope, io.BytesIO()).META, (*_DECODED, _QUERY)
     meta = {name: value for name, value in own.items() if type(value) is str}
     if scope is not None:
@@ -77,10 +76,8 @@ def environ_of(meta: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
-    """Returns the request as Django has it under an ASGI server."""
-    from django.core.handlers.asgi import ASGIRequest  # other processes need not load it
-
+def scope_of(environ: dict[str, Any], server: Loop) -> dict[str, Any]:
+    """Returns the scope of the request under an ASGI server."""
     path, root, query = (environ.get(name, "").encode("latin-1") for name in (*_DECODED, _QUERY))
     headers = [
         (name.removeprefix("HTTP_").replace("_", "-").lower().encode(), value.encode("latin-1"))
@@ -89,7 +86,7 @@ def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
     ]
     address = environ.get("REMOTE_ADDR")
     own = environ.get("SERVER_NAME", "unknown"), int(environ.get("SERVER_PORT") or 0)
-    scope = {
+    return {
         "type": "websocket",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -107,4 +104,3 @@ def asgi_request(environ: dict[str, Any], server: Loop) -> HttpRequest:
         "state": dict(server.state),
         "extensions": {},
     }
-    return ASGIRequest(scope, io.BytesIO())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.servers.asgi import native
 from dwebsocket.servers.asgi.closing import Served, close_within
-from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake, CarriedHandshake
+from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake, CarriedHandshake, no_body
 from dwebsocket.servers.asgi.hosting import config_of, look_at, note, note_signal
 from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
 
@@ -31,6 +31,7 @@ __all__ = [
     "config_of",
     "keep_early_bytes",
     "look_at",
+    "no_body",
     "note",
     "note_signal",
 ]

@@ -15,7 +15,7 @@ from dwebsocket.servers.handshake import Handshake, headers_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dwebsocket.servers.contract import Receive, Send
+    from dwebsocket.servers.contract import Event, Receive, Send
     from dwebsocket.servers.handshake import Opening, Refusal
 
 #: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
@@ -127,6 +127,19 @@ class CarriedHandshake(KeptClient, AsgiHandshake):
         """Waits until the connection, if there is one, is over. Then the application ends."""
         if self._served is not None:
             await self._served.serve()
+
+
+def no_body() -> Receive:
+    """Returns the ``receive`` of a request without a body, whose client never leaves."""
+    events = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Event:
+        for event in events:
+            return event
+        never: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        return await never
+
+    return receive
 
 
 def _environ_of(scope: Mapping[str, Any], http_version: str | None, method: str) -> dict[str, Any]:
