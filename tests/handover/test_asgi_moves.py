@@ -192,6 +192,28 @@ def test_the_end_of_the_whole_site_comes_at_once(kind: Kind, own_server: Own) ->
         client.close()
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 1012), (signal.SIGTERM, 1001)], ids=["reload", "end"]
+)
+def test_clients_that_the_server_keeps_are_told_whether_others_serve_on(
+    number: int, code: int, own_server: Own
+) -> None:
+    """Their ``send`` leads to no server: it is known by its lifespan."""
+    options = tuple(
+        option.replace("{module}.asgi", "project.wrapped_asgi")
+        for option in UVICORN_IN_GUNICORN.options
+    )
+    server = own_server(dataclasses.replace(UVICORN_IN_GUNICORN, options=options))
+    clients = [RawPeer.open(server, path) for path in ("/echo/", "/async-echo/") * 2]
+    for client in clients:
+        client.send_text("here")
+        assert client.read_message() == b"here"
+    server.send_signal(number)
+    assert [client.read_to_eof().code for client in clients] == [code] * 4
+    for client in clients:
+        client.close()
+
+
 def ask(peer: RawPeer) -> dict[str, Any]:
     """Have a handler tell what its request says."""
     peer.send_text("?")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.loop_hub import call_in
+from dwebsocket.servers import hosts
 from dwebsocket.servers.asgi.carrying import Carriage
 from dwebsocket.servers.contract import Client
 from dwebsocket.servers.families import gunicorn
@@ -15,7 +16,7 @@ from dwebsocket.servers.handshake import Handshake, headers_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dwebsocket.servers.contract import Event, Receive, Send
+    from dwebsocket.servers.contract import Event, Receive, Send, ShutdownPlanner
     from dwebsocket.servers.handshake import Opening, Refusal
 
 #: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
@@ -71,11 +72,17 @@ class AsgiHandshake(Handshake):
         raise NotImplementedError
 
 
+def _shutdown_plan() -> ShutdownPlanner:
+    """Returns how this process ends: as the server says that lifespan has told of, if any."""
+    host = hosts.find()
+    return gunicorn.shutdown_plan() if host is None else host.client.shutdown_plan()
+
+
 class KeptClient(Handshake):
     """A handshake whose client the server keeps. Nothing is taken from the server."""
 
     has_loop = True
-    client = Client("an ASGI server", -1, bytes, shutdown_plan=gunicorn.shutdown_plan)
+    client = Client("an ASGI server", -1, bytes, shutdown_plan=_shutdown_plan)
 
     def prepare(self) -> None:
         """Starts the engine."""
