@@ -47,7 +47,7 @@ class Silent:
     @property
     def users(self) -> list[str]:
         """Everybody who was announced."""
-        return [user for each in self.sent for user in each["users"]]
+        return [user for each in self.sent for user in each.get("users", ())]
 
 
 @pytest.fixture
@@ -76,6 +76,8 @@ def test_one_thread(silent: Silent) -> None:
     eventually(lambda: silent.closed, what="all others are sent")
     assert silent.users == users
     assert silent.closed == ["dwebsocket.user:banned"]
+    eventually(lambda: "closes" in silent.sent[-1], what="other processes hear of it, too")
+    assert silent.sent.pop() == {"closes": [["banned", 4401, "signed out", 0]]}
     # What has waited leaves together, in parts that every backend takes.
     assert len(silent.sent) <= 14
     assert max(len(json.dumps(each)) for each in silent.sent) < 4000
@@ -151,7 +153,7 @@ def test_backend_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_that_ask(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All hear one answer: they ask at once, when the server is back."""
+    """All hear one answer to what one has called: they ask at once, when the server is back."""
     monkeypatch.setattr(announcements, "_lately", deque())
     announce(("users", "first"))
     eventually(lambda: silent.sent, what="the first one is sent")
@@ -160,7 +162,7 @@ def test_many_that_ask(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
         announcements.repeat()
     silent.answers.set()
     eventually(lambda: not threads(), what="the thread has ended")
-    assert [list(each) for each in silent.sent] == [["users"], ["closes"]]
+    assert [list(each) for each in silent.sent] == [["users"], ["closes"], ["closes"]]
 
 
 def test_database_that_cannot_be_left(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.raw_peer import RawPeer
+from support.raw_peer import CLOSE, RawPeer
 from support.selection import later
 from support.server import (
     GUNICORN_EVENTLET,
@@ -69,7 +70,11 @@ def own_users(kind: Kind, database: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def opened(
-    server: Server, path: str, headers: dict[str, str] | None = None
+    server: Server,
+    path: str,
+    headers: dict[str, str] | None = None,
+    *,
+    process: Callable[[RawPeer], object] = RawPeer.read_message,
 ) -> Iterator[list[RawPeer]]:
     """
     Open connections to a view until each worker has two.
@@ -78,10 +83,10 @@ def opened(
     """
     workers = 1 if server.kind.family == "runserver" else 2
     with contextlib.ExitStack() as stack:
-        peers: dict[str, list[RawPeer]] = {}
+        peers: dict[object, list[RawPeer]] = {}
         while len(peers) < workers or any(len(ours) < 2 for ours in peers.values()):
             peer = stack.enter_context(RawPeer.open(server, path, headers=headers or {}))
-            ours = peers.setdefault(peer.read_message().decode(), [])
+            ours = peers.setdefault(process(peer), [])
             if len(ours) < 2:
                 ours.append(peer)
             else:
@@ -169,6 +174,28 @@ def test_close_user_reaches_all_workers(server: Server) -> None:
         assert {peer.read_frame().code for peer in hers} == {BANNED}
         assert server.get("/groups/notify/?message=still+here", tom).status == 200
         assert {peer.read_message() for peer in his} == {b"still here"}
+
+
+def process_by_room(peer: RawPeer) -> object:
+    """Join a room, and have it say in which process it is."""
+    peer.send_text(json.dumps({"id": 1, "join": "sync-banned"}))
+    peer.send_text(json.dumps({"id": 2, "to": "sync-banned", "event": "pid"}))
+    while True:
+        said = json.loads(peer.read_message())
+        if said.get("id") == 2:
+            return said["ok"]
+
+
+@with_workers
+def test_close_user_closes_connections_with_rooms(server: Server) -> None:
+    """In all workers, though they are in no group of their user."""
+    mia = sign_in(server)
+    with opened(server, "/live-rooms/sync/", mia, process=process_by_room) as hers:
+        assert server.get("/groups/ban/", mia).status == 200
+        for peer in hers:
+            while (frame := peer.read_frame()).opcode != CLOSE:
+                pass
+            assert frame.code == BANNED
 
 
 @with_workers

@@ -123,7 +123,7 @@ def announce(hint: Hint) -> None:
 def close_user(user: str, code: int, reason: str) -> None:
     """Closes a user's WebSockets in all other processes. Never waits, never raises."""
     _lately.append((clock.now(), (user, code, reason)))
-    _soon(lambda backend: backend.close(names.of_user_key(user), code, reason))
+    _soon(lambda backend: _close(backend, Close(user, code, reason, 0.0)))
 
 
 def repeat() -> None:
@@ -153,6 +153,12 @@ _hints: deque[Hint] = deque(maxlen=_MOST_WAITING)
 _lately: deque[tuple[float, tuple[str, int, str]]] = deque(maxlen=_MOST_LATELY)
 # Whether somebody has asked for them, and waits.
 _is_asked = False
+
+
+def _close(backend: Backend, close: Close) -> None:
+    backend.close(names.of_user_key(close.user), close.code, close.reason)
+    # WebSockets with rooms are no members of that group; those of older versions hear of it only.
+    backend.send(GROUP, json.dumps({"closes": [close]}), [_own_key])
 
 
 def _publish_hints(backend: Backend) -> None:
