@@ -26,6 +26,7 @@ from dwebsocket import ConnectionClosed, UsageError, WebSocket, accept_websocket
 from dwebsocket.api import close_callbacks, helpers
 from dwebsocket.api.helpers import Helper
 from dwebsocket.request import database
+from dwebsocket.telemetry import records
 from dwebsocket.testing import Clock
 from support.waiting import eventually
 
@@ -175,6 +176,28 @@ class TestOnClose:
         loop.close()
         assert told.get(timeout=10) == "next"
         assert [record.exc_info[0] for record in request_log("dwebsocket")] == [RuntimeError]
+
+    def test_system_that_gives_no_thread(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, request_log: Any
+    ) -> None:
+        """They are called all the same. Each end of many says so in one line, if at all."""
+
+        def refuse(name: str, job: Callable[[], None]) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(records, "_BURST", 2.0)
+        records._floods.clear()
+        told: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in range(5):
+            live = open_websocket()
+            live.websocket._spawn = refuse
+            live.websocket.on_close(told.put, number)
+            live.client.close()
+            assert told.get(timeout=10) == number
+        found = request_log("dwebsocket")
+        assert [record.exc_info for record in found] == [None] * 2
+        assert "No thread for the callbacks of on_close" in found[0].getMessage()
+        assert "can't start new thread" in found[0].getMessage()
 
     @pytest.mark.usefixtures("tables")
     def test_callbacks_of_one_end_share_a_connection_to_the_database(

@@ -28,6 +28,7 @@ from dwebsocket.runners.handler_threads import HandlerThreads
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator
 
     from visit import Serve
@@ -794,6 +795,47 @@ class TestThreads:
             assert made.client.receive() == "x"
             made.client.close()
         assert "No thread for another WebSocket handler" in caplog.text
+
+    def test_refused_threads_are_reported_once(
+        self, monkeypatch: pytest.MonkeyPatch, request_log: Callable[..., list[logging.LogRecord]]
+    ) -> None:
+        """Each message asks for one: the log has one line, until the system gives a thread."""
+        threads, asked, has_none = HandlerThreads(), 0, False
+        start = unpatched.start_code
+
+        def start_or_refuse(name: str, target: Callable[[], None]) -> None:
+            nonlocal asked
+            asked += 1
+            if has_none:
+                raise RuntimeError("can't start new thread")
+            start(name, target)
+
+        def want(times: int) -> tuple[int, int]:
+            nonlocal asked
+            asked = 0
+            for _ in range(times):
+                eventually(lambda: not threads._is_starting)
+                threads._start_another(hub)
+            return asked, len(request_log("dwebsocket"))
+
+        monkeypatch.setattr(unpatched, "start_code", start_or_refuse)
+        token = threads.enter(SimpleNamespace())  # type: ignore[arg-type]
+        assert threads._hub is not None
+        hub = threads._hub
+        try:
+            has_none = True
+            assert want(3) == (3, 1)
+            has_none = False
+            assert want(2) == (2, 1)
+            has_none = True
+            assert want(3) == (3, 2)
+        finally:
+            threads.leave(token)
+        eventually(lambda: not threads.are_alive)
+        for record in request_log("dwebsocket"):
+            assert "No thread for another WebSocket handler" in record.getMessage()
+            assert "can't start new thread" in record.getMessage()
+            assert record.exc_info is None
 
     @pytest.mark.parametrize("has_async_receive", [False, True], ids=["sync", "mixed"])
     def test_a_slow_class_does_not_starve_another_one(

@@ -17,6 +17,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
 from dwebsocket.request import context, database, worlds
+from dwebsocket.telemetry.records import more_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -143,9 +144,12 @@ class CloseCallbacks:
         if starts:
             try:
                 self._spawn(f"{self._name} on_close", self._run)
-            except RuntimeError:
+            except RuntimeError as error:
+                text = "No thread for the callbacks of on_close of %s: %s%s"
+                # Clients can cause as many ends as they like.
+                if (more := more_of(text)) is not None:
+                    _log.error(text, self._name, error, more)
                 # On this thread they delay the callbacks of other connections, but none is lost.
-                _log.exception("No thread for the callbacks of on_close of %s", self._name)
                 self._run()
 
     def _run(self) -> None:

@@ -122,6 +122,8 @@ class HandlerThreads(TurnExecutor):
         self._alive = 0
         # Whether a thread was started that has not come to wait for work: it is help enough.
         self._is_starting = False
+        # Whether the system has refused the last one.
+        self._is_refused = False
 
     @property
     def are_alive(self) -> bool:
@@ -203,11 +205,15 @@ class HandlerThreads(TurnExecutor):
         with self._lock:
             if hub is not self._hub or self._is_starting or self._begun >= self._most():
                 return
+            was_refused, self._is_refused, refusal = self._is_refused, False, ""
             try:
                 self._start(hub)
-            except RuntimeError:
-                # The system gives no thread: the others go on.
-                _log.exception("No thread for another WebSocket handler")
+            except RuntimeError as error:
+                self._is_refused, refusal = True, str(error)
+        if refusal and not was_refused:
+            # Once: each message asks for one. A pause would leave slow calls without a thread that
+            # there may be by now.
+            _log.error("No thread for another WebSocket handler, so the others go on: %s", refusal)
 
     def _most(self) -> float:
         most: int = conf.get("HANDLER_THREADS")
