@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import math
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from django.test import RequestFactory
 from dwebsocket import WebSocketHandler
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
-from dwebsocket.compat.system import monotonic
+from dwebsocket.compat.system import monotonic, since_boot
 from dwebsocket.handover import answering, arriving, leaving, meeting, offers, places, requests
 from dwebsocket.handover.wire import (
     FORGET,
@@ -477,7 +478,102 @@ def test_a_server_whose_new_processes_have_died_is_not_waited_for(
         search._deadline = monotonic() + 60
         assert search.give(handlers) == handlers
         assert not search._is_late()
-        assert search.has_waited()
+        assert search.reason() == "no other process took them in time"
+
+
+@pytest.fixture
+def younger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two processes that the own server has begun after this one."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(subprocess.Popen(["sleep", "600"])) for _ in range(2)]
+        children = [os.getpid(), *(each.pid for each in found)]
+        monkeypatch.setattr(leaving, "children_of", lambda *_, **__: children)
+        yield found
+        for each in found:
+            each.kill()
+
+
+def begin_elsewhere(process: int, *, server: int = 7, at: float = math.inf) -> Path:
+    """Have a process listen where those of another project meet."""
+    folder = meeting.folder().with_name(f"dwebsocket-{os.geteuid()}-h1-abc")
+    folder.mkdir(0o700, exist_ok=True)
+    stamp = int(min(at, since_boot()) * 1e9)
+    (folder / f"{stamp:020}-{process}-{server}").touch()
+    return folder
+
+
+@pytest.mark.parametrize("heirs", ["to come", "soon"])
+def test_new_processes_that_cannot_be_heirs_are_not_waited_for(
+    younger: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, heirs: Heirs
+) -> None:
+    """After a change of SECRET_KEY: meanwhile connections would hear nothing of the new ones."""
+    monkeypatch.setattr(leaving, "_ALL_LEAVE_S", 0.0)
+    handlers: list[Any] = [object()]
+    search = leaving._Search(heirs, 7, monotonic() + 1, restarting)
+    with contextlib.closing(search):
+        begin_elsewhere(younger[0].pid)
+        assert search.give(handlers) == handlers
+        assert search._is_late(), "the other one may be an heir"
+        search._deadline = monotonic() + 60
+        begin_elsewhere(younger[1].pid)
+        assert search.give(handlers) == handlers
+        assert not search._is_late()
+        reason = "the new processes have another SECRET_KEY, " if heirs == "to come" else "no other"
+        assert (search.reason() or "").startswith(reason)
+
+
+def test_a_new_master_whose_processes_cannot_be_heirs_is_not_waited_for(
+    younger: list[subprocess.Popen[bytes]],
+) -> None:
+    """As gunicorn begins one at USR2: the children of that are the ones that begin elsewhere."""
+    master, other = younger
+    handlers: list[Any] = [object()]
+    search = leaving._Search("to come", 7, monotonic() + 60, restarting)
+    with contextlib.closing(search):
+        search._folder.marked = lambda: {other.pid}  # type: ignore[method-assign]
+        begin_elsewhere(os.getpid(), server=master.pid)
+        assert search.give(handlers) == handlers
+        assert not search._is_late()
+
+
+def test_an_heir_of_another_server_goes_on_where_the_own_ones_cannot(
+    younger: list[subprocess.Popen[bytes]],
+) -> None:
+    """It has not changed its settings."""
+    search = leaving._Search("to come", 7, monotonic() + 60, restarting)
+    with contextlib.closing(search):
+        for each in younger:
+            begin_elsewhere(each.pid)
+        assert search._names(with_others=False) == []
+        listener, name = search._folder.listen(8)
+        listener.close()
+        other = name.replace(f"-{os.getpid()}-", "-1-")
+        (search._folder.path / other).touch()
+        assert search._is_worth_while()
+        assert search._names(with_others=False) == [other]
+
+
+def test_processes_of_other_projects_are_no_reason_not_to_wait(
+    younger: list[subprocess.Popen[bytes]],
+) -> None:
+    """In another container they may have the same numbers, and anybody can make such a folder."""
+    handlers: list[Any] = [object()]
+    search = leaving._Search("to come", 7, monotonic() + 0.3, restarting)
+    with contextlib.closing(search):
+        for each in younger:
+            begin_elsewhere(each.pid, server=8)
+            folder = begin_elsewhere(each.pid, at=since_boot() - 60)
+        search.give(handlers)
+        assert search._is_late()
+        for each in younger:
+            begin_elsewhere(each.pid)
+        folder.chmod(0o755)
+        search._deadline = monotonic() + 0.3
+        search.give(handlers)
+        assert search._is_late()
 
 
 def test_marks_of_killed_processes_are_removed(

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.base import RESTARTING
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.compat.system import age_of, children_of, monotonic, renew_at_fork
+from dwebsocket.compat.system import age_of, children_of, monotonic, renew_at_fork, since_boot
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.handover import arriving, crossing, markers, offers, places, wire
-from dwebsocket.handover.meeting import Folder, newest, parts_of
+from dwebsocket.handover.meeting import OTHER_KEY, Folder, newest, parts_of
 from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.runners import moving, shutdown
 from dwebsocket.telemetry import tally
@@ -146,9 +146,9 @@ class Leaving(shutdown.Mover):
         try:
             left = [*handlers, *self._gather(search)]
             left = search.give(left)
-            if search.has_waited():
+            if (reason := search.reason()) is not None:
                 for handler in left:
-                    offers.report(handler._plan.name, "no other process took them in time")
+                    offers.report(handler._plan.name, reason)
         except Exception:
             report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
             unpatched.run_code(report)
@@ -244,6 +244,8 @@ class _Search:
         # Whether its server was seen to begin an heir, since when none is there, and whether all
         # have died.
         self._has_begun, self._none_since, self._have_died = False, 0.0, False
+        # Whether all that it has begun are no heirs.
+        self._are_apart = False
         # Here: a thread of the system reads no settings.
         self._folder = Folder()
         self._look_for_younger()
@@ -254,9 +256,12 @@ class _Search:
         """Whether no process can take them, now or later."""
         return self._heirs not in _WAITED_FOR and not self._names()
 
-    def has_waited(self) -> bool:
-        """Whether it has ended for want of time."""
-        return self._heirs == "soon" or self._have_died or self._is_late()
+    def reason(self) -> str | None:
+        """Returns why no process has taken what is left; None where none was to come."""
+        if self._are_apart:
+            return f"the new processes have {OTHER_KEY}, or another version of dwebsocket2"
+        has_waited = self._heirs == "soon" or self._have_died or self._is_late()
+        return "no other process took them in time" if has_waited else None
 
     def hurry(self) -> None:
         """Has it end soon. Any thread may call this."""
@@ -303,6 +308,8 @@ class _Search:
                 # Its server begins others when this process has ended, or one that leaves, too.
                 others = set(children_of(self._server)) - {os.getpid()}
                 self._heirs, self._have_died = "soon" if others else "of others", True
+            elif self._are_apart:
+                self._heirs = "of others"
             return True
         if self._heirs != "soon":
             return False
@@ -313,7 +320,7 @@ class _Search:
             else:
                 self._first_for = _SUCCESSOR_S
             return True
-        own, marked = {os.getpid()}, self._folder.marked()
+        own, marked = {os.getpid()}, self._folder.marked() | self._apart()
         begun = {parts_of(name)[1] for name in self._folder.others()} | marked
         if set(children_of(self._server, younger=_SUCCESSOR_S)) - begun - own:
             # The server has started a process that may soon be an heir.
@@ -333,6 +340,23 @@ class _Search:
             self._none_since = 0.0
             listed = {parts_of(name)[1] for name in self._folder.others()}
             self._has_begun = self._has_begun or not younger <= listed
+            self._are_apart = younger <= self._apart()
+
+    def _apart(self) -> set[int]:
+        """
+        Returns the processes of its server that have begun in the folder of another project.
+
+        Their settings differ from this one's. Also the servers that it has started, of such ones.
+        """
+        servers, now = {self._server, *children_of(self._server)}, since_boot()
+        return {
+            number
+            for began_at, process, server in map(parts_of, self._folder.elsewhere())
+            if server in servers
+            for number in (process, server)
+            # Another container may have used its number before.
+            if now - began_at < age_of(number)
+        }
 
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""

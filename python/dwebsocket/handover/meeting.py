@@ -38,6 +38,8 @@ _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.
 _STAMP = 20
+#: What the key in the name of a folder depends on: a process with another key has …
+OTHER_KEY = "another SECRET_KEY, PREFIX of groups, settings module or ROOT_URLCONF"
 #: The path of a folder, with its user, version and key.
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
 # Files with other names are ignored.
@@ -82,11 +84,7 @@ class Folder:
         with suppress(FileExistsError):
             self.path.mkdir(0o700)
         self._is_marked = False
-        self._opened = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        found = os.fstat(self._opened)
-        if found.st_uid != user_id() or stat.S_IMODE(found.st_mode) & 0o077:
-            self.close()
-            raise PermissionError(f"{self.path} can be entered by other users: set RUNTIME_DIR")
+        self._opened = _open(self.path)
 
     def close(self) -> None:
         """Closes it. The mark of this process is removed."""
@@ -154,6 +152,20 @@ class Folder:
                 found.append(name)
         return found
 
+    def elsewhere(self) -> list[str]:
+        """Returns the names of processes in the folders of other projects and versions beside."""
+        found: list[str] = []
+        for path in self.path.parent.glob(f"dwebsocket-{user_id()}-h*"):
+            # It may be another user's, or be removed meanwhile.
+            with suppress(OSError):
+                opened = _open(path)
+                try:
+                    if not os.path.sameopenfile(opened, self._opened):
+                        found += filter(_NAME_OF_ONE.match, os.listdir(opened))
+                finally:
+                    unpatched.close_descriptor(opened)
+        return found
+
     def mark(self) -> None:
         """
         Marks this process as one that leaves, until it closes the folder.
@@ -196,6 +208,21 @@ class Folder:
                     yield name, connection
                 else:
                     connection.close()
+
+
+def _open(path: Path) -> int:
+    """
+    Opens a folder, and returns its descriptor.
+
+    Raises:
+        OSError: It is none, or another user may enter it.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    found = os.fstat(opened)
+    if found.st_uid != user_id() or stat.S_IMODE(found.st_mode) & 0o077:
+        unpatched.close_descriptor(opened)
+        raise PermissionError(f"{path} can be entered by other users: set RUNTIME_DIR")
+    return opened
 
 
 def newest(names: list[str], *, with_elders: bool) -> list[str]:

@@ -108,7 +108,7 @@ def _difference(own: str, use: local.Use) -> tuple[str, str]:
     _, user, version, key = own.split("-")
     if use.key != key:
         return (
-            "They have another SECRET_KEY, PREFIX of groups, settings module or ROOT_URLCONF",
+            f"They have {meeting.OTHER_KEY}",
             "Give all the same. Where the settings make a SECRET_KEY anew in each process, as with "
             "get_random_secret_key(), let them read one that stays.",
         )
