@@ -26,9 +26,11 @@ from dwebsocket.handover import answering, arriving, leaving, meeting, offers, p
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
+    LOST,
     NO,
     OFFER,
     READY,
+    TAKEN,
     YES,
     Frame,
     Link,
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60.0
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+
+
+# The head of a no after which another heir is asked.
+NO_HERE = {"number": 0, "code": 1012, "reason": "", "elsewhere": True, "why": ""}
 
 
 def restarting() -> tuple[int, str]:
@@ -95,7 +101,13 @@ def test_frames_come_as_they_were_sent_with_their_descriptors(links: tuple[Link,
         b"\x00\x00\x00\x05\x01\x00\x00\x00\x07",
         # A connection is given, and no descriptor comes.
         b"\x00\x00\x00\x07\x02\x00\x00\x00\x02{}",
+        # Heads that are no objects of JSON.
+        b"\x00\x00\x00\x08\x01\x00\x00\x00\x03{x}",
+        b"\x00\x00\x00\x07\x01\x00\x00\x00\x02[]",
+        b'\x00\x00\x00\x08\x01\x00\x00\x00\x03"\xff"',
+        b"\x00\x01\x86\xa5\x01\x00\x01\x86\xa0" + b"[" * 100_000,
     ],
+    ids=lambda data: data[:16].hex(),
 )
 def test_other_bytes_are_malformed(data: bytes) -> None:
     """And take no memory."""
@@ -766,7 +778,7 @@ def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
         frame = next(heir.frames(), None)
         assert frame is not None
         assert (frame.kind, frame.head["number"]) == (OFFER, 0)
-        heir.send(Frame(NO, {"number": 0, "elsewhere": True}))
+        heir.send(Frame(NO, NO_HERE))
     finally:
         giver.join(TIMEOUT_S)
     assert (left, ends) == ([handler], [False])
@@ -797,6 +809,182 @@ def test_a_handler_that_is_slow_to_park_comes_later(links: tuple[Link, Link]) ->
     passage = leaving._Passage(own._socket, monotonic() + TIMEOUT_S)
     assert passage.give([handler]) == []
     assert (passage.busy, ends) == ([handler], [False])
+
+
+class Parked:
+    """Stands for a handler that parks at once, and for its connection."""
+
+    _plan = SimpleNamespace(name="Parked")
+    is_still = True
+
+    def __init__(self) -> None:
+        self._is_finished = False
+        self.websocket: Any = self
+        self._connection: Any = self
+        self.ends: list[bool] = []
+        self.closes: list[tuple[int, str]] = []
+
+    def _begin_move(self, move: moving.Move) -> None:
+        move.park()
+
+    def _end_move(self, *, has_parted: bool) -> None:
+        self.ends.append(has_parted)
+
+    def go_on(self) -> None:
+        pass
+
+    def halt(self) -> None:
+        pass
+
+    def end(self) -> None:
+        return None
+
+    def close(self, code: int, reason: str) -> None:
+        if code > 0xFFFF:
+            raise OverflowError("out of range integral type conversion attempted")
+        self.closes.append((code, reason))
+
+    def take_back(self, code: int, reason: str) -> None:
+        self.closes.append((code, reason))
+
+
+@pytest.fixture
+def parked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parked]:
+    """A handler that may move. Nothing was reported before."""
+    monkeypatch.setattr(offers, "offer_of", lambda handler: {"places": []})
+    monkeypatch.setattr(offers, "_reported", set())
+    monkeypatch.setattr(leaving, "_SILENCE_S", TIMEOUT_S)
+    return Parked()
+
+
+def begin_passage(own: Link, heir: Link, parked: Parked) -> tuple[list[Any], threading.Thread]:
+    """Offer a handler to an heir. Give the list for what is left, and the thread that fills it."""
+    passage = leaving._Passage(own._socket, monotonic() + TIMEOUT_S)
+    handler: Any = parked
+    left: list[Any] = []
+    giver = threading.Thread(target=lambda: left.extend(passage.give([handler])))
+    giver.start()
+    heir.send(Frame(READY, {}))
+    assert next(heir.frames(), None) is not None
+    return left, giver
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Frame(0, {"number": 0}),
+        Frame(77, {"number": 0}),
+        Frame(NO, {}),
+        Frame(NO, {"number": 0}),
+        Frame(NO, {**NO_HERE, "number": []}),
+        Frame(NO, {**NO_HERE, "elsewhere": False, "code": 99999}),
+        Frame(YES, {"number": 0}),
+        Frame(TAKEN, {"number": 0}),
+        Frame(LOST, {"number": 0}),
+        None,
+    ],
+    ids=str,
+)
+def test_an_heir_whose_answers_are_none_is_passed_over(
+    links: tuple[Link, Link],
+    parked: Parked,
+    caplog: pytest.LogCaptureFixture,
+    answer: Frame | None,
+) -> None:
+    """Others are asked, and the log has a line."""
+    own, heir = links
+    left, giver = begin_passage(own, heir, parked)
+    if answer is None:
+        heir._socket.sendall(b"\xff" * 100)
+    else:
+        heir.send(answer)
+    giver.join(TIMEOUT_S)
+    assert left == [parked]
+    assert (parked.ends, parked.closes) == ([False], [])
+    (record,) = caplog.records
+    assert "Another process cannot go on with WebSockets of this one" in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_a_failure_in_one_passage_leaves_the_others(
+    links: tuple[Link, Link],
+    parked: Parked,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is a mistake of this package, so the log has it with its traceback."""
+    own, heir = links
+    monkeypatch.setattr(leaving.crossing, "Departure", None)
+    left, giver = begin_passage(own, heir, parked)
+    heir.send(Frame(YES, {"number": 0, "marks": [], "begun": {}, "places": {}}))
+    giver.join(TIMEOUT_S)
+    assert left == [parked]
+    assert (parked.ends, parked.closes) == ([False], [])
+    (record,) = caplog.records
+    assert record.exc_info is not None
+
+
+def test_a_refused_thread_ends_one_passage(
+    links: tuple[Link, Link],
+    parked: Parked,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The system may give the next one a thread."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(unpatched, "start_thread", refuse)
+    passage = leaving._Passage(links[0]._socket, monotonic() + TIMEOUT_S)
+    handler: Any = parked
+    assert passage.give([handler]) == [handler]
+    (record,) = caplog.records
+    assert "can't start new thread" in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_an_heir_that_is_silent_after_it_was_given_a_connection_is_reported(
+    links: tuple[Link, Link],
+    parked: Parked,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may be stopped. The client gets 1012: nobody knows what it has taken."""
+    own, heir = links
+    monkeypatch.setattr(leaving, "_SILENCE_S", 0.3)
+
+    def give(self: leaving._Passage, number: int, item: leaving._Item, *_: object) -> None:
+        item.stage = GIVE
+
+    monkeypatch.setattr(leaving.crossing.Departure, "cut", lambda *_: [])
+    monkeypatch.setattr(leaving.places, "depart", lambda *_: [])
+    monkeypatch.setattr(leaving.markers, "Ends", lambda *_: SimpleNamespace(of_rooms=dict))
+    monkeypatch.setattr(leaving.markers, "publish", lambda _: None)
+    monkeypatch.setattr(leaving._Passage, "_give", give)
+    _, giver = begin_passage(own, heir, parked)
+    heir.send(Frame(YES, {"number": 0, "marks": [], "begun": {}, "places": {}}))
+    giver.join(TIMEOUT_S)
+    assert (parked.ends, parked.closes) == ([False], [leaving.RESTARTING])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Another process cannot go on with WebSockets of this one: it did not answer in time",
+        "WebSockets of Parked are closed with 1012 and not handed over: "
+        "the process that was to go on did not answer",
+    ]
+
+
+def test_what_an_heir_of_another_server_did_not_take_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The own server has ended, and none is waited for."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    search = leaving._Search("of others", 7, monotonic() + 60, restarting)
+    with contextlib.closing(search):
+        assert search.reason() is None
+        search._tried["somebody"] = monotonic()
+        assert search.reason() == "no other process took them in time"
+        search.end = lambda: (1001, "going away")
+        assert search.reason() is None, "the site ends, as it was told to"
 
 
 def test_a_system_without_threads_makes_no_heir(

@@ -67,7 +67,7 @@ _SILENCE_S = 10.0
 _STILL_S, _PAUSE_S = 1.0, 0.005
 # Seconds after which the call of a handler holds no other one up any more.
 _SLOW_S = 0.1
-_FAILED = "WebSockets could not be handed over to another process"
+_MALFORMED = "its answers are malformed"
 
 
 class Leaving(shutdown.Mover):
@@ -126,8 +126,9 @@ class Leaving(shutdown.Mover):
                     connection.spare()
         try:
             unpatched.start_thread("dwebsocket-leaving", lambda: self._move(handlers, search))
-        except RuntimeError:
+        except RuntimeError as error:
             # The system gives no thread.
+            offers.report("all handlers", str(error))
             _close(handlers, end())
             search.close()
             self._finish()
@@ -150,8 +151,7 @@ class Leaving(shutdown.Mover):
                 for handler in left:
                     offers.report(handler._plan.name, reason)
         except Exception:
-            report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
-            unpatched.run_code(report)
+            _report_failure()
         finally:
             _close(left, search.end())
             search.close()
@@ -219,6 +219,12 @@ def _close(handlers: list[Handled], end: tuple[int, str]) -> None:
             connection.close(*end)
 
 
+def _report_failure() -> None:
+    """Logs the exception that is being handled."""
+    text, error = "WebSockets could not be handed over to another process", sys.exc_info()
+    unpatched.run_code(lambda: _log.error(text, exc_info=error))
+
+
 def _connection_of(handler: Handled) -> Connection:
     connection = handler.websocket._connection
     assert connection is not None
@@ -257,11 +263,13 @@ class _Search:
         return self._heirs not in _WAITED_FOR and not self._names()
 
     def reason(self) -> str | None:
-        """Returns why no process has taken what is left; None where none was to come."""
+        """Returns why no process has taken what is left; None where none was to take it."""
+        if self.end() != RESTARTING:
+            return None
         if self._are_apart:
             return f"the new processes have {OTHER_KEY}, or another version of dwebsocket2"
-        has_waited = self._heirs == "soon" or self._have_died or self._is_late()
-        return "no other process took them in time" if has_waited else None
+        was_one = self._heirs == "soon" or self._have_died or self._is_late() or self._tried
+        return "no other process took them in time" if was_one else None
 
     def hurry(self) -> None:
         """Has it end soon. Any thread may call this."""
@@ -401,7 +409,7 @@ class _Item:
 
     Attributes:
         handler: Its handler.
-        stage: The last frame about it, 0 before the first.
+        stage: The last frame about it, and :data:`wire.YES`; 0 before the first.
         is_cut: Whether it may be in its groups no more: it cannot go on here.
     """
 
@@ -440,7 +448,13 @@ class _Passage:
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections away. Returns those that this heir does not take."""
         waiting = deque(enumerate(handlers))
-        unpatched.start_thread("dwebsocket-leaving-link", self._read)
+        try:
+            unpatched.start_thread("dwebsocket-leaving-link", self._read)
+        except RuntimeError as error:
+            # The system gives no thread.
+            offers.report_heir(str(error))
+            self._link.close()
+            return handlers
         try:
             self._await_heir()
             while (waiting or self._items) and not self._has_ended:
@@ -450,9 +464,16 @@ class _Passage:
                     self._give_agreed(ready)
                 elif not self._take_event():
                     break
+        except TimeoutError:
+            offers.report_heir("it did not answer in time")
         except OSError:
             # The heir is gone.
             pass
+        except Malformed:
+            offers.report_heir(_MALFORMED)
+        except Exception:
+            # It is no reason not to ask others.
+            _report_failure()
         finally:
             self._finish()
         return [*self._elsewhere, *(handler for _, handler in waiting)]
@@ -477,10 +498,13 @@ class _Passage:
             while True:
                 with suppress(TimeoutError):
                     for frame in self._link.frames():
+                        wire.check_answer(frame)
                         self._events.put((frame.kind, frame))
                     return
-        except (OSError, Malformed):
+        except OSError:
             pass
+        except Malformed:
+            offers.report_heir(_MALFORMED)
         finally:
             self._events.put((0, None))
 
@@ -491,7 +515,12 @@ class _Passage:
         handler._begin_move(moving.Move(lambda: self._events.put((0, parked))))
 
     def _take_event(self) -> bool:
-        """Acts on the next event; false when there is nothing to wait for any more."""
+        """
+        Acts on the next event; false when there is nothing to wait for any more.
+
+        Raises:
+            TimeoutError: The heir does not answer.
+        """
         if self._agreed:
             patience = _PAUSE_S
         elif len(self._slow) == len(self._items):
@@ -504,7 +533,9 @@ class _Passage:
         except Empty:
             if left > 0 and not self._agreed:
                 self._slow = set(self._unparked)
-            return left > 0 and patience < _SILENCE_S
+            if left > 0 and patience >= _SILENCE_S:
+                raise TimeoutError from None
+            return left > 0
         self._act(kind, frame)
         return True
 
@@ -512,9 +543,12 @@ class _Passage:
         if frame is None:
             self._has_ended = True
             return
-        number = frame.head["number"]
+        number = frame.head.get("number", -1)
         if (item := self._items.get(number)) is not None:
-            _STEPS[kind](self, number, item, frame)
+            before, step = _STEPS[kind]
+            if item.stage != before:
+                raise Malformed
+            step(self, number, item, frame)
 
     def _on_parked(self, number: int, item: _Item, _: Frame) -> None:
         self._unparked.discard(number)
@@ -531,8 +565,7 @@ class _Passage:
             return
         except Exception:
             # By a value in its state, perhaps. It is no reason to keep the others.
-            report = functools.partial(_log.error, _FAILED, exc_info=sys.exc_info())
-            unpatched.run_code(report)
+            _report_failure()
             self._stay(number, item, *RESTARTING)
             return
         item.stage = wire.OFFER
@@ -542,6 +575,7 @@ class _Passage:
     def _on_yes(self, number: int, item: _Item, frame: Frame) -> None:
         # Others may be about to get theirs, too: the less is said to the servers of their groups.
         # Meanwhile it comes to stand still.
+        item.stage = wire.YES
         _connection_of(item.handler).halt()
         self._agreed.append((number, item, monotonic() + _STILL_S, frame.head))
 
@@ -630,7 +664,11 @@ class _Passage:
             return
         if why := frame.head["why"]:
             offers.report(item.handler._plan.name, why)
-        self._stay(number, item, frame.head["code"], frame.head["reason"])
+        try:
+            self._stay(number, item, frame.head["code"], frame.head["reason"])
+        except (ValueError, OverflowError) as error:
+            # No such code can close it.
+            raise Malformed from error
 
     def _on_lost(self, number: int, item: _Item, _: Frame) -> None:
         offers.report(
@@ -640,14 +678,14 @@ class _Passage:
 
     def _stay(self, number: int, item: _Item, code: int, reason: str) -> None:
         """Closes a connection here, because no process goes on with it."""
-        del self._items[number]
         connection = _connection_of(item.handler)
-        tally.handed_over("refused")
         if item.stage == wire.GIVE:
             connection.take_back(code, reason)
         else:
             connection.go_on()
             connection.close(code, reason)
+        del self._items[number]
+        tally.handed_over("refused")
         item.handler._end_move(has_parted=False)
 
     def _finish(self) -> None:
@@ -656,9 +694,13 @@ class _Passage:
         while not self._has_ended:
             kind, frame = self._events.get()
             if frame is None or kind == wire.TAKEN:
-                self._act(kind, frame)
+                with suppress(Malformed):
+                    self._act(kind, frame)
         for number, item in list(self._items.items()):
             if item.stage == wire.GIVE or item.is_cut:
+                offers.report(
+                    item.handler._plan.name, "the process that was to go on did not answer"
+                )
                 self._stay(number, item, *RESTARTING)
             else:
                 _connection_of(item.handler).go_on()
@@ -668,12 +710,13 @@ class _Passage:
         self._link.close()
 
 
-_STEPS: dict[int, Callable[[_Passage, int, _Item, Frame], None]] = {
-    0: _Passage._on_parked,
-    wire.YES: _Passage._on_yes,
-    wire.NO: _Passage._on_no,
-    wire.TAKEN: _Passage._on_taken,
-    wire.LOST: _Passage._on_lost,
+# With the stage at which each may come.
+_STEPS: dict[int, tuple[int, Callable[[_Passage, int, _Item, Frame], None]]] = {
+    0: (0, _Passage._on_parked),
+    wire.YES: (wire.OFFER, _Passage._on_yes),
+    wire.NO: (wire.OFFER, _Passage._on_no),
+    wire.TAKEN: (wire.GIVE, _Passage._on_taken),
+    wire.LOST: (wire.GIVE, _Passage._on_lost),
 }
 
 shutdown.mover = Leaving()

@@ -28,8 +28,8 @@ _KINDS = {
     "dwebsocket.groups.backends.redis": "redis",
     "dwebsocket.groups.backends.postgres.backend": "postgres",
 }
-# The handlers and reasons that were reported.
-_reported: set[tuple[str, str]] = set()
+# What was reported.
+_reported: set[tuple[str, ...]] = set()
 
 
 class Obstacle(Exception):
@@ -38,12 +38,19 @@ class Obstacle(Exception):
 
 def report(name: str, reason: str) -> None:
     """Reports that connections of a handler cannot move, once for each reason."""
-    if (name, reason) in _reported:
-        return
-    _reported.add((name, reason))
-    text = "WebSockets of %s are closed with 1012 and not handed over: %s"
-    # Its locks may be green ones.
-    unpatched.run_code(lambda: _log.warning(text, name, reason))
+    _warn_once("WebSockets of %s are closed with 1012 and not handed over: %s", name, reason)
+
+
+def report_heir(reason: str) -> None:
+    """Reports that one of several processes takes none of them, once for each reason."""
+    _warn_once("Another process cannot go on with WebSockets of this one: %s", reason)
+
+
+def _warn_once(text: str, *args: str) -> None:
+    if (text, *args) not in _reported:
+        _reported.add((text, *args))
+        # Its locks may be green ones.
+        unpatched.run_code(lambda: _log.warning(text, *args))
 
 
 def obstacle(handler: Handled) -> str | None:

@@ -27,6 +27,14 @@ OFFER, GIVE, FORGET = 1, 2, 3
 READY = 10
 # From the heir: it would go on with it, it would not, it does, it cannot after all.
 YES, NO, TAKEN, LOST = 11, 12, 13, 14
+# The heads of these.
+_ANSWERS: dict[int, dict[str, type]] = {
+    READY: {},
+    YES: {"number": int, "begun": dict, "marks": list, "places": dict},
+    NO: {"number": int, "code": int, "reason": str, "elsewhere": bool, "why": str},
+    TAKEN: {"number": int},
+    LOST: {"number": int},
+}
 
 _HEAD_BYTES = 9
 _READ_BYTES = 256 * 1024
@@ -165,7 +173,7 @@ class Link:
             if not self._descriptors:
                 raise Malformed
             descriptor = self._descriptors.popleft()
-        return Frame(kind, json.loads(head), body, descriptor)
+        return Frame(kind, _read_head(head), body, descriptor)
 
     def shut_down(self) -> None:
         """Ends the connection both ways. Frames that have come can still be read."""
@@ -178,3 +186,20 @@ class Link:
         self._socket.close()
         while self._descriptors:
             unpatched.close_descriptor(self._descriptors.popleft())
+
+
+def _read_head(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed from error
+    if not isinstance(found, dict):
+        raise Malformed
+    return found
+
+
+def check_answer(frame: Frame) -> None:
+    """Raises ``Malformed`` unless an heir may say that."""
+    kinds = _ANSWERS.get(frame.kind)
+    if kinds is None or not all(isinstance(frame.head.get(k), kinds[k]) for k in kinds):
+        raise Malformed
