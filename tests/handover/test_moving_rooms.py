@@ -301,6 +301,21 @@ def test_rooms_of_one_process_move_with_their_state(own_server: Own) -> None:
     assert_calm(server)
 
 
+@pytest.mark.parametrize(("room", "name"), [("named-1", "named-1"), ("named-10", "group-10")])
+def test_rooms_that_name_their_group_move(own_server: Own, room: str, name: str) -> None:
+    """Twice, to the same group, be it the one that they had without."""
+    server = own_server(GUNICORN_GTHREAD, options=PATIENT, settings=SITE)
+    with RawPeer.open(server, "/named-rooms/") as peer:
+        assert "ok" in ask(peer, join=room)
+        for number in (1, 2):
+            reload(server)
+            assert ask(peer, to=room, event="count")["ok"]["resumed"] == number
+            assert server.get(f"/publish/?group={name}&text=hi").status == 200
+            assert wait_for(peer, "room")["data"] == "group:hi"
+        assert "ok" in ask(peer, leave=room)
+    assert_calm(server)
+
+
 def test_rooms_of_another_version_are_closed_with_1012_and_named(
     own_server: Own, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ urlpatterns = [
     path("watching/", moving_views.Watching.as_view()),
     path("rooms/", rooms(moving_views.Talk, moving_views.Plain)),
     path("async-rooms/", rooms(moving_views.AsyncTalk, moving_views.Plain)),
+    path("named-rooms/", rooms(moving_views.Named)),
     path("settled-rooms/", rooms(moving_views.Settled)),
     path("forgetful-rooms/", rooms(moving_views.Forgetful)),
     path("pumped/", moving_views.Pumped.as_view()),

@@ -194,6 +194,16 @@ class Plain(Talk):
     presence = False
 
 
+class Named(Plain):
+    """A room that names its group: some have their own name."""
+
+    name = "named-<int:pk>"
+
+    def group_name(self) -> str:
+        """Return its own name, or another one."""
+        return self.name if self.kwargs["pk"] < 10 else f"group-{self.kwargs['pk']}"
+
+
 class AsyncTalk(Talk):
     """The same with a coroutine function, so that its handler lives in an event loop."""
 

@@ -10,6 +10,7 @@ import re
 import threading
 import tracemalloc
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +31,7 @@ from dwebsocket.compat.django_auth import renew_user
 from dwebsocket.groups import backends, reports, seats
 from dwebsocket.groups.backends import process
 from dwebsocket.rooms import Room, rooms
+from dwebsocket.runners import moving
 from dwebsocket.telemetry import records
 from dwebsocket.testing import (
     AsyncWebSocketClient,
@@ -1174,6 +1176,37 @@ def test_nothing_that_is_published_after_an_eviction_comes(live: ClientRooms) ->
     assert live.receive("room-1")["ended"]["code"] == "evicted"
     live.join("room-2")
     assert not live._waiting["room-1"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("joined", [0, 20])
+def test_a_move_may_begin_while_a_room_with_a_group_of_its_own_is_joined(
+    kind: str, joined: int
+) -> None:
+    """Its group is known once it is joined; until then the connection has its other rooms."""
+    seen: list[set[str]] = []
+
+    def look(group: Any, **_: Any) -> None:
+        if group.name == "room-99":
+            with ThreadPoolExecutor() as other_thread:
+                (handler,) = moving.survivors()
+                seen.append(set(other_thread.submit(handler._seats_to_move).result()))
+
+    others = {f"alias-{number}" for number in range(joined)}
+    with WebSocketClient().rooms(f"/{kind}/") as live:
+        for each in others:
+            live.join(each)
+        signals.group_joined.connect(look)
+        signals.group_left.connect(look)
+        try:
+            live.join("alias-99")
+            (handler,) = moving.survivors()
+            eventually(lambda: set(handler._seats_to_move()) == {*others, "alias-99"})
+            live.leave("alias-99")
+        finally:
+            signals.group_joined.disconnect(look)
+            signals.group_left.disconnect(look)
+    assert seen == [others, others]
 
 
 @pytest.mark.parametrize("whom", ["7", "", str(uuid.UUID(int=7))])

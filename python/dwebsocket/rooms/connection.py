@@ -347,12 +347,14 @@ class Rooms:
         return cls(self._websocket, self._request, name)
 
     def _renewed(self, name: str) -> Room | None:
-        """Makes the object of a joined room anew."""
+        """Makes the object of a joined room anew; None if its group is not known, or no more."""
         # To find out which class has it takes longer than all else.
         is_sure = len(self._classes) == 1
         room = self.new(self._classes[0], name) if is_sure else self._find(name)
-        if room is not None:
-            room._backend = self._backend(DEFAULT)
+        if room is None or is_written(room, "group_name"):
+            # Such an object stays while the room is joined: a join or a leave is under way.
+            return None
+        room._backend = self._backend(DEFAULT)
         return room
 
     def resume(self) -> Steps[None]:

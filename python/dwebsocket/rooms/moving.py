@@ -10,7 +10,7 @@ from dwebsocket.groups import backends, seats
 from dwebsocket.groups.api import Group
 from dwebsocket.rooms import wire
 from dwebsocket.rooms.connection import has_history
-from dwebsocket.rooms.room import class_of
+from dwebsocket.rooms.room import class_of, is_written
 from dwebsocket.runners.moving import is_version
 from dwebsocket.telemetry import clock
 
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 
 def seats_of(rooms: Rooms) -> dict[str, MovingSeat]:
-    """Returns the seats of a connection, by the names of its rooms. Any thread may call it."""
+    """
+    Returns the seats of a connection, by the names of its rooms. Any thread may call it.
+
+    While a room is joined or left, it may be there or not.
+    """
     found = {}
     for room in rooms._joined:
         seat, group = room._seat, room.group
@@ -114,7 +118,7 @@ def unpack(rooms: Rooms, packed: dict[str, Any], taken: TakenSeats) -> None:
 def _fill(room: Room, packed: dict[str, Any]) -> None:
     """Gives a room what it had in another process, and no attributes beyond that."""
     name, using = packed["group"], packed["using"]
-    if (name, using) != (room.name, DEFAULT):
+    if (name, using) != (room.name, DEFAULT) or is_written(room, "group_name"):
         room._group = Group(name, using)
     room._backend = backends.backend(using)
     if packed["presence"]:
