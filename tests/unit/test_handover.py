@@ -751,6 +751,47 @@ def test_two_ends_of_a_process_drain_nothing_that_moves(monkeypatch: pytest.Monk
     assert seen == [True]
 
 
+def test_a_handler_that_cannot_be_asked_stays_and_the_others_move(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its class is named once, with a traceback."""
+    moved: list[object] = []
+    given = threading.Event()
+
+    def handler_of(number: int, plan: str) -> Any:
+        connection = SimpleNamespace(id=number, spare=lambda: moved.append(number))
+        return SimpleNamespace(
+            websocket=SimpleNamespace(_connection=connection), _plan=SimpleNamespace(name=plan)
+        )
+
+    def obstacle(handler: Any) -> None:
+        if handler._plan.name == "Broken":
+            raise AttributeError("no group")
+
+    def give(_: object, handlers: list[Any]) -> list[Any]:
+        moved.append([each.websocket._connection.id for each in handlers])
+        given.set()
+        return []
+
+    handlers = [handler_of(1, "Broken"), handler_of(2, "Whole"), handler_of(3, "Broken")]
+    monkeypatch.setattr(arriving, "host", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
+    monkeypatch.setattr(arriving, "stop", lambda: None)
+    monkeypatch.setattr(moving, "survivors", lambda: handlers)
+    monkeypatch.setattr(offers, "obstacle", obstacle)
+    monkeypatch.setattr(offers, "_reported", set())
+    monkeypatch.setattr(leaving._Search, "give", give)
+    own = leaving.Leaving()
+    own.begin(10.0, "to come", restarting)
+    assert given.wait(TIMEOUT_S)
+    own.join(TIMEOUT_S)
+    assert moved == [2, [2]]
+    assert [own.moves(each.websocket._connection) for each in handlers] == [False, True, False]
+    (record,) = caplog.records
+    assert "Broken are closed with 1012" in record.getMessage()
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], AttributeError)
+
+
 def test_an_heir_is_silent_as_long_as_it_is_asked_nothing(
     links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:

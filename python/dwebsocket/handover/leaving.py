@@ -203,7 +203,13 @@ def _movable(handlers: list[Handled]) -> list[Handled]:
     """Returns the handlers that can move. Reports the others, once for each class and reason."""
     found: list[Handled] = []
     for handler in handlers:
-        if (reason := offers.obstacle(handler)) is None:
+        try:
+            reason = offers.obstacle(handler)
+        except Exception as error:
+            # It is no reason to keep the others.
+            offers.report(handler._plan.name, repr(error), error)
+            continue
+        if reason is None:
             found.append(handler)
         else:
             offers.report(handler._plan.name, reason)

@@ -36,9 +36,10 @@ class Obstacle(Exception):
     """The connection cannot move. The message is the reason."""
 
 
-def report(name: str, reason: str) -> None:
+def report(name: str, reason: str, error: Exception | None = None) -> None:
     """Reports that connections of a handler cannot move, once for each reason."""
-    _warn_once("WebSockets of %s are closed with 1012 and not handed over: %s", name, reason)
+    text = "WebSockets of %s are closed with 1012 and not handed over: %s"
+    _warn_once(text, name, reason, error=error)
 
 
 def report_heir(reason: str) -> None:
@@ -46,11 +47,11 @@ def report_heir(reason: str) -> None:
     _warn_once("Another process cannot go on with WebSockets of this one: %s", reason)
 
 
-def _warn_once(text: str, *args: str) -> None:
+def _warn_once(text: str, *args: str, error: Exception | None = None) -> None:
     if (text, *args) not in _reported:
         _reported.add((text, *args))
         # Its locks may be green ones.
-        unpatched.run_code(lambda: _log.warning(text, *args))
+        unpatched.run_code(lambda: _log.warning(text, *args, exc_info=error))
 
 
 def obstacle(handler: Handled) -> str | None:
