@@ -115,6 +115,19 @@ class TestKept:
         send(own, "room", "y")
         assert member.receive_numbered() == (2, "y")
 
+    def test_processes_of_two_versions(self, server: Redis) -> None:
+        """Those of 0.2.0 know the server by its process alone: neither begins numbering anew."""
+        own = made(server.url)
+        send(own, "room", "new")
+        [numbering] = server.ask("KEYS", "*:numbering").split()
+        epoch, run = (server.ask("HGET", numbering, field) for field in ("epoch", "run"))
+        assert f"run_id:{run}" in server.ask("INFO", "server")
+        server.ask("HDEL", numbering, "replication")
+        send(own, "room", "after one that such a process has begun")
+        assert head(own, "room") == (int(epoch, 16), 2)
+        replication = server.ask("HGET", numbering, "replication")
+        assert f"master_replid:{replication}" in server.ask("INFO", "replication")
+
     def test_nothing_for_other_groups(self, server: Redis) -> None:
         """They are published as without a history."""
         own = made(server.url)

@@ -51,7 +51,7 @@ for _ = 1, 2 do
     if not is_spoilt(failure) then
         break
     end
-    epoch, offset, mark, marked_at = begin(run, MESSAGES, now)
+    epoch, offset, mark, marked_at = begin(run, replication, MESSAGES, now)
 end
 if failure then
     return failure

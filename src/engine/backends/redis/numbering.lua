@@ -9,10 +9,8 @@
 
 local NUMBERING = KEYS[1]
 local MESSAGES = KEYS[2] or string.gsub(NUMBERING, 'numbering$', 'messages')
-local run, former = ARGV[2], ''
-if string.find(run, ',', 1, true) then
-    run, former = string.match(run, '^(.*),(.*)$')
-end
+local run, replication, former, former_replication =
+    string.match(ARGV[2] .. ',', '^([^:,]*):?([^,]*),([^:,]*):?([^,]*)')
 -- For so long, at least, a group that is not used keeps its numbering.
 local DAY_MS = 24 * 60 * 60 * 1000
 
@@ -21,11 +19,17 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch, offset, mark, marked_at
 
 -- Functions get what they need: a variable that they share costs a part of a microsecond in each call.
-local function begin(run, messages, now)
+local function begin(run, replication, messages, now)
     redis.call('DEL', KEYS[1])
     redis.call('DEL', messages)
-    redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'run', run, 'offset', 0, 'marked_at', now)
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'run', run, 'replication', replication, 'offset', 0, 'marked_at', now)
     return ARGV[1], 0, 0, now
+end
+
+-- Whether a numbering is of a run. One of version 0.2.0 has no replication, and not each client may ask for it.
+local function is_of(found, run, replication)
+    local own = found[6] or ''
+    return found[2] == run and (own == replication or own == '' or replication == '')
 end
 
 -- The whole number that a text is; nil for any other text.
@@ -45,29 +49,27 @@ local function is_spoilt(reply)
             or string.find(failure, 'exhausted the last possible ID')) ~= nil
 end
 
-local found = redis.pcall('HMGET', NUMBERING, 'epoch', 'run', 'offset', 'mark', 'marked_at')
+local found = redis.pcall('HMGET', NUMBERING, 'epoch', 'run', 'offset', 'mark', 'marked_at', 'replication')
 if is_spoilt(found) then
-    epoch, offset, mark, marked_at = begin(run, MESSAGES, now)
+    epoch, offset, mark, marked_at = begin(run, replication, MESSAGES, now)
 elseif found.err then
     return found
 else
     epoch, offset = found[1], whole(found[3] or 0)
     mark, marked_at = whole(found[4] or 0), whole(found[5] or now)
-    if run ~= '' and found[2] ~= run then
+    if run ~= '' and not is_of(found, run, replication) then
         -- A client asks for the name now and then: it may be an earlier one.
         local info = redis.pcall('INFO', 'replication')
-        local replication = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
-        if replication then
-            run = string.gsub(run, ':.*', ':' .. replication)
-        end
+        replication = type(info) == 'string' and string.match(info, 'master_replid:(%x+)') or replication
     end
+    local was_elsewhere = former ~= '' and is_of(found, former, former_replication)
     if
         not (epoch and offset and mark and marked_at)
         or #epoch ~= 16 or string.find(epoch, '%X') or mark > offset
-        or (run ~= '' and found[2] ~= run and (former == '' or found[2] ~= former))
+        or (run ~= '' and not is_of(found, run, replication) and not was_elsewhere)
     then
-        epoch, offset, mark, marked_at = begin(run, MESSAGES, now)
-    elseif former ~= '' and found[2] == former then
-        redis.call('HSET', NUMBERING, 'run', run)
+        epoch, offset, mark, marked_at = begin(run, replication, MESSAGES, now)
+    elseif was_elsewhere or (replication ~= '' and (found[6] or '') == '') then
+        redis.call('HSET', NUMBERING, 'run', run, 'replication', replication)
     end
 end

@@ -16,7 +16,7 @@ while after < offset and bytes < most do
     local from = string.format('%.0f', after + 1)
     local part = redis.pcall('XRANGE', MESSAGES, from, '+', 'COUNT', AT_ONCE)
     if is_spoilt(part) then
-        epoch, offset, mark, marked_at = begin(run, MESSAGES, now)
+        epoch, offset, mark, marked_at = begin(run, replication, MESSAGES, now)
         break
     elseif part.err then
         return part
