@@ -508,8 +508,6 @@ class Rooms:
         if not is_open:
             self._give_up(room)
             return
-        if not self._joined:
-            self._checked_at, self._ask_at = clock.now(), None
         self._joined.add(room)
         if is_written(room, "joined"):
             yield from self._call_quietly(room, "joined")
