@@ -35,7 +35,7 @@ _ANSWER_S = 10.0
 
 
 class _Told(HttpResponse):
-    """What a server is told in place of the response that stays."""
+    """The response that the server gets in place of the one that stays."""
 
     def close(self) -> None:
         """Does nothing: the request is finished when the response that stays is closed."""
@@ -64,7 +64,7 @@ class Handler(WSGIHandler):
 
 
 class LoopHandler(ASGIHandler):
-    """The same under an ASGI server: what is async runs in the server's loop, as ever there."""
+    """The same under an ASGI server: async code runs in the server's loop, as always there."""
 
     def answer(self, environ: dict[str, Any]) -> None:
         """

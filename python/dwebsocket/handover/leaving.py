@@ -269,7 +269,7 @@ class _Search:
         return self._heirs not in _WAITED_FOR and not self._names()
 
     def reason(self) -> str | None:
-        """Returns why no process has taken what is left; None where none was to take it."""
+        """Returns why no process has taken the others; None where none was to take them."""
         if self.end() != RESTARTING:
             return None
         if self._are_apart:

@@ -309,7 +309,7 @@ impl<'a> Locked<'a> {
 
     /// Begins the file anew, with a numbering of this epoch.
     pub(super) fn begin(&mut self, epoch: u64) -> io::Result<()> {
-        // First the head, which takes no more of a full disk than what was there.
+        // First the head: on a full disk it needs no new room.
         self.put(Head::new(self.boot, epoch))?;
         self.file.set_len(HEAD_BYTES)
     }
@@ -334,7 +334,7 @@ impl<'a> Locked<'a> {
         let mut head = self.head;
         let written = (self.file).write_all_at(&record.write(envelope), head.end);
         written.inspect_err(|_| {
-            // What there is of it would take what is left of a full disk.
+            // A part of the record would take the last room of a full disk.
             let _ = self.file.set_len(head.end);
         })?;
         if head.count == 0 {

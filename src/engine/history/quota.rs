@@ -62,7 +62,7 @@ struct Known {
     is_wrong: bool,
     /// When groups that are not used any more were looked for.
     aged_at: Option<Instant>,
-    /// What the clocks showed then, or at first.
+    /// The clocks at that moment, or at first.
     clocks: Clocks,
 }
 

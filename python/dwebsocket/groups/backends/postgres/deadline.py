@@ -131,8 +131,8 @@ class Deadline:
     @contextmanager
     def on_connecting(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
         """
-        Lets a new connection take no longer than what is left, with what Django and the project ask
-        the server at first: a pooler answers only while it has a server. A pool has its own limit.
+        Limits the time of a new connection, and of the first queries of Django and the project on
+        it: a pooler answers only while it has a server. A pool has its own limit.
         """
         seconds = max(_SHORTEST_CONNECT_S, math.ceil(self.left))
         connect = connection.get_new_connection
