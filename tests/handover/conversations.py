@@ -253,8 +253,16 @@ class Crowd:
         count: int,
         *paths: str,
         kind: type[Conversation] = Conversation,
+        comes_at_once: bool = False,
         **headers: str,
     ) -> None:
+        """
+        Begin without connections.
+
+        With `comes_at_once` each of several workers that serve one request at a time gets some. A
+        worker with an event loop may accept all of them then.
+        """
+        self._comes_at_once = comes_at_once
         self.conversations = [
             kind(server, paths[at % len(paths)], at, headers) for at in range(count)
         ]
@@ -278,8 +286,11 @@ class Crowd:
 
     async def _all(self) -> None:
         self._stop = asyncio.Event()
-        # All at once: while a worker answers one, another worker accepts the next.
-        await asyncio.gather(*(conversation.open() for conversation in self.conversations))
+        if self._comes_at_once:
+            await asyncio.gather(*(conversation.open() for conversation in self.conversations))
+        else:
+            for conversation in self.conversations:
+                await conversation.open()
         tasks = [asyncio.ensure_future(each.talk()) for each in self.conversations]
         self._is_open.set()
         await self._stop.wait()

@@ -73,7 +73,10 @@ def test_a_worker_that_is_worn_out_gives_to_the_other(own_server: Own) -> None:
     )
     eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")
     ask = functools.partial(server.get, "/status/", timeout=60)
-    with Crowd(server, 24, *PATHS) as crowd, ThreadPoolExecutor(100) as pool:
+    with (
+        Crowd(server, 24, *PATHS, comes_at_once=True) as crowd,
+        ThreadPoolExecutor(100) as pool,
+    ):
         old = set(server.workers())
         eventually(lambda: crowd.all(lambda each: each.answered > 0), SLACK_S, "all talk")
         assert {each.processes[0] for each in crowd.conversations} == old, "each serves some"
