@@ -16,7 +16,7 @@ from django.core.signals import request_started
 
 from dwebsocket import conf
 from dwebsocket.api.arguments import apart, as_binary, as_bytes, as_json, as_text
-from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket
+from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket, made_once
 from dwebsocket.api.source import Source, whole_characters
 from dwebsocket.api.waiting import caller as callers
 from dwebsocket.api.waiting import loop_hub
@@ -371,9 +371,7 @@ class Sending(Base):
         is_slow = connection.is_slow_to_send(message)
         if not is_slow and not self._is_sending_long():
             return await self._asend_now(connection, message, binary, strict)
-        # If two threads race, the first one's object stays.
-        lock = self.__dict__.setdefault("_long_sends", FairLock())
-        async with lock:
+        async with made_once(self, "_long_sends", FairLock):
             return await self._asend_now(connection, message, binary, strict, is_slow=is_slow)
 
     async def _asend_now(

@@ -144,7 +144,7 @@ def catch_up() -> None:
 
 def ask() -> None:
     """Asks other processes to :func:`repeat`. Never waits, never raises."""
-    _soon(lambda backend: backend.send(GROUP, json.dumps({"asks": True}), [_own_key]))
+    _soon(lambda backend: _say(backend, {"asks": True}))
 
 
 # Announcements that wait to be sent.
@@ -158,7 +158,12 @@ _is_asked = False
 def _close(backend: Backend, close: Close) -> None:
     backend.close(names.of_user_key(close.user), close.code, close.reason)
     # WebSockets with rooms are no members of that group; those of older versions hear of it only.
-    backend.send(GROUP, json.dumps({"closes": [close]}), [_own_key])
+    _say(backend, {"closes": [close]})
+
+
+def _say(backend: Backend, said: dict[str, Any]) -> None:
+    """Sends an announcement to all other processes, as :func:`read` takes it."""
+    backend.send(GROUP, json.dumps(said), [_own_key])
 
 
 def _publish_hints(backend: Backend) -> None:
@@ -173,7 +178,7 @@ def _publish_hints(backend: Backend) -> None:
             kinds: dict[str, list[str]] = {}
             for kind, name in named[:_MOST]:
                 kinds.setdefault(kind, []).append(name)
-            backend.send(GROUP, json.dumps(kinds), [_own_key])
+            _say(backend, kinds)
             del named[:_MOST]
     except GroupUnavailable:
         # For the next time, which is when the backend is there again, at the latest.
@@ -190,8 +195,7 @@ def _publish_closes(backend: Backend) -> None:
     lately = [Close(*who, now - at) for at, who in _lately.copy()]
     closes = [each for each in lately if each.age < _LATELY_S]
     for first in range(0, len(closes), _MOST):
-        said = {"closes": closes[first : first + _MOST]}
-        backend.send(GROUP, json.dumps(said), [_own_key])
+        _say(backend, {"closes": closes[first : first + _MOST]})
 
 
 def _soon(call: Act, failure: str = _UNSAID) -> None:
