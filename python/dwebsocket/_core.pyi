@@ -97,14 +97,14 @@ _Pulse: TypeAlias = tuple[float | None, float | None]
 # Messages in and out, bytes in and out (on the wire, after the handshake); and what waits now:
 # messages and bytes for the view, bytes for the socket.
 _Traffic: TypeAlias = tuple[int, int, int, int, int, int, int]
-# What can be a member of a group.
+# The members that a group can have.
 _Joinable: TypeAlias = Connection | Mailbox | Seat | Deputy
 # In a group with a history: its epoch, and an offset.
 _Position: TypeAlias = tuple[int, int]
 # A message in a log: its offset, the time in milliseconds since 1970, its data, and the keys of
 # the members that did not get it.
 _Logged: TypeAlias = tuple[int, int, str | bytes, list[bytes]]
-# What `depart` returns.
+# The result of `depart`.
 _Departure: TypeAlias = tuple[list[tuple[int, int]], int, tuple[int, int, bool] | None]
 
 @final

@@ -219,7 +219,7 @@ def test_masters_of_a_cluster_become_replicas(cluster: Cluster) -> None:
     for replica in replicas:
         replica.ask("CLUSTER", "FAILOVER")
         eventually(lambda replica=replica: _is_master(replica.ask("ROLE")), what="a master")
-        # What is there still may be a subscription at a node that is a replica now.
+        # Some of these subscriptions may still be at a node that is a replica now.
         eventually(lambda: set().union(*(it.channels() for it in cluster.nodes)) == names)
     eventually(lambda: set().union(*(it.channels() for it in replicas)) == names)
     for name in sorted(names):

@@ -21,7 +21,7 @@ from dwebsocket import WebSocketHandler
 
 
 class Scope:
-    """What the agent knows of a request."""
+    """The agent's knowledge of a request."""
 
     query = ""
     status = 0
@@ -29,7 +29,7 @@ class Scope:
 
 
 current: contextvars.ContextVar[Scope] = contextvars.ContextVar("current")
-#: What middleware sets for a request, and leaves.
+#: A variable that middleware sets for a request, and leaves.
 left: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("left", default=())
 
 

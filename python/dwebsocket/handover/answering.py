@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _ANSWER_S = 10.0
 
 
-class _Told(HttpResponse):
+class _StandIn(HttpResponse):
     """The response that the server gets in place of the one that stays."""
 
     def close(self) -> None:
@@ -46,13 +46,13 @@ class Handler(WSGIHandler):
 
     def answer(self, environ: dict[str, Any]) -> None:
         """Answers an offer, which has the request and the response then."""
-        told: Any = self(environ, lambda *_: lambda _: None)
+        answer: Any = self(environ, lambda *_: lambda _: None)
         try:
-            for _ in told:
+            for _ in answer:
                 pass
         finally:
-            if hasattr(told, "close"):
-                told.close()
+            if hasattr(answer, "close"):
+                answer.close()
 
     def get_response(self, request: HttpRequest) -> HttpResponse:
         """Django's call with the request of an offer."""
@@ -60,7 +60,7 @@ class Handler(WSGIHandler):
         offer.request = request
         response = super().get_response(request)
         offer.note(response)
-        return _Told(status=response.status_code)
+        return _StandIn(status=response.status_code)
 
 
 class LoopHandler(ASGIHandler):
@@ -86,7 +86,7 @@ class LoopHandler(ASGIHandler):
         page = {**requests.scope_of(environ, server), "type": "http"}
         page[SCOPE_KEY] = environ[HANDSHAKE_KEY]
         try:
-            await self(page, no_body(), _tell_nobody)
+            await self(page, no_body(), _discard)
         finally:
             # A package may keep it.
             del page[SCOPE_KEY]
@@ -109,5 +109,5 @@ class LoopHandler(ASGIHandler):
         await send({"type": "http.response.start", "status": status, "headers": []})
 
 
-async def _tell_nobody(event: Event) -> None:
+async def _discard(event: Event) -> None:
     """The ``send`` of a request that no server waits for."""

@@ -38,7 +38,7 @@ _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.
 _STAMP = 20
-#: What the key in the name of a folder depends on: a process with another key has …
+#: The difference of processes whose folders have another key in their names; completes "they have".
 OTHER_KEY = "another SECRET_KEY, PREFIX of groups, settings module or ROOT_URLCONF"
 #: The path of a folder, with its user, version and key.
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")

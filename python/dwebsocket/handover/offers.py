@@ -28,7 +28,7 @@ _KINDS = {
     "dwebsocket.groups.backends.redis": "redis",
     "dwebsocket.groups.backends.postgres.backend": "postgres",
 }
-# What was reported.
+# The reports that were made: each is made once.
 _reported: set[tuple[str, ...]] = set()
 
 
