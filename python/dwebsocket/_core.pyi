@@ -1488,15 +1488,15 @@ class Deputy:
         """
 
     def take_kept(self, object: _Joinable, got: list[tuple[int, int]], /) -> bytes | None:
-        """Returns the frames of all other messages that it has kept; None when it was too much."""
+        """
+        Returns the frames of all other messages that it has kept; None when it was too much.
+
+        The connection is closed if a group that this was in was closed meanwhile.
+        """
 
     @property
     def evicted(self) -> str | None:
         """The reason for which it was evicted from its room; None if it was not."""
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether all members were closed meanwhile."""
 
     def leave(self) -> None:
         """Leaves all groups, for good."""

@@ -95,18 +95,13 @@ impl Deputy {
         got: Vec<(u64, u64)>,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let (got, member) = (Stamps::of(got), anyone(object)?);
-        let kept = py.detach(|| self.member.frames_for(member.as_ref(), &got));
+        let kept = py.detach(|| self.member.hand_over(member.as_ref(), &got));
         kept.map(|frames| copy::bytes(py, &frames)).transpose()
     }
 
     #[getter]
     fn evicted(&self) -> Option<String> {
         self.member.evicted()
-    }
-
-    #[getter]
-    fn is_closed(&self) -> bool {
-        self.member.is_closed()
     }
 
     fn leave(&self, py: Python<'_>) {

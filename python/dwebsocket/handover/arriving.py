@@ -230,13 +230,14 @@ class MovedHandshake(Handshake):
             connection.part()
             raise
         connection.release(unsent + (kept or b""))
-        if kept is None and self.handler is not None:
-            offers.report(self.handler._plan.name, "it may miss messages of a group")
         if (server := self.host.asgi) is not None and server.keep is not None:
             with suppress(RuntimeError):
                 # A loop that is closed is that of a process that ends.
                 server.loop.call_soon_threadsafe(_keep, server.keep, connection)
         if kept is None:
+            # It may have been closed as one of its groups was.
+            if connection.end() is None and self.handler is not None:
+                offers.report(self.handler._plan.name, "it may miss messages of a group")
             connection.close(*RESTARTING)
         elif _core.is_leaving() and not moves_on:
             # This process ends, and gives no more connections away.

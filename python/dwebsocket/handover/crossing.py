@@ -147,7 +147,7 @@ class Crossing:
                 continue
             if not await_handed_out(groups, name, until):
                 return None
-            if (begins is not None and not begins.is_whole) or deputy.is_closed:
+            if begins is not None and not begins.is_whole:
                 return None
             if (kept := deputy.take_kept(connection, got)) is None:
                 return None

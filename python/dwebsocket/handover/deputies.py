@@ -175,15 +175,13 @@ class _Entering:
         frames: list[bytes],
     ) -> bool:
         """Takes the place. False if that is not possible, or has no point: see ``has_ended``."""
-        place, deputy, member = self._place, self._deputy, self._member
+        place, member = self._place, self._member
         numbers, at, known = reached
         got = [(publisher, number) for publisher, number in numbers]
         at = self._begin_at(at)
         if place.moves and not self._succeed(connection, got, at, frames):
             return False
         if place.standing is not None and not self._be_present(visit(place), known):
-            return False
-        if deputy.is_closed:
             return False
         if isinstance(member, _core.Seat):
             member.open(None if at is None else at[:2])

@@ -45,7 +45,8 @@ pub struct Deputy {
 #[derive(Debug, Default)]
 struct State {
     backlog: Backlog,
-    is_closed: bool,
+    /// What the group was closed with meanwhile.
+    closed: Option<CloseFrame>,
     evicted: Option<String>,
 }
 
@@ -113,15 +114,16 @@ impl Deputy {
         self.state.lock().evicted.clone()
     }
 
-    /// Whether the group was closed meanwhile.
-    pub fn is_closed(&self) -> bool {
-        self.state.lock().is_closed
-    }
-
-    /// The messages that it has kept and `got` does not have, as frames for `member`. `None` when it
-    /// was too much.
-    pub fn frames_for(&self, member: &dyn Member, got: &Stamps) -> Option<Vec<u8>> {
-        let mut messages = self.state.lock().backlog.take(got)?;
+    /// The messages that it has kept and `got` does not have, as frames for `member`, which is closed
+    /// if the group was meanwhile. `None` when it was too much.
+    pub fn hand_over(&self, member: &dyn Member, got: &Stamps) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let (kept, closed) = (state.backlog.take(got), state.closed.take());
+        drop(state);
+        if let Some(frame) = closed {
+            member.close(&frame);
+        }
+        let mut messages = kept?;
         if let Some(room) = member.room() {
             messages = messages.iter().map(|each| each.in_room(room)).collect();
         }
@@ -170,8 +172,9 @@ impl Member for Deputy {
         Handed::default()
     }
 
-    fn close(&self, _: &CloseFrame) {
-        self.state.lock().is_closed = true;
+    fn close(&self, frame: &CloseFrame) {
+        let closed = &mut self.state.lock().closed;
+        closed.get_or_insert_with(|| frame.clone());
     }
 }
 

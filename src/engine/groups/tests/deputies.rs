@@ -41,12 +41,12 @@ async fn a_member_of_a_group_with_a_history_goes_on_at_its_position_alone() {
     let text = String::from_utf8_lossy(&got(&mut enters_peer)).into_owned();
     assert!(text.contains("0000000000000007-6"), "{text}");
     assert!(!text.contains("0000000000000007-5"), "{text}");
-    let kept = deputy.frames_for(enters.as_ref(), &none);
+    let kept = deputy.hand_over(enters.as_ref(), &none);
     assert_eq!(kept, Some(Vec::new()), "the history has them");
 }
 
 #[tokio::test]
-async fn a_deputy_in_a_room_gets_events_and_is_evicted_by_its_user() {
+async fn a_deputy_passes_events_and_a_close_on_and_is_evicted_by_its_user() {
     let groups = groups(WhenFull::Close);
     let seated = Deputy::new(Some((ID, Some("ada".to_owned()))));
     let plain = Deputy::new(None);
@@ -55,12 +55,13 @@ async fn a_deputy_in_a_room_gets_events_and_is_evicted_by_its_user() {
     groups.publish("room", Message::event(b",\"event\":\"typing\"}", &[]));
     groups.close("room", CloseFrame::new(Some(1001), "").unwrap());
     settle(&groups).await;
-    assert!(plain.is_closed());
-    let (connection, _peer) = member(1);
     let none = Stamps::default();
-    let frames = |of: &Deputy| of.frames_for(connection.as_ref(), &none).unwrap();
-    assert!(!frames(&seated).is_empty());
-    assert!(frames(&plain).is_empty());
+    for (deputy, has_kept) in [(&seated, true), (&plain, false)] {
+        let (connection, _peer) = member(1);
+        let kept = deputy.hand_over(connection.as_ref(), &none).unwrap();
+        assert_ne!(kept.is_empty(), has_kept);
+        assert_eq!(connection.end().map(|end| end.code), Some(1001));
+    }
     let eviction = Eviction {
         whom: Whom::User("ada".to_owned()),
         reason: "go".to_owned(),
@@ -70,6 +71,7 @@ async fn a_deputy_in_a_room_gets_events_and_is_evicted_by_its_user() {
     settle(&groups).await;
     assert_eq!(seated.evicted(), Some("go".to_owned()));
     assert_eq!(groups.count("room"), 1);
+    let (connection, _peer) = member(1);
     let succeeded = groups.succeed("room", seated.as_ref(), &connection, ID, &none, None);
     assert_eq!(succeeded, Succeeded::Gone);
 }
@@ -98,7 +100,7 @@ async fn a_deputy_that_has_kept_too_much_says_so() {
     groups.publish("room", text(&large));
     settle(&groups).await;
     assert_eq!(
-        deputy.frames_for(connection.as_ref(), &Stamps::default()),
+        deputy.hand_over(connection.as_ref(), &Stamps::default()),
         None
     );
 }

@@ -70,7 +70,7 @@ async fn a_marker_divides_messages_in_the_same_way_in_both_processes() {
     publish(both, "4");
     settle(&new).await;
     assert!(new.has_handed_out("room", since));
-    let kept = deputy.frames_for(enters.as_ref(), &none).unwrap();
+    let kept = deputy.hand_over(enters.as_ref(), &none).unwrap();
     assert_eq!(kept, frames(&["3"]));
     assert_eq!(got(&mut enters_peer), frames(&["4"]));
     assert_eq!(got(&mut stays_peer), frames(&["1", "2", "3", "4"]));
@@ -125,7 +125,7 @@ async fn what_comes_before_the_marker_is_not_kept_however_much_it_is() {
     mark([&groups, &groups], &[TOKEN]);
     groups.publish("room", text("kept"));
     settle(&groups).await;
-    let kept = deputy.frames_for(connection.as_ref(), &Stamps::default());
+    let kept = deputy.hand_over(connection.as_ref(), &Stamps::default());
     assert_eq!(kept, Some(frames(&["kept"])));
 }
 
@@ -182,7 +182,7 @@ async fn a_seat_of_a_room_with_a_history_leaves_at_the_marker_and_at_its_positio
     };
     assert_eq!(succeed(4), Succeeded::Behind, "it has to read 5");
     since(succeed(5));
-    let kept = deputy.frames_for(enters.as_ref(), &none).unwrap();
+    let kept = deputy.hand_over(enters.as_ref(), &none).unwrap();
     let kept = String::from_utf8_lossy(&kept).into_owned();
     assert!(kept.contains("two") && !kept.contains("one"), "{kept}");
 }

@@ -39,7 +39,7 @@ async fn each_message_reaches_a_member_once_in_whatever_order_publishers_are_hea
     }
     settle(&new).await;
     assert!(new.has_handed_out("room", since));
-    let kept = deputy.frames_for(enters.as_ref(), &cut.got).unwrap();
+    let kept = deputy.hand_over(enters.as_ref(), &cut.got).unwrap();
     assert_eq!(kept, frames(&["1.3"]));
     assert_eq!(got(&mut enters_peer), frames(&["2.3", "1.4"]));
     assert_eq!(new.count("room"), 1);
