@@ -53,7 +53,7 @@ mod _core {
     use crate::binding::{
         local::LocalNode,
         signals::{
-            after_fork_in_child, die_of_sigterm, is_handled, is_terminated, on_exit, on_terminate,
+            after_fork_in_child, die_of_sigterm, is_default, is_terminated, on_exit, on_terminate,
             signal_seen,
         },
         takeover::discard,

@@ -61,7 +61,7 @@ __all__ = [
     "frames_for",
     "has_handed_out",
     "in_room",
-    "is_handled",
+    "is_default",
     "is_leaving",
     "is_terminated",
     "is_token",
@@ -1881,9 +1881,9 @@ def event_stream_head(id: str, subprotocol: str | None, headers: list[tuple[str,
 def fallback_opened(id: str, subprotocol: str | None, /) -> bytes:
     """The JSON with which a client that polls learns that its connection is open."""
 
-def is_handled(signal: int, /) -> bool:
+def is_default(signal: int, /) -> bool:
     """
-    Whether a signal has a handler, also one that Python does not know, as gevent's hub has.
+    Whether a signal has its default action: no handler, also none that Python does not know.
 
     Raises:
         OSError: There is no such signal.

@@ -34,11 +34,11 @@ pub(crate) fn on_terminate(py: Python<'_>, start: Py<PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// Whether a signal has a handler. See `_core.pyi`.
+/// Whether a signal has its default action. See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (signal, /))]
-pub(crate) fn is_handled(signal: i32) -> PyResult<bool> {
-    Ok(signal::is_handled(signal)?)
+pub(crate) fn is_default(signal: i32) -> PyResult<bool> {
+    Ok(signal::is_default(signal)?)
 }
 
 /// Ends the process as SIGTERM does by default.

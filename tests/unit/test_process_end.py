@@ -168,6 +168,24 @@ threading.Event().wait(60)
 """
 
 
+# A process that ignores SIGTERM, under a server that would leave it to its default action, or not.
+IGNORING = """
+import os, signal, sys
+from django.conf import settings
+settings.configure()
+from dwebsocket import _core
+from dwebsocket.runners import shutdown
+from dwebsocket.servers.contract import ShutdownPlan
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+plan = ShutdownPlan(timeout_s=1)
+dies = sys.argv[1] == "True"
+shutdown.begin(dies_of_sigterm=dies, shutdown_plan=lambda: lambda *, terminated: plan)
+os.kill(os.getpid(), signal.SIGTERM)
+print(_core.is_terminated())
+"""
+
+
 # SIGTERM when the thread that is to handle it cannot be started so many times.
 REFUSED = """
 import _thread, os, signal, sys, threading
@@ -474,6 +492,14 @@ def test_sigterm_to_a_forked_child(handler: str, status: int, when: str) -> None
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("dies_of_sigterm", [True, False])
+def test_a_process_that_ignores_sigterm_goes_on(*, dies_of_sigterm: bool) -> None:
+    """As without WebSockets: the shell that has started it said so."""
+    command = [sys.executable, "-c", IGNORING, str(dies_of_sigterm)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"False\n")
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ class _Shutdown:
                 # Checked only once: a failed first attempt may have left our own handler.
                 # Windows ends processes without a signal that could be waited for.
                 waits = dies_of_sigterm and not NO_TAKEOVER
-                self._terminating = waits and not _core.is_handled(signal.SIGTERM)
+                self._terminating = waits and _core.is_default(signal.SIGTERM)
             # Calls that may fail come first, so that the next handshake can try again.
             if at_exit is not None:
                 _core.on_exit(_plans(at_exit), _GRACE_S)

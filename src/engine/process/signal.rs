@@ -51,7 +51,8 @@ pub(crate) fn after_fork_in_child() {
 /// notices nothing. Where the signal had its default action, it no longer kills the process:
 /// `heard` has to do that, see [`die`]. `heard` runs on a thread of its own and may wait. A handler
 /// that is installed later takes the place of this one. A forked child inherits it; there it ends the
-/// process where the default was in force, which the child should restore.
+/// process where the default was in force, which the child should restore. Does nothing where the
+/// process ignores the signal.
 ///
 /// Where the system gives no thread for two seconds, all connections are closed, and a process that
 /// the signal would have killed by default ends.
@@ -62,8 +63,11 @@ pub fn on_terminate(
     engine: &Arc<Engine>,
     heard: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    let is_handled = is_handled(libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
-    WAS_DEFAULT.get_or_init(|| !is_handled);
+    let action = action_of(libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
+    if action.sa_sigaction == libc::SIG_IGN {
+        return Ok(());
+    }
+    WAS_DEFAULT.get_or_init(|| action.sa_sigaction == libc::SIG_DFL);
     WATCHER.store(process::id(), Ordering::SeqCst);
     call_on(libc::SIGTERM, note_or_die).map_err(Error::io("cannot watch for SIGTERM"))?;
     let _context = engine.handle().enter();
@@ -165,13 +169,13 @@ pub(super) fn action_of(number: libc::c_int) -> io::Result<libc::sigaction> {
     }
 }
 
-/// Whether the signal `number` has a handler, whichever language it is written in.
+/// Whether the signal `number` has its default action: no handler in any language, and the process
+/// does not ignore it.
 ///
 /// # Errors
 /// As [`action_of`].
-pub fn is_handled(number: libc::c_int) -> io::Result<bool> {
-    let handler = action_of(number)?.sa_sigaction;
-    Ok(handler != libc::SIG_DFL && handler != libc::SIG_IGN)
+pub fn is_default(number: libc::c_int) -> io::Result<bool> {
+    Ok(action_of(number)?.sa_sigaction == libc::SIG_DFL)
 }
 
 /// Ends the process as SIGTERM does by default.
