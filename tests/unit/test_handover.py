@@ -402,6 +402,31 @@ class TestShares:
         assert self.give(1) == 0
         assert len(self.given) == 4
 
+    @pytest.mark.parametrize("refused", ["listdir", "socket"])
+    def test_a_process_without_descriptors_looks_again(
+        self, refused: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A moment later others may have ended."""
+        where: Any = os if refused == "listdir" else meeting
+        name = "listdir" if refused == "listdir" else "_unix_socket"
+        allowed = getattr(where, name)
+        search = leaving._Search("of others", 10, monotonic() + 60, restarting)
+        refusals = 3
+
+        def refuse(*args: object) -> object:
+            nonlocal refusals
+            if refusals:
+                refusals -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return allowed(*args)
+
+        monkeypatch.setattr(where, name, refuse)
+        with contextlib.closing(search):
+            assert not search.is_vain()
+            assert search.give([object()]) == []  # type: ignore[list-item]
+        assert refusals == 0
+        assert len(self.given) == 1
+
     def test_those_of_another_server_wait_for_the_own_one(self) -> None:
         """It starts one of this code now. The code of another server may be older, or newer."""
         own, other = self.names[0], self.names[1].removesuffix("-9") + "-10"

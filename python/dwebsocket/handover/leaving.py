@@ -266,7 +266,11 @@ class _Search:
 
     def is_vain(self) -> bool:
         """Whether no process can take them, now or later."""
-        return self._heirs not in _WAITED_FOR and not self._names()
+        try:
+            return self._heirs not in _WAITED_FOR and not self._names()
+        except OSError:
+            # No descriptor may be left for now.
+            return False
 
     def reason(self) -> str | None:
         """Returns why no process has taken the others; None where none was to take them."""
@@ -372,6 +376,30 @@ class _Search:
             if now - began_at < age_of(number)
         }
 
+    def _look(self, passed: float, half_s: float) -> list[str] | None:
+        """
+        Returns the names of processes to ask now; None when none is worth waiting for.
+
+        Args:
+            passed: Seconds that it takes already.
+            half_s: Half of those that it has.
+
+        Raises:
+            OSError: The system refuses.
+        """
+        if self._heirs in _WAITED_FOR and self.end() != RESTARTING:
+            # The whole site ends now. All may have had the signal before it was known.
+            self._heirs = "of others"
+        # For so long only younger ones of the own server will do, where that replaces all of
+        # them: elders end, too, and other servers may have other code.
+        patience_s = half_s if self._heirs == "to come" else 0.0
+        names = self._names(with_others=passed > patience_s)
+        if not names and not self._is_worth_while():
+            return None
+        # Elders of this server may be about to end, too.
+        with_elders = self._heirs == "of others" or passed > max(_ELDERS_S, patience_s)
+        return newest(names, with_elders=with_elders)
+
     def give(self, handlers: list[Handled]) -> list[Handled]:
         """Gives connections to the newest processes in turns. Returns those that are left."""
         began_at = monotonic()
@@ -382,19 +410,14 @@ class _Search:
                 # Also at first: processes that end with this one may not know it yet.
                 unpatched.pause(_LOOK_S)
             has_heirs = False
-            if self._heirs in _WAITED_FOR and self.end() != RESTARTING:
-                # The whole site ends now. All may have had the signal before it was known.
-                self._heirs = "of others"
-            passed = monotonic() - began_at
-            # For so long only younger ones of the own server will do, where that replaces all of
-            # them: elders end, too, and other servers may have other code.
-            patience_s = half_s if self._heirs == "to come" else 0.0
-            names = self._names(with_others=passed > patience_s)
-            if not names and not self._is_worth_while():
+            try:
+                names = self._look(monotonic() - began_at, half_s)
+            except OSError:
+                # No descriptor may be left for now.
+                continue
+            if names is None:
                 break
-            # Elders of this server may be about to end, too.
-            with_elders = self._heirs == "of others" or passed > max(_ELDERS_S, patience_s)
-            for name, connection in self._folder.connect(newest(names, with_elders=with_elders)):
+            for name, connection in self._folder.connect(names):
                 self._passage = passage = _Passage(connection, self._deadline)
                 if self._is_late():
                     # It may have been hurried before that one was known.
@@ -405,6 +428,8 @@ class _Search:
                     self._tried[name] = monotonic()
                 else:
                     has_heirs = True
+                if not handlers:
+                    break
         return handlers
 
 
@@ -623,16 +648,18 @@ class _Passage:
         reached: list[places.Reached | None] | None,
     ) -> None:
         connection, parts = _connection_of(item.handler), None
+        why = "its groups' messages were late"
         if reached is not None:
             item.handler.websocket._is_given = True
-            # No descriptor may be left.
-            with suppress(OSError):
+            why = "its client was in the middle of a compressed message"
+            try:
                 parts = connection.give_away(0.0)
+            except OSError as error:
+                # No descriptor may be left.
+                why = str(error)
         if parts is None:
             if connection.end() is None:
-                late = "its groups' messages were late"
-                half = "its client was in the middle of a compressed message"
-                offers.report(item.handler._plan.name, late if reached is None else half)
+                offers.report(item.handler._plan.name, why)
             self._link.send(Frame(wire.FORGET, {"number": number}))
             self._stay(number, item, *RESTARTING)
             return

@@ -192,9 +192,12 @@ class Folder:
             return True
 
     def connect(self, names: list[str]) -> Iterator[tuple[str, system.socket]]:
-        """Yields connections to processes, with their names."""
+        """Yields connections to processes, with their names. None while no descriptor is left."""
         for name in names:
-            connection = _unix_socket()
+            try:
+                connection = _unix_socket()
+            except OSError:
+                return
             try:
                 connection.connect(self._address(name))
             except ConnectionRefusedError:
