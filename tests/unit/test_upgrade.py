@@ -7,6 +7,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -594,6 +595,27 @@ class TestLost:
         assert record.levelno == logging.ERROR
         assert record.getMessage() == "WebSocket lost before it was open: /: the process is ending"
         assert made.client.sock.recv(100) == b""
+
+    @pytest.mark.parametrize("error", [BrokenPipeError("gone"), OSError("no memory")], ids=str)
+    def test_one_that_another_process_gives(
+        self, error: OSError, visit: Serve, request_log: Log, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If that has given up, it tells of the end."""
+
+        def refuse(descriptor: int, *args: Any, **kwargs: Any) -> None:
+            import os
+
+            os.close(descriptor)
+            raise error
+
+        made = visit(require_websocket(never))
+        monkeypatch.setattr(_core, "adopt", refuse)
+        monkeypatch.setattr(Handshake, "moved", SimpleNamespace(subprotocol=None))
+        assert list(made.response) == []
+        made.finish()
+        (record,) = request_log("dwebsocket")
+        is_given_up = isinstance(error, BrokenPipeError)
+        assert record.levelno == (logging.INFO if is_given_up else logging.ERROR)
 
     @pytest.mark.parametrize("view", [never, async_echo])
     @pytest.mark.parametrize(

@@ -264,10 +264,12 @@ class UpgradeResponse(HttpResponse):
             self._abandon()
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
-            # The server no longer has the client's connection: the client sees only its end.
+            # The server no longer has the client's connection: the client sees only its end. Where
+            # a process that was to give it has ended its visit, that one tells of the end.
+            is_given_up = handshake.moved is not None and isinstance(error, ConnectionError)
             record = Record.of("websocket.never_opened", request, _ABNORMAL, str(error))
             text = "WebSocket lost before it was open: %s: %s"
-            record.log(logging.ERROR, text, request=request)
+            record.log(logging.INFO if is_given_up else logging.ERROR, text, request=request)
             return False
         # From here on nothing else closes the client: on any error it must be closed here.
         try:
