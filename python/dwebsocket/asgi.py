@@ -142,23 +142,27 @@ class _Application(ASGIHandler):
         try:
             # Without a name: this task may last as long as the connection.
             await self._handle_like_page(
-                {**scope, "method": "GET", "scheme": scheme}, reply, handshake
+                {**scope, "method": "GET", "scheme": scheme}, asgi.no_body(), reply, handshake
             )
         finally:
             await handshake.serve()
 
     async def _serve_fallback(self, scope: Scope, receive: Receive, send: Send) -> None:
         _listen_for_the_end()
-        exchange = Exchange()
+        exchange = Exchange(receive)
         try:
-            await self._handle_like_page(scope, Plain(send), exchange)
-        except BaseException:
+            # It may be any page, of which the view does not look at the query.
+            await self._handle_like_page(scope, exchange.receive, Plain(send), exchange)
+            await exchange.serve(send)
+        finally:
             exchange.close()
-            raise
-        await exchange.serve(receive, send)
 
     async def _handle_like_page(
-        self, scope: Scope, reply: Reply | Plain, handshake: asgi.AsgiHandshake | Exchange
+        self,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply | Plain,
+        handshake: asgi.AsgiHandshake | Exchange,
     ) -> None:
         """
         Has Django handle a handshake by the handler's ``__call__``, as it does a page.
@@ -172,7 +176,7 @@ class _Application(ASGIHandler):
         try:
             # Only around the handshake: the context may hold a thread.
             async with request_context():
-                await ASGIHandler.__call__(self, page, asgi.no_body(), reply)
+                await ASGIHandler.__call__(self, page, receive, reply)
         finally:
             # Such a package may keep it as long as the view runs, as the view may its request.
             del page[_HANDSHAKE], request_scope[asgi.SCOPE_KEY]

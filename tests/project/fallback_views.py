@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -192,7 +193,18 @@ class AsyncHandler(Handler):
         await self.websocket.asend(message)
 
 
+async def page_that_waits(request: HttpRequest, name: str) -> HttpResponse:
+    """Be a page that knows nothing of a fallback, and takes longer than its client has."""
+    seen[name] = request.body.decode()
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        seen[name] = "cancelled"
+    return HttpResponse()
+
+
 urlpatterns = [
+    path("page-that-waits/<str:name>/", page_that_waits),
     path("echo/", echo),
     path("async-echo/", async_echo),
     path("facts/", facts),

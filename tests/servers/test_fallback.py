@@ -10,6 +10,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import django
 import pytest
 
 from support.event_stream import Stream, head_of, request_bytes
@@ -453,6 +454,19 @@ def test_a_process_that_ends_tells_its_streams(
     with Stream.open(server, "/fallback/echo/") as stream:
         server.send_signal(server.end_signal)
         assert stream.close_event()[0] == 1001
+
+
+@pytest.mark.skipif(django.VERSION < (5, 0), reason="Django cancels views from 5.0 on")
+@pytest.mark.parametrize("server", ASGI, indirect=True, ids=str)
+@pytest.mark.parametrize("query", ["", "?transport=sse", "?transport=polling"])
+def test_a_page_of_the_project_stays_one(server: Server, query: str) -> None:
+    """Whatever its query says, Django gives it the body, and cancels it when its client goes."""
+    name = f"{server.kind}{query.rpartition('=')[2]}"
+    path = f"/fallback/page-that-waits/{name}/{query}"
+    with RawPeer(server.address) as peer:
+        peer.send(request_bytes(path, server.host, {"Content-Length": "4"}) + b"body")
+        assert seen(server, name) == "body"
+    eventually(lambda: seen(server, name) == "cancelled", what="cancelled")
 
 
 @pytest.mark.parametrize("kind", ASGI_TLS, ids=str)

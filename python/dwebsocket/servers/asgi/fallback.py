@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket import _core
-    from dwebsocket.servers.contract import Receive, Send
+    from dwebsocket.servers.contract import Event, Receive, Send
     from dwebsocket.servers.handshake import Opening
 
 _CHUNK_BYTES = 64 * 1024
@@ -45,9 +45,12 @@ class Exchange:
         connection: What the request has opened, if it has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, receive: Receive) -> None:
         self.loop = asyncio.get_running_loop()
         self.connection: _core.Connection | None = None
+        self._receive = receive
+        # The server's next event while it is awaited; its last one for good.
+        self._event: asyncio.Future[Event] | None = None
         self._source: socket.socket | None = None
         self._has_failed = False
 
@@ -72,16 +75,35 @@ class Exchange:
 
     def fail(self) -> None:
         """Has the client told to come again, in place of the response that was begun."""
-        self.close()
+        self._drop()
         self._has_failed = True
 
-    def close(self) -> None:
-        """Drops what was begun."""
+    def _drop(self) -> None:
         source, self._source = self._source, None
         if source is not None:
             source.close()
 
-    async def serve(self, receive: Receive, send: Send) -> None:
+    def close(self) -> None:
+        """Drops what was begun, and awaits no event any more."""
+        self._drop()
+        if self._event is not None:
+            self._event.cancel()
+
+    async def receive(self) -> Event:
+        """Returns the server's next event, as its ``receive``. May be called anew if cancelled."""
+        if self._event is None:
+            self._event = asyncio.ensure_future(self._receive())
+        # Django cancels it. gunicorn takes that for the end of its client.
+        event = await asyncio.shield(self._event)
+        if event["type"] != "http.disconnect":
+            self._event = None
+        return event
+
+    async def _disconnect(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def serve(self, send: Send) -> None:
         """Sends the response, if one was begun, until it ends or the client has gone."""
         if self._has_failed:
             headers = [(b"retry-after", b"5"), *_EMPTY]
@@ -92,7 +114,7 @@ class Exchange:
             return
         tasks = [
             asyncio.ensure_future(self._send(source, send)),
-            asyncio.ensure_future(_disconnect(receive)),
+            asyncio.ensure_future(self._disconnect()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -100,7 +122,7 @@ class Exchange:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self.close()
+            self._drop()
         for task in done:
             # A server may report that its client has gone.
             if not task.cancelled() and isinstance(error := task.exception(), Exception):
@@ -131,11 +153,6 @@ class Exchange:
         # Without its last part the server ends the connection: the answer was given up.
         if not left:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class _InExchange(KeptClient):
