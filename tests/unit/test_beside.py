@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import queue
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -719,6 +721,30 @@ class TestEvery:
             await request.websocket.asend_json(seen)
 
         assert visit(view).serve().client.receive() == "[true, true, false]"
+
+    def test_in_a_loop_nothing_is_left_of_those_that_were_stopped(self, visit: Serve) -> None:
+        """A page may change again and again what it wants to hear."""
+        tickers: list[weakref.ref[Any]] = []
+
+        async def call() -> None:
+            raise AssertionError
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            for _ in range(10):
+                ticker = request.websocket.every(3600, call)
+                ticker.stop()
+                tickers.append(weakref.ref(ticker))
+                await asyncio.gather(ticker, return_exceptions=True)
+            del ticker
+            # The loop has the last one for a moment.
+            await asyncio.sleep(0)
+            gc.collect()
+            await request.websocket.asend_json(sum(ref() is None for ref in tickers))
+            async for _ in request.websocket:
+                pass
+
+        assert visit(view).serve().client.receive() == "10"
 
     @pytest.mark.parametrize("kind", ["sync", "async"])
     def test_its_exception_is_the_views(self, visit: Serve, request_log: Any, kind: str) -> None:

@@ -161,6 +161,7 @@ class View(ABC):
         """Awaits ``call`` every ``seconds`` in the running loop."""
         ticker = self.start_task(_tick_in_loop, (self, seconds, call), {})
         self._tickers.add(ticker)
+        ticker.add_done_callback(self._tickers.discard)
         return ticker
 
     @property
