@@ -27,7 +27,7 @@ from dwebsocket.compat.system import NO_TAKEOVER
 from dwebsocket.conf import environment
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
-from dwebsocket.runners import shutdown
+from dwebsocket.runners import application_threads, shutdown
 from dwebsocket.runners.asgi_apps import consumers
 from dwebsocket.runners.asgi_apps.events import Events, Stage
 from dwebsocket.servers import asgi
@@ -423,6 +423,7 @@ def _one_name(name: bytes) -> bytes:
     return name.lower()
 
 
+application_threads.begin()
 uvicorn.keep_early_bytes()
 # A wrong variable must not wait for the first connection.
 environment.values()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,39 @@ if TYPE_CHECKING:
 
 WITHIN_S = 10
 MANY = 50
+
+
+# A call of asgiref under way when the loop ends, in a project with these apps.
+UNDER_WAY = """
+import asyncio, sys, threading, time
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["dwebsocket", *sys.argv[1:]], DATABASES={})
+django.setup()
+from asgiref.sync import sync_to_async
+
+def save():
+    begun.set()
+    time.sleep(0.5)
+    print("saved on", threading.current_thread().name.partition("-")[0], flush=True)
+
+async def main():
+    task = asyncio.create_task(sync_to_async(save)())
+    await asyncio.to_thread(begun.wait)
+
+begun = threading.Event()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "thread"), [((), "ThreadPoolExecutor"), (("channels",), "dwebsocket")], ids=str
+)
+def test_the_exit_waits_for_asgirefs_calls(app: tuple[str, ...], thread: str) -> None:
+    """On its own thread where there are no applications, else on theirs."""
+    command = [sys.executable, "-c", UNDER_WAY, *app]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60)
+    assert done.stdout.decode() == f"saved on {thread}\n"
 
 
 @pytest.fixture

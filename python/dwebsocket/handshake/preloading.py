@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
+from django.apps import apps
 from django.core.signals import request_started
 
 from dwebsocket.compat.django import is_in_command
@@ -56,6 +57,9 @@ def _import_all(**_: Any) -> None:
             import_module(f"dwebsocket.{name}")
         if "uwsgi" in sys.modules:
             import_module("ctypes")
+        if apps.apps_ready and apps.is_installed("channels"):
+            # Its URLs may be loaded when other code has begun asgiref's own thread.
+            import_module("dwebsocket.runners.application_threads").begin()
         # Other processes of the site may end before the first request comes.
         import_module("dwebsocket.handover.arriving").begin()
     except BaseException:

@@ -24,7 +24,7 @@ from dwebsocket import conf
 from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import asgiref, unpatched
 from dwebsocket.compat.system import at_fork, monotonic
-from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.compat.threading import SimpleQueue, before_pools_end
 from dwebsocket.request import database
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.handler_threads import HandlerThreads
@@ -306,13 +306,30 @@ def _rest() -> CallQueue:
     line = CallQueue(_threads_of(1))
     # Between its calls it is none of the applications that may use databases.
     line.end()
+    before_pools_end(_await_rest)
     return line
+
+
+def _await_rest() -> None:
+    """Waits at the exit for calls under way, as Python does for those of asgiref's own thread."""
+    if _rest.cache_info().currsize and _rest().has_turn:
+        _rest().submit(bool).result()
 
 
 # By their number.
 _threads: dict[int, ApplicationThreads] = {}
 
 
+@functools.cache
+def begin() -> None:
+    """
+    Has asgiref's own calls made on the applications' one thread. To be called before one runs.
+
+    Not in a process without applications: there asgiref's own thread keeps its connections to
+    databases.
+    """
+    asgiref.exchange_one_thread(_Rest)
+
+
 at_fork(_threads.clear)
 at_fork(_rest.cache_clear)
-asgiref.exchange_one_thread(_Rest)

@@ -15,6 +15,7 @@ from dwebsocket.compat.consumers import sync_consumer_of
 from dwebsocket.compat.django_views import name_of
 from dwebsocket.decorators import require_websocket
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UnsupportedServer, UsageError
+from dwebsocket.runners import application_threads
 from dwebsocket.runners.asgi_apps import consumers, routing
 from dwebsocket.runners.asgi_apps.either_way import EitherWay
 from dwebsocket.runners.asgi_apps.events import Events
@@ -81,6 +82,7 @@ def asgi_websocket(
             f"thread_per_connection must be True or False, not {thread_per_connection!r}"
         )
     decorate = require_websocket(accept=False, text_type=str, subprotocols=(), **options)
+    application_threads.begin()
 
     def view_of(named: Any) -> Callable[..., Any]:
         """Returns the view that runs the application, under the name of a part of it."""
