@@ -88,6 +88,20 @@ impl Condvar {
         woken
     }
 
+    /// As [`Condvar::wait`], again and again while `is_early` holds of what the lock guards.
+    pub(crate) fn wait_while<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        deadline: Option<Instant>,
+        is_early: impl Fn(&T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        let mut in_time = true;
+        while in_time && is_early(&guard) {
+            (guard, in_time) = self.wait(guard, deadline);
+        }
+        guard
+    }
+
     #[cfg(not(tsan))]
     fn sleep<'a, T>(
         &self,

@@ -147,13 +147,8 @@ impl Connection {
         let moving = self.moving.get_or_init(Box::default);
         let mut stage = moving.stage.lock();
         self.ask(&mut stage);
-        while matches!(*stage, Stage::Asked) {
-            let in_time;
-            (stage, in_time) = moving.changed.wait(stage, deadline);
-            if !in_time && matches!(*stage, Stage::Asked) {
-                *stage = Stage::Here;
-            }
-        }
+        let is_asked = |stage: &Stage| matches!(stage, Stage::Asked);
+        let mut stage = moving.changed.wait_while(stage, deadline, is_asked);
         match std::mem::replace(&mut *stage, Stage::Given) {
             Stage::Still(incoming) => Some(incoming),
             other => {

@@ -200,14 +200,8 @@ impl Registry {
     /// Sleeps until the last connection is gone or `grace` is over.
     pub(crate) fn wait_until_empty(&self, grace: Duration) {
         let deadline = clock::now().checked_add(grace);
-        let mut state = self.state.lock();
-        while !state.connections.is_empty() {
-            let in_time;
-            (state, in_time) = self.emptied.wait(state, deadline);
-            if !in_time {
-                return;
-            }
-        }
+        let is_early = |state: &State| !state.connections.is_empty();
+        drop((self.emptied).wait_while(self.state.lock(), deadline, is_early));
     }
 }
 

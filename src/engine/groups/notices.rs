@@ -71,19 +71,8 @@ impl Notices {
 
     /// Sleeps until there is one, until `deadline` or [`Notices::end`] at most.
     pub fn take(&self, deadline: Option<Instant>) -> Option<Notice> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(notice) = state.waiting.pop_front() {
-                return Some(notice);
-            }
-            if state.has_ended {
-                return None;
-            }
-            let in_time;
-            (state, in_time) = self.changed.wait(state, deadline);
-            if !in_time {
-                return state.waiting.pop_front();
-            }
-        }
+        let is_early = |state: &State| state.waiting.is_empty() && !state.has_ended;
+        let mut state = (self.changed).wait_while(self.state.lock(), deadline, is_early);
+        state.waiting.pop_front()
     }
 }

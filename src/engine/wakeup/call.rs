@@ -63,17 +63,9 @@ impl<T: Clone> Call<T> {
 
     /// Sleeps until there is an outcome, until `deadline` at most.
     pub fn wait(&self, deadline: Option<Instant>) -> Option<T> {
-        let mut state = self.state.lock();
-        loop {
-            if state.outcome.is_some() {
-                return state.outcome.clone();
-            }
-            let in_time;
-            (state, in_time) = self.is_done.wait(state, deadline);
-            if !in_time {
-                return state.outcome.clone();
-            }
-        }
+        let is_open = |state: &State<T>| state.outcome.is_none();
+        let state = (self.is_done).wait_while(self.state.lock(), deadline, is_open);
+        state.outcome.clone()
     }
 
     /// Adds `token` to the list of `hub` as soon as there is an outcome, which may be now.
@@ -143,10 +135,6 @@ impl<T: Clone> Ticket<T> {
 
     /// Returns the call its outcome.
     pub(crate) fn finish(self, outcome: T) {
-        self.set(outcome);
-    }
-
-    fn set(&self, outcome: T) {
         if let Some(call) = self.call.upgrade() {
             call.finish(outcome);
         }
@@ -156,8 +144,8 @@ impl<T: Clone> Ticket<T> {
 impl<T: Clone> Drop for Ticket<T> {
     fn drop(&mut self) {
         // Has no effect on a call that is finished.
-        if self.is_awaited() {
-            self.set((self.lost)());
+        if let Some(call) = self.call.upgrade() {
+            call.finish((self.lost)());
         }
     }
 }

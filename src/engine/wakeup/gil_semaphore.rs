@@ -23,11 +23,8 @@ impl GilSemaphore {
     /// Sleeps while [`MAX_WAITING`] threads wait for the GIL. The caller drops the pass as soon as
     /// it has the GIL.
     pub(crate) fn enter(&self) -> Pass<'_> {
-        let mut waiting = self.waiting.lock();
-        while *waiting >= MAX_WAITING {
-            (waiting, _) = self.passed.wait(waiting, None);
-        }
-        *waiting += 1;
+        let is_full = |waiting: &usize| *waiting >= MAX_WAITING;
+        *self.passed.wait_while(self.waiting.lock(), None, is_full) += 1;
         Pass(self)
     }
 }

@@ -179,24 +179,15 @@ impl Inbox {
     ///
     /// The second value is true when the driver waits for the room that this made.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> (Received, bool) {
-        let mut state = self.state.lock();
-        let mut in_time = true;
-        loop {
-            let found = state.take();
-            if !in_time || !matches!(found, (Received::Nothing, _)) {
-                return found;
-            }
-            (state, in_time) = self.arrived.wait(state, deadline);
-        }
+        let state = self.state.lock();
+        let mut state = (self.arrived).wait_while(state, deadline, State::has_nothing);
+        state.take()
     }
 
     /// Sleeps until [`Inbox::take`] has something to give, or until `deadline`. Takes nothing.
     pub(crate) fn await_news(&self, deadline: Option<Instant>) {
-        let mut state = self.state.lock();
-        let mut in_time = true;
-        while in_time && state.queue.is_empty() && !state.ended {
-            (state, in_time) = self.arrived.wait(state, deadline);
-        }
+        let state = self.state.lock();
+        drop((self.arrived).wait_while(state, deadline, State::has_nothing));
     }
 
     /// The descriptor that is readable while a message or the unread end waits.
@@ -281,7 +272,7 @@ impl Inbox {
     /// Notifies `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
     pub(crate) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
-        if state.queue.is_empty() && !state.ended {
+        if state.has_nothing() {
             state.watches.push(watch);
         } else {
             drop(state);
@@ -296,7 +287,7 @@ impl Inbox {
     /// [`Inbox::await_answers`].
     pub(crate) fn listen(&self, watch: impl FnOnce() -> Watch) -> (bool, bool) {
         let mut state = self.state.lock();
-        let would_sleep = state.queue.is_empty() && !state.ended;
+        let would_sleep = state.has_nothing();
         if would_sleep {
             state.watches.push(watch());
         }
@@ -349,7 +340,7 @@ impl Inbox {
     /// is done with it.
     pub(crate) fn is_listened_to(&self) -> bool {
         let state = self.state.lock();
-        state.queue.is_empty() && !state.ended && !state.watches.is_empty()
+        state.has_nothing() && !state.watches.is_empty()
     }
 
     /// Counts a message that nobody has to take.

@@ -139,6 +139,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Whether there is neither a message nor the end to take.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.queue.is_empty() && !self.ended
+    }
+
     /// Whether reading has to stop.
     pub(super) fn is_full(&self) -> bool {
         !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= self.max_bytes)
