@@ -119,26 +119,12 @@ impl All {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Few(few) => few.is_empty(),
-            Self::Many(many) => many.is_empty(),
-        }
-    }
-
-    fn find(&self, is_it: impl Fn(&Arc<dyn Membership>) -> bool) -> Option<Arc<dyn Membership>> {
-        let found = match self {
-            Self::Few(few) => few.iter().find(|(group, _)| is_it(group)),
-            Self::Many(many) => many.values().find(|(group, _)| is_it(group)),
+    fn iter(&self) -> impl Iterator<Item = &Seated> {
+        let (few, many) = match self {
+            Self::Few(few) => (&few[..], None),
+            Self::Many(many) => (&[][..], Some(many)),
         };
-        found.map(|(group, _)| Arc::clone(group))
-    }
-
-    fn for_each(&self, mut call: impl FnMut(&Seated)) {
-        match self {
-            Self::Few(few) => few.iter().for_each(call),
-            Self::Many(many) => many.values().for_each(&mut call),
-        }
+        few.iter().chain(many.into_iter().flat_map(HashMap::values))
     }
 }
 
@@ -213,12 +199,16 @@ impl State {
         }
     }
 
-    fn for_each(&self, mut call: impl FnMut(&Arc<dyn Membership>, u32)) {
-        match self {
-            Self::Sole { group, slot, .. } => call(group, *slot),
-            Self::Open(open) => open.held.for_each(|(group, slot)| call(group, *slot)),
-            Self::Unused { .. } | Self::Over => (),
-        }
+    /// The groups, and the places of the member in them.
+    fn held(&self) -> impl Iterator<Item = (&Arc<dyn Membership>, u32)> {
+        let (sole, open) = match self {
+            Self::Sole { group, slot, .. } => (Some((group, *slot)), None),
+            Self::Open(open) => (None, Some(open)),
+            Self::Unused { .. } | Self::Over => (None, None),
+        };
+        let all = open.into_iter().flat_map(|open| open.held.iter());
+        sole.into_iter()
+            .chain(all.map(|(group, slot)| (group, *slot)))
     }
 }
 
@@ -233,7 +223,7 @@ impl Ended {
 
     /// Ends them.
     pub(super) fn end(self) {
-        self.0.for_each(|group, slot| group.end(slot));
+        self.0.held().for_each(|(group, slot)| group.end(slot));
     }
 }
 
@@ -294,11 +284,6 @@ impl Memberships {
         }
     }
 
-    /// Whether the member is in `group`.
-    pub(super) fn has<G: Membership>(&self, group: &Arc<G>) -> bool {
-        self.place_in(group).is_some()
-    }
-
     /// Calls `leave` with the member's place in `group`, and returns what that returns; `None` when
     /// it is not in it.
     pub(super) fn leave<G: Membership>(
@@ -324,16 +309,16 @@ impl Memberships {
             return None;
         };
         // Callers that wait for it look at its id.
-        let is_done = |open: &Open| open.held.is_empty() && !open.is_warned;
+        let is_done = |open: &Open| open.held.iter().next().is_none() && !open.is_warned;
         if !departure.is_awaited && matches!(&*state, State::Open(open) if is_done(open)) {
             *state = State::default();
         }
         Some(departure)
     }
 
-    /// The member's place in `other`, which is no group; `None` when it is not in it.
-    pub(crate) fn place_in<G: Membership>(&self, other: &Arc<G>) -> Option<u32> {
-        self.0.lock().place(key_of(other))
+    /// The member's place in `group`, or in what is no group; `None` when it is not in it.
+    pub(crate) fn place_in<G: Membership>(&self, group: &Arc<G>) -> Option<u32> {
+        self.0.lock().place(key_of(group))
     }
 
     /// Calls `leave` with the member's place in `other`, which is no group; false when it is not in it.
@@ -347,15 +332,13 @@ impl Memberships {
     /// Takes the member out of the group `name` of the registry at this address, and out of what
     /// else has that name. It may join again.
     pub(super) fn end_named(&self, name: &str, registry: usize) {
-        let mut ended: SmallVec<[Seated; 2]> = SmallVec::new();
         let mut state = self.0.lock();
-        let mut keys: SmallVec<[usize; 2]> = SmallVec::new();
-        state.for_each(|group, _| {
-            if group.name() == name && (group.is_of(registry) || !group.is_group()) {
-                keys.push(key_of(group));
-            }
+        let named = state.held().filter(|(group, _)| {
+            group.name() == name && (group.is_of(registry) || !group.is_group())
         });
-        ended.extend(keys.into_iter().filter_map(|key| state.remove(key)));
+        let keys: SmallVec<[usize; 2]> = named.map(|(group, _)| key_of(group)).collect();
+        let ended = keys.into_iter().filter_map(|key| state.remove(key));
+        let ended: SmallVec<[Seated; 2]> = ended.collect();
         drop(state);
         for (group, slot) in ended {
             group.end(slot);
@@ -363,11 +346,9 @@ impl Memberships {
     }
 
     fn find(&self, is_it: impl Fn(&Arc<dyn Membership>) -> bool) -> Option<Arc<dyn Membership>> {
-        match &*self.0.lock() {
-            State::Sole { group, .. } => is_it(group).then(|| Arc::clone(group)),
-            State::Open(open) => open.held.find(is_it),
-            State::Unused { .. } | State::Over => None,
-        }
+        let state = self.0.lock();
+        let mut groups = state.held().map(|(group, _)| group);
+        groups.find(|group| is_it(group)).map(Arc::clone)
     }
 
     /// The first of its groups.
@@ -398,13 +379,10 @@ impl Memberships {
 
     /// The names of its groups in the registry at the address `registry`.
     pub(super) fn names(&self, registry: usize) -> Vec<String> {
-        let mut names = Vec::new();
-        self.0.lock().for_each(|group, _| {
-            if group.is_of(registry) {
-                names.push(group.name().to_owned());
-            }
-        });
-        names
+        let state = self.0.lock();
+        let groups = state.held().map(|(group, _)| group);
+        let its = groups.filter(|group| group.is_of(registry));
+        its.map(|group| group.name().to_owned()).collect()
     }
 
     /// Its name, while it belongs to a group, and is no member of a room.

@@ -145,7 +145,7 @@ impl Groups {
     /// Whether `member` is in the group `name`.
     pub fn is_member(&self, name: &str, member: &dyn Member) -> bool {
         let group = self.find(name).filter(|_| !member.is_foreign());
-        group.is_some_and(|group| member.memberships().has(&group))
+        group.is_some_and(|group| member.memberships().place_in(&group).is_some())
     }
 
     /// The names of the groups of `member` here.
