@@ -11,14 +11,14 @@
 use std::{
     fs::File,
     io::{self, ErrorKind},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
 use super::{
-    group_file::Lock,
+    group_file::{Lock, numbers, write_numbers},
     page::{first_epoch, new_epoch},
 };
 use crate::engine::resources::folder::Folder;
@@ -81,10 +81,9 @@ impl Epochs {
         if epochs.seeds(0)?.is_none() {
             let _lock = Lock::new(&epochs.file, Instant::now() + PATIENCE)?;
             if epochs.seeds(0)?.is_none() {
-                let mut bytes = vec![0; (HEAD + PARTS) * NUMBER];
-                let numbers = [MAGIC, boot, new_epoch()].map(u64::to_le_bytes);
-                bytes.splice(..HEAD * NUMBER, numbers.concat());
-                epochs.file.write_all_at(&bytes, 0)?;
+                let mut numbers = [0; HEAD + PARTS];
+                numbers[..HEAD].copy_from_slice(&[MAGIC, boot, new_epoch()]);
+                write_numbers(&epochs.file, 0, numbers)?;
             }
         }
         Ok(epochs)
@@ -106,7 +105,7 @@ impl Epochs {
     /// come again.
     pub(super) fn forget(&self, name: &str) -> io::Result<()> {
         let at = (HEAD + part_of(name)) * NUMBER;
-        (self.file).write_all_at(&new_epoch().to_le_bytes(), at as u64)
+        write_numbers(&self.file, at as u64, [new_epoch()])
     }
 
     /// Reserves the bytes that `choose` gives for the present count.
@@ -126,15 +125,11 @@ impl Epochs {
 
     /// The present count.
     pub(super) fn usage(&self) -> io::Result<Usage> {
-        let mut bytes = [0; 3 * NUMBER];
-        match self.file.read_exact_at(&mut bytes, USAGE) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Usage::default()),
-            other => other?,
-        }
+        let [reserved, freed, measures] = numbers(&self.file, USAGE)?.unwrap_or_default();
         Ok(Usage {
-            reserved: number(&bytes, 0),
-            freed: number(&bytes, 1),
-            measures: number(&bytes, 2),
+            reserved,
+            freed,
+            measures,
         })
     }
 
@@ -154,28 +149,17 @@ impl Epochs {
         let _lock = Lock::new(&self.file, Instant::now() + COUNTING).ok();
         let mut usage = self.usage()?;
         change(&mut usage);
-        let numbers = [usage.reserved, usage.freed, usage.measures].map(u64::to_le_bytes);
-        self.file.write_all_at(&numbers.concat(), USAGE)?;
+        let numbers = [usage.reserved, usage.freed, usage.measures];
+        write_numbers(&self.file, USAGE, numbers)?;
         Ok(usage)
     }
 
     /// The random number of all groups, and that of a part; `None` where the file has to be begun.
     fn seeds(&self, part: usize) -> io::Result<Option<[u64; 2]>> {
-        let mut bytes = [0; (HEAD + PARTS) * NUMBER];
-        match self.file.read_exact_at(&mut bytes, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-        let number = |at| number(&bytes, at);
-        let is_sound = (number(0), number(1)) == (MAGIC, self.boot);
-        Ok(is_sound.then(|| [number(2), number(HEAD + part)]))
+        let found = numbers::<{ HEAD + PARTS }>(&self.file, 0)?;
+        let sound = found.filter(|numbers| numbers[..2] == [MAGIC, self.boot]);
+        Ok(sound.map(|numbers| [numbers[2], numbers[HEAD + part]]))
     }
-}
-
-/// The number at `at` of some.
-fn number(bytes: &[u8], at: usize) -> u64 {
-    let found = bytes.get(at * NUMBER..).and_then(|rest| rest.first_chunk());
-    found.map_or(0, |found| u64::from_le_bytes(*found))
 }
 
 /// The part of the file for the group with the file `name`, which begins with hexadecimal digits.

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
@@ -30,8 +30,7 @@ use crate::engine::{base::clock::wall_ms, resources::folder::Folder};
 /// Another one for each form of the file: one of another form is begun anew.
 const MAGIC: u64 = u64::from_be_bytes(*b"dwshist3");
 /// Bytes of the head: twelve numbers.
-const HEAD: usize = 96;
-pub(super) const HEAD_BYTES: u64 = HEAD as u64;
+pub(super) const HEAD_BYTES: u64 = 96;
 /// Bytes of a record before its envelope: length, offset and time.
 const RECORD: usize = 20;
 const RECORD_BYTES: u64 = RECORD as u64;
@@ -128,29 +127,23 @@ impl Head {
         if length == 0 {
             return Ok(Content::Nothing);
         }
-        let mut bytes = [0; HEAD];
-        match file.read_exact_at(&mut bytes, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Content::Broken),
-            other => other?,
-        }
-        let number = |at: usize| {
-            let part = bytes.get(at * 8..).and_then(|rest| rest.first_chunk());
-            part.map_or(0, |part| u64::from_le_bytes(*part))
+        let Some(numbers) = numbers::<12>(file, 0)? else {
+            return Ok(Content::Broken);
         };
         let head = Self {
-            epoch: number(1),
-            last: number(2),
-            count: number(3),
-            start: number(4),
-            end: number(5),
-            moves: number(6),
-            is_removed: number(7) != 0,
-            boot: number(8),
-            age: number(9),
-            first_size: number(10),
-            first_sent_at: number(11),
+            epoch: numbers[1],
+            last: numbers[2],
+            count: numbers[3],
+            start: numbers[4],
+            end: numbers[5],
+            moves: numbers[6],
+            is_removed: numbers[7] != 0,
+            boot: numbers[8],
+            age: numbers[9],
+            first_size: numbers[10],
+            first_sent_at: numbers[11],
         };
-        let is_sound = number(0) == MAGIC
+        let is_sound = numbers[0] == MAGIC
             && head.start >= HEAD_BYTES
             && head.start <= head.end
             && head.count <= head.last
@@ -178,11 +171,7 @@ impl Head {
             self.first_size,
             self.first_sent_at,
         ];
-        let mut bytes = Vec::with_capacity(HEAD);
-        for number in numbers {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        file.write_all_at(&bytes, 0)
+        write_numbers(file, 0, numbers)
     }
 }
 
@@ -196,13 +185,11 @@ struct RecordHead {
 
 impl RecordHead {
     fn parse(bytes: &[u8; RECORD]) -> Self {
-        let [a, b, c, d, rest @ ..] = *bytes;
-        let (offset, sent_at) = rest.split_at(8);
-        let number = |part: &[u8]| part.first_chunk().map_or(0, |p| u64::from_le_bytes(*p));
+        let mut rest = &bytes[..];
         Self {
-            length: u32::from_le_bytes([a, b, c, d]),
-            offset: number(offset),
-            sent_at: number(sent_at),
+            length: rest.get_u32_le(),
+            offset: rest.get_u64_le(),
+            sent_at: rest.get_u64_le(),
         }
     }
 
@@ -219,9 +206,9 @@ impl RecordHead {
 
     fn write(&self, envelope: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(envelope.len() + RECORD);
-        bytes.extend_from_slice(&self.length.to_le_bytes());
-        bytes.extend_from_slice(&self.offset.to_le_bytes());
-        bytes.extend_from_slice(&self.sent_at.to_le_bytes());
+        bytes.put_u32_le(self.length);
+        bytes.put_u64_le(self.offset);
+        bytes.put_u64_le(self.sent_at);
         bytes.extend_from_slice(envelope);
         bytes
     }
@@ -603,6 +590,23 @@ fn bytes(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, at)?;
     Ok(bytes)
+}
+
+/// The numbers that stand at `at` in a file; `None` where it ends before.
+pub(super) fn numbers<const N: usize>(file: &File, at: u64) -> io::Result<Option<[u64; N]>> {
+    let mut bytes = [[0; 8]; N];
+    match file.read_exact_at(bytes.as_flattened_mut(), at) {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        read => read.map(|()| Some(bytes.map(u64::from_le_bytes))),
+    }
+}
+
+pub(super) fn write_numbers<const N: usize>(
+    file: &File,
+    at: u64,
+    numbers: [u64; N],
+) -> io::Result<()> {
+    file.write_all_at(numbers.map(u64::to_le_bytes).as_flattened(), at)
 }
 
 /// Bytes of the blocks of a file.

@@ -52,7 +52,7 @@ struct State {
 type Due = (u64, Arc<str>);
 
 /// The messages of one group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Recorded {
     name: Arc<str>,
     epoch: u64,
@@ -184,16 +184,10 @@ impl State {
             epoch = self.first_epoch(name);
         }
         self.uses += 1;
-        let name = Arc::<str>::from(name);
-        let group = (self.groups.entry(Arc::clone(&name))).or_insert_with(|| Recorded {
-            name,
+        let group = (self.groups.entry(name.into())).or_insert_with_key(|name| Recorded {
+            name: Arc::clone(name),
             epoch,
-            last: 0,
-            entries: VecDeque::new(),
-            age: 0,
-            due: None,
-            used_at: now,
-            last_use: 0,
+            ..Recorded::default()
         });
         group.last_use = self.uses;
         group.used_at = now;

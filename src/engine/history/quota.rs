@@ -106,21 +106,9 @@ impl Known {
     }
 }
 
-/// A file of the folder.
-#[derive(Debug)]
-struct Stored {
-    name: String,
-    length: u64,
-    /// Bytes of its blocks.
-    taken: u64,
-    modified: SystemTime,
-}
-
-impl Stored {
-    /// Whether there is nothing but the numbering.
-    fn is_empty(&self) -> bool {
-        self.length <= HEAD_BYTES
-    }
+/// Whether there is nothing but the numbering in a group's file.
+fn is_empty(file: &Item) -> bool {
+    file.length <= HEAD_BYTES
 }
 
 impl Quota {
@@ -263,12 +251,12 @@ impl Quota {
             goal: self.goal(total, needs),
             left: total,
             empty: (numbered.clone())
-                .filter_map(|(at, file)| file.is_empty().then_some(at))
+                .filter_map(|(at, file)| is_empty(file).then_some(at))
                 .collect(),
         };
         for (at, file) in numbered {
             let is_old = measurement.is_old(file.modified, Duration::ZERO);
-            if is_old || (measurement.surplus() > 0 && (measurement.is_full || !file.is_empty())) {
+            if is_old || (measurement.surplus() > 0 && (measurement.is_full || !is_empty(file))) {
                 measurement.reduce(&files, at, file.name == newest);
             }
         }
@@ -329,7 +317,7 @@ impl Measurement<'_> {
     }
 
     /// Makes the file at that place smaller. Of those without messages only the newest stay.
-    fn reduce(&mut self, files: &[Stored], at: usize, is_newest: bool) {
+    fn reduce(&mut self, files: &[Item], at: usize, is_newest: bool) {
         let (file, surplus) = (&files[at], self.surplus());
         let Ok(length) = self.shorten(&file.name, surplus, is_newest || !self.is_full) else {
             return;
@@ -399,25 +387,14 @@ pub(super) fn note_use(file: &File) {
 }
 
 /// The files of groups.
-fn files(folder: &Folder) -> io::Result<Vec<Stored>> {
+fn files(folder: &Folder) -> io::Result<Vec<Item>> {
     let names = folder.names()?.into_iter();
-    let stored = names
+    let items = names
         .filter(|name| name.len() == NAME_LENGTH)
-        .filter_map(|name| {
-            let Item {
-                kind,
-                length,
-                taken,
-                modified,
-            } = folder.item(&name)?;
-            (kind == FileType::RegularFile).then_some(Stored {
-                name,
-                length,
-                taken,
-                modified,
-            })
-        });
-    Ok(stored.collect())
+        .filter_map(|name| folder.item(&name));
+    Ok(items
+        .filter(|item| item.kind == FileType::RegularFile)
+        .collect())
 }
 
 fn age_of(modified: SystemTime) -> Duration {

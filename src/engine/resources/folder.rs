@@ -36,6 +36,7 @@ pub(crate) struct Folder {
 /// An item in a folder that has a name there, and belongs to the folder's user.
 #[derive(Debug)]
 pub(crate) struct Item {
+    pub(crate) name: String,
     pub(crate) kind: FileType,
     pub(crate) length: u64,
     /// Bytes of its blocks, or its length where that is more.
@@ -177,6 +178,7 @@ impl Folder {
         let length = u64::try_from(found.st_size).unwrap_or_default();
         let blocks = u64::try_from(found.st_blocks).unwrap_or_default();
         (found.st_uid == self.user).then_some(Item {
+            name: name.to_owned(),
             kind: FileType::from_raw_mode(found.st_mode),
             length,
             taken: length.max(blocks.saturating_mul(512)),
