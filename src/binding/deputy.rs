@@ -12,9 +12,9 @@ use super::{
     connection::PyConnection,
     convert::{position, to_message},
     copy,
-    groups::{Deputy, Groups, Member, anyone, member},
+    groups::{Deputy, Groups, Member, anyone, member, word_for},
 };
-use crate::engine::groups::{self, MemberId, Stamps, Succeeded, Token, frames_of};
+use crate::engine::groups::{self, MemberId, Stamps, Token, frames_of};
 
 /// The point at which a member has left, for Python.
 type Departed = (Vec<(u64, u64)>, u64, Option<(u64, u64, bool)>);
@@ -80,10 +80,9 @@ impl Deputy {
             }
         };
         Ok(match succeeded {
-            Succeeded::Gone => None,
-            Succeeded::Behind => Some(PyString::new(py, "behind").into_any()),
-            Succeeded::Early => Some(PyString::new(py, "early").into_any()),
-            Succeeded::Done(until) => Some(until.into_pyobject(py)?.into_any()),
+            Err(mismatch) => Some(PyString::new(py, word_for(mismatch)).into_any()),
+            Ok(None) => None,
+            Ok(Some(until)) => Some(until.into_pyobject(py)?.into_any()),
         })
     }
 

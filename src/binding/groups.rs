@@ -22,7 +22,7 @@ use crate::{
     engine::{
         Connection, Engine,
         groups::{
-            self, Event, Eviction, Joined, MemberId, Message, Notice, Offer, RecordedJoin, Token,
+            self, Event, Eviction, Joined, MemberId, Message, Mismatch, Notice, Offer, Token,
             WhenFull, Whom, envelope, room_ended, room_text,
         },
         history::{Entry, Page},
@@ -103,6 +103,13 @@ pub(super) use with_member;
 /// The member that Python has given, of whichever kind.
 pub(super) fn anyone(object: &Bound<'_, PyAny>) -> PyResult<Arc<dyn groups::Member>> {
     Ok(with_member!(object, it => Arc::clone(it) as _))
+}
+
+pub(super) fn word_for(mismatch: Mismatch) -> &'static str {
+    match mismatch {
+        Mismatch::Behind => "behind",
+        Mismatch::Early => "early",
+    }
 }
 
 #[pymethods]
@@ -322,11 +329,10 @@ impl Groups {
         let (groups, at) = (&self.0, position(at));
         let joined = with_member!(object, it => groups.enter_at(name, it, id, at, is_numbered));
         Ok(match joined {
-            RecordedJoin::Behind => "behind",
-            RecordedJoin::Early => "early",
-            RecordedJoin::Done(Joined::Over | Joined::Refused) => "over",
-            RecordedJoin::Done(Joined::First) => "first",
-            RecordedJoin::Done(Joined::More | Joined::Already) => "joined",
+            Err(mismatch) => word_for(mismatch),
+            Ok(Joined::Over | Joined::Refused) => "over",
+            Ok(Joined::First) => "first",
+            Ok(Joined::More | Joined::Already) => "joined",
         })
     }
 

@@ -15,12 +15,13 @@ use super::{
     member::{Eviction, Handed, Member, WhenFull, delivery_to},
     memberships::{Left, MemberId, Memberships},
     message::{Delivery, Message},
+    recorded::Mismatch,
     registry::Groups,
     stamps::{Cut, Stamps},
 };
 use crate::{
     engine::history::Position,
-    protocol::{close::CloseFrame, deflate::Deflater, framing::Framing},
+    protocol::{close::CloseFrame, framing::Framing},
 };
 
 /// Bytes that it keeps at most: a connection that is behind by more cannot be told of all.
@@ -76,20 +77,6 @@ impl Backlog {
     }
 }
 
-/// The outcome of a wish to go on in place of another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Succeeded {
-    /// The other one is no member any more, or the member is over.
-    Gone,
-    /// The group with its history is further on: the member has to get what is between.
-    Behind,
-    /// The members here have not got so much yet, or the group has another epoch here: what they
-    /// miss has to be read first.
-    Early,
-    /// It is done: the number of the first entry for the member.
-    Done(u64),
-}
-
 impl Deputy {
     /// That of a connection, or, with its name and that of its user, of a connection in a room.
     pub fn new(seat: Option<(MemberId, Option<String>)>) -> Arc<Self> {
@@ -143,10 +130,6 @@ impl Member for Deputy {
 
     fn memberships(&self) -> &Memberships {
         &self.memberships
-    }
-
-    fn deflater(&self) -> Option<&Deflater> {
-        None
     }
 
     fn is_seat(&self) -> bool {
@@ -211,6 +194,12 @@ impl Groups {
 
     /// Makes `member` a member in place of `before`, without a message in between. It gets none that
     /// is among those of `got`. With `at`, only where the group with its history is as far.
+    ///
+    /// Returns the number of the first entry for it; `None` when `before` is no member any more, or
+    /// the member is over.
+    ///
+    /// # Errors
+    /// The group with its history is not as far here, or further on.
     pub fn succeed<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
@@ -219,17 +208,18 @@ impl Groups {
         id: MemberId,
         got: &Stamps,
         at: Option<Standing>,
-    ) -> Succeeded {
+    ) -> Result<Option<u64>, Mismatch> {
         let Some(group) = self.find(name) else {
-            return Succeeded::Gone;
+            return Ok(None);
         };
-        let mut outcome = Succeeded::Gone;
+        let mut outcome = Ok(None);
         let weak = Arc::downgrade(member);
         let left = before.memberships().leave_if(&group, |held| {
             let enter = |state: &mut GroupState| {
-                if let Some(refusal) = at.and_then(|(at, _)| refusal_of(state, at)) {
-                    outcome = refusal;
-                    return None;
+                if let Some((at, _)) = at {
+                    let here = state.recorded.as_ref().map(|recorded| recorded.position);
+                    outcome = Mismatch::check(here, at).map(|()| None);
+                    outcome.ok()?;
                 }
                 let (slot, _) = state.enter(weak);
                 state.filter(slot, got.clone());
@@ -237,15 +227,15 @@ impl Groups {
                     recorded.numbered.insert(slot);
                 }
                 state.leave(held);
-                outcome = Succeeded::Done(state.cut().until);
+                outcome = Ok(Some(state.cut().until));
                 Some((slot, false))
             };
             let enter = || self.enter(name, enter);
             member.memberships().join(id, || self.find(name), enter);
             match outcome {
-                Succeeded::Behind | Succeeded::Early => return None,
-                Succeeded::Done(_) => {}
-                Succeeded::Gone => {
+                Err(_) => return None,
+                Ok(Some(_)) => {}
+                Ok(None) => {
                     group.state.lock().leave(held);
                 }
             }
@@ -258,20 +248,5 @@ impl Groups {
             self.notify(name);
         }
         outcome
-    }
-}
-
-/// Why a member that is at `at` cannot go on here, if so.
-fn refusal_of(state: &GroupState, at: Position) -> Option<Succeeded> {
-    let Some(recorded) = &state.recorded else {
-        return Some(Succeeded::Early);
-    };
-    let here = recorded.position;
-    if here == at {
-        None
-    } else if here.epoch == at.epoch && here.offset > at.offset {
-        Some(Succeeded::Behind)
-    } else {
-        Some(Succeeded::Early)
     }
 }

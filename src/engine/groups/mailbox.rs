@@ -15,7 +15,7 @@ use crate::{
         base::fork,
         wakeup::hub::{Hub, Watch},
     },
-    protocol::{close::CloseFrame, deflate::Deflater, message::Kind},
+    protocol::{close::CloseFrame, message::Kind},
 };
 
 /// A bounded queue of messages, which wakes the event loop that takes them.
@@ -105,10 +105,6 @@ impl Member for Mailbox {
 
     fn memberships(&self) -> &Memberships {
         &self.memberships
-    }
-
-    fn deflater(&self) -> Option<&Deflater> {
-        None
     }
 
     fn take(&self, delivery: &Delivery, when_full: WhenFull, _: bool) -> Handed {

@@ -77,7 +77,9 @@ pub trait Member: fmt::Debug + Send + Sync {
     }
 
     /// The compression that its messages may have; `None` for none.
-    fn deflater(&self) -> Option<&Deflater>;
+    fn deflater(&self) -> Option<&Deflater> {
+        None
+    }
 
     /// The connection that takes its messages, for a member that is none itself.
     fn carrier(&self) -> Option<Arc<dyn Member>> {

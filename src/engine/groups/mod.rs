@@ -40,7 +40,7 @@ pub(crate) use self::memberships::Membership;
 #[cfg(unix)]
 pub(crate) use self::waiting_publishers::WaitingPublishers;
 pub use self::{
-    deputy::{Departed, Deputy, Standing, Succeeded, frames_of},
+    deputy::{Departed, Deputy, Standing, frames_of},
     fan_out::FanOutThread,
     mailbox::Mailbox,
     markers::Token,
@@ -51,7 +51,7 @@ pub use self::{
     notices::{Notice, Notices},
     numbered::{room_ended, room_text, text as numbered_text},
     passage::{Bucket, Passage, Publisher},
-    recorded::{Offer, RecordedJoin},
+    recorded::{Mismatch, Offer},
     registry::{Groups, Observer},
     seat::{Seat, Seats},
     stamps::{Cut, Stamp, Stamps},

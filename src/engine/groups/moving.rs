@@ -54,7 +54,8 @@ impl Groups {
     ) {
         let (before, deputy) = (Arc::clone(before), Arc::clone(deputy));
         self.at_marker(name, token, move |groups, name| {
-            groups.succeed(name, before.as_ref(), &deputy, id, &Stamps::default(), None);
+            // Without a position nothing can be in the way.
+            let _ = groups.succeed(name, before.as_ref(), &deputy, id, &Stamps::default(), None);
             deputy.begin();
         });
     }

@@ -26,16 +26,25 @@ pub enum Offer {
     Behind,
 }
 
-/// The outcome of a wish to join at a position.
+/// Why a member cannot go on here from its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordedJoin {
-    /// As for other groups.
-    Done(Joined),
+pub enum Mismatch {
     /// The group is further on: the member has to get what is between.
     Behind,
     /// The members here have not got so much yet, or the group has another epoch here: what they
     /// miss has to be read first.
     Early,
+}
+
+impl Mismatch {
+    /// Whether a member that is at `at` can go on where the group is at `here`.
+    pub(super) fn check(here: Option<Position>, at: Position) -> Result<(), Self> {
+        match here {
+            Some(here) if here == at => Ok(()),
+            Some(here) if here.epoch == at.epoch && here.offset > at.offset => Err(Self::Behind),
+            _ => Err(Self::Early),
+        }
+    }
 }
 
 impl Groups {
@@ -145,6 +154,9 @@ impl Groups {
 
     /// Makes `member`, which has got all messages up to `at`, a member of the group `name`: it gets
     /// all later ones. When it is the first one here, those that came meanwhile have to be read.
+    ///
+    /// # Errors
+    /// The group is not as far here, or further on.
     pub fn enter_at<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
@@ -152,11 +164,11 @@ impl Groups {
         id: MemberId,
         at: Position,
         is_numbered: bool,
-    ) -> RecordedJoin {
+    ) -> Result<Joined, Mismatch> {
         if self.is_foreign() || member.is_foreign() {
-            return RecordedJoin::Done(Joined::Over);
+            return Ok(Joined::Over);
         }
-        let mut refusal = RecordedJoin::Behind;
+        let mut checked = Ok(());
         let weak = Arc::downgrade(member);
         let enter = |state: &mut State| {
             if state.is_unused() {
@@ -168,13 +180,8 @@ impl Groups {
                     numbered: HashSet::new(),
                 })
             });
-            let here = recorded.position;
-            if here != at {
-                if here.epoch != at.epoch || here.offset < at.offset {
-                    refusal = RecordedJoin::Early;
-                }
-                return None;
-            }
+            checked = Mismatch::check(Some(recorded.position), at);
+            checked.ok()?;
             let (slot, is_first) = state.enter(weak);
             if let Some(recorded) = state.recorded.as_mut().filter(|_| is_numbered) {
                 recorded.numbered.insert(slot);
@@ -184,13 +191,11 @@ impl Groups {
         let joined = member
             .memberships()
             .join(id, || self.find(name), || self.enter(name, enter));
-        if joined == Joined::Refused {
-            return refusal;
-        }
+        checked?;
         if matches!(joined, Joined::First | Joined::More) {
             self.notify(name);
         }
-        RecordedJoin::Done(joined)
+        Ok(joined)
     }
 }
 

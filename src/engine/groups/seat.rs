@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     engine::history::Position,
-    protocol::{close::CloseFrame, deflate::Deflater, message::Kind, room_request::RoomEvent},
+    protocol::{close::CloseFrame, message::Kind, room_request::RoomEvent},
 };
 
 /// Bytes that wait for a held seat at most. It misses what comes beyond that, and is told so.
@@ -314,10 +314,6 @@ impl Member for Seat {
 
     fn memberships(&self) -> &Memberships {
         &self.memberships
-    }
-
-    fn deflater(&self) -> Option<&Deflater> {
-        None
     }
 
     fn carrier(&self) -> Option<Arc<dyn Member>> {

@@ -537,9 +537,11 @@ async fn a_panic_in_the_middle_of_a_group_costs_a_batch_which_is_told() {
     let (before, mut before_peer) = member(1);
     let (behind, mut behind_peer) = member(2);
     let broken = Arc::new(Broken::default());
-    groups.enter_at("room", &before, ID, at(5), true);
-    groups.enter_at("room", &broken, OTHER_ID, at(5), false);
-    groups.enter_at("room", &behind, ID, at(5), true);
+    groups.enter_at("room", &before, ID, at(5), true).unwrap();
+    groups
+        .enter_at("room", &broken, OTHER_ID, at(5), false)
+        .unwrap();
+    groups.enter_at("room", &behind, ID, at(5), true).unwrap();
     let envelope = envelope::of_message(&text("x"));
     groups.offer("room", at(6), &envelope);
     settle(&groups).await;

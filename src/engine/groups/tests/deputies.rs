@@ -1,7 +1,7 @@
 //! Members that move between two registries, and their deputies.
 
 use super::*;
-use crate::engine::groups::{Deputy, Eviction, RecordedJoin, Seats, Stamps, Succeeded, Whom};
+use crate::engine::groups::{Deputy, Eviction, Mismatch, Seats, Stamps, Whom};
 
 #[tokio::test]
 async fn a_member_of_a_group_with_a_history_goes_on_at_its_position_alone() {
@@ -12,10 +12,10 @@ async fn a_member_of_a_group_with_a_history_goes_on_at_its_position_alone() {
         groups.offer("room", at(offset), &envelope).unwrap()
     };
     let (leaves, mut leaves_peer) = member(1);
-    old.enter_at("room", &leaves, ID, at(3), true);
+    old.enter_at("room", &leaves, ID, at(3), true).unwrap();
     let deputy = Deputy::new(None);
     let joined = new.enter_at("room", &deputy, ID, at(4), false);
-    assert_eq!(joined, RecordedJoin::Done(Joined::First));
+    assert_eq!(joined, Ok(Joined::First));
     offer(&old, 4);
     let (cut, standing) = old.depart("room", leaves.as_ref()).unwrap();
     assert_eq!(standing, Some((at(4), true)));
@@ -31,10 +31,10 @@ async fn a_member_of_a_group_with_a_history_goes_on_at_its_position_alone() {
         let wanted = Some((at(offset), true));
         new.succeed("room", deputy.as_ref(), &enters, ID, &none, wanted)
     };
-    assert_eq!(succeed(4), Succeeded::Behind);
-    assert_eq!(succeed(6), Succeeded::Early);
-    assert!(matches!(succeed(5), Succeeded::Done(_)));
-    assert_eq!(succeed(5), Succeeded::Gone);
+    assert_eq!(succeed(4), Err(Mismatch::Behind));
+    assert_eq!(succeed(6), Err(Mismatch::Early));
+    assert!(matches!(succeed(5), Ok(Some(_))));
+    assert_eq!(succeed(5), Ok(None));
     assert_eq!(new.count("room"), 1);
     offer(&new, 6);
     settle(&new).await;
@@ -73,7 +73,7 @@ async fn a_deputy_passes_events_and_a_close_on_and_is_evicted_by_its_user() {
     assert_eq!(groups.count("room"), 1);
     let (connection, _peer) = member(1);
     let succeeded = groups.succeed("room", seated.as_ref(), &connection, ID, &none, None);
-    assert_eq!(succeeded, Succeeded::Gone);
+    assert_eq!(succeeded, Ok(None));
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_deputy_of_a_connection_that_is_over_leaves_no_member_behind() {
     connection.memberships().end();
     let none = Stamps::default();
     let succeeded = groups.succeed("room", deputy.as_ref(), &connection, ID, &none, None);
-    assert_eq!(succeeded, Succeeded::Gone);
+    assert_eq!(succeeded, Ok(None));
     assert_eq!(groups.count("room"), 0);
 }
 

@@ -38,7 +38,9 @@ async fn outcome(page: Page) -> (Vec<u8>, Vec<u8>) {
     let (with, mut with_peer) = member(1);
     let (without, mut without_peer) = member(2);
     for (connection, is_numbered) in [(&with, true), (&without, false)] {
-        groups.enter_at("room", connection, ID, AT, is_numbered);
+        groups
+            .enter_at("room", connection, ID, AT, is_numbered)
+            .unwrap();
     }
     groups.take_page("room", &page);
     settle(&groups).await;

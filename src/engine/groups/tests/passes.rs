@@ -13,7 +13,7 @@ use super::super::{
     memberships::Memberships,
     message::{Delivery, Message},
 };
-use crate::protocol::{close::CloseFrame, deflate::Deflater, message::Kind};
+use crate::protocol::{close::CloseFrame, message::Kind};
 
 /// A member that takes nothing: the test looks at what it would be handed.
 #[derive(Debug)]
@@ -28,10 +28,6 @@ impl Member for Person {
 
     fn memberships(&self) -> &Memberships {
         &self.memberships
-    }
-
-    fn deflater(&self) -> Option<&Deflater> {
-        None
     }
 
     fn take(&self, _: &Delivery, _: WhenFull, _: bool) -> Handed {
