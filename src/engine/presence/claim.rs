@@ -15,7 +15,7 @@ use crate::engine::wakeup::call::Ticket;
 /// A claim of this process.
 #[derive(Debug)]
 pub(super) struct Claim {
-    id: u64,
+    pub(super) id: u64,
     /// Whether all claims that may go first have come.
     is_ready: bool,
     /// Whether another process has told it.
@@ -106,10 +106,6 @@ impl Claim {
         }
         // Rivals that go first have not said that they tell it: they may be claiming still.
         Decision::Won(self.is_contested || !self.rivals.is_empty())
-    }
-
-    pub(super) fn id(&self) -> u64 {
-        self.id
     }
 }
 

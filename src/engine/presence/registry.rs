@@ -209,7 +209,7 @@ impl Presence {
         let hash = RandomState::new().hash_one((std::process::id(), number));
         let id = (hash >> 1) | 1;
         let (wait, ticket) = Wait::new(|| ());
-        state.claim(key, Claim::new(id, ticket));
+        state.claims.insert(key.to_owned(), Claim::new(id, ticket));
         Some(wait)
     }
 
@@ -255,7 +255,9 @@ impl Presence {
     /// All claims of other processes have come that may go before the claim `id` of this one.
     pub fn be_ready(&self, name: &str, key: &str, id: u64) {
         if let Some(room) = self.find(name) {
-            room.state.lock().be_ready(key, id);
+            if let Some(claim) = room.state.lock().claims.get_mut(key) {
+                claim.be_ready(id);
+            }
         }
     }
 
@@ -462,7 +464,7 @@ impl Presence {
         if !others.is_empty() {
             let mut state = room.state.lock();
             for each in others {
-                state.is_not_gone(&each.facts.key);
+                state.gone.remove(&each.facts.key);
             }
         }
         let own: Vec<_> = own

@@ -87,9 +87,9 @@ pub(super) struct State {
     /// Departures and returns that are still to be reported, in order.
     moves: Vec<Move>,
     /// The claims to tell that a user has joined. See `claim.rs`.
-    claims: HashMap<String, Claim>,
+    pub(super) claims: HashMap<String, Claim>,
     /// The users of which this process has told that they have left, and since when.
-    gone: HashMap<String, Instant>,
+    pub(super) gone: HashMap<String, Instant>,
     gone_in_order: VecDeque<(Instant, String)>,
     /// Whether the watching connections are being told of events.
     is_telling: bool,
@@ -529,22 +529,15 @@ impl State {
         let person = self.people.get_mut(&connection.key)?;
         let before = Arc::clone(&person.facts);
         person.leave(slot, now);
-        let is_away = person.connections() == 0;
         if person.connections() == 0 {
             let until = now + self.grace;
             person.until = Some(until);
             self.leaving.push(Reverse((until, connection.key.clone())));
-        }
-        if !is_away {
+        } else {
             self.note_update(&connection.key, &before);
         }
         self.note_digest(&connection.key);
         Some(connection.key)
-    }
-
-    /// Claims to tell that the user `key` has joined.
-    pub(super) fn claim(&mut self, key: &str, claim: Claim) {
-        self.claims.insert(key.to_owned(), claim);
     }
 
     /// This process tells that the user `key` has joined, and no other one claims that.
@@ -570,17 +563,10 @@ impl State {
         self.people.get(key).is_some_and(|person| person.is_told)
     }
 
-    /// All claims have come that may go before the claim `id` of this process.
-    pub(super) fn be_ready(&mut self, key: &str, id: u64) {
-        if let Some(claim) = self.claims.get_mut(key) {
-            claim.be_ready(id);
-        }
-    }
-
     /// Ends the claim to tell that the user `key` has joined. Returns its number, and the decision.
     pub(super) fn decide(&mut self, key: &str) -> Option<(u64, Decision)> {
         let claim = self.claims.remove(key)?;
-        let (id, decision) = (claim.id(), claim.decide());
+        let (id, decision) = (claim.id, claim.decide());
         if decision != Decision::Lost {
             self.note_told(key);
         }
@@ -654,11 +640,6 @@ impl State {
                 }
             }
         }
-    }
-
-    /// This process does not tell that the user `key` has left.
-    pub(super) fn is_not_gone(&mut self, key: &str) {
-        self.gone.remove(key);
     }
 
     /// The process `source` has ended.
