@@ -33,11 +33,11 @@ impl Call {
     }
 
     fn watch(&self, hub: &Hub, token: u64) {
-        self.0.watch(Arc::clone(hub.0.hub()), token);
+        self.0.watch(Arc::clone(&hub.0.hub), token);
     }
 
     fn unwatch(&self, hub: &Hub, token: u64) {
-        self.0.unwatch(hub.0.hub(), token);
+        self.0.unwatch(&hub.0.hub, token);
     }
 
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Outcome<'py>>> {
@@ -61,11 +61,11 @@ impl Wait {
     }
 
     fn watch(&self, hub: &Hub, token: u64) {
-        self.0.watch(Arc::clone(hub.0.hub()), token);
+        self.0.watch(Arc::clone(&hub.0.hub), token);
     }
 
     fn unwatch(&self, hub: &Hub, token: u64) {
-        self.0.unwatch(hub.0.hub(), token);
+        self.0.unwatch(&hub.0.hub, token);
     }
 
     fn outcome(&self) -> Option<bool> {

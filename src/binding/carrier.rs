@@ -124,7 +124,7 @@ pub(crate) fn open_carried(
     memberships: Memberships<'_>,
 ) -> PyResult<(PyConnection, Carrier)> {
     let permit = permit.held()?;
-    let (hub, join) = (Arc::clone(hub.0.hub()), joining(memberships));
+    let (hub, join) = (Arc::clone(&hub.0.hub), joining(memberships));
     let connection = py.detach(|| runtime::open_carried(hub, token, &settings.0, permit, join))?;
     Ok((PyConnection(Arc::clone(&connection)), Carrier(connection)))
 }

@@ -66,7 +66,7 @@ impl Hold {
 impl PyConnection {
     #[pyo3(signature = (count, /))]
     fn hold(&self, count: usize) -> Hold {
-        let mut account = Account::of(self.0.share());
+        let mut account = Account::of(&self.0.share);
         account.set(count);
         Hold(Mutex::new(account))
     }
@@ -338,11 +338,11 @@ impl PyConnection {
 
     fn watch_pings(&self, hub: &Hub, token: u64) {
         self.0
-            .watch_pings(Watch::new(Arc::clone(hub.0.hub()), token));
+            .watch_pings(Watch::new(Arc::clone(&hub.0.hub), token));
     }
 
     fn unwatch_pings(&self, hub: &Hub, token: u64) {
-        self.0.unwatch_pings(hub.0.hub(), token);
+        self.0.unwatch_pings(&hub.0.hub, token);
     }
 
     fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
@@ -355,7 +355,7 @@ impl PyConnection {
     }
 
     fn watch_end(&self, hub: &Hub, token: u64) {
-        self.0.watch_end(Watch::new(Arc::clone(hub.0.hub()), token));
+        self.0.watch_end(Watch::new(Arc::clone(&hub.0.hub), token));
     }
 
     fn is_awaited(&self) -> bool {
@@ -378,13 +378,13 @@ impl PyConnection {
 
     fn watch_inbox(&self, hub: &Hub, token: u64) {
         self.0
-            .watch_inbox(Watch::new(Arc::clone(hub.0.hub()), token));
+            .watch_inbox(Watch::new(Arc::clone(&hub.0.hub), token));
     }
 
     #[pyo3(signature = (hub, token, /))]
     fn listen(&self, py: Python<'_>, hub: &Bound<'_, Hub>, token: u64) -> bool {
         make_way(py, &self.0);
-        let hub = hub.get().0.hub();
+        let hub = &hub.get().0.hub;
         self.0.listen(|| Watch::new(Arc::clone(hub), token))
     }
 
@@ -414,13 +414,13 @@ impl PyConnection {
 
     #[pyo3(signature = (hub, token, /))]
     fn rouse(&self, py: Python<'_>, hub: &Bound<'_, Hub>, token: u64) {
-        let hub = hub.get().0.hub();
+        let hub = &hub.get().0.hub;
         py.detach(|| self.0.rouse(hub, token));
     }
 
     #[pyo3(signature = (hub, token, /))]
     fn unlisten(&self, hub: &Hub, token: u64) -> bool {
-        self.0.unlisten(hub.0.hub(), token)
+        self.0.unlisten(&hub.0.hub, token)
     }
 
     fn halt(&self) {
@@ -468,11 +468,11 @@ impl PyConnection {
 
     fn watch_outbox(&self, hub: &Hub, token: u64) {
         self.0
-            .watch_outbox(Watch::new(Arc::clone(hub.0.hub()), token));
+            .watch_outbox(Watch::new(Arc::clone(&hub.0.hub), token));
     }
 
     fn unwatch(&self, hub: &Hub, token: u64) {
-        self.0.unwatch(hub.0.hub(), token);
+        self.0.unwatch(&hub.0.hub, token);
     }
 }
 

@@ -122,11 +122,11 @@ impl PyDial {
     }
 
     fn watch(&self, hub: &Hub, token: u64) {
-        self.0.watch(Arc::clone(hub.0.hub()), token);
+        self.0.watch(Arc::clone(&hub.0.hub), token);
     }
 
     fn unwatch(&self, hub: &Hub, token: u64) {
-        self.0.unwatch(hub.0.hub(), token);
+        self.0.unwatch(&hub.0.hub, token);
     }
 
     fn descriptor(&self) -> Option<Raw> {

@@ -410,7 +410,7 @@ pub(crate) struct Mailbox(pub(super) Arc<groups::Mailbox>);
 impl Mailbox {
     #[new]
     fn new(capacity: usize, hub: &Hub, token: u64) -> Self {
-        let hub = Arc::clone(hub.0.hub());
+        let hub = Arc::clone(&hub.0.hub);
         Self(groups::Mailbox::new(capacity, hub, token))
     }
 

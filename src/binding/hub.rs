@@ -31,7 +31,7 @@ impl Hub {
         round: Option<u64>,
         timeout: Option<f64>,
     ) -> PyResult<Option<(u64, u64, bool)>> {
-        let hub = self.0.hub();
+        let hub = &self.0.hub;
         let timeout = duration(timeout)?;
         let next = match hub.take(round) {
             Some(work) => Next::Work(work),
@@ -45,23 +45,23 @@ impl Hub {
     }
 
     fn close(&self) {
-        self.0.hub().close();
+        self.0.hub.close();
     }
 
     fn fileno(&self) -> Raw {
-        self.0.hub().descriptor()
+        self.0.hub.descriptor()
     }
 
     fn drain(&self) -> Vec<u64> {
-        self.0.hub().drain()
+        self.0.hub.drain()
     }
 
     fn announce(&self, token: u64) {
-        self.0.hub().announce(token);
+        self.0.hub.announce(token);
     }
 
     fn served(&self) {
-        self.0.hub().served();
+        self.0.hub.served();
     }
 
     fn wake(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
@@ -79,7 +79,7 @@ impl Hub {
         for future in futures {
             MessageFuture::arrive_later(future.bind(py))?;
         }
-        self.0.hub().served();
+        self.0.hub.served();
         outcome.map(|()| python_tokens)
     }
 

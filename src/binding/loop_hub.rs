@@ -18,7 +18,7 @@ const FIRST_TOKEN: u64 = 1 << 63;
 
 /// A hub, and the futures of type `F` that tasks of its loop await.
 pub(super) struct LoopHub<F> {
-    hub: Arc<engine::Hub>,
+    pub(super) hub: Arc<engine::Hub>,
     expected: Mutex<HashMap<u64, Py<F>>>,
     next_token: AtomicU64,
 }
@@ -30,10 +30,6 @@ impl<F> LoopHub<F> {
             expected: Mutex::default(),
             next_token: AtomicU64::new(FIRST_TOKEN),
         }
-    }
-
-    pub(super) fn hub(&self) -> &Arc<engine::Hub> {
-        &self.hub
     }
 
     pub(super) fn new_token(&self) -> u64 {

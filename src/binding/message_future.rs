@@ -84,7 +84,7 @@ impl MessageFuture {
         }
         loop_hub.expect(future.token, this.clone().unbind());
         // The watch also reports what came before it was set.
-        let watch = Watch::new(Arc::clone(loop_hub.hub()), future.token);
+        let watch = Watch::new(Arc::clone(&loop_hub.hub), future.token);
         future.connection.watch_inbox(watch);
         true
     }
@@ -141,7 +141,7 @@ impl MessageFuture {
     fn forget(&self) {
         if let Some(loop_hub) = self.loop_hub.upgrade() {
             drop(loop_hub.forget(self.token));
-            self.connection.unwatch(loop_hub.hub(), self.token);
+            self.connection.unwatch(&loop_hub.hub, self.token);
         }
     }
 }

@@ -87,7 +87,7 @@ type EventParts<'a> = (Cow<'a, str>, Cow<'a, str>, Option<&'a str>, &'a str, usi
 #[pyo3(signature = (message, /))]
 pub(crate) fn read_event<'a>(message: &'a Bound<'_, PyAny>) -> Option<EventParts<'a>> {
     let event = RoomEvent::read(message.cast::<PyString>().ok()?.to_str().ok()?)?;
-    let (id, data) = (event.id(), event.data());
+    let (id, data) = (event.id, event.data());
     Some((event.room, event.name, id, data, event.bytes))
 }
 

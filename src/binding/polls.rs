@@ -46,7 +46,7 @@ impl PendingPoll {
 
     #[pyo3(signature = (hub, token, /))]
     fn watch(&self, hub: &Hub, token: u64) {
-        self.0.watch(Watch::new(Arc::clone(hub.0.hub()), token));
+        self.0.watch(Watch::new(Arc::clone(&hub.0.hub), token));
     }
 
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {

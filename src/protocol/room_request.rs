@@ -19,7 +19,8 @@ pub struct RoomEvent<'a> {
     pub name: Cow<'a, str>,
     /// Bytes of the whole message.
     pub bytes: usize,
-    id: Option<&'a str>,
+    /// Its id as JSON, as the client has written it; `None` where no acknowledgement is wanted.
+    pub id: Option<&'a str>,
     data: Option<&'a str>,
 }
 
@@ -65,11 +66,6 @@ impl<'a> RoomEvent<'a> {
     /// Its data as JSON, as the client has written it.
     pub fn data(&self) -> &'a str {
         self.data.unwrap_or("null")
-    }
-
-    /// Its id as JSON, as the client has written it; `None` where no acknowledgement is wanted.
-    pub fn id(&self) -> Option<&'a str> {
-        self.id
     }
 
     /// The text that the other members get, from after the room's name on; `sender` is who sent it,

@@ -253,20 +253,20 @@ mod tests {
     fn what_a_server_holds_after_the_end_is_not_counted() {
         let (connection, _hub) = connection();
         connection.note_in_server(5000);
-        assert_eq!(connection.share().held(), 5000);
+        assert_eq!(connection.share.held(), 5000);
         connection.leave_carrier(end(close::NO_STATUS, Initiator::Peer));
         until(|| connection.is_carrier_over());
         connection.note_in_server(5000);
-        assert_eq!(connection.share().held(), 0);
+        assert_eq!(connection.share.held(), 0);
     }
 
     #[test]
     fn what_waits_for_a_server_whose_client_left_is_dropped() {
         let (connection, _hub) = connection();
         assert!(connection.send(Kind::Binary, &[0; 8192], None).unwrap());
-        assert!(connection.share().held() > 0);
+        assert!(connection.share.held() > 0);
         connection.leave_carrier(end(close::NO_STATUS, Initiator::Peer));
-        until(|| connection.share().held() == 0);
+        until(|| connection.share.held() == 0);
         assert_eq!(connection.carry_out(), None);
     }
 

@@ -82,7 +82,8 @@ pub struct Connection {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) pings: Pings,
-    transport: Transport,
+    /// The way that its messages take.
+    pub(crate) transport: Transport,
     /// For one that another server carries.
     pub(crate) carrier: Option<Arc<Carrier>>,
     /// For connections that take posts.
@@ -92,8 +93,10 @@ pub struct Connection {
     /// Wakes the driver when something changed that it has to act on.
     pub(crate) wake: Notify,
     turns: Arc<Turns>,
-    share: Arc<Share>,
-    entry: OnceLock<Entry<Self>>,
+    /// The count of the bytes that are held for it.
+    pub(crate) share: Arc<Share>,
+    /// Its place in the list of holders.
+    pub(crate) entry: OnceLock<Entry<Self>>,
     memberships: Memberships,
     time_slice: TimeSlice,
     /// For peers that asked for one.
@@ -184,11 +187,6 @@ impl Connection {
     /// A number that no other connection of this process has; 0 of those that were never open.
     pub fn id(&self) -> u64 {
         self.id
-    }
-
-    /// The way that its messages take.
-    pub(crate) fn transport(&self) -> Transport {
-        self.transport
     }
 
     /// The number of messages that have come from the peer so far, and of those that were taken for
@@ -368,17 +366,6 @@ impl Connection {
     /// Whether it was closed because it held too much.
     pub fn is_shed(&self) -> bool {
         !self.is_foreign() && self.share.is_shed()
-    }
-
-    /// The count of the bytes that are held for this connection.
-    pub(crate) fn share(&self) -> &Arc<Share> {
-        &self.share
-    }
-
-    /// Keeps the connection's entry in the list of holders for as long as the connection lives.
-    pub(crate) fn keep_entry(&self, entry: Entry<Self>) {
-        // Called once for each connection; a second entry would take the first away.
-        let _ = self.entry.set(entry);
     }
 
     /// Ends a connection before anything was sent to its peer; false when it has begun to end

@@ -175,7 +175,7 @@ impl Driver {
         let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
         let keepalive = Keepalive::new(interval, timeout, connection.id(), now).after(pulse, now);
         let look_at = connection.inbox.look_at().map(Instant::from_std);
-        let account = Account::of(connection.share());
+        let account = Account::of(&connection.share);
         let carrier_end = CarrierEnd(connection.carrier.clone());
         let mut receiver = Receiver::new(settings.limits).with_role(settings.transport.role());
         if let Some(terms) = &settings.compression {
@@ -310,7 +310,7 @@ impl Driver {
             }
         }
         self.look_at = self.connection.inbox.look_at().map(Instant::from_std);
-        if self.connection.share().is_shed() {
+        if self.connection.share.is_shed() {
             self.drop_unfinished();
         }
         if self.connection.outbox.queued() > 0 {
@@ -360,7 +360,7 @@ impl Driver {
 
     /// The end of a connection whose peer is gone; `what` follows its name.
     fn lost_by(&self, what: &str) -> End {
-        let peer = match self.connection.transport().role() {
+        let peer = match self.connection.transport.role() {
             Role::Server => "client",
             Role::Client => "server",
         };

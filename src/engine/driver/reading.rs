@@ -242,7 +242,7 @@ impl Driver {
             Event::Ping(payload) => {
                 batch.controls += 1;
                 self.connection.pings.on_ping();
-                let framing = self.connection.transport().framing();
+                let framing = self.connection.transport.framing();
                 framing.append(&mut batch.pongs, Opcode::Pong, &payload);
             }
             Event::Pong(payload) => {
@@ -316,7 +316,7 @@ impl Driver {
 
     /// Whether this connection has to wait until the process buffers less.
     pub(super) fn is_memory_short(&mut self) -> bool {
-        let share = self.connection.share();
+        let share = &self.connection.share;
         let is_short = budget::is_full() && share.is_large() && !share.is_shed();
         if is_short {
             budget::request_relief();

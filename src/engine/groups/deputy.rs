@@ -72,7 +72,7 @@ impl Backlog {
     /// Takes the messages that are not among those that `but` names. `None` when there were too many.
     fn take(&mut self, but: &Stamps) -> Option<Vec<Message>> {
         let kept = std::mem::take(&mut self.messages);
-        let is_new = |message: &Message| !message.stamp().is_some_and(|stamp| but.has(stamp));
+        let is_new = |message: &Message| !message.stamp.is_some_and(|stamp| but.has(stamp));
         (!self.is_over_full).then(|| kept.into_iter().filter(is_new).collect())
     }
 }
@@ -149,7 +149,7 @@ impl Member for Deputy {
     fn take(&self, delivery: &Delivery, _: WhenFull, _: bool) -> Handed {
         let mut state = self.state.lock();
         let messages = delivery.messages().iter();
-        for message in messages.filter(|message| message.position().is_none()) {
+        for message in messages.filter(|message| message.position.is_none()) {
             state.backlog.push(message);
         }
         Handed::default()

@@ -390,7 +390,7 @@ impl Deliveries {
         let is_seat = member.is_seat();
         let id = (self.has_exclusions).then(|| member.id()).flatten();
         let has_got = |message: &Message| {
-            let stamp = message.stamp().zip(recipient.got.as_ref());
+            let stamp = message.stamp.zip(recipient.got.as_ref());
             stamp.is_some_and(|(stamp, got)| got.has(stamp))
         };
         let is_its = |message: &Message| {

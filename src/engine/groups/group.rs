@@ -323,7 +323,7 @@ impl State {
             })
         });
         if let Entry::Message(message) = &entry {
-            if let Some(stamp) = message.stamp() {
+            if let Some(stamp) = message.stamp {
                 self.stamped.get_or_insert_default().last.note(stamp);
             }
         }

@@ -25,9 +25,9 @@ pub struct Message {
     /// Members that do not get it.
     exclude: Option<Arc<[MemberId]>>,
     /// Its number, in a group that has a history.
-    position: Option<Position>,
-    /// Its number among those of the process that has published it.
-    stamp: Option<Stamp>,
+    pub(super) position: Option<Position>,
+    /// Its number among those of the process that has published it, where processes count them.
+    pub(super) stamp: Option<Stamp>,
     form: Form,
     /// The text for a client that misses it: of a message in a room.
     loss: Option<Arc<str>>,
@@ -110,16 +110,6 @@ impl Message {
     /// The text for a client that misses it, if it is to be told.
     pub(crate) fn loss(&self) -> Option<&str> {
         self.loss.as_deref()
-    }
-
-    /// Its number, in a group that has a history.
-    pub(super) fn position(&self) -> Option<Position> {
-        self.position
-    }
-
-    /// Its number among those of the process that has published it, where processes count them.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        self.stamp
     }
 
     /// The same message with that number.

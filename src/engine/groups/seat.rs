@@ -270,7 +270,7 @@ impl Seat {
         };
         let (owed, at) = (state.as_ref()).map_or((false, None), |more| (more.owes_loss, more.at));
         let handed = connection.take(delivery, when_full, owed);
-        let newest = (delivery.messages().iter().rev()).find_map(Message::position);
+        let newest = (delivery.messages().iter().rev()).find_map(|it| it.position);
         note(state, handed.owes_loss, newest.or(at));
         handed
     }

@@ -210,7 +210,7 @@ impl FileHistory {
                 self.forget(name, &shared);
                 continue;
             }
-            let mut result = match locked.content() {
+            let mut result = match locked.content {
                 Content::Sound(_) => act(&mut locked, &mut cursor, &epochs),
                 Content::Broken => Err(ErrorKind::InvalidData.into()),
                 Content::OfOtherBoot => {

@@ -249,8 +249,10 @@ pub(super) struct Locked<'a> {
     _lock: Lock<'a>,
     file: &'a File,
     boot: u64,
-    metadata: Metadata,
-    content: Content,
+    /// The metadata of the file when it was locked.
+    pub(super) metadata: Metadata,
+    /// The state of the file's head then.
+    pub(super) content: Content,
     head: Head,
     /// The bytes of the limit that are reserved for what is appended.
     pub(super) reserved: u64,
@@ -277,16 +279,6 @@ impl<'a> Locked<'a> {
             },
             reserved: 0,
         })
-    }
-
-    /// The state of the file's head.
-    pub(super) fn content(&self) -> Content {
-        self.content
-    }
-
-    /// The metadata of the file when it was locked.
-    pub(super) fn metadata(&self) -> &Metadata {
-        &self.metadata
     }
 
     /// Whether the file was removed by another process.

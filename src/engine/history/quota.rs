@@ -347,15 +347,15 @@ impl Measurement<'_> {
         if locked.is_removed() {
             return Ok(0);
         }
-        let modified = locked.metadata().modified()?;
-        let length = locked.metadata().len();
+        let modified = locked.metadata.modified()?;
+        let length = locked.metadata.len();
         let is_old = self.is_old(modified, locked.age());
         let remove = |locked: &mut Locked<'_>| {
             self.epochs.forget(name)?;
             locked.remove(self.folder, name)?;
             Ok(0)
         };
-        if is_old || !matches!(locked.content(), Content::Sound(_)) {
+        if is_old || !matches!(locked.content, Content::Sound(_)) {
             return remove(&mut locked);
         }
         if surplus == 0 {

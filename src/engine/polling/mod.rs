@@ -58,7 +58,7 @@ impl Pollers {
             let _context = runtime.enter();
             AsyncStream::from_std(unread)?
         };
-        let relay = Arc::new(Relay::new(connection.share(), settings));
+        let relay = Arc::new(Relay::new(&connection.share, settings));
         pollers.0.lock().insert(key, Arc::clone(&relay));
         let entry = Entry {
             pollers: Arc::clone(pollers),

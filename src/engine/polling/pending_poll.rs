@@ -119,7 +119,7 @@ impl PendingPoll {
     pub fn take(&self) -> Option<Vec<u8>> {
         let mut stage = self.stage.lock();
         match std::mem::replace(&mut *stage, Stage::Over) {
-            Stage::Answered(answer) => Some(answer.into_body()),
+            Stage::Answered(answer) => Some(answer.body),
             other => {
                 *stage = other;
                 None

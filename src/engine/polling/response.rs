@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The body of a response.
 #[derive(Debug)]
 pub(super) struct Answer {
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     account: Account,
 }
 
@@ -32,10 +32,6 @@ impl Answer {
     pub(super) fn new(body: Vec<u8>) -> Option<Self> {
         let account = Account::of_answer(body.len())?;
         Some(Self { body, account })
-    }
-
-    pub(super) fn into_body(self) -> Vec<u8> {
-        self.body
     }
 }
 

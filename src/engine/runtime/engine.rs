@@ -352,7 +352,7 @@ impl Engine {
             &worker.codecs,
         );
         if let Some(carrier) = &carrier {
-            carrier.count_in(Account::of(connection.share()));
+            carrier.count_in(Account::of(&connection.share));
         }
         connection.carrier = carrier;
         if is_moved {
@@ -361,8 +361,9 @@ impl Engine {
         let connection = Arc::new(connection);
         // Before the runtime is used: one that has stopped would only report that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
-        let entry = Holders::enter(&self.holders, id, connection.share(), &connection);
-        connection.keep_entry(entry);
+        let entry = Holders::enter(&self.holders, id, &connection.share, &connection);
+        // The first one for this connection.
+        let _ = connection.entry.set(entry);
         Ok((connection, registration))
     }
 

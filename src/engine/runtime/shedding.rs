@@ -76,7 +76,7 @@ async fn relieve(holders: Arc<Holders<Connection>>, _only: OnlyTask) {
         let promised: usize = leaving.iter().map(|(_, share)| share.held()).sum();
         for connection in holders.largest(excess.saturating_sub(promised)) {
             connection.shed();
-            leaving.push((now, Arc::clone(connection.share())));
+            leaving.push((now, Arc::clone(&connection.share)));
         }
         sleep(if leaving.is_empty() {
             LONG_PAUSE
