@@ -58,10 +58,7 @@ impl Exchange {
                 self.on_own_beat(state);
             }
             Message::Question { number, .. } => {
-                if let Some(pending) = state.pending.get_mut(number) {
-                    pending.answered.insert(self.id);
-                }
-                state.finish_if_complete(*number);
+                state.note_answer(*number, self.id);
             }
             Message::Notes(notes) => {
                 for (key, claim) in claims(&notes.records) {

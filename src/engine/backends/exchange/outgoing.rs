@@ -116,7 +116,9 @@ impl Exchange {
         let mut taken = Vec::with_capacity(items.len());
         for item in items {
             let notes = match &item {
-                Item::Notes(name) => state.rooms.get_mut(name).map(Room::take_notes),
+                Item::Notes(name) => {
+                    (state.rooms.get_mut(name)).map(|room| std::mem::take(&mut room.notes))
+                }
                 _ => None,
             };
             let absent_at = match &item {

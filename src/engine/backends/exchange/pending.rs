@@ -20,11 +20,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(name: &str, gathering: Option<Gathering>) -> Self {
+    pub(super) fn new(name: &str, gathering: Option<Gathering>, ticket: Ticket) -> Self {
         Self {
             name: name.to_owned(),
             gathering,
-            waiting: Vec::new(),
+            waiting: vec![ticket],
             expected: None,
             answered: HashSet::new(),
         }

@@ -81,9 +81,7 @@ impl Exchange {
             });
         }
         let is_new = !self.presence.is_used_here(name);
-        let mut pending = Pending::new(name, None);
-        pending.waiting.push(ticket);
-        let number = state.add_question(pending);
+        let number = state.add_question(Pending::new(name, None, ticket));
         let part = state.rooms.get_mut(name).map(|room| {
             room.question = Some(number);
             room.part(is_new)
@@ -101,8 +99,7 @@ impl Exchange {
     /// [`Exchange::gathered`] has to follow.
     pub fn ask(&self, name: &str) -> Question {
         let (call, ticket) = Call::new(lost);
-        let mut pending = Pending::new(name, Some(Gathering::default()));
-        pending.waiting.push(ticket);
+        let pending = Pending::new(name, Some(Gathering::default()), ticket);
         let number = self.state.lock().add_question(pending);
         let bytes = Some(self.question(name, number, None));
         Question {

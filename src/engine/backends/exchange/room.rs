@@ -23,7 +23,7 @@ pub(super) struct Room {
     /// The position after the last note.
     told: u64,
     /// The notes that are still to be told.
-    notes: Vec<Numbered>,
+    pub(super) notes: Vec<Numbered>,
     pub(super) peers: HashMap<Source, Peer>,
 }
 
@@ -84,13 +84,9 @@ impl Room {
         self.notes.len() == 1
     }
 
-    pub(super) fn take_notes(&mut self) -> Vec<Numbered> {
-        std::mem::take(&mut self.notes)
-    }
-
-    /// Whether what a process said at this position is of the past.
+    /// Whether what a process said at this position is of the past: more is known of it.
     pub(super) fn is_past(&self, from: Source, position: u64) -> bool {
-        (self.peers.get(&from)).is_some_and(|peer| peer.is_beyond(position))
+        (self.peers.get(&from)).is_some_and(|peer| peer.known > position)
     }
 
     pub(super) fn part(&self, is_new: bool) -> Part {
@@ -109,11 +105,6 @@ impl Peer {
             newest: position,
             ..Self::default()
         }
-    }
-
-    /// Whether more than what is before `position` is known: what was said there is of the past.
-    pub(super) fn is_beyond(&self, position: u64) -> bool {
-        self.known > position
     }
 
     /// Whether everything before `position` is known.

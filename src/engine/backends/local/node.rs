@@ -466,14 +466,6 @@ impl Node {
         progress.insert(id, of);
     }
 
-    fn note_begun(&self, id: NodeId, number: u64) {
-        self.progress.lock().entry(id).or_default().begun = number;
-    }
-
-    fn note_done(&self, id: NodeId, number: u64) {
-        self.progress.lock().entry(id).or_default().done = number;
-    }
-
     /// Whether a message can be sent now that takes `length` bytes on the way, and `own_bytes` here.
     ///
     /// A node that has no room and stands still is dropped. It learns that by the end of this node's
@@ -815,7 +807,7 @@ impl Node {
         let Ok(name) = std::str::from_utf8(name) else {
             return false;
         };
-        self.note_begun(id, number);
+        self.progress.lock().entry(id).or_default().begun = number;
         self.break_at("take");
         let is_message = !self.await_room(name, envelope.len()).await || {
             let stamp = Stamp {
@@ -827,7 +819,7 @@ impl Node {
         if !is_message {
             self.groups.statistics().count(Event::Unreadable);
         }
-        self.note_done(id, number);
+        self.progress.lock().entry(id).or_default().done = number;
         is_message
     }
 

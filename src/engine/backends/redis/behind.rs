@@ -46,9 +46,4 @@ impl Behind {
         waiting.names.remove(&name);
         Some(name)
     }
-
-    /// Has the task look whether the shard is stopped.
-    pub(super) fn wake(&self) {
-        self.added.notify_one();
-    }
 }

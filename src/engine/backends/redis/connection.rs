@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io,
     pin::Pin,
     sync::{
         Arc,
@@ -62,7 +61,8 @@ impl Connection {
             let (gate, on_push) = pushes.unzip();
             let exceeded = Arc::<AtomicBool>::default();
             let stream = stream::connect(address, tls, gate, Arc::clone(&exceeded)).await;
-            Self::over(stream.map_err(of_system)?, exceeded, login, on_push).await
+            let stream = stream.map_err(|error| Reason::from(error.to_string()))?;
+            Self::over(stream, exceeded, login, on_push).await
         })
         .await
     }
@@ -161,11 +161,6 @@ pub(super) async fn within<T>(
 /// The reason when nothing came within `limit`.
 pub(super) fn late(limit: Duration) -> Reason {
     format!("no reply within {} s", limit.as_secs_f64()).into()
-}
-
-/// The reason that the system gives.
-fn of_system(error: io::Error) -> Reason {
-    error.to_string().into()
 }
 
 /// The text of an error.

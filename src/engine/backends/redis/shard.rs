@@ -253,6 +253,6 @@ impl Shard {
         }
         drop(state);
         self.look.notify_one();
-        self.behind.wake();
+        self.behind.added.notify_one();
     }
 }

@@ -131,17 +131,6 @@ pub(super) enum Standing {
     Confirmed,
 }
 
-impl Wanted {
-    fn new(slot: u16, route: usize) -> Self {
-        Self {
-            slot,
-            route,
-            holds: 1,
-            ..Self::default()
-        }
-    }
-}
-
 /// A command that is to be sent.
 #[derive(Clone, Debug)]
 pub(super) enum Command {
@@ -413,7 +402,12 @@ impl State {
             return;
         }
         let slot = self.slot_of(&channel());
-        let wanted = Wanted::new(slot, self.route_of(slot));
+        let wanted = Wanted {
+            slot,
+            route: self.route_of(slot),
+            holds: 1,
+            ..Wanted::default()
+        };
         self.wanted.insert(name.into(), wanted);
     }
 
