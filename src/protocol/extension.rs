@@ -71,7 +71,8 @@ fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     .map(trim)
 }
 
-fn trim(value: &str) -> &str {
+/// A header, or a part of it, without the blanks around it.
+pub(super) fn trim(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 

@@ -4,7 +4,11 @@ use std::{collections::HashSet, fmt};
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::{deflate::Agreement, extension, subprotocol::is_token};
+use super::{
+    deflate::Agreement,
+    extension::{self, trim},
+    subprotocol::is_token,
+};
 
 /// The only version of the protocol, as in `Sec-WebSocket-Version`. A 426 has to name it.
 pub const VERSION: &str = "13";
@@ -96,15 +100,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::Version => 426,
-            Self::Method
-            | Self::HttpVersion
-            | Self::Host
-            | Self::Body
-            | Self::Upgrade
-            | Self::Connection
-            | Self::Key
-            | Self::Subprotocol
-            | Self::Extensions => 400,
+            _ => 400,
         }
     }
 }
@@ -297,10 +293,6 @@ fn offered(header: &str) -> Option<Vec<&str>> {
 /// The elements of a comma-separated header, empty ones ignored (RFC 7230 section 7).
 fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(trim).filter(|item| !item.is_empty())
-}
-
-fn trim(value: &str) -> &str {
-    value.trim_matches([' ', '\t'])
 }
 
 /// Whether `key` looks like the base64 of 16 bytes. The unused low bits of the last digit are not

@@ -13,11 +13,8 @@ pub fn choose<'a>(supported: &'a [String], offered: &[&str]) -> Option<&'a str> 
 
 /// Whether `s` is a token (RFC 7230 section 3.2.6), as the names of subprotocols and headers are.
 pub fn is_token(s: &str) -> bool {
-    !s.is_empty() && s.bytes().all(is_token_byte)
-}
-
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !s.is_empty() && s.bytes().all(is_part)
 }
 
 #[cfg(test)]
