@@ -39,8 +39,12 @@ pub fn now_seconds() -> f64 {
 /// This moment in milliseconds since 1970, which machines have in common as far as their clocks agree.
 pub(crate) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default() + ahead();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since.unwrap_or_default() + ahead())
+}
+
+/// A time in milliseconds, as far as a number holds them.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// This moment, on the clock of tasks.

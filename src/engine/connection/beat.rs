@@ -17,10 +17,6 @@ const ROUND_MS: u64 = 250;
 /// The moment from which all connections count.
 static START: LazyLock<Instant> = LazyLock::new(clock::now);
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The heartbeat of one connection.
 #[derive(Debug)]
 pub(crate) struct Beat {
@@ -32,7 +28,7 @@ pub(crate) struct Beat {
 impl Beat {
     pub(super) fn new(every: Duration) -> Self {
         let beat = Self {
-            every_ms: millis(every),
+            every_ms: clock::millis(every),
             last: AtomicU64::new(0),
         };
         beat.note(clock::now());
@@ -42,7 +38,7 @@ impl Beat {
     /// To be called when something was sent.
     pub(super) fn note(&self, now: Instant) {
         let since = now.saturating_duration_since(*START);
-        self.last.store(millis(since), Ordering::Relaxed);
+        self.last.store(clock::millis(since), Ordering::Relaxed);
     }
 
     /// The moment at which the next beat is due if nothing is sent before: that of a round.

@@ -10,6 +10,8 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::engine::base::clock;
+
 /// How long a group that is not used keeps its numbering, at least.
 pub(super) const NUMBERING: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -95,7 +97,7 @@ impl Page {
 
 /// The age in milliseconds.
 pub(super) fn age_ms(limits: Limits) -> u64 {
-    u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX)
+    clock::millis(limits.age)
 }
 
 /// The time before which messages are too old.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Buf, BufMut, Bytes, TryGetError};
 
 use super::facts::{Contact, Facts, Info};
+use crate::engine::base::clock::millis;
 
 /// A process, as the others know it.
 pub type Source = u64;
@@ -166,10 +167,6 @@ impl Record {
             stamp: self.stamp,
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn put(bytes: &mut Vec<u8>, text: Option<&str>) {

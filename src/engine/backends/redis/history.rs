@@ -13,6 +13,7 @@ use redis::{Cmd, Pipeline, ServerError, Value};
 use super::connection::{Connection, within};
 use crate::engine::{
     backends::call::Reason,
+    base::clock::millis,
     history::{Entry, Limits, Page, Position, new_epoch},
 };
 
@@ -191,7 +192,7 @@ fn add_numbering(command: &mut Cmd, channel: &[u8], run: &[u8], asks: Option<&[u
 
 fn add_limits(command: &mut Cmd, limits: &Limits) {
     command.arg(number(limits.size as u64));
-    command.arg(milliseconds(limits.age));
+    command.arg(number(millis(limits.age)));
 }
 
 /// The keys of the group with this channel, which has no brace in it.
@@ -205,10 +206,6 @@ fn epoch_text(epoch: u64) -> String {
 
 fn number(value: u64) -> u64 {
     value.min(LARGEST)
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The page in the reply to a call that reads.
