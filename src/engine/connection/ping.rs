@@ -14,7 +14,12 @@ impl Connection {
         if self.is_foreign() {
             return None;
         }
-        Ping::send(self)
+        let ping = Ping {
+            connection: Arc::clone(self),
+            number: self.pings.begin(clock::now()),
+        };
+        let is_sent = self.send_control(Opcode::Ping, &ping.number.to_be_bytes());
+        is_sent.then_some(ping)
     }
 }
 
@@ -26,17 +31,6 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// Sends a ping on `connection`; `None` when it cannot be queued now.
-    pub(crate) fn send(connection: &Arc<Connection>) -> Option<Self> {
-        let ping = Self {
-            connection: Arc::clone(connection),
-            number: connection.pings.begin(clock::now()),
-        };
-        connection
-            .send_control(Opcode::Ping, &ping.number.to_be_bytes())
-            .then_some(ping)
-    }
-
     /// The WebSocket that it was sent on.
     pub fn connection(&self) -> &Connection {
         &self.connection

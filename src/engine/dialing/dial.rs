@@ -222,7 +222,8 @@ async fn open(engine: &Engine, plan: &DialRequest, want: &Want, end: Option<Inst
             finish(engine, plan, socket.into(), answer)
         }
         Some((tls, name)) => {
-            let mut stream = encrypt(tls, name, stream).await?;
+            let encrypted = tls.connect(name, stream).await;
+            let mut stream = encrypted.map_err(|error| no_tls(name, &error))?;
             let answer = ask(&mut stream, plan, want, end).await?;
             let linger = plan.settings.close_timeout;
             let (socket, task) = tls_pump::pump(stream, linger).map_err(at(Step::Network))?;
@@ -250,15 +251,6 @@ async fn reach_server(plan: &DialRequest) -> Result<TcpStream, Failure> {
             format!("the proxy {host} port {port}: {error}"),
         )
     })
-}
-
-async fn encrypt(
-    tls: &Tls,
-    name: &str,
-    stream: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-    let encrypted = tls.connect(name, stream).await;
-    encrypted.map_err(|error| no_tls(name, &error))
 }
 
 fn no_tls(name: &str, error: &io::Error) -> Failure {

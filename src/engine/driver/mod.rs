@@ -336,20 +336,12 @@ impl Driver {
         }
     }
 
-    /// Whether the next turn goes on with what the last one has left.
-    fn goes_on(&mut self) -> bool {
-        self.more == More::TakeIn && self.pause.is_none() && !self.is_memory_short()
-    }
-
-    /// Whether the next turn goes on, and whether it reads.
+    /// Whether the next turn goes on with what the last one has left, or else reads what came during a
+    /// pause.
     fn next_work(&mut self) -> (bool, bool) {
-        let goes_on = self.goes_on();
-        (goes_on, !goes_on && self.reads_on())
-    }
-
-    /// Whether the next turn reads what came during a pause.
-    fn reads_on(&mut self) -> bool {
-        self.unread && self.pause.is_none() && !self.is_memory_short()
+        let has_rest = self.more == More::TakeIn;
+        let works = (has_rest || self.unread) && self.pause.is_none() && !self.is_memory_short();
+        (works && has_rest, works && !has_rest)
     }
 
     /// Ends a connection that is lost: `what` the peer did, or what happened to it.

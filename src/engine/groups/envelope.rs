@@ -26,15 +26,10 @@ const OF_MEMBER: u8 = 0;
 const OF_USER: u8 = 1;
 const ID_BYTES: usize = size_of::<MemberId>();
 
-/// The bytes of the part before the payload, for so many excluded members.
-const fn head_len(excluded: usize) -> usize {
-    4 + excluded * ID_BYTES
-}
-
 fn envelope(kind: u8, exclude: &[MemberId], payload: &[u8]) -> Vec<u8> {
     // A caller that excludes more members gets an error before.
     let exclude = &exclude[..exclude.len().min(MAX_EXCLUDED)];
-    let mut bytes = Vec::with_capacity(head_len(exclude.len()) + payload.len());
+    let mut bytes = Vec::with_capacity(4 + exclude.len() * ID_BYTES + payload.len());
     bytes.extend_from_slice(&[VERSION, kind]);
     let count = u16::try_from(exclude.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&count.to_be_bytes());

@@ -48,10 +48,7 @@ pub(super) fn behind_room(room: &str, rest: Option<&[u8]>) -> String {
 
 /// The text for the member of a room that has missed messages.
 pub(super) fn room_gap(room: &str) -> String {
-    let mut text = String::from("{\"room\":");
-    push_string(&mut text, room);
-    text.push_str(",\"recovered\":false}");
-    text
+    behind_room(room, Some(b",\"recovered\":false}"))
 }
 
 /// The text for the member of a room that is none any more.

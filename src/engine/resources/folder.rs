@@ -145,14 +145,10 @@ impl Folder {
     /// It is a link or no file, belongs to another user, others may use it, or the system refuses.
     pub(crate) fn file(&self, name: &str, creates: bool) -> io::Result<File> {
         // Without O_NONBLOCK a pipe in its place might be waited for.
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let create = if creates {
-            OFlags::CREATE
-        } else {
-            OFlags::empty()
-        };
+        let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        flags.set(OFlags::CREATE, creates);
         let mode = Mode::RUSR | Mode::WUSR;
-        let opened = openat(&self.opened, name, flags | create, mode).map(File::from);
+        let opened = openat(&self.opened, name, flags, mode).map(File::from);
         let looked_at = opened.map_err(io::Error::from).and_then(|file| {
             let found = file.metadata()?;
             Ok((file, found))
