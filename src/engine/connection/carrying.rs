@@ -27,7 +27,7 @@ impl Connection {
     }
 
     fn own_carrier(&self) -> Option<&Carrier> {
-        self.carrier.as_deref().filter(|_| !self.is_foreign())
+        self.own()?.carrier.as_deref()
     }
 
     /// Takes in a message that the server has. Never waits.

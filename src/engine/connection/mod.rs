@@ -192,10 +192,10 @@ impl Connection {
     /// The number of messages that have come from the peer so far, and of those that were taken for
     /// it.
     pub fn messages(&self) -> (u64, u64) {
-        if self.is_foreign() {
-            return (0, 0);
-        }
-        (self.inbox.received(), self.sent.load(Ordering::Relaxed))
+        let own = self.own();
+        own.map_or((0, 0), |own| {
+            (own.inbox.received(), own.sent.load(Ordering::Relaxed))
+        })
     }
 
     /// Counts messages that were taken for the peer.
@@ -210,6 +210,11 @@ impl Connection {
     /// parent's connections and must not touch them.
     pub(crate) fn is_foreign(&self) -> bool {
         self.generation != fork::generation()
+    }
+
+    /// The connection, unless it belongs to a parent process.
+    fn own(&self) -> Option<&Self> {
+        (!self.is_foreign()).then_some(self)
     }
 
     /// Whether a thread or an event loop waits now, for a message or for room to send one.
@@ -240,18 +245,12 @@ impl Connection {
 
     /// How long the last answered ping took, the engine's own ones included.
     pub fn latency(&self) -> Option<Duration> {
-        if self.is_foreign() {
-            return None;
-        }
-        self.pings.latency()
+        self.own()?.pings.latency()
     }
 
     /// How many pings of the peer have come.
     pub fn pings_received(&self) -> u32 {
-        if self.is_foreign() {
-            return 0;
-        }
-        self.pings.received()
+        self.own().map_or(0, |own| own.pings.received())
     }
 
     /// Notifies `watch` as soon as a ping of [`Connection::ping`] is answered, or the connection

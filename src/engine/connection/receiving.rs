@@ -136,10 +136,8 @@ impl Connection {
     /// The kind of the oldest message, which stays where it is: a binary one of more than
     /// `large_bytes`, which the caller may copy before it takes the message, or another.
     pub fn front(&self, large_bytes: usize) -> Front {
-        if self.is_foreign() {
-            return Front::Nothing;
-        }
-        self.inbox.front(large_bytes)
+        let own = self.own();
+        own.map_or(Front::Nothing, |own| own.inbox.front(large_bytes))
     }
 
     /// The descriptor that is readable while a message or the unread end waits. Made on first use;
@@ -148,10 +146,7 @@ impl Connection {
     /// # Errors
     /// The system's error when it has no descriptor left.
     pub fn descriptor(&self) -> io::Result<Option<Raw>> {
-        if self.is_foreign() {
-            return Ok(None);
-        }
-        self.inbox.descriptor().map(Some)
+        self.own().map(|own| own.inbox.descriptor()).transpose()
     }
 
     /// Notes that callers that select on [`Connection::descriptor`] have read the end.
@@ -170,10 +165,7 @@ impl Connection {
 
     /// How many whole messages wait, and whether the end has come after them.
     pub fn waiting(&self) -> (usize, bool) {
-        if self.is_foreign() {
-            return (0, true);
-        }
-        self.inbox.len()
+        self.own().map_or((0, true), |own| own.inbox.len())
     }
 
     /// Counts `bytes` of former messages, which the view holds until their turn comes, among what is
