@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf, join, split},
     net::TcpStream,
 };
 
@@ -49,7 +49,7 @@ impl<S: AsRaw> Own<S> {
     }
 }
 
-/// A stream that ends with a reply which is larger than those of a server are.
+/// The reading half of a stream, which ends with a reply which is larger than those of a server are.
 struct Limited<S> {
     stream: S,
     measure: Measure,
@@ -68,12 +68,14 @@ pub(super) async fn connect(
     gate: Option<Arc<Gate>>,
     exceeded: Arc<AtomicBool>,
 ) -> io::Result<Pin<Box<dyn Stream>>> {
+    let (stream, writer) = split(connect_any(address, tls, gate).await?);
     let measure = Measure::default();
-    Ok(Box::pin(Limited {
-        stream: connect_any(address, tls, gate).await?,
+    let reader = Limited {
+        stream,
         measure,
         exceeded,
-    }))
+    };
+    Ok(Box::pin(join(reader, writer)))
 }
 
 async fn connect_any(
@@ -148,24 +150,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         }
         self.exceeded.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::other(EXCEEDED)))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
