@@ -29,10 +29,7 @@ pub(super) fn until<T>(
     }
     loop {
         let slice = clock::now().checked_add(SLICE);
-        let found = sleep(match (deadline, slice) {
-            (Some(end), Some(slice)) => Some(end.min(slice)),
-            (end, slice) => end.or(slice),
-        });
+        let found = sleep(deadline.into_iter().chain(slice).min());
         if found.is_some() || deadline.is_some_and(|end| end <= clock::now()) {
             return Ok(found);
         }

@@ -9,13 +9,14 @@ use std::{
     mem::ManuallyDrop,
     ptr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         mpsc::{self, SyncSender},
     },
     thread::{self, ThreadId},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use pyo3::{exceptions::PyRuntimeError, ffi, prelude::*};
 
 use crate::engine;
@@ -72,16 +73,12 @@ impl Threads {
 
 impl Threads {
     fn take_idle(&self, stack_size: usize) -> Option<IdleThread> {
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         let found = idle
             .iter()
             .rposition(|thread| thread.stack_size == stack_size)?;
         Some(idle.remove(found))
     }
-}
-
-fn lock(idle: &Mutex<Vec<IdleThread>>) -> MutexGuard<'_, Vec<IdleThread>> {
-    idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn start(first: Py<PyAny>, stack_size: usize, idle: Arc<Mutex<Vec<IdleThread>>>) -> io::Result<()> {
@@ -111,7 +108,7 @@ fn start(first: Py<PyAny>, stack_size: usize, idle: Arc<Mutex<Vec<IdleThread>>>)
 fn wait(stack_size: usize, idle: &Mutex<Vec<IdleThread>>) -> Option<Py<PyAny>> {
     let id = thread::current().id();
     let (functions, next) = mpsc::sync_channel(1);
-    lock(idle).push(IdleThread {
+    idle.lock().push(IdleThread {
         id,
         stack_size,
         functions,
@@ -119,7 +116,7 @@ fn wait(stack_size: usize, idle: &Mutex<Vec<IdleThread>>) -> Option<Py<PyAny>> {
     if let Ok(function) = next.recv_timeout(IDLE_TIME) {
         return Some(function);
     }
-    let mut waiting = lock(idle);
+    let mut waiting = idle.lock();
     if let Some(place) = waiting.iter().position(|thread| thread.id == id) {
         waiting.remove(place);
         return None;

@@ -114,10 +114,7 @@ impl Keepalive {
     /// (`paused`), the peer's silence does not count.
     pub(super) fn deadline(&self, paused: bool) -> Option<Instant> {
         let death = self.death().filter(|_| !paused);
-        match (self.next_ping, death) {
-            (Some(ping), Some(death)) => Some(ping.min(death)),
-            (ping, death) => ping.or(death),
-        }
+        self.next_ping.into_iter().chain(death).min()
     }
 
     /// The action that is due at `now`; if it is a ping, the caller has to send it at once.

@@ -445,11 +445,7 @@ impl Packer {
     ) -> &'a mut Self {
         let is_same = |packer: &Self| {
             (packer.room.as_deref(), packer.is_numbered) == (room, is_numbered)
-                && match (&packer.deflater, deflater) {
-                    (None, None) => true,
-                    (Some(its), Some(deflater)) => its.is_alike(deflater),
-                    _ => false,
-                }
+                && packer.deflater.as_ref().map(Deflater::terms) == deflater.map(Deflater::terms)
         };
         let found = packers.iter().position(is_same).unwrap_or_else(|| {
             packers.push(Self {

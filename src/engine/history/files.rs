@@ -210,19 +210,18 @@ impl FileHistory {
                 self.forget(name, &shared);
                 continue;
             }
-            let mut result = match locked.content {
-                Content::Sound(_) => act(&mut locked, &mut cursor, &epochs),
-                Content::Broken => Err(ErrorKind::InvalidData.into()),
+            match locked.content {
+                Content::Nothing if !creates => return Ok(None),
+                Content::Nothing => self.begin(name, &mut locked, &shared)?,
                 Content::OfOtherBoot => {
                     epochs.forget(name).map_err(named)?;
                     self.begin(name, &mut locked, &shared)?;
-                    act(&mut locked, &mut cursor, &epochs)
                 }
-                Content::Nothing if !creates => return Ok(None),
-                Content::Nothing => {
-                    self.begin(name, &mut locked, &shared)?;
-                    act(&mut locked, &mut cursor, &epochs)
-                }
+                Content::Sound(_) | Content::Broken => {}
+            }
+            let mut result = match locked.content {
+                Content::Broken => Err(ErrorKind::InvalidData.into()),
+                _ => act(&mut locked, &mut cursor, &epochs),
             };
             if result.as_ref().is_err_and(is_about_content) {
                 let path = shared.folder.path().join(name);

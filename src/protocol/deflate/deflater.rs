@@ -62,9 +62,9 @@ impl Deflater {
         }
     }
 
-    /// Whether the messages of `other` without context are the same as this one's.
-    pub fn is_alike(&self, other: &Self) -> bool {
-        self.style == other.style && self.threshold_bytes == other.threshold_bytes
+    /// What the messages without context depend on.
+    pub fn terms(&self) -> impl PartialEq + use<> {
+        (self.style, self.threshold_bytes)
     }
 
     /// To be called before a compressed message of another deflater goes to this one's client, and
