@@ -69,7 +69,7 @@ impl fmt::Debug for FanOutThread {
 }
 
 /// The fan-outs of one backend's groups, and their outcome.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FanOut {
     threads: Vec<FanOutThread>,
     when_full: WhenFull,
@@ -84,10 +84,7 @@ impl FanOut {
         Arc::new(Self {
             threads,
             when_full,
-            waiting_bytes: AtomicUsize::new(0),
-            waiting: WaitingPublishers::default(),
-            statistics: Statistics::default(),
-            notices: Notices::default(),
+            ..Self::default()
         })
     }
 

@@ -13,7 +13,7 @@ use super::record::{Source, Telling};
 use crate::engine::wakeup::call::Ticket;
 
 /// A claim of this process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Claim {
     pub(super) id: u64,
     /// Whether all claims that may go first have come.
@@ -41,11 +41,8 @@ impl Claim {
     pub(super) fn new(id: u64, waiting: Ticket<()>) -> Self {
         Self {
             id,
-            is_ready: false,
-            is_lost: false,
-            is_contested: false,
-            rivals: SmallVec::new(),
             waiting: Some(waiting),
+            ..Self::default()
         }
     }
 

@@ -15,9 +15,10 @@ use super::{
 };
 
 /// The process in which the last connection of a user has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Leaver {
     /// This one.
+    #[default]
     Here,
     /// Another one.
     There(Source),
@@ -26,7 +27,7 @@ pub(super) enum Leaver {
 }
 
 /// A user, as long as there is a connection, and for the grace after that.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Person {
     pub(super) facts: Arc<Facts>,
     /// When the present info was given.
@@ -88,15 +89,7 @@ impl Person {
     pub(super) fn new(facts: Facts) -> Self {
         Self {
             facts: Arc::new(facts),
-            stamp: 0,
-            local: SmallVec::new(),
-            shares: SmallVec::new(),
-            until: None,
-            leaver: Leaver::Here,
-            is_told: false,
-            expected: Vec::new(),
-            moved_at: None,
-            digest: 0,
+            ..Self::default()
         }
     }
 
