@@ -138,11 +138,8 @@ pub fn head(first: impl Into<First>, payload_len: usize) -> Head {
 ///
 /// See [`head`] for the limit on control frames.
 pub fn encode(first: impl Into<First>, payload: &[u8]) -> Bytes {
-    let first = first.into();
     // Of exact size, so that `Bytes` takes the buffer over as it is.
-    let mut frame = Vec::with_capacity(head(first, payload.len()).len() + payload.len());
-    append(&mut frame, first, payload);
-    Bytes::from(frame)
+    Bytes::from([&*head(first, payload.len()), payload].concat())
 }
 
 /// Appends such a frame to others in one buffer.

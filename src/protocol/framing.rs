@@ -46,13 +46,8 @@ impl Framed<'_> {
     /// All in one buffer.
     pub fn into_bytes(self) -> Bytes {
         match self {
-            Self::Frame(head, payload) => {
-                // Of exact size, so that `Bytes` takes the buffer over as it is.
-                let mut bytes = Vec::with_capacity(head.len() + payload.len());
-                bytes.extend_from_slice(&head);
-                bytes.extend_from_slice(payload);
-                Bytes::from(bytes)
-            }
+            // Of exact size, so that `Bytes` takes the buffer over as it is.
+            Self::Frame(head, payload) => Bytes::from([&*head, payload].concat()),
             Self::Whole(bytes) => Bytes::from(bytes),
         }
     }
@@ -92,13 +87,10 @@ impl Framing {
 
     /// Appends the frame of a pong, or of a message, to others in one buffer.
     pub fn append(self, frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
-        match self.frame(first, payload) {
-            Framed::Frame(head, payload) => {
-                frames.extend_from_slice(&head);
-                frames.extend_from_slice(payload);
-            }
-            Framed::Whole(bytes) => frames.extend_from_slice(&bytes),
-        }
+        let framed = self.frame(first, payload);
+        let (head, payload) = framed.pieces();
+        frames.extend_from_slice(head);
+        frames.extend_from_slice(payload);
     }
 
     /// The last bytes of a connection.

@@ -29,15 +29,9 @@ const ID_BYTES: usize = size_of::<MemberId>();
 fn envelope(kind: u8, exclude: &[MemberId], payload: &[u8]) -> Vec<u8> {
     // A caller that excludes more members gets an error before.
     let exclude = &exclude[..exclude.len().min(MAX_EXCLUDED)];
-    let mut bytes = Vec::with_capacity(4 + exclude.len() * ID_BYTES + payload.len());
-    bytes.extend_from_slice(&[VERSION, kind]);
-    let count = u16::try_from(exclude.len()).unwrap_or(u16::MAX);
-    bytes.extend_from_slice(&count.to_be_bytes());
-    for id in exclude {
-        bytes.extend_from_slice(id);
-    }
-    bytes.extend_from_slice(payload);
-    bytes
+    let [high, low] = (u16::try_from(exclude.len()).unwrap_or(u16::MAX)).to_be_bytes();
+    let head = [VERSION, kind, high, low];
+    [&head, exclude.as_flattened(), payload].concat()
 }
 
 /// The most members that one message can exclude.
@@ -66,10 +60,9 @@ pub fn of_eviction(eviction: &Eviction) -> Vec<u8> {
         Whom::User(user) => (OF_USER, user.as_bytes()),
     };
     let length = u16::try_from(whom.len()).unwrap_or(u16::MAX);
-    let mut payload = vec![what];
-    payload.extend_from_slice(&length.to_be_bytes());
-    payload.extend_from_slice(&whom[..usize::from(length)]);
-    payload.extend_from_slice(eviction.reason.as_bytes());
+    let [high, low] = length.to_be_bytes();
+    let whom = &whom[..usize::from(length)];
+    let payload = [&[what, high, low], whom, eviction.reason.as_bytes()].concat();
     envelope(EVICTION, &[], &payload)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{memberships::MemberId, numbered, stamps::Stamp};
 use crate::{
@@ -217,14 +217,7 @@ impl Frames {
     fn new(each: Vec<Bytes>) -> Self {
         let joined = match &each[..] {
             [frame] => frame.clone(),
-            _ => {
-                let length = each.iter().map(Bytes::len).sum();
-                let mut joined = BytesMut::with_capacity(length);
-                for frame in &each {
-                    joined.extend_from_slice(frame);
-                }
-                joined.freeze()
-            }
+            _ => Bytes::from(each.concat()),
         };
         Self { each, joined }
     }

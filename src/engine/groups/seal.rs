@@ -37,10 +37,7 @@ impl Key {
     /// The envelope behind its seal.
     pub(super) fn seal(&self, name: &str, envelope: &[u8]) -> Vec<u8> {
         let seal = self.mac(name, envelope).finalize().into_bytes();
-        let mut sealed = Vec::with_capacity(SEAL_BYTES + envelope.len());
-        sealed.extend(seal.iter().take(SEAL_BYTES));
-        sealed.extend_from_slice(envelope);
-        sealed
+        [&seal[..SEAL_BYTES], envelope].concat()
     }
 
     /// The envelope, if the seal before it is right.

@@ -181,11 +181,6 @@ fn put_records(bytes: &mut Vec<u8>, records: &[Record]) {
     }
 }
 
-fn part(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
-    let length = bytes.try_get_u32()?;
-    split(bytes, length as usize)
-}
-
 fn name(bytes: &mut Bytes) -> Result<String, Malformed> {
     let length = bytes.try_get_u32()?;
     text(bytes, length as usize)
@@ -194,7 +189,8 @@ fn name(bytes: &mut Bytes) -> Result<String, Malformed> {
 fn records(bytes: &mut Bytes) -> Result<Vec<Record>, Malformed> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
-        records.push(Record::decode(part(bytes)?)?);
+        let length = bytes.try_get_u32()?;
+        records.push(Record::decode(split(bytes, length as usize)?)?);
     }
     Ok(records)
 }

@@ -89,11 +89,10 @@ impl State {
             let parts = self.queue.iter().skip(from).take(most);
             parts.map(|queued| queued.bytes.clone())
         };
-        let all = parts(0, begun)
+        let all: Vec<_> = parts(0, begun)
             .chain(control)
-            .chain(parts(begun, usize::MAX));
-        let mut unsent = Vec::with_capacity(self.queued);
-        all.for_each(|part| unsent.extend_from_slice(&part));
-        unsent
+            .chain(parts(begun, usize::MAX))
+            .collect();
+        all.concat()
     }
 }
