@@ -61,6 +61,24 @@ def hints(monkeypatch: pytest.MonkeyPatch) -> list[Hint]:
     return found
 
 
+class Prepared(User):
+    """A user whose sessions depend on an attribute that objects get when they are made."""
+
+    class Meta:
+        """No table of its own."""
+
+        app_label = "auth"
+        proxy = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.suffix = "v1"
+
+    def get_session_auth_hash(self) -> str:
+        """Give the hash."""
+        return f"{super().get_session_auth_hash()} {self.suffix}"
+
+
 def again(anna: User, model: type[User] = User) -> User:
     """Read a user from the database."""
     return model.objects.get(pk=anna.pk)
@@ -185,6 +203,63 @@ def test_own_hash(anna: User, hints: list[Hint]) -> None:
     user.last_name = "B"
     user.save(update_fields=["last_name"])
     assert len(hints) == 1
+
+
+class TestFailures:
+    """Code of the project that fails: the database is asked, and the change is made."""
+
+    @pytest.fixture(autouse=True)
+    def _first(self) -> None:
+        sign_out._log_failure.cache_clear()
+
+    def test_own_hash(
+        self, anna: User, hints: list[Hint], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Of an object that `__init__` has not made. It is logged once, and not for each login."""
+        user = again(anna, Prepared)
+        for _ in range(2):
+            rename(user)
+        assert again(anna).first_name == "AA"
+        assert hints == [("users", str(anna.pk))] * 2
+        assert [
+            record.exc_text.splitlines()[-1] for record in caplog.records if record.exc_text
+        ] == ["AttributeError: 'Prepared' object has no attribute 'suffix'"]
+
+    def test_router(
+        self,
+        anna: User,
+        hints: list[Hint],
+        override: Override,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """One that needs to know the object."""
+        user = again(anna)
+        user._state.db = "another"
+        override(DATABASE_ROUTERS=["test_user_changes.Choosy"])
+        user.save(using="default")
+        assert hints == [("users", str(anna.pk))]
+        assert "KeyError: 'instance'" in caplog.text
+
+    def test_row_of_a_session(
+        self, rows: None, hints: list[Hint], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whose date has no time zone."""
+        row = Session(
+            session_key="naive", session_data="", expire_date=timezone.now().replace(tzinfo=None)
+        )
+        with pytest.warns(RuntimeWarning, match="naive datetime"):
+            row.save()
+        row.delete()
+        assert hints == [("sessions", digest("naive"))]
+        assert "TypeError: can't compare offset-naive" in caplog.text
+
+
+class Choosy:
+    """Reads an object from its own database."""
+
+    def db_for_read(self, model: type, **hints: Any) -> Any:
+        """Give it."""
+        return hints["instance"]._state.db
 
 
 def test_no_query(anna: User, hints: list[Hint]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from django.contrib.sessions.backends.base import SessionBase
+    from django.db.models import Model
     from django.http import HttpRequest
 
     from dwebsocket.users.registry import Visitor, Who
@@ -53,7 +54,7 @@ def has_just_looked(who: Who) -> bool:
     if not who.is_djangos or who.store is None or router.routers:
         # Each router may read from a replica, which may lag behind.
         return False
-    if database_of_sessions(who.store) is None:
+    if model_of_sessions(who.store) is None:
         return False
     from django.contrib.sessions.backends.db import SessionStore
 
@@ -83,16 +84,22 @@ def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
     return ended
 
 
-def database_of_sessions(store: type[Any]) -> str | None:
-    """Returns the alias of the database that holds a class's sessions, None for other stores."""
+def model_of_sessions(store: type[Any]) -> type[Model] | None:
+    """Returns the model whose rows a class's sessions are, None for other stores."""
     if not apps.is_installed("django.contrib.sessions"):
         return None
     from django.contrib.sessions.backends.db import SessionStore
 
     if not issubclass(store, SessionStore):
         return None
-    alias: str = router.db_for_write(store.get_model_class())
-    return alias
+    model: type[Model] = store.get_model_class()
+    return model
+
+
+def database_of_sessions(store: type[Any]) -> str | None:
+    """Returns the alias of the database that holds a class's sessions, None for other stores."""
+    model = model_of_sessions(store)
+    return None if model is None else router.db_for_write(model)
 
 
 def is_kept(store: type[Any]) -> bool:
@@ -135,12 +142,12 @@ def has_signed_out(request: HttpRequest, login: str) -> bool:
     return not get_user(request).is_authenticated
 
 
-def is_login(store: type[Any], row: Any) -> bool:
-    """Whether a row of a session, which may be deleted by now, is one of a signed-in user."""
+def signs_nobody_in(store: type[Any], row: Any) -> bool:
+    """Whether a row of a session, which may be deleted by now, is none of a signed-in user."""
     if not {"expire_date", "session_data"} <= vars(row).keys():
         # They are not loaded.
-        return True
-    return row.expire_date > timezone.now() and _LOGIN in store().decode(row.session_data)
+        return False
+    return row.expire_date <= timezone.now() or _LOGIN not in store().decode(row.session_data)
 
 
 def _logins(store: Any, keys: Collection[str]) -> dict[str, str]:

@@ -103,16 +103,38 @@ def listen() -> None:
 @functools.cache
 def listen_to(store: type[Any]) -> None:
     """Listens to the ends of a class's sessions: deleted rows, and its own deletions elsewhere."""
-    if authentication.database_of_sessions(store) is None:
+    if (model := authentication.model_of_sessions(store)) is None:
         on_deletion(store, _on_session_deleted)
         return
     from django.db.models.signals import post_delete
 
     post_delete.connect(
         functools.partial(_on_row_deleted, store),
-        sender=store.get_model_class(),
+        sender=model,
         weak=False,
         dispatch_uid="dwebsocket",
+    )
+
+
+def _holds(question: Callable[..., bool], *args: Any) -> bool:
+    """
+    Whether something holds, by code of the project; false, so that the database is asked, when that
+    code fails: it must not stop the change.
+    """
+    try:
+        return question(*args)
+    except Exception:
+        _log_failure(question)
+        return False
+
+
+@functools.cache
+def _log_failure(question: Callable[..., bool]) -> None:
+    """Logs the present exception, once for a question: each login may ask it."""
+    _log.warning(
+        "Code of the project fails, so it is not known whether a change of a user or a session "
+        "signs somebody out: the database is asked each time",
+        exc_info=True,
     )
 
 
@@ -185,7 +207,7 @@ def _before_logout(request: HttpRequest | None, **_: Any) -> None:
 
 def _on_row_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> None:
     # Each login deletes an anonymous session, and tasks of a project those that are over.
-    if authentication.is_login(store, instance):
+    if not _holds(authentication.signs_nobody_in, store, instance):
         _after_commit(functools.partial(_on_session_deleted, instance.session_key), using)
 
 
@@ -225,10 +247,14 @@ def _on_made(instance: Model, **_: Any) -> None:
 
 def _before_save(instance: Model, using: str, **_: Any) -> None:
     """For ``pre_save``: forgets values that are not known to be those of the row."""
-    # A router may read from a replica what it writes elsewhere.
-    is_read = instance._state.db in (using, router.db_for_read(type(instance)))
-    if instance._state.adding or not is_read:
+    if instance._state.adding or not _holds(_is_read_from, using, instance):
         vars(instance._state).pop(_NOTED, None)
+
+
+def _is_read_from(using: str, instance: Model) -> bool:
+    """Whether an object was read from a database, or from the replica of it."""
+    # A router may read from a replica what it writes elsewhere.
+    return instance._state.db in (using, router.db_for_read(type(instance)))
 
 
 def _on_saved(
@@ -250,7 +276,7 @@ def _on_saved(
         }
         # The row's values of the other fields are not known.
         now = None if before is None else before | written
-    if before is not None and now is not None and _stands(instance, before, now):
+    if before is not None and now is not None and _holds(_stands, instance, before, now):
         # As at each login, which notes its time.
         return
     hint = _hint_of(instance.pk)
