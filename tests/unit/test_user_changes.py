@@ -439,6 +439,116 @@ def test_clearsessions_reads_no_sessions() -> None:
     assert made.stdout.splitlines()[-1] == "['BEGIN', 'DELETE', 'COMMIT']"
 
 
+FAMILY = """
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+
+class Being(models.Model):
+    name = models.TextField()
+
+class Person(Being, AbstractUser):
+    pass
+
+class Formal(Person):
+    class Meta:
+        proxy = True
+
+class Account(models.Model):
+    number = models.AutoField(primary_key=True)
+    is_locked = models.BooleanField(default=False)
+
+class Member(Person, Account):
+    pass
+
+class Registered(Member):
+    class Meta:
+        proxy = True
+
+class Employee(Member):
+    badge = models.TextField(primary_key=True)
+    member = models.OneToOneField(Member, models.CASCADE, parent_link=True)
+
+class Stranger(Being):
+    pass
+"""
+RELATED = """
+import sys
+import django
+from django.conf import settings
+settings.configure(
+    AUTH_USER_MODEL=sys.argv[1],
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "family", "dwebsocket"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+)
+django.setup()
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from dwebsocket.users import announcements
+from family.models import Account, Being, Employee, Formal, Member, Person, Registered, Stranger
+call_command("migrate", run_syncdb=True, verbosity=0)
+hints = []
+announcements.announce = hints.append
+
+def told(act):
+    hints.clear()
+    act()
+    return sorted({name for _, name in hints})
+
+def deactivate(user):
+    user.is_active = False
+    user.save()
+
+for name in "no member", "another":
+    Person.objects.create(username=name)
+for _ in range(3):
+    Account.objects.create()
+Member.objects.create(username="ada")
+Employee.objects.create(username="bob", badge="B7")
+ada, bob = (Member.objects.get(username=name) for name in ("ada", "bob"))
+for model in Being, Person, Formal, Member, Registered:
+    assert told(model.objects.get(pk=ada.pk).save) == []
+for model in Person, Formal, Member, Registered:
+    assert told(lambda: deactivate(model.objects.get(pk=ada.pk))) == [str(ada.pk)], model
+    Person.objects.update(is_active=True)
+being = Being.objects.get(pk=ada.pk)
+being.name = "A"
+with CaptureQueriesContext(connection) as queries:
+    assert told(being.save) == [str(ada.pk)]
+assert [query["sql"].split()[0] for query in queries] == ["UPDATE"]
+# Its key is that of another user.
+account = Account.objects.get(pk=ada.number)
+assert account.pk == bob.pk
+account.is_locked = True
+assert told(account.save) == []
+assert told(lambda: deactivate(Employee.objects.get(pk="B7"))) == [str(bob.pk)]
+assert told(lambda: Person.objects.create(username="new")) == []
+stranger = Stranger.objects.create(name="x")
+stranger.name = "y"
+assert told(stranger.save) == []
+assert told(Person.objects.get(pk=ada.pk).delete) == [str(ada.pk)]
+assert told(Employee.objects.get(pk="B7").delete) == [str(bob.pk)]
+"""
+
+
+@pytest.mark.parametrize("model", ["Member", "Registered"])
+def test_models_with_parents(tmp_path: Path, model: str) -> None:
+    """A user that is saved as what it is a kind of; a kind of user that has a key of its own."""
+    family = tmp_path / "family"
+    family.mkdir()
+    (family / "__init__.py").touch()
+    (family / "models.py").write_text(FAMILY)
+    done = subprocess.run(
+        [sys.executable, "-c", RELATED, f"family.{model}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def archive(anna: User, tmp_path: Path) -> Iterator[str]:
     """Another database that has the same users."""

@@ -30,7 +30,7 @@ from dwebsocket.users import authentication
 from dwebsocket.users.registry import SIGNED_OUT, auth_hash, close_here, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from django.db.models import Model
     from django.http import HttpRequest
@@ -92,12 +92,30 @@ def listen() -> None:
     user_logged_out.connect(_before_logout, dispatch_uid="dwebsocket")
     # A proxy model sends its own signals. A receiver for all models would disable Django's fast
     # deletes for each of them.
+    user: Any = get_user_model()._meta.concrete_model
+    rows = set(_with_its_key(user))
     for model in apps.get_models():
-        if issubclass(model, get_user_model()):
+        concrete: Any = model._meta.concrete_model
+        is_user = issubclass(concrete, user)
+        if is_user or concrete in rows:
             post_init.connect(_on_made, sender=model, dispatch_uid="dwebsocket")
             pre_save.connect(_before_save, sender=model, dispatch_uid="dwebsocket")
             post_save.connect(_on_saved, sender=model, dispatch_uid="dwebsocket")
+        if is_user:
+            # Also sent when the row of a parent is deleted.
             post_delete.connect(_on_deleted, sender=model, dispatch_uid="dwebsocket")
+
+
+def _with_its_key(model: type[Model]) -> Iterator[type[Model]]:
+    """
+    Returns a model and those of its parents whose rows have the key of the model's row.
+
+    To find the user of another parent's row would need a query, so its changes are found in time.
+    """
+    yield model
+    link = model._meta.pk.remote_field
+    if link is not None and getattr(link, "parent_link", False):
+        yield from _with_its_key(link.model._meta.concrete_model)
 
 
 @functools.cache
@@ -218,8 +236,17 @@ def _on_session_deleted(key: str) -> None:
 # -- users --------------------------------------------------------------------------------------
 
 
-def _hint_of(pk: Any) -> Hint:
-    """Returns a hint about a user of the present realm; of all if that is not known."""
+def _hint_of(instance: Model) -> Hint:
+    """
+    Returns a hint about a user of the present realm; of all if that is not known.
+
+    Args:
+        instance: A user, or the row of a parent, which has the same key.
+    """
+    from django.contrib.auth import get_user_model
+
+    # A model that is a kind of user may have a key of its own.
+    pk = getattr(instance, get_user_model()._meta.pk.attname, instance.pk)
     try:
         realm = worlds.present_realm()
     except Exception:
@@ -231,7 +258,7 @@ def _hint_of(pk: Any) -> Hint:
 
 def _on_deleted(instance: Any, using: str, **_: Any) -> None:
     # Read the key now: by the commit the deleted object has none.
-    _after_commit(functools.partial(_ask, _hint_of(instance.pk)), using)
+    _after_commit(functools.partial(_ask, _hint_of(instance)), using)
 
 
 # -- whether saving a user signs it out ---------------------------------------------------------
@@ -279,7 +306,7 @@ def _on_saved(
     if before is not None and now is not None and _holds(_stands, instance, before, now):
         # As at each login, which notes its time.
         return
-    hint = _hint_of(instance.pk)
+    hint = _hint_of(instance)
 
     def act() -> None:
         if now is not None:
@@ -316,9 +343,14 @@ def _names(model: type[Model]) -> tuple[str, ...]:
 
 def _stands(instance: Model, before: Values, now: Values) -> bool:
     """Whether who was signed in by the values of before is so now."""
+    from django.contrib.auth import get_user_model
+
     # By identity: some types of fields cannot be compared, or not by `==` alone.
     if before.keys() == now.keys() and all(now[name] is before[name] for name in now):
         return True
+    if not isinstance(instance, get_user_model()):
+        # The row of a parent has not all that counts, and its class may not have the user's hash.
+        return False
     if len(now) < len(instance._meta.concrete_fields):
         # A method that needs another field would query it.
         return all(before.get(name) == now.get(name) for name in _ALWAYS)
