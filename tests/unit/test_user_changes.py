@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import shutil
 import subprocess
@@ -13,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from accounts import BACKEND
+from asgiref.sync import async_to_sync
 from django.contrib.auth import login, logout
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends import db, file
 from django.contrib.sessions.models import Session
 from django.core import management, serializers
 from django.db import connections, transaction
+from django.db.models.signals import post_delete
 from django.test import RequestFactory
 from django.utils import timezone
 
@@ -401,42 +405,74 @@ class TestSessions:
         login(request, anna, backend=BACKEND)
         assert hints == []
 
-    def test_clearsessions(self, anna: User, hints: list[Hint]) -> None:
-        """Deletes what has ended before."""
+
+def of_statements() -> Any:
+    """Note the first words of statements, and whether somebody listens to the ends of sessions."""
+    seen: list[tuple[str, bool]] = []
+
+    def note(execute: Any, sql: str, *rest: Any) -> Any:
+        result = execute(sql, *rest)
+        seen.append((sql.split()[0], post_delete.has_listeners(Session)))
+        return result
+
+    return seen, note
+
+
+CLEARS: dict[str, Callable[[], object]] = {
+    "command": lambda: management.call_command("clearsessions"),
+    "a class of its own": lambda: type("Own", (db.SessionStore,), {}).clear_expired(),
+}
+if hasattr(db.SessionStore, "aclear_expired"):
+    CLEARS["async"] = lambda: async_to_sync(db.SessionStore.aclear_expired)()
+
+
+@pytest.mark.usefixtures("rows")
+class TestClearing:
+    """Expired sessions, of which nobody has to hear."""
+
+    @pytest.mark.parametrize("clear", CLEARS)
+    def test_reads_no_rows(self, anna: User, hints: list[Hint], clear: str) -> None:
+        """Django's fast delete takes no memory for them. Other threads are heard meanwhile."""
         key = sign_in(anna).session.session_key
         Session.objects.filter(pk=key).update(expire_date=timezone.now())
-        management.call_command("clearsessions")
+        seen, note = of_statements()
+        with connections["default"].execute_wrapper(note):
+            CLEARS[clear]()
+        assert seen == [("BEGIN", True), ("DELETE", True)]
         assert not Session.objects.filter(pk=key).exists()
+        logout(sign_in(anna))
+        assert len(hints) == 1
+
+    def test_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Listens again."""
+        monkeypatch.setattr(db.SessionStore, "get_model_class", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            management.call_command("clearsessions")
+        assert post_delete.has_listeners(Session)
+
+    @pytest.mark.parametrize("name", ["clear_expired", "aclear_expired"])
+    def test_files(
+        self,
+        anna: User,
+        hints: list[Hint],
+        override: Override,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        name: str,
+    ) -> None:
+        """The store that deletes each by itself announces none; a session that ends is one."""
+        monkeypatch.setattr(file.SessionStore, "_storage_path", str(tmp_path), raising=False)
+        override(SESSION_ENGINE="django.contrib.sessions.backends.file")
+        sign_out.listen_in_all()
+        session = sign_in(anna).session
+        session.set_expiry(-1)
+        session.save()
+        clear = getattr(file.SessionStore, name, file.SessionStore.clear_expired)
+        async_to_sync(clear)() if inspect.iscoroutinefunction(clear) else clear()
+        assert not list(tmp_path.iterdir())
         assert hints == []
-
-
-CLEARS = """
-import sys
-sys.argv[1:] = ["clearsessions"]
-import django
-from django.conf import settings
-settings.configure(
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions",
-                    "dwebsocket"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-)
-django.setup()
-from django.core.management import call_command, execute_from_command_line
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
-call_command("migrate", verbosity=0)
-with CaptureQueriesContext(connection) as queries:
-    execute_from_command_line()
-print([query["sql"].split()[0] for query in queries])
-"""
-
-
-def test_clearsessions_reads_no_sessions() -> None:
-    """Django's fast delete takes no memory for them."""
-    made = subprocess.run(
-        [sys.executable, "-c", CLEARS], capture_output=True, text=True, check=True
-    )
-    assert made.stdout.splitlines()[-1] == "['BEGIN', 'DELETE', 'COMMIT']"
+        sign_in(anna).session.flush()
+        assert len(hints) == 1
 
 
 FAMILY = """

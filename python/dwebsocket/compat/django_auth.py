@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -12,6 +13,7 @@ from dwebsocket.compat.django import is_looked_up_in_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
@@ -158,6 +160,30 @@ def on_deletion(store: type[Any], tell: Callable[[str], object]) -> None:
                 await sync_to_async(tell)(key)
 
         store.adelete = adeletes
+
+
+def around_clearing(store: type[Any], quiet: Callable[[], AbstractContextManager[None]]) -> None:
+    """
+    Has a class of sessions delete the expired ones within ``quiet()``.
+
+    ``SessionBase.clear_expired``, since 1.5, and ``aclear_expired``, since 5.1, which calls it on a
+    thread; that of Django's database store does the same here. Where they are missing each expired
+    session is read and told.
+    """
+    from django.contrib.sessions.backends import base, db  # an app that may be absent
+
+    clear = inspect.getattr_static(store, "clear_expired", None)
+    if clear is None:
+        return
+
+    def clears(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        with quiet():
+            return clear.__get__(None, cls)(*args, **kwargs)
+
+    store.clear_expired = classmethod(clears)
+    aclear = inspect.getattr_static(db.SessionStore, "aclear_expired", None)
+    if aclear is not None and inspect.getattr_static(store, "aclear_expired", None) is aclear:
+        store.aclear_expired = vars(base.SessionBase)["aclear_expired"]
 
 
 def is_in_test_case(connection: BaseDatabaseWrapper) -> bool:

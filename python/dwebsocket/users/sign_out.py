@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from django.conf import settings
 from django.core.signals import request_started
 from django.db import connections, router
 
-from dwebsocket.compat.django_auth import is_in_test_case, on_deletion
+from dwebsocket.compat.django_auth import around_clearing, is_in_test_case, on_deletion
 from dwebsocket.compat.django_commits import after_commit
 from dwebsocket.request import worlds
 from dwebsocket.users import authentication
@@ -47,6 +48,7 @@ _log = logging.getLogger("dwebsocket")
 _NOTED = "dwebsocket_noted"
 # The fields that count where others are not known.
 _ALWAYS = frozenset({"password", "is_active"})
+_is_clearing: ContextVar[bool] = ContextVar("is_clearing_sessions", default=False)
 
 
 def listen_soon() -> None:
@@ -62,9 +64,7 @@ def _on_first_request(**_: Any) -> None:
 def listen_in_all() -> None:
     """Connects the receivers in a process that may have no WebSocket: others have to know."""
     listen()
-    # Django deletes expired sessions fast where nobody listens, and they sign nobody out.
-    is_clearing = sys.argv[1:2] == ["clearsessions"]
-    if apps.is_installed("django.contrib.sessions") and not is_clearing:
+    if apps.is_installed("django.contrib.sessions"):
         try:
             store = import_module(settings.SESSION_ENGINE).SessionStore
         except (ImportError, AttributeError):
@@ -123,15 +123,45 @@ def listen_to(store: type[Any]) -> None:
     """Listens to the ends of a class's sessions: deleted rows, and its own deletions elsewhere."""
     if (model := authentication.model_of_sessions(store)) is None:
         on_deletion(store, _on_session_deleted)
+        around_clearing(store, _clearing)
         return
     from django.db.models.signals import post_delete
 
-    post_delete.connect(
-        functools.partial(_on_row_deleted, store),
-        sender=model,
-        weak=False,
-        dispatch_uid="dwebsocket",
-    )
+    receiver = functools.partial(_on_row_deleted, store)
+
+    def connect() -> None:
+        post_delete.connect(receiver, sender=model, weak=False, dispatch_uid="dwebsocket")
+
+    @contextmanager
+    def unheard() -> Iterator[None]:
+        """Does not listen up to the first query: Django then deletes without reading the rows."""
+        connection = connections[router.db_for_write(model)]
+        # No other thread is unheard for as long as that takes.
+        connection.ensure_connection()
+
+        def listen_and(execute: Callable[..., Any], *query: Any) -> Any:
+            connect()
+            return execute(*query)
+
+        post_delete.disconnect(sender=model, dispatch_uid="dwebsocket")
+        try:
+            with connection.execute_wrapper(listen_and):
+                yield
+        finally:
+            connect()
+
+    connect()
+    around_clearing(store, unheard)
+
+
+@contextmanager
+def _clearing() -> Iterator[None]:
+    """Announces no session that is deleted within: it has expired."""
+    token = _is_clearing.set(True)
+    try:
+        yield
+    finally:
+        _is_clearing.reset(token)
 
 
 def _holds(question: Callable[..., bool], *args: Any) -> bool:
@@ -230,7 +260,8 @@ def _on_row_deleted(store: type[Any], instance: Any, using: str, **_: Any) -> No
 
 
 def _on_session_deleted(key: str) -> None:
-    _ask(("sessions", digest(key)))
+    if not _is_clearing.get():
+        _ask(("sessions", digest(key)))
 
 
 # -- users --------------------------------------------------------------------------------------
