@@ -7,16 +7,20 @@ import gc
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 import tracemalloc
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from accounts import BACKEND
 from asgiref.sync import sync_to_async
-from django.contrib.auth import login
+from django.contrib.auth import get_user_model, login
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import Permission
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import PermissionDenied
@@ -622,18 +626,38 @@ def in_team(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return middleware
 
 
-@pytest.mark.parametrize("more", [[], [f"{__name__}.in_team"]], ids=["django", "wrapped"])
+def by_token(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Take the user from a header, as packages for tokens do."""
+
+    def middleware(request: Any) -> Any:
+        if request.headers.get("Authorization") == "Bearer anna":
+            request.user = get_user_model().objects.get(username="anna")
+            request.user.team = "red"
+        return get_response(request)
+
+    return middleware
+
+
+TEAM, TOKEN = f"{__name__}.in_team", f"{__name__}.by_token"
+
+
+@pytest.mark.parametrize(
+    "middleware",
+    [SIGNED_IN, [*SIGNED_IN, TEAM], [*SIGNED_IN, TOKEN], [TOKEN]],
+    ids=["django", "wrapped", "token", "token alone"],
+)
 @pytest.mark.parametrize("path", ["/sync/", "/async/"])
 def test_allow_sees_the_user_as_it_is_now(
-    path: str, more: list[str], anna: User, override: Callable[..., None]
+    path: str, middleware: list[str], anna: User, override: Callable[..., None]
 ) -> None:
     """A permission that is taken away ends rooms at the recheck, and keeps an evicted page out."""
-    override(MIDDLEWARE=[*SIGNED_IN, *more], WEBSOCKET_AUTH_RECHECK=60)
+    override(MIDDLEWARE=middleware, WEBSOCKET_AUTH_RECHECK=60)
     may = Permission.objects.get(codename="view_user")
     anna.user_permissions.add(may)
     client, clock = WebSocketClient(), Clock()
-    client.force_login(anna)
-    with client.rooms(path) as live:
+    if TOKEN not in middleware:
+        client.force_login(anna)
+    with client.rooms(path, headers={"Authorization": "Bearer anna"}) as live:
         live.join("staff-1")
         live.join("staff-2")
         anna.user_permissions.clear()
@@ -646,7 +670,9 @@ def test_allow_sees_the_user_as_it_is_now(
         clock.advance(2)
         live.join("staff-1")
         # The attribute of middleware stays.
-        assert {team for name, team in CALLS if name == "team"} == {"red" if more else None}
+        assert {team for name, team in CALLS if name == "team"} == {
+            "red" if {TEAM, TOKEN} & set(middleware) else None
+        }
 
 
 def test_what_middleware_has_added_does_not_outlive_the_user(anna: User) -> None:
@@ -663,6 +689,42 @@ def test_what_middleware_has_added_does_not_outlive_the_user(anna: User) -> None
     renew_user(request)
     assert request.user.is_anonymous
     assert not hasattr(request.user, "team")
+
+
+# A user of a model that is not that of the settings.
+_unmanaged = type("Meta", (), {"app_label": "auth", "managed": False})
+Customer = type("Customer", (AbstractBaseUser,), {"__module__": __name__, "Meta": _unmanaged})
+
+
+def test_a_user_of_another_kind_stays(anna: User) -> None:
+    """Its key may be that of a stranger, also beside a session, or it has none."""
+    request: Any = RequestFactory().get("/")
+    for own in Customer(pk=anna.pk), SimpleNamespace(is_authenticated=True):
+        request.user = own
+        renew_user(request)
+        request.session = SessionStore()
+        request.session.update({"_auth_user_id": str(anna.pk + 1), "_auth_user_backend": BACKEND})
+        renew_user(request)
+        assert request.user is own
+
+
+WITHOUT_USERS = """
+from types import SimpleNamespace
+from django.conf import settings
+settings.configure()
+import django
+django.setup()
+from dwebsocket.compat.django_auth import renew_user
+user = SimpleNamespace(is_authenticated=True, pk=1)
+request = SimpleNamespace(user=user, session=SimpleNamespace(_session_cache={}))
+renew_user(request)
+assert request.user is user
+"""
+
+
+def test_a_project_without_users_of_django_has_its_own() -> None:
+    """The app of Django's users is not there."""
+    subprocess.run([sys.executable, "-c", WITHOUT_USERS], check=True)
 
 
 def test_the_group_of_the_user_is_joined_by_a_room_only(

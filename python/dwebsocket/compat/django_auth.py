@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.utils.functional import LazyObject
 
 from dwebsocket.compat.django import is_looked_up_in_session
@@ -44,36 +45,41 @@ def same_user(request: HttpRequest, user: Any) -> Any:
 
 def renew_user(request: HttpRequest) -> None:
     """
-    Has a request have its user as the database has it now, if a session names the backend to ask.
+    Has a request have its user as the database has it now.
 
-    Where that knows the user no more, it is anonymous. The permissions are asked for anew, too:
-    backends keep them in the object. Attributes that middleware has added to the user stay, and the
-    object may be one that middleware has put around Django's, or another user. By the same parts as
-    in :func:`same_user`, and ``LazyObject._wrapped``.
+    The backend that the session names is asked, and for a user that comes from elsewhere, such as a
+    token, Django's own, if it is one of the user model: others are not known here. Where that knows
+    the user no more, it is anonymous. The permissions are asked for anew, too: backends keep them
+    in the object. Attributes that middleware has added to the user stay, and the object may be one
+    that middleware has put around Django's, or another user. By the same parts as in
+    :func:`same_user`, and ``LazyObject._wrapped``.
 
     Raises:
         Exception: The backend fails.
     """
     user: Any = getattr(request, "user", None)
-    session = getattr(request, "session", None)
-    if user is None or session is None or not getattr(user, "is_authenticated", False):
+    if not (apps.is_installed("django.contrib.auth") and getattr(user, "is_authenticated", False)):
         return
     from django.contrib import auth  # an app that may be absent
+    from django.contrib.auth.backends import ModelBackend
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
-    path = loaded(session).get(auth.BACKEND_SESSION_KEY)
-    if path is None or not isinstance(user, AbstractBaseUser):
+    session, pk = loaded(getattr(request, "session", None)), getattr(user, "pk", None)
+    is_sessions = session.get(auth.SESSION_KEY) == str(pk)
+    path = session.get(auth.BACKEND_SESSION_KEY) if is_sessions else None
+    if not isinstance(user, auth.get_user_model() if path is None else AbstractBaseUser):
         return
+    backend: Any = ModelBackend() if path is None else auth.load_backend(path)
     # Another object: code of the project may still use the one from before.
-    found: Any = auth.load_backend(path).get_user(user.pk)
+    found: Any = backend.get_user(pk)
     if found is None:
         found = AnonymousUser()
     else:
         _add_attributes(user, found)
     cached = vars(request)
     # That of the session may be another one.
-    if getattr(cached.get("_cached_user"), "pk", None) == user.pk:
+    if getattr(cached.get("_cached_user"), "pk", None) == pk:
         cached.update(_cached_user=found, _acached_user=found)
     request.user = found
 
