@@ -8,7 +8,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth import middleware
+from django.contrib.auth.models import AnonymousUser
 from django.core.management import CommandError, call_command
+from django.http import HttpResponse
 from django.test import RequestFactory
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -221,6 +224,16 @@ def test_metrics_need_the_token(override: Callable[..., None], given: str) -> No
     override(WEBSOCKET_METRICS_TOKEN=TOKEN)
     assert scraped(HTTP_AUTHORIZATION=given).status_code == 403
     assert scraped(HTTP_AUTHORIZATION=f"Bearer {TOKEN}").status_code == 200
+
+
+@pytest.mark.skipif(not hasattr(middleware, "LoginRequiredMiddleware"), reason="since Django 5.1")
+def test_metrics_are_for_a_scraper_that_has_not_logged_in() -> None:
+    """The token lets it in, also where a middleware sends strangers to the page for logins."""
+    request: Any = RequestFactory().get("/metrics")
+    request.user = AnonymousUser()
+    asked = middleware.LoginRequiredMiddleware(HttpResponse)
+    assert asked.process_view(request, metrics, (), {}) is None
+    assert metrics(request).status_code == 403
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])

@@ -58,6 +58,10 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return HttpResponse(f"{error}\n", status=503, content_type="text/plain")
 
 
+# For LoginRequiredMiddleware, as by `login_not_required`, since Django 5.1: a scraper has no login.
+metrics.login_required = False  # type: ignore[attr-defined]
+
+
 def _may_read(request: HttpRequest) -> bool:
     token: str = conf.get("METRICS_TOKEN")
     kind, _, given = request.headers.get("Authorization", "").partition(" ")
