@@ -16,6 +16,7 @@ from django.core.management.base import SystemCheckError
 from dwebsocket import conf
 from dwebsocket.channels import ChannelLayer
 from dwebsocket.conf import checks
+from dwebsocket.factory import WebSocketFactory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,10 @@ class AboutViews:
 
     def __init__(self, get_response: Any) -> None: ...
     def process_view(self, *args: Any) -> None: ...
+
+
+class Factory(WebSocketFactory):
+    """A project's own."""
 
 
 class Silent:
@@ -108,7 +113,7 @@ def test_every_good_setting_is_fine(override: Override) -> None:
     """Written as the documentation does."""
     override(
         WEBSOCKET_ACCEPT_ALL=True,
-        WEBSOCKET_FACTORY_CLASS="test_checks.Silent",
+        WEBSOCKET_FACTORY_CLASS="test_checks.Factory",
         WEBSOCKET_TEXT_TYPE="str",
         WEBSOCKET_ALLOWED_ORIGINS=["https://a.example"],
         WEBSOCKET_SUBPROTOCOLS=["chat"],
@@ -161,6 +166,14 @@ def test_unknown_setting(override: Override) -> None:
         ("ACCEPT_ALL", "True", "must be True or False, not 'True'"),
         ("THREAD_STACK_SIZE", 1000, "must be 65536 bytes or more, not 1000"),
         ("FACTORY_CLASS", object, f"must be the dotted path of a class, not {object!r}"),
+        *(
+            (
+                "FACTORY_CLASS",
+                path,
+                f"is {path!r}, which is no class with is_websocket() and create_websocket()",
+            )
+            for path in ("os.path", "os.path.join", "os.PathLike")
+        ),
     ],
 )
 def test_mistyped_setting(override: Override, name: str, value: Any, expected: str) -> None:

@@ -299,6 +299,14 @@ def test_class_without_our_base(visit: Serve, override: Any) -> None:
     talks(visit(require_websocket(echo), environ=handshake("/?token=secret")))
 
 
+@pytest.mark.parametrize("path", ["os.path", "os.path.join", "os.PathLike"])
+def test_no_such_class(override: Any, path: str) -> None:
+    """The error names the setting."""
+    override(WEBSOCKET_FACTORY_CLASS=path)
+    with pytest.raises(ImproperlyConfigured, match=f"^WEBSOCKET_FACTORY_CLASS is '{path}', which"):
+        accept_websocket(echo)(RequestFactory().get("/"))
+
+
 def test_class_that_does_not_exist(override: Any) -> None:
     """As Python says it."""
     override(WEBSOCKET_FACTORY_CLASS="test_factory.Missing")

@@ -278,6 +278,23 @@ def _dotted_path(value: object, what: str = "class") -> str | None:
     raise _expected(f"the dotted path of a {what}", value)
 
 
+def _factory_path(value: object) -> str | None:
+    path = _dotted_path(value)
+    if path is None or path in DEFAULT_FACTORIES:
+        return path
+    try:
+        found = import_string(path)
+    except ImportError:
+        # Another check reports it, with Python's reason.
+        return path
+    needed = ("is_websocket", "create_websocket")
+    if not (isinstance(found, type) and all(hasattr(found, name) for name in needed)):
+        raise ValueError(
+            f"is {path!r}, which is no class with is_websocket() and create_websocket()"
+        )
+    return path
+
+
 def _function(value: object) -> Callable[..., Any] | None:
     if (path := _dotted_path(value, "function")) is None:
         return None
@@ -295,7 +312,7 @@ SETTINGS: dict[str, Setting] = {
     # Every view may get WebSockets (with the middleware), decorated or not.
     "ACCEPT_ALL": Setting(default=False, read=_boolean),
     # The class that decides whether a request is a WebSocket and makes `request.websocket`.
-    "FACTORY_CLASS": Setting(None, _dotted_path),
+    "FACTORY_CLASS": Setting(None, _factory_path),
     # The type of text messages in `wait`, `read` and iteration: "bytes" as in the original, or
     # "str".
     "TEXT_TYPE": Setting("bytes", _text_type),
