@@ -24,6 +24,10 @@ from dwebsocket.uvicorn import WebSocketProtocol, configured
         ("ALLOWED_ORIGINS", "https://a.example, https://b.example", ["https://a.example", "https://b.example"]),
         ("ALLOWED_ORIGINS", "", []),
         ("SUBPROTOCOLS", "chat", ["chat"]),
+        ("METRICS_TOKEN", "0123456789123456", "0123456789123456"),
+        ("METRICS_TOKEN", "1234567890123456", "1234567890123456"),
+        ("METRICS_TOKEN", "1234567890123e56", "1234567890123e56"),
+        ("METRICS_TOKEN", "'1234567890123456'", "1234567890123456"),
     ],
 )  # fmt: skip
 def test_values(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:

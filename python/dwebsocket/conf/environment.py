@@ -87,7 +87,11 @@ def _value(name: str, text: str) -> object:
     """
     if name in _LISTS:
         return [part.strip() for part in text.split(",") if part.strip()]
+    text = text.strip()
     try:
-        return ast.literal_eval(text.strip())
+        found: object = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text.strip()
+        return text
+    # A token may have digits only.
+    is_text = isinstance(conf.SETTINGS[name].default, str) and not isinstance(found, str)
+    return text if is_text else found
