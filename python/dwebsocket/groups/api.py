@@ -616,7 +616,8 @@ def user(user: object, using: str = DEFAULT, *, realm: str | None = None) -> Gro
         user(order.customer).send_json({"order": order.pk, "paid": True}, on_commit=True)
 
     Args:
-        user: A user, or the primary key of one.
+        user: A user, or the primary key of one. A text is taken as it is, as devices have names:
+            it must be what ``str(user.pk)`` gives, for a UUID in lower case and with dashes.
         using: The alias of a backend in ``WEBSOCKET_GROUPS``.
         realm: The world that the user belongs to, where ``WEBSOCKET_REALM`` is set. None for that
             of the code that runs, as the setting's function gives it.

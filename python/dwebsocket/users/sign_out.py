@@ -216,7 +216,8 @@ def close_user(
     commit (``transaction.on_commit``): before the commit, a client that reconnects is let in.
 
     Args:
-        user: A user, or the primary key of one.
+        user: A user, or the primary key of one. A text is taken as it is, as devices have names:
+            it must be what ``str(user.pk)`` gives, for a UUID in lower case and with dashes.
         code: The close code.
         reason: Up to 123 bytes of UTF-8.
         realm: The world that the user belongs to, as for :func:`dwebsocket.user`.
