@@ -80,6 +80,13 @@ pub(super) fn wait_for<T: Clone + Send>(
     timeout: Option<f64>,
 ) -> PyResult<bool> {
     let deadline = deadline(timeout)?;
-    let outcome = sleep::until(py, deadline, |deadline| py.detach(|| call.wait(deadline)))?;
+    let outcome = sleep::until(
+        py,
+        deadline,
+        |deadline| {
+            py.detach(|| call.wait(deadline));
+        },
+        || call.outcome(),
+    )?;
     Ok(outcome.is_some())
 }

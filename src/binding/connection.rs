@@ -265,10 +265,12 @@ impl PyConnection {
 
     fn await_news(&self, py: Python<'_>, time: f64) -> PyResult<()> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
-        sleep::until(py, clock::now().checked_add(time), |deadline| {
-            without_gil(py, &self.0, || self.0.await_news(deadline));
-            (self.0.waiting() != (0, false)).then_some(())
-        })?;
+        sleep::until(
+            py,
+            clock::now().checked_add(time),
+            |deadline| without_gil(py, &self.0, || self.0.await_news(deadline)),
+            || (self.0.waiting() != (0, false)).then_some(()),
+        )?;
         Ok(())
     }
 
@@ -347,10 +349,12 @@ impl PyConnection {
 
     fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let deadline = deadline(timeout)?;
-        let end = sleep::until(py, deadline, |deadline| {
-            without_gil(py, &self.0, || self.0.await_end(deadline));
-            self.0.end()
-        })?;
+        let end = sleep::until(
+            py,
+            deadline,
+            |deadline| without_gil(py, &self.0, || self.0.await_end(deadline)),
+            || self.0.end(),
+        )?;
         Ok(end.is_some())
     }
 
@@ -498,10 +502,15 @@ fn given(py: Python<'_>, parts: Parts) -> PyResult<Given<'_>> {
 impl PyConnection {
     /// Takes the oldest message, sleeping until `deadline` if there is none.
     fn take_until(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Received> {
-        let taken = sleep::until(py, deadline, |deadline| {
-            let taken = without_gil(py, &self.0, || self.0.take(deadline));
-            (!matches!(taken, Received::Nothing)).then_some(taken)
-        })?;
+        if !sleep::is_main_thread() {
+            return Ok(without_gil(py, &self.0, || self.0.take(deadline)));
+        }
+        let taken = sleep::until(
+            py,
+            deadline,
+            |deadline| without_gil(py, &self.0, || self.0.await_news(deadline)),
+            || Some(self.0.take_now()).filter(|taken| !matches!(taken, Received::Nothing)),
+        )?;
         Ok(taken.unwrap_or(Received::Nothing))
     }
 
@@ -519,12 +528,12 @@ impl PyConnection {
         if let Some(sent) = without_gil(py, &self.0, try_send) {
             return Ok(sent);
         }
-        let sent = sleep::until(py, deadline, |deadline| {
-            without_gil(py, &self.0, || {
-                self.0.await_room(deadline);
-                try_send()
-            })
-        });
+        let sent = sleep::until(
+            py,
+            deadline,
+            |deadline| without_gil(py, &self.0, || self.0.await_room(deadline)),
+            || without_gil(py, &self.0, try_send),
+        );
         if !matches!(sent, Ok(Some(_))) {
             self.0.give_way();
         }
@@ -547,10 +556,19 @@ impl PyPing {
         if took.is_none() && time != Some(Duration::ZERO) {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
             let connection = self.0.connection();
-            let woken = sleep::until(py, deadline, |deadline| {
-                let took = without_gil(py, connection, || self.0.wait(deadline));
-                (took.is_some() || connection.end().is_some()).then_some(took)
-            })?;
+            let woken = sleep::until(
+                py,
+                deadline,
+                |deadline| {
+                    without_gil(py, connection, || self.0.wait(deadline));
+                },
+                || {
+                    // First the end: an answer that came before it counts.
+                    let is_over = connection.end().is_some();
+                    let took = self.0.took();
+                    (is_over || took.is_some()).then_some(took)
+                },
+            )?;
             took = woken.flatten();
         }
         Ok(took.map(|time| time.as_secs_f64()))

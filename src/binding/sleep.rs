@@ -12,28 +12,32 @@ use crate::engine::{self, Connection, clock};
 /// The longest time that the main thread sleeps at once.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Sleeps in `sleep` until that returns something, until `deadline` at most (`None`: for ever).
+/// Sleeps in `sleep` until `find` returns something, until `deadline` at most (`None`: for ever).
 ///
 /// Python runs the handlers of signals on its main thread, and only while that runs Python. So there
-/// `sleep` is called again and again, with earlier deadlines, and the handlers run in between.
+/// `sleep` is called again and again, with earlier deadlines, and the handlers run after each sleep.
+/// `sleep` takes nothing: what `find` takes would be lost with the exception of a handler.
 ///
 /// # Errors
 /// The exception of a handler, such as `KeyboardInterrupt`.
 pub(super) fn until<T>(
     py: Python<'_>,
     deadline: Option<Instant>,
-    mut sleep: impl FnMut(Option<Instant>) -> Option<T>,
+    sleep: impl Fn(Option<Instant>),
+    find: impl Fn() -> Option<T>,
 ) -> PyResult<Option<T>> {
-    if !is_main_thread() {
-        return Ok(sleep(deadline));
-    }
     loop {
-        let slice = clock::now().checked_add(SLICE);
-        let found = sleep(deadline.into_iter().chain(slice).min());
+        if is_main_thread() {
+            let slice = clock::now().checked_add(SLICE);
+            sleep(deadline.into_iter().chain(slice).min());
+            py.check_signals()?;
+        } else {
+            sleep(deadline);
+        }
+        let found = find();
         if found.is_some() || deadline.is_some_and(|end| end <= clock::now()) {
             return Ok(found);
         }
-        py.check_signals()?;
     }
 }
 

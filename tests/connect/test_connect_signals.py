@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.extended("many processes come and go")
 
 # The other thread sends the signals when the main one sleeps: a frame that stays where it is.
-PROGRAM = """
+WATCH = """
 import json, os, signal, sys, threading, time
 from dwebsocket import connect
-
-url, call = sys.argv[1:3]
-handled, delays = threading.Event(), []
 
 def sleeps():
     frame = sys._current_frames()[threading.main_thread().ident]
@@ -37,6 +34,11 @@ def wait_for_sleep():
     while (now := sleeps()) is None or now != before:
         before = now
         time.sleep(0.2)
+"""
+PROGRAM = f"""
+{WATCH}
+url, call = sys.argv[1:3]
+handled, delays = threading.Event(), []
 
 def signals():
     wait_for_sleep()
@@ -151,6 +153,90 @@ except KeyboardInterrupt:
     with silent_server(accepts=call != "connect") as url:
         # The report of gevent goes to the error output.
         assert run(program, url, call).returncode == 7
+
+
+# Python knows of the signal when `pthread_kill` returns, and the message comes a moment later.
+RECEIVE = f"""
+{WATCH}
+class Interrupted(Exception):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+def signals():
+    for turn in range(10):
+        turns.acquire()
+        wait_for_sleep()
+        signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+        websocket.send(str(turn))
+
+signal.signal(signal.SIGALRM, interrupt)
+turns = threading.Semaphore(0)
+websocket = connect(sys.argv[1])
+threading.Thread(target=signals, daemon=True).start()
+for turn in range(10):
+    turns.release()
+    try:
+        websocket.receive(timeout=60)
+    except Interrupted:
+        pass
+    else:
+        raise SystemExit("the handler has not run")
+    assert websocket.receive(timeout=20) == str(turn)
+"""
+
+
+def test_a_handler_that_raises_loses_no_message() -> None:
+    """The next call gives what has come just before the handler ran."""
+    with far_server() as url:
+        done = run(RECEIVE, url)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+SEND = f"""
+{WATCH}
+from websockets.sync.server import serve
+
+class Interrupted(Exception):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+def handle(connection):
+    reading.wait()
+    heard.extend(message[0] for message in connection)
+    is_over.set()
+
+def signals():
+    wait_for_sleep()
+    signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
+    reading.set()
+
+signal.signal(signal.SIGALRM, interrupt)
+reading, is_over, heard, sent = threading.Event(), threading.Event(), [], 0
+server = serve(handle, "127.0.0.1", 0, compression=None)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+port = server.socket.getsockname()[1]
+websocket = connect(f"ws://127.0.0.1:{{port}}/", send_timeout=60, compression=False)
+threading.Thread(target=signals, daemon=True).start()
+try:
+    while True:
+        websocket.send(bytes([sent]) + bytes(1 << 19))
+        sent += 1
+except Interrupted:
+    websocket.close()
+is_over.wait(60)
+print(heard == list(range(sent)))
+os._exit(0)
+"""
+
+
+def test_a_handler_that_raises_ends_a_send_that_has_not_begun() -> None:
+    """What waits for room is not sent, even if there was room just before the handler ran."""
+    done = run(SEND)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True\n")
 
 
 HANDLER_SENDS = """
