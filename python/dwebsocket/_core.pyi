@@ -1726,7 +1726,7 @@ _DialOutcome: TypeAlias = (
 
 @final
 class Dial:
-    """A connection that is being opened. Any thread may use it; dropping it ends the attempt."""
+    """A connection that is being opened. Any thread may use it; dropping it gives up."""
 
     def wait(self, timeout: float | None) -> bool:
         """Sleeps until there is an outcome; false when the time was up."""
@@ -1736,6 +1736,9 @@ class Dial:
 
     def unwatch(self, hub: Hub, token: int) -> None:
         """Takes `watch` back."""
+
+    def cancel(self) -> None:
+        """Gives up, though this object may be kept. Closes what is open by now, taken or not."""
 
     def descriptor(self) -> int | None:
         """

@@ -129,6 +129,10 @@ impl PyDial {
         self.0.unwatch(&hub.0.hub, token);
     }
 
+    fn cancel(&self, py: Python<'_>) {
+        py.detach(|| self.0.cancel());
+    }
+
     fn descriptor(&self) -> Option<Raw> {
         match self.0.outcome() {
             Some(Ok(Success::Answered(answered))) => answered.take().map(into_raw),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -262,7 +263,7 @@ def test_event_loops_of_several_threads_receive_from_one_connection() -> None:
 
 
 def test_cancelling_gives_up_opening() -> None:
-    """The server sees the end."""
+    """The server sees the end, though the program keeps the exception with all its frames."""
 
     async def main() -> None:
         heard = asyncio.Event()
@@ -277,15 +278,45 @@ def test_cancelling_gives_up_opening() -> None:
         async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             opening = asyncio.ensure_future(_open(f"ws://127.0.0.1:{port}/"))
-            with pytest.raises(asyncio.CancelledError):
+            with pytest.raises(asyncio.CancelledError) as kept:
                 await opening
             await heard.wait()
+            del kept
 
     run(main())
 
 
+def test_cancelling_closes_what_is_open_already() -> None:
+    """Also where the loop has not seen the answer yet, and while the exception is kept."""
+    asked, answered, opened, ended = (threading.Event() for _ in range(4))
+
+    def wait_before_answering(*_: object) -> None:
+        asked.set()
+        answered.wait(60)
+
+    def note(connection: ServerConnection) -> None:
+        opened.set()
+        for _ in connection:
+            pass
+        ended.set()
+
+    async def main() -> None:
+        opening = asyncio.ensure_future(_open(url))
+        await asyncio.to_thread(asked.wait, 60)
+        answered.set()
+        assert opened.wait(60)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError) as kept:
+            await opening
+        assert await asyncio.to_thread(ended.wait, 20)
+        del kept
+
+    with far_server(note, process_request=wait_before_answering) as url:
+        run(main())
+
+
 async def _open(url: str) -> None:
-    await aconnect(url)
+    await aconnect(url, open_timeout=60)
 
 
 def test_many_tasks_share_a_loop() -> None:

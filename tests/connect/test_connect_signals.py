@@ -22,7 +22,7 @@ pytestmark = pytest.mark.extended("many processes come and go")
 
 # The other thread sends the signals when the main one sleeps: a frame that stays where it is.
 WATCH = """
-import json, os, signal, sys, threading, time
+import json, os, signal, socket, sys, threading, time
 from dwebsocket import connect
 
 def sleeps():
@@ -237,6 +237,41 @@ def test_a_handler_that_raises_ends_a_send_that_has_not_begun() -> None:
     """What waits for room is not sent, even if there was room just before the handler ran."""
     done = run(SEND)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "True\n")
+
+
+CONNECT = f"""
+{WATCH}
+from dwebsocket.client.dialing import exchange
+from dwebsocket.client.options import dialer_for
+
+def serve():
+    client, _ = listener.accept()
+    client.settimeout(20)
+    client.recv(65536)
+    wait_for_sleep()
+    os.kill(os.getpid(), signal.SIGINT)
+    print(client.recv(65536))
+
+listener = socket.create_server(("127.0.0.1", 0))
+server = threading.Thread(target=serve)
+server.start()
+url = f"ws://127.0.0.1:{{listener.getsockname()[1]}}/"
+try:
+    if sys.argv[1] == "connect":
+        connect(url, open_timeout=60)
+    # The client of the test kit.
+    exchange(dialer_for(url, {{"open_timeout": 60}}), b"GET / HTTP/1.1\\r\\n\\r\\n")
+except KeyboardInterrupt as error:
+    kept = error
+server.join()
+"""
+
+
+@pytest.mark.parametrize("call", ["connect", "exchange"])
+def test_an_opening_that_is_interrupted_is_given_up(call: str) -> None:
+    """At once, though a shell keeps the exception with all its frames."""
+    done = run(CONNECT, call)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "b''\n")
 
 
 HANDLER_SENDS = """

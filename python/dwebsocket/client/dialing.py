@@ -68,23 +68,31 @@ async def open_soon(target: Target) -> ClientConnection:
 
 
 def _open(url: str, dialer: Dialer) -> Steps[ClientConnection]:
+    dial: _core.Dial | None = None
     try:
-        _prepare()
-        outcome: Outcome | None = yield Call(wait, await_call, dialer.core.dial(), None)
-    except OSError as error:
-        # The system has no thread or descriptor left.
-        raise _failure(("network", str(error))) from error
-    if outcome is None or len(outcome) == 2:
-        raise _failure(outcome)
-    connection, subprotocol, is_compressed, (_, _, headers) = outcome
-    return ClientConnection(
-        url,
-        connection,
-        subprotocol=subprotocol,
-        headers=_message(headers),
-        is_compressed=is_compressed,
-        send_timeout=dialer.send_timeout,
-    )
+        try:
+            _prepare()
+            dial = dialer.core.dial()
+            outcome: Outcome | None = yield Call(wait, await_call, dial, None)
+        except OSError as error:
+            # The system has no thread or descriptor left.
+            raise _failure(("network", str(error))) from error
+        if outcome is None or len(outcome) == 2:
+            raise _failure(outcome)
+        connection, subprotocol, is_compressed, (_, _, headers) = outcome
+        return ClientConnection(
+            url,
+            connection,
+            subprotocol=subprotocol,
+            headers=_message(headers),
+            is_compressed=is_compressed,
+            send_timeout=dialer.send_timeout,
+        )
+    except BaseException:
+        # Its traceback refers to the dial, and the program may keep it.
+        if dial is not None:
+            dial.cancel()
+        raise
 
 
 class Opening:
@@ -135,7 +143,11 @@ def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.sock
     """
     _prepare()
     dial = dialer.core.exchange(request)
-    outcome = wait(dial, None)
+    try:
+        outcome = wait(dial, None)
+    except BaseException:
+        dial.cancel()
+        raise
     # No connection is made of it.
     assert outcome is None or len(outcome) == 2
     if outcome is None or isinstance(outcome[0], str):

@@ -84,13 +84,17 @@ impl Opened {
         self.is_taken.store(true, Ordering::Relaxed);
         Arc::clone(&self.connection)
     }
+
+    fn close(&self) {
+        self.connection
+            .close(&CloseFrame::of(close::GOING_AWAY, ""));
+    }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
         if !self.is_taken.load(Ordering::Relaxed) {
-            self.connection
-                .close(&CloseFrame::of(close::GOING_AWAY, ""));
+            self.close();
         }
     }
 }
@@ -169,10 +173,30 @@ impl Deref for Dial {
     }
 }
 
+impl Dial {
+    /// Gives up, as dropping it does: for one that may be kept. It closes what is open by now, taken
+    /// or not.
+    pub fn cancel(&self) {
+        self.task.abort();
+        // From now on an outcome of the task is dropped.
+        self.call.finish(lost());
+        match self.call.outcome() {
+            Some(Ok(Success::Opened(opened))) => opened.close(),
+            Some(Ok(Success::Answered(answered))) => drop(answered.take()),
+            Some(Err(_)) | None => (),
+        }
+    }
+}
+
 impl Drop for Dial {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The outcome of a dial that does not end by itself.
+fn lost() -> Outcome {
+    Err(Failure::ShuttingDown)
 }
 
 /// Begins to open a connection on the process's engine.
@@ -183,7 +207,7 @@ impl Drop for Dial {
 pub fn dial(plan: DialRequest, want: Want) -> Result<Dial, Error> {
     let engine = Engine::current()?;
     engine.prepare_lookups()?;
-    let (call, ticket) = Call::new(|| Err(Failure::ShuttingDown));
+    let (call, ticket) = Call::new(lost);
     let runner = Arc::clone(&engine);
     let task = engine.handle().spawn(run(runner, plan, want, ticket));
     Ok(Dial {

@@ -102,7 +102,7 @@ impl<T: Clone> Call<T> {
     }
 
     /// Sets the outcome; a later one is ignored.
-    fn finish(&self, outcome: T) {
+    pub(crate) fn finish(&self, outcome: T) {
         let mut state = self.state.lock();
         if state.outcome.is_some() {
             return;
