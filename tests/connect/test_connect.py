@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 from datetime import date
 from pathlib import Path
@@ -27,7 +29,7 @@ from support.far_server import far_server
 from support.hostile import Hostile, accepting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from websockets.datastructures import Headers
     from websockets.sync.server import ServerConnection
@@ -213,6 +215,16 @@ def test_a_forgotten_connection_is_closed() -> None:
         connect(url)
         assert is_over.wait(20)
     assert codes == [1001]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_connection_has_no_copies(echo: str, copied: Callable[[object], object]) -> None:
+    """A forgotten one would close the connection."""
+    with connect(echo) as websocket:
+        with pytest.raises(TypeError, match="a connection has no copies"):
+            copied(websocket)
+        websocket.send("still open")
+        assert websocket.receive(timeout=60) == "still open"
 
 
 def test_waiting_has_an_end(echo: str) -> None:

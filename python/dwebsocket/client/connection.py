@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dwebsocket.api.arguments import (
     as_binary,
@@ -98,6 +98,10 @@ class ClientConnection:
         # An attribute is missing where the constructor has failed.
         if (connection := getattr(self, "_connection", None)) is not None:
             connection.close(_GOING_AWAY, "")
+
+    def __reduce__(self) -> NoReturn:
+        # Of `copy` and `pickle`. A copy would close the connection when it is forgotten.
+        raise TypeError("a connection has no copies, and cannot be pickled: it is one socket")
 
     # -- receiving ------------------------------------------------------------------------------
 
