@@ -547,6 +547,13 @@ class Groups:
     def position_of(self, name: str) -> _Position | None:
         """Returns how far the members here are; None without members, or without a history."""
 
+    def number(self, name: str, object: _Joinable, /) -> _Position | None:
+        """
+        Has a member get messages with their positions from now on.
+
+        Returns how far it is; None when it is no member, or without a history.
+        """
+
     def recorded_names(self) -> list[str]:
         """Returns the groups with a history that have members here."""
 

@@ -274,6 +274,12 @@ impl Groups {
         Some((at.epoch, at.offset))
     }
 
+    #[pyo3(signature = (name, object, /))]
+    fn number(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Option<(u64, u64)>> {
+        let at = with_member!(object, it => self.0.number(name, it.as_ref()));
+        Ok(at.map(|at| (at.epoch, at.offset)))
+    }
+
     fn recorded_names(&self, py: Python<'_>) -> Vec<String> {
         py.detach(|| self.0.recorded_names())
     }

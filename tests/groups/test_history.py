@@ -22,7 +22,15 @@ from history_backends import (
 )
 from peer import LiveWebSocket
 
-from dwebsocket import UsageError, _core, group, group_statistics, user
+from dwebsocket import (
+    GroupUnavailable,
+    UsageError,
+    _core,
+    group,
+    group_statistics,
+    signals,
+    user,
+)
 from dwebsocket.groups import backends, history
 from support.waiting import eventually
 
@@ -258,6 +266,95 @@ class TestComingBack:
         publish("two")
         found = [json.loads(live.client.receive())["data"] for _ in range(2)]
         assert found == ["one", "two"]
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_joining_again_for_numbers(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, *, is_async: bool
+    ) -> None:
+        """Nothing that is published meanwhile is missed, and nothing comes twice."""
+        live, backend = open_websocket(), backends.backend("default")
+        live.websocket.join("room-1")
+        hold, ahold = backend.hold, backend.ahold
+
+        def publish_and_hold(name: str) -> None:
+            publish("meanwhile")
+            hold(name)
+
+        async def apublish_and_hold(name: str) -> None:
+            await group(name).asend("meanwhile")
+            await ahold(name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "hold", publish_and_hold)
+            patch.setattr(backend, "ahold", apublish_and_hold)
+            if is_async:
+                recovery = asyncio.run(live.websocket.ajoin("room-1", numbered=True))
+            else:
+                recovery = live.websocket.join("room-1", numbered=True)
+        assert (recovery.recovered, recovery.missed, recovery.position) == (True, 0, position(1))
+        publish("after")
+        first, second = live.client.receive(), live.client.receive()
+        numbered = {"group": "room-1", "position": position(1), "data": "meanwhile"}
+        assert first == "meanwhile" or json.loads(first or "") == numbered
+        assert json.loads(second or "") == {**numbered, "position": position(2), "data": "after"}
+
+    @pytest.mark.parametrize("options", [{}, {"numbered": True}, {"since": f"{NEVER}-0"}])
+    def test_joining_again_is_no_news(self, open_websocket: Open, options: dict[str, Any]) -> None:
+        """The signals tell of one membership, which ends once."""
+        live = open_websocket()
+        told: list[str] = []
+
+        def on_joined(**_: Any) -> None:
+            told.append("joined")
+
+        def on_left(**_: Any) -> None:
+            told.append("left")
+
+        signals.group_joined.connect(on_joined)
+        signals.group_left.connect(on_left)
+        try:
+            live.websocket.join("room-1")
+            live.websocket.join("room-1", **options)
+            live.websocket.leave("room-1")
+        finally:
+            signals.group_joined.disconnect(on_joined)
+            signals.group_left.disconnect(on_left)
+        assert told == ["joined", "left"]
+
+    @pytest.mark.parametrize("options", [{}, {"numbered": True}, {"since": f"{NEVER}-0"}])
+    def test_joining_again_while_the_backend_is_away(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    ) -> None:
+        """It stays a member."""
+        live, backend = open_websocket(), backends.backend("default")
+        live.websocket.join("room-1")
+
+        def fail(*_: object) -> None:
+            raise GroupUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "catch_up", fail)
+            patch.setattr(backend, "read_history", fail)
+            with pytest.raises(GroupUnavailable):
+                live.websocket.join("room-1", **options)
+        assert live.websocket.groups == {"room-1"}
+        publish("one")
+        assert until_marker(live) == ["one"]
+
+    def test_the_backend_goes_away_while_it_comes_back(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is no member any more, and is closed: its client comes back."""
+        live, backend = open_websocket(), backends.backend("default")
+        live.websocket.join("room-1")
+
+        def fail(*_: object) -> None:
+            raise GroupUnavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "read_history", fail)
+            assert live.websocket.join("room-1", since=f"{NEVER}-0") is False
+        assert live.client.closing()[0] == 1013
 
     def test_added_by_the_group(self, open_websocket: Open) -> None:
         """As one that has joined, beside others that come back meanwhile."""

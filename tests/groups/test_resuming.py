@@ -17,6 +17,7 @@ from dwebsocket import (
     WebSocketHandler,
     accept_websocket,
     group,
+    signals,
 )
 from dwebsocket.groups import backends
 from dwebsocket.groups.history import Page
@@ -117,6 +118,24 @@ def test_what_was_missed_comes_before_the_view(override: Override, view: Any) ->
         assert websocket.receive_json() == told(True, 1, 2)
         group("room-1").send("three")
         assert of_the_group(websocket) == message(3, "three")
+
+
+def test_a_member_before_the_view(override: Override) -> None:
+    """It goes on, and is told where it is."""
+    client = serve(override, resumed)
+    group("room-1").send("one")
+
+    def on_opened(sender: type, websocket: Any, **_: Any) -> None:
+        websocket.join("room-1")
+
+    signals.websocket_opened.connect(on_opened)
+    try:
+        with client.websocket("/1/") as websocket:
+            assert websocket.receive_json() == told(True, 0, 1)
+            group("room-1").send("two")
+            assert of_the_group(websocket) == message(2, "two")
+    finally:
+        signals.websocket_opened.disconnect(on_opened)
 
 
 @pytest.mark.parametrize("view", VIEWS)

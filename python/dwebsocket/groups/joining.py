@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.base import Base
-from dwebsocket.api.waiting.steps import Call, arun, run
+from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable, UsageError
 from dwebsocket.groups import backends, history, holding, membership_signals, names
@@ -72,8 +72,9 @@ class Joining(Base):
 
         Raises:
             GroupUnavailable, UsageError: As :meth:`dwebsocket.groups.Group.add`. The connection
-                is then in none of the groups that it was not in before. UsageError also for a group
-                without a history, or without presence, where one is needed.
+                is then in the groups that it was in before, and in none of the others; or it is
+                closed with 1013, if it had left one to come back to it from ``since``. UsageError
+                also for a group without a history, or without presence, where one is needed.
             TypeError, ValueError: As :func:`dwebsocket.group`; ``since`` with several groups; an
                 ``info`` that JSON cannot represent, or that is too large; a ``partial``,
                 ``numbered``, ``presence`` or ``former`` of another type.
@@ -128,7 +129,8 @@ class Joining(Base):
         try:
             found = []
             for each in recorded:
-                found.append((yield from self._recover(each, member, since, **options)))
+                coming = recovering.Recovering(each, since=since, **options)
+                found.append((yield from recovering.join(self, each, member, coming)))
             plain = [each for each in wanted if each not in recorded] if recorded else wanted
             is_open = None not in found and (yield from self._join_plain(plain, member))
             for each in present:
@@ -230,19 +232,6 @@ class Joining(Base):
             return True
         finally:
             holding.release(held)
-
-    def _recover(
-        self, group: Group, member: Member, since: str | None, **options: Any
-    ) -> Steps[Recovery | None]:
-        """Joins a group that has a history; None when the connection is over."""
-        own = recovering.Recovering(group, since=since, **options)
-        if group in self._memberships([group]):
-            if since is None and not options["numbered"]:
-                position: str = yield Call(group.position, group.aposition)
-                return Recovery(recovered=True, missed=0, position=position)
-            # It would get twice what it has got as a member.
-            backends.backend(group.using).discard(group.name, member)
-        return (yield from recovering.join(self, group, member, own))
 
     def _memberships(self, wanted: list[Group]) -> set[Group]:
         """Returns those of ``wanted`` that this connection is in already."""

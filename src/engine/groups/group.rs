@@ -440,6 +440,14 @@ impl State {
         Some((of.position, of.numbered.contains(&slot)))
     }
 
+    /// In a group that has a history: has the member at `slot` get numbers from now on, and returns
+    /// how far it is.
+    pub(super) fn number(&mut self, slot: u32) -> Option<Position> {
+        let of = self.recorded.as_deref_mut()?;
+        of.numbered.insert(slot);
+        Some(of.position)
+    }
+
     /// Leaves out messages that the member at `slot` has got in another process.
     pub(super) fn filter(&mut self, slot: u32, got: Stamps) {
         if got.each().next().is_some() {

@@ -321,6 +321,17 @@ impl Memberships {
         self.0.lock().place(key_of(group))
     }
 
+    /// Calls `call` with the member's place in `group`; `None` when it is not in it.
+    pub(super) fn at_place<G: Membership, T>(
+        &self,
+        group: &Arc<G>,
+        call: impl FnOnce(u32) -> T,
+    ) -> Option<T> {
+        let state = self.0.lock();
+        // Under the lock: the place of a member that leaves meanwhile may be another's.
+        state.place(key_of(group)).map(call)
+    }
+
     /// Calls `leave` with the member's place in `other`, which is no group; false when it is not in it.
     pub(crate) fn take_out<G: Membership>(&self, other: &Arc<G>, leave: impl FnOnce(u32)) -> bool {
         let mut state = self.0.lock();

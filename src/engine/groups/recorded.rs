@@ -78,6 +78,15 @@ impl Groups {
         (state.recorded.as_deref()).map(|recorded| recorded.position)
     }
 
+    /// Has `member`, which goes on as before, get messages with their positions from now on. Returns
+    /// how far it is in the group `name`; `None` when it is no member, and for a group without a
+    /// history.
+    pub fn number(&self, name: &str, member: &dyn Member) -> Option<Position> {
+        let group = self.find(name).filter(|_| !member.is_foreign())?;
+        let number = |slot| group.state.lock().number(slot);
+        member.memberships().at_place(&group, number)?
+    }
+
     /// The groups with a history that have members here.
     pub fn recorded_names(&self) -> Vec<String> {
         let names = self.counts().into_iter().map(|(name, _)| name);

@@ -11,7 +11,7 @@ from dwebsocket import _core
 from dwebsocket.api.waiting.steps import Call
 from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.groups import backends, history, membership_signals
-from dwebsocket.groups.history import Recovery
+from dwebsocket.groups.history import Page, Recovery
 from dwebsocket.groups.members import key_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.groups.backends.contract import Backend, Joined, Member
-    from dwebsocket.groups.history import Page, Position, Row
+    from dwebsocket.groups.history import Position, Row
     from dwebsocket.groups.membership_signals import Named
 
 # A client that is sent what it misses misses more meanwhile. After so many times it is too slow.
@@ -35,6 +35,7 @@ class Recovering:
     What one :func:`join` has to send, and how far the client has got.
 
     Attributes:
+        is_recovering: Whether the client has given a position.
         at: The position up to which the client has got everything.
         missed: How many messages it was sent.
         recovered: Whether it has got everything since its position.
@@ -68,9 +69,9 @@ class Recovering:
         backend = backends.backend(group.using)
         self.kept = history.needs(backend.settings, group.name, "join()")
         self._name = group.name
-        self._is_recovering = since is not None
+        self.is_recovering = since is not None
         #: The first thing to read: without a position, only where the group is.
-        self.limits = self.kept.limits if self._is_recovering else (0, 0.0)
+        self.limits = self.kept.limits if self.is_recovering else (0, 0.0)
         self.since = None if since is None else history.read_position(since)
         self._partial = partial
         self.numbered = numbered
@@ -80,15 +81,15 @@ class Recovering:
         self._has_told = False
         self.at: Position = (0, 0)
         self.missed = 0
-        self.recovered = not self._is_recovering
+        self.recovered = not self.is_recovering
 
     def first(self, page: Page) -> Iterator[str | bytes]:
         """Returns the messages to send first."""
         self.at = page.reached
-        self.recovered = not self._is_recovering or (
+        self.recovered = not self.is_recovering or (
             self.since is not None and history.is_whole(page, self.since)
         )
-        if self._is_recovering and (self.recovered or self._partial):
+        if self.is_recovering and (self.recovered or self._partial):
             yield from self._messages(page.rows)
         else:
             # Nothing old is sent, nor the rest of it.
@@ -98,7 +99,7 @@ class Recovering:
     def more(self, page: Page) -> Iterator[str | bytes]:
         """Returns those that were published meanwhile, or did not fit on the page before."""
         if not history.is_whole(page, self.at):
-            if self._is_recovering or self._tells:
+            if self.is_recovering or self._tells:
                 self.recovered = False
             if self._tells:
                 # First: a client that goes before it learns of the gap must not come back from
@@ -144,14 +145,17 @@ def join(
     Makes a connection a member; None when it is over.
 
     Raises:
-        GroupUnavailable: The backend cannot be reached.
+        GroupUnavailable: The backend cannot be reached. One that was a member is one as before; or
+            it had left, to come back, and is closed: else it would miss messages without a word.
     """
     backend, name, key = backends.backend(group.using), group.name, key_of(websocket.id)
     is_new = membership_signals.is_new(group, member)
+    was_member = backend.groups.is_member(name, member)
     yield Call(backend.hold, backend.ahold, name)
     try:
-        page: Page = yield _read(backend, name, recovering.since, recovering.limits)
+        stays = (yield from _stay(backend, name, member, recovering)) if was_member else None
         try:
+            page: Page = stays or (yield _read(backend, name, recovering.since, recovering.limits))
             with held(member, page.size):
                 yield from send_all(websocket, member, recovering.first(page))
             for _ in range(_MOST_ROUNDS):
@@ -171,6 +175,10 @@ def join(
                 joined = "over"
         except ConnectionClosed:
             joined = "over"
+        except BaseException:
+            if was_member and stays is None:
+                websocket.close(1013, "try again later")
+            raise
     finally:
         backend.release(name)
     if joined == "over":
@@ -178,6 +186,21 @@ def join(
     if is_new:
         yield from membership_signals.note_joined(group, websocket)
     return Recovery(recovering.recovered, recovering.missed, history.text_of(recovering.at))
+
+
+def _stay(
+    backend: Backend, name: str, member: Member, recovering: Recovering
+) -> Steps[Page | None]:
+    """Has a member that joins again go on; returns from where. With a position it leaves: None."""
+    # Before it leaves: the backend may be away.
+    yield Call(backend.catch_up, backend.acatch_up, name)
+    if recovering.is_recovering:
+        # It would get twice what it has got as a member.
+        backend.discard(name, member)
+        return None
+    groups = backend.groups
+    at = groups.number(name, member) if recovering.numbered else groups.position_of(name)
+    return None if at is None else Page(at, [], at)
 
 
 def _read(backend: Backend, name: str, after: Position | None, limits: tuple[int, float]) -> Call:

@@ -72,3 +72,23 @@ async fn a_numbering_that_starts_anew() {
     let (with, _) = outcome(page(2, 0, &[])).await;
     assert_eq!(with, frames(&[&gap(2, 0)]));
 }
+
+#[tokio::test]
+async fn a_member_that_asks_for_numbers_later_is_told_from_then_on() {
+    let groups = groups(WhenFull::Close);
+    let (connection, mut peer) = member(1);
+    let (stranger, _stranger_peer) = member(2);
+    let joined = groups.enter_at("room", &connection, ID, AT, false);
+    assert!(joined.is_ok());
+    groups.take_page("room", &page(1, 6, &[6]));
+    settle(&groups).await;
+    let at = Position {
+        epoch: 1,
+        offset: 6,
+    };
+    assert_eq!(groups.number("room", connection.as_ref()), Some(at));
+    assert_eq!(groups.number("room", stranger.as_ref()), None);
+    groups.take_page("room", &page(1, 9, &[9]));
+    settle(&groups).await;
+    assert_eq!(got(&mut peer), frames(&["6", &gap(1, 8), &message(1, 9)]));
+}
