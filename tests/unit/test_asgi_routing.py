@@ -20,6 +20,7 @@ from django.urls import Resolver404, include, path, re_path, resolve, reverse
 from visit import Visit, handshake
 
 from dwebsocket import asgi_websocket
+from dwebsocket.servers import asking
 from dwebsocket.testing import AsyncWebSocketClient
 
 Override = Callable[..., None]
@@ -167,6 +168,8 @@ def test_router_without_paths_in_an_event_loop(override: Override) -> None:
     override(ROOT_URLCONF=(path("", asgi_websocket(router)), path("page/", page)))
 
     async def visit() -> tuple[bytes, str]:
+        # As a request under WSGI may have left it on the thread.
+        asking.note(is_websocket=True)
         client = AsyncWebSocketClient(headers={"origin": "http://testserver"})
         content = (await client.get("/page/")).content
         async with client.websocket("/page/") as ws:

@@ -105,7 +105,10 @@ class _AsyncHandler(_Answering, AsyncClientHandler):
 
     async def get_response_async(self, request: Any) -> Any:
         with self._answers(request):
-            if (offer := _offer.get()) is None:
+            offer = _offer.get()
+            # Also of a page: the task begins with what the test's thread has noted last.
+            asking.note(is_websocket=offer is not None)
+            if offer is None:
                 return await super().get_response_async(request)
             environ = {
                 **request.META,
@@ -113,7 +116,6 @@ class _AsyncHandler(_Answering, AsyncClientHandler):
                 families.KEY: offer,
             }
             request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
-            asking.note(is_websocket=True)
             # As under a server: a consumer that waits for its answer has the thread of the process.
             async with ThreadSensitiveContext():
                 response = await super().get_response_async(request)
