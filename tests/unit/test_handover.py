@@ -134,6 +134,27 @@ def test_descriptors_of_no_frame_are_closed(links: tuple[Link, Link]) -> None:
     os.close(writing)
 
 
+def test_no_frame_gets_the_descriptor_of_another_one(links: tuple[Link, Link]) -> None:
+    """Where one is lost, as in a process without descriptors, the link ends."""
+    one, other = links
+    lost, kept = os.pipe(), os.pipe()
+    one.put(Frame(GIVE, {"number": 1}))
+    # More than come with one read.
+    socket.send_fds(one._socket, [b"".join(one._unsent)], [lost[0]] * 17)
+    one._unsent = []
+    one.send(Frame(GIVE, {"number": 2}, descriptor=kept[0]))
+    os.close(lost[0])
+    os.close(kept[0])
+    with pytest.raises(Malformed):
+        other.read()
+    assert list(other.received()) == []
+    other.close()
+    for writing in (lost[1], kept[1]):
+        with pytest.raises(BrokenPipeError):
+            os.write(writing, b"nobody reads")
+        os.close(writing)
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["unknown", "after a failure"])
 def test_clients_see_the_end_of_what_an_heir_does_not_take(
     links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch, *, fails: bool

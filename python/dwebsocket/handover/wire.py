@@ -135,14 +135,19 @@ class Link:
         Raises:
             BlockingIOError: There are none now, and it is not to wait.
             OSError: The connection is broken.
+            Malformed: Descriptors are lost.
         """
         # `socket.recv_fds` ignores its flags.
         flags = 0 if waits else socket.MSG_DONTWAIT
         space = socket.CMSG_LEN(_DESCRIPTORS * struct.calcsize("i"))
-        data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, space, flags)
+        data, ancillary, found, _ = self._socket.recvmsg(_READ_BYTES, space, flags)
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._descriptors.extend(each for (each,) in struct.iter_unpack("i", content))
+        if found & socket.MSG_CTRUNC:
+            # This process may have no descriptor left. A frame would get that of the next one:
+            # the connection of another client.
+            raise Malformed("descriptors are lost")
         self._buffer += data
         return bool(data)
 
