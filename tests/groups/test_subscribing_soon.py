@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
+from dwebsocket import _core
 from dwebsocket.compat import unpatched
+from dwebsocket.conf.group_settings import BackendSettings
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
+from dwebsocket.groups.backends import postgres, redis
+from dwebsocket.groups.backends.node import Node
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -94,6 +99,44 @@ def test_a_system_without_threads(
     backend.hold_soon("other")
     eventually(lambda: switchboard.subscribers.get("other"))
     assert started == STARTED
+
+
+@pytest.mark.parametrize("lacking", ["thread", "descriptor"])
+@pytest.mark.parametrize("kind", ["node", "postgres", "redis"])
+def test_a_system_that_refuses(
+    switchboard: Switchboard,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    kind: str,
+    lacking: str,
+) -> None:
+    """Whatever a backend starts. A later try is as good as the first one."""
+
+    def refuse(*_: object, **__: object) -> None:
+        if lacking == "thread":
+            raise RuntimeError("can't start new thread")
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    start: Callable[[str], object]
+    if kind == "node":
+        start = Node(backends.backend("default"), {}, "test").listen
+    elif kind == "redis":
+        start = redis.Backend(
+            "default", BackendSettings(location=("redis://localhost:1",))
+        ).hold_soon
+    else:
+        started = postgres.Backend("default", BackendSettings())
+        request.addfinalizer(started.stop)
+        start = started.hold_soon
+    with monkeypatch.context() as without:
+        if lacking == "thread":
+            without.setattr(unpatched, "start_thread", refuse)
+        else:
+            without.setattr(_core, "Hub", refuse)
+            without.setattr(_core, "Redis", refuse)
+        with pytest.raises(GroupUnavailable, match=f"the system gives no {lacking}: "):
+            start("room")
+    start("room")
 
 
 @pytest.mark.needs("postgresql")

@@ -135,10 +135,8 @@ class Subscription:
         self._key = key
         self._take = take
         self._is_up = False
-        try:
+        with backend.starting():
             hub, self._token = arrivals.enter(self._take_all)
-        except RuntimeError as error:
-            raise backend.without_thread(error) from error
         # `group(…).close()` closes WebSockets, and nothing else.
         self._mailbox = _core.Mailbox(_CAPACITY, hub, self._token)
 

@@ -13,7 +13,7 @@ import hmac
 import logging
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -27,7 +27,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import ClassVar, Literal
 
     from dwebsocket.api.waiting.steps import Steps
@@ -393,9 +393,16 @@ class Backend:
         where = f" at {self.address}" if self.address else ""
         return GroupUnavailable(f"groups of {self.alias!r}{where}: {reason}")
 
-    def without_thread(self, error: RuntimeError) -> GroupUnavailable:
-        """Returns the exception for a backend that gets no thread from the system."""
-        return self.unavailable(f"the system gives no thread: {error}")
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Has it be :class:`GroupUnavailable` that the system gives no thread or descriptor."""
+        try:
+            yield
+        except GroupUnavailable:
+            raise
+        except (OSError, RuntimeError) as error:
+            lacking = "descriptor" if isinstance(error, OSError) else "thread"
+            raise self.unavailable(f"the system gives no {lacking}: {error}") from error
 
     def _time_left(self, deadline: float) -> float:
         """Returns the seconds that a publisher may still wait for the engine's room."""
@@ -610,7 +617,8 @@ class Backend:
                 return
             self._is_subscribing = True
         try:
-            unpatched.start_code("dwebsocket-subscribe", self._subscribe_all)
+            with self.starting():
+                unpatched.start_code("dwebsocket-subscribe", self._subscribe_all)
         except BaseException:
             self._is_subscribing = False
             raise
@@ -657,11 +665,10 @@ class Backend:
                 starts, self._has_reporter = not self._has_reporter, True
             if starts:
                 try:
-                    type(self).reporter(self)
-                except BaseException as error:
+                    with self.starting():
+                        type(self).reporter(self)
+                except BaseException:
                     self._has_reporter = False
-                    if isinstance(error, RuntimeError):
-                        raise self.without_thread(error) from error
                     raise
 
     def _enter(self, name: str) -> None:

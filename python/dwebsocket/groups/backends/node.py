@@ -293,10 +293,8 @@ class Node:
         text = json.dumps(message)
         if any(map(is_in_transaction, connections.all(initialized_only=True))):
             # A database would send it with the commit of this request's transaction.
-            try:
+            with self._backend.starting():
                 _on_a_thread(lambda: self._backend.send(name, text, []))
-            except RuntimeError as error:
-                raise self._backend.without_thread(error) from error
         else:
             self._backend.send(name, text, [])
 

@@ -239,12 +239,10 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
         if (backend := weak()) is not None:
             _publish(backend, exchange, exchange.stop())
 
-    try:
+    with backend.starting():
         unpatched.start_thread(
             "dwebsocket-presence", unpatched.lasting("dwebsocket-presence", work)
         )
-    except RuntimeError as error:
-        raise backend.without_thread(error) from error
     contract.at_exit(stop)
 
 

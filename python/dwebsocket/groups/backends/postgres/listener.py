@@ -162,9 +162,10 @@ class Listener:
     def _start(self) -> None:
         """Starts the thread. To be called under the lock."""
         if self._hub is None:
-            hub = _core.Hub()
-            work = unpatched.lasting("dwebsocket-groups", lambda: self._run(hub))
-            unpatched.start_code("dwebsocket-groups", work)
+            with self._backend.starting():
+                hub = _core.Hub()
+                work = unpatched.lasting("dwebsocket-groups", lambda: self._run(hub))
+                unpatched.start_code("dwebsocket-groups", work)
             self._hub, self._may_run = hub, True
 
     # -- the thread ------------------------------------------------------------------------------

@@ -86,13 +86,14 @@ class Backend(HistoryBackend, PresenceBackend):
             except ValueError as error:
                 raise ImproperlyConfigured(f"WEBSOCKET_GROUPS[{self.alias!r}]{error}") from None
         try:
-            started = _core.Redis(
-                self.groups,
-                servers,
-                self.settings.timeout,
-                certificates,
-                keeps_history=bool(self.settings.history),
-            )
+            with self.starting():
+                started = _core.Redis(
+                    self.groups,
+                    servers,
+                    self.settings.timeout,
+                    certificates,
+                    keeps_history=bool(self.settings.history),
+                )
         except ValueError as error:
             raise ImproperlyConfigured(
                 f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
