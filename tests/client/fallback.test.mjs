@@ -430,6 +430,19 @@ describe("a POST", () => {
     assert.equal(requests[0].headers["X-CSRFToken"], "");
   });
 
+  test("has no token where the page may not read cookies", async () => {
+    Object.defineProperty(document, "cookie", {
+      get() { throw new DOMException("denied", "SecurityError"); },
+    });
+    const { socket } = await streaming();
+    const sent = socket.send("hi");
+    const [request] = requests.splice(0);
+    assert.deepEqual([request.headers["X-CSRFToken"], request.body.messages], ["", [{ text: "hi" }]]);
+    await request.answer(204);
+    await sent;
+    assert.equal(socket.state, "open");
+  });
+
   test("has the token of the options", async () => {
     const { socket } = await streaming({ csrfToken: "given" });
     socket.send("hi");

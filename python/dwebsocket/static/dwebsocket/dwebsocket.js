@@ -85,7 +85,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 		if (options.body) {
 			const attempt = new AbortController();
 			signal.onabort = () => attempt.abort();
-			clock = setTimeout(signal.onabort, 10000 + options.body.length / 4);
+			clock = setTimeout(() => attempt.abort(), 10000 + options.body.length / 4);
 			options.signal = attempt.signal;
 		}
 		try {
@@ -178,7 +178,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 			try {
 				await call(["id=" + id], {
 					method: "POST",
-					headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() },
+					headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() ?? "" },
 					body: JSON.stringify({ n: ++number, messages }),
 					keepalive: isLast && size < 50000, // of 64 KiB
 				});
@@ -249,20 +249,18 @@ export function connect(url, options = {}) {
 	const queue = [];
 	const asked = new Map();
 	const dials = [-Infinity, -Infinity];
-	let state = "connecting";
 	const memory = "dwebsocket" + /\/\/[^/]*/.exec(url);
+	let state = "connecting";
 	let transport = "websocket";
-	let triedAt;
 	let protocol = "";
-	let link, probe, held, timer, backTimer, rooms;
 	let ownId = "";
+	let triedAt, link, probe, held, timer, backTimer, rooms, hasWarned, isJoining;
 	let tries = 0; // since one that lasted
 	let failures = 0; // of WebSockets, in a row
 	let refusals = 0; // of handshakes, in a row
 	let earliest = 0; // of the next attempt
 	let doubts = 0; // attempts left beside a silent one
 	let silences = 0; // of a server without beats
-	let hasWarned, isJoining;
 	try {
 		if (fallback) [transport, triedAt] = sessionStorage[memory].split(",");
 	} catch {}
@@ -311,7 +309,7 @@ export function connect(url, options = {}) {
 
 	// The next view does not know them.
 	const loseRequests = () => {
-		queue.push(...queue.splice(0).filter((entry) => !entry.ofLink));
+		queue.unshift(...queue.splice(0).filter((entry) => !entry.ofLink));
 		asked.forEach((entry) => queue.includes(entry) || entry.reject(failure("ConnectionLostError")));
 	};
 
@@ -425,13 +423,13 @@ export function connect(url, options = {}) {
 		const plain = text ? raw : message;
 		mine.said++;
 		if (message === raw) return emit("message", raw, {});
-		let { id, group, position, joined, left, missed, recovered } = message;
+		let { id, group, position, missed, recovered } = message;
 		if (asked.has(id) && ("data" in message || rooms)) return asked.get(id).answer(message);
 		if (rooms && message.room) return rooms.get(message.room)?.take(message);
 		const [, epoch, offset] = split(position);
 		const last = split(known.get(group));
 		const isNew = epoch !== last[1] || +offset > +last[2];
-		const event = joined ? "joined" : left && "left";
+		const event = ["joined", "left"].find((kind) => message[kind]);
 		// Messages of members begin with a blank.
 		if (!/^{"group": ?"/.test(raw) || !(resume || handlers[event]?.size)) emit("message", plain, {});
 		else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
@@ -453,7 +451,7 @@ export function connect(url, options = {}) {
 		}
 	};
 
-	const dial = (kind, isProbe) => {
+	const dial = (kind) => {
 		let openedAt, heardAt, clock, every;
 		const mine = {
 			dialled: new Map(known),
@@ -496,8 +494,8 @@ export function connect(url, options = {}) {
 				refusals = 0;
 				planBack();
 				mine.look();
-				const { length } = queue;
 				isJoining = true;
+				const { length } = queue;
 				rooms?.forEach((room) => room.join());
 				isJoining = false;
 				queue.unshift(...queue.splice(length));
@@ -566,7 +564,7 @@ export function connect(url, options = {}) {
 			mine.end(1006, "timeout");
 			mine.close();
 		}, kind === "sse" ? 5000 : 10000);
-		if (isProbe) probe = mine;
+		if (link) probe = mine;
 		else link = mine;
 		const begin = ([address, offered]) => {
 			const { href, host, searchParams } = new URL(address, page?.baseURI ?? location?.href);
@@ -593,17 +591,20 @@ export function connect(url, options = {}) {
 			}
 			mine.inner = (kind === "websocket" ? webSocketLink : httpLink)({
 				kind, at, queue, opening, on: mine, protocols: offered,
-				csrf: () => csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location?.host && page?.cookie)?.[1] ?? "",
+				csrf() {
+					try {
+						return csrfToken ?? /(?:^|; )csrftoken=([^;]*)/.exec(host === location.host && page.cookie)[1];
+					} catch {}
+				},
 			});
 		};
 		const fail = (error) => mine.end(1006, `${error?.message ?? error}`);
 		dials.push(Date.now());
 		dials.shift();
-		if (kind === "websocket") triedAt = dials[1];
+		if (kind === "websocket") triedAt = Date.now();
 		const given = [url, protocols];
 		if (given.some((each) => typeof each === "function")) {
-			const give = async (each) => (typeof each === "function" ? each() : each);
-			return Promise.all(given.map(give)).then(begin).catch(fail);
+			return Promise.all(given.map(async (each) => (typeof each === "function" ? each() : each))).then(begin).catch(fail);
 		}
 		try {
 			begin(given);
@@ -649,7 +650,7 @@ export function connect(url, options = {}) {
 	const back = () => {
 		backTimer = undefined;
 		if (transport === "websocket" || probe) return;
-		if (state === "open") dial("websocket", true);
+		if (state === "open") dial("websocket");
 		else [transport, failures] = ["websocket", 1];
 	};
 
@@ -658,7 +659,7 @@ export function connect(url, options = {}) {
 		clearTimeout(timer);
 		const wait = Math.max(pause(), 1000 - link.silence());
 		if (wait) timer = setTimeout(doubt, wait);
-		else dial("websocket", true);
+		else dial("websocket");
 	};
 
 	const wake = ({ type }) => {
@@ -679,7 +680,8 @@ export function connect(url, options = {}) {
 	};
 
 	const finish = (why) => {
-		[timer, backTimer].forEach(clearTimeout);
+		clearTimeout(timer);
+		clearTimeout(backTimer);
 		ended.abort();
 		probe?.close();
 		probe = link = undefined;
