@@ -1,6 +1,7 @@
 // What dwebsocket.js sends and receives.
 import assert from "node:assert/strict";
 import { describe, mock, test } from "node:test";
+import { runInNewContext } from "node:vm";
 import * as client from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
 import { clock, last, sentIds, settle, watch } from "./fakes.mjs";
 
@@ -8,6 +9,9 @@ import { clock, last, sentIds, settle, watch } from "./fakes.mjs";
 const connect = (url, options) => client.connect(url, { beat: 0, ...options });
 
 const bytes = (...values) => new Uint8Array(values);
+
+/** A value as that of an iframe: it is an instance of none of the page's classes. */
+const foreign = (code) => runInNewContext(code);
 
 /** An open connection. */
 function open(options) {
@@ -32,6 +36,8 @@ describe("sending", () => {
     ["a part of a buffer", bytes(1, 2, 3).subarray(1), bytes(2, 3)],
     ["an ArrayBuffer", bytes(1, 2).buffer, bytes(1, 2)],
     ["numbers of two bytes", new Uint16Array([513]), bytes(1, 2)],
+    ["an ArrayBuffer of an iframe", foreign("new Uint8Array([1, 2]).buffer"), bytes(1, 2)],
+    ["bytes of an iframe", foreign("new Uint8Array([1, 2])"), bytes(1, 2)],
   ]) {
     test(`${name}`, async () => {
       await open().send(message);
@@ -43,6 +49,8 @@ describe("sending", () => {
     ["undefined", undefined],
     ["a function", () => {}],
     ["a Blob", new Blob(["a"])],
+    ["a File", new File(["a"], "a.txt")],
+    ["a Blob of an iframe", foreign('({ [Symbol.toStringTag]: "Blob" })')],
     ["a circle", (() => { const it = {}; it.it = it; return it; })()],
   ]) {
     test(`not ${name}`, async () => {

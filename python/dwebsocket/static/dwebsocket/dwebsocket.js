@@ -17,12 +17,12 @@ const parse = (text) => {
 };
 
 const pack = (data) => {
-	if (data instanceof ArrayBuffer) data = new Uint8Array(data);
-	if (ArrayBuffer.isView(data)) {
-		return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+	const kind = {}.toString.call(data); // instanceof knows one realm
+	if (ArrayBuffer.isView(data) || /ArrayBuffer/.test(kind)) {
+		return new Uint8Array(data.buffer ?? data, data.byteOffset, data.byteLength).slice();
 	}
 	const text = typeof data === "string" ? data : JSON.stringify(data);
-	if (text === undefined || data instanceof Blob) throw new TypeError("no message");
+	if (/Blob|File/.test(kind) || text === undefined) throw new TypeError("no message");
 	return text;
 };
 
