@@ -167,7 +167,11 @@ class WebSocketProtocol(asyncio.Protocol):
         The process may have other servers, whose connections stay.
         """
         if self.websocket is None:
-            self._answer(503)
+            if hasattr(self, "_handshake"):
+                self._answer(503)
+            else:
+                # Its task has not begun.
+                self.transport.close()
         elif (connection := self.websocket._connection) is not None:
             code, reason, window = shutdown.closing()
             asgi.close_within(window, connection, code, reason)
@@ -186,7 +190,7 @@ class WebSocketProtocol(asyncio.Protocol):
         elif not await self._handshake.has_turn(self._options.handshake_timeout):
             permit.release()
             permit = None
-        if self._is_lost or permit is None:
+        if self._is_lost or self.transport.is_closing() or permit is None:
             self._tell_that_client_has_gone()
             return
         self._tell("[accepted]")
