@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ Talk = Callable[[dict[str, Any], Any, Any], Any]
 
 ACCEPT = {"type": "websocket.accept"}
 CLOSE = {"type": "websocket.close"}
+BODY = {"type": "websocket.http.response.body"}
 
 
 def text(message: str) -> dict[str, Any]:
@@ -346,11 +348,54 @@ class TestRefusal:
         assert (response.status_code, response.content) == (402, b"no money")
         assert dict(response.items()) == {"content-type": "text/plain", "vary": "Cookie, Origin"}
         assert [morsel.OutputString() for morsel in response.cookies.values()] == [
-            "a=1; HttpOnly; Path=/",
+            "a=1; Path=/; HttpOnly",
             "b=2",
         ]
         (record,) = request_log("django.request")
         assert record.getMessage() == "Payment Required: /"
+
+    def test_cookies_of_a_response(self, visit: Serve) -> None:
+        """They go out as they came, also what Python does not know; middleware may replace one."""
+        given = [
+            "sid=1; Path=/; Secure; Partitioned",
+            'prefs={"a": 1}; Path=/',
+            "a=1; Path=/x",
+            "a=2; Path=/y",
+            "n=a b; path=/;HttpOnly;Priority=High",
+            "two words=1",
+            "path=here",
+        ]
+        headers = [(b"Set-Cookie", each.encode()) for each in given]
+        start = {"type": "websocket.http.response.start", "status": 401, "headers": headers}
+        response = self.response_to(visit, deciding(start, {**BODY, "body": b"no"}))
+
+        def sent() -> list[str]:
+            return [each.output(header="").strip() for each in response.cookies.values()]
+
+        assert sent() == given
+        assert response.cookies["prefs"].value == '{"a": 1}'
+        copy = pickle.loads(pickle.dumps(response.cookies))
+        assert [each.OutputString() for each in copy.values()] == given
+        response.set_cookie("sid", "2")
+        assert sent() == ["sid=2; Path=/", *given[1:]]
+
+    @pytest.mark.parametrize("cookie", [b"a=1\r\nX-Other: 1", b"a=\xc3\xa4", b"a=\0"])
+    def test_cookie_that_cannot_be_sent(self, visit: Serve, cookie: bytes) -> None:
+        """The application is told."""
+        told: list[str] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            headers = [(b"set-cookie", cookie)]
+            await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+            try:
+                await send(BODY)
+            except ValueError as error:
+                told.append(str(error))
+                raise
+
+        assert self.response_to(visit, application).status_code == 500
+        assert told == ["the value of Set-Cookie holds a forbidden character"]
 
     @pytest.mark.parametrize(
         ("error", "status"), [(KeyError("x"), 500), (Http404(), 404), (PermissionDenied(), 403)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.cookies import Morsel
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -182,9 +183,21 @@ def _response(status: int, headers: Headers, body: bytes) -> HttpResponse:
     del response.headers["Content-Type"]
     for name, value in headers:
         if name.lower() == "set-cookie":
-            # `headers` has one value a name.
-            response.cookies.load(value)
+            _add_cookie(response, value)
         elif name.lower() not in _OF_CONNECTION:
             other = response.headers.get(name)
             response.headers[name] = value if other is None else f"{other}, {value}"
     return response
+
+
+def _add_cookie(response: HttpResponse, header: str) -> None:
+    """Adds a header to the cookies of a response, as `headers` has one value a name."""
+    if not (header.isascii() and header.isprintable()):
+        raise ValueError("the value of Set-Cookie holds a forbidden character")
+    name, _, rest = header.partition("=")
+    cookie: Any = Morsel()
+    # Behind the name all goes out as it came: Python does not know all attributes. Nor does it set
+    # all names.
+    cookie.__setstate__({"key": name, "value": rest.partition(";")[0], "coded_value": rest})
+    # There may be several of one name, for several paths.
+    response.cookies[header if name in response.cookies else name] = cookie
