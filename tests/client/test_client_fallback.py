@@ -118,6 +118,11 @@ def test_frozen_page(driver: Chrome, server: Server, proxy: BlockingProxy, trans
     page = Page(driver, proxy, room)
     page.run("return socket.send('before')")
     page.has(said := ["before"])
+    page.run(
+        "window.life = []; for (const name of ['freeze', 'resume'])"
+        " document.addEventListener(name, () => life.push(name));"
+        "window.ends = []; socket.on('state', (state, why) => why && ends.push(why.reason))"
+    )
     for _ in range(2):
         driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "frozen"})
         said += [uuid.uuid4().hex for _ in range(50)]
@@ -126,6 +131,9 @@ def test_frozen_page(driver: Chrome, server: Server, proxy: BlockingProxy, trans
         said.append(uuid.uuid4().hex)
         publish(server, room, said[-1])
         page.has(said)
+    assert page.run("return life") == ["freeze", "resume"] * 2
+    # Else a message would come after half a minute.
+    assert "silence" not in page.run("return ends")
     page.run("return socket.send('after')")
     page.has([*said, "after"])
     assert page.run("return socket.transport") == transport
