@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from contextvars import ContextVar
@@ -23,6 +24,7 @@ from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, _core, gr
 from dwebsocket.compat import unpatched
 from dwebsocket.request import database
 from dwebsocket.runners import handler as life
+from dwebsocket.runners import moving
 from dwebsocket.runners.handler_green import GreenHandlers
 from dwebsocket.runners.handler_threads import HandlerThreads
 from support.waiting import eventually
@@ -543,6 +545,49 @@ class TestEnd:
         assert made.client.closing()[0] == 1011
         assert reported() == ["can't start new thread"]
         assert seen == [1011]
+
+    @pytest.mark.parametrize("view", [Echo, type("Plain", (WebSocketHandler,), {})])
+    def test_no_descriptor_for_a_life_on_threads(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch, view: type[WebSocketHandler]
+    ) -> None:
+        """The client is told to come back, with and without a `connect`."""
+
+        def refuse(*_: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(HandlerThreads, "enter", refuse)
+        made = visit(view.as_view()).serve()
+        assert made.client.closing()[0] == 1013
+
+    @pytest.mark.parametrize("has_connect", [False, True])
+    def test_no_descriptor_for_a_life_in_a_loop(
+        self,
+        visit: Serve,
+        reported: Callable[[], list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        has_connect: bool,
+    ) -> None:
+        """The client is told to come back."""
+
+        class Never(WebSocketHandler):
+            survives = True
+
+            async def receive(self, message: Any) -> None:
+                raise AssertionError
+
+        class NeverConnected(Never):
+            async def connect(self) -> None:
+                pass
+
+        def refuse(**_: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(life.LoopHome, "current", refuse)
+        made = visit((NeverConnected if has_connect else Never).as_view()).serve()
+        assert made.client.closing() == (1013, "no descriptor for another handler")
+        assert reported() == ["[Errno 24] Too many open files"]
+        assert not moving.survivors()
 
     @pytest.mark.parametrize("what", ["handler.report_end", "view._moment"])
     def test_a_last_step_fails(

@@ -163,8 +163,8 @@ class HandlerStart(Start):
         handler.websocket._decision = accepted(is_async="connect" in handler._plan.is_async)
         try:
             self._go_on(handler)
-        except RuntimeError:
-            # The system gives no thread.
+        except (OSError, RuntimeError):
+            # The system gives no thread or descriptor.
             handler.websocket._abandon(*_TRY_AGAIN_LATER)
             raise
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _INTERNAL_ERROR = 1000, 1011
+_TRY_AGAIN_LATER = (1013, "no descriptor for another handler")
 # The token of a handler that does not live yet.
 _NONE = -1
 # Messages that a handler gets before others have a turn, and on threads the seconds after which it
@@ -267,10 +268,15 @@ class Handled:
         _count(1)
         if self._plan.survives:
             moving.enter(self)
+        threads = handler_threads.home() if self._plan.is_mixed else None
+        if threads is not None:
+            threads.hold()
         try:
             self._in_loop(self._enter_loop, contextvars.Context())
         except BaseException:
             moving.leave(self)
+            if threads is not None:
+                threads.release()
             _count(-1)
             raise
 
@@ -727,7 +733,8 @@ class Handled:
             if self._move is not None:
                 # It has ended before it could move.
                 self._move.park()
-        self._home.leave(self._token)
+        if self._home is not None:
+            self._home.leave(self._token)
         if self._plan.is_mixed:
             handler_threads.home().release()
         _count(-1)
@@ -738,11 +745,16 @@ class Handled:
 
     async def _enter_loop(self) -> None:
         """Begins its life in the running loop, at home there."""
-        home = LoopHome.current(is_background=self._loop is None)
+        try:
+            home = LoopHome.current(is_background=self._loop is None)
+        except Exception as error:
+            # It is the loop's first one, and the system gives no descriptor.
+            self.websocket._close_wanted(*_TRY_AGAIN_LATER)
+            self._failed(error)
+            await arun(self._let_go(self._finish))
+            return
         self._home = home
         self._token = home.enter(self)
-        if self._plan.is_mixed:
-            handler_threads.home().hold()
         # A copy: the thread of `connect` may still be about to leave the context.
         own = self._context = self._context.copy()
         own.run(self._prepare_in_loop)
