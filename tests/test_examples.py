@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.browser import chromium
+from support.relay import Relay
 from support.selection import later
 from support.server import ROOT, Kind, Server, children_of, command_line
 from support.waiting import eventually
@@ -270,6 +271,35 @@ def test_board_is_one_for_all(start: Start, browser: Chrome) -> None:
         browser.switch_to.window(second)
         browser.get(server.url("/second/", "http"))
         assert browser.execute_script(PAINTED) == 0
+
+
+def test_board_keeps_what_is_drawn_during_a_break(start: Start, browser: Chrome) -> None:
+    """Whether the stroke began before it or in it."""
+    from selenium.webdriver import ActionChains
+
+    server = start("board")
+    with Relay(server.port) as relay:
+        browser.get(f"http://127.0.0.1:{relay.port}/first/")
+        canvas = browser.find_element("id", "board")
+
+        def is_open() -> bool:
+            return canvas.get_attribute("data-state") == "open"
+
+        eventually(is_open, what="the board is open")
+        actions = ActionChains(browser)
+        actions.move_to_element_with_offset(canvas, -200, -100).click_and_hold()
+        actions.move_by_offset(20, 20).perform()
+        relay.is_open.clear()
+        relay.cut()
+        eventually(lambda: not is_open(), what="the break is noticed")
+        actions = ActionChains(browser)
+        actions.move_by_offset(300, 40).release()
+        actions.move_by_offset(0, 50).click_and_hold().move_by_offset(-300, 40).release().perform()
+        painted = browser.execute_script(PAINTED)
+        relay.is_open.set()
+        eventually(is_open, what="the board is open again")
+        eventually(lambda: abs(browser.execute_script(PAINTED) - painted) < painted / 5)
+        browser.get("about:blank")
 
 
 def test_an_answer_comes_word_by_word_and_can_be_stopped(start: Start, browser: Chrome) -> None:
