@@ -238,7 +238,7 @@ async fn run(engine: Arc<Engine>, plan: DialRequest, want: Want, ticket: Ticket<
 }
 
 async fn open(engine: &Engine, plan: &DialRequest, want: &Want, end: Option<Instant>) -> Outcome {
-    let mut stream = reach_server(plan).await?;
+    let mut stream = reach_server(engine, plan).await?;
     match &plan.tls {
         None => {
             let answer = ask(&mut stream, plan, want, end).await?;
@@ -258,16 +258,18 @@ async fn open(engine: &Engine, plan: &DialRequest, want: &Want, end: Option<Inst
     }
 }
 
-async fn reach_server(plan: &DialRequest) -> Result<TcpStream, Failure> {
+async fn reach_server(engine: &Engine, plan: &DialRequest) -> Result<TcpStream, Failure> {
     let Some(proxy) = &plan.proxy else {
-        let stream = happy_eyeballs::connect(&plan.host, plan.port).await;
+        let stream = happy_eyeballs::connect(engine, &plan.host, plan.port).await;
         return stream.map_err(at(Step::Network));
     };
     let host = match plan.host.as_str() {
         address if address.contains(':') => format!("[{address}]"),
         name => name.to_owned(),
     };
-    let stream = proxy.connect(&format!("{host}:{}", plan.port)).await;
+    let stream = proxy
+        .connect(engine, &format!("{host}:{}", plan.port))
+        .await;
     stream.map_err(|error| {
         let (host, port) = (&proxy.host, proxy.port);
         Failure::At(

@@ -3,20 +3,18 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::sleep,
-};
+use tokio::{net::TcpStream, time::sleep};
+
+use crate::engine::runtime::Engine;
 
 /// How long an address has before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Connects to `host`, a name or an address.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let found = lookup_host((host, port))
-        .await
+pub(super) async fn connect(engine: &Engine, host: &str, port: u16) -> io::Result<TcpStream> {
+    let found = (engine.look_up(host, port).await)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot find {host}: {error}")))?;
-    let stream = first_of(alternating(found.collect())).await;
+    let stream = first_of(alternating(found)).await;
     let stream = stream.map_err(|error| {
         io::Error::new(
             error.kind(),

@@ -5,6 +5,7 @@ use std::io;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{answer, happy_eyeballs};
+use crate::engine::runtime::Engine;
 
 /// Where a proxy is.
 #[derive(Clone, Debug)]
@@ -19,8 +20,8 @@ pub struct Proxy {
 
 impl Proxy {
     /// Connects to `authority`, a host and its port, through the proxy.
-    pub(super) async fn connect(&self, authority: &str) -> io::Result<TcpStream> {
-        let mut stream = happy_eyeballs::connect(&self.host, self.port).await?;
+    pub(super) async fn connect(&self, engine: &Engine, authority: &str) -> io::Result<TcpStream> {
+        let mut stream = happy_eyeballs::connect(engine, &self.host, self.port).await?;
         let login = self.authorization.as_ref();
         let login = login.map(|value| format!("Proxy-Authorization: {value}\r\n"));
         let login = login.unwrap_or_default();

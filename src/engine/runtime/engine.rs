@@ -1,6 +1,8 @@
 //! The engine of a process: started on first use, never inherited across a fork.
 
 use std::{
+    io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -183,6 +185,19 @@ impl Engine {
     /// As [`Engine::fan_out_threads`].
     pub(crate) fn prepare_lookups(&self) -> Result<(), Error> {
         self.first.keep_blocking_thread()
+    }
+
+    /// The addresses of `host`, a name or an address.
+    ///
+    /// # Errors
+    /// There is none, or the name server gives no answer.
+    pub(crate) async fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![(address, port).into()]);
+        }
+        let name = (host.to_owned(), port);
+        let lookup = move || Ok(name.to_socket_addrs()?.collect());
+        self.first.look_up(lookup).await
     }
 
     /// The thread that is to drive connection `id`: each thread gets as many connections as the

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::Notify,
+    sync::{Notify, Semaphore},
 };
 
 use crate::{
@@ -32,6 +32,9 @@ use crate::{
 
 /// How many threads do work that blocks at once; further work waits.
 const MOST_BLOCKING_THREADS: usize = 8;
+/// How many of them look up names at once. A lookup goes on after its caller has given up, and may
+/// last while a name server is silent: groups need threads meanwhile.
+const MOST_LOOKUPS: usize = MOST_BLOCKING_THREADS / 2;
 const NO_BLOCKING_THREAD: &str = "cannot start a thread for work that blocks";
 
 /// A thread that drives connections until it is stopped.
@@ -44,6 +47,7 @@ pub(crate) struct Worker {
     has_failed: Arc<AtomicBool>,
     /// Whether it has a thread for work that blocks.
     has_blocking_thread: AtomicBool,
+    lookups: Arc<Semaphore>,
 }
 
 impl Worker {
@@ -84,6 +88,7 @@ impl Worker {
             stop,
             has_failed,
             has_blocking_thread: AtomicBool::new(false),
+            lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
         })
     }
 
@@ -133,6 +138,27 @@ impl Worker {
         Ok(())
     }
 
+    /// The outcome of `lookup`, which may block.
+    ///
+    /// # Errors
+    /// Those of `lookup`, and one when the thread has ended.
+    ///
+    /// # Cancel safety
+    /// The lookup itself ends in its own time, and counts until then.
+    pub(crate) async fn look_up<T: Send + 'static>(
+        &self,
+        lookup: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let lookups = Arc::clone(&self.lookups);
+        let permit = lookups.acquire_owned().await.map_err(io::Error::other)?;
+        let running = self.handle.spawn_blocking(move || {
+            let outcome = lookup();
+            drop(permit);
+            outcome
+        });
+        running.await?
+    }
+
     /// Makes it one that has failed.
     #[cfg(test)]
     pub(crate) fn fail(&self) {
@@ -180,6 +206,9 @@ mod tests {
         time::{Duration, Instant},
     };
 
+    use parking_lot::Mutex;
+    use tokio::time::timeout;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -201,6 +230,26 @@ mod tests {
             told.recv_timeout(LIMIT).unwrap();
             assert!(worker.is_running());
         }
+        worker.stop();
+    }
+
+    #[tokio::test]
+    async fn lookups_that_last_leave_threads_for_other_work() {
+        let worker = Worker::start().unwrap();
+        let (answer, silence) = channel::<()>();
+        let silence = Arc::new(Mutex::new(silence));
+        for _ in 0..2 * MOST_BLOCKING_THREADS {
+            let silence = Arc::clone(&silence);
+            let lookup = worker.look_up(move || Ok(silence.lock().recv().is_ok()));
+            let given_up = timeout(Duration::from_millis(20), lookup).await;
+            assert!(given_up.is_err());
+        }
+        let other = worker.handle.spawn_blocking(|| 7);
+        assert_eq!(timeout(LIMIT, other).await.unwrap().unwrap(), 7);
+        // The lookups that have begun end, and further ones go on.
+        drop(answer);
+        let found = timeout(LIMIT, worker.look_up(|| Ok(8))).await;
+        assert_eq!(found.unwrap().unwrap(), 8);
         worker.stop();
     }
 }

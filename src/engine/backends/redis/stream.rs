@@ -22,6 +22,7 @@ use super::{config::Address, measure::Measure};
 use crate::engine::{
     dialing::tls::Tls,
     resources::{descriptor::AsRaw, inherited::NotInherited},
+    runtime::Engine,
 };
 
 /// How long a peer may be silent before the system asks it.
@@ -92,7 +93,9 @@ async fn connect_any(
         #[cfg(not(unix))]
         Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         Address::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            let engine = Engine::current().map_err(io::Error::other)?;
+            let addresses = engine.look_up(host, *port).await?;
+            let stream = TcpStream::connect(&addresses[..]).await?;
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
