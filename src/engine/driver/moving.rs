@@ -42,7 +42,7 @@ impl Driver {
                 self.advance(io);
             }
         }
-        standing == Standing::Gone
+        standing == Standing::Gone || self.closing.stage() == Stage::Over
     }
 
     /// Stands still if that is asked of it and it can.
@@ -235,6 +235,66 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
         drop(parts);
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    }
+
+    /// A connection that was given away in a large frame, and then had to give up all that it holds.
+    fn shed(runtime: &Runtime) -> (Arc<Connection>, UnixStream, JoinHandle<()>, Parts) {
+        let (connection, peer, driving) = running(runtime, &SETTINGS);
+        for size in [1024 * 1024, 1] {
+            assert!(
+                connection
+                    .send(Kind::Binary, &vec![b's'; size], None)
+                    .unwrap()
+            );
+        }
+        let parts = connection.give_away(PATIENCE).unwrap().unwrap();
+        assert!(connection.share.held() > 512 * 1024);
+        connection.shed();
+        assert_eq!(connection.share.held(), 0);
+        (connection, peer, driving, parts)
+    }
+
+    #[test]
+    fn what_is_shed_while_another_process_gets_it_is_not_hung_up() {
+        let runtime = runtime();
+        let (connection, mut peer, driving, parts) = shed(&runtime);
+        connection.part();
+        runtime.block_on(driving).unwrap();
+        drop(connection);
+        let received = read_now(&mut peer).len();
+        let error = peer.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        let (heir, unsent) = heir(&runtime, &SETTINGS, parts);
+        heir.release(unsent);
+        assert!(heir.send(Kind::Text, b"last", None).unwrap());
+        let rest = 10 + 1024 * 1024 - received;
+        assert_eq!(read(&mut peer, rest)[rest - 1], b's');
+        assert_eq!(read(&mut peer, 9), b"\x82\x01s\x81\x04last");
+    }
+
+    #[test]
+    fn what_is_shed_in_a_large_frame_and_taken_back_is_hung_up() {
+        let runtime = runtime();
+        let (connection, mut peer, driving, parts) = shed(&runtime);
+        connection.take_back(&CloseFrame::new(Some(1012), "").unwrap());
+        runtime.block_on(driving).unwrap();
+        peer.set_nonblocking(false).unwrap();
+        let received = peer.read_to_end(&mut Vec::new()).unwrap();
+        assert!(received < 512 * 1024, "{received}");
+        drop(parts);
+    }
+
+    #[test]
+    fn a_driver_that_is_dropped_while_another_process_gets_its_connection_hangs_nothing_up() {
+        let runtime = runtime();
+        let (connection, mut peer, driving) = running(&runtime, &SETTINGS);
+        let parts = connection.give_away(PATIENCE).unwrap().unwrap();
+        driving.abort();
+        assert!(runtime.block_on(driving).unwrap_err().is_cancelled());
+        drop(connection);
+        let error = peer.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        drop(parts);
     }
 
     #[test]

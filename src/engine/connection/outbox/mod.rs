@@ -272,14 +272,15 @@ impl Outbox {
     }
 
     /// Drops all that waits and queues `close`. Of a frame that is written in part, a small rest
-    /// is kept before `close`; when the rest is large, the peer gets no close frame.
+    /// is kept before `close`; when the rest is large, the peer gets no close frame. A socket that
+    /// another process has is left to it.
     pub(crate) fn shed(&self, close: &CloseFrame) {
         let close = self.framing.close(close);
         let mut state = self.state.lock();
         if state.socket.is_some() {
             if state.shed(close) {
                 self.flush_queue(&mut state);
-            } else {
+            } else if !state.is_held {
                 state.cut();
             }
         }

@@ -51,6 +51,8 @@ impl Outbox {
             _ => return Ok(None),
         };
         let client = socket.share()?;
+        // Whatever ends it here meanwhile.
+        socket.let_go();
         state.queue_corked();
         let unsent = state.unsent();
         (state.is_held, state.sealed) = (true, true);
@@ -58,12 +60,21 @@ impl Outbox {
         Ok(Some((client, unsent)))
     }
 
-    /// Undoes [`Outbox::give`], and queues a close frame after all else.
+    /// Undoes [`Outbox::give`], and queues a close frame after all else. What was shed meanwhile may
+    /// end without one: the rest of a frame that had begun is gone.
     pub(crate) fn take_back(&self, close: &CloseFrame) {
         let mut state = self.state.lock();
-        (state.is_held, state.sealed) = (false, false);
-        drop(state);
-        self.seal(close);
+        state.is_held = false;
+        if let Some(socket) = &state.socket {
+            socket.keep();
+        }
+        if state.mid_frame && state.queue.is_empty() {
+            state.cut();
+        } else {
+            state.sealed = false;
+            drop(state);
+            self.seal(close);
+        }
     }
 
     /// Drops everything, and leaves the socket to the process that has it now.

@@ -263,6 +263,7 @@ impl State {
         let rest = self.queue.pop_front().filter(|_| self.mid_frame);
         self.queue = VecDeque::new();
         self.queued = 0;
+        self.account.set(0);
         self.sealed = true;
         let is_small = rest
             .as_ref()
