@@ -1,6 +1,6 @@
 //! An outbox whose socket another process writes to, or did so before.
 
-use std::{io, sync::Arc};
+use std::{io, mem, sync::Arc};
 
 use bytes::Bytes;
 
@@ -55,25 +55,25 @@ impl Outbox {
         socket.let_go();
         state.queue_corked();
         let unsent = state.unsent();
-        (state.is_held, state.sealed) = (true, true);
+        (state.is_held, state.is_given, state.sealed) = (true, true, true);
         self.announce_room(state);
         Ok(Some((client, unsent)))
     }
 
-    /// Undoes [`Outbox::give`], and queues a close frame after all else. What was shed meanwhile may
-    /// end without one: the rest of a frame that had begun is gone.
+    /// Undoes [`Outbox::give`], and queues a close frame after all else. What was shed meanwhile has
+    /// one already, or ends without: the rest of a frame that had begun is gone.
     pub(crate) fn take_back(&self, close: &CloseFrame) {
         let mut state = self.state.lock();
         state.is_held = false;
         if let Some(socket) = &state.socket {
             socket.keep();
         }
-        if state.mid_frame && state.queue.is_empty() {
-            state.cut();
-        } else {
+        if mem::take(&mut state.is_given) {
             state.sealed = false;
             drop(state);
             self.seal(close);
+        } else if state.mid_frame && state.queue.is_empty() {
+            state.cut();
         }
     }
 

@@ -1,6 +1,6 @@
 //! The bytes that wait for the socket, their order, and which sender may add to them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 
@@ -70,6 +70,8 @@ pub(super) struct State {
     pub(super) account: Account,
     /// Nothing is written: another process has the socket, or is about to let go of it.
     pub(super) is_held: bool,
+    /// Another process has got what waits. Only this has sealed it: no close frame is queued.
+    pub(super) is_given: bool,
     pub(super) framing: Framing,
 }
 
@@ -253,7 +255,8 @@ impl State {
         if self.socket.as_ref().is_some_and(|socket| !socket.shed()) {
             return false;
         }
-        if self.sealed && self.queue.len() <= 1 {
+        let is_given = mem::take(&mut self.is_given);
+        if self.sealed && !is_given && self.queue.len() <= 1 {
             // The close frame is on its way, or has left.
             return true;
         }

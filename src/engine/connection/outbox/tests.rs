@@ -327,6 +327,26 @@ fn a_connection_that_is_shed_keeps_the_frame_that_has_begun_and_one_close_frame(
 }
 
 #[test]
+fn what_is_shed_after_it_was_given_and_then_taken_back_gets_one_close_frame() {
+    let close = |code| CloseFrame::new(Some(code), "").unwrap();
+    let whole = frame::encode(Opcode::Binary, &[0; 1000]).len();
+    for sheds in [1, 2] {
+        let (outbox, mut peer) = narrow(CAPACITY);
+        let sent = fill(&outbox);
+        drop(outbox.give().unwrap().unwrap());
+        for _ in 0..sheds {
+            outbox.shed(&close(1013));
+        }
+        assert!(outbox.queued() < 2000);
+        outbox.take_back(&close(1012));
+        let came = drain(&outbox, &mut peer);
+        let messages = came.strip_suffix(b"\x88\x02\x03\xf5").unwrap();
+        assert!(messages.len() < sent.len() && sent.starts_with(messages));
+        assert_eq!(messages.len() % whole, 0);
+    }
+}
+
+#[test]
 fn a_watch_is_notified_once_when_there_is_room_or_nothing_to_wait_for() {
     let hub = Hub::new().unwrap();
     let watch = |token| Watch::new(Arc::clone(&hub), token);
