@@ -20,8 +20,8 @@ impl State {
     pub(super) fn cork(&mut self, capacity: usize, head: &[u8], payload: &[u8]) -> bool {
         let length = self.corked.len() + head.len() + payload.len();
         let fits = length <= MAX_CORKED_BYTES.min(capacity);
-        let alone =
-            self.queue.is_empty() && self.pong.is_none() && !self.ping && self.reserved.bytes == 0;
+        let controls = self.pong.is_some() || self.ping;
+        let alone = self.queue.is_empty() && !controls && self.has_priority(length);
         // A server that carries the connection sends each message by itself.
         let is_carried = self
             .socket

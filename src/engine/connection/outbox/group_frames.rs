@@ -26,7 +26,7 @@ impl Outbox {
         if !self.clear_corked(&mut state) {
             return Sent::Closed;
         }
-        if !state.fits(joined.len(), self.capacity) || state.reserved.bytes > 0 {
+        if !state.fits(joined.len(), self.capacity) || !state.has_priority(joined.len()) {
             Sent::Full
         } else if state.is_idle() {
             self.write_through(&mut state, joined, &[])
@@ -58,7 +58,7 @@ impl Outbox {
             return (handed, Sent::Closed);
         }
         let mut written = 0;
-        if state.is_idle() && state.reserved.bytes == 0 && !owes_loss {
+        if state.is_idle() && state.has_priority(framed.joined.len()) && !owes_loss {
             match self.write_some(&mut state, &[IoSlice::new(&framed.joined)]) {
                 Some(length) if length == framed.joined.len() => {
                     handed.delivered = framed.each.len() as u64;

@@ -194,12 +194,11 @@ impl Outbox {
     pub(crate) fn write(&self, opcode: Opcode, payload: &[u8]) -> Sent {
         let framed = self.framing.frame(opcode, payload);
         let (head, payload) = framed.pieces();
+        let length = head.len() + payload.len();
         let mut state = self.state.lock();
         if state.sealed {
             Sent::Closed
-        } else if state.is_idle()
-            && state.reserved.bytes == 0
-            && state.fits(head.len() + payload.len(), self.capacity)
+        } else if state.is_idle() && state.has_priority(length) && state.fits(length, self.capacity)
         {
             self.write_through(&mut state, head, payload)
         } else if state.cork(self.capacity, head, payload) {

@@ -162,14 +162,17 @@ impl State {
         length < self.reserved.bytes && self.reserved.by_thread
     }
 
+    /// Whether a message of `length` bytes need not let a larger one go first. An empty queue takes
+    /// any message, unless a thread sleeps with a larger one: a task may have given up unnoticed.
+    pub(super) fn has_priority(&self, length: usize) -> bool {
+        length >= self.reserved.bytes || (self.queue.is_empty() && !self.is_reserved(length))
+    }
+
     /// Whether a message of `length` bytes may go in now. If not, and it is
     /// the largest so far, the room is reserved for it. `sleeps`: its sender is a thread that will
     /// sleep, else a task with a watch.
     pub(super) fn admit(&mut self, length: usize, capacity: usize, sleeps: bool) -> bool {
-        // An empty queue takes any message, unless a thread sleeps with a larger one.
-        let has_priority =
-            length >= self.reserved.bytes || (self.queue.is_empty() && !self.is_reserved(length));
-        let enters = has_priority && self.fits(length, capacity);
+        let enters = self.has_priority(length) && self.fits(length, capacity);
         if enters {
             if length >= self.reserved.bytes || self.watches.is_empty() {
                 self.reserved = Reserved::default();

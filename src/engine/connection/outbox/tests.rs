@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::{outcome::Corked, *};
 use crate::{
-    engine::groups::{Delivery, Message},
+    engine::groups::{Delivery, Message, WhenFull},
     protocol::message::Kind,
 };
 
@@ -393,6 +393,33 @@ fn a_sender_that_only_tries_wakes_when_room_is_made_and_gives_way_when_it_gives_
     drain(&outbox, &mut peer);
     sleeper.join().unwrap();
     assert_eq!(try_send(1500).unwrap(), Sent::Written);
+}
+
+#[test]
+fn an_empty_queue_is_nobodys_unless_a_thread_sleeps() {
+    let hub = Hub::new().unwrap();
+    let ask = |outbox: &Outbox| assert!(!outbox.has_room(0));
+    let wait = |outbox: &Outbox| {
+        let sent = outbox.send(Opcode::Binary, &[0; 1500], Some(Duration::ZERO), || {});
+        assert!(sent.is_err());
+        outbox.watch(Watch::new(Arc::clone(&hub), 1));
+    };
+    let delivery = Delivery::of(vec![Message::new(Kind::Binary, b"", &[])], None);
+    for reserve in [&ask as &dyn Fn(&Outbox), &wait] {
+        let (outbox, mut peer) = narrow(CAPACITY);
+        let large = vec![0; 2 * CAPACITY];
+        let sent = outbox.send(Opcode::Binary, &large, None, || {});
+        assert_eq!(sent.unwrap(), Sent::Queued);
+        reserve(&outbox);
+        drain(&outbox, &mut peer);
+        // The task has been woken, and ends before it has sent.
+        outbox.unwatch(&hub, 1);
+        assert_eq!(outbox.write(Opcode::Text, b""), Sent::Written);
+        let (handed, sent) = outbox.take_frames(&delivery, WhenFull::Close, false);
+        assert_eq!((handed.delivered, sent), (1, Sent::Written));
+        assert_eq!(outbox.take_whole(&delivery), Sent::Written);
+        assert_eq!(outbox.cork(Opcode::Text, b""), Corked::First);
+    }
 }
 
 #[test]
