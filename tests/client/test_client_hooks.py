@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from selenium.webdriver import Chrome
 
 pytestmark = [
     pytest.mark.needs("chromium"),
@@ -47,16 +51,20 @@ INDEX = """<!doctype html>
 <script>
   globalThis.WebSocket = class extends WebSocket {
     static made = 0;
-    constructor(...how) { super(...how); WebSocket.made++; }
+    // Vite has one of its own.
+    constructor(...how) { super(...how); WebSocket.made += /live/.test(how[0]); }
   };
 </script>
 <script type="module" src="/src/main.ts"></script>
 """
+CONFIG = """
+    import plugin from "@vitejs/plugin-{name}";
+    const proxy = {{ "/live/": {{ target: process.env.SITE, ws: true }} }};
+    const server = {{ host: "127.0.0.1", port: 0, proxy }};
+    export default {{ base: "./", plugins: [plugin()], server }};
+"""
 REACT = {
-    "vite.config.js": """
-        import react from "@vitejs/plugin-react";
-        export default { base: "./", plugins: [react()] };
-    """,
+    "vite.config.js": CONFIG.format(name="react"),
     "src/main.tsx": """
         import { StrictMode } from "react";
         import { createRoot } from "react-dom/client";
@@ -65,10 +73,7 @@ REACT = {
     """,
 }
 VUE = {
-    "vite.config.js": """
-        import vue from "@vitejs/plugin-vue";
-        export default { base: "./", plugins: [vue()] };
-    """,
+    "vite.config.js": CONFIG.format(name="vue"),
     "src/main.ts": """
         import { createApp } from "vue";
         import App from "./App.vue";
@@ -126,17 +131,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pat
         yield server, static
 
 
-@pytest.mark.parametrize("name", PROJECTS)
-def test_two_pages_in_a_room(
-    name: str, tarball: str, site: tuple[Server, Path], tmp_path: Path
-) -> None:
-    """Types and build pass; each page sees the other, what is said, and the end of the other."""
-    packages, checker, files, (path, language) = PROJECTS[name]
-    folder = tmp_path / "project"
+@pytest.fixture(scope="module", params=PROJECTS)
+def project(
+    request: pytest.FixtureRequest, tarball: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """A framework, and the folder of a project with it."""
+    packages, _, files, (path, language) = PROJECTS[request.param]
+    folder = tmp_path_factory.mktemp("project")
     written: dict[str, Any] = {
         **files,
         "package.json": json.dumps({"name": "page", "private": True, "type": "module"}),
         "tsconfig.json": json.dumps(TSCONFIG),
+        "src/live.ts": block(PAGE, "src/live.ts", "ts"),
         path: block(PAGE, path, language),
     }
     for each, text in written.items():
@@ -144,16 +150,40 @@ def test_two_pages_in_a_room(
         (folder / each).write_text(text)
     install = "npm install --silent --no-audit --no-fund --no-package-lock vite typescript"
     npm(folder, *install.split(), *packages.split(), tarball)
+    return request.param, folder
+
+
+@pytest.fixture
+def vite(project: tuple[str, Path], site: tuple[Server, Path]) -> Iterator[str]:
+    """Vite's own server for those who write the page: its address."""
+    environment = {**os.environ, "SITE": site[0].url("", "http"), "NO_COLOR": "1"}
+    command = ["node", "node_modules/vite/bin/vite.js"]
+    with subprocess.Popen(
+        command, cwd=project[1], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        found = (re.search(r"Local: +(http\S+)", line) for line in process.stdout)
+        yield next(filter(None, found))[1]
+        process.terminate()
+
+
+def shows(browser: Chrome, part: str, text: str) -> None:
+    """Wait until an element of the page has a text."""
+    script = f"return document.getElementById({part!r})?.innerText"
+    eventually(lambda: browser.execute_script(script) == text, 60, f"{part} is {text}")
+
+
+def test_two_pages_in_a_room(
+    project: tuple[str, Path], site: tuple[Server, Path], tmp_path: Path
+) -> None:
+    """Types and build pass; each page sees the other, what is said, and the end of the other."""
+    name, folder = project
+    checker = PROJECTS[name][1]
     npm(folder, "npx", checker, "--project", "tsconfig.json")
     npm(folder, "npx", "vite", "build", "--logLevel", "warn")
     server, static = site
     shutil.copytree(folder / "dist", static / name)
     with chromium(tmp_path / "one") as one, chromium(tmp_path / "two") as two:
-
-        def shows(browser: Any, part: str, text: str) -> None:
-            script = f"return document.getElementById({part!r})?.innerText"
-            eventually(lambda: browser.execute_script(script) == text, 60, f"{part} is {text}")
-
         for browser in (one, two):
             browser.get(server.url(f"/static/{name}/index.html", "http"))
         for browser in (one, two):
@@ -167,3 +197,19 @@ def test_two_pages_in_a_room(
         assert [each["message"] for each in one.get_log("browser")] == []
         two.get("about:blank")
         shows(one, "members", name)
+
+
+def test_a_save_opens_no_websocket(project: tuple[str, Path], vite: str, tmp_path: Path) -> None:
+    """Vite puts the component's new code into the open page."""
+    name, folder = project
+    component = folder / PROJECTS[name][3][0]
+    text = component.read_text()
+    with chromium(tmp_path / "profile") as browser:
+        browser.get(vite)
+        shows(browser, "state", "joined")
+        browser.execute_script("window.isSame = true")
+        # The last one is as it was.
+        for mark in ("!", "?", ""):
+            component.write_text(text.replace("</p>", f"{mark}</p>", 1))
+            shows(browser, "state", f"joined{mark}")
+        assert browser.execute_script("return [WebSocket.made, window.isSame]") == [1, True]

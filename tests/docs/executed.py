@@ -20,6 +20,7 @@ GROUPS = "tests/docs/test_groups_snippets.py"
 START = "tests/test_start_page.py"
 CHINESE = "tests/docs/test_chinese_pages.py"
 CLIENT = "tests/client/test_client_page.py"
+HOOKS = "tests/client/test_client_hooks.py"
 ROOMS = "tests/docs/test_rooms_in_chromium.py"
 
 # Pages, languages, and pairs of a test's file and the number of blocks that it executes.
@@ -100,8 +101,9 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "js": {ROOMS: 7},
         "json": {"tests/docs/test_rooms_page.py": 1},
         "python": {"tests/docs/test_rooms_page.py": 9, ROOMS: 2},
-        "tsx": {"tests/client/test_client_hooks.py": 1},
-        "vue": {"tests/client/test_client_hooks.py": 1},
+        "ts": {HOOKS: 1},
+        "tsx": {HOOKS: 1},
+        "vue": {HOOKS: 1},
     },
     "docs/scaling.md": {"": {SHELL: 2}},
     "docs/servers/asgi.md": {"console": {SHELL: 1}, "python": {SHORT: 3}},
@@ -157,6 +159,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "js": {CHINESE: 7},
         "json": {CHINESE: 1},
         "python": {CHINESE: 11},
+        "ts": {CHINESE: 1},
         "tsx": {CHINESE: 1},
         "vue": {CHINESE: 1},
     },

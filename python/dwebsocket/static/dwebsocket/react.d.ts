@@ -23,7 +23,7 @@ export interface RoomView<Type = any> {
 /**
  * Joins a room while the component is there, and leaves it with it. Joins another one when the name changes.
  *
- * @param live What `connect` gives; one for the whole page, made outside of components. null is no room.
+ * @param live What `connect` gives; one for the whole page, made in a module of its own. null is no room.
  * @param name The room's name; null is no room.
  * @param options Those of the first rendering with this name count.
  */

@@ -24,7 +24,7 @@ export interface RoomView<Type = any> {
 /**
  * Joins a room once the component is mounted, and leaves it with it. Joins another one when the name changes.
  *
- * @param live What `connect` gives; one for the whole page, made outside of components. null is no room.
+ * @param live What `connect` gives; one for the whole page, made in a module of its own. null is no room.
  * @param name The room's name, as text, ref or getter; null is no room.
  * @param options As of `join`.
  */
