@@ -8,8 +8,10 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from handover.test_gunicorn import PATIENT, SETTINGS, SLACK_S, talk
-from support.raw_peer import RawPeer
+from support.raw_peer import CLOSE, RawPeer, close_payload
 from support.server import GUNICORN_GTHREAD
 from support.waiting import eventually
 
@@ -93,6 +95,58 @@ def test_where_descriptors_are_lacking_the_next_one_is_asked(own_server: Own) ->
         for pid in (second, third):
             for peer in peers[pid]:
                 assert talk(peer, "still here")[1:] == (pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "thread"),
+    [
+        ("/counting/", "dwebsocket-handler"),
+        ("/async-counting/", "dwebsocket-loop"),
+        ("/mixed-counting/", "dwebsocket-handler"),
+        ("/ticking/", "dwebsocket-callbacks"),
+    ],
+)
+def test_where_threads_are_lacking_nothing_is_given_up_before_the_end(
+    own_server: Own, path: str, thread: str
+) -> None:
+    """An heir without a thread for the handler says so first: it could only close what it gets."""
+    server = own_server(GUNICORN_GTHREAD, options=("--workers", "2", *SOON), settings=SETTINGS)
+    eventually(lambda: len(server.workers()) == 2, SLACK_S, "both workers")
+    first, second = oldest_first(server)
+    page = f"/refuse-threads/?process={second}&name={thread}"
+    eventually(lambda: server.get(page).body == str(second).encode(), SLACK_S, "it gets none")
+    peers: list[RawPeer] = []
+    with contextlib.ExitStack() as stack:
+
+        def are_open() -> bool:
+            # The one without threads refuses it.
+            with contextlib.suppress(AssertionError):
+                peer = stack.enter_context(RawPeer.open(server, path))
+                if process_of(peer) == first:
+                    peers.append(peer)
+                else:
+                    peer.close()
+            return len(peers) == 3
+
+        eventually(are_open, SLACK_S, "the first one has connections")
+        server.send_signal(signal.SIGTTOU)
+        eventually(lambda: first not in server.workers(), SLACK_S, "a worker is gone")
+        for peer in peers:
+            while (frame := peer.read_frame()).opcode != CLOSE:
+                assert frame.payload.startswith(b"tick ")
+            assert frame.payload[:2] == close_payload(1012)
+        assert "not handed over: no other process took them in time" in server.stderr()
+
+
+def process_of(peer: RawPeer) -> int:
+    """Give the process that answers, between its ticks."""
+    peer.send_text("here")
+    while (message := peer.read_message()).startswith(b"tick "):
+        pass
+    process = int(message.split()[1])
+    while peer.read_message() != b"here":
+        pass
+    return process
 
 
 def leave_descriptors(pid: int, count: int) -> None:

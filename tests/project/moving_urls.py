@@ -1,12 +1,14 @@
 """URLs of handlers whose connections survive their process."""
 
 import os
+from collections.abc import Callable
 
 from django.contrib import auth
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 
 from dwebsocket import group, statistics, user
+from dwebsocket.compat import unpatched
 from dwebsocket.rooms import rooms
 from project import moving_views, urls
 
@@ -47,7 +49,22 @@ def evict(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def refuse_threads(request: HttpRequest) -> HttpResponse:
+    """Have a process get no thread whose name begins so, if it is the one that answers."""
+    name, start = request.GET["name"], unpatched.start_thread
+
+    def start_or_refuse(of: str, target: Callable[[], None]) -> None:
+        if of.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(of, target)
+
+    if request.GET["process"] == str(os.getpid()):
+        unpatched.start_thread = start_or_refuse
+    return HttpResponse(str(os.getpid()))
+
+
 urlpatterns = [
+    path("refuse-threads/", refuse_threads),
     path("publish/", publish),
     path("evict/", evict),
     path("grouped/", moving_views.Grouped.as_view()),

@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 from asyncio import CancelledError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -164,6 +164,8 @@ class MovedHandshake(Handshake):
         self.deputies: Deputies | None = None
         #: The handler that goes on with it, once it is known.
         self.handler: Handled | None = None
+        # What its handler needs until that has begun to live.
+        self._held = ExitStack()
 
     def _validate(self) -> Refusal | None:
         """Accepts: the other process has validated it."""
@@ -185,6 +187,16 @@ class MovedHandshake(Handshake):
         self._room = os.open(os.devnull, os.O_RDONLY)
         # It comes before that is closed.
         os.close(os.dup(self._room))
+
+    def hold(self, start: HandlerStart) -> None:
+        """
+        Has what the handler needs be there before the connection is.
+
+        Raises:
+            OSError, RuntimeError: There are no more descriptors or threads.
+        """
+        self.handler = start.handler
+        self._held.enter_context(start.holding_home())
 
     def open(self, opening: Opening) -> _core.Connection:
         """
@@ -265,6 +277,7 @@ class MovedHandshake(Handshake):
 
     def finish(self) -> None:
         """Releases what is left."""
+        self._held.close()
         if self.handler is not None:
             moving.give_up(self.handler)
         if self.crossing is not None:
@@ -450,7 +463,12 @@ class _Giver:
             self._handler.answer(environ)
             response: Any = offer.response
             _refuse_if_unlike(offer, response)
-            handshake.handler = response.start.handler
+            try:
+                handshake.hold(response.start)
+            except (OSError, RuntimeError):
+                # The giver goes on meanwhile, also where another process has no thread, either.
+                raise _Refused(*RESTARTING, elsewhere=True) from None
+            assert handshake.handler is not None
             moving.expect(handshake.handler, is_moved=True)
             if _is_leaving():
                 # It may have looked for agreed connections before this one was noted.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
 
+from dwebsocket.api import callbacks
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure, accepted
 from dwebsocket.api.waiting.green import HubWaiter
@@ -22,6 +24,8 @@ from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import OwnThread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.http import HttpRequest
 
     from dwebsocket.api.close_callbacks import Spawn
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 _NORMAL = 1000
 _TRY_AGAIN_LATER = (1013, "no thread for another handler")
+# Seconds of a timer that is cancelled before.
+_LONG_S = 3600.0
 
 
 class HandlerStart(Start):
@@ -81,6 +87,27 @@ class HandlerStart(Start):
         else:
             connect = functools.partial(self._context.run, self._connect, handler)
             self.runner.run(plan.name, connect)
+
+    @contextmanager
+    def holding_home(self) -> Iterator[None]:
+        """
+        Has what a handler of another process needs for its first turn run before that comes.
+
+        Raises:
+            OSError, RuntimeError: The system gives no descriptor or thread.
+        """
+        handler, plan = self.handler, self.handler._plan
+        homes = [] if self._home is None else [self._home]
+        if plan.is_mixed:
+            homes.append(handler_threads.home())
+        with ExitStack() as held:
+            for home in homes:
+                held.callback(home.leave, home.enter(handler, plan.lane))
+            if plan.in_loop and self._moved is not None and self._moved.loop is None:
+                loop.background().start()
+            # For ticks, and for later looks at its user.
+            held.callback(callbacks.call_later(_LONG_S, bool))
+            yield
 
     def _go_on(self, handler: Handled) -> None:
         """Has the handler live behind its open connection."""

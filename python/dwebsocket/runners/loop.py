@@ -67,12 +67,22 @@ class BackgroundLoop:
             RuntimeError: The system gives no thread for the loop.
         """
         with self._lock:
-            if self._loop is None:
-                # In an empty context: the loop keeps its context, and that of the first handshake
-                # must not stay.
-                self._loop = Context().run(self._launch)
+            running = self._running()
             self._busy += 1
-        self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
+        running.call_soon_threadsafe(self._begin, name, start, context=context)
+
+    def start(self) -> None:
+        """Starts the loop before its first task. Raises as :meth:`run`."""
+        with self._lock:
+            self._running()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """Returns the loop, which is started first. Under the lock."""
+        if self._loop is None:
+            # In an empty context: the loop keeps its context, and that of the first handshake must
+            # not stay.
+            self._loop = Context().run(self._launch)
+        return self._loop
 
     def hold(self) -> None:
         """Keeps the loop for something that has tasks in it now and then."""
