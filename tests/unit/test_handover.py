@@ -22,6 +22,9 @@ from dwebsocket import WebSocketHandler
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic, since_boot
+from dwebsocket.conf.group_settings import BackendSettings
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups.backends import local
 from dwebsocket.handover import answering, arriving, leaving, meeting, offers, places, requests
 from dwebsocket.handover.wire import (
     FORGET,
@@ -1089,6 +1092,34 @@ def test_a_system_without_threads_makes_no_heir(
     arriving.begin()
     assert arriving._listener is None
     assert os.listdir(meeting.folder()) == []
+
+
+def test_a_system_without_proc_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each part of a process that begins asks for it."""
+
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(arriving, "host", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
+    monkeypatch.setattr(arriving, "_has_stopped", False)
+    monkeypatch.setattr(arriving, "_has_reported", False)
+    monkeypatch.setattr(meeting.Folder, "listen", refuse)
+    monkeypatch.setattr(local.sys, "platform", "linux")
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/proc/self/fd" and exists(path))
+    for _ in range(2):
+        arriving.begin()
+    (line,) = caplog.messages
+    assert line == (
+        "This process cannot go on with WebSockets of others: [Errno 2] No such file or directory: "
+        "is /proc mounted?"
+    )
+    backend: Any = local.Backend("default", BackendSettings(runtime_dir=str(tmp_path / "missing")))
+    with pytest.raises(GroupUnavailable, match=r": is /proc mounted\?$"):
+        backend.subscribe("room")
 
 
 @pytest.mark.parametrize("state", [{}, {"n": 1}])

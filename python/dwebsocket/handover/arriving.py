@@ -34,6 +34,7 @@ from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, membership_signals, names
 from dwebsocket.groups.api import Group
+from dwebsocket.groups.backends import local
 from dwebsocket.groups.view_groups import Joins
 from dwebsocket.handover import crossing, offers, requests, wire
 from dwebsocket.handover.answering import Handler, LoopHandler
@@ -604,7 +605,7 @@ class _Listener:
                 unpatched.start_thread("dwebsocket-arriving", visit.work)
             except RuntimeError as error:
                 # The system gives no thread: the other process finds another heir, or none.
-                _log.warning("This process cannot go on with WebSockets of others: %s", error)
+                _report(str(error))
                 connection.close()
         self._socket.close()
         self._folder.close()
@@ -627,6 +628,15 @@ class _Listener:
 _lock = unpatched.lock()
 _listener: _Listener | None = None
 _has_stopped = False
+_has_reported = False
+
+
+def _report(why: str) -> None:
+    """Logs why this process takes no connections, once: each WebSocket and each giver asks."""
+    global _has_reported
+    has_reported, _has_reported = _has_reported, True
+    if not has_reported:
+        _log.warning("This process cannot go on with WebSockets of others: %s", why)
 
 
 def host() -> hosts.Host | None:
@@ -650,14 +660,14 @@ def begin() -> None:
         try:
             _listener = _Listener(own.number)
         except OSError as error:
-            _log.warning("This process cannot go on with WebSockets of others: %s", error)
+            _report(local.with_hint(str(error)))
             return
         listener = _listener
     try:
         unpatched.start_thread("dwebsocket-heir", listener.accept)
     except RuntimeError as error:
         # The system gives no thread. The connection that this begins with goes on all the same.
-        _log.warning("This process cannot go on with WebSockets of others: %s", error)
+        _report(str(error))
         with _lock:
             _listener = None
         listener.stop()
@@ -677,8 +687,9 @@ def stop() -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _listener, _has_stopped
+    global _lock, _listener, _has_stopped, _has_reported
     listener, _listener, _has_stopped, _lock = _listener, None, False, unpatched.lock()
+    _has_reported = False
     if listener is not None:
         listener.forget()
 

@@ -114,6 +114,12 @@ def folder_of(settings: BackendSettings, key: bytes) -> Path:
     return Path(parent) / name
 
 
+def with_hint(why: str) -> str:
+    """Returns an error about sockets in a folder; on Linux they are reached through ``/proc``."""
+    has_paths = sys.platform != "linux" or os.path.exists("/proc/self/fd")
+    return why if has_paths else f"{why}: is /proc mounted?"
+
+
 def _temporary() -> str:
     return _TEMPORARY if os.access(_TEMPORARY, os.W_OK) else tempfile.gettempdir()
 
@@ -181,7 +187,7 @@ class Backend(process.Backend):
         try:
             node = _core.LocalNode(self.folder, user_id(), self.groups, self.presence)
         except OSError as error:
-            raise self.unavailable(error.strerror or str(error)) from error
+            raise self.unavailable(with_hint(error.strerror or str(error))) from error
         contract.at_exit(self.stop)
         self._start_reports()
         return node
