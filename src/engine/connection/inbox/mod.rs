@@ -232,10 +232,14 @@ impl Inbox {
         loop {
             let found = state.take();
             if !matches!(found, (Received::Nothing, _)) || clock::now() >= deadline {
-                state.coarse_until = None;
+                // Other threads may sleep on.
+                if self.arrived.sleepers() == 0 {
+                    state.coarse_until = None;
+                }
                 return found;
             }
-            state.coarse_until = Some(deadline);
+            let first = state.coarse_until.map_or(deadline, |it| it.min(deadline));
+            state.coarse_until = Some(first);
             if state.look_at.is_none_or(|at| at > deadline) {
                 state.look_at = Some(deadline);
                 wake_driver();
@@ -250,8 +254,9 @@ impl Inbox {
         let mut state = self.state.lock();
         state.look_at = state.coarse_until.filter(|until| *until > now);
         let look_at = state.look_at;
-        if look_at.is_none() && state.coarse_until.is_some() {
+        if look_at.is_none() && state.coarse_until.take().is_some() {
             drop(state);
+            // Those whose time is not over sleep again.
             self.arrived.notify_all();
         }
         look_at
@@ -555,6 +560,45 @@ mod tests {
         assert!(matches!(sleeper.join().unwrap(), Received::Nothing));
         assert_eq!(inbox.look_at(), None);
         assert!(called.recv().is_err());
+    }
+
+    #[test]
+    fn a_coarse_sleep_ends_in_time_whatever_another_thread_takes() {
+        let later = clock::now() + Duration::from_secs(60);
+        let take_message = |inbox: &Arc<Inbox>| {
+            // None is woken: the message is taken at once.
+            let _ = inbox.push(&mut vec![text("here")]);
+            let taken = inbox.take_coarse(later, || {}).0;
+            assert_eq!(payload(taken).unwrap(), "here");
+        };
+        let sleep_longer = |inbox: &Arc<Inbox>| {
+            let it = Arc::clone(inbox);
+            thread::spawn(move || it.take_coarse(later, || {}).0);
+            while inbox.arrived.sleepers() < 2 {
+                thread::yield_now();
+            }
+        };
+        for meanwhile in [&take_message as &dyn Fn(&Arc<Inbox>), &sleep_longer] {
+            let inbox = Arc::new(Inbox::new(MAX_BYTES));
+            let until = clock::now() + Duration::from_secs(1);
+            let sleeper = {
+                let inbox = Arc::clone(&inbox);
+                thread::spawn(move || inbox.take_coarse(until, || {}).0)
+            };
+            while inbox.arrived.sleepers() == 0 {
+                assert!(!sleeper.is_finished(), "it did not sleep");
+                thread::yield_now();
+            }
+            meanwhile(&inbox);
+            while !sleeper.is_finished() {
+                let now = clock::now();
+                assert!(now < until + Duration::from_secs(20), "it sleeps on");
+                inbox.end_sleep(now);
+                thread::yield_now();
+            }
+            assert!(matches!(sleeper.join().unwrap(), Received::Nothing));
+            inbox.end();
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(super) struct State {
     pub(super) readiness: Option<Box<Readiness>>,
     /// A caller that selects has read the end.
     pub(super) is_end_read: bool,
-    /// Until when a thread sleeps in [`Inbox::take_coarse`].
+    /// Until when threads sleep in [`Inbox::take_coarse`]: the first of them.
     pub(super) coarse_until: Option<Instant>,
     /// When the driver will look at that.
     pub(super) look_at: Option<Instant>,
