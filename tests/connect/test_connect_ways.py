@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 import ssl
+import threading
 from datetime import datetime, timezone
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from dwebsocket import ConnectionFailed, aconnect, connect
+from dwebsocket import ConnectionFailed, SendTimeout, aconnect, connect
 from dwebsocket.client import options
 from support.certificates import authority_file, self_signed_file, server_file
 from support.far_server import ConnectProxy, far_server, server_context
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +57,15 @@ def issued_context(
     return server_context(pem)
 
 
+def own_sockets() -> Iterator[socket.socket]:
+    """Give a copy of each socket of this process."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(name))) as found:
+                    yield found
+
+
 class TestTls:
     """`wss://`."""
 
@@ -75,6 +89,34 @@ class TestTls:
                     assert websocket.receive(20) == message
                 assert websocket.ping() > 0
             assert codes.get(timeout=60) == 1000
+
+    def test_a_server_that_stops_reading_is_given_up(self) -> None:
+        """Also where bytes wait that it never takes: nothing is left of the connection."""
+        done = threading.Event()
+        options: dict[str, Any] = {"ca_file": authority_file(), "compression": False}
+        options |= {"send_timeout": 0.2, "close_timeout": 0.2}
+        server = {"ssl": server_context(), "max_queue": 1, "ping_interval": None}
+        with far_server(lambda _: done.wait(), **server) as url:
+            try:
+                with connect(url, **options) as websocket:
+                    held = len([*own_sockets()])
+                    with contextlib.suppress(SendTimeout):
+                        while True:
+                            websocket.send(BIG)
+                # The driver's socket, its other end, and that to the server.
+                eventually(lambda: len([*own_sockets()]) == held - 3, what="its sockets are closed")
+            finally:
+                done.set()
+
+    @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+    def test_a_server_that_acknowledges_nothing_is_given_up(self, tls_echo: str) -> None:
+        """By the system, as without TLS."""
+        with connect(tls_echo, ca_file=authority_file(), ping_interval=3, ping_timeout=4):
+            assert 7000 in {
+                each.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                for each in own_sockets()
+                if each.family == socket.AF_INET
+            }
 
     def test_in_a_loop(self, tls_echo: str) -> None:
         """Without blocking it."""

@@ -90,6 +90,11 @@ pub struct Rates {
 }
 
 impl Settings {
+    /// How long the peer's system may acknowledge nothing; `None` is as long as the system says.
+    pub(crate) fn give_up_time(&self) -> Option<Duration> {
+        Some(self.ping_interval?.saturating_add(self.ping_timeout?))
+    }
+
     /// Small limits, and no timeouts.
     pub const SMALL: Self = Self {
         transport: Transport::WebSocket,

@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -26,7 +27,7 @@ use crate::{
             Connection,
             settings::{Settings, Transport},
         },
-        resources::{descriptor::Owned, permits::Permit},
+        resources::{descriptor::Owned, permits::Permit, socket::give_up_after},
         runtime::Engine,
         wakeup::call::{Call, Ticket},
     },
@@ -246,6 +247,10 @@ async fn open(engine: &Engine, plan: &DialRequest, want: &Want, end: Option<Inst
             finish(engine, plan, socket.into(), answer)
         }
         Some((tls, name)) => {
+            if let Some(limit) = plan.settings.give_up_time() {
+                // The driver's own socket is not the one to the server.
+                give_up_after(&SockRef::from(&stream), limit);
+            }
             let encrypted = tls.connect(name, stream).await;
             let mut stream = encrypted.map_err(|error| no_tls(name, &error))?;
             let answer = ask(&mut stream, plan, want, end).await?;

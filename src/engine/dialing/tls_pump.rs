@@ -3,19 +3,26 @@
 use std::{io, time::Duration};
 
 use tokio::{
-    io::{AsyncWriteExt, copy, split},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Ready, copy, split},
     net::TcpStream,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::client::TlsStream;
 
 use crate::engine::resources::{
     descriptor::{self, AsyncStream, Owned},
     inherited::NotInherited,
+    socket::HANG_UP,
 };
 
+/// Bytes that are encrypted at once.
+const CHUNK_BYTES: usize = 8 * 1024;
+/// The least time that a server may take nothing when the driver has ended.
+const LEAST_STALL: Duration = Duration::from_secs(1);
+
 /// Returns the socket through which the other side of `tls` is reached, and the task that has to run
-/// for that. The task ends when the server ends the stream, or `linger` after the socket's end.
+/// for that. The task ends when the server ends the stream, or `linger` after the socket's end; later,
+/// if the server still takes what was sent before.
 pub(super) fn pump(
     tls: TlsStream<TcpStream>,
     linger: Duration,
@@ -36,9 +43,26 @@ pub(super) fn pump(
         let (mut from_server, mut to_server) = split(tls);
         let (mut from_driver, mut to_driver) = theirs.into_split();
         let outgoing = async {
+            let stall = linger.max(LEAST_STALL);
+            let mut chunk = vec![0; CHUNK_BYTES];
             // An error shows on the other way, too: there the driver reads the end.
-            let _ = copy(&mut from_driver, &mut to_server).await;
-            let _ = to_server.shutdown().await;
+            while let Ok(length @ 1..) = from_driver.read(&mut chunk).await {
+                let is_stuck = async {
+                    let is_open = |ready: Ready| !ready.is_read_closed();
+                    while from_driver.ready(HANG_UP.0).await.is_ok_and(is_open) {
+                        // Only macOS and Windows come here, with bytes to read.
+                        sleep(stall).await;
+                    }
+                    sleep(stall).await;
+                };
+                tokio::select! {
+                    biased;
+                    written = write(&mut to_server, &chunk[..length]) => if written.is_err() { break },
+                    // The end behind the bytes on the way is never read.
+                    () = is_stuck => return,
+                }
+            }
+            let _ = timeout(stall, to_server.shutdown()).await;
             sleep(linger).await;
         };
         // The last of the variables is dropped first.
@@ -49,4 +73,9 @@ pub(super) fn pump(
         }
     };
     Ok((socket, task))
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use bytes::Bytes;
 
-pub(crate) use super::socket_option::HANG_UP;
+pub(crate) use super::socket_option::{HANG_UP, give_up_after};
 use super::{
     descriptor::{Owned, Raw},
     socket_option,
@@ -156,7 +156,7 @@ impl Socket {
     /// Lets the system give up on a peer that acknowledges nothing for `limit`, where it can.
     pub(crate) fn give_up_after(&self, limit: Duration) {
         if let Way::Own(socket) = &self.way {
-            socket_option::give_up_after(socket, limit);
+            give_up_after(socket, limit);
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn suppress_signal(_: &socket2::Socket) {}
 
 /// Lets the system give up on a peer that acknowledges nothing for `limit`. TCP on Linux and macOS;
 /// elsewhere keepalive pings find it later.
-pub(super) fn give_up_after(socket: &socket2::Socket, limit: Duration) {
+pub(crate) fn give_up_after(socket: &socket2::Socket, limit: Duration) {
     // A failure needs no report: a Unix socket has no such option, and needs none, as its peer
     // cannot vanish.
     #[cfg(target_os = "linux")]

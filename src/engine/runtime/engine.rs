@@ -355,8 +355,8 @@ impl Engine {
             carrier,
             is_moved,
         } = client;
-        if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
-            socket.give_up_after(interval.saturating_add(timeout));
+        if let Some(limit) = settings.give_up_time() {
+            socket.give_up_after(limit);
         }
         let mut connection = Connection::new(
             id,
