@@ -7,6 +7,7 @@ import contextvars
 import gc
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,27 @@ def test_loop_can_be_dismissed() -> None:
     for thread in threads:
         thread.join(10)
     assert [thread.is_alive() for thread in threads] == [False, False]
+
+
+def test_the_end_of_a_loop_is_not_that_of_the_next_one() -> None:
+    """Also if nobody has waited for the first one."""
+    background = BackgroundLoop()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def note() -> None:
+        loops.append(asyncio.get_running_loop())
+        if len(loops) == 2:
+            # It is busy after its task has ended.
+            loops[1].call_soon(time.sleep, 0.5)
+
+    background.run("a task", note, contextvars.copy_context())
+    eventually(lambda: loops and background.join(0))
+    background.dismiss(0)
+    eventually(loops[0].is_closed)
+    background.run("a task", note, contextvars.copy_context())
+    eventually(lambda: len(loops) == 2 and background.join(0))
+    assert background.dismiss(10)
+    assert loops[1].is_closed()
 
 
 def test_views_are_hidden_from_all_tasks() -> None:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.waiting.long_calls import Call
@@ -24,6 +24,9 @@ from dwebsocket.compat.system import at_fork, renew_at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners import green_loops
 from dwebsocket.runners.async_view_threads import with_own_thread
+
+if TYPE_CHECKING:
+    import threading
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,8 +59,8 @@ class BackgroundLoop:
         # with all values that the handshake has left there.
         self._outside = Context()
         self._on_done = self._done
+        # Held until the present loop has ended.
         self._gone = unpatched.lock()
-        self._gone.acquire()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -100,21 +103,25 @@ class BackgroundLoop:
             loop = asyncio.new_event_loop()
         else:
             loop = _green_loop() if unpatched.is_code_green() else _unpatched_loop()
+        # Of its own: the one before may end later.
+        gone = unpatched.lock()
+        gone.acquire()
         try:
-            unpatched.start_code("dwebsocket-loop", functools.partial(self._run, loop))
+            unpatched.start_code("dwebsocket-loop", functools.partial(self._run, loop, gone))
         except BaseException:
             loop.close()
             raise
+        self._gone = gone
         return loop
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, gone: threading.Lock) -> None:
         # Only `dismiss` stops it.
         while not self._runs_until_stopped(loop):
             pass
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
-        self._gone.release()
+        gone.release()
 
     def _runs_until_stopped(self, loop: asyncio.AbstractEventLoop) -> bool:
         try:
@@ -178,11 +185,11 @@ class BackgroundLoop:
         with self._lock:
             if self._busy:
                 return False
-            loop, self._loop = self._loop, None
+            loop, self._loop, gone = self._loop, None, self._gone
         if loop is None:
             return True
         loop.call_soon_threadsafe(loop.stop)
-        return unpatched.acquire(self._gone, max(0.0, timeout))
+        return unpatched.acquire(gone, max(0.0, timeout))
 
 
 class SystemExecutor(ThreadPoolExecutor):
