@@ -14,9 +14,6 @@ use crate::engine::{
     history::{self, Limits, MemoryHistory},
 };
 
-/// Messages of so many bytes go to Python together, one at least: a client may be slow to take them.
-const PAGE_BYTES: usize = 1024 * 1024;
-
 /// A position, as Python has it.
 type At = (u64, u64);
 
@@ -77,8 +74,7 @@ impl History {
         patience: Option<f64>,
     ) -> PyResult<(At, Vec<Row>, At)> {
         let (limits, patience) = (limits_of(limits)?, duration(patience)?);
-        let mut page = py.detach(|| self.0.read(name, after.map(position), limits, patience))?;
-        page.cut(PAGE_BYTES);
+        let page = py.detach(|| self.0.read(name, after.map(position), limits, patience))?;
         let reached = page.reached();
         let rows = page.entries.iter().filter_map(|kept| {
             let kept = (kept.offset, kept.sent_at, &kept.envelope[..]);

@@ -116,11 +116,20 @@ impl Groups {
         history: &dyn History,
         patience: Option<Duration>,
     ) -> io::Result<()> {
-        if let Some(position) = self.position_of(name) {
-            let page = history.read(name, Some(position), Limits::ALL, patience)?;
+        let mut before = None;
+        loop {
+            let position = self.position_of(name);
+            // Members beyond the history's newest message get no further.
+            if position.is_none() || position == before {
+                return Ok(());
+            }
+            let page = history.read(name, position, Limits::ALL, patience)?;
             self.take_page(name, &page);
+            if page.reached() == page.head {
+                return Ok(());
+            }
+            before = position;
         }
-        Ok(())
     }
 
     /// Puts what is new in `page` into the queue. True when a task has to be started for it.

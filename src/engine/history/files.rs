@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     epochs::Epochs,
-    group_file::{Content, Cursor, Locked, boot, held_for_too_long, is_about_content, read_beside},
+    group_file::{Content, Locked, Marks, boot, held_for_too_long, is_about_content, read_beside},
     page::{History, Limits, Page, Position},
     quota::{NAME_LENGTH, Quota, note_use},
     watcher::Watcher,
@@ -59,7 +59,8 @@ struct Shared {
     folder: Arc<Folder>,
     file: File,
     /// Locks of files do not keep the threads of one process apart.
-    cursor: Mutex<Cursor>,
+    lock: Mutex<()>,
+    marks: Mutex<Marks>,
 }
 
 impl Opened {
@@ -96,7 +97,8 @@ impl Opened {
         let shared = Arc::new(Shared {
             file,
             folder: Arc::clone(&self.folder),
-            cursor: Mutex::default(),
+            lock: Mutex::default(),
+            marks: Mutex::default(),
         });
         if self.files.len() >= MOST_OPEN {
             // Any of them: a busy one is opened again soon.
@@ -191,7 +193,7 @@ impl FileHistory {
         name: &str,
         creates: bool,
         patience: Duration,
-        mut act: impl FnMut(&mut Locked<'_>, &mut Cursor, &Epochs) -> io::Result<T>,
+        mut act: impl FnMut(&mut Locked<'_>, &Mutex<Marks>, &Epochs) -> io::Result<T>,
     ) -> io::Result<Option<T>> {
         let deadline = Instant::now() + patience;
         loop {
@@ -199,7 +201,7 @@ impl FileHistory {
                 return Ok(None);
             };
             let named = |error| shared.folder.named(error);
-            let Some(mut cursor) = shared.cursor.try_lock_until(deadline) else {
+            let Some(_lock) = shared.lock.try_lock_until(deadline) else {
                 return Err(named(held_for_too_long()));
             };
             let mut locked = Locked::new(&shared.file, self.boot, deadline).map_err(named)?;
@@ -221,14 +223,14 @@ impl FileHistory {
             }
             let mut result = match locked.content {
                 Content::Broken => Err(ErrorKind::InvalidData.into()),
-                _ => act(&mut locked, &mut cursor, &epochs),
+                _ => act(&mut locked, &shared.marks, &epochs),
             };
             if result.as_ref().is_err_and(is_about_content) {
                 let path = shared.folder.path().join(name);
                 self.watcher.on_damage(path.display().to_string());
                 epochs.forget(name).map_err(named)?;
                 self.begin(name, &mut locked, &shared)?;
-                result = act(&mut locked, &mut cursor, &epochs);
+                result = act(&mut locked, &shared.marks, &epochs);
             }
             self.quota.note(&epochs, &locked);
             return result.map(Some).map_err(named);
@@ -323,11 +325,7 @@ impl History for FileHistory {
             let (_, Some(shared)) = self.shared(&name, false)? else {
                 break;
             };
-            // Another thread may hold it, which waits for another process.
-            let mut unknown = Cursor::default();
-            let mut known = shared.cursor.try_lock();
-            let cursor = known.as_deref_mut().unwrap_or(&mut unknown);
-            let page = read_beside(&shared.file, self.boot, cursor, after, limits)
+            let page = read_beside(&shared.file, self.boot, &shared.marks, after, limits)
                 .map_err(|error| shared.folder.named(error))?;
             if let Some(page) = page {
                 note_use(&shared.file);
@@ -335,8 +333,8 @@ impl History for FileHistory {
             }
         }
         let patience = patience.unwrap_or(self.timeout);
-        let page = self.with(&name, false, patience, |locked, cursor, _| {
-            locked.read(cursor, after, limits)
+        let page = self.with(&name, false, patience, |locked, marks, _| {
+            locked.read(marks, after, limits)
         })?;
         if let Some(page) = page {
             return Ok(page);
@@ -385,6 +383,8 @@ mod tests {
         size: 3,
         age: Duration::from_secs(60),
     };
+
+    const PATIENT: Option<Duration> = Some(Duration::from_secs(60));
 
     fn history(name: &str, most: u64) -> FileHistory {
         let path = std::env::temp_dir().join(format!("history-{name}-{}", std::process::id()));
@@ -451,6 +451,83 @@ mod tests {
             );
             let length = fs::metadata(history.path_of("room")).unwrap().len();
             assert!(length < 200_000, "{length}");
+        }
+        history.remove();
+    }
+
+    /// All pages of the group "room", from its first message on.
+    fn pages(history: &FileHistory, limits: Limits) -> Vec<Page> {
+        let mut pages: Vec<Page> = Vec::new();
+        loop {
+            let after = pages.last().map(Page::reached);
+            let page = history.read("room", after, limits, PATIENT).unwrap();
+            let is_last = page.reached() == page.head;
+            pages.push(page);
+            if is_last {
+                return pages;
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_is_read_without_what_is_before_and_after_it() {
+        let history = history("pages", u64::MAX);
+        let limits = Limits {
+            size: 100,
+            ..LIMITS
+        };
+        let large = vec![0; 100_000];
+        for _ in 0..40 {
+            history.append("room", &large, limits, None).unwrap();
+        }
+        let file = File::options().write(true).open(history.path_of("room"));
+        let file = file.unwrap();
+        // Reading the record means to notice this.
+        let damage = |offset: u64| {
+            let at = HEAD_BYTES + (offset - 1) * 100_020;
+            file.write_all_at(&[255; 20], at).unwrap();
+        };
+        let read = |after| history.read("room", after, limits, None).unwrap();
+        damage(40);
+        let first = read(None);
+        assert_eq!(offsets(&first), (1..=10).collect::<Vec<_>>());
+        damage(1);
+        let second = read(Some(first.reached()));
+        assert_eq!(offsets(&second), (11..=20).collect::<Vec<_>>());
+        // Another reader does not lead this one back.
+        assert_eq!(read(Some(first.reached())), second);
+        damage(11);
+        let third = read(Some(second.reached()));
+        assert_eq!(offsets(&third), (21..=30).collect::<Vec<_>>());
+        assert_eq!(third.head, first.head);
+        assert_ne!(read(None).head, first.head);
+        history.remove();
+    }
+
+    #[test]
+    fn pages_have_each_message_once_whatever_its_size() {
+        let history = history("sizes", u64::MAX);
+        let limits = Limits {
+            size: 1000,
+            ..LIMITS
+        };
+        let mut sent = Vec::new();
+        for round in 0..20_u8 {
+            for size in [0, 1, 1000, 300_000, 2_000_000 * usize::from(round % 7 == 0)] {
+                let envelope = vec![round; size];
+                history.append("room", &envelope, limits, None).unwrap();
+                sent.push(envelope);
+            }
+        }
+        // The second time with what is known of the file.
+        for limits in [limits, Limits { size: 50, ..limits }] {
+            let pages = pages(&history, limits);
+            assert!(pages.len() > 3);
+            let got: Vec<_> = pages.iter().flat_map(|page| &page.entries).collect();
+            let from = sent.len().saturating_sub(limits.size);
+            assert!(got.iter().map(|kept| &kept.envelope).eq(&sent[from..]));
+            let last = sent.len() as u64;
+            assert!((from as u64 + 1..=last).eq(got.iter().map(|kept| kept.offset)));
         }
         history.remove();
     }
@@ -899,6 +976,42 @@ mod tests {
         let page = history.read("room", None, LIMITS, none).unwrap();
         assert_eq!((page.head, page.entries.len()), (last, 1));
         drop(locked);
+        history.remove();
+    }
+
+    #[test]
+    fn pages_that_are_read_while_others_write_are_whole() {
+        let history = history("whole-pages", u64::MAX);
+        let limits = Limits { size: 40, ..LIMITS };
+        let writers: Vec<_> = (0..2).map(|_| history.other(u64::MAX)).collect();
+        history.append("room", b"", limits, None).unwrap();
+        std::thread::scope(|scope| {
+            let write = |writer: &FileHistory| {
+                for number in 0..300_u32 {
+                    let envelope = number.to_le_bytes().repeat(20_000);
+                    writer.append("room", &envelope, limits, PATIENT).unwrap();
+                }
+            };
+            let running: Vec<_> = (writers.iter())
+                .map(|writer| scope.spawn(move || write(writer)))
+                .collect();
+            while !(running.iter()).all(std::thread::ScopedJoinHandle::is_finished) {
+                let mut reached = 0;
+                for page in pages(&history, limits) {
+                    let found = offsets(&page);
+                    let last = page.reached().offset;
+                    let first = last + 1 - found.len() as u64;
+                    assert_eq!(found, (first..=last).collect::<Vec<_>>());
+                    assert!(first > reached);
+                    reached = last;
+                    for kept in &page.entries {
+                        let mut parts = kept.envelope.chunks(4);
+                        let first = parts.next();
+                        assert!(parts.all(|part| Some(part) == first));
+                    }
+                }
+            }
+        });
         history.remove();
     }
 

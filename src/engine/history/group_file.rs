@@ -8,11 +8,15 @@
 //! others, these are copied over them: as both do not overlap, the old ones are whole until the head
 //! names the new ones.
 //!
+//! Readers lock nothing. They read a page in pieces, and look at the head after each: a piece is of
+//! use unless records were moved, or its own ones dropped.
+//!
 //! Nothing waits for the disk. After a crash of the machine an older head with the same epoch may
 //! come back, and its numbers would be given twice. So the head has the boot of the machine in which
 //! the numbering began, and in another one the file is begun anew.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, Metadata},
     io::{self, ErrorKind},
     os::unix::fs::{FileExt, MetadataExt},
@@ -21,10 +25,11 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
-use super::page::{Entry, Limits, Page, Position, age_ms, offset_after, oldest_ms};
+use super::page::{Entry, Limits, PAGE_BYTES, Page, Position, age_ms, offset_after, oldest_ms};
 use crate::engine::{base::clock::wall_ms, resources::folder::Folder};
 
 /// Another one for each form of the file: one of another form is begun anew.
@@ -38,6 +43,8 @@ const RECORD_BYTES: u64 = RECORD as u64;
 pub(super) const BLOCK: u64 = 4096;
 /// Dead records that take less than this stay.
 const COMPACT_BYTES: u64 = 64 * 1024;
+/// Bytes that a reader reads at once, unless a record is larger.
+const PIECE: u64 = 256 * 1024;
 /// The pauses of a process that waits for a lock.
 const FIRST_RETRY: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
@@ -61,14 +68,35 @@ pub(super) fn boot() -> io::Result<u64> {
         .map_or(0, |part| u64::from_le_bytes(*part)))
 }
 
-/// A record that this process has seen: where to go on reading.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cursor {
+/// Where this process has ended reading a file: readers go on there.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
     epoch: u64,
     moves: u64,
-    /// The offset of the last record before `at`.
-    offset: u64,
-    at: u64,
+    /// The offset of a record, and where it ends: one for each piece of the file.
+    ends: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Marks {
+    /// The last mark before what is after `after`, in the file with this head.
+    fn before(&self, head: Head, after: u64) -> Option<(u64, u64)> {
+        let is_of_use =
+            |(offset, at): &(u64, u64)| *offset <= after && (head.start..=head.end).contains(at);
+        let is_same = (self.epoch, self.moves) == (head.epoch, head.moves);
+        let mut newest_first = self.ends.values().rev().copied();
+        newest_first.find(is_of_use).filter(|_| is_same)
+    }
+
+    fn note(&mut self, head: Head, offset: u64, at: u64) {
+        if (self.epoch, self.moves) != (head.epoch, head.moves) {
+            *self = Self {
+                epoch: head.epoch,
+                moves: head.moves,
+                ends: BTreeMap::new(),
+            };
+        }
+        self.ends.insert(at / PIECE, (offset, at));
+    }
 }
 
 /// The state of the place in a file where its head is.
@@ -425,14 +453,14 @@ impl<'a> Locked<'a> {
         self.file.set_len(head.end)
     }
 
-    /// Reads what is after `after`. `cursor` is what this process knows of the file.
+    /// Reads a page of what is after `after`. `marks` is what this process knows of the file.
     pub(super) fn read(
         &self,
-        cursor: &mut Cursor,
+        marks: &Mutex<Marks>,
         after: Option<Position>,
         limits: Limits,
     ) -> io::Result<Page> {
-        self.head.page(self.file, cursor, after, limits, Ok)
+        self.head.page(self.file, marks, after, limits, Ok)
     }
 }
 
@@ -441,7 +469,7 @@ impl<'a> Locked<'a> {
 pub(super) fn read_beside(
     file: &File,
     boot: u64,
-    cursor: &mut Cursor,
+    marks: &Mutex<Marks>,
     after: Option<Position>,
     limits: Limits,
 ) -> io::Result<Option<Page>> {
@@ -453,7 +481,7 @@ pub(super) fn read_beside(
         }
     };
     let page = sound().and_then(|head| {
-        head.page(file, cursor, after, limits, |before| {
+        head.page(file, marks, after, limits, |before| {
             let now = sound()?;
             let is_same = (now.epoch, now.moves) == (before.epoch, before.moves);
             if is_same { Ok(now) } else { Err(is_broken()) }
@@ -467,108 +495,134 @@ pub(super) fn read_beside(
 }
 
 impl Head {
-    /// Reads what is after `after` from the file with this head. `check` returns the head that the
-    /// file has afterwards: records before its first one may have been written over.
+    /// Reads a page of what is after `after` from the file with this head. `check` returns the head
+    /// that the file has by now: records before its first one may have been written over.
     fn page(
         self,
         file: &File,
-        cursor: &mut Cursor,
+        marks: &Mutex<Marks>,
         after: Option<Position>,
         limits: Limits,
-        check: impl FnOnce(Self) -> io::Result<Self>,
+        check: impl Fn(Self) -> io::Result<Self>,
     ) -> io::Result<Page> {
-        let after = offset_after(after, self.position());
         let mut page = Page {
             head: self.position(),
             entries: Vec::new(),
         };
-        if after >= self.last || limits.size == 0 {
+        // Another process may keep more than the size that was asked for.
+        let surplus = self.last.saturating_sub(limits.size as u64);
+        let after = offset_after(after, page.head).max(surplus);
+        if after >= self.last {
             return Ok(page);
         }
-        let mut records = self.records(file, cursor, after, check)?;
-        let oldest = oldest_ms(wall_ms(), limits);
-        while let Some((record, bytes)) = records.take_next()? {
-            if record.sent_at < oldest {
-                // With what is before it, which may seem newer after a clock that was set back.
-                page.entries.clear();
-            } else if record.offset > after {
-                page.entries.push(Entry {
+        let known = marks.lock().before(self, after);
+        let (last, at) = known.unwrap_or((self.last - self.count, self.start));
+        let mut records = Records {
+            file,
+            head: self,
+            check,
+            last,
+            at,
+            piece: Bytes::new(),
+        };
+        page.entries = records.entries(after, oldest_ms(wall_ms(), limits))?;
+        marks.lock().note(self, records.last, records.at);
+        Ok(page)
+    }
+}
+
+/// The records of a file, one after the other, which are read in pieces.
+struct Records<'a, C> {
+    file: &'a File,
+    head: Head,
+    /// As of [`Head::page`].
+    check: C,
+    /// The offset of the record before `at`.
+    last: u64,
+    at: u64,
+    /// The bytes from `at` on that were read.
+    piece: Bytes,
+}
+
+impl<C: Fn(Head) -> io::Result<Head>> Records<'_, C> {
+    /// The entries of a page: those after `after`, and none of before `oldest`.
+    fn entries(&mut self, after: u64, oldest: u64) -> io::Result<Vec<Entry>> {
+        let (mut entries, mut bytes) = (Vec::<Entry>::new(), 0);
+        while let Some(record) = self.next()? {
+            let is_too_old = record.sent_at < oldest;
+            let is_next = |kept: &Entry| kept.offset + 1 == record.offset;
+            if is_too_old || !entries.last().is_none_or(is_next) {
+                // With what is before it, which may seem newer after a clock that was set back. Or
+                // the records between were dropped meanwhile.
+                entries.clear();
+                bytes = 0;
+            }
+            if is_too_old || record.offset <= after {
+                self.advance(&record);
+                continue;
+            }
+            let length = record.length as usize;
+            if bytes > 0 && bytes + length > PAGE_BYTES {
+                break;
+            }
+            if self.fill(record.size())? {
+                bytes += length;
+                entries.push(Entry {
                     offset: record.offset,
                     sent_at: record.sent_at,
-                    envelope: bytes.slice(RECORD..),
+                    envelope: self.advance(&record).slice(RECORD..),
                 });
             }
         }
-        if records.last != self.last {
-            return Err(is_broken());
-        }
-        *cursor = Cursor {
-            epoch: self.epoch,
-            moves: self.moves,
-            offset: self.last,
-            at: self.end,
-        };
-        // Drop entries beyond the size that was asked for: another process may keep more.
-        let surplus = page.entries.len().saturating_sub(limits.size);
-        page.entries.drain(..surplus);
-        Ok(page)
+        Ok(entries)
     }
 
-    /// The records of the file with this head: all after `after`, and maybe some before.
-    fn records(
-        self,
-        file: &File,
-        cursor: &Cursor,
-        after: u64,
-        check: impl FnOnce(Self) -> io::Result<Self>,
-    ) -> io::Result<Records> {
-        // The one that reads on begins where it has ended.
-        let goes_on = (cursor.epoch, cursor.moves) == (self.epoch, self.moves)
-            && cursor.offset <= after
-            && (self.start..=self.end).contains(&cursor.at);
-        let (begin, mut last) = if goes_on {
-            (cursor.at, cursor.offset)
-        } else {
-            (self.start, self.last - self.count)
-        };
-        let mut rest = Bytes::from(bytes(file, begin, self.end - begin)?);
-        let now = check(self)?;
-        if now.start > begin {
-            let dropped = usize::try_from(now.start - begin).unwrap_or(usize::MAX);
-            if dropped > rest.len() {
-                return Err(is_broken());
+    /// The next record.
+    fn next(&mut self) -> io::Result<Option<RecordHead>> {
+        while self.at < self.head.end {
+            if !self.fill(RECORD_BYTES)? {
+                continue;
             }
-            rest = rest.slice(dropped..);
-            last = now.last - now.count;
-        }
-        Ok(Records { rest, last })
-    }
-}
-
-/// Records that were read, one after the other.
-struct Records {
-    rest: Bytes,
-    /// The offset of the one before.
-    last: u64,
-}
-
-impl Records {
-    /// The next record, and its bytes.
-    fn take_next(&mut self) -> io::Result<Option<(RecordHead, Bytes)>> {
-        let Some(head) = self.rest.first_chunk() else {
-            return if self.rest.is_empty() {
-                Ok(None)
-            } else {
-                Err(is_broken())
+            let record = self.piece.first_chunk().map(RecordHead::parse);
+            let is_sound = |it: &RecordHead| {
+                it.offset == self.last + 1 && it.size() <= self.head.end - self.at
             };
-        };
-        let record = RecordHead::parse(head);
-        let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
-        if size > self.rest.len() || record.offset != self.last + 1 {
+            return record.filter(is_sound).map(Some).ok_or_else(is_broken);
+        }
+        if self.last == self.head.last {
+            Ok(None)
+        } else {
+            Err(is_broken())
+        }
+    }
+
+    /// Reads until the piece has `length` bytes, if there are so many. False when they were dropped
+    /// meanwhile: what follows is the first record that was not.
+    fn fill(&mut self, length: u64) -> io::Result<bool> {
+        if self.piece.len() as u64 >= length {
+            return Ok(true);
+        }
+        let rest = self.head.end - self.at;
+        self.piece = bytes(self.file, self.at, rest.min(length.max(PIECE)))?.into();
+        let now = (self.check)(self.head)?;
+        if now.start <= self.at {
+            return Ok(true);
+        }
+        if now.start > self.head.end {
             return Err(is_broken());
         }
+        self.piece = Bytes::new();
+        self.last = now.last - now.count;
+        self.at = now.start;
+        Ok(false)
+    }
+
+    /// Goes on after `record`. Returns as many of its bytes as were read.
+    fn advance(&mut self, record: &RecordHead) -> Bytes {
         self.last = record.offset;
-        Ok(Some((record, self.rest.split_to(size))))
+        self.at += record.size();
+        let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
+        self.piece.split_to(size.min(self.piece.len()))
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::page::{
-    Entry, History, Limits, NUMBERING, Page, Position, age_ms, first_epoch, new_epoch,
+    Entry, History, Limits, NUMBERING, PAGE_BYTES, Page, Position, age_ms, first_epoch, new_epoch,
     offset_after, oldest_ms,
 };
 use crate::engine::base::clock::wall_ms;
@@ -143,9 +143,15 @@ impl History for MemoryHistory {
         let begin = entries
             .partition_point(|kept| kept.offset <= first || kept.sent_at < oldest)
             .max(entries.len().saturating_sub(limits.size));
+        let mut bytes = 0;
+        let fitting = entries.range(begin..).take_while(|kept| {
+            let is_first = bytes == 0;
+            bytes += kept.envelope.len();
+            is_first || bytes <= PAGE_BYTES
+        });
         Ok(Page {
             head,
-            entries: entries.range(begin..).cloned().collect(),
+            entries: fitting.cloned().collect(),
         })
     }
 

@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::base::clock;
 
+/// Messages of so many bytes are on one page, one at least: a client may be slow to take them.
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
+
 /// How long a group that is not used keeps its numbering, at least.
 pub(super) const NUMBERING: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -77,18 +80,6 @@ impl Page {
         }
     }
 
-    /// Leaves the newest messages for another page if there are more than so many bytes. The oldest one
-    /// stays, however large.
-    pub fn cut(&mut self, most: usize) {
-        let mut bytes = 0_usize;
-        let fitting = self.entries.iter().take_while(|kept| {
-            bytes = bytes.saturating_add(kept.envelope.len());
-            bytes <= most
-        });
-        let fitting = fitting.count().max(1);
-        self.entries.truncate(fitting);
-    }
-
     /// Bytes of the messages.
     pub fn bytes(&self) -> usize {
         self.entries.iter().map(|kept| kept.envelope.len()).sum()
@@ -144,8 +135,8 @@ pub trait History: fmt::Debug + Send + Sync {
         patience: Option<Duration>,
     ) -> io::Result<Position>;
 
-    /// The messages after `after` that are not too old; all of them when that is of another epoch,
-    /// or beyond the newest. Waits as [`History::append`].
+    /// A page of the messages after `after` that are not too old; of all of them when that is of
+    /// another epoch, or beyond the newest. Waits as [`History::append`].
     ///
     /// # Errors
     /// As [`History::append`].

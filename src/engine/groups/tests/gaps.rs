@@ -1,7 +1,7 @@
 //! Members of a group whose messages are lost: those with numbers are told.
 
 use super::*;
-use crate::engine::history::{Entry, Page, Position};
+use crate::engine::history::{Entry, History, Limits, MemoryHistory, Page, Position};
 
 const AT: Position = Position {
     epoch: 1,
@@ -91,4 +91,23 @@ async fn a_member_that_asks_for_numbers_later_is_told_from_then_on() {
     groups.take_page("room", &page(1, 9, &[9]));
     settle(&groups).await;
     assert_eq!(got(&mut peer), frames(&["6", &gap(1, 8), &message(1, 9)]));
+}
+
+#[tokio::test]
+async fn members_get_all_pages_that_they_miss() {
+    let groups = groups(WhenFull::Close);
+    let (member, _peer) = member(1);
+    let history = MemoryHistory::new(usize::MAX);
+    let at = history.read("room", None, Limits::ALL, None).unwrap().head;
+    assert!(groups.enter_at("room", &member, ID, at, false).is_ok());
+    let envelope = envelope::of_message(&text(&"x".repeat(600_000)));
+    for _ in 0..5 {
+        history
+            .append("room", &envelope, Limits::ALL, None)
+            .unwrap();
+    }
+    let page = history.read("room", None, Limits::ALL, None).unwrap();
+    assert_eq!((page.entries.len(), page.head.offset), (1, 5));
+    groups.catch_up("room", &history, None).unwrap();
+    assert_eq!(groups.position_of("room"), Some(page.head));
 }
