@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::{
     config::{Address, Kind, Login, Server},
     shard::Shard,
-    state::Change,
+    state::{Change, Route, State, Status},
     upkeep::PART,
 };
 use crate::engine::{
@@ -212,13 +212,22 @@ impl World {
     }
 }
 
+fn holds_together(state: &State) {
+    let unconfirmed = state.wanted.values().filter(|it| !state.is_confirmed(it));
+    assert_eq!(state.unconfirmed(), unconfirmed.count());
+    let is_idle = |route: &&Route| route.status == Status::Idle;
+    let mut idle = state.routes.iter().filter(is_idle);
+    assert!(
+        idle.all(|route| route.publishes.is_empty()),
+        "a call waits for nothing"
+    );
+}
+
 fn lives_up_to_it(kind: Kind, events: Vec<Event>) {
     let mut world = World::new(kind);
     for event in events {
         world.happen(event);
-        let state = world.shard.state.lock();
-        let unconfirmed = state.wanted.values().filter(|it| !state.is_confirmed(it));
-        assert_eq!(state.unconfirmed(), unconfirmed.count());
+        holds_together(&world.shard.state.lock());
     }
     world.settle();
     for call in &world.calls {
@@ -325,4 +334,20 @@ fn many_subscriptions_move_in_parts_and_a_map_that_is_the_same_moves_none() {
     }
     assert!(parts >= 500 / PART);
     assert!(moved >= 500, "{moved}");
+}
+
+#[test]
+fn what_waits_for_a_node_that_loses_its_part_goes_to_the_next_one_at_once() {
+    let mut world = World::new(Kind::Cluster);
+    world.happen(Event::Publish(0));
+    world.map(&[0]);
+    world.happen(Event::Connect(1));
+    world.happen(Event::TakePublishes(1));
+    // Its task has not taken this one when another node has all of the cluster.
+    world.happen(Event::Publish(0));
+    world.map(&[1]);
+    world.happen(Event::Lose(1));
+    world.happen(Event::Connect(2));
+    world.happen(Event::TakePublishes(2));
+    assert!(world.calls.iter().all(|call| call.outcome().is_some()));
 }

@@ -216,6 +216,10 @@ impl Shard {
             route.failures = 0;
             route.awaits_map = false;
             route.disconnect();
+            route.publish_bytes = 0;
+            for publish in std::mem::take(&mut route.publishes) {
+                state.dispatch(publish);
+            }
             state.begin_sweep();
             return;
         }
