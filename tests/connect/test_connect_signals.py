@@ -234,7 +234,7 @@ os._exit(0)
 
 
 def test_a_handler_that_raises_ends_a_send_that_has_not_begun() -> None:
-    """What waits for room is not sent, even if there was room just before the handler ran."""
+    """Its message is not sent, even if there was room just before the handler ran."""
     done = run(SEND)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "True\n")
 

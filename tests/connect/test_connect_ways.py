@@ -91,7 +91,7 @@ class TestTls:
             assert codes.get(timeout=60) == 1000
 
     def test_a_server_that_stops_reading_is_given_up(self) -> None:
-        """Also where bytes wait that it never takes: nothing is left of the connection."""
+        """Its socket is closed, also if bytes wait that the server never takes."""
         done = threading.Event()
         options: dict[str, Any] = {"ca_file": authority_file(), "compression": False}
         options |= {"send_timeout": 0.2, "close_timeout": 0.2}

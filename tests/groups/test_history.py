@@ -271,7 +271,7 @@ class TestComingBack:
     def test_joining_again_for_numbers(
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, *, is_async: bool
     ) -> None:
-        """Nothing that is published meanwhile is missed, and nothing comes twice."""
+        """Each message that is published meanwhile comes once."""
         live, backend = open_websocket(), backends.backend("default")
         live.websocket.join("room-1")
         hold, ahold = backend.hold, backend.ahold

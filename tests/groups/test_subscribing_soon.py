@@ -110,7 +110,7 @@ def test_a_system_that_refuses(
     kind: str,
     lacking: str,
 ) -> None:
-    """Whatever a backend starts. A later try is as good as the first one."""
+    """In each of the things that a backend starts. A later try is as good as the first one."""
 
     def refuse(*_: object, **__: object) -> None:
         if lacking == "thread":

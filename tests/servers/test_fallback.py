@@ -460,7 +460,7 @@ def test_a_process_that_ends_tells_its_streams(
 @pytest.mark.parametrize("server", ASGI, indirect=True, ids=str)
 @pytest.mark.parametrize("query", ["", "?transport=sse", "?transport=polling"])
 def test_a_page_of_the_project_stays_one(server: Server, query: str) -> None:
-    """Whatever its query says, Django gives it the body, and cancels it when its client goes."""
+    """Its view gets the body, and is cancelled when its client goes, with any query."""
     name = f"{server.kind}{query.rpartition('=')[2]}"
     path = f"/fallback/page-that-waits/{name}/{query}"
     with RawPeer(server.address) as peer:

@@ -247,7 +247,7 @@ class TestFailures:
     def test_row_of_a_session(
         self, rows: None, hints: list[Hint], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Whose date has no time zone."""
+        """Its date has no time zone."""
         row = Session(
             session_key="naive", session_data="", expire_date=timezone.now().replace(tzinfo=None)
         )

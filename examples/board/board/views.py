@@ -19,6 +19,6 @@ def board(request: WebSocketRequest, name: str) -> HttpResponse | None:
     request.websocket.join(strokes, since="", partial=True)
     for stroke in request.websocket:
         if isinstance(stroke, bytes) and len(stroke) >= 6 and len(stroke) % 4 == 2:
-            # To its sender, too: what a page draws during a break is cleared when it comes back.
+            # To its sender, too: its page clears the canvas when it comes back after a break.
             strokes.send(stroke)
     return None

@@ -165,7 +165,7 @@ class MovedHandshake(Handshake):
         self.deputies: Deputies | None = None
         #: The handler that goes on with it, once it is known.
         self.handler: Handled | None = None
-        # What its handler needs until that has begun to live.
+        # Holds threads and the like for its handler, until that has begun to live.
         self._held = ExitStack()
 
     def _validate(self) -> Refusal | None:

@@ -46,7 +46,7 @@ pub struct Deputy {
 #[derive(Debug, Default)]
 struct State {
     backlog: Backlog,
-    /// What the group was closed with meanwhile.
+    /// The code and reason with which the group was closed meanwhile.
     closed: Option<CloseFrame>,
     evicted: Option<String>,
 }

@@ -597,7 +597,7 @@ impl<C: Fn(Head) -> io::Result<Head>> Records<'_, C> {
     }
 
     /// Reads until the piece has `length` bytes, if there are so many. False when they were dropped
-    /// meanwhile: what follows is the first record that was not.
+    /// meanwhile: the next record is the first one that is still there.
     fn fill(&mut self, length: u64) -> io::Result<bool> {
         if self.piece.len() as u64 >= length {
             return Ok(true);

@@ -51,7 +51,7 @@ impl Outbox {
             _ => return Ok(None),
         };
         let client = socket.share()?;
-        // Whatever ends it here meanwhile.
+        // It may end here meanwhile, and stays open there.
         socket.let_go();
         state.queue_corked();
         let unsent = state.unsent();
@@ -60,8 +60,8 @@ impl Outbox {
         Ok(Some((client, unsent)))
     }
 
-    /// Undoes [`Outbox::give`], and queues a close frame after all else. What was shed meanwhile has
-    /// one already, or ends without: the rest of a frame that had begun is gone.
+    /// Undoes [`Outbox::give`], and queues a close frame after all else. A connection that was shed
+    /// meanwhile has one already, or ends without: the rest of a frame that had begun is gone.
     pub(crate) fn take_back(&self, close: &CloseFrame) {
         let mut state = self.state.lock();
         state.is_held = false;
