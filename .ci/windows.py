@@ -67,7 +67,7 @@ LOADED = (
 
 # Of the native module, on Windows.
 ABSENT = (
-    *("LocalNode", "after_fork_in_child", "die_of_sigterm", "discard", "is_handled"),
+    *("LocalNode", "after_fork_in_child", "die_of_sigterm", "discard", "is_default"),
     *("is_terminated", "on_exit", "on_terminate", "signal_seen"),
 )
 

@@ -61,6 +61,8 @@ def test_where_places_are_taken_the_next_one_is_asked_and_then_the_client_told(
     settings = {**SETTINGS, "WEBSOCKET_MAX_CONNECTIONS": 4}
     server = own_server(GUNICORN_GTHREAD, options=("--workers", "3", *SOON), settings=settings)
     with in_each(server, 3) as peers:
+        # Some may have been refused until each process had its connections.
+        refused = server.stderr().count("are taken")
         first, second, third = oldest_first(server)
         server.send_signal(signal.SIGTTOU)
         eventually(lambda: first not in server.workers(), SLACK_S, "a worker is gone")
@@ -75,8 +77,8 @@ def test_where_places_are_taken_the_next_one_is_asked_and_then_the_client_told(
         assert sorted(moved) == sorted((second, third))
         assert told == 1
         assert "not handed over: no other process took them in time" in server.stderr()
-        # No client was refused.
-        assert "are taken" not in server.stderr()
+        # No client is refused by a move.
+        assert server.stderr().count("are taken") == refused
         for pid in (second, third):
             for peer in peers[pid]:
                 assert talk(peer, "still here")[1:] == (pid, 0)
