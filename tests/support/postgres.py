@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -73,10 +74,16 @@ def entry(folder: Path, **options: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
     """Add a database to those of this process, with the package's tables in it."""
+    from asgiref.sync import sync_to_async
     from django.db import connections
     from django.db.migrations.state import ProjectState
 
     import dwebsocket.groups.postgres.migrations as package
+
+    def forget() -> None:
+        connections[alias].close()
+        # Else a later database of that alias would be looked for at this one's address.
+        del connections[alias]
 
     entries = {"default": connections.settings["default"], alias: entry}
     connections.settings[alias] = connections.configure_settings(entries)[alias]
@@ -90,9 +97,9 @@ def database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
                     state = module.Migration(name, "dwebsocket_postgres").apply(state, editor)
         yield
     finally:
-        connections[alias].close()
-        # Else a later database of that alias would be looked for at this one's address.
-        del connections[alias]
+        forget()
+        # The thread of asgiref has its own.
+        asyncio.run(sync_to_async(forget)())
         connections.settings.pop(alias)
 
 
