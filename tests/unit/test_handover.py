@@ -1105,7 +1105,7 @@ def test_a_system_without_proc_is_named_once(
     monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(arriving, "host", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
     monkeypatch.setattr(arriving, "_has_stopped", False)
-    monkeypatch.setattr(arriving, "_has_reported", False)
+    monkeypatch.setattr(offers, "_reported", set())
     monkeypatch.setattr(meeting.Folder, "listen", refuse)
     monkeypatch.setattr(local.sys, "platform", "linux")
     exists = os.path.exists

@@ -605,7 +605,7 @@ class _Listener:
                 unpatched.start_thread("dwebsocket-arriving", visit.work)
             except RuntimeError as error:
                 # The system gives no thread: the other process finds another heir, or none.
-                _report(str(error))
+                offers.report_own(str(error))
                 connection.close()
         self._socket.close()
         self._folder.close()
@@ -628,15 +628,6 @@ class _Listener:
 _lock = unpatched.lock()
 _listener: _Listener | None = None
 _has_stopped = False
-_has_reported = False
-
-
-def _report(why: str) -> None:
-    """Logs why this process takes no connections, once: each WebSocket and each giver asks."""
-    global _has_reported
-    has_reported, _has_reported = _has_reported, True
-    if not has_reported:
-        _log.warning("This process cannot go on with WebSockets of others: %s", why)
 
 
 def host() -> hosts.Host | None:
@@ -660,14 +651,14 @@ def begin() -> None:
         try:
             _listener = _Listener(own.number)
         except OSError as error:
-            _report(local.with_hint(str(error)))
+            offers.report_own(local.with_hint(str(error)))
             return
         listener = _listener
     try:
         unpatched.start_thread("dwebsocket-heir", listener.accept)
     except RuntimeError as error:
         # The system gives no thread. The connection that this begins with goes on all the same.
-        _report(str(error))
+        offers.report_own(str(error))
         with _lock:
             _listener = None
         listener.stop()
@@ -687,9 +678,8 @@ def stop() -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _listener, _has_stopped, _has_reported
+    global _lock, _listener, _has_stopped
     listener, _listener, _has_stopped, _lock = _listener, None, False, unpatched.lock()
-    _has_reported = False
     if listener is not None:
         listener.forget()
 

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.handover import markers, places, requests
 from dwebsocket.telemetry import clock
 from dwebsocket.users import authentication
@@ -47,11 +48,19 @@ def report_heir(reason: str) -> None:
     _warn_once("Another process cannot go on with WebSockets of this one: %s", reason)
 
 
+def report_own(reason: str) -> None:
+    """Reports that this process takes none of others', once for each reason: each of them asks."""
+    _warn_once("This process cannot go on with WebSockets of others: %s", reason)
+
+
 def _warn_once(text: str, *args: str, error: Exception | None = None) -> None:
     if (text, *args) not in _reported:
         _reported.add((text, *args))
         # Its locks may be green ones.
         unpatched.run_code(lambda: _log.warning(text, *args, exc_info=error))
+
+
+renew_at_fork(globals(), _reported=set)
 
 
 def obstacle(handler: Handled) -> str | None:
