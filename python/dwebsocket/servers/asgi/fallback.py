@@ -122,7 +122,6 @@ class Exchange:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._drop()
         for task in done:
             # A server may report that its client has gone.
             if not task.cancelled() and isinstance(error := task.exception(), Exception):
