@@ -155,8 +155,7 @@ except KeyboardInterrupt:
         assert run(program, url, call).returncode == 7
 
 
-# Python knows of the signal when `pthread_kill` returns, and the message comes a moment later.
-RECEIVE = f"""
+INTERRUPT = f"""
 {WATCH}
 class Interrupted(Exception):
     pass
@@ -164,6 +163,11 @@ class Interrupted(Exception):
 def interrupt(*_):
     raise Interrupted
 
+signal.signal(signal.SIGALRM, interrupt)
+"""
+# Python knows of the signal when `pthread_kill` returns, and the message comes a moment later.
+RECEIVE = f"""
+{INTERRUPT}
 def signals():
     for turn in range(10):
         turns.acquire()
@@ -171,7 +175,6 @@ def signals():
         signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
         websocket.send(str(turn))
 
-signal.signal(signal.SIGALRM, interrupt)
 turns = threading.Semaphore(0)
 websocket = connect(sys.argv[1])
 threading.Thread(target=signals, daemon=True).start()
@@ -195,14 +198,8 @@ def test_a_handler_that_raises_loses_no_message() -> None:
 
 
 SEND = f"""
-{WATCH}
+{INTERRUPT}
 from websockets.sync.server import serve
-
-class Interrupted(Exception):
-    pass
-
-def interrupt(*_):
-    raise Interrupted
 
 def handle(connection):
     reading.wait()
@@ -214,7 +211,6 @@ def signals():
     signal.pthread_kill(threading.get_ident(), signal.SIGALRM)
     reading.set()
 
-signal.signal(signal.SIGALRM, interrupt)
 reading, is_over, heard, sent = threading.Event(), threading.Event(), [], 0
 server = serve(handle, "127.0.0.1", 0, compression=None)
 threading.Thread(target=server.serve_forever, daemon=True).start()

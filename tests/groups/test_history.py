@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,19 @@ def until_marker(live: LiveWebSocket) -> list[Any]:
         assert message is not None, found
         found.append(message)
     return found
+
+
+@contextlib.contextmanager
+def without(monkeypatch: pytest.MonkeyPatch, *calls: str) -> Iterator[None]:
+    """Have these calls of the backend find it away."""
+
+    def fail(*_: object) -> None:
+        raise GroupUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        for call in calls:
+            patch.setattr(backends.backend("default"), call, fail)
+        yield
 
 
 def position(offset: int) -> str:
@@ -326,17 +340,10 @@ class TestComingBack:
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
     ) -> None:
         """It stays a member."""
-        live, backend = open_websocket(), backends.backend("default")
+        live = open_websocket()
         live.websocket.join("room-1")
-
-        def fail(*_: object) -> None:
-            raise GroupUnavailable("away")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(backend, "catch_up", fail)
-            patch.setattr(backend, "read_history", fail)
-            with pytest.raises(GroupUnavailable):
-                live.websocket.join("room-1", **options)
+        with without(monkeypatch, "catch_up", "read_history"), pytest.raises(GroupUnavailable):
+            live.websocket.join("room-1", **options)
         assert live.websocket.groups == {"room-1"}
         publish("one")
         assert until_marker(live) == ["one"]
@@ -345,14 +352,9 @@ class TestComingBack:
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is no member any more, and is closed: its client comes back."""
-        live, backend = open_websocket(), backends.backend("default")
+        live = open_websocket()
         live.websocket.join("room-1")
-
-        def fail(*_: object) -> None:
-            raise GroupUnavailable("away")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(backend, "read_history", fail)
+        with without(monkeypatch, "read_history"):
             assert live.websocket.join("room-1", since=f"{NEVER}-0") is False
         assert live.client.closing()[0] == 1013
 
