@@ -62,7 +62,7 @@ impl Deflater {
         }
     }
 
-    /// What the messages without context depend on.
+    /// The settings on which the bytes of messages without context depend.
     pub fn terms(&self) -> impl PartialEq + use<> {
         (self.style, self.threshold_bytes)
     }

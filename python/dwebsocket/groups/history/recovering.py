@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dwebsocket.groups.history import Position, Row
     from dwebsocket.groups.membership_signals import Named
 
+_TRY_AGAIN_LATER = 1013
 # A client that is sent what it misses misses more meanwhile. After so many times it is too slow.
 _MOST_ROUNDS = 1000
 # Characters, or bytes, of messages that are made before the client has taken others.
@@ -32,7 +33,7 @@ _TOGETHER = 128 * 1024
 
 class Recovering:
     """
-    What one :func:`join` has to send, and how far the client has got.
+    The messages that one :func:`join` has to send, and how far the client has got.
 
     Attributes:
         is_recovering: Whether the client has given a position.
@@ -177,7 +178,7 @@ def join(
             joined = "over"
         except BaseException:
             if was_member and stays is None:
-                websocket.close(1013, "try again later")
+                websocket.close(_TRY_AGAIN_LATER, "try again later")
             raise
     finally:
         backend.release(name)
