@@ -17,6 +17,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback
 from dwebsocket.handshake.fallback import forwarding, posting
 from dwebsocket.handshake.fallback.polling import HeldResponse
+from dwebsocket.middleware import WebSocketMiddleware
 from dwebsocket.telemetry import clock
 from dwebsocket.testing import websockets_of_a_test
 
@@ -171,6 +172,15 @@ class TestOtherProcesses:
         assert response is not None
         assert (response.status_code, response["Retry-After"]) == (503, "5")
         assert fallback.answer(request, options) is None
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_middleware_may_ask_behind_the_view_what_a_request_is(method: str) -> None:
+    """A poll, or a POST: no WebSocket."""
+    target = f"/chat/?transport=polling&id={new_id()}&ack=0"
+    request = FACTORY.generic(method, target, ONE, content_type="application/json")
+    WebSocketMiddleware(answered)(request)
+    assert not request.is_websocket()  # type: ignore[attr-defined]
 
 
 class Held:

@@ -78,8 +78,6 @@ def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
     if transport not in _UNDER_WSGI:
         return refuse(request, 400, "transport must be sse or polling.")
     request.__dict__[BY_FALLBACK] = True
-    # The answer of middleware about it, before the view was known.
-    request.__dict__.pop("is_websocket", None)
     is_poll = request.method == "GET" and transport == "polling" and "id" in request.GET
     if is_poll or request.method == "POST":
         allowed, required = options.allowed_origins, options.require_origin
@@ -99,4 +97,6 @@ def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
     # Django's middleware, or one of the project's derived from it, sets the cookie in the response,
     # so that the first POST can have the token. Without such a middleware nothing is set.
     get_token(request)
+    # The answer of middleware about it, before the view was known.
+    request.__dict__.pop("is_websocket", None)
     return None
