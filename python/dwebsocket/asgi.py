@@ -72,7 +72,8 @@ _endings: set[asyncio.Task[None]] = set()
 _servers: set[asgi.Served] = set()
 # Whether the server tells its application when it ends, and waits for it.
 _has_lifespan = False
-_SCHEMES = {"ws": "http", "wss": "https"}
+# Middleware behind a proxy may give a handshake the scheme of a page, as hypercorn's does.
+_ENCRYPTED = ("wss", "https")
 # Where the scope of a page holds that of the handshake which is handled like one, and its reply.
 _HANDSHAKE = "dwebsocket.of"
 
@@ -138,7 +139,7 @@ class _Application(ASGIHandler):
             _report_refusal(scope, 403, "This process is ending.")
             await reply.reject()
             return
-        scheme = _SCHEMES.get(scope.get("scheme", "ws"), "http")
+        scheme = "https" if scope.get("scheme") in _ENCRYPTED else "http"
         try:
             # Without a name: this task may last as long as the connection.
             await self._handle_like_page(

@@ -100,11 +100,15 @@ def test_what_the_client_offers_is_agreed_on_under_wsproto(http: str, own_server
         assert agreed.startswith("permessage-deflate")
 
 
+def within(kind: Kind, name: str) -> Kind:
+    """Make a kind whose project is within another application."""
+    options = [option.replace("{module}.asgi", f"project.{name}_asgi") for option in kind.options]
+    return dataclasses.replace(kind, name=f"{kind}-{name}", options=tuple(options))
+
+
 def unread(kind: Kind) -> Kind:
     """Make a kind whose project has a page that the server gets at once."""
-    module = "project.unread_asgi"
-    options = [option.replace("{module}.asgi", module) for option in kind.options]
-    return dataclasses.replace(kind, name=f"{kind}-unread", options=tuple(options))
+    return within(kind, "unread")
 
 
 def ask_behind_the_page(server: Server) -> RawPeer:
@@ -152,6 +156,16 @@ def test_no_version_chooses_that_hypercorn_keeps_it(kind: Kind, own_server: Own)
         with RawPeer(server.address) as peer:
             peer.send(handshake_request("/echo/", server.host, http=http))
             assert_is_the_engine_s(peer)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ASGI if str(kind) == "hypercorn"], ids=str)
+def test_middleware_says_that_the_page_is_encrypted(kind: Kind, own_server: Own) -> None:
+    """With the scheme of a page: hypercorn's, behind a proxy that ends TLS."""
+    server = own_server(within(kind, "proxied"))
+    headers = {"X-Forwarded-Proto": "https", "Origin": f"https://{server.host}"}
+    with RawPeer.open(server, "/echo/", headers=headers) as peer:
+        peer.send_text("hello")
+        assert peer.read_message() == b"hello"
 
 
 # The others read the handshake only when the page is sent.
