@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import threading
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dwebsocket import _core
 from dwebsocket.servers import hosts
 from dwebsocket.servers.asgi import hosting
 from dwebsocket.servers.asgi.closing import Served
@@ -72,6 +74,14 @@ def test_a_server_is_noted_until_it_stops_beside_others() -> None:
     assert hosts.find() is found
     hosts.forget(served.add)
     assert hosts.find() is None
+
+
+def test_a_copied_scope_has_the_same_connections() -> None:
+    """hypercorn's middleware for sites behind a proxy copies each one, with all that is in it."""
+    served = Served()
+    served.add(_core.Connection.never_opened())
+    scope = {"state": {Served.KEY: served}}
+    assert Served.of(copy.deepcopy(scope)) is served
 
 
 def test_a_server_on_another_thread_is_not_noted() -> None:

@@ -33,6 +33,10 @@ class Served:
         # With so many those that have ended are dropped.
         self._sweep_at = _FEW
 
+    def __deepcopy__(self, memo: object) -> Served:
+        """Returns itself: middleware may copy a scope, and what it holds cannot be copied."""
+        return self
+
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> Served | None:
         """Returns those of the server of a scope; None where it does not say which one it is."""
