@@ -36,7 +36,10 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from peer import LiveWebSocket
     from visit import Serve
+
+    Connect = Callable[..., None]
 
 Told = list[tuple[str, dict[str, Any]]]
 NAMES = signals.__all__
@@ -246,6 +249,43 @@ class TestMessage:
         assert seen == [b"a", b"b", b"c", "d", b"\xff"]
         messages = [facts["message"] for name, facts in told if name == "websocket_message"]
         assert messages == ["a", b"b", "c", "d", b"\xff"]
+
+    @has_async_receivers
+    @pytest.mark.parametrize("call", ["areceive", "areceive(60)", "async for", "wait(0)"])
+    def test_a_message_whose_receiver_was_cancelled_comes_again(
+        self, call: str, open_websocket: Callable[..., LiveWebSocket], connected: Connect
+    ) -> None:
+        """To the next call, and without another signal."""
+        told: list[str] = []
+        begun = asyncio.Event()
+
+        async def receive(message: str, **_: Any) -> None:
+            told.append(message)
+            begun.set()
+            await asyncio.sleep(0 if told[1:] else 60)
+
+        async def main(websocket: WebSocket) -> None:
+            first = asyncio.create_task(websocket.areceive(60 if "60" in call else None))
+            await begun.wait()
+            first.cancel()
+            await asyncio.wait([first])
+            # And the end.
+            assert websocket.count_messages() == 3
+            if call == "async for":
+                found = [message async for message in websocket]
+            elif call == "wait(0)":
+                found = [websocket.wait(0), await websocket.areceive()]
+            else:
+                found = [await websocket.areceive(60 if "60" in call else None) for _ in "ab"]
+            assert (first.cancelled(), found, told) == (True, ["a", "b"], ["a", "b"])
+
+        connected("websocket_message", receive)
+        live = open_websocket(text_type=str)
+        live.client.send("a")
+        live.client.send("b")
+        live.client.close()
+        eventually(lambda: live.connection.waiting() == (2, True))
+        asyncio.run(main(live.websocket))
 
     def test_counts_both_directions(self, visit: Serve, told: Told) -> None:
         """Messages of helpers, of bursts and of groups."""
