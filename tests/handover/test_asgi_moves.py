@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import os
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +31,8 @@ from handover.test_gunicorn import (
 )
 from project.settings import MIDDLEWARE
 from support.raw_peer import RawPeer
-from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Kind, Server
+from support.server import ASGI, GUNICORN_GEVENT, GUNICORN_GTHREAD, UVICORN, Kind, Server
 from support.waiting import eventually
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Own = Callable[..., Server]
 
@@ -130,6 +129,34 @@ def test_async_middleware_runs_in_the_loop_of_the_new_server(own_server: Own) ->
             assert talk(client, "moved")[2] >= 1
         assert server.get("/status/").status == 200
     assert_calm(server)
+
+
+@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT, UVICORN_IN_GUNICORN], ids=str)
+def test_users_that_were_looked_up_leave_no_connection_to_a_database(
+    kind: Kind, own_server: Own, tmp_path: Path
+) -> None:
+    """Each offer may have a thread of its own: a large move would take all that a database has."""
+    config = tmp_path / "gunicorn.py"
+    # Else it would close some of them, sooner or later.
+    config.write_text("import gc\n\ngc.disable()\n")
+    server = own_server(kind, options=("--config", str(config), *PATIENT), settings=SETTINGS)
+    cookies = server.get("/sign-in/?name=ada").cookies()
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+
+    def open_databases(worker: int) -> int:
+        found = [os.readlink(each) for each in Path(f"/proc/{worker}/fd").iterdir()]
+        return found.count(str(server.database))
+
+    with contextlib.ExitStack() as stack:
+        peers = [
+            stack.enter_context(RawPeer.open(server, "/counting/", headers=headers))
+            for _ in range(8)
+        ]
+        reload(server)
+        workers = {talk(peer, "moved")[1] for peer in peers}
+        assert workers <= set(server.workers())
+        for worker in workers:
+            eventually(lambda worker=worker: not open_databases(worker), SLACK_S, "all are closed")
 
 
 def wear_one_out(server: Server) -> None:

@@ -22,7 +22,7 @@ from django.urls import set_script_prefix
 
 from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.handover import requests
-from dwebsocket.request import HANDSHAKE_KEY
+from dwebsocket.request import HANDSHAKE_KEY, database
 from dwebsocket.servers.asgi import SCOPE_KEY, no_body
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class LoopHandler(ASGIHandler):
             start = sync_to_async(request_started.send, thread_sensitive=True)
             await start(sender=type(self), scope=scope)
             offer.note(await self.get_response_async(request))
+            # Its thread ends here, and the request on another one.
+            await sync_to_async(database.leave, thread_sensitive=True)()
         status = offer.response.status_code
         await send({"type": "http.response.start", "status": status, "headers": []})
 

@@ -44,7 +44,7 @@ from dwebsocket.handover.places import Place, begun_of
 from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
-from dwebsocket.request import HANDSHAKE_KEY, worlds
+from dwebsocket.request import HANDSHAKE_KEY, database, worlds
 from dwebsocket.runners import moving, shutdown
 from dwebsocket.servers import hosts
 from dwebsocket.servers.families import uwsgi
@@ -423,10 +423,14 @@ class _Giver:
             found := self._expected.pop(frame.head["number"], None)
         ):
             found.moved.close()
+        if unpatched.is_code_green():
+            # This green thread ends here, and the request on another one.
+            database.leave()
 
     def _forget_all(self) -> None:
         for handshake in self._expected.values():
             handshake.moved.close()
+        database.leave()
 
     def _answer(self, offer: Offer) -> None:
         try:
