@@ -16,7 +16,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
+from django.urls import path
+from visit import descriptors, handshake
 
 from dwebsocket import WebSocketHandler
 from dwebsocket.compat import unpatched
@@ -226,6 +230,81 @@ def test_an_heir_takes_what_it_has_agreed_to_before_it_looks_at_offers(
     while found[-1] is not None:
         found.append(visit._next())
     assert [frame and frame.head["number"] for frame in found] == [3, 4, 1, 2, None]
+
+
+class Surviving(WebSocketHandler):
+    """It could go on here."""
+
+    survives = True
+
+
+urlpatterns = [path("surviving/", Surviving.as_view())]
+
+
+def rooms_kept() -> int:
+    """Count the descriptors that take the place of one that is to come."""
+    found = (f"/proc/self/fd/{name}" for name in descriptors())
+    return sum(os.path.realpath(each) == os.devnull for each in found)
+
+
+def answered_otherwise(get_response: Callable[[HttpRequest], Any]) -> Callable[..., HttpResponse]:
+    """Put another response in the place of the view's."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        get_response(request)
+        return HttpResponse(status=403)
+
+    return middleware
+
+
+@pytest.mark.parametrize("why", ["middleware", "descriptors"])
+def test_an_offer_that_is_refused_late_takes_no_descriptor(
+    links: tuple[Link, Link],
+    monkeypatch: pytest.MonkeyPatch,
+    override: Callable[..., None],
+    why: str,
+) -> None:
+    """Room for the connection was kept by then; ten thousand of them would take all there are."""
+    giver, heir = links
+    middleware = [f"{__name__}.answered_otherwise"] if why == "middleware" else []
+    override(ROOT_URLCONF=__name__, MIDDLEWARE=middleware)
+    monkeypatch.setattr(hosts, "find", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
+    # It need not listen.
+    monkeypatch.setattr(arriving, "host", lambda: None)
+    visit = arriving._Giver(heir._socket, answering.Handler())
+    meta = requests.meta_of(WSGIRequest(handshake("/surviving/")))
+    head = {
+        "meta": meta,
+        "user": "",
+        "login": "",
+        "version": "None",
+        "agreement": None,
+        "id": None,
+        "opened_at": 0.0,
+        "state": {},
+        "tick_in": None,
+        "subprotocol": None,
+        "places": [],
+        "rooms": None,
+        "groups": [],
+        "backends": {},
+    }
+
+    def answer(number: int) -> None:
+        visit._answer(arriving.Offer({**head, "number": number}))
+
+    answer(0)
+    if why == "descriptors":
+        visit._forget_all()
+        monkeypatch.setattr(os, "dup", lambda _: os.open("/none left", os.O_RDONLY))
+    before = rooms_kept()
+    answer(1)
+    answer(2)
+    assert rooms_kept() == before
+    visit._link.flush()
+    answers = giver.frames()
+    found = [next(answers) for _ in range(3)]
+    assert [frame.kind for frame in found[1:]] == [NO, NO]
 
 
 def test_reading_waits_only_if_it_may(links: tuple[Link, Link]) -> None:

@@ -484,15 +484,15 @@ class _Giver:
             handshake.crossing = crossing.Crossing(offer.shared(), response.websocket)
             handshake.deputies = Deputies(offer.places, response.websocket)
             handshake.deputies.begin()
-        except GroupUnavailable:
+        except BaseException as error:
             offer.close()
-            # The giver goes on meanwhile.
-            raise _Refused(*RESTARTING, elsewhere=True) from None
-        except Unlike as error:
-            offer.close()
-            raise _unlike(str(error)) from None
-        except BaseException:
-            offer.close()
+            # Middleware may have put another response, which knows nothing of it, in its place.
+            handshake.finish()
+            if isinstance(error, GroupUnavailable):
+                # The giver goes on meanwhile.
+                raise _Refused(*RESTARTING, elsewhere=True) from None
+            if isinstance(error, Unlike):
+                raise _unlike(str(error)) from None
             raise
         return handshake
 
