@@ -29,7 +29,16 @@ from dwebsocket.compat.system import monotonic, since_boot
 from dwebsocket.conf.group_settings import BackendSettings
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends import local
-from dwebsocket.handover import answering, arriving, leaving, meeting, offers, places, requests
+from dwebsocket.handover import (
+    answering,
+    arriving,
+    leaving,
+    meeting,
+    offers,
+    places,
+    requests,
+    wire,
+)
 from dwebsocket.handover.wire import (
     FORGET,
     GIVE,
@@ -139,6 +148,22 @@ def test_descriptors_of_no_frame_are_closed(links: tuple[Link, Link]) -> None:
     with pytest.raises(BrokenPipeError):
         os.write(writing, b"nobody reads")
     os.close(writing)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["linux", "macos"])
+def test_programs_that_an_heir_starts_inherit_no_connection(
+    links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
+    """Their clients would see no end as long as such a program runs, and it could read them."""
+    if not at_once:
+        monkeypatch.setattr(wire, "_CLOSE_ON_EXEC", 0)
+    one, other = links
+    one.send(Frame(GIVE, {"number": 1}, descriptor=one._socket.fileno()))
+    assert other.read()
+    (frame,) = other.received()
+    assert frame.descriptor is not None
+    assert not os.get_inheritable(frame.descriptor)
+    os.close(frame.descriptor)
 
 
 def test_no_frame_gets_the_descriptor_of_another_one(links: tuple[Link, Link]) -> None:

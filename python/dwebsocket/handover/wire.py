@@ -8,6 +8,7 @@ the head as JSON, and bytes that it counts. A frame of kind `GIVE` comes with a 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from collections import deque
@@ -40,6 +41,8 @@ _HEAD_BYTES = 9
 _READ_BYTES = 256 * 1024
 # That come with one read at most.
 _DESCRIPTORS = 16
+# Programs that this process starts do not inherit the clients' connections. 0 where macOS has none.
+_CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # What one connection can hold, and more: nobody else can connect, so it guards against errors only.
 _MAX_FRAME_BYTES = 1 << 30
 
@@ -138,12 +141,15 @@ class Link:
             Malformed: Descriptors are lost.
         """
         # `socket.recv_fds` ignores its flags.
-        flags = 0 if waits else socket.MSG_DONTWAIT
+        flags = _CLOSE_ON_EXEC if waits else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
         space = socket.CMSG_LEN(_DESCRIPTORS * struct.calcsize("i"))
         data, ancillary, found, _ = self._socket.recvmsg(_READ_BYTES, space, flags)
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._descriptors.extend(each for (each,) in struct.iter_unpack("i", content))
+        if not _CLOSE_ON_EXEC:
+            for each in self._descriptors:
+                os.set_inheritable(each, False)  # noqa: FBT003
         if found & socket.MSG_CTRUNC:
             # This process may have no descriptor left. A frame would get that of the next one:
             # the connection of another client.
