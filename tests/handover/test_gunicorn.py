@@ -705,7 +705,7 @@ def test_a_worker_that_waits_for_a_new_one_can_be_ended_quickly(
         server.send_signal(signal.SIGHUP)
         eventually(begun.exists, SLACK_S, "the new one imports the URLs")
         eventually(
-            lambda: [*server.folder.glob(f"dwebsocket-*-h*/{old}.leaves")], SLACK_S, "it waits"
+            lambda: [*server.folder.glob(f"dwebsocket-*-h*/{old}-*.leaves")], SLACK_S, "it waits"
         )
         began_at = time.monotonic()
         os.kill(old, number)

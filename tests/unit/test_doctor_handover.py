@@ -50,7 +50,8 @@ def listen() -> Iterator[Callable[[int, float], None]]:
 
     def listen_(pid: int, age: float) -> None:
         sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        sockets[-1].bind(folder._address(f"{int((NOW_S - age) * 1e9):020}-{pid}-1"))
+        name = f"{int((NOW_S - age) * 1e9):020}-{pid}-1-{meeting._container()}"
+        sockets[-1].bind(folder._address(name))
         sockets[-1].listen()
 
     yield listen_

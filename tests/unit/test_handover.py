@@ -440,7 +440,7 @@ class TestFolder:
         listener, own = folder.listen(7)
         others = {}
         for stamp in (1, 2, 10**19):
-            name = f"{stamp:020}-{stamp}-{stamp % 7}"
+            name = f"{stamp:020}-{stamp}-{stamp % 7}-{meeting._container()}"
             others[name] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             others[name].bind(folder._address(name))
             others[name].listen()
@@ -557,7 +557,7 @@ class TestShares:
 
     def test_those_of_another_server_wait_for_the_own_one(self) -> None:
         """It starts one of this code now. The code of another server may be older, or newer."""
-        own, other = self.names[0], self.names[1].removesuffix("-9") + "-10"
+        own, other = self.names[0], self.names[1].replace("-9-", "-10-")
         search = leaving._Search("to come", 9, monotonic() + 60, restarting)
         with contextlib.closing(search):
             search._folder.others = lambda **_: [other, own]  # type: ignore[method-assign]
@@ -570,7 +570,7 @@ class TestShares:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As gunicorn does at USR2: the new master has the newer code."""
-        of_new, other = (f"{self.names[0].removesuffix('-9')}-{server}" for server in (10, 11))
+        of_new, other = (self.names[0].replace("-9-", f"-{server}-") for server in (10, 11))
         monkeypatch.setattr(leaving, "children_of", lambda *_, **__: [os.getpid(), 10])
         search = leaving._Search("to come", 9, monotonic() + 60, restarting)
         with contextlib.closing(search):
@@ -666,7 +666,7 @@ def begin_elsewhere(process: int, *, server: int = 7, at: float = math.inf) -> P
     folder = meeting.folder().with_name(f"dwebsocket-{os.geteuid()}-h1-abc")
     folder.mkdir(0o700, exist_ok=True)
     stamp = int(min(at, since_boot()) * 1e9)
-    (folder / f"{stamp:020}-{process}-{server}").touch()
+    (folder / f"{stamp:020}-{process}-{server}-{meeting._container()}").touch()
     return folder
 
 
@@ -741,6 +741,28 @@ def test_processes_of_other_projects_are_no_reason_not_to_wait(
         assert search._is_late()
 
 
+def test_processes_of_another_container_have_numbers_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their folder may be the same. In each gunicorn is process 1, and its worker another one."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    server = os.getppid()
+    monkeypatch.setattr(meeting, "_container", lambda: 1)
+    folder = meeting.Folder()
+    listener, name = folder.listen(server)
+    folder.mark()
+    monkeypatch.setattr(meeting, "_container", lambda: 2)
+    search = leaving._Search("of others", server, monotonic() + 60, restarting)
+    with contextlib.closing(listener), contextlib.closing(search):
+        assert search._names() == [name]
+        assert search._folder.marked() == {os.getpid()}
+        search._heirs = "to come"
+        assert search._names(with_others=False) == []
+    monkeypatch.setattr(meeting, "_container", lambda: 1)
+    assert folder.marked() == {os.getpid()}
+    folder.close()
+
+
 def test_marks_of_killed_processes_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -751,7 +773,7 @@ def test_marks_of_killed_processes_are_removed(
         killed = subprocess.Popen(["true"])
         killed.wait()
         for pid in (os.getpid(), running.pid, killed.pid):
-            (folder.path / f"{pid}.leaves").touch()
+            (folder.path / meeting._mark_of(pid)).touch()
         listener, _ = folder.listen(7)
         listener.close()
         assert folder.marked() == {running.pid}
@@ -798,7 +820,8 @@ def test_a_clock_that_is_set_back_makes_no_process_older(
 def names_of(*moments: float) -> list[str]:
     """Give the names of processes that began so many seconds after this one, the youngest first."""
     stamps = (meeting._born_at + int(1e9 * each) for each in sorted(moments, reverse=True))
-    return [f"{stamp:020}-{number}-9" for number, stamp in enumerate(stamps, 1)]
+    end = f"-9-{meeting._container()}"
+    return [f"{stamp:020}-{number}{end}" for number, stamp in enumerate(stamps, 1)]
 
 
 def test_the_newest_processes_are_those_of_one_reload(monkeypatch: pytest.MonkeyPatch) -> None:

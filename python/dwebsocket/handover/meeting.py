@@ -3,12 +3,14 @@ Where the processes of a project meet: a folder with a Unix socket of each that 
 
 Its name depends on ``SECRET_KEY``, the settings' module, ``ROOT_URLCONF`` and the prefix of groups:
 so only processes of the same project find each other. As that of local groups only its user can
-enter it. The name of a socket has the moment at which its process was ready, the process, and its
-server: the process that has started it and others like it, or itself.
+enter it. The name of a socket has the moment at which its process was ready, the process, its
+server, and its container: processes of several have the same numbers. The server is the process
+that has started this one and others like it, or itself.
 """
 
 from __future__ import annotations
 
+import functools
 import hmac
 import os
 import re
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Raised with the frames of `wire` and the names: other versions have folders of their own.
-_VERSION = 5
+_VERSION = 6
 _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.
@@ -43,7 +45,7 @@ OTHER_KEY = "another SECRET_KEY, PREFIX of groups, settings module or ROOT_URLCO
 #: The path of a folder, with its user, version and key.
 NAME = re.compile(r"/dwebsocket-(\d+)-h(\d+)-([0-9a-f]+)$")
 # Files with other names are ignored.
-_NAME_OF_ONE = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+\Z")
+_NAME_OF_ONE = re.compile(r"[0-9]{20}-[0-9]+-[0-9]+-[0-9]+\Z")
 # The mark of a process that leaves.
 _MARK = ".leaves"
 # Processes that begin within that time are those of one reload.
@@ -53,6 +55,20 @@ _TOGETHER_NS = 10 * 10**9
 def _now_ns() -> int:
     """Returns the present moment, for names. A clock that is set makes no process younger."""
     return int(since_boot() * 1e9)
+
+
+@functools.cache
+def _container() -> int:
+    """Returns the number of the namespace in which this process has its own; 0 without such."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
+
+
+def _mark_of(process: int) -> str:
+    """Returns the name of the mark of a process of this container."""
+    return f"{process}-{_container()}{_MARK}"
 
 
 # The moment at which this process began to be one that others can find.
@@ -89,7 +105,7 @@ class Folder:
     def close(self) -> None:
         """Closes it. The mark of this process is removed."""
         if self._is_marked:
-            self.remove(f"{os.getpid()}{_MARK}")
+            self.remove(_mark_of(os.getpid()))
         unpatched.close_descriptor(self._opened)
 
     def _address(self, name: str) -> str:
@@ -113,14 +129,14 @@ class Folder:
         """
         global _born_at
         _born_at = _now_ns()
-        name = f"{_born_at:0{_STAMP}}-{os.getpid()}-{server}"
+        name = f"{_born_at:0{_STAMP}}-{os.getpid()}-{server}-{_container()}"
         # Other processes ignore this name. A socket refuses connections until it listens, as that
         # of a killed process does, and they remove the names of killed processes.
         unready = f"{name}.new"
         for process in self.marked():
             if process == os.getpid() or not is_running(process):
                 # It was killed.
-                self.remove(f"{process}{_MARK}")
+                self.remove(_mark_of(process))
         listener = _unix_socket()
         try:
             listener.bind(self._address(unready))
@@ -174,13 +190,14 @@ class Folder:
             OSError: The system refuses.
         """
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
-        name = f"{os.getpid()}{_MARK}"
+        name = _mark_of(os.getpid())
         unpatched.close_descriptor(os.open(name, flags, 0o600, dir_fd=self._opened))
         self._is_marked = True
 
     def marked(self) -> set[int]:
-        """Returns the processes that leave. Some of them may have been killed."""
-        names = (name.removesuffix(_MARK) for name in os.listdir(self._opened) if _MARK in name)
+        """Returns the processes of this container that leave. Some may have been killed."""
+        end = f"-{_container()}{_MARK}"
+        names = (name.removesuffix(end) for name in os.listdir(self._opened) if end in name)
         return {int(name) for name in names if name.isdecimal()}
 
     def is_first(self) -> bool:
@@ -248,9 +265,14 @@ def newest(names: list[str], *, with_elders: bool) -> list[str]:
 
 
 def parts_of(name: str) -> tuple[float, int, int]:
-    """Returns when a process began to listen (`since_boot`), its number, that of its server."""
-    stamp, pid, server = map(int, name.split("-"))
-    return stamp / 1e9, pid, server
+    """
+    Returns when a process began to listen (`since_boot`), its number, that of its server.
+
+    Those of another container are negative: none of this one's are.
+    """
+    stamp, pid, server, container = map(int, name.split("-"))
+    sign = 1 if container == _container() else -1
+    return stamp / 1e9, sign * pid, sign * server
 
 
 def _unix_socket() -> system.socket:

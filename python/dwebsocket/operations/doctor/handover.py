@@ -71,7 +71,8 @@ def _heirs(folder: meeting.Folder) -> Iterator[Finding]:
         connection.close()
         born_at, pid, _ = meeting.parts_of(name)
         age = timedelta(seconds=max(0, int(since_boot() - born_at)))
-        found.append(f"{pid} ({process.command(pid)}, for {age})")
+        command = process.command(pid) if pid > 0 else "in another container"
+        found.append(f"{abs(pid)} ({command}, for {age})")
     if not found:
         yield fine(
             "handover.processes",
