@@ -1221,6 +1221,29 @@ def test_a_system_without_threads_makes_no_heir(
     assert os.listdir(meeting.folder()) == []
 
 
+def test_wrong_settings_of_groups_keep_no_process_from_beginning_or_ending(
+    monkeypatch: pytest.MonkeyPatch,
+    override: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A worker begins to listen as it starts: it serves pages all the same."""
+    override(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.redis"}})
+    monkeypatch.setattr(arriving, "host", lambda: hosts.Host(1, Client("gunicorn", -1, bytes)))
+    monkeypatch.setattr(arriving, "_has_stopped", False)
+    monkeypatch.setattr(offers, "_reported", set())
+    monkeypatch.setattr(moving, "survivors", lambda: [SimpleHandler()])
+    arriving.begin()
+    assert arriving._listener is None
+    own = leaving.Leaving()
+    own.begin(10.0, "to come", restarting)
+    own.join(TIMEOUT_S)
+    assert [text.partition(": ")[0] for text in caplog.messages] == [
+        "This process cannot go on with WebSockets of others",
+        "WebSockets of all handlers are closed with 1012 and not handed over",
+    ]
+    assert all("'LOCATION'" in text for text in caplog.messages)
+
+
 def test_a_system_without_proc_is_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.encoding import force_bytes
 
 from dwebsocket.compat import unpatched
@@ -96,7 +97,11 @@ class Folder:
         Raises:
             OSError: It cannot be, or another user may enter it.
         """
-        self.path = folder()
+        try:
+            self.path = folder()
+        except ImproperlyConfigured as error:
+            # System checks report it. Pages are served, and processes end, all the same.
+            raise OSError(str(error)) from None
         with suppress(FileExistsError):
             self.path.mkdir(0o700)
         self._is_marked = False
