@@ -395,6 +395,26 @@ class TestFolder:
         with pytest.raises(PermissionError, match="can be entered by other users"):
             meeting.Folder()
 
+    def test_a_process_that_accepts_nothing_holds_none_up(self) -> None:
+        """A debugger has stopped it, say, and each deploy has asked it: its queue is full."""
+        folder = meeting.Folder()
+        other = meeting.Folder()
+        listener, name = folder.listen(7)
+        with contextlib.closing(listener), contextlib.ExitStack() as waiting:
+            listener.listen(1)
+
+            def fill() -> None:
+                for _, connection in other.connect([name] * 4):
+                    waiting.callback(connection.close)
+
+            thread = threading.Thread(target=fill, daemon=True)
+            thread.start()
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
+            assert os.path.exists(folder.path / name)
+        folder.close()
+        other.close()
+
     def test_is_refused_where_it_is_a_link(self, tmp_path: Path) -> None:
         """To a folder of whoever has made it."""
         (tmp_path / "other").mkdir(0o700)

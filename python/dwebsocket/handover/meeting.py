@@ -221,7 +221,10 @@ class Folder:
             except OSError:
                 return
             try:
+                # A process that is stopped accepts nothing: with a full queue this would wait.
+                connection.settimeout(0)
                 connection.connect(self._address(name))
+                connection.settimeout(None)
             except ConnectionRefusedError:
                 # Its process was killed.
                 connection.close()
