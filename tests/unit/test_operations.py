@@ -181,6 +181,16 @@ def test_rows_are_searched_sorted_and_cut(
     assert listing.merged([page, page], asked)["count"] == 2 * page["count"]
 
 
+def test_rows_are_found_by_the_key_of_their_user(visit: Callable[..., Visit]) -> None:
+    """In either case: the name of a device is not among those of users that are looked up."""
+    opened(visit)
+    ((websocket, *_),) = tally.open_websockets()
+    websocket._visitor_names = ("Sensor-A1", "")
+    for text in ("Sensor-A1", "sensor-a1"):
+        assert listing.rows(listing.Query(text=text))["count"] == 1
+    assert listing.rows(listing.Query(text="Sensor-A"))["count"] == 0
+
+
 def test_one_is_closed_by_the_id_that_its_row_has(visit: Callable[..., Visit]) -> None:
     """Another id closes none."""
     made = opened(visit)
@@ -261,6 +271,22 @@ def test_metrics_are_what_prometheus_reads(
     assert {value for key, value in samples.items() if key[0] == "dwebsocket_refused_total"} == {1}
     assert samples["dwebsocket_processes", "missing"] == 0
     assert samples["dwebsocket_group_dropped_total", "default", "latest"] == 0
+
+
+def test_processes_of_one_name_are_one_to_prometheus(visit: Callable[..., Visit]) -> None:
+    """As two containers with their host's network are: of equal samples it takes one."""
+    opened(visit)
+    site = statistics("site")
+    site["processes"] *= 2
+    samples = [
+        (sample.name, tuple(sample.labels.items()), sample.value)
+        for family in prometheus.families(site)
+        for sample in family.samples
+    ]
+    assert len({each[:2] for each in samples}) == len(samples)
+    found = {(name, dict(labels).get("view")): value for name, labels, value in samples}
+    assert found["dwebsocket_open", VIEW] == found["dwebsocket_opened_total", VIEW] == 2
+    assert ("dwebsocket_processes", (("state", "answered"),), 2) in samples
 
 
 def test_every_counter_of_groups_is_a_metric() -> None:

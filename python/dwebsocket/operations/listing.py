@@ -98,7 +98,7 @@ class _Candidate:
         )
         if any(wanted and wanted != own for wanted, own in exact):
             return False
-        if not text or self.user in query.users or text == self.user:
+        if not text or self.user in query.users or text == self.user.lower():
             return True
         return any(
             text in each.lower() for each in (self.path, self.address, self.agent, self.view)

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from dwebsocket.operations.snapshot import total
 from dwebsocket.operations.survey import site_statistics
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from dwebsocket.operations.snapshot import Statistics
     from dwebsocket.operations.survey import SiteStatistics
 
 # For each metric: the family, its name, its help, its labels after that of the process.
@@ -88,10 +90,12 @@ def families(site: SiteStatistics) -> Iterator[Metric]:
     processes.add_metric(("answered",), len(site["processes"]))
     processes.add_metric(("missing",), site["missing"])
     yield processes
-    found = [
-        (f"{process['host']}:{process['pid']}", _by_metric(process["statistics"]))
-        for process in site["processes"]
-    ]
+    parts: dict[str, list[Statistics]] = {}
+    for process in site["processes"]:
+        # Containers with the network of their host have its name, and numbers of their own.
+        label = f"{process['host']}:{process['pid']}"
+        parts.setdefault(label, []).append(process["statistics"])
+    found = [(label, _by_metric(total(each))) for label, each in parts.items()]
     for kind, name, text, labels in _METRICS:
         family = kind(f"dwebsocket_{name}", text, labels=("process", *labels))
         for label, by_metric in found:
