@@ -734,6 +734,30 @@ describe("closing", () => {
     assert.deepEqual(requests[0].body.messages, [{ close: { code: 4000, reason: "Error: late" } }]);
   });
 
+  test("posts what waits when the page had begun to leave before", async () => {
+    const { socket } = await streaming();
+    const sent = [socket.send("one"), socket.send("two")];
+    fire("pagehide");
+    const late = assert.rejects(socket.send("three"), { name: "ClosedError" });
+    socket.close(4000, "done");
+    await requests.shift().answer(204);
+    assert.deepEqual(requests[0].body.messages, [
+      { text: "two" }, { close: { code: 4000, reason: "done" } },
+    ]);
+    await requests.shift().answer(204);
+    await Promise.all([...sent, late]);
+  });
+
+  test("rejects what the connection before could not post", async () => {
+    const { socket } = await polling();
+    await clock.pass(10 * MINUTES);
+    const [, two] = ["one", "two"].map((text) => assert.rejects(socket.send(text), { name: "ClosedError" }));
+    last().opens();
+    socket.close();
+    await requests.find(({ method }) => method === "POST").answer(410);
+    await two;
+  });
+
   test("rejects what it cannot post", async () => {
     const { socket } = await streaming();
     socket.send("one").catch(() => {});

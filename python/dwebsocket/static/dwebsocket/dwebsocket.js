@@ -195,6 +195,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 		isPosting = false;
 		if (closing) queue.unshift(...source.splice(0));
 		closed?.();
+		if (signal.aborted) on.flush();
 	};
 
 	(kind === "sse" ? stream() : poll())
@@ -208,7 +209,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 		close(code = 1000, reason = "") {
 			if (!id || signal.aborted) return abort.abort();
 			closing = { code: +code, reason: reason + "" };
-			source = queue.splice(0);
+			if (source === queue) source = queue.splice(0);
 			return new Promise((done) => {
 				closed = done;
 				flush();
@@ -268,6 +269,7 @@ export function connect(url, options = {}) {
 	const become = (next, why) => state === "closed" || emit("state", (state = next), why);
 
 	const flush = () => {
+		if (state === "closed") dropQueue();
 		// Messages might get lost while a beat is late.
 		if (state === "open" && !held && !doubts && !link.isLate()) link.inner.flush();
 	};
@@ -717,9 +719,8 @@ export function connect(url, options = {}) {
 			if (state === "closed") return;
 			if (!/^(1000|[34]\d{3})$/.test(code)) throw failure("InvalidAccessError");
 			if (sizeOf(reason) > 123) throw failure("SyntaxError");
-			const closed = link?.close(code, reason);
+			link?.close(code, reason);
 			finish({ code, reason });
-			closed?.then(dropQueue);
 		},
 		get state() { return state; },
 		get transport() { return transport; },
