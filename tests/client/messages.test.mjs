@@ -420,21 +420,34 @@ describe("with resume", () => {
     assert.equal(last().url, "wss://site.example/ws/?since=gone%3Ae-1");
     for (const group of ["a", "b"]) last().says(told(group, "e-1"));
     await clock.pass(2000);
+    last().says("of the view");
     await again();
     assert.equal(last().url, "wss://site.example/ws/?since=a%3Ae-1&since=b%3Ae-1");
     last().says(told("b", "e-1"));
+    await clock.pass(2000);
+    last().says("of the view");
     last().ends(1012);
     await clock.pass(9000);
     assert.equal(last().url, "wss://site.example/ws/?since=b%3Ae-1");
     assert.deepEqual(socket.positions, { b: "e-1" });
   });
 
-  test("a connection that is cut before it has told of all groups takes none away", async () => {
-    open({ resume: true, positions: { a: "e-1", b: "e-1" } });
-    last().says(told("a", "e-1"));
-    await again();
-    assert.equal(last().url, "wss://site.example/ws/?since=a%3Ae-1&since=b%3Ae-1");
-  });
+  for (const [how, code, ms] of [
+    ["is cut", 1006, 0],
+    ["stalls and is cut", 1006, 30000],
+    ["is closed", 1012, 0],
+    ["is too slow", 1013, 10000],
+  ]) {
+    test(`a connection that ${how} before it has told of all groups takes none away`, async () => {
+      open({ resume: true, positions: { a: "e-1", b: "e-1" } });
+      last().says(numbered("a", "e-2", "missed"));
+      last().says(told("a", "e-2"));
+      await clock.pass(ms);
+      last().ends(code);
+      await clock.pass(9000);
+      assert.equal(last().url, "wss://site.example/ws/?since=b%3Ae-1&since=a%3Ae-2");
+    });
+  }
 
   test("a connection that ends among missed messages takes no position away", async () => {
     const socket = open({ resume: true, positions: { a: "e-1", b: "e-1" } });

@@ -437,8 +437,8 @@ export function connect(url, options = {}) {
 		else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
 		else if (recovered !== undefined) {
 			ownId = id;
-			mine.told = mine.said--;
-			mine.groups.add(group);
+			mine.said--;
+			mine.tell(group);
 			recovered &&= !mine.omitted.delete(group);
 			// A newer one may have come before.
 			const hasMoved = known.get(group) !== mine.dialled.get(group);
@@ -446,7 +446,7 @@ export function connect(url, options = {}) {
 			emit("recovered", { group, recovered, missed });
 		} else if (!offset) emit("message", plain, {});
 		else {
-			mine.groups.add(group);
+			mine.tell(group);
 			if (!isNew) return;
 			know(group, position);
 			emit("message", read(message), { group, position });
@@ -454,11 +454,15 @@ export function connect(url, options = {}) {
 	};
 
 	const dial = (kind) => {
-		let openedAt, heardAt, clock, every;
+		let openedAt, heardAt, toldAt, clock, every;
 		const mine = {
 			dialled: new Map(known),
 			omitted: new Set(),
 			groups: new Set(),
+			tell(group) {
+				mine.groups.add(group);
+				toldAt = heardAt;
+			},
 			said: 0,
 			silence: () => Math.abs(Date.now() - heardAt), // clocks may be set back
 			isWatched: () => every && silences < 2,
@@ -540,8 +544,8 @@ export function connect(url, options = {}) {
 				clearTimeout(timer);
 				doubts = 0;
 				if (code === 4401 || isFinal || (code === 1008 && !mine.said)) return finish({ code, reason });
-				// Unless it was cut before all were told of.
-				if (mine.told && (code !== 1006 || Date.now() - openedAt > 1000)) {
+				// Before that the server may tell of others.
+				if (heardAt - toldAt > 1000) {
 					for (const group of known.keys()) if (!mine.groups.has(group)) known.delete(group);
 				}
 				if (Date.now() - openedAt > 5000) tries = 0;
