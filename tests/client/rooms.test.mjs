@@ -502,6 +502,21 @@ describe("what the page says", () => {
     assert.deepEqual(joins()[0].info, { typing: false });
     assert.equal(sent().length, 1);
   });
+
+  test("that waits for a connection is not said behind a newer one", async () => {
+    const socket = connect();
+    const room = socket.join("room-42", { info: { a: 0 } });
+    const lost = assert.rejects(room.update({ a: 1 }), { name: "ConnectionLostError" });
+    last().ends();
+    await lost;
+    await room.update({ a: 2 });
+    await clock.pass(5000);
+    last().opens();
+    assert.deepEqual(sent().map(({ id, ...rest }) => rest), [{ join: "room-42", info: { a: 2 } }]);
+    welcome();
+    room.update({ a: 3 });
+    assert.deepEqual(sent().at(-1).info, { a: 3 });
+  });
 });
 
 describe("info", () => {

@@ -193,7 +193,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 			}
 		}
 		isPosting = false;
-		if (closing) queue.unshift(...source.splice(0));
+		queue.unshift(...source.splice(0));
 		closed?.();
 		if (signal.aborted) on.flush();
 	};
@@ -284,7 +284,7 @@ export function connect(url, options = {}) {
 		}
 	};
 
-	// Without `reject` it is the link's.
+	// Joins say anew what is ofLink.
 	const request = (body, timeout = 10000, resolve, reject) => {
 		const id = Number(crypto.getRandomValues(new BigUint64Array(1))[0] >> 11n);
 		const settle = (how) => (value) => {
@@ -294,7 +294,7 @@ export function connect(url, options = {}) {
 		};
 		const entry = {
 			wire: pack({ id, ...body }),
-			ofLink: !reject,
+			ofLink: !reject || body.update,
 			resolve() {},
 			reject: settle(reject),
 			answer: settle(resolve),
