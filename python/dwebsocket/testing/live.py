@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from django.http import HttpResponse
+from django.utils.encoding import iri_to_uri
+from django.utils.http import urlencode
 
 from dwebsocket.client.dialing import exchange
 from dwebsocket.client.options import dialer_for
@@ -69,9 +71,10 @@ class LiveWebSocketClient(WebSocketClient):
         await websocket._open(sock, None)
 
     def _request(self, request: Request, websocket: ClientWebSocket) -> bytes:
-        path = request.path
+        # As Django's client: the data replaces a query of the path.
+        path = iri_to_uri(request.path)
         if request.data:
-            path += ("&" if "?" in path else "?") + urlencode(request.data, doseq=True)
+            path = f"{path.partition('?')[0]}?{urlencode(request.data, doseq=True)}"
         defaults = {
             "host": self._netloc,
             "origin": f"http://{self._netloc}",

@@ -124,8 +124,9 @@ async def aboard(request):
 
 
 @require_websocket
-def me(request):
-    request.websocket.send_json({"user": request.user.username, "term": request.GET.get("q", "")})
+def me(request, term=""):
+    term = term or request.GET.get("q", "")
+    request.websocket.send_json({"user": request.user.username, "term": term})
     request.websocket.wait()
 
 

@@ -16,6 +16,7 @@ urlpatterns = [
     path("board/", views.board),
     path("aboard/", views.aboard),
     path("me/", views.me),
+    path("räume/<str:term>/", views.me),
     path("visits/", views.visits),
     path("language/", views.language),
     path("notes/", views.notes),

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.http import QueryDict
 
 
 def test_real_port(live_websocket):
@@ -22,6 +23,23 @@ def test_user_on_a_real_port(live_websocket):
     live_websocket.force_login(User.objects.create_user("ada"))
     with live_websocket.websocket("/me/?q=x") as ws:
         assert ws.receive_json() == {"user": "ada", "term": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "term"),
+    [
+        ("/me/?q=ü ☃", None, "ü ☃"),
+        ("/me/?q=a%20%26", None, "a &"),
+        ("/me/?q=x", {"q": "ü"}, "ü"),
+        ("/me/", QueryDict("q=a&q=b"), "b"),
+        ("/räume/☃ ü/", None, "☃ ü"),
+    ],
+)
+def test_addresses(live_websocket, websocket_client, path, data, term):
+    """As the test client writes them."""
+    for client in (live_websocket, websocket_client):
+        with client.websocket(path, data) as ws:
+            assert ws.receive_json()["term"] == term
 
 
 @pytest.fixture
