@@ -556,7 +556,7 @@ def test_those_that_leave_meanwhile_do_not_keep_the_old_process(own_server: Own)
 
 def heirs_of(server: Server, master: int) -> set[int]:
     """Give the workers of a master that wait for connections of others."""
-    found = server.folder.glob(f"dwebsocket-*-h*/*-{master}")
+    found = server.folder.glob(f"dwebsocket-*-h*/*-{master}-*")
     return {int(path.name.split("-")[1]) for path in found} & set(children_of(master))
 
 
