@@ -207,7 +207,7 @@ def test_only_its_user_can_read_it(start: Callable[[], Node], nodes: Nodes) -> N
 
 
 BEGINNING = """
-import json, logging, os, sys, time
+import json, logging, os, sys, threading, time
 from pathlib import Path
 from django.conf import settings
 settings.configure(
@@ -216,15 +216,28 @@ settings.configure(
 )
 import django
 django.setup()
-logging.basicConfig(stream=sys.stdout, format="%(message)s")
 from dwebsocket import GroupUnavailable, group
+
+logged = threading.Event()
+
+class Printing(logging.StreamHandler):
+    def emit(self, record):
+        super().emit(record)
+        logged.set()
+
+logging.basicConfig(handlers=[Printing(sys.stdout)], format="%(message)s")
+
+# Until a line is there, and then for a second one.
+def wait_for_log():
+    logged.wait(60)
+    time.sleep(1)
 """
 
 FULL = """
 group("room").count()
 for number in range(100):
     group(f"room-{number % 10}").send("x" * 10_000)
-time.sleep(1)
+wait_for_log()
 """
 
 FULL_OF_OTHERS = """
@@ -258,7 +271,7 @@ found["taken"] = taken() - before
 filler.unlink()
 found["lifted"] = send("x" * 500_000)
 found["epoch"] = group("room").position().startswith(epoch)
-time.sleep(1)
+wait_for_log()
 print(json.dumps(found))
 """
 
