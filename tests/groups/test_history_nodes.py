@@ -211,7 +211,7 @@ import json, logging, os, sys, threading, time
 from pathlib import Path
 from django.conf import settings
 settings.configure(
-    SECRET_KEY="k" * 50, INSTALLED_APPS=["dwebsocket"], LOGGING_CONFIG=None,
+    SECRET_KEY="k" * 50 + sys.argv[1], INSTALLED_APPS=["dwebsocket"], LOGGING_CONFIG=None,
     WEBSOCKET_GROUPS={"default": {"RUNTIME_DIR": sys.argv[1], "HISTORY": {"*": {"size": 1000}}}},
 )
 import django
