@@ -353,19 +353,19 @@ class RawPeer:
 
     def _read_chunks(self) -> bytes:
         """Read a body in chunks, without trailers."""
-        body = b""
+        body = bytearray()
         while True:
-            while b"\r\n" not in self.buffer:
-                assert self._fill(), f"EOF within a chunked body: {body!r}"
-            line, _, rest = bytes(self.buffer).partition(b"\r\n")
-            size = int(line, 16)
-            while len(rest) < size + 2:
-                assert self._fill(), f"EOF within a chunk: {rest!r}"
-                rest = bytes(self.buffer).partition(b"\r\n")[2]
-            body += rest[:size]
-            self.buffer = bytearray(rest[size + 2 :])
+            while (end := self.buffer.find(b"\r\n")) < 0:
+                assert self._fill(), f"EOF after {len(body)} bytes of a body in chunks"
+            size = int(self.buffer[:end], 16)
+            # In place: a chunk may have many MiB, and a copy for each piece would take seconds.
+            del self.buffer[: end + 2]
+            while len(self.buffer) < size + 2:
+                assert self._fill(), f"EOF after {len(self.buffer)} of {size} bytes"
+            body += self.buffer[:size]
+            del self.buffer[: size + 2]
             if size == 0:
-                return body
+                return bytes(body)
 
     def _parse(self) -> Frame | None:
         """Take one whole frame from the buffer; None when more bytes are needed."""
