@@ -877,6 +877,31 @@ class TestPump:
         assert not live.websocket.pump(items())
         assert closed == [True]
 
+    def test_what_gives_the_items_is_closed_in_any_case(self, open_websocket: Open) -> None:
+        """Also where the source itself has no `close`, and while the exception is kept."""
+        closed = []
+
+        class Wrong:
+            def __iter__(self) -> Iterator[Any]:
+                try:
+                    yield 1
+                finally:
+                    closed.append(True)
+
+        with pytest.raises(TypeError, match="not int") as kept:
+            open_websocket().websocket.pump(Wrong())
+        assert closed == [True]
+        del kept
+
+    def test_the_connection_keeps_no_source_that_has_ended(self, open_websocket: Open) -> None:
+        """A view may pump one after the other for hours."""
+        live = open_websocket()
+        items = (each for each in "ab")
+        kept = weakref.ref(items)
+        assert live.websocket.pump(items)
+        del items
+        assert kept() is None
+
     def test_a_later_end_does_not_concern_a_source_that_came_to_its_own(
         self, open_websocket: Open
     ) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import WeakMethod, ref
 
 from django.core.signals import request_started
 
@@ -277,8 +277,10 @@ class Sending(Base):
             self._held.give_back_idle(0)
         pumped = Source(source)
         is_whole = False
+        # The connection keeps the call until its end, long after that of the source.
+        interrupt = WeakMethod(pumped.interrupt)
         try:
-            self._waiter.at_end(connection, functools.partial(pumped.interrupt, kill=kill))
+            self._waiter.at_end(connection, lambda: (call := interrupt()) and call(kill=kill))
             items = pumped.items()
             cut = pumped.is_stream and self._text_as_bytes
             for item in whole_characters(items) if cut else items:

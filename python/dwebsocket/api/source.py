@@ -63,6 +63,8 @@ class Source:
             raise TypeError(f"pump() takes a process, file, socket or iterable, not {name}")
         self.is_interrupted = False
         self._is_finished = False
+        # What gives the items of an iterable, which is perhaps another object.
+        self._items: Any = None
         # Readable once it is interrupted.
         self._read_end, self._write_end = socket.socketpair()
 
@@ -73,8 +75,11 @@ class Source:
 
     def items(self) -> Iterator[Any]:
         """Returns each item until the source ends or is interrupted. A stream's are bytes."""
+        if self.is_stream:
+            return self._chunks()
         # Text is read by lines: a selector does not see what has been decoded already.
-        return self._chunks() if self.is_stream else iter(self._stream)
+        self._items = iter(self._stream)
+        return self._items  # type: ignore[no-any-return]
 
     def interrupt(self, *, kill: bool) -> None:
         """
@@ -105,8 +110,10 @@ class Source:
         self._write_end.close()
         if self._process is not None:
             self._finish_process(kill=kill)
-        elif kill and hasattr(self._stream, "close"):
-            self._stream.close()
+        elif kill:
+            for each in (self._items, self._stream):
+                if hasattr(each, "close"):
+                    each.close()
 
     def _finish_process(self, *, kill: bool) -> None:
         if kill:
