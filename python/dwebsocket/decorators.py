@@ -273,9 +273,10 @@ def _wrap(
         wrapper = awaited
         # Without the event loop in which Django under WSGI awaits a view.
         awaited.__dict__["blocking"] = blocking
-    # The middleware reads both: the first says which requests the view takes, the second that this
-    # decorator handles them.
-    setattr(wrapper, mode, True)
+    # As the original's decorators set them: middleware of a project's own may read them.
+    is_required = mode == "require_websocket" or getattr(view, "require_websocket", False)
+    wrapper.__dict__.update(accept_websocket=True, require_websocket=is_required)
+    # Tells our middleware that this decorator handles the requests.
     wrapper.__dict__["handles_websocket"] = True
     return wrapper
 
