@@ -12,6 +12,8 @@ import pytest
 from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.waiting import loop_hub
+from dwebsocket.compat import uvicorn
+from dwebsocket.servers.asgi import carrying
 from dwebsocket.servers.asgi.carrying import Carriage
 from dwebsocket.servers.handshake import Opening
 from support.waiting import eventually
@@ -304,6 +306,30 @@ async def test_server_is_let_go_at_the_end() -> None:
         websocket, wire = await end(closes)
         await until(lambda: wire() is None)  # noqa: B023
         assert websocket.close_code == (4000 if closes else 1000)
+
+
+def test_a_server_that_cancels_a_slow_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer that looks how much the client has read is still to come then, and finds no end."""
+    monkeypatch.setattr(carrying, "_CLOSE_FRAME_S", 0.0)
+    monkeypatch.setattr(carrying, "_LOOK_AT_CLIENT_S", 0.0)
+    monkeypatch.setattr(uvicorn, "queued", lambda send: 1)
+
+    @in_loop
+    async def cancelled() -> None:
+        failed: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, failure: failed.append(failure))
+        wire = Wire()
+        wire.websocket.send("x" * 4096)
+        await until(wire.said)
+        wire.serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wire.serving
+        # The next turns of the loop have the timer.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert failed == []
+
+    cancelled()
 
 
 @in_loop

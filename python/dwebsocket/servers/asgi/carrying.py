@@ -92,6 +92,7 @@ class Carriage:
             if self._carrier.is_shed:
                 # The bytes in the server's transport are released, too.
                 uvicorn.abort(self._send)
+            self._server_bytes = 0
             self._carrier.note_in_server(0)
             # Django's request is in a reference cycle and may refer to this object, so both stay
             # until the garbage collector runs. Drop the server's objects now.
