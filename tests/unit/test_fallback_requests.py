@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.sessions.backends import cache, signed_cookies
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.test import RequestFactory
@@ -39,6 +40,16 @@ def _groups_of_a_test() -> Iterator[None]:
 def new_id() -> str:
     """Give an id whose connection is not there."""
     return posting.address(FACTORY.get("/chat/"))[1]
+
+
+class SealedSession(signed_cookies.SessionStore):
+    """The session of a project that seals its cookies in another way."""
+
+
+def with_session(request: Any, session: Any) -> Any:
+    """Give a request that has a session."""
+    request.session = session
+    return request
 
 
 def post(body: bytes, name: str | None = None, **overrides: Any) -> HttpResponse:
@@ -96,6 +107,22 @@ class TestIds:
         assert posting.key_of(request) == key
         monkeypatch.setattr(clock, "wall", lambda: made + posting.LIFETIME_S + 1)
         assert posting.key_of(request) is None
+
+    @pytest.mark.parametrize("store", [signed_cookies.SessionStore, SealedSession])
+    def test_a_session_in_a_cookie_may_change(self, store: Any) -> None:
+        """Whichever class has it, and whoever has put it there: its key is the cookie itself."""
+        key, name = posting.address(with_session(FACTORY.get("/chat/"), store("before it")))
+        later = with_session(FACTORY.get(f"/chat/?id={name}"), store("after it"))
+        assert posting.key_of(later) == key
+
+    def test_another_session_has_other_ids(self, override: Any) -> None:
+        """Also of a store that is not the site's."""
+        override(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
+        mia, ben = cache.SessionStore("of-mia--"), cache.SessionStore("of-ben--")
+        key, name = posting.address(with_session(FACTORY.get("/chat/"), mia))
+        request = FACTORY.get(f"/chat/?id={name}")
+        assert posting.key_of(with_session(request, mia)) == key
+        assert posting.key_of(with_session(request, ben)) is None
 
     def test_no_part_of_a_path_belongs_to_an_id(self) -> None:
         """A path with a NUL has in its seal what that of another path begins with."""

@@ -24,6 +24,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake.fallback import forwarding
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.telemetry import clock
+from dwebsocket.users.authentication import is_kept
 from dwebsocket.users.registry import Who
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _owner(request: HttpRequest) -> str:
     session = getattr(request, "session", None)
     key = getattr(session, "session_key", None)
     # The key of a session in a cookie is the cookie, which changes.
-    if key and settings.SESSION_ENGINE != "django.contrib.sessions.backends.signed_cookies":
+    if key and is_kept(session.__class__):
         return f"session {key}"
     user = Who.of(request).user_key
     return f"user {user}" if user else ""
