@@ -288,6 +288,7 @@ class TestProcess:
             ("/v/bin/python /v/bin/granian --interface wsgi a:b", "granian", None),
             ("python manage.py migrate", None, None),
             ("grep -r -n -i gunicorn", None, None),
+            ("SCREEN -t web gunicorn a:b", None, None),
         ],
     )
     def test_recognises(self, line: str, name: str | None, timeout: float | None) -> None:

@@ -124,10 +124,15 @@ def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ())
     # Later ones win, and the command line wins over the environment.
     given = [*(shlex.split(more[0]) if more else ()), *arguments]
     worker = _option(given, "-k", "--worker-class") or "sync"
-    if worker == "sync" and int(_option(given, "--threads") or 1) > 1:
+    try:
+        threads = int(_option(given, "--threads") or 1)
+        graceful = float(_option(given, "--graceful-timeout") or 30)
+        timeout = float(_option(given, "-t", "--timeout") or 30)
+    except ValueError:
+        # Options of another program that names gunicorn, such as `screen -t web gunicorn`.
+        return None
+    if worker == "sync" and threads > 1:
         worker = "gthread"
-    graceful = float(_option(given, "--graceful-timeout") or 30)
-    timeout = float(_option(given, "-t", "--timeout") or 30)
     graceful_s = min(graceful, timeout / 2 or float("inf"))
     return Server(pid, f"gunicorn (worker class {worker})", graceful_s)
 
