@@ -173,3 +173,13 @@ def test_children_of_a_process() -> None:
         child.communicate(b"\n")
     assert child.pid not in system.children_of(os.getpid())
     assert system.children_of(child.pid) == []
+
+
+def test_a_process_whose_name_is_cut_within_a_character(tmp_path: Path) -> None:
+    """Its name is that of the script that was started, of which the kernel keeps 15 bytes."""
+    script = tmp_path / "интернет.sh"
+    script.write_text("#!/bin/sh\nread line\n")
+    script.chmod(0o700)
+    with subprocess.Popen([script], stdin=subprocess.PIPE) as child:
+        assert child.pid in system.children_of(os.getpid(), younger=100)
+        child.communicate(b"\n")

@@ -78,9 +78,13 @@ def user_id() -> int:
 
 
 def text_of(path: str | Path) -> str:
-    """Returns the text of a file; ``""`` where there is none that this user may read."""
+    """
+    Returns the text of a file; ``""`` where there is none that this user may read.
+
+    Bytes that are no text are replaced: the kernel cuts the name of a process within a character.
+    """
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(errors="replace")
     except OSError:
         return ""
 

@@ -85,7 +85,8 @@ def servers() -> Iterator[Server]:
             if not _is_ours(pid, arguments):
                 continue
             entry = PROC / str(pid)
-            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            stat = (entry / "stat").read_text(errors="replace")
+            parents[pid] = int(stat.rpartition(")")[2].split()[1])
             variables = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
         except (OSError, ValueError):
             # It has ended, or this user may not read it.
