@@ -5,11 +5,15 @@ from __future__ import annotations
 import gettext
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from django.db import connection
 
 from dwebsocket.operations.admin_page import tables
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,12 @@ def test_no_user_is_looked_up_by_a_nul_character() -> None:
 
     with connection.execute_wrapper(ask):
         assert tables.users_named("an\0na") == []
+
+
+def test_a_device_with_a_long_number_is_no_user(anna: User) -> None:
+    """SQLite has no integer of so many digits, and its driver refuses the question."""
+    key = str(anna.pk)
+    assert tables._names({key, "9" * 20, "-" + "9" * 20, "sensor"}) == {key: "anna"}
 
 
 LOCALE = Path(tables.__file__).parents[2] / "locale"

@@ -26,6 +26,8 @@ PER_PAGE = 50
 # Users whose name has the text that is searched for, and rows of the small tables.
 _MOST_USERS, _MOST_LEADERS = 200, 10
 _FARTHEST_PAGE, _MOST_DIGITS = 10_000, 9
+# Of an integer that is a primary key.
+_MOST_BITS = 63
 # Shown where there is no value.
 _NONE = "\u2013"
 
@@ -225,9 +227,12 @@ def _names(keys: set[str]) -> dict[str, str]:
     valid = {}
     for key in keys - {""}:
         try:
-            valid[field.to_python(key)] = key
+            value = field.to_python(key)
         except ValidationError:
             # A user of another kind.
             continue
+        # A device may have a longer number, of which the driver of SQLite makes an error.
+        if not (isinstance(value, int) and value.bit_length() > _MOST_BITS):
+            valid[value] = key
     users = get_user_model()._default_manager.in_bulk(list(valid))
     return {valid[key]: user.get_username() for key, user in users.items()}
