@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -32,7 +33,6 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from django.contrib.auth.models import User
     from typing_extensions import Self
@@ -478,6 +478,15 @@ class TestTerminal:
         assert list(lines.TypedLines(plain=False)) == ["hello"]
         assert "+hello" in (tmp_path / "history").read_text()
         assert (tmp_path / "history").stat().st_mode & 0o077 == 0
+
+    @pytest.mark.parametrize("home", ["~nobody-of-this-name", "/proc"], ids=["none", "no right"])
+    def test_no_home_means_no_history(
+        self, keys: Any, monkeypatch: pytest.MonkeyPatch, home: str
+    ) -> None:
+        """As of a user of a container without an entry in passwd, or without a folder."""
+        monkeypatch.setattr(lines, "_HISTORY", Path(home) / ".history")
+        keys.send_text("hello\r\x04")
+        assert list(lines.TypedLines(plain=False)) == ["hello"]
 
     def test_the_end_of_the_connection_ends_the_prompt(self, keys: Any) -> None:
         """No key is needed for that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ class Prompt:
     Reads lines from the terminal.
 
     Args:
-        history: The file that remembers them.
+        history: The file that remembers them, where this user has such a folder and may write.
 
     Raises:
         ImportError: The package is missing.
@@ -24,10 +25,14 @@ class Prompt:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import FileHistory
 
-        # Lines may hold secrets.
-        with contextlib.suppress(OSError):
-            history.touch(mode=0o600)
-        self._session: PromptSession[str] = PromptSession(history=FileHistory(str(history)))
+        kept = None
+        # RuntimeError: the user of a container may have no home.
+        with contextlib.suppress(OSError, RuntimeError):
+            path = history.expanduser()
+            # Lines may hold secrets.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            kept = FileHistory(str(path))
+        self._session: PromptSession[str] = PromptSession(history=kept)
         self._is_stopped = False
 
     def read(self) -> str:

@@ -35,7 +35,7 @@ class TypedLines:
         self._prompt: Prompt | None = None
         if self.by_hand and not plain:
             with contextlib.suppress(ImportError):
-                self._prompt = Prompt(_HISTORY.expanduser())
+                self._prompt = Prompt(_HISTORY)
         self.has_prompt = self._prompt is not None
 
     def stop(self) -> None:
