@@ -55,6 +55,7 @@ from dwebsocket.handover.wire import (
 from dwebsocket.runners import moving
 from dwebsocket.servers import hosts
 from dwebsocket.servers.contract import Client
+from dwebsocket.telemetry import records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -1048,6 +1049,19 @@ def test_a_handler_that_is_slow_to_park_comes_later(links: tuple[Link, Link]) ->
     assert (passage.busy, ends) == ([handler], [False])
 
 
+def test_reasons_of_which_each_connection_has_its_own_do_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A deploy that takes the history off groups has the name of each group in one."""
+    monkeypatch.setattr(offers, "_reported", set())
+    monkeypatch.setattr(records, "_floods", {})
+    for number in range(500):
+        offers.report("Game", f"the group 'game-{number}' has no history now")
+    assert "'game-0'" in caplog.messages[0]
+    # A hundred, and more where the test takes seconds.
+    assert len(caplog.records) < 500
+
+
 class Parked:
     """Stands for a handler that parks at once, and for its connection."""
 
@@ -1141,6 +1155,24 @@ def test_an_heir_whose_answers_are_none_is_passed_over(
     (record,) = caplog.records
     assert "Another process cannot go on with WebSockets of this one" in record.getMessage()
     assert record.exc_info is None
+
+
+def test_a_mistake_that_each_offer_meets_is_logged_once(
+    links: tuple[Link, Link],
+    parked: Parked,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With its traceback. All connections are closed here."""
+    monkeypatch.setattr(offers, "offer_of", {}.__getitem__)
+    passage = leaving._Passage(links[0]._socket, monotonic() + TIMEOUT_S)
+    links[1].send(Frame(READY, {}))
+    handlers: list[Any] = [parked] * 3
+    assert passage.give(handlers) == []
+    assert parked.closes == [leaving.RESTARTING] * 3
+    (record,) = caplog.records
+    assert "Parked are closed with 1012" in record.getMessage()
+    assert record.exc_info
 
 
 def test_a_failure_in_one_passage_leaves_the_others(

@@ -594,9 +594,9 @@ class _Passage:
             offers.report(item.handler._plan.name, str(error))
             self._stay(number, item, *RESTARTING)
             return
-        except Exception:
+        except Exception as error:
             # By a value in its state, perhaps. It is no reason to keep the others.
-            _report_failure()
+            offers.report(item.handler._plan.name, repr(error), error)
             self._stay(number, item, *RESTARTING)
             return
         item.stage = wire.OFFER

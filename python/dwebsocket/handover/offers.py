@@ -10,6 +10,7 @@ from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.handover import markers, places, requests
 from dwebsocket.telemetry import clock
+from dwebsocket.telemetry.records import more_of
 from dwebsocket.users import authentication
 
 if TYPE_CHECKING:
@@ -54,10 +55,13 @@ def report_own(reason: str) -> None:
 
 
 def _warn_once(text: str, *args: str, error: Exception | None = None) -> None:
-    if (text, *args) not in _reported:
-        _reported.add((text, *args))
+    if (text, *args) in _reported:
+        return
+    _reported.add((text, *args))
+    # Each connection may have a reason of its own, such as one with the name of its room.
+    if (more := more_of(text)) is not None:
         # Its locks may be green ones.
-        unpatched.run_code(lambda: _log.warning(text, *args, exc_info=error))
+        unpatched.run_code(lambda: _log.warning(f"{text}%s", *args, more, exc_info=error))
 
 
 renew_at_fork(globals(), _reported=set)
