@@ -48,9 +48,10 @@ print(json.dumps([backends.backend('default').processes(), group_statistics()['d
 """
 DOCTOR = """
 from dwebsocket.operations.doctor import groups
-found = [each for each in groups.examine() if each.id == "groups.apart"]
+found = [each for each in groups.examine() if each.id == os.environ.get("FINDING", "groups.apart")]
 print(json.dumps([[each.level.value, each.what, each.fix] for each in found]))
 """
+CONTAINER = ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
 
 
 def entry(folder: Path | str, **more: str) -> str:
@@ -94,10 +95,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start_
 
 
-def ask(tmp_path: Path, code: str, **more: str) -> tuple[Any, str]:
+def ask(tmp_path: Path, code: str, prefix: Sequence[str] = (), **more: str) -> tuple[Any, str]:
     """Run code in a process of the site; give what it prints, and its stderr."""
     done = subprocess.run(
-        arguments(code),
+        arguments(code, prefix),
         env=environment(tmp_path, **more),
         cwd=tmp_path,
         capture_output=True,
@@ -193,8 +194,7 @@ def test_doctor_knows_private_folders(start: Start, tmp_path: Path) -> None:
 def test_doctor_knows_containers(start: Start, tmp_path: Path, *, is_shared: bool) -> None:
     """A process in one is told as such, unless both mount the folder and meet there."""
     mount = "true" if is_shared else f"mount -t tmpfs none {tmp_path}"
-    container = ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
-    start([*container, "sh", "-c", f'{mount} && exec "$0" "$@"'])
+    start([*CONTAINER, "sh", "-c", f'{mount} && exec "$0" "$@"'])
     found, _ = ask(tmp_path, DOCTOR)
     if is_shared:
         assert found == []
@@ -202,6 +202,17 @@ def test_doctor_knows_containers(start: Start, tmp_path: Path, *, is_shared: boo
     ((_, what, fix),) = found
     assert "another container" in what
     assert "both containers mount" in fix
+
+
+@pytest.mark.skipif(not can_unshare(), reason="no right to make a namespace of processes")
+def test_doctor_in_a_container_knows_processes_without_a_number(
+    start: Start, tmp_path: Path
+) -> None:
+    """Those of its host, and of other containers, which share groups with it."""
+    start()
+    ((level, what, _),), _ = ask(tmp_path, DOCTOR, CONTAINER, FINDING="groups.processes")
+    assert level == "fine"
+    assert what == "'default': these processes share groups: one in another container."
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")

@@ -51,7 +51,11 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
         )
         return
     if processes:
-        names = ", ".join(f"{number} ({process.command(number)})" for number in processes)
+        names = ", ".join(
+            # The system gives no number to a process of another container.
+            f"{number} ({process.command(number)})" if number else "one in another container"
+            for number in processes
+        )
         yield fine("groups.processes", f"{backend.alias!r}: these processes share groups: {names}.")
     else:
         yield fine(
