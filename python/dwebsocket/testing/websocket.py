@@ -26,6 +26,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.waiting.loop_hub import settle, settle_later
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import monotonic
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
@@ -33,7 +34,7 @@ from dwebsocket.testing.databases import about_commits, is_sharing, shared_datab
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from django.http import HttpResponse
 
@@ -592,12 +593,39 @@ class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[A
     iterated by ``async for``; for the rest it is as :class:`ClientWebSocket`.
     """
 
+    # Where it is open, and what that loop closes before itself.
+    _loop: asyncio.AbstractEventLoop | None = None
+    _end_of_loop: AsyncGenerator[None, None]
+
     async def __aenter__(self) -> AsyncClientWebSocket:  # noqa: PYI034
         await self._enter()
+        self._end_of_loop = self._until_end_of_loop()
+        await anext(self._end_of_loop)
+        self._loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await self._exit(failed=kind is not None)
+        try:
+            await self._exit(failed=kind is not None)
+        finally:
+            await self._end_of_loop.aclose()
+
+    async def _until_end_of_loop(self) -> AsyncGenerator[None, None]:
+        # A loop closes its generators before itself: a view or a handler in it can still end then.
+        try:
+            yield
+        finally:
+            if self in open_websockets and self._watch is not None:
+                self._send_close(_NORMAL, "")
+                self._hang_up()
+                await self._wait_for_view(self._watch.over, self.timeout)
+
+    def give_up(self, timeout: float) -> None:
+        """As its base class, and also where the view's loop stays for other tests."""
+        loop = self._loop
+        if loop and not (loop.is_closed() or loop.is_running() or running_loop()):
+            loop.run_until_complete(self._end_of_loop.aclose())
+        super().give_up(timeout)
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         """Yields each message until the site closes the WebSocket; raises as :meth:`receive`."""

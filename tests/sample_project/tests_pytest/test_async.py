@@ -6,7 +6,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
-from chat import views
+from chat import handlers, views
 from chat.models import Note
 from dwebsocket.testing import ViewStillRuns
 
@@ -101,3 +101,34 @@ async def test_anyio_database(async_websocket_client, db):
         assert await ws.receive_json() == []
         await ws.send("from the view")
         assert await ws.receive_json() == 1
+
+
+@pytest.fixture(params=["/aecho/", "/aclubs/red/", "/mixed-clubs/red/"])
+def open_one(request, db):
+    """Open a WebSocket that the test leaves open."""
+    handlers.ends.clear()
+
+    async def open_one(client):
+        user = await sync_to_async(User.objects.create_user)("ada")
+        await sync_to_async(client.force_login)(user)
+        ws = await client.websocket(request.param).__aenter__()
+        await ws.send("here?")
+        await ws.receive()
+
+    yield open_one
+    assert handlers.ends == ({} if request.param == "/aecho/" else {request.param: (1000, "")})
+
+
+@pytest.mark.asyncio
+async def test_left_open(open_one, async_websocket_client):
+    await open_one(async_websocket_client)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_left_open_in_a_loop_that_goes_on(open_one, async_websocket_client):
+    await open_one(async_websocket_client)
+
+
+@pytest.mark.anyio
+async def test_left_open_anyio(open_one, async_websocket_client):
+    await open_one(async_websocket_client)

@@ -65,6 +65,13 @@ class Clubs(WebSocketTestMixin, TestCase):
                     self.assertEqual(await ws.wait_closed(), 4000)
                 self.assertEqual(handlers.ends[path], (4000, "as you wish"))
 
+    async def test_left_open(self):
+        await sync_to_async(self.async_client.force_login)(self.ada)
+        for path in CLUBS:
+            ws = await self.async_client.websocket(path).__aenter__()
+            await ws.send("here?")
+            self.assertEqual(await ws.receive(), "here")
+
     def test_database(self):
         with self.client.websocket("/handled-notes/") as ws:
             ws.send("from the handler")
