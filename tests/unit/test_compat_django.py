@@ -76,6 +76,21 @@ class TestSettings:
         assert told == [Path("settings.py")]
 
 
+class TestChecks:
+    """The run of system checks that imports the package."""
+
+    @pytest.mark.parametrize("kept", ["pass", "checks, tags = (), None"])
+    def test_run_that_keeps_its_checks_elsewhere(self, kept: str) -> None:
+        """It goes on without ours."""
+        names = {"__name__": "django.core.checks.registry", "join": parts.join_run}
+        exec(f"def run_checks():\n {kept}\n join(print, deploy=False)", names)
+        names["run_checks"]()
+
+    def test_none_runs(self) -> None:
+        """Then nothing happens."""
+        parts.join_run(print, deploy=True)
+
+
 class _Elsewhere:
     """Settings that have their values somewhere else."""
 

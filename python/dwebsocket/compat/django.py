@@ -32,6 +32,7 @@ HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
 _AUTH_MIDDLEWARE = "django.contrib.auth.middleware"
 _TEST_CLIENT = "django.test.client"
 _OF_COMMANDS = ("django.core.management", "django.core.management.base")
+_OF_CHECKS = "django.core.checks.registry"
 _HIDES = "sensitive_variables_wrapper"
 # The attributes of a match that depend on its route alone. `_func_path`: since 1.9.
 _OF_ROUTE = (
@@ -52,6 +53,30 @@ def is_in_command() -> bool:
     """
     names = (frame.f_globals.get("__name__") for frame, _ in walk_stack(sys._getframe()))
     return any(name in _OF_COMMANDS for name in names)
+
+
+# --- system checks -------------------------------------------------------------------------------
+
+
+def join_run(check: Callable[..., Any], *, deploy: bool) -> None:
+    """
+    Has the run of system checks that imports the caller make ``check``, too, if there is one.
+
+    Django's check of URLs imports views, and the run has its list of checks by then. It is the
+    variable ``checks`` of ``run_checks`` beside ``tags`` and ``include_deployment_checks``, in
+    every version so far. Where they are others the next run makes it, which most commands lack.
+
+    Args:
+        deploy: Whether it is for ``check --deploy`` only.
+    """
+    for frame, _ in walk_stack(sys._getframe()):
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == (_OF_CHECKS, "run_checks"):
+            own = frame.f_locals
+            checks, is_for_all = own.get("checks"), own.get("tags", ()) is None
+            is_wanted = is_for_all and (not deploy or own.get("include_deployment_checks"))
+            if is_wanted and isinstance(checks, list) and check not in checks:
+                checks.append(check)
+            return
 
 
 # --- settings ------------------------------------------------------------------------------------

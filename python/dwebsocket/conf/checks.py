@@ -15,6 +15,7 @@ from django.core import checks
 from django.utils.module_loading import import_string
 
 from dwebsocket import conf
+from dwebsocket.compat.django import join_run
 from dwebsocket.compat.system import NO_TAKEOVER, ONLY_UNDER_ASGI
 from dwebsocket.conf import channel_settings
 from dwebsocket.conf.group_settings import DEFAULT
@@ -32,10 +33,12 @@ _OF_WEBSOCKETS = {"ws": "http", "wss": "https"}
 
 def register() -> None:
     """Registers the checks with Django. May be repeated; needs no settings."""
-    checks.register(check)
-    checks.register(check_deployment, deploy=True)
-    checks.register(check_groups)
-    checks.register(check_groups_of_deployment, deploy=True)
+    for each in (check, check_groups):
+        checks.register(each)
+        join_run(each, deploy=False)
+    for each in (check_deployment, check_groups_of_deployment):
+        checks.register(each, deploy=True)
+        join_run(each, deploy=True)
 
 
 def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
