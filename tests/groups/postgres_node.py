@@ -129,6 +129,10 @@ class Node(HistoryCommands, logging.Handler):
         """Make the mailbox a member."""
         return [self.backend.add(name, self.mailbox, b"k" * 16) for name in names]
 
+    def join_held(self, *names: str) -> list[bool]:
+        """Make it a member of groups that `hold_soon` holds, as a connection that opens."""
+        return [self.backend.join(name, self.mailbox, b"k" * 16) for name in names]
+
     def join_in_task(self, name: str) -> bool:
         """Make it a member in an event loop."""
         return bool(asyncio.run(self.backend.aadd(name, self.mailbox, b"k" * 16)))

@@ -75,6 +75,18 @@ def test_restart(nodes: Nodes, folder: Path) -> None:
     assert publisher("count", "room") == 2
 
 
+def test_member_that_joins_while_it_is_away(nodes: Nodes, folder: Path) -> None:
+    """The handshake of a user waits for no server, and its connection hears it once it is back."""
+    member, publisher = nodes(), nodes()
+    with database_server.away(folder):
+        member("hold_soon", "user")
+        eventually(lambda: member("log"), what="it cannot listen")
+        assert member("join_held", "user") == [True]
+    eventually(lambda: member("is_listening"))
+    publisher("send", "user", "hi")
+    assert member("take", 1) == ["hi"]
+
+
 def test_terminated_connections(nodes: Nodes) -> None:
     """Of one that listens and of one that publishes, over and over, while messages flow."""
     member, publisher, admin = nodes(), nodes(), nodes()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.conf.group_settings import BackendSettings
+    from dwebsocket.groups.backends.contract import Member
     from dwebsocket.groups.history import Log, Position
 
 
@@ -127,6 +128,13 @@ class Backend(HistoryBackend, PresenceBackend):
         """Has the listener subscribe."""
         if (up := self._listener.listening()) is not None:
             up.add_done_callback(lambda up: self._try(self._result, up))
+
+    def join(self, name: str, member: Member, key: bytes) -> bool:
+        if not super().join(name, member, key):
+            return False
+        # A listener that could not connect before there was a member has ended.
+        self._try(self.subscribe_soon, name)
+        return True
 
     def count(self, name: str) -> int:
         """Asks all processes that listen. One that does not answer in time is left out."""

@@ -244,8 +244,9 @@ class Listener:
         error = CannotListen(reason)
         self.counts.fail(error)
         self._queries.fail(error, put_back=was_listening and self._may_run)
-        has_members = bool(self._names())
         with self._lock:
+            # Under the lock: one that joins meanwhile asks for a listener afterwards.
+            has_members = bool(self._names())
             # Callers that wait since it was lost get an attempt first.
             up = None if was_listening and self._may_run else self._up
             if up is not None:
