@@ -11,11 +11,14 @@ import signal
 import socket
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from postgres_nodes import folder, nodes  # noqa: F401
 
+from dwebsocket.groups.backends.postgres.link import Link
 from support import postgres as database_server
 from support.installed import psycopg2
 from support.selection import later
@@ -132,6 +135,29 @@ def test_an_earlier_error_is_not_the_reason(nodes: Nodes, library: str | None) -
     lost = eventually(lambda: node("log"))[0]
     assert "does not exist" not in lost
     assert re.search("the server is lost: .*(terminat|closed)", lost)
+
+
+@pytest.mark.parametrize(
+    "library", ["psycopg", pytest.param("psycopg2", marks=pytest.mark.needs("psycopg2"))]
+)
+def test_server_that_sends_while_it_is_asked(
+    folder: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither waits for the other one to read when each of them has more than a socket takes."""
+    monkeypatch.syspath_prepend(psycopg2())
+    driver = import_module(f"dwebsocket.compat.{library}").LIBRARY
+    link = Link(driver, {"host": folder, "user": "postgres", "dbname": "postgres"}, 20.0)
+    link.query("LISTEN backlog")
+    call = "SELECT count(pg_notify('backlog', number || repeat('x', 7000))) "
+    with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as other:
+        other.execute(f"{call} FROM generate_series(1, 1000) AS number")
+    assert link.query(f"SELECT length('{'x' * 4 * 1024 * 1024}')") == [(str(4 * 1024 * 1024),)]
+    found = 0
+    while found < 1000:
+        link.wait(20.0)
+        while link.take() is not None:
+            found += 1
+    link.close()
 
 
 @contextmanager

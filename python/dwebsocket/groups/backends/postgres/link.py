@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from dwebsocket.compat.postgresql import Driver, Library, Need
 
-_EVENTS = {"read": selectors.EVENT_READ, "write": selectors.EVENT_WRITE}
+# A server that is sending reads nothing until we have read: the libraries do so when they cannot
+# write.
+_EVENTS = {"read": selectors.EVENT_READ, "write": selectors.EVENT_READ | selectors.EVENT_WRITE}
 
 
 class Link:
