@@ -61,12 +61,13 @@
 //!
 //! Locks are short, and no Python runs under one. A view's thread and the driver meet in the inbox,
 //! in the outbox and in the connection's life, one at a time: none of these three locks is taken
-//! under another. With the lock of an inbox or an outbox only atomics of the budget are changed,
-//! and at its limit a task is started. The turns take the lock of a hub, or of the flush timer,
-//! under their own; a hub notifies the turns without its lock, and no reply is sent under any of
-//! the three. A member's memberships, the names of groups and one group are locked in this order,
-//! and nothing is sent meanwhile. A connection's life ends first, then the inbox (nothing more will come) and the
-//! outbox (nothing more will go), the descriptor last.
+//! under another, but where a life ends, which has the outbox refuse messages. With the lock of an
+//! inbox or an outbox only atomics of the budget are changed, and at its limit a task is started. The
+//! turns take the lock of a hub, or of the flush timer, under their own; a hub notifies the turns
+//! without its lock, and no reply is sent under any of the three. A member's memberships, the names of
+//! groups and one group are locked in this order, and nothing is sent meanwhile. A connection's life
+//! ends first, then the inbox (nothing more will come) and the outbox (nothing more will go), the
+//! descriptor last.
 //!
 //! # In which order to read
 //!

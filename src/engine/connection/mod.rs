@@ -377,6 +377,10 @@ impl Connection {
     /// after the connection was noted as lost, its code and reason replace those of the loss.
     pub(crate) fn begin_end(&self, end: End) -> bool {
         let mut life = self.life.lock();
+        if life.awaited.is_none() {
+            // With the lock: whoever sees the end is refused, and whoever is refused sees the end.
+            self.outbox.refuse();
+        }
         let first = life.end.is_none();
         let better = end.by == Initiator::Peer
             && life
@@ -645,6 +649,27 @@ mod tests {
         assert!(!connection.send(Kind::Text, b"late", None).unwrap());
         assert!(matches!(connection.take(None), Received::End));
         assert_eq!(connection.waiting(), (0, true));
+    }
+
+    #[test]
+    fn whoever_sees_the_end_can_send_nothing_any_more() {
+        for by in [Initiator::Lost, Initiator::Peer, Initiator::Local] {
+            let (connection, mut peer) = connection("");
+            let message = groups::Message::new(Kind::Text, b"late", &[]);
+            connection.begin_end(end(4000, by));
+            assert!(!connection.write(Kind::Text, b"late"));
+            assert!(!connection.send(Kind::Text, b"late", None).unwrap());
+            assert_eq!(connection.send_beyond(Kind::Text, b"late"), Some(false));
+            assert_eq!(connection.send_together(vec![message]), 0);
+            assert!(!connection.send_control(Opcode::Ping, b"late"));
+            assert!(connection.has_room());
+            // The frame that the end is told with goes out all the same.
+            connection.outbox.seal(&frame(4000));
+            connection.outbox.cut();
+            let mut came = Vec::new();
+            peer.read_to_end(&mut came).unwrap();
+            assert_eq!(came, b"\x88\x02\x0f\xa0", "{by:?}");
+        }
     }
 
     #[test]

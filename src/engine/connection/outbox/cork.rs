@@ -27,7 +27,7 @@ impl State {
             .socket
             .as_ref()
             .is_some_and(|socket| socket.is_carried());
-        let corks = fits && alone && !self.sealed && !is_carried && !self.is_held;
+        let corks = fits && alone && !self.is_closed() && !is_carried && !self.is_held;
         if corks {
             self.corked.reserve(head.len() + payload.len());
             self.corked.extend_from_slice(head);

@@ -85,8 +85,8 @@ impl Outbox {
 
     /// Writes what is corked before all else. False when the outbox is closed.
     fn clear_corked(&self, state: &mut MutexGuard<'_, State>) -> bool {
-        let is_closed =
-            state.sealed || (!state.corked.is_empty() && self.write_corked(state) == Sent::Closed);
+        let is_closed = state.is_closed()
+            || (!state.corked.is_empty() && self.write_corked(state) == Sent::Closed);
         !is_closed
     }
 }

@@ -87,7 +87,7 @@ impl Outbox {
         let mut leaves_rest = false;
         let mut state = self.state.lock();
         loop {
-            if state.sealed {
+            if state.is_closed() {
                 return Ok(Sent::Closed);
             }
             if !state.corked.is_empty() {
@@ -169,7 +169,7 @@ impl Outbox {
         let framed = self.framing.frame(first, payload);
         let (head, payload) = framed.pieces();
         let mut state = self.state.lock();
-        if state.sealed {
+        if state.is_closed() {
             return Sent::Closed;
         }
         state.queue_corked();
@@ -196,7 +196,7 @@ impl Outbox {
         let (head, payload) = framed.pieces();
         let length = head.len() + payload.len();
         let mut state = self.state.lock();
-        if state.sealed {
+        if state.is_closed() {
             Sent::Closed
         } else if state.is_idle() && state.has_priority(length) && state.fits(length, self.capacity)
         {
@@ -239,6 +239,13 @@ impl Outbox {
             is_clear: !is_blocked && unsent == 0,
             has_ping: !state.ping && taken >= state.pinged_at,
         }
+    }
+
+    /// Takes no message from now on. What it has goes out, and the close frame may follow.
+    pub(crate) fn refuse(&self) {
+        let mut state = self.state.lock();
+        state.refuses = true;
+        self.announce_room(state);
     }
 
     /// Queues the close frame after everything else; nothing can follow it.
@@ -353,7 +360,7 @@ impl Outbox {
     pub(crate) fn has_room(&self, payload_len: usize) -> bool {
         let mut state = self.state.lock();
         let length = frame::head(Opcode::Binary, payload_len).len() + payload_len;
-        state.sealed || state.admit(length, self.capacity, false)
+        state.is_closed() || state.admit(length, self.capacity, false)
     }
 
     /// True when nothing can follow what is queued now.

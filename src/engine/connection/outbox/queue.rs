@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) ping: bool,
     /// A close frame is queued (or can no longer be): no data may follow it.
     pub(super) sealed: bool,
+    /// The connection has begun to end: nothing but the close frame is taken any more.
+    pub(super) refuses: bool,
     pub(super) watches: Watches,
     pub(super) reserved: Reserved,
     /// Bytes that the socket has taken so far.
@@ -100,6 +102,11 @@ impl State {
             framing,
             ..Self::default()
         }
+    }
+
+    /// Whether no message is taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sealed || self.refuses
     }
 
     /// Whether nothing waits, and the socket may be written to.
@@ -154,7 +161,7 @@ impl State {
 
     /// Whether no sender has to wait now.
     pub(super) fn takes_any(&self) -> bool {
-        self.sealed || (self.queue.is_empty() && self.carried() == 0 && !self.is_reserved(0))
+        self.is_closed() || (self.queue.is_empty() && self.carried() == 0 && !self.is_reserved(0))
     }
 
     /// Whether a thread sleeps whose message is larger than `length` bytes and gets the room first.
