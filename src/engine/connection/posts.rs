@@ -16,6 +16,10 @@ use crate::{
 /// message that is being decoded.
 const COPIES: usize = 3;
 
+/// Bytes that may come behind a request whose response waits. A client sends a further request there
+/// at most, which gets no answer.
+pub(crate) const MOST_BEHIND_REQUEST: usize = 64 * 1024;
+
 /// The outcome of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     engine::{
         base::clock,
-        connection::inbox::Room,
+        connection::{inbox::Room, posts::MOST_BEHIND_REQUEST},
         resources::{
             budget,
             read_buffer::{self, Batch, Input, Scratch},
@@ -87,6 +87,10 @@ impl Driver {
         if self.connection.posts.is_some() {
             // A further request, perhaps; this response does not end before the connection.
             input.clear();
+            self.connection.count_read(length);
+            if self.connection.traffic().bytes_in > MOST_BEHIND_REQUEST as u64 {
+                self.close_flooding("too many bytes behind the request");
+            }
             return;
         }
         let before = mem::replace(&mut self.last_read, length);
@@ -401,12 +405,18 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::{
         super::fixture::{SETTINGS, fixture, read_now},
         *,
     };
     use crate::{
-        engine::connection::{inbox::Received, settings::Settings},
+        engine::connection::{
+            Initiator,
+            inbox::Received,
+            settings::{Settings, Transport},
+        },
         protocol::{
             deflate::{Codecs, Deflater, Options, Terms},
             frame,
@@ -512,6 +522,23 @@ mod tests {
         };
         assert_eq!(message.payload, vec![b'a'; SIZE]);
         assert!(turns >= SIZE / TURN.inflated, "{turns} turns");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_on_behind_its_request_for_events_is_closed() {
+        let mut fixture = fixture(&Settings {
+            transport: Transport::Events([7; 16]),
+            ..SETTINGS
+        });
+        for round in 0..1000 {
+            fixture.peer.write_all(&[b'x'; 4096]).unwrap();
+            fixture.driver.read(fixture.io.get_ref());
+            assert_eq!(fixture.connection.end().is_some(), round >= 16, "{round}");
+        }
+        let end = fixture.connection.end().unwrap();
+        assert_eq!((end.code, end.by), (close::POLICY, Initiator::Local));
+        let told = read_now(&mut fixture.peer);
+        assert!(told.starts_with(b"event: close\ndata: {\"code\":1008,"));
     }
 
     #[tokio::test]

@@ -359,6 +359,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_poll_behind_which_its_client_sends_on_is_over() {
+        let pending: Arc<PendingPoll> = Arc::default();
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        pending
+            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
+            .unwrap();
+        let is_hung_up = tokio::task::spawn_blocking(move || {
+            (0..10_000).any(|_| client.write_all(&[b'x'; 4096]).is_err())
+        });
+        assert!(is_hung_up.await.unwrap());
+        assert!(!pending.answer(b"events".to_vec()));
+    }
+
+    #[tokio::test]
     async fn a_poll_whose_client_has_gone_takes_no_answer() {
         let pending: Arc<PendingPoll> = Arc::default();
         let (ours, client) = UnixStream::pair().unwrap();

@@ -11,7 +11,10 @@ use std::{
 use tokio::{io::Interest, sync::Notify, task::coop::consume_budget, time::timeout};
 
 use crate::{
-    engine::resources::{budget::Account, socket::Socket, watched::Watched},
+    engine::{
+        connection::posts::MOST_BEHIND_REQUEST,
+        resources::{budget::Account, socket::Socket, watched::Watched},
+    },
     protocol::polling,
 };
 
@@ -112,12 +115,16 @@ pub(super) async fn finish(io: &Watched, mut rest: Rest, cut: &Notify) {
     }
 }
 
-/// Waits until the client has hung up. Bytes that it sends meanwhile are dropped.
+/// Waits until the client has hung up, or sends on without end. Its bytes are dropped.
 pub(super) async fn end_of_stream(io: &Watched) {
+    let mut left = MOST_BEHIND_REQUEST;
     while let Ok(mut guard) = io.ready(Interest::READABLE).await {
         match io.get_ref().receive(&mut Vec::new(), 4096) {
             Ok(0) => return,
-            Ok(_) => {}
+            Ok(length) => match left.checked_sub(length) {
+                Some(less) => left = less,
+                None => return,
+            },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
