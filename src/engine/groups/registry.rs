@@ -5,12 +5,12 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     envelope,
@@ -43,7 +43,7 @@ pub struct Groups {
     random: RandomState,
     pub(super) fan_out: Arc<FanOut>,
     key: Option<Key>,
-    observer: OnceLock<Weak<dyn Observer>>,
+    observer: RwLock<Option<Weak<dyn Observer>>>,
     pub(super) markers: Markers,
     evictions: AtomicU64,
 }
@@ -66,19 +66,20 @@ impl Groups {
             random: RandomState::new(),
             fan_out: FanOut::new(threads, when_full),
             key: key.and_then(Key::new),
-            observer: OnceLock::new(),
+            observer: RwLock::default(),
             markers: Markers::default(),
             evictions: AtomicU64::new(0),
         })
     }
 
-    /// Has `observer` called from now on. Only the first one counts.
+    /// Has `observer` called from now on, in place of the one before: a start may fail after it.
     pub(crate) fn observe(&self, observer: Weak<dyn Observer>) {
-        let _ = self.observer.set(observer);
+        *self.observer.write() = Some(observer);
     }
 
     pub(super) fn notify(&self, name: &str) {
-        if let Some(observer) = self.observer.get().and_then(Weak::upgrade) {
+        let observer = self.observer.read().as_ref().and_then(Weak::upgrade);
+        if let Some(observer) = observer {
             contain(|| observer.on_members(name));
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
 };
 
 use super::record::Record;
@@ -35,7 +35,6 @@ pub struct Note {
 /// The queue of records.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    announcer: OnceLock<Weak<dyn Announcer>>,
     queue: Mutex<Queue>,
     /// Held while records are handed over, so that they keep their order.
     sending: parking_lot::Mutex<()>,
@@ -43,26 +42,25 @@ pub(super) struct Outgoing {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Whether there is an announcer.
-    is_taken: bool,
+    announcer: Option<Weak<dyn Announcer>>,
     waiting: VecDeque<Note>,
     count: u64,
 }
 
 impl Outgoing {
-    /// Has all later records handed to `announcer`. Only the first one counts.
+    /// Has all later records handed to `announcer`, in place of the one before: a start may fail
+    /// after it.
     pub(super) fn announce_by(&self, announcer: Weak<dyn Announcer>) {
-        let _ = self.announcer.set(announcer);
-        self.queue.lock().is_taken = true;
+        self.queue.lock().announcer = Some(announcer);
     }
 
     pub(super) fn announcer(&self) -> Option<Arc<dyn Announcer>> {
-        self.announcer.get().and_then(Weak::upgrade)
+        self.queue.lock().announcer.as_ref().and_then(Weak::upgrade)
     }
 
     /// Whether there may be other processes.
     pub(super) fn is_taken(&self) -> bool {
-        self.queue.lock().is_taken
+        self.queue.lock().announcer.is_some()
     }
 
     /// How many records there were.
@@ -73,7 +71,7 @@ impl Outgoing {
     /// Adds a record. To be followed by [`Outgoing::send`], without the lock of the room.
     pub(super) fn add(&self, name: &Arc<str>, record: impl FnOnce() -> Record) {
         let mut queue = self.queue.lock();
-        if !queue.is_taken {
+        if queue.announcer.is_none() {
             return;
         }
         let number = queue.count;

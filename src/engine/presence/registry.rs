@@ -107,7 +107,7 @@ impl Presence {
         })
     }
 
-    /// Has the other processes told by `announcer` from now on. Only the first one counts.
+    /// Has the other processes told by `announcer` from now on, in place of the one before.
     pub fn announce_by(&self, announcer: Weak<dyn Announcer>) {
         self.outgoing.announce_by(announcer);
     }

@@ -1163,14 +1163,25 @@ impl Announcer for Node {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Read, os::unix::fs::MetadataExt, path::PathBuf, process::Command, thread};
+    use std::{
+        fs,
+        io::Read,
+        os::unix::{
+            fs::{MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
+        path::PathBuf,
+        process::Command,
+        thread,
+    };
 
     use super::*;
     use crate::{
         engine::{
             after_fork_in_child,
             connection::{Connection, settings::Settings},
-            groups::WhenFull,
+            groups::{Eviction, WhenFull, Whom},
+            presence::{Arrival, Facts},
         },
         protocol::message::Kind,
     };
@@ -1301,16 +1312,34 @@ mod tests {
     #[test]
     fn a_start_fails_where_others_cannot_be_connected_to() {
         let path = folder("closed");
-        let (_first, engine) = (start(&path), Engine::current().unwrap());
+        let (first, engine) = (start(&path), Engine::current().unwrap());
         // The address of no socket, which a node that starts cannot tell from one that lives.
         let groups = Groups::new(engine.fan_out_threads().unwrap(), WhenFull::Close, None);
         let presence = Presence::new(Arc::clone(&groups));
         let datagram = std::os::unix::net::UnixDatagram::bind(path.join("0".repeat(16))).unwrap();
-        let started = Node::start(&path, user(), groups, presence);
-        assert!(started.is_err());
+        let start = || Node::start(&path, user(), Arc::clone(&groups), Arc::clone(&presence));
+        assert!(start().is_err());
         let left = fs::read_dir(&path).unwrap().count();
         assert_eq!(left, 2, "its socket is removed");
         drop(datagram);
+        fs::remove_file(path.join("0".repeat(16))).unwrap();
+        // The next attempt begins anew: the others are told of members and users.
+        let second = start().unwrap();
+        let (member, _peer) = join(&second, "room");
+        let arrival = Arrival {
+            facts: Facts::default(),
+            info: None,
+            watches: false,
+            is_present: true,
+            name: "a".into(),
+            grace: LIMIT,
+            tells: false,
+            said_at: None,
+        };
+        presence.enter("room", &member, [1; 16], arrival);
+        eventually("they are told", || {
+            first.count("room") == 1 && first.presence.members("room").len() == 1
+        });
         fs::remove_dir_all(path).unwrap();
     }
 
