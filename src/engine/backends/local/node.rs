@@ -491,21 +491,8 @@ impl Node {
     }
 
     fn is_full(&self, state: &mut State, length: usize, own_bytes: usize) -> bool {
-        let mut is_full = !self.groups.has_room(own_bytes);
-        let still = &mut state.still;
-        state.peers.retain(|id, peer| {
-            if peer.has_room(length) {
-                return true;
-            }
-            if peer.stands_still() {
-                peer.end();
-                still.insert(*id);
-                return false;
-            }
-            is_full = true;
-            true
-        });
-        is_full
+        let have_room = state.drop_still(length);
+        !(have_room && self.groups.has_room(own_bytes))
     }
 
     /// The members of the group `name` in all processes. That of others is as old as
@@ -965,8 +952,10 @@ impl Node {
                 (name, count)
             });
             let frames = count_frames(counts);
-            let state = node.state.lock();
+            let mut state = node.state.lock();
             for frame in frames {
+                // What does not wait for room must not pile up for a process that was stopped.
+                state.drop_still(frame.len());
                 state.peers.values().for_each(|peer| peer.send(&frame));
             }
         }
@@ -1067,6 +1056,24 @@ fn count_frames(counts: impl IntoIterator<Item = (String, usize)>) -> Vec<Bytes>
 }
 
 impl State {
+    /// Drops nodes that have no room for `length` bytes and stand still. False when others have none.
+    fn drop_still(&mut self, length: usize) -> bool {
+        let (still, mut have_room) = (&mut self.still, true);
+        self.peers.retain(|id, peer| {
+            if peer.has_room(length) {
+                return true;
+            }
+            if peer.stands_still() {
+                peer.end();
+                still.insert(*id);
+                return false;
+            }
+            have_room = false;
+            true
+        });
+        have_room
+    }
+
     /// Notes that the node `id` has answered to those claims, or does not do so any more. Returns
     /// the claims for which all have.
     fn note_seen(&mut self, id: NodeId, which: impl Fn(u64) -> bool) -> Vec<(u64, Claim)> {
@@ -1122,6 +1129,8 @@ impl Announcer for Node {
         let Some(mut state) = self.state() else {
             return;
         };
+        // What does not wait for room must not pile up for a process that was stopped.
+        state.drop_still(note.record.len());
         if let Telling::Claimed(number) = note.record.telling {
             let claim = Claim {
                 name: Arc::clone(&note.name),
@@ -1340,6 +1349,43 @@ mod tests {
         eventually("they are told", || {
             first.count("room") == 1 && first.presence.members("room").len() == 1
         });
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_reads_nothing_costs_others_a_bounded_queue() {
+        let path = folder("stopped");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+        // As that of a process that was stopped.
+        let stopped = UnixListener::bind(path.join("0".repeat(16))).unwrap();
+        let node = start(&path);
+        let record = Record {
+            facts: Arc::new(Facts {
+                info: "x".repeat(1024 * 1024),
+                ..Facts::default()
+            }),
+            stamp: 1,
+            connections: 1,
+            away: Duration::ZERO,
+            grace: LIMIT,
+            telling: Telling::Nothing,
+            has_moved: false,
+        };
+        let mut note = Note {
+            number: u64::MAX,
+            name: "room".into(),
+            record,
+        };
+        for _ in 0..70 {
+            node.announce(&note);
+        }
+        note.record.facts = Arc::default();
+        eventually("it is given up", || {
+            node.announce(&note);
+            node.peers() == 0
+        });
+        drop(stopped);
         fs::remove_dir_all(path).unwrap();
     }
 
