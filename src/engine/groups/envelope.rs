@@ -104,6 +104,13 @@ pub(super) fn markers_of(bytes: &[u8]) -> Option<Vec<Token>> {
     (kind == MARKERS).then_some(tokens)
 }
 
+/// The eviction of an envelope; `None` when it has another kind.
+#[cfg(unix)]
+pub(super) fn eviction_in(bytes: &[u8]) -> Option<Eviction> {
+    let (kind, _, payload) = split(bytes)?;
+    (kind == EVICTION).then(|| read_eviction(payload)).flatten()
+}
+
 /// Reads an envelope; `None` when it is none, or one of another version or of markers.
 pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
     let (kind, ids, payload) = split(bytes)?;

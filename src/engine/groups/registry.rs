@@ -291,6 +291,15 @@ impl Groups {
         true
     }
 
+    /// Notes the envelope of a group that does not exist here: it may be an eviction, which counts.
+    #[cfg(unix)]
+    pub(crate) fn note_eviction(&self, name: &str, envelope: &[u8]) {
+        let opened = self.open(name, envelope);
+        if let Some(eviction) = opened.and_then(envelope::eviction_in) {
+            self.put(name, Entry::Eviction(eviction));
+        }
+    }
+
     /// Whether the group `name` exists here: a member may get what is published.
     #[cfg(unix)]
     pub(crate) fn has(&self, name: &str) -> bool {

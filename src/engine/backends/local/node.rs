@@ -796,12 +796,15 @@ impl Node {
         };
         self.progress.lock().entry(id).or_default().begun = number;
         self.break_at("take");
-        let is_message = !self.await_room(name, envelope.len()).await || {
+        let is_message = if self.await_room(name, envelope.len()).await {
             let stamp = Stamp {
                 publisher: id,
                 number,
             };
             self.groups.deliver_stamped(name, envelope, stamp)
+        } else {
+            self.groups.note_eviction(name, envelope);
+            true
         };
         if !is_message {
             self.groups.statistics().count(Event::Unreadable);
@@ -1386,6 +1389,24 @@ mod tests {
             node.peers() == 0
         });
         drop(stopped);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn an_eviction_from_a_room_without_members_here_is_counted() {
+        let path = folder("evicted");
+        let (one, other) = (start(&path), start(&path));
+        let eviction = Eviction {
+            whom: Whom::Member([1; 16]),
+            reason: String::new(),
+        };
+        let envelope = envelope::of_eviction(&eviction);
+        one.pass_on("room", &one.groups.seal("room", envelope))
+            .unwrap();
+        assert_eq!(one.groups.evictions(), 1);
+        // One that has asked who may join, and is a member only now, asks again.
+        eventually("it has come", || other.groups.evictions() == 1);
+        assert_eq!(counted(&other, "unreadable"), 0);
         fs::remove_dir_all(path).unwrap();
     }
 
