@@ -180,6 +180,7 @@ impl FanOut {
         for member in members {
             let recipient = Recipient {
                 member,
+                slot: 0,
                 since: 0,
                 is_numbered: false,
                 got: None,
@@ -303,7 +304,7 @@ impl FanOut {
             }
             [Entry::Eviction(eviction)] => {
                 if was_here {
-                    self.evict(member, eviction, deliveries);
+                    self.evict(member, recipient.slot, eviction, deliveries);
                 }
                 return;
             }
@@ -325,9 +326,9 @@ impl FanOut {
         }
     }
 
-    /// Takes a member out of its group if `eviction` names it. Members of rooms are told; that
-    /// others belong to a user is not known here.
-    fn evict(&self, member: &dyn Member, eviction: &Eviction, deliveries: &Deliveries) {
+    /// Takes the member at `slot` out of its group if `eviction` names it. Members of rooms are told;
+    /// that others belong to a user is not known here.
+    fn evict(&self, member: &dyn Member, slot: u32, eviction: &Eviction, deliveries: &Deliveries) {
         if member.is_seat() {
             if let Some(seat) = contain(|| member.evict(eviction)).flatten() {
                 self.notices.add(Notice::SeatEnded(seat));
@@ -336,7 +337,7 @@ impl FanOut {
         }
         let memberships = member.memberships();
         if (member.id()).is_some_and(|id| eviction.names(id, None)) {
-            contain(|| memberships.end_named(&deliveries.group, deliveries.registry));
+            contain(|| memberships.end_named(&deliveries.group, deliveries.registry, slot));
         }
     }
 

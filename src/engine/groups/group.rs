@@ -177,6 +177,8 @@ pub(super) struct Passed {
 /// A member that is to get entries.
 pub(super) struct Recipient {
     pub(super) member: Weak<dyn Member>,
+    /// Its place.
+    pub(super) slot: u32,
     /// The number of the first entry for it.
     pub(super) since: u64,
     /// Whether it gets messages with their positions.
@@ -372,16 +374,12 @@ impl State {
     /// The members of `stretch` that are to get the entry with this number.
     fn recipients_of(&self, number: u64, stretch: usize) -> impl Iterator<Item = Recipient> {
         let numbered = (self.recorded.as_deref()).map(|recorded| &recorded.numbered);
-        let is_numbered = move |slot: usize| {
-            let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-            numbered.is_some_and(|numbered| numbered.contains(&slot))
-        };
-        let got = move |slot: usize| {
-            let got = &self.stamped.as_ref()?.got;
-            got.get(&u32::try_from(slot).ok()?).cloned()
-        };
+        let is_numbered =
+            move |slot: u32| numbered.is_some_and(|numbered| numbered.contains(&slot));
+        let got = move |slot: u32| self.stamped.as_ref()?.got.get(&slot).cloned();
         let slots = self.slots.iter().enumerate();
         let slots = slots.skip(stretch * STRETCH).take(STRETCH);
+        let slots = slots.filter_map(|(place, slot)| Some((u32::try_from(place).ok()?, slot)));
         slots.filter_map(move |(place, slot)| match slot {
             Slot::Taken {
                 member,
@@ -389,6 +387,7 @@ impl State {
                 until,
             } if *until > number => Some(Recipient {
                 member: Weak::clone(member),
+                slot: place,
                 since: *since,
                 is_numbered: is_numbered(place),
                 got: got(place),

@@ -18,7 +18,7 @@ pub(crate) trait Membership: fmt::Debug + Send + Sync {
     /// The group's name.
     fn name(&self) -> &str;
 
-    /// Whether it is a group of the registry at this address.
+    /// Whether it is a group of the registry at this address, or belongs to one.
     fn is_of(&self, registry: usize) -> bool;
 
     /// Whether it is a group, and not what belongs to one.
@@ -341,14 +341,18 @@ impl Memberships {
     }
 
     /// Takes the member out of the group `name` of the registry at this address, and out of what
-    /// else has that name. It may join again.
-    pub(super) fn end_named(&self, name: &str, registry: usize) {
+    /// belongs to that group. It may join again: if it has done so, and is not at `slot` any more,
+    /// it stays.
+    pub(super) fn end_named(&self, name: &str, registry: usize, slot: u32) {
         let mut state = self.0.lock();
-        let named = state.held().filter(|(group, _)| {
-            group.name() == name && (group.is_of(registry) || !group.is_group())
-        });
-        let keys: SmallVec<[usize; 2]> = named.map(|(group, _)| key_of(group)).collect();
-        let ended = keys.into_iter().filter_map(|key| state.remove(key));
+        let named = state.held();
+        let named = named.filter(|(group, _)| group.name() == name && group.is_of(registry));
+        let named = named.map(|(group, at)| (key_of(group), group.is_group() && at == slot));
+        let named: SmallVec<[(usize, bool); 2]> = named.collect();
+        if !named.iter().any(|(_, is_there)| *is_there) {
+            return;
+        }
+        let ended = (named.into_iter()).filter_map(|(key, _)| state.remove(key));
         let ended: SmallVec<[Seated; 2]> = ended.collect();
         drop(state);
         for (group, slot) in ended {
@@ -392,7 +396,7 @@ impl Memberships {
     pub(super) fn names(&self, registry: usize) -> Vec<String> {
         let state = self.0.lock();
         let groups = state.held().map(|(group, _)| group);
-        let its = groups.filter(|group| group.is_of(registry));
+        let its = groups.filter(|group| group.is_group() && group.is_of(registry));
         its.map(|group| group.name().to_owned()).collect()
     }
 

@@ -279,6 +279,27 @@ async fn a_loss_is_told_to_members_of_rooms_before_the_next_message() {
 }
 
 #[tokio::test]
+async fn an_eviction_ends_the_membership_of_that_moment_and_none_that_is_newer() {
+    let groups = groups(WhenFull::Close);
+    let (connection, _peer) = member(1);
+    let eviction = Eviction {
+        whom: Whom::Member(ID),
+        reason: "bye".to_owned(),
+    };
+    let envelope = groups.seal("room", envelope::of_eviction(&eviction));
+    for comes_back in [true, false] {
+        groups.join("room", &connection, ID);
+        assert!(groups.deliver("room", &envelope));
+        if comes_back {
+            groups.leave("room", connection.as_ref());
+            groups.join("room", &connection, ID);
+        }
+        settle(&groups).await;
+        assert_eq!(groups.count("room"), usize::from(comes_back));
+    }
+}
+
+#[tokio::test]
 async fn an_envelope_arrives_as_what_was_put_into_it() {
     let groups = groups(WhenFull::Close);
     let (connection, mut peer) = member(1);

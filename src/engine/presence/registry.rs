@@ -409,7 +409,8 @@ impl Presence {
             Some(room) => (Arc::clone(room), false),
             None => {
                 let owner: Weak<Self> = Arc::downgrade(self);
-                let room = Arc::new(Room::new(name, owner));
+                let groups = Arc::as_ptr(&self.groups).addr();
+                let room = Arc::new(Room::new(name, owner, groups));
                 room.state.lock().is_shared = self.outgoing.is_taken();
                 rooms.insert(Arc::clone(&room.name), Arc::clone(&room));
                 (room, true)
@@ -564,5 +565,73 @@ impl Presence {
         for (messages, members) in some {
             self.groups.hand_out(name, messages, members).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::{runtime::Handle, task::yield_now};
+
+    use super::*;
+    use crate::engine::{
+        connection::{Connection, settings::Settings},
+        groups::{Eviction, FanOutThread, Seats, WhenFull, Whom, envelope},
+    };
+
+    const ID: MemberId = [1; 16];
+
+    fn presence() -> Arc<Presence> {
+        let thread = FanOutThread {
+            runtime: Handle::current(),
+            hurry_views: Arc::new(|| {}),
+            has_failed: Arc::<AtomicBool>::default(),
+        };
+        Presence::new(Groups::new(vec![thread], WhenFull::Close, None))
+    }
+
+    fn arrival(name: &str, info: Option<&str>) -> Arrival {
+        Arrival {
+            facts: Facts::default(),
+            info: info.map(str::to_owned),
+            watches: false,
+            is_present: true,
+            name: name.into(),
+            grace: Duration::from_secs(60),
+            tells: false,
+            said_at: None,
+        }
+    }
+
+    /// The connections of the user, and what they say.
+    fn connections(presence: &Presence) -> Vec<(String, String)> {
+        let members = presence.members("room");
+        let all = members.iter().flat_map(|(facts, _)| &facts.connections);
+        all.map(|each| (each.id.to_string(), each.info.to_string()))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn an_eviction_ends_the_presence_in_that_group_alone() {
+        let backends = [presence(), presence()];
+        let (connection, _peer) = Connection::for_test(1, &Settings::SMALL, "");
+        for presence in &backends {
+            presence.groups.join("room", &connection, ID);
+            presence.enter("room", &connection, ID, arrival("a", None));
+        }
+        let eviction = Eviction {
+            whom: Whom::Member(ID),
+            reason: String::new(),
+        };
+        let [here, elsewhere] = &backends;
+        let envelope = here.groups.seal("room", envelope::of_eviction(&eviction));
+        assert!(here.groups.deliver("room", &envelope));
+        while here.groups.count("room") > 0 {
+            yield_now().await;
+        }
+        assert!(connections(here).is_empty());
+        assert_eq!(elsewhere.groups.count("room"), 1);
+        assert_eq!(connections(elsewhere).len(), 1);
     }
 }

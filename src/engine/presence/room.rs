@@ -57,6 +57,8 @@ pub(super) trait Owner: std::fmt::Debug + Send + Sync {
 pub(super) struct Room {
     pub(super) name: Arc<str>,
     registry: Weak<dyn Owner>,
+    /// The address of the registry that has its group.
+    groups: usize,
     pub(super) state: Mutex<State>,
     /// Notified when the room's task has something to do.
     pub(super) changed: Notify,
@@ -279,10 +281,11 @@ pub(super) enum Next {
 }
 
 impl Room {
-    pub(super) fn new(name: &str, registry: Weak<dyn Owner>) -> Self {
+    pub(super) fn new(name: &str, registry: Weak<dyn Owner>, groups: usize) -> Self {
         Self {
             name: name.into(),
             registry,
+            groups,
             state: Mutex::default(),
             changed: Notify::new(),
         }
@@ -294,9 +297,8 @@ impl Membership for Room {
         &self.name
     }
 
-    fn is_of(&self, _registry: usize) -> bool {
-        // It is no group; the group of this name is another membership.
-        false
+    fn is_of(&self, registry: usize) -> bool {
+        self.groups == registry
     }
 
     fn end(&self, slot: u32) {
