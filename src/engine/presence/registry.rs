@@ -76,7 +76,6 @@ pub struct Arrival {
 
 /// A connection that becomes present. Its info was taken out of `arrival`, and has got the time.
 struct Newcomer {
-    id: MemberId,
     member: Weak<dyn Member>,
     arrival: Arrival,
     info: Option<Info>,
@@ -132,7 +131,6 @@ impl Presence {
         let info = arrival.info.take().map(|json| Info { json, stamp });
         let weak: Weak<M> = Arc::downgrade(member);
         let newcomer = Newcomer {
-            id,
             member: weak,
             arrival,
             info,
@@ -154,8 +152,9 @@ impl Presence {
             return Entered::Over;
         }
         if let Some(room) = self.find(name) {
-            if entry == Joined::Already {
-                self.update(&room, newcomer);
+            let own = || member.memberships().place_in(&room);
+            if let Some(slot) = (entry == Joined::Already).then(own).flatten() {
+                self.update(&room, slot, newcomer);
             }
             room.changed.notify_one();
         }
@@ -165,7 +164,7 @@ impl Presence {
 
     /// Puts a connection into its place in a room. Returns its user, too, if that has joined by it.
     fn place(&self, room: &Room, state: &mut State, newcomer: &Newcomer) -> (u32, Option<Entered>) {
-        let (id, arrival) = (newcomer.id, &newcomer.arrival);
+        let arrival = &newcomer.arrival;
         let member = || Weak::clone(&newcomer.member);
         if !arrival.is_present {
             let slot = state.only_watch(member(), arrival.grace, arrival.watches);
@@ -173,12 +172,12 @@ impl Presence {
         }
         let (facts, info) = (arrival.facts.clone(), newcomer.info.clone());
         let (name, now) = (Arc::clone(&arrival.name), clock::now());
-        let (slot, is_new) = state.enter(id, facts, name, info, arrival.grace, now);
+        let (slot, is_new) = state.enter(facts, name, info, arrival.grace, now);
         let key = &arrival.facts.key;
         let claimed = (is_new && arrival.tells).then(|| self.claim(state, key));
         if arrival.watches {
             // At once: it misses none that join when this one is seen to be present.
-            state.watch(id, member());
+            state.watch(slot, member());
         }
         self.note_change(room, state, key);
         let joined = is_new.then(|| state.facts(key)).flatten();
@@ -186,14 +185,14 @@ impl Presence {
         (slot, joined)
     }
 
-    /// Changes what a connection says that is in the room already, and whether it is told.
-    fn update(&self, room: &Room, newcomer: Newcomer) {
+    /// Changes what the connection at `slot` says, and whether it is told.
+    fn update(&self, room: &Room, slot: u32, newcomer: Newcomer) {
         let mut state = room.state.lock();
-        if let Some(key) = (newcomer.info).and_then(|info| state.set_info(newcomer.id, info)) {
+        if let Some(key) = (newcomer.info).and_then(|info| state.set_info(slot, info)) {
             self.note_change(room, &state, &key);
         }
         if newcomer.arrival.watches {
-            state.watch(newcomer.id, newcomer.member);
+            state.watch(slot, newcomer.member);
         }
     }
 
@@ -633,5 +632,23 @@ mod tests {
         assert!(connections(here).is_empty());
         assert_eq!(elsewhere.groups.count("room"), 1);
         assert_eq!(connections(elsewhere).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_under_two_names_keeps_its_place_under_each() {
+        let presence = presence();
+        let (connection, _peer) = Connection::for_test(1, &Settings::SMALL, "");
+        let seats = Seats::new(&connection, ID, None, 1);
+        let [stays, goes] = ["stays", "goes"].map(|name| {
+            let seat = seats.take(name).unwrap();
+            presence.enter("room", &seat, ID, arrival(name, Some("1")));
+            seat
+        });
+        presence.leave("room", goes.as_ref());
+        presence.enter("room", &stays, ID, arrival("stays", Some("2")));
+        assert_eq!(
+            connections(&presence),
+            [("stays".to_owned(), "2".to_owned())]
+        );
     }
 }

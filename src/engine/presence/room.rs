@@ -33,7 +33,7 @@ use super::{
 };
 use crate::engine::{
     base::clock,
-    groups::{Member, MemberId, Membership},
+    groups::{Member, Membership},
 };
 
 /// The time between two rounds in which those that watch are told of events: at least so much, and
@@ -70,7 +70,6 @@ pub(super) struct State {
     people: HashMap<String, Person>,
     /// The connections here, by their places.
     local: HashMap<u32, LocalConnection>,
-    slots: HashMap<MemberId, u32>,
     next_slot: u32,
     watching: HashMap<u32, Watcher>,
     /// The events that the watching connections are still to be told.
@@ -255,7 +254,6 @@ pub(super) struct Move {
 
 #[derive(Debug)]
 struct LocalConnection {
-    id: MemberId,
     key: String,
     name: Arc<str>,
 }
@@ -325,7 +323,6 @@ impl State {
     /// A connection here. Returns its place, and whether its user has joined by it.
     pub(super) fn enter(
         &mut self,
-        id: MemberId,
         facts: Facts,
         name: Arc<str>,
         info: Option<Info>,
@@ -339,12 +336,10 @@ impl State {
         self.local.insert(
             slot,
             LocalConnection {
-                id,
                 key: key.clone(),
                 name: Arc::clone(&name),
             },
         );
-        self.slots.insert(id, slot);
         let is_new = !self.people.contains_key(&key);
         let person = (self.people.entry(key.clone())).or_insert_with(|| Person::new(facts));
         let before = Arc::clone(&person.facts);
@@ -491,9 +486,9 @@ impl State {
         self.recent.note(before, digest);
     }
 
-    /// Changes what the connection `id` says about its user. Returns its key if it is here.
-    pub(super) fn set_info(&mut self, id: MemberId, info: Info) -> Option<String> {
-        let slot = *self.slots.get(&id)?;
+    /// Changes what the connection at `slot` says about its user. Returns the user's key, if the user
+    /// is present by it.
+    pub(super) fn set_info(&mut self, slot: u32, info: Info) -> Option<String> {
         let connection = self.local.get(&slot)?;
         let (key, name) = (connection.key.clone(), Arc::clone(&connection.name));
         let person = self.people.get_mut(&key)?;
@@ -504,17 +499,14 @@ impl State {
         Some(key)
     }
 
-    /// Sends the connection `id` the users that join and leave from now on.
-    pub(super) fn watch(&mut self, id: MemberId, member: Weak<dyn Member>) {
-        let Some(slot) = self.slots.get(&id) else {
-            return;
-        };
-        let Some(connection) = self.local.get(slot) else {
+    /// Sends the connection at `slot` the users that join and leave from now on.
+    pub(super) fn watch(&mut self, slot: u32, member: Weak<dyn Member>) {
+        let Some(connection) = self.local.get(&slot) else {
             return;
         };
         let since = self.count;
         self.watched_at = since;
-        self.watching.entry(*slot).or_insert_with(|| Watcher {
+        self.watching.entry(slot).or_insert_with(|| Watcher {
             member,
             key: connection.key.clone(),
             since,
@@ -525,9 +517,6 @@ impl State {
     pub(super) fn leave(&mut self, slot: u32, now: Instant) -> Option<String> {
         self.watching.remove(&slot);
         let connection = self.local.remove(&slot)?;
-        if self.slots.get(&connection.id) == Some(&slot) {
-            self.slots.remove(&connection.id);
-        }
         let person = self.people.get_mut(&connection.key)?;
         let before = Arc::clone(&person.facts);
         person.leave(slot, now);
@@ -960,9 +949,8 @@ mod tests {
 
         /// The connection `name` is in the process `number`.
         fn enter_as(&mut self, number: usize, name: usize) -> u32 {
-            let id = [u8::try_from(name).unwrap(); 16];
             let (name, now) = (name.to_string().into(), self.now);
-            let (slot, _) = self.rooms[number].enter(id, facts(), name, None, GRACE, now);
+            let (slot, _) = self.rooms[number].enter(facts(), name, None, GRACE, now);
             self.tell(number);
             slot
         }
