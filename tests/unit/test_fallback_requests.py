@@ -39,7 +39,7 @@ def _groups_of_a_test() -> Iterator[None]:
 
 def new_id() -> str:
     """Give an id whose connection is not there."""
-    return posting.address(FACTORY.get("/chat/"))[1]
+    return posting.address(FACTORY.get("/chat/"), "")[1]
 
 
 class SealedSession(signed_cookies.SessionStore):
@@ -98,7 +98,7 @@ class TestIds:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Else a process that has ended would be asked for by old ids for ever."""
-        key, name = posting.address(FACTORY.get("/chat/"))
+        key, name = posting.address(FACTORY.get("/chat/"), "")
         request = FACTORY.get(f"/chat/?id={name}")
         assert posting.key_of(request) == key
         assert posting.key_of(FACTORY.get(f"/other/?id={name}")) is None
@@ -111,7 +111,7 @@ class TestIds:
     @pytest.mark.parametrize("store", [signed_cookies.SessionStore, SealedSession])
     def test_a_session_in_a_cookie_may_change(self, store: Any) -> None:
         """Whichever class has it, and whoever has put it there: its key is the cookie itself."""
-        key, name = posting.address(with_session(FACTORY.get("/chat/"), store("before it")))
+        key, name = posting.address(with_session(FACTORY.get("/chat/"), store("before it")), "")
         later = with_session(FACTORY.get(f"/chat/?id={name}"), store("after it"))
         assert posting.key_of(later) == key
 
@@ -119,14 +119,14 @@ class TestIds:
         """Also of a store that is not the site's."""
         override(SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies")
         mia, ben = cache.SessionStore("of-mia--"), cache.SessionStore("of-ben--")
-        key, name = posting.address(with_session(FACTORY.get("/chat/"), mia))
+        key, name = posting.address(with_session(FACTORY.get("/chat/"), mia), "")
         request = FACTORY.get(f"/chat/?id={name}")
         assert posting.key_of(with_session(request, mia)) == key
         assert posting.key_of(with_session(request, ben)) is None
 
     def test_no_part_of_a_path_belongs_to_an_id(self) -> None:
         """A path with a NUL has in its seal what that of another path begins with."""
-        _, name = posting.address(FACTORY.get("/any/%00/chat/"))
+        _, name = posting.address(FACTORY.get("/any/%00/chat/"), "")
         code = base64.urlsafe_b64decode(name)
         longer = posting._encode(code[:20] + b"\0/any/" + code[20:])
         assert posting.key_of(FACTORY.get(f"/chat/?id={longer}")) is None

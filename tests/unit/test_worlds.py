@@ -11,7 +11,7 @@ import pytest
 import worldly
 from accounts import BACKEND, MIDDLEWARE
 from asgiref.sync import sync_to_async
-from django.contrib.auth import login, logout
+from django.contrib.auth import get_user_model, login, logout
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -20,11 +20,13 @@ from worldly import SEEN
 
 import dwebsocket
 from dwebsocket import UsageError, WebSocket, conf, signals
+from dwebsocket.asgi import get_asgi_application
 from dwebsocket.groups import backends, names
 from dwebsocket.handshake import fallback
 from dwebsocket.handshake.fallback import posting
 from dwebsocket.operations import listing
 from dwebsocket.request import worlds
+from dwebsocket.servers.asgi import no_body
 from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
 from dwebsocket.users import authentication, registry
 from support.waiting import eventually
@@ -243,6 +245,33 @@ def test_a_connection_that_has_ended_refers_to_no_request(path: str) -> None:
     finally:
         signals.websocket_opened.disconnect(note)
     eventually(lambda: found[0]._world is None)
+
+
+def test_a_realm_that_is_looked_up_opens_the_fallback_in_an_event_loop(
+    override: Override, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function is called on the request's thread alone: it may query the database."""
+
+    def look_up(request: Any) -> str:
+        assert not get_user_model().objects.filter(username="nobody").exists()
+        return worldly.tenant_of(request)
+
+    monkeypatch.setattr(worldly, "realm", look_up)
+    override(WEBSOCKET_FALLBACK=True)
+    sent: list[Any] = []
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    async def ask() -> None:
+        given = {b"host": b"testserver", b"x-tenant": b"acme"}
+        scope = {"type": "http", "method": "GET", "path": "/sync/", "headers": [*given.items()]}
+        query = {"query_string": b"transport=polling", "http_version": "1.1"}
+        await get_asgi_application()({**scope, **query}, no_body(), send)
+
+    asyncio.run(ask())
+    assert sent[0]["status"] == 200
+    assert b'"id"' in sent[1]["body"]
 
 
 def test_requests_of_the_fallback_are_answered_within_the_context(override: Override) -> None:

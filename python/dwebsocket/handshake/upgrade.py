@@ -258,7 +258,7 @@ def _visitor(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
     visitor = registry.enter(who, websocket, reserved.admission)
     if isinstance(visitor, str):
         return 429, visitor
-    websocket._realm = who.realm
+    websocket._realm = asked.handshake.realm = who.realm
     if visitor is not None:
         recheck.note_request(visitor)
         reserved.visitor = visitor

@@ -37,7 +37,7 @@ class FallbackHandshake(Handshake):
         self,
         request: HttpRequest,
         scope: Mapping[str, Any] | None,
-        new_address: Callable[[], tuple[bytes, str]],
+        new_address: Callable[[str], tuple[bytes, str]],
     ) -> None:
         """
         Begins with a request.
@@ -45,8 +45,8 @@ class FallbackHandshake(Handshake):
         Args:
             request: Django's.
             scope: Its ASGI scope, if it has one.
-            new_address: Returns the connection's key and the id for its client; called when the
-                connection opens, after all middleware.
+            new_address: Returns the connection's key and the id for its client, by the realm of its
+                user; called when the connection opens, after all middleware.
         """
         super().__init__(request.method or "", request.META, scope)
         self._wanted = request.GET.getlist("protocol")
@@ -70,7 +70,7 @@ class EventStreamHandshake(FallbackHandshake):
     def open(self, opening: Opening) -> _core.Connection:
         """Opens the connection by a response with events."""
         headers, subprotocol, options, permit, memberships = opening
-        key, name = self._new_address()
+        key, name = self._new_address(self.realm)
         head = _core.event_stream_head(name, subprotocol, headers)
         descriptor, _ = self._take_client()
         return _core.adopt(
@@ -86,7 +86,7 @@ class PollingHandshake(FallbackHandshake):
     def open(self, opening: Opening) -> _core.Connection:
         """Opens the connection by a response with the id."""
         headers, subprotocol, options, permit, memberships = opening
-        key, name = self._new_address()
+        key, name = self._new_address(self.realm)
         head = _core.polling_head(headers)
         descriptor, _ = self._take_client()
         try:

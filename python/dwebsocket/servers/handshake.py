@@ -111,10 +111,12 @@ class Handshake:
         client: The client's server, once found.
         transport: The way that messages take.
         has_loop: Whether :meth:`open` is called in an event loop, in which async views also run.
+        realm: That of the client's user, once known.
     """
 
     transport: Transport = "websocket"
     has_loop = False
+    realm = ""
     #: The offer of another process, which gives the connection away.
     moved: Moved | None = None
     client: Client

@@ -72,7 +72,9 @@ class Who:
     is_djangos: bool = False
 
     @classmethod
-    def of(cls, request: HttpRequest, now: conf.Snapshot | None = None) -> Who:
+    def of(
+        cls, request: HttpRequest, now: conf.Snapshot | None = None, realm: str | None = None
+    ) -> Who:
         """
         Returns the client, user and session of a request.
 
@@ -80,12 +82,13 @@ class Who:
 
         Args:
             now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
+            realm: The user's, if the caller knows it: the project's function may query, too.
 
         Raises:
             ImproperlyConfigured: ``WEBSOCKET_REALM`` names no realm.
             Exception: The backend of sessions or users fails.
         """
-        realm = worlds.realm_of(request, now)
+        realm = worlds.realm_of(request, now) if realm is None else realm
         address = _network(request.META.get("REMOTE_ADDR") or "")
         session = getattr(request, "session", None)
         user = getattr(request, "user", None)

@@ -44,12 +44,17 @@ _CHUNK_BYTES = 64 * 1024
 _RETRY_AFTER_S = 1
 
 
-def address(request: HttpRequest) -> tuple[bytes, str]:
-    """Returns a new key for the connection that a request opens, and the id for its client."""
+def address(request: HttpRequest, realm: str) -> tuple[bytes, str]:
+    """
+    Returns a new key for the connection that a request opens, and the id for its client.
+
+    Perhaps in an event loop: it asks for nothing that may query.
+    """
     node = forwarding.node().number
     key = node + secrets.token_bytes(_KEY_BYTES - len(node))
     made = int(clock.wall()).to_bytes(_TIME_BYTES, "big")
-    return key, _encode(key + made + _seal(key + made, request, settings.SECRET_KEY))
+    owner = _owner(request, realm)
+    return key, _encode(key + made + _seal(key + made, request, owner, settings.SECRET_KEY))
 
 
 def answer(request: HttpRequest, key: bytes, options: Options) -> HttpResponse:
@@ -118,20 +123,20 @@ def _encode(code: bytes) -> str:
     return base64.urlsafe_b64encode(code).rstrip(b"=").decode()
 
 
-def _seal(name: bytes, request: HttpRequest, secret: str | bytes) -> bytes:
-    value = name + f"\0{request.path}\0{_owner(request)}".encode()
+def _seal(name: bytes, request: HttpRequest, owner: str, secret: str | bytes) -> bytes:
+    value = name + f"\0{request.path}\0{owner}".encode()
     sealed = salted_hmac("dwebsocket.fallback", value, secret, algorithm="sha256")
     return sealed.digest()[:_SEAL_BYTES]
 
 
-def _owner(request: HttpRequest) -> str:
+def _owner(request: HttpRequest, realm: str | None = None) -> str:
     """Returns the session of a request, or the user where no session has a key that lasts."""
     session = getattr(request, "session", None)
     key = getattr(session, "session_key", None)
     # The key of a session in a cookie is the cookie, which changes.
     if key and is_kept(session.__class__):
         return f"session {key}"
-    user = Who.of(request).user_key
+    user = Who.of(request, realm=realm).user_key
     return f"user {user}" if user else ""
 
 
@@ -149,8 +154,9 @@ def key_of(request: HttpRequest) -> bytes | None:
         return None
     name, seal = code[:-_SEAL_BYTES], code[-_SEAL_BYTES:]
     key, made = name[:_KEY_BYTES], int.from_bytes(name[_KEY_BYTES:], "big")
+    owner = _owner(request)
     for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
-        if hmac.compare_digest(seal, _seal(name, request, secret)):
+        if hmac.compare_digest(seal, _seal(name, request, owner, secret)):
             return key if clock.wall() - made < LIFETIME_S else None
     return None
 
