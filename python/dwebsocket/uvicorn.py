@@ -183,31 +183,30 @@ class WebSocketProtocol(asyncio.Protocol):
         if subprotocol is not None and subprotocol not in self._handshake.offered:
             offers = ", ".join(self._handshake.offered) or "none"
             raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
+        own = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in self._state.default_headers
+        ]
+        headers = [*own, *headers]
+        # A wrong header raises here: the application may accept once more, or refuse.
+        _core.response_head("", subprotocol, headers)
+        options = self._options
         self._permit = permit = _core.Permit.claim(conf.Admission.current().max_connections)
         if permit is None:
             self._answer(503)
-        # A response before may still be on its way.
-        elif not await self._handshake.has_turn(self._options.handshake_timeout):
-            permit.release()
+        elif not await self._has_turn(permit):
             permit = None
         if self._is_lost or self.transport.is_closing() or permit is None:
             self._tell_that_client_has_gone()
             return
         self._tell("[accepted]")
-        own = [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in self._state.default_headers
-        ]
-        options = self._options
         if self.transport.is_reading():
             self.transport.pause_reading()
         try:
             plan = self._handshake.client.shutdown_plan
             shutdown.begin(dies_of_sigterm=False, shutdown_plan=plan)
             self._handshake.prepare()
-            connection = self._handshake.open(
-                Opening([*own, *headers], subprotocol, options, permit, [])
-            )
+            connection = self._handshake.open(Opening(headers, subprotocol, options, permit, []))
             # uvicorn writes nothing more.
             self._handshake.finish()
             del self._handshake
@@ -222,6 +221,20 @@ class WebSocketProtocol(asyncio.Protocol):
         self._events.messages = websocket._engine.next(loop_hub.current_core)
         begin_beat(connection, self._scope["query_string"].decode("latin-1"))
         self._wake()
+
+    async def _has_turn(self, permit: _core.Permit) -> bool:
+        """Waits for a response before, which may still be on its way; else drops the permit."""
+        has_turn = False
+        try:
+            has_turn = await self._handshake.has_turn(self._options.handshake_timeout)
+        except asyncio.CancelledError:
+            # By a time limit of the application, which may accept once more, or refuse.
+            self._events.stage = Stage.UNDECIDED
+            raise
+        finally:
+            if not has_turn:
+                permit.release()
+        return has_turn
 
     async def reject(self) -> None:
         """Refuses the handshake with 403."""

@@ -291,6 +291,27 @@ async def accepts_late(scope: Any, receive: Any, send: Any) -> None:
         raise
 
 
+async def gives_up(scope: Any, receive: Any, send: Any) -> None:
+    """Accept within a time that is too short; after a request for /go/ do what the path says."""
+    try:
+        await asyncio.wait_for(send({"type": "websocket.accept"}), 0.05)
+    except asyncio.TimeoutError:
+        note(scope, "given up")
+    await _go()
+    then = scope["path"].strip("/").rpartition("/")[2]
+    if then == "fails":
+        raise RuntimeError("this application has had no time")
+    await send({"type": f"websocket.{then}"})
+
+
+async def accepts_anew(scope: Any, receive: Any, send: Any) -> None:
+    """Accept with a header that there is not, and then without it."""
+    try:
+        await send({"type": "websocket.accept", "headers": [(b"x-why", b"two\r\nlines")]})
+    except ValueError:
+        await send({"type": "websocket.accept"})
+
+
 async def reads_late(scope: Any, receive: Any, send: Any) -> None:
     """Read after a request for /go/, and note all events."""
     await send({"type": "websocket.accept"})

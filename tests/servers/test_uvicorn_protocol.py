@@ -326,6 +326,24 @@ def test_a_handshake_behind_a_page_that_is_read_late(server: Server) -> None:
         assert [peer.read_response().status for _ in range(2)] == [200, 101]
 
 
+@pytest.mark.parametrize(("then", "status"), [("accept", 101), ("close", 403), ("fails", 500)])
+def test_an_application_that_gives_up_behind_a_page(server: Server, then: str, status: int) -> None:
+    """It has a time limit of its own. Nothing is decided then, and it may accept once more."""
+    with RawPeer(server.address) as peer:
+        peer.send(f"GET /unread/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+        peer.buffer += peer.sock.recv(1)
+        peer.send(handshake_request(f"/gives_up/{then}/", server.host))
+        assert noted(server, f"/gives_up/{then}/") == "given up"
+        server.get("/go/")
+        assert [peer.read_response().status for _ in range(2)] == [200, status]
+
+
+def test_the_last_place_is_there_for_a_second_accept() -> None:
+    """The first one had a wrong header."""
+    with plain_server(KINDS[0], DWEBSOCKET_MAX_CONNECTIONS="1") as server:
+        assert ask(server, "/accepts_anew/").status == 101
+
+
 PAGE = "GET /pid/ HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
 
