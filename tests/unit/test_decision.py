@@ -17,6 +17,7 @@ from visit import Serve, handshake
 from dwebsocket import ConnectionClosed, UsageError, _core, accept_websocket, require_websocket
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import loop, thread
+from dwebsocket.telemetry import tally
 from support.waiting import eventually
 
 Log = Callable[..., Any]
@@ -512,7 +513,7 @@ def test_argument_of_the_decorator(value: Any) -> None:
 
 
 def test_view_that_is_cancelled_while_it_waits(visit: Serve) -> None:
-    """Its connection, opened without a view, is closed at once."""
+    """Its connection, opened without a view, is closed at once, and counts as open no more."""
     tasks: list[Any] = []
 
     async def decide(request: Any) -> None:
@@ -525,3 +526,4 @@ def test_view_that_is_cancelled_while_it_waits(visit: Serve) -> None:
     assert loop.join(10)
     made.serve()
     assert made.client.closing()[0] == 1011
+    assert tally.open_websockets() == []

@@ -290,6 +290,9 @@ class UpgradeResponse(HttpResponse):
             is_new = handshake.moved is None
             tally.opened(websocket, start.view.name, request, is_new=is_new)
             start.trace(request, websocket)
+            if websocket._is_finished:
+                # The view that has accepted has given up waiting, and is over.
+                websocket._let_go(tally.closed)
         except BaseException as error:
             connection.close(*_code_for(error))
             permit.release()
