@@ -52,7 +52,7 @@ from dwebsocket.handover.wire import (
     Link,
     Malformed,
 )
-from dwebsocket.runners import moving
+from dwebsocket.runners import moving, shutdown
 from dwebsocket.servers import hosts
 from dwebsocket.servers.contract import Client
 from dwebsocket.telemetry import records
@@ -367,6 +367,24 @@ def test_handshakes_that_are_being_answered_are_waited_for() -> None:
 
 class SimpleHandler:
     """Stands for a handler."""
+
+
+def test_a_drain_that_only_begins_waits_for_no_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose ``connect`` asks a slow service; perhaps it drains the process itself."""
+    monkeypatch.setattr(leaving, "_OPENING_S", math.inf)
+    monkeypatch.setattr(shutdown, "_DRAIN_PATIENCE_S", math.inf)
+    monkeypatch.setattr(shutdown, "mover", leaving.Leaving())
+    monkeypatch.setattr(shutdown._shutdown, "leave", lambda *_: 0.0)
+    monkeypatch.setattr(arriving, "stop", lambda: None)
+    handler = SimpleHandler()
+    moving.expect(handler)
+    try:
+        draining = threading.Thread(target=lambda: shutdown.drain(timeout=0))
+        draining.start()
+        draining.join(TIMEOUT_S)
+        assert not draining.is_alive()
+    finally:
+        moving.leave(handler)
 
 
 class TestFolder:

@@ -85,7 +85,14 @@ class Leaving(shutdown.Mover):
         self._late: set[int] = set()
         self._gathers = False
 
-    def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
+    def begin(
+        self,
+        patience: float,
+        heirs: Heirs,
+        end: Callable[[], tuple[int, str]],
+        *,
+        waits: bool = True,
+    ) -> None:
         """
         Takes no more connections, and begins to give the own ones to another process.
 
@@ -93,7 +100,7 @@ class Leaving(shutdown.Mover):
         being answered, five seconds at most and in no event loop, and for the hub of green threads.
         """
         arriving.stop()
-        opening_s = 0.0 if running_loop() is not None else min(patience, _OPENING_S)
+        opening_s = min(patience, _OPENING_S) if waits and running_loop() is None else 0.0
         # Until drains are told which connections move.
         with moving.closed():
             places.wait_until(lambda: not moving.are_opening(), opening_s)

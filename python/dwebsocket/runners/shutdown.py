@@ -66,7 +66,14 @@ class Mover:
     This one moves none: :mod:`dwebsocket.handover` has the other.
     """
 
-    def begin(self, patience: float, heirs: Heirs, end: Callable[[], tuple[int, str]]) -> None:
+    def begin(
+        self,
+        patience: float,
+        heirs: Heirs,
+        end: Callable[[], tuple[int, str]],
+        *,
+        waits: bool = True,
+    ) -> None:
         """
         Begins. Waits only for the hub of green threads.
 
@@ -75,6 +82,7 @@ class Mover:
             heirs: The processes that may go on with connections.
             end: Returns the close code and reason of those that none has taken, as things stand:
                 1012 while the site goes on. Called on a thread of the system.
+            waits: Whether it may wait for handshakes that are being answered, too.
         """
 
     def join(self, timeout: float) -> None:
@@ -382,7 +390,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
         )
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
-    mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: RESTARTING)
+    mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: RESTARTING, waits=timeout != 0)
     _shutdown.leave(*RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
