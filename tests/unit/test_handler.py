@@ -7,6 +7,7 @@ import errno
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -977,6 +978,24 @@ class TestThreads:
 
 class TestSurroundings:
     """What Django does around a request."""
+
+    def test_handlers_that_equal_each_other_are_two(self, kind: str, visit: Serve) -> None:
+        """As of a dataclass, which has no hash then."""
+
+        @dataclass
+        class Equal(Echo):
+            survives = True
+
+        view = of_kind(Equal, kind).as_view(seen=[])
+        opened = [visit(view).serve() for _ in range(2)]
+        for made in opened:
+            made.client.send("here")
+            assert made.client.receive() == "here"
+        one, two = moving.survivors()
+        assert one is not two
+        opened[0].client.close()
+        eventually(lambda: len(moving.survivors()) == 1)
+        opened[1].client.close()
 
     def test_language_and_context(self, kind: str, visit: Serve) -> None:
         """Those of the request, in each call."""

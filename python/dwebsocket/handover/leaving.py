@@ -173,7 +173,8 @@ class Leaving(shutdown.Mover):
             return []
         late = [each for each in moving.survivors() if _connection_of(each).id in self._late]
         movable = unpatched.call_code(lambda: _movable(late))
-        _close([each for each in late if each not in movable], search.end())
+        moving_on = set(map(id, movable))
+        _close([each for each in late if id(each) not in moving_on], search.end())
         return movable
 
     def _finish(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ast import literal_eval
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
@@ -43,11 +43,12 @@ def is_version(own: object, theirs: str) -> bool:
 
 
 _lock = unpatched.lock()
+# By their `id`: those of a dataclass have no hash, and may equal each other.
 #: The handlers of this process that survive it, by their first turns.
-_survivors: dict[Any, None] = {}
+_survivors: dict[int, Any] = {}
 # Those whose handshakes are being answered, and those whose connections another process gives.
-_opening: WeakSet[Any] = WeakSet()
-_coming: WeakSet[Any] = WeakSet()
+_opening: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_coming: WeakValueDictionary[int, Any] = WeakValueDictionary()
 # Whether none may open any more: the others are about to move.
 _is_closed = False
 
@@ -60,13 +61,13 @@ def expect(handler: Any, *, is_moved: bool = False) -> None:
         is_moved: Whether it comes from another process.
     """
     with _lock:
-        (_coming if is_moved else _opening).add(handler)
+        (_coming if is_moved else _opening)[id(handler)] = handler
 
 
 def give_up(handler: Any) -> None:
     """Forgets a handler that was to come from another process. One that lives goes on."""
     with _lock:
-        _coming.discard(handler)
+        _coming.pop(id(handler), None)
 
 
 def is_closed() -> bool:
@@ -98,29 +99,28 @@ def closed() -> Iterator[None]:
 def enter(handler: Any) -> None:
     """Notes a handler that survives this process, whose life has begun."""
     with _lock:
-        _survivors[handler] = None
-        _opening.discard(handler)
-        _coming.discard(handler)
+        _survivors[id(handler)] = handler
+        _opening.pop(id(handler), None)
+        _coming.pop(id(handler), None)
 
 
 def leave(handler: Any) -> None:
     """Forgets a handler."""
     with _lock:
-        _survivors.pop(handler, None)
-        _opening.discard(handler)
-        _coming.discard(handler)
+        for known in (_survivors, _opening, _coming):
+            known.pop(id(handler), None)
 
 
 def is_survivor(handler: Any) -> bool:
     """Whether a handler survives this process, and has not ended."""
     with _lock:
-        return handler in _survivors
+        return id(handler) in _survivors
 
 
 def survivors() -> list[Any]:
     """Returns the handlers that survive this process."""
     with _lock:
-        return list(_survivors)
+        return list(_survivors.values())
 
 
 class Move:
@@ -157,7 +157,7 @@ renew_at_fork(
     globals(),
     _lock=unpatched.lock,
     _survivors=dict,
-    _opening=WeakSet,
-    _coming=WeakSet,
+    _opening=WeakValueDictionary,
+    _coming=WeakValueDictionary,
     _is_closed=bool,
 )
