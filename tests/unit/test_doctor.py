@@ -679,6 +679,7 @@ class TestDiagnosis:
         ({"silence": math.nan}, "--silence must be 0 or more.* not nan"),
         ({"proxy_timeout": math.inf}, "--proxy-timeout must be 0 or more.* not inf"),
         ({"connections": -1}, "--connections must be 1 or more.* not -1"),
+        ({"proxy": "nginx", "proxy_timeout": math.nan}, "--proxy-timeout must be .* not nan"),
         ({"proxy": "nginx", "upstream": "a;b"}, "--upstream: 'a;b' is no address"),
         ({"proxy": "nginx", "listen": "99999999"}, "--listen: '99999999' is no address"),
         ({"url": "wss://localhost:1/", "cafile": "/nowhere"}, "--cafile: .*No such file"),

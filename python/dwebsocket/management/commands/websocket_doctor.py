@@ -69,11 +69,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prints what was found. Raises ``CommandError`` when something cannot work."""
+        for name in ("timeout", "silence", "proxy_timeout"):
+            check_number(options, name)
         if options["proxy"]:
             self.stdout.write(snippet(options["proxy"], _site(options)), ending="")
             return
-        for name in ("timeout", "silence", "proxy_timeout"):
-            check_number(options, name)
         if options["connections"] is not None:
             check_number(options, "connections", least=1)
         # The site and this machine may give the same finding: show it once.
