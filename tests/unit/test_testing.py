@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 import time
 import unittest
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, transaction
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.test import SimpleTestCase
 from django.urls import path
 from django.views.generic import RedirectView
@@ -33,6 +35,7 @@ from dwebsocket.testing import (
     Clock,
     DatabaseBusy,
     LiveWebSocketClient,
+    RoomError,
     ViewStillRuns,
     WebSocketClient,
     WebSocketLeak,
@@ -131,6 +134,10 @@ def page(request: Any) -> HttpResponse:
     return HttpResponse("the page")
 
 
+def stream(request: Any) -> StreamingHttpResponse:
+    return StreamingHttpResponse([b"a page"])
+
+
 @accept_websocket
 def absent(request: Any) -> None:
     raise Http404("nothing here")
@@ -141,7 +148,7 @@ def site(override: Callable[..., None]) -> Iterator[WebSocketClient]:
     """A client for the views above."""
     redirect = RedirectView.as_view(url="/log-in/?next=/redirect/")
     views = {"echo": echo, "stay": stay, "absent": absent, "redirect": redirect}
-    views |= {"slow": slow, "aslow": aslow, "fails": fails, "page": page}
+    views |= {"stream": stream, "slow": slow, "aslow": aslow, "fails": fails, "page": page}
     views |= {"handler": Handler.as_view(), "ahandler": AsyncHandler.as_view()}
     override(ROOT_URLCONF=tuple(path(f"{name}/", view) for name, view in views.items()))
     STAY.clear()
@@ -173,6 +180,27 @@ class TestWebSocket:
                 WebSocketRefused, match=r"^the .* with 302 to /log-in/\?next=/redir"
             ):
                 ws.send("hello")
+
+    @pytest.mark.parametrize("path", ["/redirect/", "/stream/"])
+    @pytest.mark.parametrize("copied", [copy.copy, lambda it: pickle.loads(pickle.dumps(it))])
+    def test_refusal_can_be_pickled(self, site: WebSocketClient, path: str, copied: Any) -> None:
+        """As Django's parallel test runner does with each error, also where the body streams."""
+        with site.websocket(path) as ws, pytest.raises(WebSocketRefused) as raised:
+            ws.send("hello")
+        copy_of_it = copied(raised.value)
+        assert str(copy_of_it) == str(raised.value)
+        assert copy_of_it.response.status_code == ws.response.status_code
+        assert copy_of_it.response.headers == ws.response.headers
+
+    @pytest.mark.parametrize("copied", [copy.copy, lambda it: pickle.loads(pickle.dumps(it))])
+    def test_error_of_a_room_can_be_pickled(self, copied: Any) -> None:
+        """With its code and text."""
+        error = copied(RoomError("denied", "You may not."))
+        assert (str(error), error.code, error.text) == (
+            "denied: You may not.",
+            "denied",
+            "You may not.",
+        )
 
     def test_is_entered_once(self, site: WebSocketClient) -> None:
         """Each handshake is a WebSocket of its own."""

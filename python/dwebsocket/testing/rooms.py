@@ -39,9 +39,12 @@ class RoomError(WebSocketError):
     """
 
     def __init__(self, code: str, text: str) -> None:
-        super().__init__(f"{code}: {text}")
+        super().__init__(code, text)
         self.code = code
         self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}"
 
 
 class BaseRooms(Generic[NoneT, DictT, ListT, AnyT]):

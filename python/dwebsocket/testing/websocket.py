@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
+from django.http import HttpResponse
 
 from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.waiting.loop_hub import settle, settle_later
@@ -35,8 +36,6 @@ from dwebsocket.testing.databases import about_commits, is_sharing, shared_datab
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-
-    from django.http import HttpResponse
 
     from dwebsocket.testing.watch import ViewWatch
 
@@ -67,9 +66,23 @@ class WebSocketRefused(WebSocketError):
     """
 
     def __init__(self, response: HttpResponse) -> None:
-        shown = bytes(response.content[:200]).decode(errors="replace").strip()
-        super().__init__(f"the WebSocket was refused with {_status_of(response)}: {shown}")
+        super().__init__(response)
         self.response = response
+
+    def __str__(self) -> str:
+        shown = _content_of(self.response)[:200].decode(errors="replace").strip()
+        return f"the WebSocket was refused with {_status_of(self.response)}: {shown}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Parallel test runs pickle it. A test client's response refers to the whole request.
+        given = self.response
+        plain = HttpResponse(_content_of(given), status=given.status_code, headers=given.headers)
+        return type(self), (plain,)
+
+
+def _content_of(response: HttpResponse) -> bytes:
+    """Returns the body of a response; nothing of one that streams."""
+    return b"" if response.streaming else response.content
 
 
 def _status_of(response: HttpResponse) -> str:
