@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from postgres_nodes import Nodes
 
 NAMES = [f"user-{number}" for number in range(50)]
+# A backend of another test may fail at the same time.
+LOST = "Messages to users may not reach this process: groups of 'default': the switchboard"
 # One reports what happens to members.
 STARTED = ["dwebsocket-groups", "dwebsocket-subscribe"]
 
@@ -79,10 +81,22 @@ def test_a_failure_does_not_end_it(
     for name in NAMES:
         backends.backend("default").hold_soon(name)
     eventually(lambda: all(switchboard.subscribers.get(name) for name in NAMES[2:]))
-    # A backend of another test may fail at the same time.
-    lost = "Messages to users may not reach this process: groups of 'default': the switchboard"
-    assert caplog.text.count(lost) == 1
+    assert caplog.text.count(LOST) == 1
     assert caplog.text.count("ZeroDivisionError: a mistake of the backend") == 1
+
+
+def test_each_outage_is_logged(switchboard: Switchboard, caplog: pytest.LogCaptureFixture) -> None:
+    """Once: one that is over does not hide the next one."""
+    backend = backends.backend("default")
+    for outage in range(1, 3):
+        switchboard.broken.add("room")
+        for _ in range(2):
+            backend.hold_soon("room")
+            eventually(lambda: not backend._is_subscribing)
+        assert caplog.text.count(LOST) == outage
+        switchboard.broken.clear()
+        backend.hold_soon("room")
+        eventually(lambda: not backend._is_subscribing)
 
 
 def test_a_system_without_threads(

@@ -654,9 +654,12 @@ class Backend:
         try:
             subscribe(argument)
         except GroupUnavailable as error:
+            # Once an outage.
             if not self._has_warned:
                 self._has_warned = True
                 _log.warning("Messages to users may not reach this process: %s", error)
+        else:
+            self._has_warned = False
 
     def _start_reports(self) -> None:
         """Begins to report what happens to members here, in the log and by signals. Never waits."""
