@@ -21,6 +21,7 @@ from visit import Serve, handshake
 from waiting_views import awaits, waits
 
 from dwebsocket import _core, accept_websocket, asgi, event_counts, group
+from dwebsocket.handshake import refusal
 from dwebsocket.runners import loop, thread
 from dwebsocket.servers.asgi import CarriedHandshake
 from dwebsocket.servers.asgi.replies import Reply
@@ -131,22 +132,24 @@ def test_flood_of_refusals(visit: Serve, request_log: Log) -> None:
     records._floods.clear()
     for _ in range(150):
         refuse("one.example")
-    # Another status is none of them.
+    # Another status is none of them, nor is another cause.
     visit(waits, environ=handshake(HTTP_SEC_WEBSOCKET_VERSION="8"))
+    refusal.refuse(RequestFactory().get("/"), 403, "The view rejected it.", cause="view")
     Clock().advance(1)
     refuse("two.example")
     lines = [record.getMessage() for record in request_log("dwebsocket")]
     assert sum("with 426" in line for line in lines) == 1
-    logged = [line for line in lines if "with 403" in line]
+    assert sum("with 403: /: The view rejected it." in line for line in lines) == 1
+    logged = [line for line in lines if "with 403" in line and "view" not in line]
     assert 101 <= len(logged) < 151
     assert "two.example" in logged[-1]
     unlogged = [
         int(found[1]) for line in logged if (found := re.search(r"\(and (\d+) more\)$", line))
     ]
     assert sum(unlogged) == 151 - len(logged)
-    assert event_counts()["websocket.refused"][403] == refused + 151
+    assert event_counts()["websocket.refused"][403] == refused + 152
     # For the fixture above, which cannot know.
-    records._counts["websocket.refused"][403] = refused + len(logged)
+    records._counts["websocket.refused"][403] = refused + len(logged) + 1
     records._floods.clear()
 
 

@@ -65,10 +65,11 @@ def refuse(
         response["Sec-WebSocket-Version"] = "13"
     if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
-    _report(request, status, reason, getattr(logging, level.upper()))
+    cause = cause or _CAUSES.get(status, "other")
+    _report(request, status, reason, getattr(logging, level.upper()), cause)
     # Django's own `log_response` takes no further attributes, so it must not log this again.
     mark_as_logged(response)
-    announce_refusal(request, status, reason, cause or _CAUSES.get(status, "other"))
+    announce_refusal(request, status, reason, cause)
     return response
 
 
@@ -79,8 +80,9 @@ def refuse_move(status: int) -> HttpResponse:
     return response
 
 
-def _report(request: HttpRequest, status: int, reason: str, level: int) -> None:
-    if (more := more_of((status, level))) is None:
+def _report(request: HttpRequest, status: int, reason: str, level: int, cause: str) -> None:
+    # Those of one cause must not hide those of another one.
+    if (more := more_of((status, level, cause))) is None:
         count("websocket.refused", code=status)
         return
     record = Record.of("websocket.refused", request, status, reason)
