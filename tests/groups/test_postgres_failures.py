@@ -242,6 +242,20 @@ def test_server_that_accepts_and_is_silent(nodes: Nodes) -> None:
 
 
 @pytest.mark.parametrize(
+    "library", [None, pytest.param("psycopg2", marks=pytest.mark.needs("psycopg2"))]
+)
+def test_first_of_several_hosts_is_silent(nodes: Nodes, folder: Path, library: str | None) -> None:
+    """Such as a machine that is off: the next one is tried, also where TIMEOUT is short."""
+    more = {"psycopg2": str(psycopg2())} if library else {}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = f"{silent.getsockname()[1]},5432"
+        node = nodes(on={"HOST": f"127.0.0.1,{folder}", "PORT": ports}, TIMEOUT=2.0, **more)
+        eventually(lambda: node("join", "room") == [True])
+        eventually(lambda: node("send", "room", "hi") == "sent")
+        assert node("take", 1) == ["hi"]
+
+
+@pytest.mark.parametrize(
     "location",
     ["postgresql://u:s3cret@[::1", *later("s3cret", "no_such_key=s3cret")],
 )

@@ -18,6 +18,7 @@ from dwebsocket.api import callbacks
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system
 from dwebsocket.compat.system import monotonic, renew_at_fork
+from dwebsocket.groups.backends.postgres import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,13 +134,18 @@ class Deadline:
         """
         Limits the time of a new connection, and of the first queries of Django and the project on
         it: a pooler answers only while it has a server. A pool has its own limit.
+
+        Each of several hosts has two seconds at least: one of them may be off.
         """
-        seconds = max(_SHORTEST_CONNECT_S, math.ceil(self.left))
         connect = connection.get_new_connection
         with ExitStack() as stack:
 
-            def limited(parameters: dict[str, Any]) -> Any:
-                raw = connect({"connect_timeout": seconds, **parameters})
+            def limited(found: dict[str, Any]) -> Any:
+                hosts = parameters.hosts(found)
+                seconds = max(_SHORTEST_CONNECT_S, math.ceil(self.left / hosts))
+                if hosts > 1:
+                    self._ends_at = max(self._ends_at, monotonic() + hosts * seconds)
+                raw = connect({"connect_timeout": seconds, **found})
                 stack.enter_context(self._on(raw))
                 return raw
 

@@ -77,6 +77,27 @@ def located(library: Library, location: str) -> dict[str, str]:
     return found
 
 
+def hosts(found: Mapping[str, Any]) -> int:
+    """Returns how many hosts are tried in turn, as far as the parameters have them."""
+    return str(found.get("host") or found.get("hostaddr") or "").count(",") + 1
+
+
+def turned(found: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Returns the parameters with another one of their hosts in front for each number."""
+    if (count := hosts(found)) == 1:
+        return dict(found)
+    first = number % count
+    lists = {key: str(found.get(key, "")).split(",") for key in ("host", "hostaddr", "port")}
+    return {
+        **found,
+        **{
+            key: ",".join(each[first:] + each[:first])
+            for key, each in lists.items()
+            if len(each) == count
+        },
+    }
+
+
 def text_of(error: BaseException) -> str:
     """Returns the text of a library's error in one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -44,19 +44,21 @@ class Place:
         Raises:
             Lost: The settings are invalid.
         """
-        own = self._own
+        own, turn = self._own, attempt
         try:
             library = parameters.library(own.database)
             found = parameters.of_database(own.database)
             if own.location:
-                dsn = own.location[attempt % len(own.location)]
-                found = {**found, **parameters.located(library, dsn)}
+                turn, index = divmod(attempt, len(own.location))
+                found = {**found, **parameters.located(library, own.location[index])}
         except ValueError as error:
             raise Lost(f"WEBSOCKET_GROUPS[{self._alias!r}]['LOCATION']: {error}") from None
         except (ImportError, ImproperlyConfigured) as error:
             raise Lost(str(error)) from error
+        # All the time of an attempt may pass at the first of several hosts: a machine that is off.
+        found = {**parameters.turned(found, turn), "client_encoding": "UTF8"}
         options = parameters.connection_of(own.database).settings_dict.get("OPTIONS") or {}
-        return library, {**found, "client_encoding": "UTF8"}, options.get("assume_role")
+        return library, found, options.get("assume_role")
 
     @functools.cached_property
     def address(self) -> str:
