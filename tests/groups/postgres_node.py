@@ -420,6 +420,12 @@ class Node(HistoryCommands, logging.Handler):
         """Give what the doctor finds."""
         return list(self.backend.problems(deploy=True))
 
+    def request_begins(self) -> None:
+        """Do to the database connection what Django does between requests."""
+        from django.db import close_old_connections
+
+        close_old_connections()
+
     def set(self, timeout: float) -> None:
         """Change a limit of the session, to see that it stays."""
         from django.db import connection

@@ -187,6 +187,17 @@ class TestSilence:
             assert "no answer within 0.5 s" in text
         eventually(lambda: node("send", "room", "hi") == "sent")
 
+    def test_django_checks_the_connection_first(self, nodes: Nodes, folder: Path) -> None:
+        """As at each request with CONN_HEALTH_CHECKS; the check and what follows are limited."""
+        on = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+        node = nodes(on=on, TIMEOUT=0.5)
+        ((pid,),) = node("ask", "SELECT pg_backend_pid()")
+        node("request_begins")
+        main = int((folder / "data/postmaster.pid").read_text().split()[0])
+        with stopped([pid, main]):
+            assert "no answer within 0.5 s" in refused(node("send", "room", "never"))
+        eventually(lambda: node("send", "room", "hi") == "sent")
+
     def test_in_a_transaction(self, nodes: Nodes) -> None:
         """The transaction is over, as with any error of the database."""
         node = nodes(TIMEOUT=0.5)

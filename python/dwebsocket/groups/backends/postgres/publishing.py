@@ -142,6 +142,10 @@ class Publisher:
     def _attempt(self, call: Callable[..., None], deadline: Deadline) -> None:
         connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
         _leave_parents(connection)
+        if connection.health_check_enabled:
+            # Else the first cursor of a request does it, and connects again without a limit.
+            with deadline.on(connection):
+                connection.close_if_health_check_failed()
         may_repeat, is_repeated = connection.connection is not None, False
         has_looked = False
         while True:
