@@ -140,7 +140,7 @@ class Publisher:
         return Deadline(self._timeout + len(envelope) // _BYTES_PER_S)
 
     def _attempt(self, call: Callable[..., None], deadline: Deadline) -> None:
-        connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
+        connection = parameters.connection_of(self._database)
         _leave_parents(connection)
         if connection.health_check_enabled:
             # Else the first cursor of a request does it, and connects again without a limit.
