@@ -162,6 +162,21 @@ def test_pool_of_django(nodes: Nodes) -> None:
     assert node("take", 1) == ["committed"]
 
 
+def test_pool_with_dead_connections(nodes: Nodes) -> None:
+    """Such as after a restart of the server: it has one that works, in the end."""
+    node, admin = nodes(on={"OPTIONS": {"pool": {"min_size": 3, "max_size": 3}}}), nodes()
+    assert node("send", "room", "hi") == "sent"
+    # The connection goes back to the pool.
+    node("request_begins")
+    ended = (
+        "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    eventually(lambda: admin("ask", f"SELECT count(*) {ended}") == [[3]])
+    admin("ask", f"SELECT count(pg_terminate_backend(pid)) {ended}")
+    eventually(lambda: admin("ask", f"SELECT count(*) {ended}") == [[0]])
+    assert node("send", "room", "again") == "sent"
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -146,7 +146,9 @@ class Publisher:
             # Else the first cursor of a request does it, and connects again without a limit.
             with deadline.on(connection):
                 connection.close_if_health_check_failed()
-        may_repeat, is_repeated = connection.connection is not None, False
+        # A pool gives connections that may be as old as those of a thread, one after the other.
+        is_pooled = bool(connection.settings_dict["OPTIONS"].get("pool"))
+        may_repeat, is_repeated = is_pooled or connection.connection is not None, False
         has_looked = False
         while True:
             try:
@@ -164,7 +166,7 @@ class Publisher:
                     # Django would go on using it.
                     connection.close()
                     if may_repeat and not deadline.is_over and deadline.left:
-                        may_repeat, is_repeated = False, True
+                        may_repeat, is_repeated = is_pooled, True
                         continue
                 if _has_code(error, _NO_SUCH_TABLE):
                     # The next attempt looks for the tables again, and says what is to be done.
