@@ -241,10 +241,12 @@ def test_no_server_at_the_address(nodes: Nodes) -> None:
             assert "s3cret" not in text
 
 
-def test_server_that_accepts_and_is_silent(nodes: Nodes) -> None:
+@pytest.mark.parametrize("options", [{}, {"connect_timeout": 600}], ids=str)
+def test_server_that_accepts_and_is_silent(nodes: Nodes, options: dict[str, int]) -> None:
     """A connection attempt is limited, too. The C library takes two seconds at least."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        on = {"HOST": "127.0.0.1", "PORT": str(silent.getsockname()[1])}
+        port = str(silent.getsockname()[1])
+        on = {"HOST": "127.0.0.1", "PORT": port, "OPTIONS": options}
         node = nodes(on=on, TIMEOUT=0.5)
         began = time.monotonic()
         assert refused(node("join", "room"))

@@ -145,7 +145,11 @@ class Deadline:
                 seconds = max(_SHORTEST_CONNECT_S, math.ceil(self.left / hosts))
                 if hosts > 1:
                     self._ends_at = max(self._ends_at, monotonic() + hosts * seconds)
-                raw = connect({"connect_timeout": seconds, **found})
+                # The project's own, in OPTIONS, may be a longer one; 0 is none.
+                own = str(found.get("connect_timeout", ""))
+                if own.isdecimal() and int(own):
+                    seconds = min(seconds, int(own))
+                raw = connect({**found, "connect_timeout": seconds})
                 stack.enter_context(self._on(raw))
                 return raw
 
