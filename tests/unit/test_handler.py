@@ -1238,6 +1238,34 @@ class TestTick:
         assert len(together) >= 100
         made.client.close()
 
+    def test_comes_between_messages_that_wait(self, kind: str, visit: Serve) -> None:
+        """A client that always has one more message does not keep it back."""
+        order: list[str] = []
+
+        class Ticks(WebSocketHandler):
+            every = 0.001
+
+            def receive(self, message: Any) -> None:
+                if message == "first":
+                    eventually(lambda: self._tick_is_due)
+                    eventually(lambda: self.websocket.count_messages() == 2)
+                order.append(message)
+
+            def tick(self) -> None:
+                order.append("tick")
+
+            def disconnect(self, code: int, reason: str) -> None:
+                order.append("end")
+
+        made = visit(of_kind(Ticks, kind).as_view()).serve()
+        for message in ("first", "second", "third"):
+            made.client.send(message)
+        eventually(lambda: "third" in order)
+        made.client.close()
+        eventually(lambda: "end" in order)
+        first = order.index("first")
+        assert order[first + 1] == "tick"
+
     def test_one_of_two_threads_has_the_turn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A tick and a message may be announced at the same moment; the other turn follows."""
         handler = Echo()

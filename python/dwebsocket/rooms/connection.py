@@ -244,7 +244,7 @@ class Rooms:
     def _take_in_turn(self, request: Request) -> Steps[None]:
         """Takes a message after what is due, or has it wait."""
         if self.due is not None and self.due <= self.now:
-            # A tick waits until no message does, and some client always has one more.
+            # The tick may come a moment later.
             yield from self.run_due()
         if request.kind == "ping":
             yield self._send('{"pong":1}')

@@ -348,6 +348,10 @@ class Handled:
         self._tick_is_due = True
         self._home.announce(self._token)
 
+    def _is_time_to_tick(self, connection: Connection) -> bool:
+        """Whether a tick comes before the next message: some client always has one more."""
+        return self._tick_is_due and connection.end() is None
+
     # -- turns on threads ------------------------------------------------------------------------
 
     def _run_turn(self) -> None:
@@ -393,7 +397,8 @@ class Handled:
         connection = websocket._connection
         assert connection is not None
         is_resuming, self._is_resuming = self._is_resuming, False
-        message = None if self._is_over or is_resuming else self._pop(connection)
+        waits = self._is_over or is_resuming or self._is_time_to_tick(connection)
+        message = None if waits else self._pop(connection)
         goes_on = True
         if is_resuming:
             goes_on = self._call_here("resumed", self.resumed)
@@ -795,7 +800,7 @@ class Handled:
                 if self._move is not None and not await self._agoes_on():
                     return
                 is_resuming, self._is_resuming = self._is_resuming, False
-                waits = self._is_over or is_resuming
+                waits = self._is_over or is_resuming or self._is_time_to_tick(connection)
                 message = None if waits else await connection.next_now()
                 if is_resuming:
                     await self._acall_one("resumed", self.resumed)
