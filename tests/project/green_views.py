@@ -21,6 +21,8 @@ from dwebsocket import require_websocket
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
+    from dwebsocket.api.helpers import Ticker
+
 
 @require_websocket
 def clock(request: HttpRequest) -> None:
@@ -152,6 +154,24 @@ async def async_facts(request: HttpRequest) -> None:
     await request.websocket.asend_json([there, slept])
 
 
+@require_websocket
+async def async_joins(request: HttpRequest) -> None:
+    """Wait for what runs beside an async view, on a thread and on what runs there."""
+    websocket = request.websocket
+
+    async def tick() -> None:
+        await asyncio.sleep(60)
+
+    def stop(ticker: Ticker) -> None:
+        ticker.stop()
+        ticker.join()
+        websocket.send("stopped")
+
+    helper = websocket.start(stop, websocket.every(0.01, tick))
+    await asyncio.to_thread(helper.join)
+    await websocket.asend("joined")
+
+
 def hubs(request: HttpRequest) -> HttpResponse:
     """Count the hubs of gevent in this process: one for each thread that has waited in its way."""
     hub = sys.modules["gevent.hub"].Hub
@@ -173,6 +193,7 @@ urlpatterns = [
             forks,
             async_echo,
             async_facts,
+            async_joins,
         )
     ),
 ]

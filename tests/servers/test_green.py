@@ -96,6 +96,11 @@ class TestViews:
             assert json.loads(peer.read_message()) == [1, "slept"]
             assert peer.read_frame().code == 1000
 
+    def test_what_runs_beside_async_views_is_waited_for(self, server: Server) -> None:
+        """Neither a hub nor a loop stands still meanwhile."""
+        with server.quiet(), RawPeer.open(server, "/green/async-joins/") as peer:
+            assert [peer.read_message(), peer.read_message()] == [b"stopped", b"joined"]
+
     def test_fork(self, server: Server) -> None:
         """A forked child neither sends nor receives on its parent's connections, which go on."""
         with (

@@ -27,6 +27,7 @@ from django.utils import translation
 from dwebsocket import ConnectionClosed, UsageError, WebSocket, accept_websocket
 from dwebsocket.api import close_callbacks, helpers
 from dwebsocket.api.helpers import Helper
+from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.request import database
 from dwebsocket.telemetry import records
 from dwebsocket.testing import Clock
@@ -534,12 +535,21 @@ class TestStart:
 
     def test_a_helper_says_what_it_is(self) -> None:
         """Its `repr` has its name and whether it runs."""
-        helper = Helper("views.chat read", threading.Event())
+        helper = Helper("views.chat read", THREAD)
         assert repr(helper) == "<Helper views.chat read running>"
         assert not helper.join(0)
         helper._end()
         assert repr(helper) == "<Helper views.chat read ended>"
         assert helper.join()
+
+    def test_a_helper_in_a_loop(self) -> None:
+        """To wait for it there would block all views."""
+
+        async def main() -> None:
+            with pytest.raises(UsageError, match="block the event loop"):
+                Helper("views.chat read", THREAD).join()
+
+        asyncio.run(main())
 
 
 @pytest.mark.usefixtures("tables")

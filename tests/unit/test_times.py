@@ -56,7 +56,7 @@ def calls(open_websocket: Open) -> dict[str, Call]:
         "wait_closed": websocket.wait_closed,
         "await_closed": lambda time: asyncio.run(websocket.await_closed(time)),
         "can_read": websocket.protocol.can_read,
-        "join of start()": Helper("helper", threading.Event()).join,
+        "join of start()": Helper("helper", THREAD).join,
         "join of every()": ticker.join,
         "statistics": lambda time: statistics("site", timeout=time),
         "a test's WebSocket": lambda time: WebSocketClient().websocket("/", timeout=time),
@@ -117,9 +117,9 @@ def test_a_time_that_is_too_long_for_the_system(open_websocket: Open, name: str,
 @pytest.mark.parametrize("time", [math.inf, 1e300, 1e8])
 def test_joins_take_a_time_that_is_too_long_for_the_system(time: float) -> None:
     """They return when the function has ended."""
-    helper, ticker = Helper("helper", threading.Event()), _Ticker(THREAD)
+    helper, ticker = Helper("helper", THREAD), _Ticker(THREAD)
     threading.Timer(0.01, helper._end).start()
-    threading.Timer(0.01, ticker._ended.set_result, [None]).start()
+    threading.Timer(0.01, ticker._end).start()
     assert helper.join(time)
     assert ticker.join(time)
 
@@ -174,7 +174,7 @@ def test_green_threads_go_on(library: str) -> None:
             except ValueError as error:
                 print(error)
 
-        for call in (Helper("", RUNNER.waiter.new_event()).join, Made(RUNNER.waiter).join):
+        for call in (Helper("", RUNNER.waiter).join, Made(RUNNER.waiter).join):
             {library}.spawn(refused, call)
         {library}.sleep(0)
         {library}.sleep(0.05)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.arguments import as_timeout
 from dwebsocket.api.waiting import loop_hub
-from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import monotonic
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from dwebsocket.api.base import Base
-    from dwebsocket.api.waiting.waiter import Call, Event, Waiter
+    from dwebsocket.api.waiting.waiter import Call, Waiter
 
 # Seconds that the end of a view waits for its helpers.
 _MOMENT_S = 1.0
@@ -42,43 +41,55 @@ told_by_exception: contextvars.ContextVar[bool] = contextvars.ContextVar(
 )
 
 
-class Helper:
-    """A function that :meth:`dwebsocket.WebSocket.start` has started. Any thread may use it."""
+class Running:
+    """Something that runs beside a view. Any thread may use it."""
 
-    def __init__(self, name: str, ended: Event) -> None:
-        self._name = name
-        self._ended = ended
-        self._is_running = True
-
-    def __repr__(self) -> str:
-        return f"<Helper {self._name} {'running' if self._is_running else 'ended'}>"
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
+        # Any thread may settle it, and wait for it.
+        self._ended: Future[None] = unpatched.future()
 
     @property
     def is_running(self) -> bool:
-        """Whether the function has not returned yet."""
-        return self._is_running
+        """Whether the function has not returned yet; of a ticker, whether a call is to come."""
+        return not self._ended.done()
 
     def join(self, timeout: float | None = None) -> bool:
         """
-        Waits until the function has returned.
+        Waits until the function has returned and no other call is to come. Not in an event loop.
 
         Args:
             timeout: Seconds. None waits as long as it takes.
 
         Returns:
-            Whether it has returned.
+            Whether that is so.
 
         Raises:
+            UsageError: An event loop runs in this thread.
             TypeError, ValueError: ``timeout`` is no number, or negative.
         """
         timeout = as_timeout(timeout)
-        if self._is_running:
-            self._ended.wait(timeout)
-        return not self._is_running
+        if running_loop() is not None:
+            raise UsageError(
+                "this would block the event loop: use `await asyncio.to_thread(….join)`"
+            )
+        return self._waiter.wait_until(self._ended, timeout)
 
     def _end(self) -> None:
-        self._is_running = False
-        self._ended.set()
+        # Of several threads the first one does.
+        with suppress(InvalidStateError):
+            self._ended.set_result(None)
+
+
+class Helper(Running):
+    """A function that :meth:`dwebsocket.WebSocket.start` has started. Any thread may use it."""
+
+    def __init__(self, name: str, waiter: Waiter) -> None:
+        super().__init__(waiter)
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<Helper {self._name} {'running' if self.is_running else 'ended'}>"
 
 
 class View(ABC):
@@ -118,7 +129,7 @@ class View(ABC):
             RuntimeError: The system gives no more threads.
         """
         name = f"{self.name} {_name_of(function)}"
-        helper = Helper(name, self.websocket._waiter.new_event())
+        helper = Helper(name, self.websocket._waiter)
         own, databases = contextvars.copy_context(), database.shareable()
 
         def run() -> None:
@@ -145,7 +156,8 @@ class View(ABC):
         """Starts the coroutine function as a task of the running loop."""
         name = f"{self.name} {_name_of(function)}"
         # Not by the loop's factory, whose tasks have other names.
-        task = Task(_arun(self, lambda: function(*args, **kwargs)), name=name)
+        work, waiter = _arun(self, lambda: function(*args, **kwargs)), self.websocket._waiter
+        task = Task(work, waiter, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -196,44 +208,13 @@ class View(ABC):
             ticker.stop()
 
 
-class Ticker(ABC):
+class Ticker(Running, ABC):
     """
     The result of :meth:`dwebsocket.WebSocket.every`. Any thread may use it.
 
     It has the names of a :class:`Helper`, and ``stop``: a function that :meth:`WebSocket.start` has
     started cannot be stopped from outside.
     """
-
-    def __init__(self, waiter: Waiter) -> None:
-        self._waiter = waiter
-        # Settled when no call is under way and none is to come. Any thread may stop them.
-        self._ended: Future[None] = unpatched.future()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a call is under way, or is to come."""
-        return not self._ended.done()
-
-    def join(self, timeout: float | None = None) -> bool:
-        """
-        Waits until no call is under way and none is to come. Not in an event loop.
-
-        Args:
-            timeout: Seconds. None waits as long as it takes.
-
-        Returns:
-            Whether that is so.
-
-        Raises:
-            UsageError: An event loop runs in this thread.
-            TypeError, ValueError: ``timeout`` is no number, or negative.
-        """
-        timeout = as_timeout(timeout)
-        if running_loop() is not None:
-            raise UsageError(
-                "this would block the event loop: use `await asyncio.to_thread(….join)`"
-            )
-        return self._waiter.wait_until(self._ended, timeout)
 
     @abstractmethod
     def stop(self) -> None:
@@ -284,7 +265,7 @@ class ThreadTicker(Ticker):
     def _note_end(self) -> None:
         # In this order: `_fire` sets the second one first.
         if self._call is None and not self._is_at_call:
-            _settle(self._ended)
+            self._end()
 
     def _fire(self) -> None:
         self._is_at_call = True
@@ -343,22 +324,16 @@ class ThreadTicker(Ticker):
 class Task(Ticker, asyncio.Task[None]):
     """The result of :meth:`dwebsocket.WebSocket.astart`, and of ``every`` with a coroutine."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> None:
-        Ticker.__init__(self, THREAD)
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waiter: Waiter, *, name: str) -> None:
+        Ticker.__init__(self, waiter)
         asyncio.Task.__init__(self, coroutine, loop=asyncio.get_running_loop(), name=name)
-        self.add_done_callback(lambda _: _settle(self._ended))
+        self.add_done_callback(lambda _: self._end())
 
     def stop(self) -> None:
         """Cancels the task, and with it a call that is under way."""
         # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
             self.get_loop().call_soon_threadsafe(self.cancel)
-
-
-def _settle(future: Future[None]) -> None:
-    # Of several threads the first one does.
-    with suppress(InvalidStateError):
-        future.set_result(None)
 
 
 async def _tick_in_loop(
