@@ -24,7 +24,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.utils import translation
 
-from dwebsocket import ConnectionClosed, UsageError, WebSocket, accept_websocket
+from dwebsocket import ConnectionClosed, UsageError, WebSocket, WebSocketHandler, accept_websocket
 from dwebsocket.api import close_callbacks, helpers
 from dwebsocket.api.helpers import Helper
 from dwebsocket.api.waiting.waiter import THREAD
@@ -475,6 +475,31 @@ class TestStart:
         assert made.client.receive() == "hi"
         made.client.close()
         eventually(lambda: sorted(seen) == ["cancelled", "told"])
+
+    def test_a_task_of_a_handler_whose_end_is_on_a_thread(self, visit: Serve) -> None:
+        """It is cancelled, too: `receive` is no coroutine function, but `connect` is."""
+        seen: list[str] = []
+
+        async def stubborn() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+        class Mixed(WebSocketHandler):
+            async def connect(self) -> None:
+                await self.websocket.aaccept()
+                await self.websocket.astart(stubborn)
+
+            def receive(self, message: Any) -> None:
+                self.websocket.send(message)
+
+        made = visit(Mixed.as_view()).serve()
+        made.client.send("hi")
+        assert made.client.receive() == "hi"
+        made.client.close()
+        eventually(lambda: seen == ["cancelled"])
 
     def test_a_task_has_the_names_of_a_helper(self, visit: Serve) -> None:
         """It is an `asyncio.Task` all the same; `stop` may come from any thread."""

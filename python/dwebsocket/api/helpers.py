@@ -182,18 +182,18 @@ class View(ABC):
         return bool(self._helpers or self._tasks)
 
     def join(self) -> None:
-        """Waits a moment for all helpers to end. To be called when the connection has ended."""
-        self._stop_tickers()
-        deadline = monotonic() + _MOMENT_S
-        for helper in list(self._helpers):
-            helper.join(max(0.0, deadline - monotonic()))
-
-    async def ajoin(self) -> None:
         """
-        Waits for all helpers as :meth:`join`, without blocking the event loop.
+        Waits a moment for all of them to end. To be called when the connection has ended.
 
         Tasks that do not end in time are cancelled.
         """
+        self._stop_tickers()
+        _join([*self._helpers, *self._tasks])
+        for task in list(self._tasks):
+            task.stop()
+
+    async def ajoin(self) -> None:
+        """Waits for all of them as :meth:`join`, without blocking the event loop."""
         self._stop_tickers()
         current = asyncio.current_task()
         if tasks := [task for task in self._tasks if task is not current]:
@@ -201,7 +201,7 @@ class View(ABC):
         for task in tasks:
             task.cancel()
         if self._helpers:
-            await asyncio.to_thread(self.join)
+            await asyncio.to_thread(_join, list(self._helpers))
 
     def _stop_tickers(self) -> None:
         for ticker in list(self._tickers):
@@ -334,6 +334,12 @@ class Task(Ticker, asyncio.Task[None]):
         # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
             self.get_loop().call_soon_threadsafe(self.cancel)
+
+
+def _join(all_of_them: list[Running]) -> None:
+    deadline = monotonic() + _MOMENT_S
+    for each in all_of_them:
+        each.join(max(0.0, deadline - monotonic()))
 
 
 async def _tick_in_loop(
