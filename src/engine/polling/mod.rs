@@ -15,7 +15,7 @@ mod response;
 
 use std::{collections::HashMap, io, sync::Arc};
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::relay::Relay;
 pub use self::{pending_poll::PendingPoll, relay::Polled};
@@ -28,9 +28,26 @@ use crate::engine::{
     resources::descriptor::{self, AsyncStream, Owned, Stream},
 };
 
+/// Clients that have their answer, and are waited for until they hang up. Others beside them are not:
+/// no limit of connections counts them.
+const MOST_LINGERING: usize = 256;
+
 /// The connections of a process whose clients poll.
-#[derive(Debug, Default)]
-pub(crate) struct Pollers(Mutex<HashMap<Key, Arc<Relay>>>);
+#[derive(Debug)]
+pub(crate) struct Pollers {
+    relays: Mutex<HashMap<Key, Arc<Relay>>>,
+    /// The places of [`MOST_LINGERING`].
+    pub(crate) lingering: Arc<Semaphore>,
+}
+
+impl Default for Pollers {
+    fn default() -> Self {
+        Self {
+            relays: Mutex::default(),
+            lingering: Arc::new(Semaphore::new(MOST_LINGERING)),
+        }
+    }
+}
 
 /// Makes the two ends of the socket of a connection that is polled: the second one is for a relay.
 ///
@@ -59,7 +76,7 @@ impl Pollers {
             AsyncStream::from_std(unread)?
         };
         let relay = Arc::new(Relay::new(&connection.share, settings));
-        pollers.0.lock().insert(key, Arc::clone(&relay));
+        pollers.relays.lock().insert(key, Arc::clone(&relay));
         let entry = Entry {
             pollers: Arc::clone(pollers),
             key,
@@ -74,7 +91,7 @@ impl Pollers {
     /// Answers a poll that acknowledges the events up to `ack`: at once, or later by `hold`. Never
     /// waits.
     pub(crate) fn poll(&self, key: &Key, ack: u64, pending: &Arc<PendingPoll>) -> Polled {
-        let relay = self.0.lock().get(key).cloned();
+        let relay = self.relays.lock().get(key).cloned();
         relay.map_or(Polled::Over, |relay| relay.poll(ack, pending))
     }
 }
@@ -88,7 +105,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.pollers.0.lock().remove(&self.key);
+        self.pollers.relays.lock().remove(&self.key);
     }
 }
 
@@ -129,13 +146,24 @@ mod tests {
         }
     }
 
+    fn places() -> Arc<Semaphore> {
+        Pollers::default().lingering
+    }
+
     /// A poll that waits, and its client's end.
     fn held(relay: &Relay, ack: u64) -> (Arc<PendingPoll>, UnixStream) {
         let pending = Arc::default();
         assert_eq!(relay.poll(ack, &pending), Polled::Held);
         let (ours, client) = UnixStream::pair().unwrap();
         pending
-            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
+            .attach(
+                &Handle::current(),
+                &places(),
+                ours.into(),
+                vec![],
+                TIMEOUT,
+                vec![],
+            )
             .unwrap();
         (pending, client)
     }
@@ -259,6 +287,7 @@ mod tests {
             pending
                 .attach(
                     &Handle::current(),
+                    &places(),
                     ours.into(),
                     head,
                     timeout,
@@ -315,7 +344,14 @@ mod tests {
         let (ours, client) = UnixStream::pair().unwrap();
         let nothing = b"{}".to_vec();
         early
-            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, nothing)
+            .attach(
+                &Handle::current(),
+                &places(),
+                ours.into(),
+                vec![],
+                TIMEOUT,
+                nothing,
+            )
             .unwrap();
         assert_eq!(read_body(client).await, "{}");
         fixture.task.abort();
@@ -358,12 +394,45 @@ mod tests {
         fixture.task.abort();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_do_not_hang_up_are_waited_for_in_as_many_places_as_there_are() {
+        let places = Arc::new(Semaphore::new(1));
+        let start = tokio::time::Instant::now();
+        let mut polls = Vec::new();
+        for _ in 0..2 {
+            let pending: Arc<PendingPoll> = Arc::default();
+            let (ours, client) = UnixStream::pair().unwrap();
+            let runtime = Handle::current();
+            pending
+                .attach(&runtime, &places, ours.into(), vec![], TIMEOUT, vec![])
+                .unwrap();
+            assert!(pending.answer(b"{}".to_vec()));
+            polls.push((pending, client));
+        }
+        let mut seconds = Vec::new();
+        for (pending, client) in polls.into_iter().rev() {
+            while Arc::strong_count(&pending) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            seconds.push(start.elapsed().as_secs());
+            assert_eq!(read_body(client).await, "{}");
+        }
+        assert_eq!(seconds, [0, 10]);
+    }
+
     #[tokio::test]
     async fn a_poll_behind_which_its_client_sends_on_is_over() {
         let pending: Arc<PendingPoll> = Arc::default();
         let (ours, mut client) = UnixStream::pair().unwrap();
         pending
-            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
+            .attach(
+                &Handle::current(),
+                &places(),
+                ours.into(),
+                vec![],
+                TIMEOUT,
+                vec![],
+            )
             .unwrap();
         let is_hung_up = tokio::task::spawn_blocking(move || {
             (0..10_000).any(|_| client.write_all(&[b'x'; 4096]).is_err())
@@ -377,7 +446,14 @@ mod tests {
         let pending: Arc<PendingPoll> = Arc::default();
         let (ours, client) = UnixStream::pair().unwrap();
         pending
-            .attach(&Handle::current(), ours.into(), vec![], TIMEOUT, vec![])
+            .attach(
+                &Handle::current(),
+                &places(),
+                ours.into(),
+                vec![],
+                TIMEOUT,
+                vec![],
+            )
             .unwrap();
         drop(client);
         while Arc::strong_count(&pending) > 1 {

@@ -6,7 +6,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+};
 
 use super::response::{self, Answer, Rest};
 use crate::engine::{
@@ -128,13 +131,15 @@ impl PendingPoll {
     }
 
     /// Has the answer written to `client`, after `head`, and the connection ended.
-    /// After `timeout` without an answer, and when it has given way, it is `otherwise`.
+    /// After `timeout` without an answer, and when it has given way, it is `otherwise`. The client is
+    /// waited for until it hangs up, if there is one of `places` for that.
     ///
     /// # Errors
     /// The system's, when the descriptor cannot be watched. It is closed then.
     pub(crate) fn attach(
         self: &Arc<Self>,
         runtime: &Handle,
+        places: &Arc<Semaphore>,
         client: Owned,
         head: Vec<u8>,
         timeout: Duration,
@@ -157,13 +162,13 @@ impl PendingPoll {
             }
             _ => drop(stage),
         }
-        let pending = Arc::clone(self);
-        runtime.spawn(async move { pending.serve(io, timeout, otherwise).await });
+        let (pending, places) = (Arc::clone(self), Arc::clone(places));
+        runtime.spawn(async move { pending.serve(io, timeout, otherwise, &places).await });
         Ok(())
     }
 
     /// Waits for the answer, and sees it through.
-    async fn serve(&self, io: Watched, timeout: Duration, otherwise: Vec<u8>) {
+    async fn serve(&self, io: Watched, timeout: Duration, otherwise: Vec<u8>, places: &Semaphore) {
         let deadline = clock::task_now() + timeout;
         tokio::select! {
             biased;
@@ -175,7 +180,7 @@ impl PendingPoll {
         }
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Over);
         if let Stage::Sent(rest) = stage {
-            response::finish(&io, rest, &self.cut).await;
+            response::finish(&io, rest, &self.cut, places).await;
         }
     }
 }

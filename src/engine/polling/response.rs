@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{io::Interest, sync::Notify, task::coop::consume_budget, time::timeout};
+use tokio::{
+    io::Interest,
+    sync::{Notify, Semaphore},
+    task::coop::consume_budget,
+    time::timeout,
+};
 
 use crate::{
     engine::{
@@ -91,10 +96,10 @@ impl Rest {
     }
 }
 
-/// Writes what is left, and waits until the client hangs up: closing on bytes that are not read would
-/// reset the connection, and the reset can overtake the response. `cut` ends it where not all is
-/// written.
-pub(super) async fn finish(io: &Watched, mut rest: Rest, cut: &Notify) {
+/// Writes what is left, and waits until the client hangs up, if there is one of `places` for that:
+/// closing on bytes that are not read would reset the connection, and the reset can overtake the
+/// response. `cut` ends it where not all is written.
+pub(super) async fn finish(io: &Watched, mut rest: Rest, cut: &Notify, places: &Semaphore) {
     let write = async {
         while matches!(rest, Rest::Bytes { .. }) {
             let Ok(Ok(mut guard)) = timeout(TIMEOUT, io.ready(Interest::WRITABLE)).await else {
@@ -110,7 +115,8 @@ pub(super) async fn finish(io: &Watched, mut rest: Rest, cut: &Notify) {
         _ = timeout(LONGEST, write) => {}
         () = cut.notified() => {}
     }
-    if matches!(rest, Rest::Nothing) {
+    let place = places.try_acquire();
+    if matches!(rest, Rest::Nothing) && place.is_ok() {
         let _ = timeout(TIMEOUT, end_of_stream(io)).await;
     }
 }

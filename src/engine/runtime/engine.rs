@@ -580,7 +580,8 @@ pub fn attach(
     otherwise: Vec<u8>,
 ) -> Result<(), Error> {
     let engine = Engine::current()?;
-    hold.attach(engine.handle(), client, head, timeout, otherwise)
+    let places = &engine.pollers.lingering;
+    hold.attach(engine.handle(), places, client, head, timeout, otherwise)
         .map_err(Error::io("cannot watch the client's connection"))
 }
 
