@@ -2,7 +2,7 @@
 //!
 //! A task that panics ends with its connection. But some of the engine's work is for many
 //! connections in turn, and goes on after one of them has failed; a task that serves many is begun
-//! anew ([`keep_up`], [`Task`]). By then Rust's panic hook has written what happened to the process's
+//! anew ([`keep_up`], [`Task::start`]). By then Rust's panic hook has written what happened to the process's
 //! error output. A panic that is an answer of the system is an error, and the hook is silent
 //! ([`refused`]).
 
@@ -91,7 +91,7 @@ pub(crate) async fn keep_up<F: Future<Output = ()>>(
     }
 }
 
-/// A task as of [`keep_up`], which ends with this.
+/// A task that ends with this.
 #[derive(Debug)]
 pub(crate) struct Task {
     generation: u64,
@@ -99,26 +99,36 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Starts it on `runtime`.
+    /// Starts one as of [`keep_up`] on `runtime`.
     #[cfg_attr(windows, expect(dead_code, reason = "of the local backend"))]
     pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
         runtime: &Handle,
         begin: impl FnMut() -> F + Send + 'static,
         on_panic: impl Fn() + Send + 'static,
     ) -> Self {
+        Self::of(runtime, keep_up(begin, on_panic))
+    }
+
+    /// Starts `work` on `runtime`.
+    pub(crate) fn of(runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             generation: fork::generation(),
-            handle: runtime.spawn(keep_up(begin, on_panic)).abort_handle(),
+            handle: runtime.spawn(work).abort_handle(),
+        }
+    }
+
+    /// Ends it, as dropping this does.
+    pub(crate) fn end(&self) {
+        // Of a parent's runtime the locks may be held for ever.
+        if self.generation == fork::generation() {
+            self.handle.abort();
         }
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        // Of a parent's runtime the locks may be held for ever.
-        if self.generation == fork::generation() {
-            self.handle.abort();
-        }
+        self.end();
     }
 }
 
@@ -158,6 +168,17 @@ mod tests {
             assert_eq!(refused(panics).unwrap_err().to_string(), "a text");
             assert!(!IS_ANSWER.get());
         }
+    }
+
+    #[tokio::test]
+    async fn a_task_of_the_parent_process_is_left_alone() {
+        let mut task = Task::of(&Handle::current(), std::future::pending());
+        let handle = task.handle.clone();
+        task.generation += 1;
+        task.end();
+        drop(task);
+        tokio::task::yield_now().await;
+        assert!(!handle.is_finished());
     }
 
     #[tokio::test]

@@ -15,14 +15,13 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    task::AbortHandle,
     time::{Instant, timeout_at},
 };
 
 use super::{answer, handshake::exchange, happy_eyeballs, proxy::Proxy, tls::Tls, tls_pump};
 use crate::{
     engine::{
-        base::error::Error,
+        base::{error::Error, panics::Task},
         connection::{
             Connection,
             settings::{Settings, Transport},
@@ -163,7 +162,7 @@ pub type Outcome = Result<Success, Failure>;
 #[derive(Debug)]
 pub struct Dial {
     call: Arc<Call<Outcome>>,
-    task: AbortHandle,
+    task: Task,
 }
 
 impl Deref for Dial {
@@ -178,7 +177,7 @@ impl Dial {
     /// Gives up, as dropping it does: for one that may be kept. It closes what is open by now, taken
     /// or not.
     pub fn cancel(&self) {
-        self.task.abort();
+        self.task.end();
         // From now on an outcome of the task is dropped.
         self.call.finish(lost());
         match self.call.outcome() {
@@ -186,12 +185,6 @@ impl Dial {
             Some(Ok(Success::Answered(answered))) => drop(answered.take()),
             Some(Err(_)) | None => (),
         }
-    }
-}
-
-impl Drop for Dial {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -210,11 +203,8 @@ pub fn dial(plan: DialRequest, want: Want) -> Result<Dial, Error> {
     engine.prepare_lookups()?;
     let (call, ticket) = Call::new(lost);
     let runner = Arc::clone(&engine);
-    let task = engine.handle().spawn(run(runner, plan, want, ticket));
-    Ok(Dial {
-        call,
-        task: task.abort_handle(),
-    })
+    let task = Task::of(engine.handle(), run(runner, plan, want, ticket));
+    Ok(Dial { call, task })
 }
 
 async fn run(engine: Arc<Engine>, plan: DialRequest, want: Want, ticket: Ticket<Outcome>) {
