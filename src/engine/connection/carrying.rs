@@ -158,7 +158,10 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            connection::settings::{Settings, Transport},
+            connection::{
+                inbox::Received,
+                settings::{Rates, Settings, Transport},
+            },
             permits::Permit,
             runtime::open_carried,
             wakeup::hub::Hub,
@@ -173,9 +176,13 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(20);
 
     fn connection() -> (Arc<Connection>, Arc<Hub>) {
+        connection_with(&SETTINGS)
+    }
+
+    fn connection_with(settings: &Settings) -> (Arc<Connection>, Arc<Hub>) {
         let hub = Hub::new().unwrap();
         let permit = Permit::claim(None).unwrap();
-        let connection = open_carried(Arc::clone(&hub), 7, &SETTINGS, permit, |_| {}).unwrap();
+        let connection = open_carried(Arc::clone(&hub), 7, settings, permit, |_| {}).unwrap();
         (connection, hub)
     }
 
@@ -247,6 +254,27 @@ mod tests {
             connection.end(),
             Some(end(close::NO_STATUS, Initiator::Peer))
         );
+    }
+
+    #[test]
+    fn a_client_that_leaves_while_it_has_to_wait_for_its_rate_is_gone_at_once() {
+        let (connection, _hub) = connection_with(&Settings {
+            rates: Rates {
+                messages: Some(0.001),
+                ..Rates::default()
+            },
+            ..SETTINGS
+        });
+        for _ in 0..4 {
+            connection.bring(Kind::Binary, &[0; 512]);
+        }
+        connection.leave_carrier(end(4000, Initiator::Peer));
+        // Its view takes nothing, and there is no room for all of it.
+        until(|| connection.end() == Some(end(4000, Initiator::Peer)));
+        assert!(!connection.send(Kind::Text, b"late", None).unwrap());
+        let take = || matches!(connection.take(None), Received::Message(_));
+        assert_eq!((0..9).filter(|_| take()).count(), 4);
+        until(|| connection.is_carrier_over());
     }
 
     #[test]

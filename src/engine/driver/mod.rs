@@ -487,16 +487,19 @@ impl Driver {
 
     /// The peer is gone but may have left bytes that are not read yet.
     fn on_hang_up(&mut self) {
+        let left = self.connection.carrier.as_ref().and_then(|it| it.left());
+        let end = || left.unwrap_or_else(|| self.lost_by(" hung up"));
         match self.pause {
             Some(Pause::Failing { .. }) => self.finish_failing(),
             Some(Pause::MemoryShort { .. }) => {
+                self.connection.begin_end(end());
                 self.pause = None;
-                self.on_end_of_stream(" hung up");
+                self.closing.end();
             }
             Some(Pause::InboxFull) => {
-                self.hung_up = true;
-                self.connection.begin_end(self.lost_by(" hung up"));
+                self.connection.begin_end(end());
                 self.connection.outbox.cut();
+                self.hung_up = true;
             }
             // Read what it sent last, and then the end of the stream.
             Some(Pause::TooFast { .. }) | None => self.stop_metering(),

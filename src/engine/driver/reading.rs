@@ -123,6 +123,11 @@ impl Driver {
 
     /// Takes in what was posted, unless the view is behind.
     pub(super) fn take_posts(&mut self) {
+        let has_left = (self.connection.carrier.as_ref()).is_some_and(|it| it.left().is_some());
+        // Twice where its rate was waited for, and the rest fills the inbox.
+        while has_left && self.pause.is_some() && !self.hung_up {
+            self.on_hang_up();
+        }
         let is_free = self.leftover.is_none() && self.pause.is_none();
         if self.connection.carrier.is_some() {
             if is_free {
