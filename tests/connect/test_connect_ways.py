@@ -16,10 +16,11 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from dwebsocket import ConnectionFailed, SendTimeout, aconnect, connect
+from dwebsocket import ConnectionClosed, ConnectionFailed, SendTimeout, aconnect, connect
 from dwebsocket.client import options
 from support.certificates import authority_file, self_signed_file, server_file
 from support.far_server import ConnectProxy, far_server, server_context
+from support.hostile import accepting
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -107,6 +108,33 @@ class TestTls:
                 eventually(lambda: len([*own_sockets()]) == held - 3, what="its sockets are closed")
             finally:
                 done.set()
+
+    def test_a_server_that_ends_its_stream_behind_its_close_gets_the_answer(self) -> None:
+        """As without TLS: it may read what comes after its own end."""
+        answers: SimpleQueue[bytes] = SimpleQueue()
+
+        def serve(listener: socket.socket) -> None:
+            client, _ = listener.accept()
+            with server_context().wrap_socket(client, server_side=True) as tls:
+                request = b""
+                while b"\r\n\r\n" not in request:
+                    request += tls.recv(65536)
+                tls.sendall(accepting(request) + b"\x88\x02\x03\xe8")
+                # `tls.shutdown` would end the encryption, too.
+                socket.socket.shutdown(tls, socket.SHUT_WR)
+                answers.put(tls.recv(65536))
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=serve, args=[listener])
+            thread.start()
+            url = f"wss://127.0.0.1:{listener.getsockname()[1]}/"
+            with connect(url, ca_file=authority_file()) as websocket:
+                with pytest.raises(ConnectionClosed) as closed:
+                    websocket.receive(20)
+                assert (closed.value.code, closed.value.by) == (1000, "peer")
+            thread.join(60)
+        answer = answers.get_nowait()
+        assert (answer[:2], len(answer)) == (b"\x88\x82", 8)
 
     @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
     def test_a_server_that_acknowledges_nothing_is_given_up(self, tls_echo: str) -> None:
