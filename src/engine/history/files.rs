@@ -159,7 +159,7 @@ impl FileHistory {
             Ok(appended.flatten())
         };
         let position = append().or_else(|error: io::Error| {
-            if error.kind() != ErrorKind::StorageFull {
+            if !is_full(&error) {
                 return Err(error);
             }
             // Older groups make room for newer ones.
@@ -357,6 +357,14 @@ impl History for FileHistory {
     }
 }
 
+/// Whether an error says that the disk has no room, or the user may take no more of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
 /// The name of the file of the group `name`.
 fn file_name(name: &str) -> String {
     let digest = Sha256::digest(name.as_bytes());
@@ -372,6 +380,8 @@ mod tests {
         path::PathBuf,
         time::SystemTime,
     };
+
+    use rustix::io::Errno;
 
     use super::*;
     use crate::engine::history::{
@@ -964,6 +974,14 @@ mod tests {
         let after = history.append("room", b"", LIMITS, None).unwrap();
         assert_ne!(after.epoch, before.epoch);
         history.remove();
+    }
+
+    #[test]
+    fn a_user_with_a_quota_has_a_full_disk_too() {
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(is_full(&errno.into()), "{errno}");
+        }
+        assert!(!is_full(&Errno::IO.into()));
     }
 
     #[test]
