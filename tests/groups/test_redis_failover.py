@@ -240,7 +240,7 @@ def test_a_user_with_few_rights(cluster: Cluster, service: Service) -> None:
     rights = "+publish +subscribe +unsubscribe +ping +select"
     more = {
         cluster.url: ("+cluster|slots +spublish +ssubscribe +sunsubscribe", cluster.nodes),
-        service.url: ("+role", service.nodes),
+        service.url: ("", service.nodes),
     }
     for url, (further, nodes) in more.items():
         for node in nodes:

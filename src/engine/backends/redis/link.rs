@@ -152,8 +152,7 @@ async fn connect(
         Connection::open(&address, login, tls, limit, Some((gate, on_push))),
     )
     .await?;
-    // Sentinels and maps may name a node that is a replica now. That of a cluster takes messages and
-    // subscriptions, and hands messages on to the master. Its users need no right to ask.
+    // Sentinels and maps may name a node that is a replica now.
     let may_serve = match shard.server.kind {
         Kind::Single => true,
         Kind::Cluster => is_master(&mut publisher, limit).await? != Some(false),
@@ -165,14 +164,15 @@ async fn connect(
     Ok((publisher, subscriber))
 }
 
-/// Whether the node is a master, as far as it tells.
+/// Whether the node is a master, as far as it tells. Any user may ask so, as when it logs in.
 async fn is_master(connection: &mut Connection, limit: Duration) -> Result<Option<bool>, Reason> {
-    let reply = within(limit, connection.send(&redis::cmd("ROLE"))).await?;
-    let role = match &reply {
-        Value::Array(parts) => parts.first(),
-        _ => None,
+    let reply = within(limit, connection.send(&redis::cmd("HELLO"))).await?;
+    let Value::Map(told) = &reply else {
+        return Ok(None);
     };
-    Ok(role.map(|role| matches!(role, Value::BulkString(role) if role == b"master")))
+    let is_role = |name: &Value| matches!(name, Value::BulkString(name) if name == b"role");
+    let role = told.iter().find(|(name, _)| is_role(name));
+    Ok(role.map(|(_, role)| matches!(role, Value::BulkString(role) if role == b"master")))
 }
 
 /// Hands messages on.
