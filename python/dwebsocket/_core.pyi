@@ -547,6 +547,9 @@ class Groups:
     def position_of(self, name: str) -> _Position | None:
         """Returns how far the members here are; None without members, or without a history."""
 
+    def is_whole_since(self, name: str, at: _Position, /) -> bool:
+        """Whether the members here have got all messages after `at`, as far as they are."""
+
     def number(self, name: str, object: _Joinable, /) -> _Position | None:
         """
         Has a member get messages with their positions from now on.

@@ -274,6 +274,11 @@ impl Groups {
         Some((at.epoch, at.offset))
     }
 
+    #[pyo3(signature = (name, at, /))]
+    fn is_whole_since(&self, name: &str, at: (u64, u64)) -> bool {
+        self.0.is_whole_since(name, position(at))
+    }
+
     #[pyo3(signature = (name, object, /))]
     fn number(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Option<(u64, u64)>> {
         let at = with_member!(object, it => self.0.number(name, it.as_ref()));

@@ -358,6 +358,29 @@ class TestComingBack:
             assert live.websocket.join("room-1", since=f"{NEVER}-0") is False
         assert live.client.closing()[0] == 1013
 
+    # Servers keep some more.
+    @pytest.mark.parametrize("keep", ["process", "local"], indirect=True)
+    @pytest.mark.parametrize("recovers", [True, False])
+    def test_what_is_gone_before_it_is_a_member(
+        self, keep: Keep, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, *, recovers: bool
+    ) -> None:
+        """It is not recovered then; one that gave no position does not ask."""
+        keep(size=2)
+        publish("one")
+        backend, live = backends.backend("default"), open_websocket()
+        join_at = backend.join_at
+
+        def join_late(*args: Any, **options: Any) -> Any:
+            # This process has no member yet.
+            publish("two", "three", "four")
+            return join_at(*args, **options)
+
+        monkeypatch.setattr(backend, "join_at", join_late)
+        since = position(1) if recovers else None
+        recovery = live.websocket.join("room-1", since=since)
+        assert (recovery.recovered, recovery.missed) == (not recovers, 0)
+        assert until_marker(live) == ["three", "four"]
+
     def test_added_by_the_group(self, open_websocket: Open) -> None:
         """As one that has joined, beside others that come back meanwhile."""
         live, other = open_websocket(), open_websocket()

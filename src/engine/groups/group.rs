@@ -92,6 +92,8 @@ struct Stamped {
 pub(super) struct Recorded {
     /// The newest message that was put into the queue. All later ones will be, in order.
     pub(super) position: Position,
+    /// The position after the last gap: from here on all messages were put into the queue.
+    pub(super) whole_since: Position,
     /// The places of members that get messages with their numbers.
     pub(super) numbered: HashSet<u32>,
 }

@@ -78,6 +78,19 @@ impl Groups {
         (state.recorded.as_deref()).map(|recorded| recorded.position)
     }
 
+    /// Whether the members here have got all messages after `at`, as far as they are: none was gone
+    /// before it could be read.
+    pub fn is_whole_since(&self, name: &str, at: Position) -> bool {
+        let Some(group) = self.find(name) else {
+            return true;
+        };
+        let state = group.state.lock();
+        state.recorded.as_ref().is_none_or(|recorded| {
+            let since = recorded.whole_since;
+            since.epoch == at.epoch && since.offset <= at.offset
+        })
+    }
+
     /// Has `member`, which goes on as before, get messages with their positions from now on. Returns
     /// how far it is in the group `name`; `None` when it is no member, and for a group without a
     /// history.
@@ -150,11 +163,12 @@ impl Groups {
         if !is_same_epoch || first.is_none_or(|kept| kept.offset > after.saturating_add(1)) {
             self.notices()
                 .add(Notice::Interrupted(vec![name.to_owned()]));
+            let from = Position {
+                epoch: reached.epoch,
+                offset: first.map_or(reached.offset, |kept| kept.offset.saturating_sub(1)),
+            };
+            recorded.whole_since = from;
             if tells {
-                let from = Position {
-                    epoch: reached.epoch,
-                    offset: first.map_or(reached.offset, |kept| kept.offset.saturating_sub(1)),
-                };
                 starts |= self.fan_out.push(state, gap(name, from));
             }
         }
@@ -195,6 +209,7 @@ impl Groups {
             let recorded = state.recorded.get_or_insert_with(|| {
                 Box::new(Recorded {
                     position: at,
+                    whole_since: at,
                     numbered: HashSet::new(),
                 })
             });

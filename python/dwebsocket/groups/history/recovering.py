@@ -100,8 +100,7 @@ class Recovering:
     def more(self, page: Page) -> Iterator[str | bytes]:
         """Returns those that were published meanwhile, or did not fit on the page before."""
         if not history.is_whole(page, self.at):
-            if self.is_recovering or self._tells:
-                self.recovered = False
+            self.note_gap()
             if self._tells:
                 # First: a client that goes before it learns of the gap must not come back from
                 # after it.
@@ -109,6 +108,11 @@ class Recovering:
         self.at = page.reached
         yield from self._messages(page.rows)
         yield from self._tell_at_the_end_of(page)
+
+    def note_gap(self) -> None:
+        """Notes that messages since its position were gone before they could be read."""
+        if self.is_recovering or self._tells:
+            self.recovered = False
 
     def _tell_at_the_end_of(self, page: Page) -> Iterator[str]:
         """Tells the client when it has got all, which is before it is a member: then more comes."""
@@ -184,6 +188,9 @@ def join(
         backend.release(name)
     if joined == "over":
         return None
+    if not backend.groups.is_whole_since(name, recovering.at):
+        # What came before this process had a member is not kept any more.
+        recovering.note_gap()
     if is_new:
         yield from membership_signals.note_joined(group, websocket)
     return Recovery(recovering.recovered, recovering.missed, history.text_of(recovering.at))
