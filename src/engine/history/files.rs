@@ -206,9 +206,12 @@ impl FileHistory {
             };
             let mut locked = Locked::new(&shared.file, self.boot, deadline).map_err(named)?;
             if locked.is_removed() {
+                let is_forgotten = locked.is_forgotten();
                 drop(locked);
-                // Perhaps not by one of these processes.
-                epochs.forget(name).map_err(named)?;
+                if !is_forgotten {
+                    // By none of these processes.
+                    epochs.forget(name).map_err(named)?;
+                }
                 self.forget(name, &shared);
                 continue;
             }
@@ -385,7 +388,7 @@ mod tests {
 
     use super::*;
     use crate::engine::history::{
-        group_file::{HEAD_BYTES, Lock},
+        group_file::{BLOCK, HEAD_BYTES, Lock},
         page::NUMBERING,
     };
 
@@ -819,15 +822,43 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_is_removed_changes_its_epoch_once_and_frees_the_disk() {
+        let history = history("once", u64::MAX);
+        let all = [history.other(u64::MAX), history.other(u64::MAX), history];
+        let read = || {
+            let pages = all
+                .each_ref()
+                .map(|each| each.read("room", None, LIMITS, None));
+            pages.map(|page| page.unwrap().head)
+        };
+        let last = &all[2];
+        let before = last.append("room", &[0; 100_000], LIMITS, None).unwrap();
+        assert_eq!(read(), [before; 3]);
+        let open = File::open(last.path_of("room")).unwrap();
+        open.set_modified(SystemTime::now() - 2 * NUMBERING)
+            .unwrap();
+        let (folder, epochs) = last.opened();
+        last.quota.enforce_later(&folder, &epochs, "other");
+        assert!(!last.path_of("room").exists());
+        assert!(open.metadata().unwrap().blocks() * 512 <= BLOCK);
+        // Each of the processes has the file open.
+        let found = read();
+        assert_ne!(found[0].epoch, before.epoch);
+        assert_eq!(found, [found[0]; 3]);
+        let [_, _, last] = all;
+        last.remove();
+    }
+
+    #[test]
     fn a_file_that_is_removed_while_it_is_open_is_begun_anew() {
         let history = history("gone", u64::MAX);
         let before = history.append("room", b"", LIMITS, None).unwrap();
         let path = history.path_of("room");
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let mut locked = Locked::new(&file, history.boot, Instant::now()).unwrap();
-        locked
-            .remove(&history.opened().0, &file_name("room"))
-            .unwrap();
+        let (folder, epochs) = history.opened();
+        epochs.forget(&file_name("room")).unwrap();
+        locked.remove(&folder, &file_name("room")).unwrap();
         drop(locked);
         let after = history.append("room", b"", LIMITS, None).unwrap();
         assert_ne!(after.epoch, before.epoch);

@@ -314,6 +314,11 @@ impl<'a> Locked<'a> {
         self.metadata.nlink() == 0 || self.head.is_removed
     }
 
+    /// Whether the one that has removed it has seen to it that its numbering does not come again.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.head.is_removed
+    }
+
     /// Begins the file anew, with a numbering of this epoch.
     pub(super) fn begin(&mut self, epoch: u64) -> io::Result<()> {
         // First the head: on a full disk it needs no new room.
@@ -395,12 +400,16 @@ impl<'a> Locked<'a> {
         Ok(dropped)
     }
 
-    /// Removes the file, which has that name in `folder`.
+    /// Removes the file, which has that name in `folder`, after its numbering was forgotten.
     pub(super) fn remove(&mut self, folder: &Folder, name: &str) -> io::Result<()> {
         // In this order: a process that is killed between both leaves no file that is marked.
         folder.remove(name)?;
-        self.head.is_removed = true;
-        self.head.write(self.file)
+        self.put(Head {
+            is_removed: true,
+            ..Head::new(self.boot, self.head.epoch)
+        })?;
+        // Others may have it open for long.
+        self.file.set_len(HEAD_BYTES)
     }
 
     fn put(&mut self, head: Head) -> io::Result<()> {
