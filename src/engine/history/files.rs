@@ -148,6 +148,10 @@ impl FileHistory {
         let mut needs = 0;
         let mut append = || {
             let appended = self.with(name, true, patience, |locked, _, epochs| {
+                if !self.quota.may_hold(envelope) {
+                    self.quota.note_evicted(locked.skip(limits)?);
+                    return Ok(Some(locked.position()));
+                }
                 needs = locked.growth_with(envelope);
                 if needs > 0 && self.quota.reserve(epochs, needs) {
                     locked.reserved += needs;
@@ -847,6 +851,26 @@ mod tests {
         assert_eq!(found, [found[0]; 3]);
         let [_, _, last] = all;
         last.remove();
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_to_be_kept_takes_no_other_group_along() {
+        let history = history("too-large", 400_000);
+        for name in ["one", "two"] {
+            history.append(name, &[0; 1000], LIMITS, None).unwrap();
+        }
+        let position = history.append("two", &[0; 400_000], LIMITS, None).unwrap();
+        assert_eq!(position.offset, 2);
+        let page = |name| history.read(name, None, LIMITS, None).unwrap();
+        assert_eq!(offsets(&page("one")), [1]);
+        assert_eq!(
+            (page("two").head, page("two").entries),
+            (position, Vec::new())
+        );
+        assert_eq!(history.evicted(), 2);
+        assert_eq!(history.append("two", b"", LIMITS, None).unwrap().offset, 3);
+        assert_eq!(offsets(&page("two")), [3]);
+        history.remove();
     }
 
     #[test]

@@ -366,6 +366,25 @@ impl<'a> Locked<'a> {
         Ok(self.head.position())
     }
 
+    /// Gives a message its number that is too large to be kept. Returns how many are dropped: none can
+    /// stay before a gap.
+    pub(super) fn skip(&mut self, limits: Limits) -> io::Result<u64> {
+        let mut head = self.head;
+        let dropped = head.count + 1;
+        head.last += 1;
+        head.age = age_ms(limits);
+        (head.start, head.count, head.first_size) = (head.end, 0, 0);
+        self.put(head)?;
+        // It is dropped, whatever becomes of this.
+        let _ = self.compact();
+        Ok(dropped)
+    }
+
+    /// Where it is.
+    pub(super) fn position(&self) -> Position {
+        self.head.position()
+    }
+
     /// Where the last record ended when the file was locked; 0 if it is begun anew.
     pub(super) fn end_before(&self) -> u64 {
         match self.content {
@@ -662,6 +681,11 @@ pub(super) fn write_numbers<const N: usize>(
     numbers: [u64; N],
 ) -> io::Result<()> {
     file.write_all_at(numbers.map(u64::to_le_bytes).as_flattened(), at)
+}
+
+/// Bytes of the blocks of a file with no other record.
+pub(super) fn alone(envelope: &[u8]) -> u64 {
+    in_blocks(HEAD_BYTES + RECORD_BYTES + envelope.len() as u64)
 }
 
 /// Bytes of the blocks of a file.

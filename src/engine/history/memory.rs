@@ -100,18 +100,32 @@ impl History for MemoryHistory {
             epoch: group.epoch,
             offset: group.last,
         };
-        group.entries.push_back(Entry {
-            offset: group.last,
-            sent_at: now,
-            envelope: Bytes::copy_from_slice(envelope),
-        });
-        let freed = group.trim(limits.size, now);
+        let length = OVERHEAD + envelope.len();
+        // With its group alone; else it would take all others along, and not stay.
+        let is_kept = length + GROUP_OVERHEAD + name.len() <= self.most - self.most / SLICE;
+        let before = group.entries.len() as u64;
+        let freed = if is_kept {
+            group.entries.push_back(Entry {
+                offset: group.last,
+                sent_at: now,
+                envelope: Bytes::copy_from_slice(envelope),
+            });
+            group.trim(limits.size, now)
+        } else {
+            // None can stay before a gap.
+            group.trim(0, now)
+        };
         let due = group.next_due();
         if let Some(due) = was_ahead {
             state.due.remove(&due);
         }
         state.due.extend(due);
-        state.bytes = state.bytes + OVERHEAD + envelope.len() - freed;
+        if is_kept {
+            state.bytes += length;
+        } else {
+            state.evicted += before + 1;
+        }
+        state.bytes -= freed;
         state.make_room(self.most, now);
         Ok(position)
     }
@@ -350,6 +364,26 @@ mod tests {
             );
         }
         assert_eq!(history.bytes(), before);
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_to_be_kept_takes_no_other_group_along() {
+        let history = MemoryHistory::new(100_000);
+        for name in ["one", "two"] {
+            history.append(name, b"x", LIMITS, None).unwrap();
+        }
+        let before = history.bytes();
+        let position = history.append("two", &[0; 94_000], LIMITS, None).unwrap();
+        let page = |name| history.read(name, None, LIMITS, None).unwrap();
+        assert_eq!(page("one").entries.len(), 1);
+        assert_eq!(
+            (page("two").head, page("two").entries),
+            (position, Vec::new())
+        );
+        assert_eq!((position.offset, history.evicted()), (2, 2));
+        assert!(history.bytes() < before);
+        assert_eq!(history.append("two", b"y", LIMITS, None).unwrap().offset, 3);
+        assert_eq!(page("two").entries.len(), 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustix::fs::FileType;
 
 use super::{
     epochs::{self, Epochs, Usage},
-    group_file::{BLOCK, Content, HEAD_BYTES, Locked, in_blocks},
+    group_file::{BLOCK, Content, HEAD_BYTES, Locked, alone, in_blocks},
     page::NUMBERING,
 };
 use crate::engine::resources::folder::{Folder, Item};
@@ -120,6 +120,15 @@ impl Quota {
             alone: Mutex::default(),
             evicted: AtomicU64::new(0),
         }
+    }
+
+    /// Whether a message could stay, beside the file of the epochs and no other one.
+    pub(super) fn may_hold(&self, envelope: &[u8]) -> bool {
+        alone(envelope).saturating_add(BLOCK) <= self.most
+    }
+
+    pub(super) fn note_evicted(&self, messages: u64) {
+        self.evicted.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// Reserves so many bytes, by which a file is going to grow; false if there is no room for them.
@@ -365,8 +374,7 @@ impl Measurement<'_> {
             // It is broken.
             return remove(&mut locked);
         };
-        let evicted = &self.quota.evicted;
-        evicted.fetch_add(dropped, Ordering::Relaxed);
+        self.quota.note_evicted(dropped);
         if locked.end() <= HEAD_BYTES && !is_kept {
             return remove(&mut locked);
         }
