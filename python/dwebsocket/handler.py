@@ -168,8 +168,9 @@ class WebSocketHandler(Handled, View):
         if view_class._plan.has_async_view:
             view = _awaiting(view_class, view)
         view.__name__, view.__qualname__ = cls.__name__, cls.__qualname__
-        mode = "accept_websocket" if view_class._has_pages else "require_websocket"
-        view.__dict__.update({"view_initkwargs": initkwargs, "handles_websocket": True, mode: True})
+        view.__dict__.update(view_initkwargs=initkwargs, handles_websocket=True)
+        # As on views that are decorated.
+        view.__dict__.update(accept_websocket=True, require_websocket=not view_class._has_pages)
         view_class._detached = Detached(view)
         view_class._detached.is_async = "connect" in view_class._plan.is_async
         return view

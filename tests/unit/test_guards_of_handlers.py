@@ -30,7 +30,7 @@ from guarding import (
 from rest_framework.permissions import IsAuthenticated
 from visit import Serve, handshake
 
-from dwebsocket import group
+from dwebsocket import WebSocketHandler, group
 
 
 class AsyncDispatch:
@@ -135,6 +135,13 @@ class TestHandlers:
         assert view.csrf_exempt is True
         assert view.view_initkwargs == {}
         assert Handler.as_view(every=5).view_initkwargs == {"every": 5}  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("has_pages", [True, False])
+    def test_attributes_of_our_decorators(self, has_pages: bool) -> None:
+        """For middleware of a project's own, as on decorated functions."""
+        pages = {"get": lambda self, request: None} if has_pages else {}
+        view: Any = type("Some", (WebSocketHandler,), pages).as_view()
+        assert (view.accept_websocket, view.require_websocket) == (True, not has_pages)
 
     def test_object_of_a_handler_is_in_no_cycle(self, visit: Serve) -> None:
         """A refused one is freed at once."""
