@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import io
 import os
 import queue
@@ -838,6 +839,25 @@ class TestPump:
             assert live.websocket.pump(file)
         live.websocket.close()
         assert text_of(live) == "second\n" + "x" * 100_000
+
+    def test_a_file_that_was_written_before(self, open_websocket: Open, tmp_path: Any) -> None:
+        """It has read ahead as well."""
+        live = open_websocket()
+        with (tmp_path / "log").open("w+b") as file:
+            file.write(b"first\nsecond\n")
+            file.seek(0)
+            assert file.readline() == b"first\n"
+            assert live.websocket.pump(file)
+        assert live.client.receive() == "second\n"
+
+    def test_a_file_that_is_compressed(self, open_websocket: Open, tmp_path: Any) -> None:
+        """It has a descriptor, but other bytes than that."""
+        live = open_websocket()
+        with gzip.open(tmp_path / "log", "wb") as file:
+            file.write(b"first\nsecond\n")
+        with gzip.open(tmp_path / "log") as file:
+            assert live.websocket.pump(file)
+        assert [live.client.receive() for _ in range(2)] == ["first\n", "second\n"]
 
     @pytest.mark.parametrize(
         "source", [iter([b"a", b"b"]), ["a", "b"], io.BytesIO(b"a\nb\n"), io.StringIO("a\nb\n")]

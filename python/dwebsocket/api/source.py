@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dwebsocket.compat.socket import below_reader, has_tls
+
 if TYPE_CHECKING:
     from dwebsocket.api.arguments import Sendable
 
@@ -161,7 +163,7 @@ class Source:
     def _buffered(self) -> bytes:
         """Returns the bytes that the source's own buffered reader has read ahead."""
         stream = self._stream
-        if not isinstance(stream, io.BufferedReader):
+        if not isinstance(stream, (io.BufferedReader, io.BufferedRandom)):
             return b""
         descriptor = stream.fileno()
         was_blocking = os.get_blocking(descriptor)
@@ -178,6 +180,11 @@ class Source:
 
 
 def _has_descriptor(stream: Any) -> bool:
+    if isinstance(stream, io.IOBase) and not isinstance(stream, io.TextIOBase):
+        raw = getattr(stream, "raw", stream)
+        if not isinstance(raw, io.RawIOBase) or has_tls(below_reader(stream)):
+            # A compressed file, a response of HTTP: it gives other bytes than its descriptor.
+            return False
     try:
         return _descriptor(stream) >= 0
     except (AttributeError, OSError, TypeError, ValueError):
