@@ -11,7 +11,14 @@ from django.conf import settings
 from django.views import View
 
 from dwebsocket import conf
-from dwebsocket.compat.django_views import class_based, class_of, is_async, name_of
+from dwebsocket.compat.django_views import (
+    call_without_transactions,
+    class_based,
+    class_of,
+    is_async,
+    name_of,
+    with_transactions,
+)
 from dwebsocket.conf import checks
 from dwebsocket.handshake import preloading
 from dwebsocket.users import sign_out
@@ -252,7 +259,7 @@ def _wrap(
         if (response := upgrade(asked, accept=accept)) is not None:
             return response
         if (response := refusal(asked.request)) is None:
-            plain = async_to_sync(view) if is_coroutine else view
+            plain = async_to_sync(view) if is_coroutine else with_transactions(view, asked.request)
             response = plain(request, *args, **kwargs)
         return inline.with_response(asked.request, response)
 
@@ -273,6 +280,9 @@ def _wrap(
         wrapper = awaited
         # Without the event loop in which Django under WSGI awaits a view.
         awaited.__dict__["blocking"] = blocking
+    elif not accept:
+        # The request waits for the view, which SQLite would not let write meanwhile.
+        call_without_transactions(wrapper)
     # As the original's decorators set them: middleware of a project's own may read them.
     is_required = mode == "require_websocket" or getattr(view, "require_websocket", False)
     wrapper.__dict__.update(accept_websocket=True, require_websocket=is_required)

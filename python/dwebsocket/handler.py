@@ -12,6 +12,7 @@ from django.views import View
 
 from dwebsocket import conf
 from dwebsocket.api.beside import LONGEST_S
+from dwebsocket.compat.django_views import call_without_transactions, with_transactions
 from dwebsocket.conf import checks
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.view_groups import ViewGroups, filled
@@ -167,6 +168,9 @@ class WebSocketHandler(Handled, View):
         view = super(WebSocketHandler, view_class).as_view()
         if view_class._plan.has_async_view:
             view = _awaiting(view_class, view)
+        elif view_class._plan.has_connect:
+            # As views that decide.
+            call_without_transactions(view)
         view.__name__, view.__qualname__ = cls.__name__, cls.__qualname__
         view.__dict__.update(view_initkwargs=initkwargs, handles_websocket=True)
         # As on views that are decorated.
@@ -224,7 +228,8 @@ class WebSocketHandler(Handled, View):
     def _page(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not self._has_pages:
             return refuse(http_request(request), 400, "This address is for WebSockets only.")
-        return super().dispatch(request, *args, **kwargs)
+        page = with_transactions(super().dispatch, http_request(request))
+        return page(request, *args, **kwargs)
 
 
 async def _response_of(answer: Any) -> HttpResponseBase:

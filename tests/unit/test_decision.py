@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.test import RequestFactory
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
 from visit import Serve, handshake
 
-from dwebsocket import ConnectionClosed, UsageError, _core, accept_websocket, require_websocket
+from dwebsocket import (
+    ConnectionClosed,
+    UsageError,
+    WebSocketHandler,
+    _core,
+    accept_websocket,
+    require_websocket,
+)
+from dwebsocket.handshake import upgrade
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import loop, thread
 from dwebsocket.telemetry import tally
@@ -527,3 +541,68 @@ def test_view_that_is_cancelled_while_it_waits(visit: Serve) -> None:
     made.serve()
     assert made.client.closing()[0] == 1011
     assert tally.open_websockets() == []
+
+
+def say_transaction(request: Any) -> HttpResponse:
+    """Say whether this is in a transaction."""
+    return HttpResponse(str(connection.in_atomic_block))
+
+
+class SaysTransaction(WebSocketHandler):
+    """A handler that decides, and has a page."""
+
+    def connect(self) -> HttpResponse:
+        """Refuse."""
+        return HttpResponse("refused")
+
+    def get(self, request: Any) -> HttpResponse:
+        """Answer with the page."""
+        return say_transaction(request)
+
+
+@method_decorator(accept_websocket(accept=False), name="dispatch")
+class SaysTransactionAsWell(View):
+    """A class whose dispatch decides."""
+
+    def get(self, request: Any) -> HttpResponse:
+        """Answer with the page, or refuse."""
+        return say_transaction(request)
+
+
+DECIDING: dict[str, Callable[[], Any]] = {
+    "function": lambda: accept_websocket(accept=False)(say_transaction),
+    "decorated": lambda: never_cache(accept_websocket(accept=False)(never_cache(say_transaction))),
+    "handler": SaysTransaction.as_view,
+    "dispatch": SaysTransactionAsWell.as_view,
+}
+
+
+@pytest.mark.parametrize("kind", DECIDING)
+class TestTransactions:
+    """Under ATOMIC_REQUESTS."""
+
+    @pytest.fixture(autouse=True)
+    def _atomic(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+
+    def test_a_request_waits_in_none(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        """On SQLite one that has read keeps the view from writing."""
+        seen: list[bool] = []
+
+        @contextlib.contextmanager
+        def look() -> Iterator[None]:
+            seen.append(connection.in_atomic_block)
+            yield
+
+        monkeypatch.setattr(upgrade, "around_wait", look)
+        assert visit(DECIDING[kind]()).response.status_code == 200
+        assert seen == [False]
+
+    def test_a_page_has_its_own(self, visit: Serve, kind: str) -> None:
+        """As any page, unless the project takes it away."""
+        plain, view = RequestFactory().get("/").environ, DECIDING[kind]()
+        assert visit(view, environ={**plain}).response.content == b"True"
+        view = transaction.non_atomic_requests(view)
+        assert visit(view, environ={**plain}).response.content == b"False"

@@ -7,9 +7,12 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
+from django.core.handlers.base import BaseHandler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django.http import HttpRequest
 
 # Names of views that are kept for the next ones.
 _NAMES = 256
@@ -47,3 +50,32 @@ def is_async(view: Callable[..., Any]) -> bool:
     if iscoroutinefunction(view):
         return True
     return bool(getattr(class_of(view), "view_is_async", False))
+
+
+class _EachDatabase(set[str]):
+    """Those in whose transactions a view is not called: each. The project has named some."""
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def call_without_transactions(view: Any) -> None:
+    """
+    Has Django call a view in no transaction, whatever ``ATOMIC_REQUESTS`` says.
+
+    By the attribute of ``transaction.non_atomic_requests``, in every version so far: where another
+    one counts, the view is called in a transaction.
+    """
+    view._non_atomic_requests = _EachDatabase(getattr(view, "_non_atomic_requests", ()))
+
+
+def with_transactions(view: Callable[..., Any], request: HttpRequest) -> Callable[..., Any]:
+    """Returns a view within those that :func:`call_without_transactions` has taken from it."""
+    match = getattr(request, "resolver_match", None)
+    named = getattr(getattr(match, "func", None), "_non_atomic_requests", None)
+    if not isinstance(named, _EachDatabase):
+        return view
+    page: Any = functools.partial(view)
+    page._non_atomic_requests = {*named}
+    made: Callable[..., Any] = BaseHandler().make_view_atomic(page)
+    return made

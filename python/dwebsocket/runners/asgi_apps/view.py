@@ -5,15 +5,13 @@ from __future__ import annotations
 from http.cookies import Morsel
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-from django.db import transaction
 from django.http import HttpResponse
 
 from dwebsocket import conf
 from dwebsocket.api.base import TRY_AGAIN_LATER
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.consumers import sync_consumer_of
-from dwebsocket.compat.django_views import name_of
+from dwebsocket.compat.django_views import call_without_transactions, name_of
 from dwebsocket.decorators import require_websocket
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UnsupportedServer, UsageError
 from dwebsocket.runners import application_threads
@@ -90,8 +88,7 @@ def asgi_websocket(
         made = decorate(_view_of(application, name_of(named), named, thread_per_connection))
         view: Callable[..., Any] = EitherWay(made, vars(made)["blocking"])
         # Async views are refused under `ATOMIC_REQUESTS`, and no WebSocket is in a transaction.
-        for alias in settings.DATABASES:
-            view = transaction.non_atomic_requests(using=alias)(view)
+        call_without_transactions(view)
         return view
 
     routes = routing.routes_of(application)
