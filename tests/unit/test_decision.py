@@ -26,6 +26,7 @@ from dwebsocket import (
     WebSocketHandler,
     _core,
     accept_websocket,
+    asgi_websocket,
     require_websocket,
 )
 from dwebsocket.handshake import upgrade
@@ -541,6 +542,35 @@ def test_view_that_is_cancelled_while_it_waits(visit: Serve) -> None:
     made.serve()
     assert made.client.closing()[0] == 1011
     assert tally.open_websockets() == []
+
+
+async def gives_up(request: Any) -> None:
+    """Wait for the opening with a time limit, and close."""
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(request.websocket.aaccept(), 0.01)
+    with pytest.raises(ValueError, match="1005"):
+        request.websocket.close(1005)
+    request.websocket.close(4001, "too late")
+
+
+async def application_that_gives_up(scope: Any, receive: Any, send: Any) -> None:
+    """The same for an ASGI application."""
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(send({"type": "websocket.accept"}), 0.01)
+    await send({"type": "websocket.close", "code": 4001, "reason": "too late"})
+
+
+@pytest.mark.parametrize(
+    "view",
+    [accept_websocket(accept=False)(gives_up), asgi_websocket(application_that_gives_up)],
+    ids=["view", "application"],
+)
+def test_a_view_that_has_accepted_may_close_before_it_is_open(visit: Serve, view: Any) -> None:
+    """It may wait for the opening by a time limit of its own."""
+    made = visit(view)
+    assert loop.join(10)
+    made.serve()
+    assert made.client.closing() == (4001, "too late")
 
 
 def say_transaction(request: Any) -> HttpResponse:

@@ -242,8 +242,8 @@ class Base:
         """Closes, also before the connection is open; true if this began to close an open one."""
         if self._connection is None:
             # Set before the connection is read: `_attach()` first sets the connection, then reads
-            # this.
-            self._early_close = (code, reason)
+            # this. The first close counts, as on an open connection.
+            self._early_close = self._early_close or (code, reason)
         return self._connection is not None and self._connection.close(code, reason)
 
     def _leave(self) -> None:

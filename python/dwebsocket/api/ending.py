@@ -7,7 +7,7 @@ from operator import add
 from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import signals
-from dwebsocket.api.arguments import as_close, check_callable, check_timeout
+from dwebsocket.api.arguments import as_close, check_callable, check_close, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.api.helpers import told_by_exception
@@ -56,6 +56,12 @@ class Ending(Base):
             # A project's own middleware closes each WebSocket, also one that is not open yet.
             return
         code, reason = as_close(code, reason)
+        if self._connection is None and not self._is_undecided:
+            # Its view has accepted, and does not wait until it is open.
+            check_close(code, reason)
+            self._is_deliberate = True
+            self._close_soon(code, reason)
+            return
         engine, was_deliberate = self._engine, self._is_deliberate
         if engine.end() is None:
             # First: the view may see the end, and be over, before this thread goes on.
