@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,7 @@ from dwebsocket import _core
 from dwebsocket.compat import system, transports, unpatched
 from dwebsocket.groups.backends import local
 from dwebsocket.servers.families import gevent
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from support.waiting import eventually
 
 # macOS's own, for a user whose number is as long as those of companies' directories.
 MAC_TEMPORARY = "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T"
@@ -173,6 +172,20 @@ def test_children_of_a_process() -> None:
         child.communicate(b"\n")
     assert child.pid not in system.children_of(os.getpid())
     assert system.children_of(child.pid) == []
+
+
+def test_the_tracker_of_multiprocessing_is_no_process_of_a_server() -> None:
+    """uvicorn and hypercorn have it beside their workers."""
+    code = (
+        "from multiprocessing import resource_tracker\nresource_tracker.ensure_running()\ninput()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        (tracker,) = eventually(children.read_text, what="it has begun").split()
+        command = Path(f"/proc/{tracker}/cmdline")
+        eventually(lambda: "resource_tracker" in command.read_text(), what="it is no copy any more")
+        assert system.children_of(process.pid) == []
+        process.communicate(b"\n")
 
 
 def test_a_process_whose_name_is_cut_within_a_character(tmp_path: Path) -> None:

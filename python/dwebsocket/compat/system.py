@@ -33,6 +33,8 @@ else:
     _monotonic = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 # Where /proc/PID/stat has the moment at which the process began: field 22, counted from field 3 on.
 _BEGAN_AT = 19
+# In the command line of a process of the standard library's.
+_TRACKER = "from multiprocessing.resource_tracker import main"
 #: The seconds of the system's clock, as `time.monotonic`, also where a test has frozen the time:
 #: what waits until a moment of that clock would wait for ever.
 monotonic: Callable[[], float] = _monotonic
@@ -99,12 +101,19 @@ def children_of(process: int, *, younger: float = math.inf) -> list[int]:
     """
     Returns the processes that the main thread of a process has started; none if that is not known.
 
+    That of ``multiprocessing``, which tracks resources beside those that it has spawned, is none.
+
     Args:
         process: Its number.
         younger: Only those that have lived for less than so many seconds.
     """
     found = text_of(f"/proc/{process}/task/{process}/children").split()
-    return [int(each) for each in found if younger == math.inf or age_of(each) < younger]
+    return [
+        int(each)
+        for each in found
+        if (younger == math.inf or age_of(each) < younger)
+        and _TRACKER not in text_of(f"/proc/{each}/cmdline")
+    ]
 
 
 def age_of(process: int | str) -> float:
