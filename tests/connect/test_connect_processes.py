@@ -10,8 +10,11 @@ from websockets.exceptions import ConnectionClosed
 
 from support.far_server import far_server
 from support.programs import EVENTLET, GEVENT, run
+from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from websockets.sync.server import ServerConnection
 
 pytestmark = pytest.mark.extended("many processes come and go")
@@ -124,3 +127,53 @@ def test_the_end_of_the_process(end: str, code: int, status: int) -> None:
         assert is_over.wait(20)
     assert (done.returncode, done.stderr) == (status, "")
     assert codes == [code]
+
+
+# Both the parent and the child register what is called at their end.
+MULTIPROCESSING = """
+import multiprocessing, sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from dwebsocket import connect
+
+def work(url):
+    global websocket, pool
+    websocket = connect(url)
+    assert websocket.receive(20) == "open"
+    pool = ThreadPoolExecutor(1)
+    pool.submit(websocket.send, "from a pool")
+    Thread(target=later).start()
+
+def later():
+    pool.shutdown()
+    websocket.send("from a thread")
+
+if __name__ == "__main__":
+    with connect(sys.argv[1]) as own:
+        assert own.receive(20) == "open"
+    child = multiprocessing.get_context(sys.argv[2]).Process(target=work, args=(sys.argv[1],))
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_the_end_of_a_child_of_multiprocessing(method: str, tmp_path: Path) -> None:
+    """The server is told, and gets what threads have sent after the child's own function."""
+    ends: list[tuple[int | None, list[str | bytes]]] = []
+
+    def note(connection: ServerConnection) -> None:
+        connection.send("open")
+        messages = list(connection)
+        ends.append((connection.close_code, messages))
+
+    program = tmp_path / "program.py"
+    program.write_text(MULTIPROCESSING)
+    with far_server(note) as url:
+        done = run(
+            f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')", url, method
+        )
+        eventually(lambda: len(ends) == 2)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ends == [(1000, []), (1001, ["from a pool", "from a thread"])]

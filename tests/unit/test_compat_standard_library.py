@@ -7,6 +7,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import importlib
+import multiprocessing.process
 import queue
 import socket
 import ssl
@@ -148,6 +149,16 @@ class TestThreads:
         monkeypatch.delattr(threading, "_register_atexit")
         threading_parts.before_pools_end(repr)
         assert (early, late) == ([print], [repr])
+
+    @pytest.mark.skipif(sys.version_info >= (3, 13), reason="children call atexit's functions")
+    def test_exit_hook_of_a_child(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The public one takes the place of the list that has moved."""
+        late: list[object] = []
+        monkeypatch.setattr(atexit, "register", late.append)
+        monkeypatch.setattr(multiprocessing.process, "parent_process", lambda: "its parent")
+        monkeypatch.delattr(threading, "_threading_atexits")
+        threading_parts.at_exit(print)
+        assert late == [print]
 
     def test_lock_of_a_future(self) -> None:
         """The future works on it; without its condition there is an error and not a green lock."""

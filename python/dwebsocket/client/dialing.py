@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
 import socket
 from http.client import HTTPMessage
@@ -18,6 +17,8 @@ from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.client.connection import ClientConnection
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.threading import at_exit
 from dwebsocket.exceptions import (
     ConnectionFailed,
     ConnectionTimeout,
@@ -189,10 +190,14 @@ def _prepare() -> None:
         except ImproperlyConfigured:
             # A system check reports it. It concerns no client.
             pass
-    atexit.register(_close_at_exit)
+    at_exit(_close_at_exit)
 
 
 def _close_at_exit() -> None:
     """Closes what is open as a process ends that serves no WebSockets itself."""
     if not shutdown.has_begun():
         _core.shut_down(*GOING_AWAY, _GRACE_S)
+
+
+# A child of `multiprocessing` drops what its parent has registered.
+at_fork(_prepare.cache_clear)

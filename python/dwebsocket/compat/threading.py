@@ -72,6 +72,33 @@ def before_pools_end(call: Callable[[], object]) -> None:
     register(call)
 
 
+def at_exit(call: Callable[[], object]) -> None:
+    """
+    Calls ``call`` when this process ends by itself, after all threads that Python waits for.
+
+    ``atexit``, which children of ``multiprocessing`` skip before Python 3.13 unless they are
+    spawned. There ``threading._threading_atexits``, since Python 3.9; where it is missing ``call``
+    is not made in them.
+    """
+    processes: Any = sys.modules.get("multiprocessing.process")
+    is_child = processes is not None and processes.parent_process() is not None
+    before_threads: Any = getattr(threading, "_threading_atexits", None)
+    if sys.version_info >= (3, 13) or not is_child or before_threads is None:
+        atexit.register(call)
+        return
+
+    def call_after_threads() -> None:
+        # Thread pools are told to end before this: it is called last.
+        own = threading.current_thread()
+        while others := [
+            each for each in threading.enumerate() if not (each.daemon or each is own)
+        ]:
+            others[0].join()
+        call()
+
+    before_threads.insert(0, call_after_threads)
+
+
 def use_lock(future: Future[Any], lock: _thread.RLock) -> None:
     """
     Makes ``future`` use ``lock``; to be called before any other code has the future.

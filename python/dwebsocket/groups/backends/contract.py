@@ -8,7 +8,6 @@ envelopes on to :meth:`Backend.deliver`, and the engine does the rest.
 
 from __future__ import annotations
 
-import atexit
 import hmac
 import logging
 import os
@@ -21,7 +20,7 @@ from django.utils.encoding import force_bytes
 
 from dwebsocket import _core
 from dwebsocket.api.waiting.steps import Call, arun, run
-from dwebsocket.compat import unpatched
+from dwebsocket.compat import threading, unpatched
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.telemetry import clock
@@ -72,7 +71,7 @@ def at_exit(stop: Callable[[], None]) -> None:
         if os.getpid() == parent:
             stop()
 
-    atexit.register(stop_here)
+    threading.at_exit(stop_here)
 
 
 class Backend:
