@@ -1,5 +1,9 @@
 """Tests of the recipes of docs/groups.md, within a project that is made of them."""
 
+import threading
+from unittest import mock
+
+from django.db.models.query import QuerySet
 from django.test import TestCase, TransactionTestCase
 from recipes.models import Order
 
@@ -15,6 +19,27 @@ class Signals(WebSocketTestMixin, TestCase):
             with self.captureOnCommitCallbacks(execute=True):
                 order.state = "paid"
                 order.save()
+            assert ws.receive_json() == {"state": "paid"}
+
+    def test_a_change_overtakes_the_first_look(self):
+        order = Order.objects.create(state="new")
+        get, has_come = QuerySet.get, threading.Event()
+
+        def get_and_change(*args, **kwargs):
+            found = get(*args, **kwargs)
+            if found.state == "new":
+                Order.objects.filter(pk=found.pk).update(state="paid")
+                group(f"order-{found.pk}").send_json({"state": "paid"})
+                assert has_come.wait(60)
+            return found
+
+        with (
+            mock.patch.object(QuerySet, "get", get_and_change),
+            self.client.websocket(f"/orders/{order.pk}/") as ws,
+        ):
+            assert ws.receive_json() == {"state": "paid"}
+            has_come.set()
+            assert ws.receive_json() == {"state": "new"}
             assert ws.receive_json() == {"state": "paid"}
 
 

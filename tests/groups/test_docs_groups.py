@@ -91,7 +91,7 @@ def test_the_recipes_do_what_the_page_says(tmp_path: Path) -> None:
     """Each one with WebSockets of the test client."""
     done = run(project(tmp_path), "-m", "django", "test", "test_recipes")
     assert done.returncode == 0, done.stderr
-    assert "Ran 2 tests" in done.stderr
+    assert "Ran 3 tests" in done.stderr
 
 
 def test_the_pages_backend_fulfils_the_contract(tmp_path: Path) -> None:

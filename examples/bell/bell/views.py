@@ -29,7 +29,11 @@ def page(request: SignedIn) -> HttpResponse:
 @require_websocket(text_type=str)
 def socket(request: SignedIn) -> None:
     """The number as it is now; later ones come by ``user(…)``. "read" comes from the page."""
-    request.websocket.send_json({"unread": unread(request.user)})
+    shown = None
+    # A notification may overtake the number that was read before it: the next look counts it.
+    while (now := unread(request.user)) != shown:
+        request.websocket.send_json({"unread": now})
+        shown = now
     for message in request.websocket:
         if message == "read":
             read_all(request.user)
