@@ -70,7 +70,9 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         (tmp_path / "main.py").write_text(STARLETTE)
     words = shlex.split(command)
     variables = dict(word.split("=") for word in words if re.match(r"[A-Z_]+=", word))
-    line = STARTS[command].replace("{words}", " ".join(words[len(variables) :]))
+    line = STARTS.get(command, STARTS[UVICORN]).replace(
+        "{words}", " ".join(words[len(variables) :])
+    )
     kind = Kind("page", "asgi", tuple(line.split()), alone=command != GUNICORN)
     server = Server(kind, cwd=tmp_path, probe="/", env=variables)
     del server.env["DJANGO_SETTINGS_MODULE"]
@@ -109,6 +111,26 @@ def test_fastapi(site: Server, request: pytest.FixtureRequest) -> None:
         peer.read_to_eof()
     site.wait(30)
     assert "Traceback" not in site.stderr()
+
+
+@pytest.mark.parametrize(
+    "site",
+    [(f"DWEBSOCKET_SEND_TIMEOUT=1 DWEBSOCKET_SEND_BUFFER=4096 {UVICORN}", "fastapi")],
+    indirect=True,
+    ids=["uvicorn"],
+)
+def test_a_slow_visitor_ends_no_other(site: Server) -> None:
+    """It is given up, and the others go on."""
+    with (
+        RawPeer.open(site, "/rooms/lobby?name=slow") as slow,
+        RawPeer.open(site, "/rooms/lobby?name=ada") as ada,
+    ):
+        slow.send_text("here")
+        assert ada.read_message() == b"slow: here"
+        # More than the buffers of both sides hold.
+        for _ in range(300):
+            ada.send_text("x" * 60_000)
+            assert ada.read_message() == b"ada: " + b"x" * 60_000
 
 
 @pytest.mark.parametrize("site", [(UVICORN, "starlette")], indirect=True, ids=["uvicorn"])
