@@ -16,7 +16,7 @@ from accounts import BACKEND, MIDDLEWARE
 from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.test import RequestFactory, TestCase, override_settings
 from visit import Serve, handshake
 from waiting_views import awaits, waits
@@ -24,6 +24,7 @@ from waiting_views import awaits, waits
 from dwebsocket import WebSocket, close_user, conf
 from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.groups import backends, reports
+from dwebsocket.testing.clock import Clock
 from dwebsocket.users import announcements, authentication, recheck, registry
 from dwebsocket.users.announcements import Announcement, Listener
 from dwebsocket.users.registry import Visitor, Who, digest
@@ -220,6 +221,26 @@ class TestMissed:
         interrupt()
         eventually(lambda: sum(looked) > before, what="the user is looked up")
         goes_on(made)
+
+    def test_while_the_database_is_away_and_nobody_is_rechecked(
+        self, visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They are looked up again some seconds later, and a user who has signed out is found."""
+        override(WEBSOCKET_AUTH_RECHECK=0)
+        made = enter(visit, sign_in(anna))
+        User.objects.filter(pk=anna.pk).update(is_active=False)
+        failed: list[object] = []
+
+        def fail(visitors: object) -> None:
+            failed.append(visitors)
+            raise DatabaseError("it is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(authentication, "signed_out", fail)
+            recheck._schedule.recheck_all()
+            eventually(lambda: failed and not recheck._schedule._is_working)
+        eventually(lambda: Clock().advance(5) or not recheck._schedule._todo)
+        assert made.client.closing() == (4401, "deactivated")
 
     def test_before_the_first_user_is_in(
         self, visit: Serve, anna: User, looked: list[int], monkeypatch: pytest.MonkeyPatch

@@ -52,6 +52,8 @@ _log = logging.getLogger("dwebsocket")
 _TRY_AGAIN_LATER = 1013
 # The most rows that one query looks up: databases limit a query's parameters.
 _BATCH = 200
+# Without a recheck: seconds until a lookup that failed is tried again.
+_RETRY_S = 20.0
 # What :meth:`Schedule.latest` was when the present request began, or an earlier one.
 _seen: ContextVar[object] = ContextVar("sign_outs_seen", default=None)
 
@@ -203,8 +205,12 @@ class Schedule:
             return
         if registry.has_users():
             announcements.ask()
+        self._recheck(range(BUCKETS))
+
+    def _recheck(self, buckets: Iterable[int]) -> None:
+        """Has the users of buckets looked up, and those whose lookup has failed."""
         with self._lock:
-            starts = self._want(range(BUCKETS))
+            starts = self._want(buckets)
         if starts:
             self._start_work()
 
@@ -338,6 +344,9 @@ class Schedule:
                 self._todo |= failed
                 self._is_working = False
             self.stop_if_idle()
+        if failed and not _period():
+            # No timer looks them up again.
+            THREAD.call_later(_RETRY_S, functools.partial(self._recheck, ()))
 
     def _next(self) -> int | None:
         with self._lock:
