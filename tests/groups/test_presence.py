@@ -17,6 +17,7 @@ from presence_backends import folder, presence_entry, redis_server  # noqa: F401
 from presence_node import Tabs
 
 from dwebsocket import (
+    GroupUnavailable,
     UsageError,
     WebSocketHandler,
     accept_websocket,
@@ -82,6 +83,35 @@ def tabs() -> Iterator[Tabs]:
 def present() -> dict[str, int]:
     """Give the connections of each user."""
     return {member.key: len(member.connections) for member in ROOM.members()}
+
+
+@pytest.mark.parametrize("has_history", [False, True])
+def test_a_group_whose_users_cannot_be_asked_for_is_not_joined(
+    know: Callable[..., None],
+    open_websocket: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_history: bool,
+) -> None:
+    """Whoever adds the connection; one that was in the group stays there."""
+    if has_history:
+        if not backends.backend("default").keeps_history:
+            pytest.skip("it keeps no history")
+        know(HISTORY={"room-*": {}})
+    live, backend = open_websocket(), backends.backend("default")
+
+    def fail(*_: object) -> Any:
+        raise backend.unavailable("away")
+        yield
+
+    for is_member in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "entering", fail)
+            for add in (ROOM.add, lambda each: asyncio.run(ROOM.aadd(each))):
+                with pytest.raises(GroupUnavailable):
+                    add(live.websocket)
+                assert ("room-1" in live.websocket.groups) is is_member
+        assert ROOM.add(live.websocket)
 
 
 class TestMembers:

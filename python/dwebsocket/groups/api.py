@@ -105,6 +105,7 @@ class Group:
     def _add(self, backend: Backend, websocket: Base, member: Member | None) -> Steps[bool]:
         if member is None:
             return False
+        was_member = backend.groups.is_member(self.name, member)
         if backend.settings.kept(self.name) is not None:
             is_member = yield from recovering.add(websocket, self, member)
         else:
@@ -114,7 +115,12 @@ class Group:
             if is_new and is_member:
                 yield from membership_signals.note_joined(self, websocket)
         if is_member and backend.settings.present(self.name) is not None:
-            is_member = yield from presence.enter(self, websocket, member)
+            try:
+                is_member = yield from presence.enter(self, websocket, member)
+            except BaseException:
+                if not was_member:
+                    self.discard(websocket)
+                raise
         return is_member
 
     def discard(self, websocket: Base) -> None:
