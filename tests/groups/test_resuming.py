@@ -120,6 +120,38 @@ def test_what_was_missed_comes_before_the_view(override: Override, view: Any) ->
         assert of_the_group(websocket) == message(3, "three")
 
 
+def twice(request: HttpRequest, room: str) -> list[str]:
+    """Name one group twice, as a query for the rooms of a user may."""
+    return [f"room-{room}", f"room-{room}"]
+
+
+def test_a_group_that_is_named_twice(override: Override) -> None:
+    """Is joined once: nothing comes twice, and its end is told when the view leaves it."""
+    told_of: list[str] = []
+
+    @accept_websocket(groups=twice, resume=True)
+    def view(request: Any, room: str) -> None:
+        request.websocket.receive()
+        request.websocket.leave("room-1")
+        request.websocket.send(f"left: {told_of}")
+
+    def on_left(sender: type, group: Any, **_: Any) -> None:
+        told_of.append(group.name)
+
+    client = serve(override, view)
+    group("room-1").send("one")
+    group("room-1").send("two")
+    signals.group_left.connect(on_left)
+    try:
+        with client.websocket(f"/1/?since=room-1:{position(1)}") as websocket:
+            assert websocket.receive_json() == message(2, "two")
+            assert websocket.receive_json() == told(True, 1, 2)
+            websocket.send("leave")
+            assert websocket.receive() == "left: ['room-1']"
+    finally:
+        signals.group_left.disconnect(on_left)
+
+
 def test_a_member_before_the_view(override: Override) -> None:
     """It goes on, and is told where it is."""
     client = serve(override, resumed)

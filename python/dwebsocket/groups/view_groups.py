@@ -177,7 +177,9 @@ class ViewGroups:
             UsageError: A function of the project's gives a coroutine; or as :class:`Joins`.
             TypeError, ValueError: As :meth:`JoinOptions.of`.
         """
-        groups = self._groups_of(request, args, kwargs) if self._wanted else []
+        found = self._groups_of(request, args, kwargs) if self._wanted else []
+        # To join one again would send once more what the client has missed.
+        groups = list(dict.fromkeys(found))
         wish = JoinOptions(watches=True) if self._presence else NOTHING
         if callable(self._presence):
             info = self._call("presence", self._presence, request, args, kwargs)
