@@ -284,6 +284,8 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ({"default": {"BACKEND": None}}, "['BACKEND'] must be a str, not"),
         ({"default": {"LOCATION": 7}}, "['LOCATION'] must be a str or a list of them, not"),
         ({"default": {"LOCATION": [7]}}, "['LOCATION'] must be a str or a list of them, not"),
+        # It is empty when it is read again.
+        ({"default": {"LOCATION": iter("a")}}, "['LOCATION'] must be a str or a list of them, not"),
         ({"default": {"TIMEOUT": 0}}, "['TIMEOUT'] must be a number of seconds, not"),
         ({"default": {"TIMEOUT": True}}, "['TIMEOUT'] must be a number of seconds, not"),
         ({"default": {"SLOW": "wait"}}, "['SLOW'] must be one of close, drop_newest"),

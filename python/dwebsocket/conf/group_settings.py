@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -198,7 +198,7 @@ def _location(alias: str, value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     addresses = [value] if isinstance(value, str) else value
-    if not isinstance(addresses, Iterable) or isinstance(addresses, (bytes, Mapping)):
+    if not isinstance(addresses, Collection) or isinstance(addresses, (bytes, Mapping)):
         raise ValueError(f"[{alias!r}]['LOCATION'] must be a str or a list of them, not {value!r}")
     found = tuple(addresses)
     if not all(isinstance(address, str) for address in found):
