@@ -188,6 +188,45 @@ class TestLongMessages:
         node("ask", table.PURGE)
         assert node("ask", "SELECT count(*) FROM dwebsocket_message") == [[1]]
 
+    def test_many_rows_go_in_parts(self, nodes: Nodes) -> None:
+        """A purge of a GiB would take longer than it may, and would never end."""
+        from dwebsocket.groups.backends.postgres import table
+
+        node = nodes()
+        node("ask", "DELETE FROM dwebsocket_message")
+        node(
+            "ask",
+            f"INSERT INTO dwebsocket_message SELECT number, repeat('x', {75 * MIB}), now() "
+            "FROM generate_series(1, 3) AS number",
+        )
+        for left in (1, 0):
+            node("ask", table.PURGE)
+            assert node("ask", "SELECT count(*) FROM dwebsocket_message") == [[left]]
+
+    def test_a_purge_that_takes_too_long(self, nodes: Nodes) -> None:
+        """Ends, and costs the project nothing."""
+        node = nodes(TIMEOUT=1.0)
+        node("ask", "INSERT INTO dwebsocket_message VALUES (1, '', now())")
+        node(
+            "ask",
+            "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN PERFORM pg_sleep(600); RETURN OLD; END$$; "
+            "CREATE TRIGGER stall BEFORE DELETE ON dwebsocket_message "
+            "FOR EACH ROW EXECUTE FUNCTION stall()",
+        )
+        try:
+            assert node("send_large", "room", 10_000) == "sent"
+            assert node("ask", "SELECT 1") == [[1]]
+        finally:
+            admin = nodes()
+            # The server's process does not notice that its client has gone.
+            admin(
+                "ask",
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE wait_event = 'PgSleep'",
+            )
+            admin("ask", "DROP FUNCTION stall CASCADE; DELETE FROM dwebsocket_message")
+
 
 class TestCount:
     """The members in all processes."""

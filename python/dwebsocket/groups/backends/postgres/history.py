@@ -30,18 +30,17 @@ EXISTS = (
 )
 
 #: Deletes what is too old. Never waits for another purge.
-PURGE = """
+PURGE = f"""
 WITH deleted AS (
     DELETE FROM dwebsocket_history WHERE publication IN (
-        SELECT publication FROM dwebsocket_history WHERE expires_at < clock_timestamp()
-        LIMIT 10000 FOR UPDATE SKIP LOCKED
+        {table.expired("dwebsocket_history", "publication", 10000)}
     )
 )
 DELETE FROM dwebsocket_numbering WHERE group_key IN (
     SELECT group_key FROM dwebsocket_numbering WHERE expires_at < clock_timestamp()
     LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
-"""
+"""  # noqa: S608
 
 # Messages in one answer, and the characters of their contents, about: a MiB.
 _PAGE_ROWS = 1000

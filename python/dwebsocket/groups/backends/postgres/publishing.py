@@ -159,10 +159,7 @@ class Publisher:
                     call(connection, is_repeated=is_repeated)
                 return
             except db.Error as error:
-                raw: Any = connection.connection
-                # The library itself says so, and asks no server.
-                is_dead = raw is not None and bool(getattr(raw, "closed", False))
-                if is_dead and not is_in_transaction(connection):
+                if _is_dead(connection) and not is_in_transaction(connection):
                     # Django would go on using it.
                     connection.close()
                     if may_repeat and not deadline.is_over and deadline.left:
@@ -208,11 +205,20 @@ class Publisher:
 
         def purge_now() -> None:
             own = connections[self._database]
-            if own.connection is not None:
-                with suppress(db.Error), Deadline(self._timeout).on(own):
-                    self._execute(own, purge)
+            if own.connection is None:
+                return
+            with suppress(db.Error), Deadline(self._timeout).on(own):
+                self._execute(own, purge)
+            if _is_dead(own) and not is_in_transaction(own):
+                # The message was sent: what the project does next must not fail for this.
+                own.close()
 
         after_commit(purge_now, self._database, robust=True)
+
+
+def _is_dead(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the library says that a connection is closed. Asks no server."""
+    return bool(getattr(connection.connection, "closed", False))
 
 
 def _has_code(error: BaseException | None, code: str) -> bool:

@@ -9,12 +9,27 @@ from __future__ import annotations
 #: Whether there is the table.
 EXISTS = "SELECT to_regclass('dwebsocket_message') IS NOT NULL"
 
+# A purge has less time than `TIMEOUT`, and deleting a GiB takes seconds.
+_PURGE_BYTES = 128 * 1024 * 1024
+
+
+def expired(table: str, key: str, most: int) -> str:
+    """Returns a query for the keys of rows that are too old: ``most``, and 128 MiB, or one more."""
+    return f"""
+SELECT {key} FROM (
+    SELECT {key}, sum(bytes) OVER (ORDER BY {key}) - bytes AS before FROM (
+        SELECT {key}, octet_length(content) AS bytes FROM {table}
+        WHERE expires_at < clock_timestamp() LIMIT {most:d} FOR UPDATE SKIP LOCKED
+    ) AS locked
+) AS expired WHERE before < {_PURGE_BYTES}
+"""  # noqa: S608
+
+
 #: Deletes what is too old, and begins the minute of what is new. Never waits for another purge.
-PURGE = """
+PURGE = f"""
 WITH deleted AS (
     DELETE FROM dwebsocket_message WHERE number IN (
-        SELECT number FROM dwebsocket_message WHERE expires_at < clock_timestamp()
-        LIMIT 1000 FOR UPDATE SKIP LOCKED
+        {expired("dwebsocket_message", "number", 1000)}
     )
 )
 UPDATE dwebsocket_message SET expires_at = clock_timestamp() + interval '1 minute'
@@ -22,10 +37,10 @@ WHERE number IN (
     SELECT number FROM dwebsocket_message WHERE expires_at IS NULL
     LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
-"""
+"""  # noqa: S608
 
 #: The seconds between two purges of one process.
-PURGE_EVERY_S = 20.0
+PURGE_EVERY_S = 10.0
 #: For so long after the last row that it has seen a process purges.
 PURGE_FOR_S = 150.0
 
