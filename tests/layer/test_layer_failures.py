@@ -259,3 +259,19 @@ class TestTransactions:
         async_to_sync(own.send)(channel, {"type": "first"})
         with transaction.atomic(using=site.database), pytest.raises(ChannelFull):
             async_to_sync(own.send)(channel, {"type": "second"})
+
+    def test_what_is_no_message_is_done_at_once(self, site: Any, layer: Make) -> None:
+        """Also by another process, and for a normal channel: whoever has asked gets the answer."""
+        own, another = layer(), layer()
+        theirs = async_to_sync(another.new_channel)()
+        async_to_sync(another.send)("work", {"type": "kept"})
+        with transaction.atomic(using=site.database):
+            async_to_sync(own.group_add)("room", theirs)
+            assert async_to_sync(own.receive)("work") == {"type": "kept"}
+            transaction.set_rollback(True, using=site.database)
+        async_to_sync(own.group_send)("room", {"type": "first"})
+        with transaction.atomic(using=site.database):
+            async_to_sync(own.flush)()
+        async_to_sync(own.group_send)("room", {"type": "to nobody"})
+        async_to_sync(own.send)(theirs, {"type": "last"})
+        assert async_to_sync(another.receive)(theirs) == {"type": "last"}

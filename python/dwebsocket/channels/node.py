@@ -26,7 +26,8 @@ import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from django.db import close_old_connections
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connections
 
 from dwebsocket.api.waiting.loop_hub import LoopEvent
 from dwebsocket.channels import names
@@ -153,7 +154,8 @@ class Node:
         if owner is None:
             await self._send_normal(channel, message)
         elif owner != self.id:
-            await self._post(names.inbox(owner), "send", channel, message)
+            frame = _packed("send", channel, message)
+            await self.backend.asend(names.inbox(owner), frame, [self._key])
         elif await self.backend.awaits_commit():
             await self._send_to_itself(channel, message)
         elif self.store.put(channel, message) is Put.FULL:
@@ -385,7 +387,19 @@ class Node:
     # -- between processes -----------------------------------------------------------------------
 
     async def _post(self, name: str, word: str, *arguments: Any) -> None:
-        await self.backend.asend(name, _packed(word, *arguments), [self._key])
+        """Posts a word at once: an answer to one that leaves with a commit would come too late."""
+        frame = _packed(word, *arguments)
+        if await self.backend.awaits_commit():
+            await sync_to_async(self._post_apart, thread_sensitive=False)(name, frame)
+        else:
+            await self.backend.asend(name, frame, [self._key])
+
+    def _post_apart(self, name: str, frame: bytes) -> None:
+        """Posts on another thread than that of the transaction."""
+        try:
+            self.backend.send(name, frame, [self._key])
+        finally:
+            connections.close_all()
 
     def _reply(self, name: str, word: str, *arguments: Any) -> None:
         """Posts an answer, on the thread of arrivals. One that cannot be sent is logged."""
