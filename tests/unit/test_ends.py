@@ -15,6 +15,7 @@ from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse
 from django.test import RequestFactory
@@ -666,9 +667,39 @@ async def failing(request: Any) -> None:
         raise ExceptionGroup("two", [end, ValueError("own")]) from None  # type: ignore[name-defined,unused-ignore]  # noqa: F821
 
 
+@accept_websocket
+async def parsing(request: Any) -> None:
+    async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined,unused-ignore]
+        tasks.create_task(request.websocket.areceive_json())
+        tasks.create_task(asyncio.sleep(60))
+
+
+@accept_websocket(send_timeout=0.01, ping_interval=None)
+async def pushing(request: Any) -> None:
+    async def push() -> None:
+        while True:
+            await request.websocket.asend(CHUNK)
+
+    async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined,unused-ignore]
+        for _ in range(2):
+            tasks.create_task(push())
+
+
+@accept_websocket
+async def guarding(request: Any) -> None:
+    async def guard() -> None:
+        raise PermissionDenied
+
+    async with asyncio.TaskGroup() as tasks:  # type: ignore[attr-defined,unused-ignore]
+        tasks.create_task(guard())
+
+
 urlpatterns = [
     path("grouped/", grouped),
     path("failing/", failing),
+    path("parsing/", parsing),
+    path("pushing/", pushing),
+    path("guarding/", guarding),
 ]
 
 
@@ -683,3 +714,19 @@ def test_the_end_of_a_task_group_is_quiet_unless_another_exception_is_in_it(
         page.close()
     errors = [each for each in request_log() if each.levelname == "ERROR"]
     assert bool(errors) is (name == "failing")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups of exceptions")
+@pytest.mark.parametrize(
+    ("name", "code"), [("parsing", 1007), ("pushing", 1013), ("guarding", 1008)]
+)
+def test_an_exception_of_a_task_group_counts_as_that_of_the_view(
+    name: str, code: int, override: Callable[..., None], request_log: Any
+) -> None:
+    """A client that sends no JSON, or takes nothing, is no error of the site."""
+    override(ROOT_URLCONF=__name__)
+    with WebSocketClient().websocket(f"/{name}/") as page:
+        if name == "parsing":
+            page.send("{")
+        assert page.wait_closed(60) == code
+    assert [each for each in request_log() if each.levelname == "ERROR"] == []

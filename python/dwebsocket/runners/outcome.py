@@ -52,11 +52,17 @@ _ADVICE = (
 
 def tells_end(error: BaseException) -> bool:
     """Whether an exception, or all of a ``TaskGroup``'s, say that a connection has ended."""
+    return isinstance(sole(error), ConnectionClosed)
+
+
+def sole(error: BaseException) -> BaseException:
+    """Returns the first exception of a ``TaskGroup`` whose exceptions are all of one class."""
     # Before Python 3.11 groups are those of a package.
     group = getattr(error, "exceptions", None)
-    if isinstance(group, tuple) and group:
-        return all(isinstance(each, Exception) and tells_end(each) for each in group)
-    return isinstance(error, ConnectionClosed)
+    if not (isinstance(group, tuple) and group and all(isinstance(e, Exception) for e in group)):
+        return error
+    first, *others = map(sole, group)
+    return first if all(type(each) is type(first) for each in others) else error
 
 
 def is_quiet_end(

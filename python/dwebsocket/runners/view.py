@@ -36,7 +36,7 @@ from dwebsocket.compat.django_views import is_async, name_of
 from dwebsocket.exceptions import InvalidMessage, SendTimeout, UsageError
 from dwebsocket.request import context, database, worlds
 from dwebsocket.runners.async_view_threads import OwnThread
-from dwebsocket.runners.outcome import is_quiet_end, refuse_if_unseen, tells_end
+from dwebsocket.runners.outcome import is_quiet_end, refuse_if_unseen, sole, tells_end
 from dwebsocket.telemetry import tracing
 from dwebsocket.telemetry.records import Record, printable, report_end
 from dwebsocket.websocket import WebSocket
@@ -436,29 +436,30 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
     if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
         # The process, or its loop, ends.
         return GOING_AWAY
-    if isinstance(error, InvalidMessage):
-        record = Record.of("websocket.violation", request, _INVALID, str(error), number)
+    kind = sole(error)
+    if isinstance(kind, InvalidMessage):
+        record = Record.of("websocket.violation", request, _INVALID, str(kind), number)
         text = "WebSocket client sent an invalid message: %s: %s"
         record.log(logging.INFO, text, request=request)
         # An error of the client: it may see the reason.
-        return _INVALID, _cut(str(error))
-    if isinstance(error, SendTimeout) and websocket._was_too_slow:
+        return _INVALID, _cut(str(kind))
+    if isinstance(kind, SendTimeout) and websocket._was_too_slow:
         record = Record.of("websocket.too_slow", request, *TRY_AGAIN_LATER, number)
         text = "WebSocket client took nothing in time: %s: %s"
-        record.log(logging.INFO, text, *(record.path, error), request=request)
+        record.log(logging.INFO, text, *(record.path, kind), request=request)
         return TRY_AGAIN_LATER
     shown = printable(request.path)
     # As Django, which shows no traceback of it.
-    cause = None if isinstance(error, Http404) else error
-    if isinstance(error, PermissionDenied):
+    cause = None if isinstance(kind, Http404) else error
+    if isinstance(kind, PermissionDenied):
         code, status, log, level = _POLICY, 403, _requests, logging.WARNING
         text = "Forbidden (Permission denied) in WebSocket: %s"
-    elif isinstance(error, Http404):
+    elif isinstance(kind, Http404):
         code, status, log, level = _NOT_FOUND, 404, _requests, logging.WARNING
         text = "Not Found in WebSocket: %s"
-    elif isinstance(error, SuspiciousOperation):
+    elif isinstance(kind, SuspiciousOperation):
         code, status, log, level = _POLICY, 400, _security, logging.ERROR
-        text, shown = "%s", printable(str(error))
+        text, shown = "%s", printable(str(kind))
     else:
         code, status, log, level = _INTERNAL_ERROR, 500, _requests, logging.ERROR
         text = "Internal Server Error in WebSocket: %s"
@@ -469,7 +470,7 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
     record = Record.of("websocket.view_failed", request, code, repr(error), number)
     about: Any = {"exc_info": cause, "status_code": status, "request": request}
     record.log(level, text, shown, logger=log, **about)
-    return code, _shown(error)
+    return code, _shown(kind)
 
 
 def _shown(error: BaseException) -> str:
