@@ -6,9 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -331,6 +333,58 @@ class TestLongCalls:
         calls = LongCalls(1)
         assert calls.submit(threading.get_ident).result(10) == threading.get_ident()
         assert calls._left == 1
+
+    def test_cancelled_while_it_is_under_way(self) -> None:
+        """It ends first: a message that is sent next must not overtake it."""
+        began, go_on = threading.Event(), threading.Event()
+
+        def call() -> None:
+            began.set()
+            go_on.wait(60)
+
+        async def main() -> None:
+            task = asyncio.create_task(long_calls.call_elsewhere(call))
+            await asyncio.to_thread(began.wait, 60)
+            task.cancel()
+            for _ in range(SOME_TURNS):
+                await asyncio.sleep(0)
+            assert not task.done()
+            go_on.set()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("library", ["gevent", "eventlet"])
+    def test_green_one_whose_time_is_up_while_it_is_under_way(self, library: str) -> None:
+        """As a task that is cancelled."""
+        if find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+        code = f"""
+            import threading
+            from django.conf import settings
+            settings.configure()
+            from dwebsocket.runners.{library} import RUNNER
+            import {library}
+
+            over = threading.Event()
+            {library}.spawn(lambda: [{library}.sleep(0.1), over.set()])
+            order = []
+            try:
+                with {library}.Timeout(0.01):
+                    RUNNER.waiter._call_elsewhere(lambda: over.wait(60) and order.append("call"))
+            except {library}.Timeout:
+                order.append("next")
+            print(*order)
+        """
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("call next\n", "")
 
     def test_cancelled_call(self) -> None:
         """One that has not begun is not made."""

@@ -228,7 +228,13 @@ class HubWaiter(Waiter):
     def _call_elsewhere(self, function: Callable[[], T]) -> T:
         """Calls ``function`` on a thread of the system, while the hub goes on."""
         future = long_calls.submit(function)
-        self.wait_until(future, None)
+        try:
+            self.wait_until(future, None)
+        except BaseException:
+            # Of a library's timeout, for instance. What is sent next must not overtake the call.
+            if not future.cancel():
+                self.wait_until(future, None)
+            raise
         return future.result()
 
     def yield_after_sending(self) -> None:

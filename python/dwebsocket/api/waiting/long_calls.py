@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dwebsocket.api.waiting.loop_hub import settle
+from dwebsocket.api.waiting.loop_hub import settle, wait_until
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 
@@ -103,9 +103,16 @@ async def call_elsewhere(function: Callable[[], T]) -> T:
     """
     Calls ``function`` on another thread, while the running loop goes on.
 
-    When it is cancelled, ``function`` is either called as a whole or not at all.
+    When it is cancelled, ``function`` is not called. A call that is under way ends first: what the
+    task sends next must not overtake it.
     """
-    return await asyncio.wrap_future(submit(function))
+    future = submit(function)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if not future.cancel():
+            await wait_until(future, None)
+        raise
 
 
 class FairLock:

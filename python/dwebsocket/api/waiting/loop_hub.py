@@ -249,12 +249,12 @@ class LoopEvent:
         return self._is_set
 
 
-async def wait_until(future: Future[Any], timeout: float) -> bool:
+async def wait_until(future: Future[Any], timeout: float | None) -> bool:
     """Waits in a task until a future that any thread may settle is done. Whether it is."""
     if not future.done():
         done = LoopEvent()
         future.add_done_callback(lambda _: done.set())
-        await done.wait(max(0.0, timeout))
+        await done.wait(None if timeout is None else max(0.0, timeout))
     return future.done()
 
 
