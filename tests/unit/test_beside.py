@@ -502,6 +502,34 @@ class TestStart:
         made.client.close()
         eventually(lambda: seen == ["cancelled"])
 
+    def test_a_task_of_a_view_that_is_cancelled_twice(self, visit: Serve) -> None:
+        """The wait for the task ends with the second time, and the task with it."""
+        seen: list[str] = []
+        views: list[asyncio.Task[Any] | None] = []
+
+        async def stubborn() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                seen.append("cancelled")
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            views.append(asyncio.current_task())
+            await request.websocket.astart(stubborn)
+            await request.websocket.asend("began")
+            await request.websocket.areceive()
+
+        made = visit(view).serve()
+        assert made.client.receive() == "began"
+        (task,) = views
+        assert task is not None
+        loop = task.get_loop()
+        loop.call_soon_threadsafe(task.cancel)
+        assert made.client.closing()[0] == 1011
+        loop.call_soon_threadsafe(task.cancel)
+        eventually(lambda: seen == ["cancelled"])
+
     def test_a_task_has_the_names_of_a_helper(self, visit: Serve) -> None:
         """It is an `asyncio.Task` all the same; `stop` may come from any thread."""
         seen: list[Any] = []

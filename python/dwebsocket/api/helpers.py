@@ -196,10 +196,13 @@ class View(ABC):
         """Waits for all of them as :meth:`join`, without blocking the event loop."""
         self._stop_tickers()
         current = asyncio.current_task()
-        if tasks := [task for task in self._tasks if task is not current]:
-            await asyncio.wait(tasks, timeout=_MOMENT_S)
-        for task in tasks:
-            task.cancel()
+        tasks = [task for task in self._tasks if task is not current]
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=_MOMENT_S)
+        finally:
+            for task in tasks:
+                task.cancel()
         if self._helpers:
             await asyncio.to_thread(_join, list(self._helpers))
 
