@@ -65,7 +65,7 @@ class Source:
             raise TypeError(f"pump() takes a process, file, socket or iterable, not {name}")
         self.is_interrupted = False
         self._is_finished = False
-        # What gives the items of an iterable, which is perhaps another object.
+        # The iterator of an iterable, which is perhaps another object.
         self._items: Any = None
         # Readable once it is interrupted.
         self._read_end, self._write_end = socket.socketpair()
