@@ -11,9 +11,6 @@ use super::{
     message::Kind,
 };
 
-/// A line without an event: a sign of life.
-pub const BLANK: &[u8] = b"\n";
-
 const CLOSE: &str = "{\"close\":";
 
 /// Appends the line of a message.

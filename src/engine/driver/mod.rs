@@ -39,8 +39,11 @@ use crate::{
     engine::{
         base::clock,
         connection::{
-            Connection, End, Initiator, carrier::Carrier, moving::Incoming, registry::Registration,
-            settings::Settings,
+            Connection, End, Initiator,
+            carrier::Carrier,
+            moving::Incoming,
+            registry::Registration,
+            settings::{Settings, Transport},
         },
         resources::{
             budget::Account,
@@ -172,7 +175,11 @@ impl Driver {
         let has_early = !early.is_empty() && connection.posts.is_none();
         connection.count_read(early.len());
         let now = clock::task_now();
-        let (interval, timeout) = (settings.ping_interval, settings.ping_timeout);
+        // A client that polls takes nothing between an answer and its next poll: its relay alone knows
+        // for how long.
+        let is_polled = matches!(settings.transport, Transport::Polling(_));
+        let interval = settings.ping_interval.filter(|_| !is_polled);
+        let timeout = settings.ping_timeout;
         let keepalive = Keepalive::new(interval, timeout, connection.id(), now).after(pulse, now);
         let look_at = connection.inbox.look_at().map(Instant::from_std);
         let account = Account::of(&connection.share);
@@ -576,6 +583,22 @@ mod tests {
             fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
         }
         assert_eq!(fixture.connection.end().unwrap().by, Initiator::Lost);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_polls_may_read_an_answer_for_longer_than_a_ping_may_take() {
+        let mut fixture = fixture(&Settings {
+            transport: Transport::Polling([7; 16]),
+            ping_interval: Some(Duration::from_secs(10)),
+            ping_timeout: Some(Duration::from_secs(5)),
+            ..SETTINGS
+        });
+        // Its relay takes nothing more until the client acknowledges the answer.
+        for seconds in [10, 6, 10, 6] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
+        }
+        assert_eq!(fixture.connection.end(), None);
     }
 
     #[tokio::test(start_paused = true)]
