@@ -245,6 +245,14 @@ if number:
 """
 )
 
+# Signals come all the time, also while it exits, and much is on its way to the client.
+TICKING = """
+connection.send(bytes(1 << 25))
+sys.closed_at_last = open(1, "wb", buffering=0)
+libc.signal(signal.SIGALRM, libc.abs)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+"""
+
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
@@ -523,6 +531,30 @@ def test_exit_within_a_signal_handler(number: int, status: int, code: int) -> No
     client.vanish()
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (status, b"")
+
+
+def test_signals_do_not_cut_an_exit_short() -> None:
+    """Such as a second one, whose handler returns: the client is waited for all the same."""
+    theirs, ours = socket.socketpair()
+    # So small that the message takes longer than all of the exit that waits for nobody.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    both = [ours.fileno(), theirs.fileno()]
+    command = [sys.executable, "-c", ABRUPT + TICKING, *map(str, [*both, 0]), ""]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, pass_fds=both, **pipes)
+    ours.close()
+    client = Client(theirs)
+    assert theirs.recv(len(HEAD), socket.MSG_WAITALL) == HEAD
+    assert process.stdout is not None
+    # From here on there is no interpreter any more.
+    assert process.stdout.read() == b""
+    message = client.frame()
+    assert message is not None
+    assert len(message.data) == 1 << 25
+    assert client.closing()[0] == 1012
+    client.vanish()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, b"")
 
 
 def test_exit_whose_hook_closes_is_left_to_that() -> None:

@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -75,6 +75,7 @@ pub struct ExitPlan {
 struct Channel {
     process: u32,
     stream: UnixStream,
+    timeout: Duration,
 }
 
 /// Of the signals of [`on_exit`], the last one to arrive; 0 when none did.
@@ -116,6 +117,7 @@ fn answer_exit(
     grace: Duration,
     timeout: Duration,
 ) -> io::Result<()> {
+    let timeout = timeout.saturating_add(MARGIN);
     let (stream, other) = channel(timeout)?;
     let other = {
         let _context = engine.handle().enter();
@@ -143,6 +145,7 @@ fn answer_exit(
     *CHANNEL.lock() = Some(Channel {
         process: process::id(),
         stream,
+        timeout,
     });
     Ok(())
 }
@@ -228,7 +231,7 @@ fn leave(
 
 fn channel(timeout: Duration) -> io::Result<(UnixStream, UnixStream)> {
     let (ours, other) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(timeout.saturating_add(MARGIN)))?;
+    ours.set_read_timeout(Some(timeout))?;
     other.set_nonblocking(true)?;
     Ok((ours, other))
 }
@@ -269,10 +272,14 @@ extern "C" fn close_at_exit() {
     {
         // An engine that was shut down has closed its end; that must not raise SIGPIPE.
         let sent = SockRef::from(&channel.stream).send_with_flags(&[0], libc::MSG_NOSIGNAL);
-        if sent.is_ok() {
-            // The end of the stream, or the time is up: in both cases there is no more to do.
-            let _ = (&channel.stream).read(&mut [0]);
-        }
+        let end = Instant::now() + channel.timeout;
+        // The end of the stream, or the time is up: in both cases there is no more to do. A signal, whose
+        // handler returns, ends the read only.
+        let is_interrupted = || {
+            let read = (&channel.stream).read(&mut [0]);
+            read.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+        };
+        while sent.is_ok() && is_interrupted() && Instant::now() < end {}
     }
 }
 
