@@ -414,6 +414,7 @@ impl Link<'_> {
                 self.shard.on_subscribed(&name, serial);
             }
         }
+        self.shard.on_changed(self.place);
     }
 
     /// Looks whether the node still is the right one and answers, and returns the reason when not.

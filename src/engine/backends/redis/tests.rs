@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use proptest::prelude::*;
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::engine::{
     backends::call::{Call, Reply},
+    connection::{Connection, settings::Settings},
     groups::{Groups, Notice, WhenFull},
 };
 
@@ -185,6 +186,7 @@ impl World {
                 }
             }
         }
+        self.shard.on_changed(place);
     }
 
     /// All that is needed comes up, and answers.
@@ -248,12 +250,7 @@ fn lives_up_to_it(kind: Kind, events: Vec<Event>) {
     assert!(!state.has_outage);
     drop(state);
     let mut is_lost = false;
-    while let Some(notice) = world
-        .shard
-        .groups
-        .notices()
-        .take(Some(std::time::Instant::now()))
-    {
+    while let Some(notice) = world.shard.groups.notices().take(Some(Instant::now())) {
         match notice {
             Notice::Lost(_) => assert!(!std::mem::replace(&mut is_lost, true)),
             Notice::Regained(_) => assert!(std::mem::replace(&mut is_lost, false)),
@@ -334,6 +331,29 @@ fn many_subscriptions_move_in_parts_and_a_map_that_is_the_same_moves_none() {
     }
     assert!(parts >= 500 / PART);
     assert!(moved >= 500, "{moved}");
+}
+
+#[test]
+fn who_may_have_missed_messages_is_told_while_another_node_is_away() {
+    let mut world = many_subscriptions(20);
+    let (member, _peer) = Connection::for_test(1, &Settings::SMALL, "");
+    for number in 0..20 {
+        let name = format!("room-{number}");
+        world.shard.groups.join(&name, &member, [1; 16]);
+    }
+    let mut of_second: Vec<_> = world.subscribed[&2].iter().cloned().collect();
+    of_second.sort();
+    world.happen(Event::Lose(1));
+    world.happen(Event::Lose(2));
+    world.happen(Event::Connect(2));
+    while world.shard.is_sweeping() {
+        world.shard.sweep();
+    }
+    world.happen(Event::Confirm(2));
+    let take = || world.shard.groups.notices().take(Some(Instant::now()));
+    let notices: Vec<_> = std::iter::from_fn(take).collect();
+    assert!(matches!(&notices[0], Notice::Lost(_)), "{notices:?}");
+    assert_eq!(notices[1..], [Notice::Interrupted(of_second)]);
 }
 
 #[test]

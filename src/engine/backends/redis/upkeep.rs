@@ -2,7 +2,7 @@
 //! messages that are to be sent to them.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -384,6 +384,27 @@ impl Shard {
         drop(state);
         for ticket in waiters {
             ticket.finish(Ok(Reply::Number(0)));
+        }
+    }
+
+    /// Notes that a node has answered to changes. Reports the groups whose members may have missed
+    /// something while it was away, also where other nodes still are.
+    pub(super) fn on_changed(&self, place: usize) {
+        let mut state = self.state.lock();
+        if state.swept.is_some() || !state.routes[place].changes.is_empty() {
+            return;
+        }
+        let interrupted = std::mem::take(&mut state.interrupted);
+        let is_back = |name: &String| {
+            let wanted = state.wanted.get(name.as_str());
+            wanted.is_some_and(|wanted| wanted.route == place && state.is_confirmed(wanted))
+        };
+        let (back, rest) = interrupted.into_iter().partition::<BTreeSet<_>, _>(is_back);
+        state.interrupted = rest;
+        drop(state);
+        if !back.is_empty() {
+            let back = back.into_iter().collect();
+            self.groups.notices().add(Notice::Interrupted(back));
         }
     }
 
