@@ -210,9 +210,7 @@ impl FileHistory {
             };
             let mut locked = Locked::new(&shared.file, self.boot, deadline).map_err(named)?;
             if locked.is_removed() {
-                let is_forgotten = locked.is_forgotten();
-                drop(locked);
-                if !is_forgotten {
+                if !locked.is_forgotten() {
                     // By none of these processes.
                     epochs.forget(name).map_err(named)?;
                 }
@@ -836,7 +834,9 @@ mod tests {
             pages.map(|page| page.unwrap().head)
         };
         let last = &all[2];
-        let before = last.append("room", &[0; 100_000], LIMITS, None).unwrap();
+        let before = last
+            .append("room", &vec![0; 100_000], LIMITS, None)
+            .unwrap();
         assert_eq!(read(), [before; 3]);
         let open = File::open(last.path_of("room")).unwrap();
         open.set_modified(SystemTime::now() - 2 * NUMBERING)
@@ -859,7 +859,9 @@ mod tests {
         for name in ["one", "two"] {
             history.append(name, &[0; 1000], LIMITS, None).unwrap();
         }
-        let position = history.append("two", &[0; 400_000], LIMITS, None).unwrap();
+        let position = history
+            .append("two", &vec![0; 400_000], LIMITS, None)
+            .unwrap();
         assert_eq!(position.offset, 2);
         let page = |name| history.read(name, None, LIMITS, None).unwrap();
         assert_eq!(offsets(&page("one")), [1]);

@@ -373,7 +373,9 @@ mod tests {
             history.append(name, b"x", LIMITS, None).unwrap();
         }
         let before = history.bytes();
-        let position = history.append("two", &[0; 94_000], LIMITS, None).unwrap();
+        let position = history
+            .append("two", &vec![0; 94_000], LIMITS, None)
+            .unwrap();
         let page = |name| history.read(name, None, LIMITS, None).unwrap();
         assert_eq!(page("one").entries.len(), 1);
         assert_eq!(
