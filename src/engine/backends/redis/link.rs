@@ -414,7 +414,7 @@ impl Link<'_> {
                 self.shard.on_subscribed(&name, serial);
             }
         }
-        self.shard.on_changed(self.place);
+        self.shard.on_changed();
     }
 
     /// Looks whether the node still is the right one and answers, and returns the reason when not.

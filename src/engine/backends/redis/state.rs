@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) has_outage: bool,
     /// The groups whose members may have missed messages, until that is reported.
     pub(super) interrupted: BTreeSet<String>,
+    /// Some of them have their subscription again.
+    pub(super) has_back: bool,
     pub(super) losses: u64,
 }
 

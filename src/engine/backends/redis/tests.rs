@@ -186,7 +186,7 @@ impl World {
                 }
             }
         }
-        self.shard.on_changed(place);
+        self.shard.on_changed();
     }
 
     /// All that is needed comes up, and answers.

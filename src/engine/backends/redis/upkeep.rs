@@ -373,12 +373,14 @@ impl Shard {
             return;
         };
         wanted.standing = Standing::Confirmed;
-        if std::mem::replace(&mut wanted.was_lost, false) {
+        let was_lost = std::mem::replace(&mut wanted.was_lost, false);
+        if was_lost {
             self.behind.add(name);
             self.groups.note_loss(name);
         }
         let waiters = std::mem::take(&mut wanted.waiters);
         let place = wanted.route;
+        state.has_back |= was_lost;
         state.routes[place].confirmed += 1;
         self.end_outage_if_over(&mut state);
         drop(state);
@@ -389,15 +391,17 @@ impl Shard {
 
     /// Notes that a node has answered to changes. Reports the groups whose members may have missed
     /// something while it was away, also where other nodes still are.
-    pub(super) fn on_changed(&self, place: usize) {
+    pub(super) fn on_changed(&self) {
         let mut state = self.state.lock();
-        if state.swept.is_some() || !state.routes[place].changes.is_empty() {
+        let has_more = || state.routes.iter().any(|route| !route.changes.is_empty());
+        if !state.has_back || state.swept.is_some() || has_more() {
             return;
         }
+        state.has_back = false;
         let interrupted = std::mem::take(&mut state.interrupted);
         let is_back = |name: &String| {
             let wanted = state.wanted.get(name.as_str());
-            wanted.is_some_and(|wanted| wanted.route == place && state.is_confirmed(wanted))
+            wanted.is_some_and(|wanted| state.is_confirmed(wanted))
         };
         let (back, rest) = interrupted.into_iter().partition::<BTreeSet<_>, _>(is_back);
         state.interrupted = rest;
