@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import django
@@ -14,9 +14,11 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator, OriginValidator
 from django.contrib.auth.decorators import login_required
 from django.core.checks import run_checks
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import Resolver404, include, path, re_path, resolve, reverse
+from django.views.decorators.cache import never_cache
 from visit import Visit, handshake
 
 from dwebsocket import asgi_websocket
@@ -76,10 +78,13 @@ ids = ["URLRouter", "ProtocolTypeRouter", "AuthMiddlewareStack", "documentation"
 def answer(visit: Any, override: Override) -> Callable[..., str | int]:
     """Give what an application says at a path, or the status of the refusal."""
 
-    def answer_(urlpatterns: Any, where: str, **environ: str) -> str | int:
+    def answer_(
+        urlpatterns: Any, where: str, below: Sequence[str] = (), **environ: str
+    ) -> str | int:
         middleware = [
             "django.contrib.sessions.middleware.SessionMiddleware",
             "django.contrib.auth.middleware.AuthenticationMiddleware",
+            *below,
         ]
         override(ROOT_URLCONF=tuple(urlpatterns), MIDDLEWARE=middleware)
         made = Visit(handshake(where, HTTP_ORIGIN="http://testserver", **environ))
@@ -280,6 +285,17 @@ def test_under_a_decorator(answer: Any, where: str, found: str | int) -> None:
         return wrapper
 
     assert answer([re_path("", decorated(asgi_websocket(INNER)))], where) == found
+
+
+def test_attributes_under_a_decorator(
+    answer: Any, override: Override, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our middleware leaves it alone, and so does ATOMIC_REQUESTS."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    view = never_cache(asgi_websocket(INNER))
+    assert (view.accept_websocket, view.require_websocket) == (True, True)
+    ours = ["dwebsocket.middleware.WebSocketMiddleware"]
+    assert answer([re_path("", view)], "/chat/a/", below=ours) == "chat () {'room': 'a'} ''"
 
 
 @pytest.mark.skipif(django.VERSION < (5, 1), reason="Django decorates async views since 5.1")

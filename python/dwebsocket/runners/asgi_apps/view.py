@@ -92,7 +92,13 @@ def asgi_websocket(
         return view
 
     routes = routing.routes_of(application)
-    return view_of(application) if routes is None else routing.Include.of(routes, view_of)
+    if routes is None:
+        return view_of(application)
+    include = routing.Include.of(routes, view_of)
+    # Those of its views: a decorator around it makes a view of it.
+    vars(include).update(accept_websocket=True, require_websocket=True, handles_websocket=True)
+    call_without_transactions(include)
+    return include
 
 
 def _view_of(
