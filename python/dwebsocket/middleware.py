@@ -102,10 +102,13 @@ class WebSocketMiddleware:
         view_kwargs: Mapping[str, Any],
     ) -> HttpResponseBase | None:
         """Django's call before the view: answers for views without a decorator."""
-        if _handles_websocket(view_func) or has_websocket(request):
+        view: Any = view_func
+        while isinstance(view, functools.partial):
+            view = view.func
+        if _handles_websocket(view) or has_websocket(request):
             return None
-        required = getattr(view_func, "require_websocket", False)
-        takes = required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL")
+        required = getattr(view, "require_websocket", False)
+        takes = required or getattr(view, "accept_websocket", False) or conf.get("ACCEPT_ALL")
         if not takes:
             if prepare(request) is None:
                 return None

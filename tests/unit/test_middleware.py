@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
@@ -122,6 +123,23 @@ class TestRequests:
         )
         talks(made)
         assert made.header("Sec-WebSocket-Protocol") == ["chat"]
+
+    @pytest.mark.parametrize("accept_all", [True, False])
+    @pytest.mark.parametrize("decorate", [accept_websocket(subprotocols=["chat"]), None])
+    def test_partial_of_a_view(
+        self, visit: Serve, override: Any, in_async_chain: bool, accept_all: bool, decorate: Any
+    ) -> None:
+        """It is that view, with some arguments."""
+        override(WEBSOCKET_ACCEPT_ALL=accept_all)
+        view = marked(echo, "accept_websocket") if decorate is None else decorate(echo)
+        made = visit(
+            functools.partial(view),
+            middleware=MIDDLEWARE,
+            environ=handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="chat"),
+            in_async_chain=in_async_chain,
+        )
+        talks(made)
+        assert made.header("Sec-WebSocket-Protocol") == ([] if decorate is None else ["chat"])
 
     def test_malformed_handshake_for_an_undecorated_view(
         self, visit: Serve, override: Any, in_async_chain: bool
