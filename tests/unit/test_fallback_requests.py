@@ -10,9 +10,10 @@ import pytest
 from django.contrib.sessions.backends import cache, signed_cookies
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpResponse
 from django.test import RequestFactory
 
-from dwebsocket import _core, conf
+from dwebsocket import _core, accept_websocket, conf
 from dwebsocket.compat import unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import fallback
@@ -25,7 +26,7 @@ from dwebsocket.testing import websockets_of_a_test
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
 
 MIB = 1024 * 1024
 FACTORY = RequestFactory()
@@ -208,6 +209,16 @@ def test_middleware_may_ask_behind_the_view_what_a_request_is(method: str) -> No
     request = FACTORY.generic(method, target, ONE, content_type="application/json")
     WebSocketMiddleware(answered)(request)
     assert not request.is_websocket()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("target", ["transport=polling&id=x&ack=0", "transport=x"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_a_decorator_may_ask_behind_the_view_what_a_request_is(method: str, target: str) -> None:
+    """Without the middleware, too."""
+    request: Any = FACTORY.generic(method, f"/chat/?{target}")
+    response = accept_websocket(fallback=True)(HttpResponse)(request)
+    assert response.status_code in (400, 410)
+    assert (request.is_websocket(), request.websocket) == (False, None)
 
 
 class Held:

@@ -120,6 +120,12 @@ def prepare(request: HttpRequest, now: conf.Snapshot | None = None) -> WebSocket
     return factory if is_websocket else None
 
 
+def note_plain(request: HttpRequest) -> None:
+    """Gives a request that nobody has prepared the attributes of plain HTTP."""
+    request.__dict__.setdefault("is_websocket", _no)
+    request.__dict__.setdefault("websocket", None)
+
+
 def has_websocket(request: HttpRequest) -> bool:
     """Whether a request has its WebSocket: open, or given to a view that opens it."""
     websocket = request.__dict__.get("websocket")

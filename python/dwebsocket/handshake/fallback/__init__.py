@@ -19,7 +19,7 @@ from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.handshake import origin
 from dwebsocket.handshake.fallback import forwarding, polling, posting
 from dwebsocket.handshake.refusal import refuse
-from dwebsocket.handshake.upgrade_request import has_websocket
+from dwebsocket.handshake.upgrade_request import has_websocket, note_plain
 from dwebsocket.request import BY_FALLBACK, worlds
 from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
 from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
@@ -74,6 +74,7 @@ def handshake_of(request: HttpRequest) -> Handshake:
 
 
 def _answer(request: HttpRequest, options: conf.Options) -> HttpResponse | None:
+    note_plain(request)
     transport: Any = request.GET["transport"]
     if transport not in _UNDER_WSGI:
         return refuse(request, 400, "transport must be sse or polling.")
