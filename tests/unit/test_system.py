@@ -183,7 +183,7 @@ def test_the_tracker_of_multiprocessing_is_no_process_of_a_server() -> None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         (tracker,) = eventually(children.read_text, what="it has begun").split()
         command = Path(f"/proc/{tracker}/cmdline")
-        eventually(lambda: "resource_tracker" in command.read_text(), what="it is no copy any more")
+        eventually(lambda: "main" in command.read_text(), what="it is no copy any more")
         assert system.children_of(process.pid) == []
         process.communicate(b"\n")
 
