@@ -163,6 +163,21 @@ def test_a_worker_of_gunicorn_assumes_that_the_site_goes_on_where_it_cannot_look
     assert shutdown_plan.goes_on
 
 
+def test_a_worker_of_gunicorn_looks_on_where_its_arbiter_closes_a_file_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As it does when another worker has ended. That its listening sockets are closed counts."""
+    from dwebsocket.servers.families import gunicorn
+
+    (tmp_path / "1").symlink_to("pipe:[1]")
+    entries = [tmp_path / "0", tmp_path / "1"]
+    monkeypatch.setattr(gunicorn, "Path", lambda _: SimpleNamespace(iterdir=lambda: iter(entries)))
+    cfg = SimpleNamespace(graceful_timeout=30, timeout=30, workers=2)
+    worker = SimpleNamespace(cfg=cfg, nr=0, max_requests=9, ppid=os.getppid(), sockets=[])
+    plan = gunicorn._PlanOfWorker(worker, lambda: False)
+    assert not plan(terminated=True).goes_on
+
+
 def test_children_of_a_process() -> None:
     """Those that live, of any age or of a few seconds."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:

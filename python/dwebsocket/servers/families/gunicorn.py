@@ -14,6 +14,7 @@ reason.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,8 +180,12 @@ class _PlanOfWorker:
         parent = self._worker.ppid
         if parent != os.getppid():
             return False
+        open_there = set()
         try:
-            open_there = {os.readlink(entry) for entry in Path(f"/proc/{parent}/fd").iterdir()}
+            for entry in Path(f"/proc/{parent}/fd").iterdir():
+                # It closes the file of each worker that has ended.
+                with suppress(FileNotFoundError):
+                    open_there.add(os.readlink(entry))
         except OSError:
             return True
         return not self._listeners.isdisjoint(open_there)
