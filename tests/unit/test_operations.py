@@ -408,6 +408,16 @@ def test_a_process_answers_others_only_where_that_is_on(override: Callable[..., 
     assert survey.is_on() is True
 
 
+def test_wrong_settings_of_groups_close_no_websocket(
+    visit: Callable[..., Visit], override: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one of a process begins its samples, of which one is about groups."""
+    override(WEBSOCKET_OPERATIONS=True, WEBSOCKET_GROUPS=["default"])
+    monkeypatch.setattr(survey, "_listener", survey._Listener())
+    opened(visit).client.close()
+    assert statistics()["groups"] == {}
+
+
 def test_samples_are_taken_again_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next event starts the thread that the error has ended."""
     ended = threading.Event()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
-from dwebsocket.groups import group_statistics
+from dwebsocket.operations.snapshot import of_groups
 from dwebsocket.telemetry import tally
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _counters() -> tuple[int, list[int]]:
     """Returns the number of open connections, and the sums of all that is counted."""
     opened, refused, closed = tally.counts()
     is_open, carried, _ = _core.overview()
-    dropped = [sum(counts["dropped"].values()) for counts in group_statistics().values()]  # type: ignore[arg-type]
+    dropped = [sum(counts["dropped"].values()) for counts in of_groups().values()]
     return is_open, [
         sum(opened.values()),
         *(sum(sum(names.values()) for names in counts.values()) for counts in (refused, closed)),

@@ -239,11 +239,7 @@ class _Listener:
                 retry_at = monotonic() + _RETRY_S
             slot, time_left = series.next_end(slot)
             unpatched.pause(time_left)
-            try:
-                has_counted = self._series.take(slot)
-            except ImproperlyConfigured:
-                # The system checks report it.
-                has_counted = False
+            has_counted = self._series.take(slot)
             if is_subscribed and not has_counted:
                 self._is_running = False
                 if tally.open_websockets():
