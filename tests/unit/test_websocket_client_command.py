@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import BACKEND_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.management import CommandError, call_command
 from django.db.models import UUIDField
@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from dwebsocket.management.commands.websocket_client import Command
 from dwebsocket.management.terminal import lines, recording, writing
 from dwebsocket.management.terminal.conversation import Conversation
+from dwebsocket.management.terminal.sign_in import session_of
 from support.far_server import far_server
 from support.hostile import Hostile, accepting
 from support.waiting import eventually
@@ -355,6 +356,15 @@ class TestSession:
                 talk(url, session="nobody")
         assert seen[0] == seen[2] == ("sessionid", str(anna.pk))
         assert not any(SessionStore().exists(key) for key, _ in (seen[1], seen[3]))
+
+    def test_the_session_is_of_a_backend_that_knows_the_user(
+        self, anna: User, override: Callable[..., None]
+    ) -> None:
+        """django-axes has one first that knows nobody, and only refuses."""
+        known = "django.contrib.auth.backends.ModelBackend"
+        override(AUTHENTICATION_BACKENDS=["django.contrib.auth.backends.BaseBackend", known])
+        with session_of(anna) as cookie:
+            assert SessionStore(cookie.partition("=")[2])[BACKEND_SESSION_KEY] == known
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+    load_backend,
+)
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 
 if TYPE_CHECKING:
@@ -19,7 +25,7 @@ def session_of(user: Any) -> Iterator[str]:
     """Signs a user in, and gives the ``Cookie`` header; the session is deleted after it."""
     store: Any = import_module(settings.SESSION_ENGINE).SessionStore()
     store[SESSION_KEY] = user._meta.pk.value_to_string(user)
-    store[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    store[BACKEND_SESSION_KEY] = _backend_of(user)
     store[HASH_SESSION_KEY] = user.get_session_auth_hash()
     store.create()
     # `create` keeps what was set before it.
@@ -28,6 +34,16 @@ def session_of(user: Any) -> Iterator[str]:
         yield f"{settings.SESSION_COOKIE_NAME}={store.session_key}"
     finally:
         store.delete()
+
+
+def _backend_of(user: Any) -> str:
+    """Returns the first authentication backend that knows a user: some only refuse logins."""
+    paths: list[str] = settings.AUTHENTICATION_BACKENDS
+    for path in paths:
+        get_user = getattr(load_backend(path), "get_user", None)
+        if get_user is not None and get_user(user.pk) is not None:
+            return path
+    return paths[0]
 
 
 def user_of(name: str) -> Any:
