@@ -309,6 +309,8 @@ class TestProcess:
         variables = ["A=b", "GUNICORN_CMD_ARGS=-k gevent --graceful-timeout 5"]
         server = process.recognise(1, ["gunicorn", "-k", "gthread", "a:b"], variables)
         assert server == process.Server(1, "gunicorn (worker class gthread)", 5)
+        # gunicorn refuses them.
+        assert process.recognise(1, ["man", "gunicorn"], ["GUNICORN_CMD_ARGS=--bind '"]) is None
 
     def test_finds_nothing_where_nothing_is(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any

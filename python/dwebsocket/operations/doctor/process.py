@@ -122,16 +122,16 @@ def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ())
     more = [
         value.partition("=")[2] for value in variables if value.startswith("GUNICORN_CMD_ARGS=")
     ]
-    # Later ones win, and the command line wins over the environment.
-    given = [*(shlex.split(more[0]) if more else ()), *arguments]
-    worker = _option(given, "-k", "--worker-class") or "sync"
     try:
+        # Later ones win, and the command line wins over the environment.
+        given = [*(shlex.split(more[0]) if more else ()), *arguments]
         threads = int(_option(given, "--threads") or 1)
         graceful = float(_option(given, "--graceful-timeout") or 30)
         timeout = float(_option(given, "-t", "--timeout") or 30)
     except ValueError:
         # Options of another program that names gunicorn, such as `screen -t web gunicorn`.
         return None
+    worker = _option(given, "-k", "--worker-class") or "sync"
     if worker == "sync" and threads > 1:
         worker = "gthread"
     graceful_s = min(graceful, timeout / 2 or float("inf"))
