@@ -37,6 +37,10 @@ def connect(
 def connect(
     url: Given[str], *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
 ) -> Reconnecting: ...
+@overload
+def connect(
+    url: Given[str], *, reconnect: bool, **options: Unpack[ConnectOptions]
+) -> ClientConnection | Reconnecting: ...
 def connect(
     url: Given[str], *, reconnect: bool = False, **options: Unpack[ConnectOptions]
 ) -> ClientConnection | Reconnecting:
@@ -83,6 +87,10 @@ def aconnect(
 def aconnect(
     url: Given[str], *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
 ) -> AsyncReconnecting: ...
+@overload
+def aconnect(
+    url: Given[str], *, reconnect: bool, **options: Unpack[ConnectOptions]
+) -> Opening | AsyncReconnecting: ...
 def aconnect(
     url: Given[str], *, reconnect: bool = False, **options: Unpack[ConnectOptions]
 ) -> Opening | AsyncReconnecting:

@@ -20,6 +20,7 @@ from dwebsocket import (
     group,
     statistics,
 )
+from dwebsocket.client import AsyncReconnecting, Opening, Reconnecting
 from dwebsocket.groups import Recovery
 from dwebsocket.testing import (
     AsyncClientWebSocket,
@@ -72,12 +73,15 @@ async def of_async_calls(websocket: WebSocket) -> None:
     assert_type([message async for message in websocket.messages()], list[str | bytes])
 
 
-async def of_clients(url: str) -> None:
+async def of_clients(url: str, *, wants_more: bool) -> None:
     """The types of connections to other servers."""
     assert_type(connect(url), ClientConnection)
     assert_type(await aconnect(url), ClientConnection)
     assert_type(connect(url).receive(), str | bytes)
     assert_type(list(connect(url, reconnect=True)), list[ClientConnection])
+    # Neither is known to be it before the program runs.
+    assert_type(connect(url, reconnect=wants_more), ClientConnection | Reconnecting)
+    assert_type(aconnect(url, reconnect=wants_more), Opening | AsyncReconnecting)
 
 
 def of_groups() -> None:
