@@ -131,8 +131,11 @@ def test_page_for_htmx() -> None:
     html = block(PAGE, 'ws-connect="/board/"', "html")
     templates = [("django.template.loaders.locmem.Loader", {"order.html": "<li></li>"})]
     engine = Engine(loaders=templates)
-    shown = engine.from_string(html).render(Context({"orders": [1, 2]}))
+    context = Context({"orders": [1, 2], "csrf_token": "secret"})
+    shown = engine.from_string(html).render(context)
     assert shown.count("<li>") == 2
+    # Else Django refuses its POSTs.
+    assert """hx-headers='js:{"X-CSRFToken": "secret",""" in shown
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_evictions(open_site: Callable[..., WebSocketClient], anna: User) -> Non
         assert live.receive("room-42")["ended"] == {"code": "evicted", "text": "You were rude."}
         live.join("room-42")
         ban = run(PAGE, "def ban(")["ban"].__wrapped__
+        assert ban(RequestFactory().get("/"), 42, anna.pk).status_code == 405
         assert ban(RequestFactory().post("/"), 42, anna.pk).status_code == 204
         assert live.receive("room-42")["ended"]["text"] == "You were banned."
         with pytest.raises(RoomError) as refused:

@@ -49,6 +49,7 @@ class Fragments(WebSocketTestMixin, TransactionTestCase):
         with self.client.websocket("/board/") as one, self.client.websocket("/board/") as two:
             name = one.receive().split('content="')[1].split('"')[0]
             two.receive()
+            assert self.client.get(f"/ship/{order.pk}/").status_code == 405
             answer = self.client.post(f"/ship/{order.pk}/", headers={"X-Socket-Id": name})
             self.assertContains(answer, f'<li id="order-{order.pk}">')
             assert "shipped" in two.receive()
