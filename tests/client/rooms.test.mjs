@@ -529,6 +529,25 @@ describe("info", () => {
     assert.deepEqual(joins()[0].info, { a: 1 });
   });
 
+  test("is what was said last of what the server has not refused", async () => {
+    const { room } = joined({}, { info: { a: 1 } });
+    const refused = [2, 3, 4].map((a) => assert.rejects(room.update({ a }), { code: "limit" }));
+    const [first, second, third] = sent().slice(-3);
+    for (const { id } of [first, second, third]) last().says({ id, error: { code: "limit", text: "No." } });
+    await Promise.all(refused);
+    await again();
+    assert.deepEqual(joins()[0].info, { a: 1 });
+    welcome();
+    const [taken, over] = [room.update({ a: 5 }), room.update({ a: 6 })];
+    const [fifth, sixth] = sent().slice(-2);
+    last().says({ id: fifth.id, ok: {} });
+    last().says({ id: sixth.id, error: { code: "limit", text: "No." } });
+    await taken;
+    await assert.rejects(over, { code: "limit" });
+    await again();
+    assert.deepEqual(joins()[0].info, { a: 5 });
+  });
+
   test("is that of the moment, whatever becomes of the object later", async () => {
     const [first, second] = [{ a: 1 }, { a: 2 }];
     const { room } = joined({}, { info: first });

@@ -323,7 +323,7 @@ export function connect(url, options = {}) {
 	const read = ({ data, binary }) => (binary ? toBytes(data) : text ? data : parse(data));
 
 	const makeRoom = (name, { position = null, info }) => {
-		({ info } = parse(pack({ info })));
+		let told = parse(pack({ info })); // `before`: refused
 		position &&= position + "";
 		const { on, emit } = emitter();
 		const members = new Map();
@@ -359,12 +359,12 @@ export function connect(url, options = {}) {
 				become(next, why);
 			},
 			join() {
-				request({ join: name, since: position ?? (hasJoined && ""), info }, Infinity, ({ ok, error }) => {
+				request({ join: name, since: position ?? (hasJoined && ""), ...(told.before ?? told) }, Infinity, ({ ok, error }) => {
 					if (end) return;
 					if (error?.code === "unavailable") return become("waiting", error, setTimeout(room.join, Math.random() * 10000));
 					if (error) return room.end("refused", error);
 					const { recovered, missed, members: now = [], count } = ok;
-					// Else messages that come move it there.
+					// Else messages move it there.
 					if (!recovered || !missed) position = ok.position;
 					members.forEach((member, key) => {
 						if (now.some((each) => each.key === key)) return;
@@ -397,13 +397,12 @@ export function connect(url, options = {}) {
 			name,
 			on,
 			emit: (event, data, { timeout } = {}) => say({ to: name, event: event + "", data }, timeout),
-			update(next) {
-				const before = info;
-				({ info } = parse(pack({ info: next })));
-				const now = info;
+			update(info) {
+				const before = told;
+				const now = (told = parse(pack({ info })));
 				if (phase === "waiting") return Promise.resolve({});
-				const asked = say({ update: name, info });
-				asked.catch(({ name }) => name === "RoomError" && info === now && (info = before));
+				const asked = say({ update: name, ...now });
+				asked.catch((error) => error.name === "RoomError" && (now.before = before.before ?? before));
 				return asked;
 			},
 			leave() {
@@ -616,7 +615,7 @@ export function connect(url, options = {}) {
 			begin(given);
 		} catch (error) {
 			clearTimeout(clock);
-			// Others are a Content-Security-Policy's.
+			// Others are the CSP's.
 			if (state === "connecting" && (!fallback || /^(Type|Syntax)Error$/.test(error.name))) throw error;
 			Promise.reject(error).catch(fail);
 		}
