@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dwebsocket import connect
 from support.browser import chromium
 from support.relay import Relay
 from support.selection import later
@@ -381,6 +382,23 @@ def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_pat
         eventually(lambda: titles(other, "ideas") == [])
         browser.set_window_size(900, 700)
         browser.get("about:blank")
+
+
+def test_kanban_takes_no_style_of_others(start: Start, browser: Chrome) -> None:
+    """What a visitor says of itself is a value, and no further declarations."""
+    server = start("kanban")
+    browser.get(server.url("/boards/first/", "http"))
+    eventually(lambda: text_of(browser, "state") == "live", what="the board is live")
+    style = (
+        "const found = document.querySelector('.pointer'); return found && getComputedStyle(found)"
+    )
+    with connect(server.url("/live/"), subprotocols=["dwebsocket.rooms.1"]) as eve:
+        info = {"name": "Eve", "hue": "0; position: fixed; outline: 9px solid red"}
+        eve.send_json({"id": 1, "join": "board-first", "info": info})
+        assert "ok" in eve.receive_json(20)
+        eve.send_json({"to": "board-first", "event": "pointer", "data": {"x": 0.5, "y": 9}})
+        eventually(lambda: browser.execute_script(f"{style}?.position"), what="a pointer")
+        assert browser.execute_script(f"{style}.position") == "absolute"
 
 
 def test_kanban_goes_on_when_its_code_changes(start: Start, browser: Chrome) -> None:
