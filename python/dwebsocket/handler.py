@@ -149,8 +149,9 @@ class WebSocketHandler(Handled, View):
             **initkwargs: Attributes of the class that differ for this view.
 
         Raises:
-            TypeError: An attribute that the class does not have, or of the wrong type; or a guard
-                that would never be asked, such as a mixin behind ``WebSocketHandler``.
+            TypeError: An attribute that the class does not have, or of the wrong type; a guard that
+                would never be asked, such as a mixin behind ``WebSocketHandler``; or a name with an
+                underscore in place of one that ``WebSocketHandler`` needs itself.
             ValueError: An option, or ``every``, with a value that it cannot have.
         """
         for name in initkwargs:
@@ -164,6 +165,7 @@ class WebSocketHandler(Handled, View):
         view_class: type[WebSocketHandler] = type(cls.__name__, (cls,), own)
         view_class.__qualname__, view_class.__doc__ = cls.__qualname__, cls.__doc__
         view_class._plan_view()
+        _refuse_own_names(view_class)
         _refuse_unasked_guards(view_class)
         view = super(WebSocketHandler, view_class).as_view()
         if view_class._plan.has_async_view:
@@ -255,6 +257,27 @@ def _awaiting(cls: type[WebSocketHandler], made: Callable[..., Any]) -> Callable
     view.__doc__, view.__module__ = made.__doc__, made.__module__
     view.__dict__.update(vars(made))
     return view
+
+
+def _refuse_own_names(cls: type[WebSocketHandler]) -> None:
+    """
+    Raises for a class with a private name of ours, such as ``_turn``: no method would be called.
+
+    Raises:
+        TypeError: There is one.
+    """
+    bases = (Handled, WebSocketHandler)
+    ours = {name for base in bases for name in (*vars(base), *base.__annotations__)}
+    for each in cls.__mro__[1 : cls.__mro__.index(WebSocketHandler)]:
+        if each.__module__.startswith("dwebsocket."):
+            continue
+        # Python 3.13 knows those of `self`, too.
+        for name in (*vars(each), *getattr(each, "__static_attributes__", ())):
+            if name in ours and name.startswith("_") and not name.endswith("__"):
+                raise TypeError(
+                    f"{each.__name__}.{name} stands in place of a part of WebSocketHandler: "
+                    "choose another name"
+                )
 
 
 def _refuse_unasked_guards(cls: type[WebSocketHandler]) -> None:

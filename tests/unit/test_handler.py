@@ -242,6 +242,23 @@ class TestMethods:
         made.client.closing()
         assert seen == [({"number": 7}, (), "/7/", "somebody")]
 
+    @pytest.mark.parametrize("name", ["_turn", "_plan", "_asked"])
+    def test_names_of_the_base_class(self, name: str) -> None:
+        """In place of them there would be silence: no method is called, and nothing is logged."""
+        mixin = type("Mixin", (), {name: lambda self: None})
+        for bases, members in (((mixin, Echo), {}), ((Echo,), {name: "theirs"})):
+            cls = type("Chess", bases, members)
+            with pytest.raises(
+                TypeError, match=rf"\.{name} stands in place of a part of WebSocket"
+            ):
+                cls.as_view()
+
+    def test_attributes_with_names_of_the_base_class(self) -> None:
+        """Those that methods set, where Python lists them: since 3.13."""
+        cls = type("Chess", (Echo,), {"__static_attributes__": ("_", "_mine", "_token")})
+        with pytest.raises(TypeError, match=r"^Chess\._token stands in place of a part of"):
+            cls.as_view()
+
 
 class TestConnect:
     """Before the 101."""
