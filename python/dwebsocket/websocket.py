@@ -14,7 +14,7 @@ from dwebsocket.api.beside import Beside
 from dwebsocket.api.ending import Ending
 from dwebsocket.api.opening import Opening
 from dwebsocket.api.protocol import WebSocketProtocol13
-from dwebsocket.api.receiving import Messages, Receiving
+from dwebsocket.api.receiving import Messages, Receiving, refuse_in_loop
 from dwebsocket.api.sending import Sending
 from dwebsocket.api.waiting import pings
 from dwebsocket.compat.asyncio import running_loop
@@ -127,6 +127,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             return True
         if timeout == 0:
             return False
+        refuse_in_loop()
         # Looked up at each call: gevent and eventlet replace the class.
         with selectors.DefaultSelector() as selector:
             selector.register(self, selectors.EVENT_READ)

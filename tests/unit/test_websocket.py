@@ -1281,7 +1281,7 @@ class TestAsync:
         for name in "ab":
             assert [m for m in got if m[0] == name] == [f"{name}{n}" for n in range(50)]
 
-    @pytest.mark.parametrize("call", ["wait", "receive", "iteration", "receive_json"])
+    @pytest.mark.parametrize("call", ["wait", "receive", "iteration", "receive_json", "can_read"])
     def test_blocking_calls_are_refused_in_a_loop(self, open_websocket: Open, call: str) -> None:
         """The message says what to use."""
         live = open_websocket()
@@ -1289,6 +1289,9 @@ class TestAsync:
         async def main() -> None:
             if call == "iteration":
                 list(live.websocket)
+            elif call == "can_read":
+                assert not live.websocket.protocol.can_read()
+                live.websocket.protocol.can_read(0.01)
             else:
                 getattr(live.websocket, call)()
 

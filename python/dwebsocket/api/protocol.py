@@ -180,6 +180,7 @@ class WebSocketProtocol13:
 
         Raises:
             ConnectionClosed: As :meth:`dwebsocket.WebSocket.has_messages`.
+            UsageError: It would wait in an event loop.
         """
         return bool(self._websocket._can_receive(timeout))
 

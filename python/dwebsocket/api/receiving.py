@@ -300,11 +300,8 @@ class Receiving(Base):
         return message
 
     def _take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        if timeout != 0 and running_loop() is not None:
-            raise UsageError(
-                "this would block the event loop and all its views: "
-                "use `await websocket.areceive()` or `async for`"
-            )
+        if timeout != 0:
+            refuse_in_loop()
         if self._held is not None:
             self._held.give_back_idle()
         connection = self._connection or self._engine
@@ -436,6 +433,15 @@ class Receiving(Base):
 
 
 _NO_HANDLER = Receiving.handle
+
+
+def refuse_in_loop() -> None:
+    """Raises UsageError if an event loop runs in this thread, which a call would block."""
+    if running_loop() is not None:
+        raise UsageError(
+            "this would block the event loop and all its views: "
+            "use `await websocket.areceive()` or `async for`"
+        )
 
 
 class _Messages:
