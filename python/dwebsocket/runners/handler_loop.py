@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
@@ -132,7 +133,7 @@ class LoopHome:
             self._due = None
         task = asyncio.current_task()
         assert task is not None
-        is_cancelled = cancellation_of(task)
+        is_cancelled, known = cancellation_of(task), sys.getrefcount(task)
         while due:
             handler = due.popleft()
             own: Context = handler._context.fresh()  # type: ignore[union-attr]
@@ -141,8 +142,9 @@ class LoopHome:
                 awaited = own.run(turn.send, None)
             except StopIteration:
                 handler._plan.has_waited = False
-                if is_cancelled():
-                    # By the turn that is over. It would reach another one.
+                if is_cancelled() or sys.getrefcount(task) != known:
+                    # By the turn that is over, or by what it has left, such as a timer, at any time
+                    # from now on. It would reach another one.
                     return
             else:
                 handler._plan.has_waited = True
