@@ -477,6 +477,34 @@ class TestStart:
         made.client.close()
         eventually(lambda: sorted(seen) == ["cancelled", "told"])
 
+    def test_many_async_views_that_end_leave_the_threads_to_others(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They wait for their helpers in the loop: asyncio's executor has few threads."""
+        monkeypatch.setattr(helpers, "_MOMENT_S", 60.0)
+        may_end, ending = threading.Event(), []
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            request.websocket.start(may_end.wait, 60)
+            async for _ in request.websocket:
+                pass
+            ending.append(request)
+
+        @accept_websocket
+        async def other(request: Any) -> None:
+            await asyncio.to_thread(request.websocket.send, "done")
+
+        for made in [visit(view).serve() for _ in range(33)]:
+            made.client.close()
+        eventually(lambda: len(ending) == 33)
+        try:
+            made = visit(other).serve()
+            made.client.sock.settimeout(20)
+            assert made.client.receive() == "done"
+        finally:
+            may_end.set()
+
     def test_a_task_of_a_handler_whose_end_is_on_a_thread(self, visit: Serve) -> None:
         """It is cancelled, too: `receive` is no coroutine function, but `connect` is."""
         seen: list[str] = []

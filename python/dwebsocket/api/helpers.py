@@ -188,7 +188,9 @@ class View(ABC):
         Tasks that do not end in time are cancelled.
         """
         self._stop_tickers()
-        _join([*self._helpers, *self._tasks])
+        deadline = monotonic() + _MOMENT_S
+        for each in [*self._helpers, *self._tasks]:
+            each.join(max(0.0, deadline - monotonic()))
         for task in list(self._tasks):
             task.stop()
 
@@ -203,8 +205,9 @@ class View(ABC):
         finally:
             for task in tasks:
                 task.cancel()
-        if self._helpers:
-            await asyncio.to_thread(_join, list(self._helpers))
+        deadline = monotonic() + _MOMENT_S
+        for helper in list(self._helpers):
+            await loop_hub.wait_until(helper._ended, deadline - monotonic())
 
     def _stop_tickers(self) -> None:
         for ticker in list(self._tickers):
@@ -337,12 +340,6 @@ class Task(Ticker, asyncio.Task[None]):
         # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
             self.get_loop().call_soon_threadsafe(self.cancel)
-
-
-def _join(all_of_them: list[Running]) -> None:
-    deadline = monotonic() + _MOMENT_S
-    for each in all_of_them:
-        each.join(max(0.0, deadline - monotonic()))
 
 
 async def _tick_in_loop(
