@@ -203,6 +203,24 @@ class TestLongMessages:
             node("ask", table.PURGE)
             assert node("ask", "SELECT count(*) FROM dwebsocket_message") == [[left]]
 
+    def test_one_that_another_transaction_has_overtaken(self, nodes: Nodes) -> None:
+        """As may happen where statements are isolated: it is sent again, outside a transaction."""
+        node = nodes()
+        node("join", "room")
+        node(
+            "ask",
+            "CREATE SEQUENCE attempt; CREATE FUNCTION overtake() RETURNS trigger LANGUAGE plpgsql "
+            "AS $$BEGIN IF nextval('attempt') < 3 THEN RAISE EXCEPTION 'overtaken' "
+            "USING ERRCODE = 'serialization_failure'; END IF; RETURN NEW; END$$; "
+            "CREATE TRIGGER overtake BEFORE INSERT ON dwebsocket_message "
+            "FOR EACH ROW EXECUTE FUNCTION overtake()",
+        )
+        try:
+            assert node("send_large", "room", 10_000) == "sent"
+            assert node("take_all", 1) == ["bytes 10000"]
+        finally:
+            nodes()("ask", "DROP FUNCTION overtake CASCADE; DROP SEQUENCE attempt")
+
     def test_a_purge_that_takes_too_long(self, nodes: Nodes) -> None:
         """Ends, and costs the project nothing."""
         node = nodes(TIMEOUT=1.0)

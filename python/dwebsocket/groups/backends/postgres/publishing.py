@@ -124,17 +124,7 @@ class Publisher:
             self._execute(connection, row + more)
             self._purge_soon(connection, history.PURGE)
 
-        deadline = self._deadline(envelope)
-        while True:
-            try:
-                self._attempt(call, deadline)
-                return
-            except CannotPublish as error:
-                # Another transaction has changed the same, which this one was not to see. By
-                # default, or by its settings, a connection may isolate single statements, too.
-                is_overtaken = _has_code(error.__cause__, _OVERTAKEN)
-                if not is_overtaken or not deadline.left or self.is_in_transaction():
-                    raise
+        self._attempt(call, self._deadline(envelope))
 
     def _deadline(self, envelope: bytes) -> Deadline:
         return Deadline(self._timeout + len(envelope) // _BYTES_PER_S)
@@ -165,6 +155,14 @@ class Publisher:
                     if may_repeat and not deadline.is_over and deadline.left:
                         may_repeat, is_repeated = is_pooled, True
                         continue
+                if (
+                    _has_code(error, _OVERTAKEN)
+                    and deadline.left
+                    and not is_in_transaction(connection)
+                ):
+                    # Another transaction has changed the same, which this one was not to see. By
+                    # default, or by its settings, a connection may isolate single statements, too.
+                    continue
                 if _has_code(error, _NO_SUCH_TABLE):
                     # The next attempt looks for the tables again, and says what is to be done.
                     self._found.clear()
