@@ -269,9 +269,12 @@ class TestKept:
         start()("send", "room other", "purges")
         eventually(lambda: node("position", "room")[:16] != before[:16])
 
-    def test_members_are_use(self, start: Start) -> None:
+    @pytest.mark.parametrize(
+        "library", [None, pytest.param("psycopg2", marks=pytest.mark.needs("psycopg2"))]
+    )
+    def test_members_are_use(self, start: Start, library: str | None) -> None:
         """A group that is quiet keeps its numbering while it has members."""
-        node = start()
+        node = start(**({"psycopg2": str(psycopg2())} if library else {}))
         node("ask", EMPTY)
         come_back(node)
         node("ask", "UPDATE dwebsocket_numbering SET expires_at = now() + interval '1 hour'")

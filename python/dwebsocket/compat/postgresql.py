@@ -50,7 +50,7 @@ class Driver(Protocol):
         """
 
     def rows(self) -> list[tuple[str | None, ...]]:
-        """The result of the query that is done."""
+        """The result of the query that is done, in the server's texts."""
 
     def take_in(self) -> None:
         """Reads what the server has sent beside queries."""

@@ -23,6 +23,7 @@ _POLLING: dict[int, Need | None] = {
     extensions.POLL_WRITE: "write",
     extensions.POLL_OK: None,
 }
+_TEXT = extensions.new_type(extensions.BOOLEAN.values, "TEXT", lambda value, _: value)
 # Arguments of `psycopg2.connect` that are not the C library's.
 _OTHER = ("connection_factory", "cursor_factory", "async", "async_")
 
@@ -33,6 +34,8 @@ class _Driver:
             self._connection: Any = psycopg2.connect(dsn, async_=True)
         except psycopg2.Error as error:
             raise Lost(str(error)) from error
+        # As the other library gives them: in the text of the server, "t" or "f".
+        extensions.register_type(_TEXT, self._connection)
         self._cursor: Any = None
         # The text of the last query's error: that of a loss begins with it.
         self._failed = ""
