@@ -408,6 +408,19 @@ class Node(HistoryCommands, logging.Handler):
 
         listener.PROBE_S = 3600.0
 
+    def long_messages_without_end(self) -> None:
+        """Have each long message that comes bring itself again."""
+        from dwebsocket.groups.backends.postgres import payload
+
+        listener, place = self.backend._listener, self.backend._place
+        fetch = listener._fetch
+
+        def fetch_again(link: Any, row: Any) -> None:
+            fetch(link, row)
+            link._notifications.append((place.channel, payload.of_row(row, place.key)))
+
+        listener._fetch = fetch_again
+
     def hour_passes(self) -> None:
         """Have the listener use the histories of groups with members at its next look."""
         self.backend._listener._use_at = 0.0

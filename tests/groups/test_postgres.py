@@ -203,6 +203,15 @@ class TestLongMessages:
             node("ask", table.PURGE)
             assert node("ask", "SELECT count(*) FROM dwebsocket_message") == [[left]]
 
+    def test_many_hold_up_nobody_who_asks(self, nodes: Nodes) -> None:
+        """A process that is behind reads a history all the same, as a client that joins needs."""
+        node = nodes(HISTORY={"kept": {}})
+        node("join", "room")
+        node("long_messages_without_end")
+        node("send_large", "room", 10_000)
+        assert node("take", 3) == ["bytes 10000"] * 3
+        assert node("history", "kept") == []
+
     def test_one_that_another_transaction_has_overtaken(self, nodes: Nodes) -> None:
         """As may happen where statements are isolated: it is sent again, outside a transaction."""
         node = nodes()

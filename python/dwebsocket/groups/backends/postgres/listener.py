@@ -47,7 +47,8 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.8
 # Publications that are remembered, to recognise those that are published again.
 _REMEMBERED = 16384
-# Texts that are published by one statement.
+# Texts that are published by one statement, and notifications that are handled before the next look
+# at what other threads want.
 _AT_ONCE = 64
 # The token that wakes the thread.
 _LOOK = 0
@@ -266,15 +267,14 @@ class Listener:
             if monotonic() >= probe_at:
                 self._probe(link)
                 probe_at = monotonic() + PROBE_S
-            # The last of all that asks the server: notifications come with any answer.
-            while link.has_more:
-                self._handle(link)
+            self._handle(link)
             # Events of members, such as that one is slow.
             while (notice := self._backend.groups.take_notice(0)) is not None:
                 self._report(*notice)
             # Within the time for which those who asked wait.
             left = self.counts.give_up(0.75 * self._place.timeout)
-            timeout = probe_at - monotonic()
+            # Notifications come with any answer of the server.
+            timeout = 0.0 if link.has_more else probe_at - monotonic()
             link.wait(timeout if left is None else min(left, timeout))
             hub.drain()
 
@@ -336,7 +336,9 @@ class Listener:
 
     def _handle(self, link: Link) -> None:
         answers: list[str] = []
-        while (notification := link.take()) is not None:
+        for _ in range(_AT_ONCE):
+            if (notification := link.take()) is None:
+                break
             found = payload.read(notification[1], self._place.key)
             if isinstance(found, payload.Message):
                 if not self._is_double(found):
