@@ -133,6 +133,14 @@ class Node(HistoryCommands, logging.Handler):
         """Make it a member of groups that `hold_soon` holds, as a connection that opens."""
         return [self.backend.join(name, self.mailbox, b"k" * 16) for name in names]
 
+    def join_again(self, name: str, times: int) -> str:
+        """Have it leave and join so many times, and publish meanwhile."""
+        for number in range(times):
+            self.backend.discard(name, self.mailbox)
+            self.send(name, f"missed {number}")
+            self.join(name)
+        return "joined"
+
     def join_in_task(self, name: str) -> bool:
         """Make it a member in an event loop."""
         return bool(asyncio.run(self.backend.aadd(name, self.mailbox, b"k" * 16)))

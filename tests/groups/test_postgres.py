@@ -35,6 +35,15 @@ def test_every_process_gets_what_any_of_them_publishes(nodes: Nodes) -> None:
     assert publisher("is_listening") is False
 
 
+def test_nothing_comes_that_was_published_while_a_member_was_away(nodes: Nodes) -> None:
+    """However soon it joins again."""
+    node = nodes()
+    assert node("join", "room") == [True]
+    assert node("join_again", "room", 300) == "joined"
+    node("send", "room", "hi")
+    assert node("take", 1) == ["hi"]
+
+
 def test_only_members_of_the_group_get_it(nodes: Nodes) -> None:
     """Groups of other names, and projects with another secret or prefix, are apart."""
     here, other_secret, other_prefix = nodes(), nodes(secret="other"), nodes(PREFIX="staging")

@@ -110,11 +110,21 @@ class Backend(HistoryBackend, PresenceBackend):
         return bool(await sync_to_async(self.has_to_commit)())
 
     def subscribe(self, name: str) -> None:
-        """Listens, to all groups of the project at once."""
-        run(self._listen())
+        """Listens, to all groups of the project at once. What was published before has come."""
+        run(self._subscribe())
 
     async def asubscribe(self, name: str) -> None:
-        await arun(self._listen())
+        await arun(self._subscribe())
+
+    def holding_all(self, names: list[str]) -> Steps[None]:
+        """Subscribes once: nothing is held for a single group."""
+        return self._subscribe()
+
+    def _subscribe(self) -> Steps[None]:
+        deadline = monotonic() + self.settings.timeout
+        yield from self._listen()
+        # A member that joins again is not to get what was published while it was away.
+        yield from self._found(self._listener.settle(), deadline - monotonic())
 
     def _listen(self) -> Steps[None]:
         if (up := self._listener.listening()) is not None:

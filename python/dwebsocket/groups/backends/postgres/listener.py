@@ -50,6 +50,8 @@ _REMEMBERED = 16384
 # Texts that are published by one statement, and notifications that are handled before the next look
 # at what other threads want.
 _AT_ONCE = 64
+# The key of the queries that settle. Those that count have the group's name.
+_SETTLED = object()
 # The token that wakes the thread.
 _LOOK = 0
 
@@ -132,6 +134,10 @@ class Listener:
             found.set_result(history.read(link.query, reading, self._place.key))
 
         return self._soon(self._queries.add(reading, ask, is_lasting=True))
+
+    def settle(self) -> Future[None]:
+        """Returns the future of the moment at which all is delivered that was published before."""
+        return self._soon(self._queries.add(_SETTLED, self._settle, is_lasting=True))
 
     def count(self, name: str) -> Future[int]:
         """Returns the future of the number of members in all processes that listen."""
@@ -305,6 +311,12 @@ class Listener:
                 query.ask(link, query.future)
             except QueryFailed as error:
                 query.future.set_exception(CannotListen(text_of(error)))
+
+    def _settle(self, link: Link, found: Future[None]) -> None:
+        # The server sends its notifications ahead of the answer.
+        link.query("SELECT 1")
+        self._handle(link)
+        found.set_result(None)
 
     def _ask(self, name: str, link: Link, found: Future[int]) -> None:
         place, count = self._place, Count(name, found)
