@@ -88,9 +88,9 @@ class Link:
         return self._notifications.popleft() if self._notifications else None
 
     @property
-    def has_more(self) -> bool:
-        """Whether a notification has come that was not taken yet."""
-        return bool(self._notifications)
+    def waiting(self) -> int:
+        """How many notifications have come that were not taken yet."""
+        return len(self._notifications)
 
     def wait(self, timeout: float) -> None:
         """

@@ -273,14 +273,14 @@ class Listener:
             if monotonic() >= probe_at:
                 self._probe(link)
                 probe_at = monotonic() + PROBE_S
-            self._handle(link)
+            self._handle(link, _AT_ONCE)
             # Events of members, such as that one is slow.
             while (notice := self._backend.groups.take_notice(0)) is not None:
                 self._report(*notice)
             # Within the time for which those who asked wait.
             left = self.counts.give_up(0.75 * self._place.timeout)
             # Notifications come with any answer of the server.
-            timeout = 0.0 if link.has_more else probe_at - monotonic()
+            timeout = 0.0 if link.waiting else probe_at - monotonic()
             link.wait(timeout if left is None else min(left, timeout))
             hub.drain()
 
@@ -315,7 +315,7 @@ class Listener:
     def _settle(self, link: Link, found: Future[None]) -> None:
         # The server sends its notifications ahead of the answer.
         link.query("SELECT 1")
-        self._handle(link)
+        self._handle(link, link.waiting)
         found.set_result(None)
 
     def _ask(self, name: str, link: Link, found: Future[int]) -> None:
@@ -346,9 +346,9 @@ class Listener:
             processes = int(rows[0][0] or 0)
         told.set_result(processes)
 
-    def _handle(self, link: Link) -> None:
+    def _handle(self, link: Link, most: int) -> None:
         answers: list[str] = []
-        for _ in range(_AT_ONCE):
+        for _ in range(most):
             if (notification := link.take()) is None:
                 break
             found = payload.read(notification[1], self._place.key)

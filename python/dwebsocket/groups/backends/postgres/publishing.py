@@ -149,12 +149,10 @@ class Publisher:
                     call(connection, is_repeated=is_repeated)
                 return
             except db.Error as error:
-                if _is_dead(connection) and not is_in_transaction(connection):
-                    # Django would go on using it.
-                    connection.close()
-                    if may_repeat and not deadline.is_over and deadline.left:
-                        may_repeat, is_repeated = is_pooled, True
-                        continue
+                is_dead = _closes_dead(connection)
+                if is_dead and may_repeat and not deadline.is_over and deadline.left:
+                    may_repeat, is_repeated = is_pooled, True
+                    continue
                 if (
                     _has_code(error, _OVERTAKEN)
                     and deadline.left
@@ -207,16 +205,19 @@ class Publisher:
                 return
             with suppress(db.Error), Deadline(self._timeout).on(own):
                 self._execute(own, purge)
-            if _is_dead(own) and not is_in_transaction(own):
-                # The message was sent: what the project does next must not fail for this.
-                own.close()
+            # The message was sent: what the project does next must not fail for this.
+            _closes_dead(own)
 
         after_commit(purge_now, self._database, robust=True)
 
 
-def _is_dead(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the library says that a connection is closed. Asks no server."""
-    return bool(getattr(connection.connection, "closed", False))
+def _closes_dead(connection: BaseDatabaseWrapper) -> bool:
+    """Closes a connection that is dead, outside of a transaction: Django would go on using it."""
+    # The library itself says so, and asks no server.
+    is_dead = bool(getattr(connection.connection, "closed", False))
+    if is_dead := is_dead and not is_in_transaction(connection):
+        connection.close()
+    return is_dead
 
 
 def _has_code(error: BaseException | None, code: str) -> bool:
