@@ -28,6 +28,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from django.dispatch import Signal
     from history_backends import HistoryEntry
     from peer import LiveWebSocket
 
@@ -65,6 +66,30 @@ def test_one_connection_is_evicted_by_its_id(tabs: Tabs, how: str) -> None:
     eventually(lambda: [each.key for each in ROOM.members()] == ["user:bert"])
     tabs.live["1"].websocket.send("own")
     assert tabs.live["1"].client.receive() == "own"
+
+
+def test_who_is_evicted_by_id_has_left_for_the_signals(tabs: Tabs) -> None:
+    """At once, not at its end; and it may join and leave again."""
+    seen: list[str] = []
+
+    def note(signal: Signal, group: object, **_: object) -> None:
+        if group == HALL:
+            seen.append("joined" if signal is signals.group_joined else "left")
+
+    for signal in (signals.group_joined, signals.group_left):
+        signal.connect(note)
+    try:
+        tabs.come("1", "anna")
+        websocket = tabs.live["1"].websocket
+        websocket.join("hall")
+        HALL.evict(websocket.id)
+        eventually(lambda: seen == ["joined", "left"])
+        websocket.join("hall")
+        websocket.leave("hall")
+    finally:
+        for signal in (signals.group_joined, signals.group_left):
+            signal.disconnect(note)
+    assert seen == ["joined", "left"] * 2
 
 
 @pytest.mark.parametrize("reason", [None, b"x", 1])

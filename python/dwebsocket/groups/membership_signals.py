@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
 from dwebsocket import signals
-from dwebsocket.api.waiting.steps import Call
+from dwebsocket.api.waiting.steps import Call, run
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
 from dwebsocket.groups import backends, names
+from dwebsocket.groups.members import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,6 +94,21 @@ def note_left(group: Named, websocket: Base) -> Steps[None]:
             noted[group] -= 1
     if not is_by_another and _take(group, websocket):
         yield _sent(signals.group_left, group, websocket)
+
+
+def note_evicted(group: Named, key: bytes) -> None:
+    """
+    Sends ``group_left``, as :func:`note_left`, for the connection that was evicted by its ``id``.
+
+    Args:
+        group: The group that it has left.
+        key: The engine's key for the ``id``.
+    """
+    with _lock:
+        joined = list(_joined)
+    for websocket in joined:
+        if key_of(websocket.id) == key:
+            run(note_left(group, websocket))
 
 
 def _sent(signal: Signal, group: Named, websocket: Base) -> Call:

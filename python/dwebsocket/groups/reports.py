@@ -18,7 +18,7 @@ from dwebsocket.groups import names, seats
 from dwebsocket.groups.api import Group, leave_all
 from dwebsocket.groups.backends import node
 from dwebsocket.groups.backends.contract import Backend
-from dwebsocket.groups.membership_signals import note_interrupted
+from dwebsocket.groups.membership_signals import note_evicted, note_interrupted
 
 if TYPE_CHECKING:
     from dwebsocket import _core
@@ -104,7 +104,10 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
     elif kind == "seat_ended":
         seats.note_end(int(texts[0]))
     elif kind == "evicted":
-        _evict(backend, *texts)
+        try:
+            _evict(backend, *texts)
+        finally:
+            connections.close_all()
     elif kind == "members_left":
         try:
             for name, member, is_back in backend.presence.take_departed():
@@ -119,9 +122,12 @@ def _evict(backend: Backend, name: str, what: str, whom: str) -> None:
     """
     Takes the connections of a user that are in no room out of a group.
 
-    Others are the engine's business: they have left by themselves, and were told.
+    Others are the engine's business: those in rooms have left by themselves, and were told, and
+    one that is named has left.
     """
-    if what == "user" and (user := names.user_of_plain(whom)) is not None:
+    if what == "member":
+        note_evicted(Group(name, backend.alias), bytes.fromhex(whom))
+    elif (user := names.user_of_plain(whom)) is not None:
         run(leave_all(Group(name, backend.alias), user))
 
 

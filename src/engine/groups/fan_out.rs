@@ -337,7 +337,13 @@ impl FanOut {
         }
         let memberships = member.memberships();
         if (member.id()).is_some_and(|id| eviction.names(id, None)) {
-            contain(|| memberships.end_named(&deliveries.group, deliveries.registry, slot));
+            let end = || memberships.end_named(&deliveries.group, deliveries.registry, slot);
+            if contain(end).unwrap_or_default() {
+                self.notices.add(Notice::Evicted {
+                    group: deliveries.group.clone(),
+                    eviction: eviction.clone(),
+                });
+            }
         }
     }
 

@@ -342,15 +342,15 @@ impl Memberships {
 
     /// Takes the member out of the group `name` of the registry at this address, and out of what
     /// belongs to that group. It may join again: if it has done so, and is not at `slot` any more,
-    /// it stays.
-    pub(super) fn end_named(&self, name: &str, registry: usize, slot: u32) {
+    /// it stays, and the result is false.
+    pub(super) fn end_named(&self, name: &str, registry: usize, slot: u32) -> bool {
         let mut state = self.0.lock();
         let named = state.held();
         let named = named.filter(|(group, _)| group.name() == name && group.is_of(registry));
         let named = named.map(|(group, at)| (key_of(group), group.is_group() && at == slot));
         let named: SmallVec<[(usize, bool); 2]> = named.collect();
         if !named.iter().any(|(_, is_there)| *is_there) {
-            return;
+            return false;
         }
         let ended = (named.into_iter()).filter_map(|(key, _)| state.remove(key));
         let ended: SmallVec<[Seated; 2]> = ended.collect();
@@ -358,6 +358,7 @@ impl Memberships {
         for (group, slot) in ended {
             group.end(slot);
         }
+        true
     }
 
     fn find(&self, is_it: impl Fn(&Arc<dyn Membership>) -> bool) -> Option<Arc<dyn Membership>> {

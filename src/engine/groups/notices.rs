@@ -34,11 +34,12 @@ pub enum Notice {
     Restarted(String),
     /// The seat of this number has ended because its user was evicted.
     SeatEnded(u64),
-    /// Members have to leave a group. Those of rooms do so by themselves.
+    /// The members of a user have to leave a group; those of rooms do so by themselves. Or the
+    /// named one, which is in no room, has left.
     Evicted {
         /// The group.
         group: String,
-        /// The members that have to leave.
+        /// The members.
         eviction: Eviction,
     },
 }

@@ -17,7 +17,7 @@ use super::{
     fan_out::{FanOut, FanOutThread},
     group::{ByName, Entry, Group, Registry, State},
     markers::{Markers, Token},
-    member::{Member, WhenFull},
+    member::{Eviction, Member, WhenFull, Whom},
     memberships::{Joined, MemberId, Membership},
     message::Message,
     notices::{Notice, Notices},
@@ -333,7 +333,13 @@ impl Groups {
         let Some(group) = self.find(name) else {
             return;
         };
-        if let Entry::Eviction(eviction) = &entry {
+        if let Entry::Eviction(
+            eviction @ Eviction {
+                whom: Whom::User(_),
+                ..
+            },
+        ) = &entry
+        {
             self.notices().add(Notice::Evicted {
                 group: name.to_owned(),
                 eviction: eviction.clone(),

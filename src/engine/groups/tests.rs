@@ -296,6 +296,9 @@ async fn an_eviction_ends_the_membership_of_that_moment_and_none_that_is_newer()
         }
         settle(&groups).await;
         assert_eq!(groups.count("room"), usize::from(comes_back));
+        let told = groups.notices().take(Some(std::time::Instant::now()));
+        let is_told = matches!(told, Some(Notice::Evicted { .. }));
+        assert_eq!(is_told, !comes_back, "{told:?}");
     }
 }
 
