@@ -12,6 +12,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpResponse
 from django.test import RequestFactory
+from visit import Serve, handshake
 
 from dwebsocket import _core, accept_websocket, conf
 from dwebsocket.compat import unpatched
@@ -22,6 +23,7 @@ from dwebsocket.handshake.fallback.polling import HeldResponse
 from dwebsocket.middleware import WebSocketMiddleware
 from dwebsocket.telemetry import clock
 from dwebsocket.testing import websockets_of_a_test
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -358,3 +360,34 @@ class TestBodies:
         for use in (lambda: body.number, body.read, lambda: body.take_in(b"")):
             with pytest.raises(RuntimeError, match="was not taken"):
                 use()
+
+
+def closes(get_response: Any) -> Any:
+    """Middleware of a project's own, which closes each WebSocket, as the original's does."""
+
+    def middleware(request: Any) -> HttpResponse:
+        response: HttpResponse = get_response(request)
+        if request.is_websocket():
+            request.websocket.close()
+        return response
+
+    return middleware
+
+
+@pytest.mark.parametrize("query", ["transport=sse", "transport=polling", None])
+@pytest.mark.parametrize("accept", [True, False])
+def test_middleware_that_closes_behind_the_view(visit: Serve, query: str, accept: bool) -> None:
+    """The connection opens later, and is not closed."""
+
+    @accept_websocket(fallback=True, accept=accept)
+    def view(request: Any) -> None:
+        if not accept:
+            request.websocket.accept()
+        seen.append(request.websocket.closed)
+
+    seen: list[bool] = []
+    environ = handshake() if query is None else FACTORY.get(f"/?{query}").environ
+    made = visit(view, environ={**environ}, middleware=["test_fallback_requests.closes"])
+    assert made.response.status_code == (101 if query is None else 200)
+    made.serve()
+    eventually(lambda: seen == [False])

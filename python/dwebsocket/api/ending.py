@@ -52,11 +52,12 @@ class Ending(Base):
             TypeError: A code that is no ``int``.
             ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
         """
-        if self._connection is None and self._decision is None:
+        is_to_open = self._connection is None and not self._is_undecided
+        if is_to_open and current_websocket() is not self:
             # A project's own middleware closes each WebSocket, also one that is not open yet.
             return
         code, reason = as_close(code, reason)
-        if self._connection is None and not self._is_undecided:
+        if is_to_open:
             # Its view has accepted, and does not wait until it is open.
             check_close(code, reason)
             self._is_deliberate = True

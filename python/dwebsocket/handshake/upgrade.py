@@ -231,7 +231,8 @@ def _factory(asked: UpgradeRequest, reserved: _Reservation) -> Refusal | None:
     websocket._transport = asked.handshake.transport
     if (moved := asked.handshake.moved) is not None and moved.websocket_id is not None:
         websocket._id = moved.websocket_id
-    reserved.websocket = websocket
+    # Code behind the view may ask for it, as middleware that closes each does.
+    reserved.websocket = asked.request.__dict__["websocket"] = websocket
     return None
 
 
