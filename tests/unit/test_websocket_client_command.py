@@ -136,6 +136,12 @@ def test_what_a_server_sends_does_not_change_the_terminal(talk: Callable[..., li
     assert str(refused.value) == "the server refused the WebSocket with 403 No\n  \\x1b[2J"
 
 
+def test_half_a_character_in_json_is_shown_as_it_was_written() -> None:
+    """No terminal can show it: what comes after it would not be shown, either."""
+    shown = writing.shown(r'{"half": "\ud83d", "whole": "\ud83d\ude00"}', colour=False)
+    assert shown.encode().decode().split() == r'{ "half": "\ud83d", "whole": "😀" }'.split()
+
+
 def test_no_line_of_a_server_looks_like_one_of_ours(talk: Callable[..., list[str]]) -> None:
     """Neither in a message nor in the reason of a close, nor is any turned around."""
 

@@ -20,8 +20,11 @@ _TOKEN = re.compile(
 )
 _COLOURS = {"key": "blue", "text": "green", "word": "magenta", "number": "cyan"}
 # What a terminal would obey: those of ASCII but the line break and the tab, those of 8 bits,
-# further line breaks, and marks that show text in another order.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# further line breaks, and marks that show text in another order; and halves of characters, which
+# JSON can have and no terminal can show.
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _MOST_HEX = 64
 _TITLE = re.compile("<title", re.IGNORECASE)
 _TITLE_END = re.compile("</title>", re.IGNORECASE)
