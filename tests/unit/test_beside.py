@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import gzip
 import io
@@ -754,6 +755,26 @@ class TestEvery:
         assert not go_on.wait(0.2)
         go_on.set()
         assert len(ticks) <= many + 1
+
+    def test_system_that_gives_no_thread_for_the_next_call(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The view ends with it, and does not go on without."""
+        tickers: list[Any] = []
+
+        def refuse(*_: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            take_threads = functools.partial(
+                monkeypatch.setitem, vars(request.websocket._waiter), "call_later", refuse
+            )
+            tickers.append(request.websocket.every(0.001, take_threads))
+            request.websocket.wait_closed()
+
+        assert visit(view).serve().client.closing()[0] == 1011
+        assert tickers[0].join(60)
 
     def test_may_be_stopped(self, visit: Serve) -> None:
         """And then it is over."""

@@ -282,14 +282,19 @@ class ThreadTicker(Ticker):
         try:
             self._spawn(f"{self._view.name} every {self._seconds:g} s", self._tick)
         except RuntimeError as error:
-            # There are no more threads.
             self._is_at_call = False
-            self.stop()
-            self._view.failed(error)
+            self._give_up(error)
+
+    def _give_up(self, error: RuntimeError) -> None:
+        """Ends the view, too: there are no more threads."""
+        self.stop()
+        self._view.failed(error)
 
     def _tick(self) -> None:
         try:
             self._make_calls()
+        except RuntimeError as error:
+            self._give_up(error)
         except BaseException:
             self.stop()
             raise
@@ -297,7 +302,10 @@ class ThreadTicker(Ticker):
             self._is_at_call = False
             self._note_end()
         if self._call is not None:
-            self.begin()
+            try:
+                self.begin()
+            except RuntimeError as error:
+                self._give_up(error)
 
     def _make_calls(self) -> None:
         goes_on = True
