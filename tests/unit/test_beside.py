@@ -232,6 +232,25 @@ class TestOnClose:
         assert len(opened) == 2
         assert [each.connection for each in used] == [None] * 10
 
+    def test_one_that_the_system_refuses_does_not_harm_the_next(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It had no thread that waits for the end."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def refuse(*_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as full:
+            full.setitem(vars(live.websocket._waiter), "at_end", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                live.websocket.on_close(told.put, "refused")
+        live.websocket.on_close(told.put, "next")
+        live.client.close()
+        assert told.get(timeout=10) == "next"
+        eventually(lambda: not close_callbacks.is_pending())
+
     def test_after_the_end_it_runs_at_once(self, open_websocket: Open) -> None:
         """Also in the third minute after it."""
         live = open_websocket()

@@ -99,10 +99,13 @@ class CloseCallbacks:
         self, connection: Connection, waiter: Waiter, spawn: Spawn, world: World | None
     ) -> None:
         """
-        To be called once, when there is a connection that can end.
+        To be called when there is a connection that can end; again after an exception.
 
         Args:
             world: The context to enter around the callbacks that there are.
+
+        Raises:
+            RuntimeError: The system gives no thread.
         """
         with self._lock:
             self._waiter, self._spawn, self._connection = waiter, spawn, connection
@@ -110,7 +113,16 @@ class CloseCallbacks:
             self._waiting = deque(replace(each, world=world) for each in self._waiting)
             if self._waiting:
                 _unfinished.add(self)
-        waiter.at_end(connection, self._on_end)
+        try:
+            waiter.at_end(connection, self._on_end)
+        except BaseException:
+            self._connection = None
+            raise
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether there is a connection that can end."""
+        return self._connection is not None
 
     def forget(self) -> None:
         """Drops all of them: another process goes on with the connection."""

@@ -248,14 +248,15 @@ class Ending(Base):
 
         Raises:
             TypeError: ``callback`` cannot be called.
+            RuntimeError: The system gives no thread.
         """
         check_callable("on_close()", callback)
         callbacks = self._close_callbacks
         if callbacks is None:
-            made = CloseCallbacks(str(self))
             # If two threads race, the first one's object stays.
+            made = CloseCallbacks(str(self))
             callbacks = self.__dict__.setdefault("_close_callbacks", made)
-            if callbacks is made and self._connection is not None:
-                callbacks.attach(self._connection, self._waiter, self._spawn, self._world)
+        if self._connection is not None and not callbacks.is_attached:
+            callbacks.attach(self._connection, self._waiter, self._spawn, self._world)
         callbacks.add(callback, args, self._world)
         return callback
