@@ -62,6 +62,14 @@ class TestPsycopg2:
         node("send", "room", "after")
         assert node("take", 1) == ["after"]
 
+    def test_a_crash_of_the_server(self, nodes: Nodes, folder: Path) -> None:
+        """A publisher's connection is dead, which the library does not say at once."""
+        node = nodes(psycopg2=str(psycopg2()))
+        assert node("send", "room", "before") == "sent"
+        with postgres.away(folder):
+            pass
+        assert node("send", "room", "after") == "sent"
+
     def test_forks(self, nodes: Nodes) -> None:
         """The parent's connections stay as they are."""
         node = nodes(psycopg2=str(psycopg2()))

@@ -149,22 +149,23 @@ class Publisher:
                     call(connection, is_repeated=is_repeated)
                 return
             except db.Error as error:
+                code, is_alone = _code_of(error), not is_in_transaction(connection)
+                if code is None and is_alone and connection.connection is not None:
+                    # After a crash of the server psycopg2 does not know it before the next query.
+                    with deadline.on(connection):
+                        connection.is_usable()
                 is_dead = _closes_dead(connection)
                 if is_dead and may_repeat and not deadline.is_over and deadline.left:
                     may_repeat, is_repeated = is_pooled, True
                     continue
-                if (
-                    _has_code(error, _OVERTAKEN)
-                    and deadline.left
-                    and not is_in_transaction(connection)
-                ):
+                if code == _OVERTAKEN and is_alone and deadline.left:
                     # Another transaction has changed the same, which this one was not to see. By
                     # default, or by its settings, a connection may isolate single statements, too.
                     continue
-                if _has_code(error, _NO_SUCH_TABLE):
+                if code == _NO_SUCH_TABLE:
                     # The next attempt looks for the tables again, and says what is to be done.
                     self._found.clear()
-                    if not has_looked and not is_in_transaction(connection):
+                    if not has_looked and is_alone:
                         has_looked = True
                         continue
                 late = f"no answer within {deadline.seconds:g} s"
@@ -220,10 +221,10 @@ def _closes_dead(connection: BaseDatabaseWrapper) -> bool:
     return is_dead
 
 
-def _has_code(error: BaseException | None, code: str) -> bool:
-    """Whether the server has given an error this code."""
-    raw = None if error is None else error.__cause__
-    return code in (getattr(raw, "sqlstate", None), getattr(raw, "pgcode", None))
+def _code_of(error: BaseException) -> str | None:
+    """Returns the code that the server has given an error; None for one of the library's own."""
+    raw = error.__cause__
+    return getattr(raw, "sqlstate", None) or getattr(raw, "pgcode", None)
 
 
 # The connections of the process that forked this one. References keep them from being collected.
