@@ -205,8 +205,8 @@ class TestLongMessages:
         node("ask", "DELETE FROM dwebsocket_message")
         node(
             "ask",
-            f"INSERT INTO dwebsocket_message SELECT number, repeat('x', {75 * MIB}), now() "
-            "FROM generate_series(1, 3) AS number",
+            "INSERT INTO dwebsocket_message "
+            f"VALUES (1, repeat('x', {130 * MIB}), now()), (2, '', now())",
         )
         for left in (1, 0):
             node("ask", table.PURGE)
