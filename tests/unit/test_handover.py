@@ -387,6 +387,64 @@ def test_a_drain_that_only_begins_waits_for_no_handshake(monkeypatch: pytest.Mon
         moving.leave(handler)
 
 
+class Arrived:
+    """Stands for a connection that has come, and for the handler that is to go on with it."""
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        self.is_spared = False
+        self.websocket: Any = self
+        self._connection: Any = self
+
+    def spare(self) -> None:
+        self.is_spared = True
+
+
+@pytest.mark.parametrize("lives", ["before", "meanwhile", "later"])
+def test_what_comes_as_the_process_begins_to_leave_moves_on(
+    monkeypatch: pytest.MonkeyPatch, lives: str
+) -> None:
+    """Whether or not its handler lives by then. In an event loop nothing waits until it does."""
+    given: list[Any] = []
+    search = SimpleNamespace(
+        is_vain=lambda: False,
+        left=lambda: TIMEOUT_S,
+        give=lambda handlers: given.extend(handlers) or [],
+        reason=lambda: None,
+        end=lambda: leaving.RESTARTING,
+        close=lambda: None,
+    )
+    monkeypatch.setattr(leaving, "_Search", lambda *_: search)
+    monkeypatch.setattr(arriving, "host", lambda: SimpleNamespace(number=1))
+    monkeypatch.setattr(offers, "obstacle", lambda handler: None)
+    handler: Any = Arrived(7)
+    mover = leaving.Leaving()
+    moving.expect(handler, is_moved=True)
+    mover.take_along(handler, handler)
+
+    look = moving.given
+
+    def look_and_live() -> list[Any]:
+        found = look()
+        if lives == "meanwhile":
+            moving.enter(handler)
+        return found
+
+    monkeypatch.setattr(moving, "given", look_and_live)
+    try:
+        if lives == "before":
+            moving.enter(handler)
+        mover._begin(monotonic() + TIMEOUT_S, "to come", lambda: leaving.RESTARTING)
+        assert handler.is_spared
+        assert mover.moves(handler)
+        moving.enter(handler)
+        mover.join(TIMEOUT_S)
+        assert given == [handler]
+        assert look() == []
+    finally:
+        moving.leave(handler)
+
+
 class TestFolder:
     """Where processes meet."""
 

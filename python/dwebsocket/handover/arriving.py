@@ -234,7 +234,7 @@ class MovedHandshake(Handshake):
             self._link.send(Frame(wire.LOST, number))
             raise
         # First: from then on it is not closed with those that do not move.
-        moves_on = shutdown.mover.takes_along(connection)
+        shutdown.mover.take_along(self.handler, connection)
         kept = self._enter_groups(connection, frame.head)
         try:
             self._link.send(Frame(wire.TAKEN, number))
@@ -252,7 +252,7 @@ class MovedHandshake(Handshake):
             if connection.end() is None and self.handler is not None:
                 offers.report(self.handler._plan.name, "it may miss messages of a group")
             connection.close(*RESTARTING)
-        elif _core.is_leaving() and not moves_on:
+        elif _core.is_leaving() and not shutdown.mover.moves(connection):
             # This process ends, and gives no more connections away.
             end = shutdown.closing()[:2]
             if end == RESTARTING and self.handler is not None:

@@ -118,6 +118,8 @@ class Leaving(shutdown.Mover):
             except OSError as error:
                 offers.report("all handlers", str(error))
                 return
+            # In this order: a handler may begin to live in between.
+            given = moving.given()
             handlers = _movable(moving.survivors())
             if search.is_vain() or not (handlers or moving.are_coming()):
                 search.close()
@@ -131,6 +133,9 @@ class Leaving(shutdown.Mover):
                 if (connection := handler.websocket._connection) is not None:
                     self._spared.add(connection.id)
                     connection.spare()
+            for connection in given:
+                if connection.id not in self._spared:
+                    self._gather_in(connection)
         try:
             unpatched.start_thread("dwebsocket-leaving", lambda: self._move(handlers, search))
         except RuntimeError as error:
@@ -196,15 +201,17 @@ class Leaving(shutdown.Mover):
     def moves(self, connection: Connection) -> bool:
         return connection.id in self._spared
 
-    def takes_along(self, connection: Connection) -> bool:
-        if not self._gathers:
-            return False
+    def take_along(self, handler: object, connection: Connection) -> None:
+        # For moves that begin before the handler lives.
+        moving.note_given(handler, connection)
         with self._lock:
             if self._gathers:
-                self._spared.add(connection.id)
-                self._late.add(connection.id)
-                connection.spare()
-            return self._gathers
+                self._gather_in(connection)
+
+    def _gather_in(self, connection: Connection) -> None:
+        self._spared.add(connection.id)
+        self._late.add(connection.id)
+        connection.spare()
 
 
 def _movable(handlers: list[Handled]) -> list[Handled]:

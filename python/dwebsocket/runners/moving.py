@@ -49,6 +49,8 @@ _survivors: dict[int, Any] = {}
 # Those whose handshakes are being answered, and those whose connections another process gives.
 _opening: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _coming: WeakValueDictionary[int, Any] = WeakValueDictionary()
+# Of the latter, the connections that have been given, by their handlers.
+_given: dict[int, Any] = {}
 # Whether none may open any more: the others are about to move.
 _is_closed = False
 
@@ -64,10 +66,23 @@ def expect(handler: Any, *, is_moved: bool = False) -> None:
         (_coming if is_moved else _opening)[id(handler)] = handler
 
 
+def note_given(handler: Any, connection: Any) -> None:
+    """Notes the connection of a handler that comes from another process, and does not live yet."""
+    with _lock:
+        _given[id(handler)] = connection
+
+
+def given() -> list[Any]:
+    """Returns the connections whose handlers do not live yet."""
+    with _lock:
+        return list(_given.values())
+
+
 def give_up(handler: Any) -> None:
     """Forgets a handler that was to come from another process. One that lives goes on."""
     with _lock:
-        _coming.pop(id(handler), None)
+        for known in (_coming, _given):
+            known.pop(id(handler), None)
 
 
 def is_closed() -> bool:
@@ -100,14 +115,14 @@ def enter(handler: Any) -> None:
     """Notes a handler that survives this process, whose life has begun."""
     with _lock:
         _survivors[id(handler)] = handler
-        _opening.pop(id(handler), None)
-        _coming.pop(id(handler), None)
+        for known in (_opening, _coming, _given):
+            known.pop(id(handler), None)
 
 
 def leave(handler: Any) -> None:
     """Forgets a handler."""
     with _lock:
-        for known in (_survivors, _opening, _coming):
+        for known in (_survivors, _opening, _coming, _given):
             known.pop(id(handler), None)
 
 
@@ -159,5 +174,6 @@ renew_at_fork(
     _survivors=dict,
     _opening=WeakValueDictionary,
     _coming=WeakValueDictionary,
+    _given=dict,
     _is_closed=bool,
 )

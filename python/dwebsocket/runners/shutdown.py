@@ -99,9 +99,8 @@ class Mover:
         """Whether a connection has moved to another process, or is to, and must not be closed."""
         return False
 
-    def takes_along(self, connection: _core.Connection) -> bool:
-        """Has a connection that has just come move on, too. False when it is too late for that."""
-        return False
+    def take_along(self, handler: object, connection: _core.Connection) -> None:
+        """Has a connection that has just come for a handler move on, too, unless it is too late."""
 
 
 #: Replaced by :mod:`dwebsocket.handover`.
