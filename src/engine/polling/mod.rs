@@ -146,25 +146,22 @@ mod tests {
         }
     }
 
-    fn places() -> Arc<Semaphore> {
-        Pollers::default().lingering
+    /// Has the answer to a poll written. Returns its client's end.
+    fn attach(pending: &Arc<PendingPoll>, otherwise: &[u8]) -> UnixStream {
+        let (ours, client) = UnixStream::pair().unwrap();
+        let places = Pollers::default().lingering;
+        let (runtime, otherwise) = (Handle::current(), otherwise.to_vec());
+        pending
+            .attach(&runtime, &places, ours.into(), vec![], TIMEOUT, otherwise)
+            .unwrap();
+        client
     }
 
     /// A poll that waits, and its client's end.
     fn held(relay: &Relay, ack: u64) -> (Arc<PendingPoll>, UnixStream) {
         let pending = Arc::default();
         assert_eq!(relay.poll(ack, &pending), Polled::Held);
-        let (ours, client) = UnixStream::pair().unwrap();
-        pending
-            .attach(
-                &Handle::current(),
-                &places(),
-                ours.into(),
-                vec![],
-                TIMEOUT,
-                vec![],
-            )
-            .unwrap();
+        let client = attach(&pending, b"");
         (pending, client)
     }
 
@@ -284,15 +281,10 @@ mod tests {
             }
             let head = b"head\r\n".to_vec();
             let timeout = Duration::from_millis(20);
+            let (runtime, places) = (Handle::current(), Pollers::default().lingering);
+            let late = b"late!".to_vec();
             pending
-                .attach(
-                    &Handle::current(),
-                    &places(),
-                    ours.into(),
-                    head,
-                    timeout,
-                    b"late!".to_vec(),
-                )
+                .attach(&runtime, &places, ours.into(), head, timeout, late)
                 .unwrap();
             let body = answer.unwrap_or("late!");
             let expected = format!("head\r\nContent-Length: 5\r\n\r\n{body}");
@@ -341,18 +333,7 @@ mod tests {
         let (early, late): (Arc<PendingPoll>, _) = (Arc::default(), Arc::default());
         assert_eq!(fixture.relay.poll(0, &early), Polled::Held);
         assert_eq!(fixture.relay.poll(0, &late), Polled::Held);
-        let (ours, client) = UnixStream::pair().unwrap();
-        let nothing = b"{}".to_vec();
-        early
-            .attach(
-                &Handle::current(),
-                &places(),
-                ours.into(),
-                vec![],
-                TIMEOUT,
-                nothing,
-            )
-            .unwrap();
+        let client = attach(&early, b"{}");
         assert_eq!(read_body(client).await, "{}");
         fixture.task.abort();
     }
@@ -423,17 +404,7 @@ mod tests {
     #[tokio::test]
     async fn a_poll_behind_which_its_client_sends_on_is_over() {
         let pending: Arc<PendingPoll> = Arc::default();
-        let (ours, mut client) = UnixStream::pair().unwrap();
-        pending
-            .attach(
-                &Handle::current(),
-                &places(),
-                ours.into(),
-                vec![],
-                TIMEOUT,
-                vec![],
-            )
-            .unwrap();
+        let mut client = attach(&pending, b"");
         let is_hung_up = tokio::task::spawn_blocking(move || {
             (0..10_000).any(|_| client.write_all(&[b'x'; 4096]).is_err())
         });
@@ -444,17 +415,7 @@ mod tests {
     #[tokio::test]
     async fn a_poll_whose_client_has_gone_takes_no_answer() {
         let pending: Arc<PendingPoll> = Arc::default();
-        let (ours, client) = UnixStream::pair().unwrap();
-        pending
-            .attach(
-                &Handle::current(),
-                &places(),
-                ours.into(),
-                vec![],
-                TIMEOUT,
-                vec![],
-            )
-            .unwrap();
+        let client = attach(&pending, b"");
         drop(client);
         while Arc::strong_count(&pending) > 1 {
             tokio::task::yield_now().await;
