@@ -55,7 +55,8 @@ struct Drain {
 
 impl State {
     /// Refuses new connections, stops a drain that is under way, and returns those still open.
-    /// Those that are spared are not among them, unless it `closes_all`.
+    /// Those that are spared are not among them, unless it `closes_all`; nor are those that have just
+    /// come from another process, which are closed by who opens them.
     fn leave(&mut self, closes_all: bool) -> Vec<Arc<Connection>> {
         self.shutting_down = true;
         if let Some(drain) = self.drain.take() {
@@ -63,7 +64,8 @@ impl State {
         }
         self.open()
             .filter(|connection| {
-                connection.needs_close() && (closes_all || !connection.is_spared())
+                let is_spared = connection.is_spared() || connection.outbox.is_held();
+                connection.needs_close() && (closes_all || !is_spared)
             })
             .collect()
     }
@@ -297,6 +299,18 @@ mod tests {
         let start = Instant::now();
         registry.shut_down(&going_away(), grace);
         assert!(start.elapsed() >= grace);
+    }
+
+    #[test]
+    fn a_connection_that_has_just_come_from_another_process_is_left_to_who_opens_it() {
+        let registry = Arc::new(Registry::default());
+        let (coming, open) = (connection(1), connection(2));
+        coming.outbox.hold();
+        let _registrations =
+            [&coming, &open].map(|connection| Registry::register(&registry, connection).unwrap());
+        registry.close_those(&going_away(), false);
+        assert!(coming.end().is_none());
+        assert!(open.end().is_some());
     }
 
     fn registered(
