@@ -385,7 +385,7 @@ def test_kanban_is_shared_by_two_browsers(start: Start, browser: Chrome, tmp_pat
 
 
 def test_kanban_takes_no_style_of_others(start: Start, browser: Chrome) -> None:
-    """What a visitor says of itself is a value, and no further declarations."""
+    """The colour of a visitor is a value, and no further declarations."""
     server = start("kanban")
     browser.get(server.url("/boards/first/", "http"))
     eventually(lambda: text_of(browser, "state") == "live", what="the board is live")

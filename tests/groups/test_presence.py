@@ -93,7 +93,7 @@ def test_a_group_whose_users_cannot_be_asked_for_is_not_joined(
     *,
     has_history: bool,
 ) -> None:
-    """Whoever adds the connection; one that was in the group stays there."""
+    """A connection that was in the group before stays there."""
     if has_history:
         if not backends.backend("default").keeps_history:
             pytest.skip("it keeps no history")

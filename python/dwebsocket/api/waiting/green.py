@@ -231,7 +231,7 @@ class HubWaiter(Waiter):
         try:
             self.wait_until(future, None)
         except BaseException:
-            # Of a library's timeout, for instance. What is sent next must not overtake the call.
+            # Of a library's timeout, for instance. The next message must not overtake the call.
             if not future.cancel():
                 self.wait_until(future, None)
             raise

@@ -189,7 +189,7 @@ def join(
     if joined == "over":
         return None
     if not backend.groups.is_whole_since(name, recovering.at):
-        # What came before this process had a member is not kept any more.
+        # Messages that came before this process had a member are not kept any more.
         recovering.note_gap()
     if is_new:
         yield from membership_signals.note_joined(group, websocket)

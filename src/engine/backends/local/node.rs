@@ -957,7 +957,7 @@ impl Node {
             let frames = count_frames(counts);
             let mut state = node.state.lock();
             for frame in frames {
-                // What does not wait for room must not pile up for a process that was stopped.
+                // Frames that wait for no room must not pile up for a process that was stopped.
                 state.drop_still(frame.len());
                 state.peers.values().for_each(|peer| peer.send(&frame));
             }
@@ -1132,7 +1132,7 @@ impl Announcer for Node {
         let Some(mut state) = self.state() else {
             return;
         };
-        // What does not wait for room must not pile up for a process that was stopped.
+        // Frames that wait for no room must not pile up for a process that was stopped.
         state.drop_still(note.record.len());
         if let Telling::Claimed(number) = note.record.telling {
             let claim = Claim {

@@ -241,7 +241,7 @@ impl Outbox {
         }
     }
 
-    /// Takes no message from now on. What it has goes out, and the close frame may follow.
+    /// Takes no message from now on. Its queue goes out, and the close frame may follow.
     pub(crate) fn refuse(&self) {
         let mut state = self.state.lock();
         state.refuses = true;

@@ -110,7 +110,7 @@ class Backend(HistoryBackend, PresenceBackend):
         return bool(await sync_to_async(self.has_to_commit)())
 
     def subscribe(self, name: str) -> None:
-        """Listens, to all groups of the project at once. What was published before has come."""
+        """Listens, to all groups of the project at once. Earlier messages have come by then."""
         run(self._subscribe())
 
     async def asubscribe(self, name: str) -> None:
