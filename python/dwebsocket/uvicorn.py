@@ -109,6 +109,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._handshake: NativeHandshake
         self._permit: _core.Permit | None = None
         self._options: conf.Options
+        self._admission: conf.Admission
+        self._has_django: bool
         self._events: Events
         self._method = ""
         self._scope: dict[str, Any] = {}
@@ -191,7 +193,7 @@ class WebSocketProtocol(asyncio.Protocol):
         # A wrong header raises here: the application may accept once more, or refuse.
         _core.response_head("", subprotocol, headers)
         options = self._options
-        self._permit = permit = _core.Permit.claim(conf.Admission.current().max_connections)
+        self._permit = permit = _core.Permit.claim(self._admission.max_connections)
         if permit is None:
             self._answer(503)
         elif not await self._has_turn(permit):
@@ -315,7 +317,7 @@ class WebSocketProtocol(asyncio.Protocol):
         code = _NORMAL
         try:
             application, events = self.config.loaded_app, self._events
-            if environment.has_django():
+            if self._has_django:
                 result = await consumers.run(application, self._scope, events)
             else:
                 result = await events.run(application, self._scope)
@@ -345,10 +347,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _refusal(self) -> tuple[int, bytes] | None:
         """Returns the answer to a handshake that the application does not see."""
-        environment.use()
-        self._options = self._current_options()
-        largest = conf.Admission.current().max_handshake_size
-        if self._handshake.validate_size(largest) is not None:
+        self._has_django = environment.has_django()
+        now = conf.present()
+        self._options = self._current_options(now)
+        self._admission = conf.Admission.current(now)
+        if self._handshake.validate_size(self._admission.max_handshake_size) is not None:
             return 431, replies.PHRASES[431]
         if (refusal := self._handshake.validate()) is not None:
             return refusal[0], str(refusal[1]).encode()
@@ -359,7 +362,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _may_connect(self) -> bool:
         """Validates the Origin, where that is not left to the application."""
         options = self._options
-        is_ours = "allowed_origins" in self._keywords or not environment.has_django()
+        is_ours = "allowed_origins" in self._keywords or not self._has_django
         if not (is_ours and options.allowed_origins):
             return True
         headers = dict(self._scope["headers"])
@@ -370,7 +373,7 @@ class WebSocketProtocol(asyncio.Protocol):
         text = named.decode("latin-1").strip(" \t").lower()
         return origin.may_connect(text, own.lower(), options.allowed_origins)
 
-    def _current_options(self) -> conf.Options:
+    def _current_options(self, now: conf.Snapshot) -> conf.Options:
         given = {}
         for theirs, ours in _OPTIONS.items():
             value = getattr(self.config, theirs)
@@ -378,7 +381,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 given[ours] = conf.read(
                     ours.upper(), value or (False if ours == "compression" else None)
                 )
-        return conf.Options.current({**given, "text_type": str, **self._keywords})
+        return conf.Options.current({**given, "text_type": str, **self._keywords}, now)
 
     def _answer(
         self, status: int, body: bytes | None = None, headers: list[tuple[str, str]] | None = None

@@ -61,7 +61,7 @@ def test_a_service_of_kubernetes_stops_nothing() -> None:
 import dwebsocket.uvicorn as protocol
 from dwebsocket import conf
 from dwebsocket.conf import environment
-environment.use()
+environment.has_django()
 print(conf.Options.current({}).ping_interval)
 """
     inherited = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}

@@ -28,7 +28,7 @@ def _nothing_is_noted() -> Iterator[None]:
 
 def plan(server: str, **config: Any) -> tuple[float | None, bool, str | None]:
     """Give the time, whether the site goes on, and the heirs of a process that a signal ends."""
-    found = hosting.shutdown_plan(server, SimpleNamespace(**config))()(terminated=False)
+    found = hosting.shutdown_plan(server, SimpleNamespace(**config))(terminated=False)
     return found.timeout_s, found.goes_on, found.heirs
 
 

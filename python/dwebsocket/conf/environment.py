@@ -25,11 +25,6 @@ _log = logging.getLogger("dwebsocket")
 _LISTS = {"ALLOWED_ORIGINS", "SUBPROTOCOLS"}
 
 
-def has_django() -> bool:
-    """Whether the process has a Django project, whose settings count."""
-    return settings.configured or bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
-
-
 def values() -> dict[str, object]:
     """
     Returns the settings that the environment has, by their names without prefix.
@@ -75,10 +70,19 @@ def _warn_of(*names: str) -> None:
 
 
 @functools.cache
-def use() -> None:
-    """Makes them the settings of this process, unless it has a Django project. Once."""
-    if not has_django():
-        conf.use_without_django(values())
+def has_django() -> bool:
+    """
+    Whether the process has a Django project, whose settings count.
+
+    Without one, the first call makes the variables the settings of this process.
+
+    Raises:
+        ImproperlyConfigured: As :func:`values`.
+    """
+    if settings.configured or os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return True
+    conf.use_without_django(values())
+    return False
 
 
 def _value(name: str, text: str) -> object:

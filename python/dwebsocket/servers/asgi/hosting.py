@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import hypercorn, uvicorn
@@ -14,7 +14,7 @@ from dwebsocket.servers.contract import Client, ShutdownPlan
 from dwebsocket.servers.families import gunicorn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dwebsocket.servers.asgi.closing import Served
     from dwebsocket.servers.contract import Heirs, Receive, Send, ShutdownPlanner
@@ -29,12 +29,12 @@ _LIMITS = {
 }
 
 
-def shutdown_plan(server: str, config: Any) -> Callable[[], ShutdownPlanner]:
-    """Returns how a server with this configuration ends its process, in the form of `Client`."""
+def shutdown_plan(server: str, config: Any) -> ShutdownPlanner:
+    """Returns how a server with this configuration ends its process."""
     if server == "gunicorn":
-        return gunicorn.shutdown_plan
+        return gunicorn.shutdown_plan()
     if (worker := uvicorn.worker_of(config)) is not None:
-        return functools.partial(gunicorn.plan_of_uvicorn, worker)
+        return gunicorn.plan_of_uvicorn(worker)
     attribute, limit = _LIMITS.get(server, ("", ""))
     timeout_s, is_alone = getattr(config, attribute, None) or None, _parent() is None
 
@@ -45,7 +45,7 @@ def shutdown_plan(server: str, config: Any) -> Callable[[], ShutdownPlanner]:
         heirs: Heirs = "of others" if is_alone else "there"
         return ShutdownPlan(timeout_s, limit, heirs=heirs)
 
-    return lambda: plan
+    return plan
 
 
 def note_signal() -> None:
@@ -92,7 +92,7 @@ def note(server: str, config: Any, served: Served | None, state: Mapping[str, An
     loop = asyncio.get_running_loop()
     worker = uvicorn.worker_of(config)
     number = _parent() if worker is None else getattr(worker, "ppid", None)
-    client = Client(server, -1, bytes, shutdown_plan=shutdown_plan(server, config))
+    client = Client(server, -1, bytes, shutdown_plan=partial(shutdown_plan, server, config))
     add = None if served is None else served.add
     hosts.note(hosts.Host(number or os.getpid(), client, hosts.Loop(loop, add, state)))
     return True

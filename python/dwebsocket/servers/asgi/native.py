@@ -104,7 +104,7 @@ class NativeHandshake(AsgiHandshake):
             read_early=served.take_early,
             let_go=served.abort,
             forget=self._forget,
-            shutdown_plan=hosting.shutdown_plan(served.server, served.config),
+            shutdown_plan=partial(hosting.shutdown_plan, served.server, served.config),
         )
 
     def _forget(self) -> None:
