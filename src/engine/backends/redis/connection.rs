@@ -2,11 +2,8 @@
 
 use std::{
     future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,13 +11,13 @@ use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
     RedisError, Value, aio::MultiplexedConnection,
 };
-use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::timeout};
+use tokio::{runtime::Handle, select, sync::Notify, task::AbortHandle, time::timeout};
 
 use super::{
     config::{Address, Login},
-    stream::{self, EXCEEDED, Gate, Stream},
+    stream::{self, EXCEEDED, Gate, Signs, Stream},
 };
-use crate::engine::{backends::call::Reason, dialing::tls::Tls};
+use crate::engine::{backends::call::Reason, base::clock, dialing::tls::Tls};
 
 pub(super) const CLOSED: &str = "the server has closed the connection";
 
@@ -38,8 +35,7 @@ pub(super) struct Connection {
 struct Task {
     handle: AbortHandle,
     has_ended: Arc<Notify>,
-    /// The server has sent too large a reply.
-    exceeded: Arc<AtomicBool>,
+    signs: Arc<Signs>,
 }
 
 impl Drop for Task {
@@ -59,17 +55,17 @@ impl Connection {
     ) -> Result<Self, Reason> {
         within(limit, async {
             let (gate, on_push) = pushes.unzip();
-            let exceeded = Arc::<AtomicBool>::default();
-            let stream = stream::connect(address, tls, gate, Arc::clone(&exceeded)).await;
+            let signs = Arc::<Signs>::default();
+            let stream = stream::connect(address, tls, gate, &signs).await;
             let stream = stream.map_err(|error| Reason::from(error.to_string()))?;
-            Self::over(stream, exceeded, login, on_push).await
+            Self::over(stream, signs, login, on_push).await
         })
         .await
     }
 
     async fn over(
         stream: Pin<Box<dyn Stream>>,
-        exceeded: Arc<AtomicBool>,
+        signs: Arc<Signs>,
         login: &Login,
         on_push: Option<OnPush>,
     ) -> Result<Self, Reason> {
@@ -104,7 +100,7 @@ impl Connection {
         let task = Arc::new(Task {
             handle,
             has_ended,
-            exceeded,
+            signs,
         });
         Ok(Self { commands, task })
     }
@@ -124,7 +120,7 @@ impl Connection {
     /// Sleeps until the connection is over, and returns the reason. For one caller.
     pub(super) async fn end(&self) -> Reason {
         self.task.has_ended.notified().await;
-        if self.task.exceeded.load(Ordering::Relaxed) {
+        if self.task.signs.has_exceeded.load(Ordering::Relaxed) {
             return EXCEEDED.into();
         }
         CLOSED.into()
@@ -144,6 +140,29 @@ impl Connection {
             .commands
             .send_packed_commands(commands, 0, commands.len());
         replies.await.map_err(|error| reason_of(&error))
+    }
+
+    /// The result of `exchange` over this connection, unless the server shows no life for `limit`.
+    /// Much may be before it on the way, and that moves.
+    pub(super) async fn while_alive<T>(
+        &self,
+        limit: Duration,
+        exchange: impl Future<Output = Result<T, Reason>>,
+    ) -> Result<T, Reason> {
+        let signs = &self.task.signs;
+        let mut exchange = pin!(exchange);
+        loop {
+            let before = signs.moves();
+            select! {
+                biased;
+                outcome = &mut exchange => return outcome,
+                () = clock::sleep_until(clock::task_now() + limit) => {
+                    if signs.is_still(before) {
+                        return Err(late(limit));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -190,9 +209,119 @@ fn reason_of_login(error: &RedisError, login: &Login) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use redis::{Value, parse_redis_value};
+    use redis::{Value, cmd, parse_redis_value};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        join,
+        time::sleep,
+    };
 
-    use super::*;
+    use super::{
+        super::stream::{MOST_WAITING, fixture::through},
+        *,
+    };
+
+    const LIMIT: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_secs(3);
+
+    /// A connection, and its server: the way to it holds `capacity` bytes.
+    async fn connected(
+        capacity: usize,
+        gate: Option<Arc<Gate>>,
+    ) -> (
+        Connection,
+        impl Future<Output = Result<Value, Reason>>,
+        DuplexStream,
+    ) {
+        let (ours, mut server) = duplex(capacity);
+        let signs = Arc::<Signs>::default();
+        let (stream, login) = (through(ours, gate, &signs), Login::default());
+        let greet = async {
+            let mut asked = Vec::new();
+            while !asked.ends_with(concat!(env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()) {
+                server.read_buf(&mut asked).await.unwrap();
+            }
+            server.write_all(b"%0\r\n+OK\r\n+OK\r\n").await.unwrap();
+        };
+        let connecting = Connection::over(stream, signs, &login, None);
+        let (connection, ()) = join!(connecting, greet);
+        let connection = connection.unwrap();
+        let own = connection.clone();
+        let check = async move {
+            let mut asking = own.clone();
+            own.while_alive(LIMIT, asking.send(&cmd("PING"))).await
+        };
+        (connection, check, server)
+    }
+
+    fn pong() -> Result<Value, Reason> {
+        Ok(Value::SimpleString("PONG".to_owned()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_lives_while_it_sends_a_long_reply() {
+        let (mut connection, check, mut server) = connected(4096, None).await;
+        let get = cmd("GET");
+        let answer = async {
+            server.write_all(b"$12\r\n").await.unwrap();
+            for _ in 0..4 {
+                sleep(PAUSE).await;
+                server.write_all(b"abc").await.unwrap();
+            }
+            server.write_all(b"\r\n+PONG\r\n").await.unwrap();
+        };
+        let (page, found, ()) = join!(connection.send(&get), check, answer);
+        assert_eq!(page, Ok(Value::BulkString(b"abcabcabcabc".to_vec())));
+        assert_eq!(found, pong());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_lives_while_it_takes_a_long_command() {
+        let (mut connection, check, mut server) = connected(64, None).await;
+        let mut long = cmd("GET");
+        long.arg(vec![b'x'; 1000]);
+        let answer = async {
+            let mut left = long.get_packed_command().len();
+            while left > 0 {
+                sleep(PAUSE).await;
+                left -= server.read(&mut [0; 100]).await.unwrap().min(left);
+            }
+            server.write_all(b"+OK\r\n+PONG\r\n").await.unwrap();
+        };
+        let (done, found, ()) = join!(connection.send(&long), check, answer);
+        assert_eq!((done, found), (Ok(Value::Okay), pong()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_nothing_is_gone_whatever_is_sent_to_it() {
+        for capacity in [64, 1 << 20] {
+            let (connection, check, _server) = connected(capacity, None).await;
+            let send = async {
+                loop {
+                    let get = async { connection.clone().send(&cmd("GET")).await };
+                    let _ = timeout(Duration::from_secs(1), get).await;
+                }
+            };
+            select! {
+                found = check => assert_eq!(found, Err(late(LIMIT)), "{capacity}"),
+                () = send => {}
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_not_blamed_for_what_is_not_read() {
+        let gate = Arc::<Gate>::default();
+        let (_connection, check, mut server) = connected(4096, Some(Arc::clone(&gate))).await;
+        gate.add(MOST_WAITING + 1);
+        let answer = async {
+            server.write_all(b"+PONG\r\n").await.unwrap();
+            sleep(10 * LIMIT).await;
+            gate.subtract(MOST_WAITING + 1);
+        };
+        let (found, ()) = join!(check, answer);
+        assert_eq!(found, pong());
+    }
 
     fn reason(text: &str, password: Option<&str>) -> String {
         let reply = parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();

@@ -49,7 +49,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 const IN_FLIGHT: usize = 16;
 /// The time between two looks whether the connections are alive.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How long a live server may take to answer that.
+/// How long a live server may show no life before it answers that.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
     let broken = select! {
         biased;
         reason = &mut publishing => return reason,
-        broken = link.rest(incoming, &unsubscribing, &misled) => broken,
+        broken = link.rest(&unsubscribing, &misled) => broken,
     };
     let reason = match broken {
         Break::Node(reason) => return reason,
@@ -339,12 +339,7 @@ impl Link<'_> {
     }
 
     /// Does all but publishing, until one part of that is over.
-    async fn rest(
-        &self,
-        incoming: &Incoming,
-        unsubscribing: &AtomicUsize,
-        misled: &Notify,
-    ) -> Break {
+    async fn rest(&self, unsubscribing: &AtomicUsize, misled: &Notify) -> Break {
         let given_away = || {
             self.shard.on_given_away(self.place);
             Break::Node("it has given a part of the cluster away".into())
@@ -353,7 +348,7 @@ impl Link<'_> {
         let mut parts = FuturesUnordered::from_iter([
             self.subscribe(unsubscribing).map(Break::Subscriber).boxed(),
             self.subscriber.end().map(Break::Subscriber).boxed(),
-            self.look_after(incoming).map(Break::Node).boxed(),
+            self.look_after().map(Break::Node).boxed(),
             misled.notified().map(|()| given_away()).boxed(),
         ]);
         parts
@@ -374,7 +369,8 @@ impl Link<'_> {
             let commands = self.commands_for(&changes);
             let is_end = |change: &&Change| matches!(change, Change::Unsubscribe(_));
             unsubscribing.store(changes.iter().filter(is_end).count(), Ordering::Relaxed);
-            let replies = within(CHECK_LIMIT, connection.send_all(&commands)).await;
+            let sending = connection.send_all(&commands);
+            let replies = self.subscriber.while_alive(CHECK_LIMIT, sending).await;
             unsubscribing.store(0, Ordering::Relaxed);
             match replies {
                 Ok(replies) => self.note_changed(changes.into_iter().zip(replies)),
@@ -418,14 +414,11 @@ impl Link<'_> {
     }
 
     /// Looks whether the node still is the right one and answers, and returns the reason when not.
-    async fn look_after(&self, incoming: &Incoming) -> Reason {
+    async fn look_after(&self) -> Reason {
+        let note = |note: &dyn Fn(&mut Lag)| self.shard.note_lag(self.place, note);
         select! {
-            reason = check(self.publisher.clone(), || false, |_| {}) => reason,
-            reason = check(
-                self.subscriber.clone(),
-                || incoming.gate.was_shut(),
-                |note| self.shard.note_lag(self.place, note),
-            ) => reason,
+            reason = check(self.publisher.clone(), |_| {}) => reason,
+            reason = check(self.subscriber.clone(), note) => reason,
             reason = self.check_master() => reason,
             () = self.ask_again() => CLOSED.into(),
             () = self.load_again(), if self.shard.keeps_history => CLOSED.into(),
@@ -567,28 +560,20 @@ fn text_of(error: &ServerError) -> Reason {
 }
 
 /// Asks now and then whether the server is there, and returns the reason when it is not.
-async fn check(
-    mut connection: Connection,
-    is_excused: impl Fn() -> bool,
-    note: impl Fn(&dyn Fn(&mut Lag)),
-) -> Reason {
+async fn check(connection: Connection, note: impl Fn(&dyn Fn(&mut Lag))) -> Reason {
+    let ping = redis::cmd("PING");
+    let mut asking = connection.clone();
     loop {
-        let deadline = clock::task_now() + CHECK_LIMIT;
-        let ping = redis::cmd("PING");
         let asked_at = Instant::now();
         note(&|lag| lag.ask(asked_at));
-        let outcome = select! {
-            reply = connection.send(&ping) => reply.map(|_| ()),
-            () = clock::sleep_until(deadline) => Err(late(CHECK_LIMIT)),
-        };
-        if let Err(reason) = outcome {
-            if !is_excused() {
-                return reason;
-            }
-        } else {
-            let answered_at = Instant::now();
-            note(&|lag| lag.answer(answered_at));
+        if let Err(reason) = connection
+            .while_alive(CHECK_LIMIT, asking.send(&ping))
+            .await
+        {
+            return reason;
         }
+        let answered_at = Instant::now();
+        note(&|lag| lag.answer(answered_at));
         clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
     }
 }

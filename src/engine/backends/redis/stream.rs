@@ -1,11 +1,11 @@
 //! The stream to a node.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -28,9 +28,36 @@ use crate::engine::{
 /// How long a peer may be silent before the system asks it.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Bytes that were read and wait to be handed to groups. No more are read until they are.
-const MOST_WAITING: usize = 4 * 1024 * 1024;
+pub(super) const MOST_WAITING: usize = 4 * 1024 * 1024;
 /// Why a [`Limited`] stream has ended.
 pub(super) const EXCEEDED: &str = "it has sent too large a reply";
+
+/// What is seen of a stream from outside.
+#[derive(Debug, Default)]
+pub(super) struct Signs {
+    /// Grows while the peer sends, or takes what has waited for it.
+    moves: AtomicU64,
+    /// The gate keeps from reading what has come.
+    is_held_back: AtomicBool,
+    /// The peer has sent too large a reply.
+    pub(super) has_exceeded: AtomicBool,
+}
+
+impl Signs {
+    /// A number that grows while the peer shows that it lives.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer has shown no life since the number was `before`, though it could.
+    pub(super) fn is_still(&self, before: u64) -> bool {
+        self.moves() == before && !self.is_held_back.load(Ordering::Relaxed)
+    }
+
+    fn move_on(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// A socket that forked children do not keep.
 struct Own<S> {
@@ -38,14 +65,19 @@ struct Own<S> {
     socket: S,
     /// It is read only while this is open.
     gate: Option<Arc<Gate>>,
+    signs: Arc<Signs>,
+    /// The socket took no more. Before that it takes bytes for a peer that is gone, too.
+    was_full: bool,
 }
 
 impl<S: AsRaw> Own<S> {
-    fn new(socket: S, gate: Option<Arc<Gate>>) -> Self {
+    fn new(socket: S, gate: Option<Arc<Gate>>, signs: &Arc<Signs>) -> Self {
         Self {
             _not_inherited: NotInherited::enter(&socket),
             socket,
             gate,
+            signs: Arc::clone(signs),
+            was_full: false,
         }
     }
 }
@@ -54,27 +86,25 @@ impl<S: AsRaw> Own<S> {
 struct Limited<S> {
     stream: S,
     measure: Measure,
-    exceeded: Arc<AtomicBool>,
+    signs: Arc<Signs>,
 }
 
 /// A stream of any kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
-/// Connects to a node. With a `gate` nothing is read while that is shut. It sets `exceeded` when it
-/// ends with a reply that is too large.
+/// Connects to a node. With a `gate` nothing is read while that is shut.
 pub(super) async fn connect(
     address: &Address,
     tls: Option<&Tls>,
     gate: Option<Arc<Gate>>,
-    exceeded: Arc<AtomicBool>,
+    signs: &Arc<Signs>,
 ) -> io::Result<Pin<Box<dyn Stream>>> {
-    let (stream, writer) = split(connect_any(address, tls, gate).await?);
-    let measure = Measure::default();
+    let (stream, writer) = split(connect_any(address, tls, gate, signs).await?);
     let reader = Limited {
         stream,
-        measure,
-        exceeded,
+        measure: Measure::default(),
+        signs: Arc::clone(signs),
     };
     Ok(Box::pin(join(reader, writer)))
 }
@@ -83,12 +113,13 @@ async fn connect_any(
     address: &Address,
     tls: Option<&Tls>,
     gate: Option<Arc<Gate>>,
+    signs: &Arc<Signs>,
 ) -> io::Result<Pin<Box<dyn Stream>>> {
     match address {
         #[cfg(unix)]
         Address::Unix(path) => {
             let stream = tokio::net::UnixStream::connect(path).await?;
-            Ok(Box::pin(Own::new(stream, gate)))
+            Ok(Box::pin(Own::new(stream, gate, signs)))
         }
         #[cfg(not(unix))]
         Address::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -99,7 +130,7 @@ async fn connect_any(
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            let stream = Own::new(stream, gate);
+            let stream = Own::new(stream, gate, signs);
             match tls {
                 None => Ok(Box::pin(stream)),
                 Some(tls) => Ok(Box::pin(tls.connect(host, stream).await?)),
@@ -115,10 +146,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Own<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let gate = self.gate.as_ref();
-        if gate.is_some_and(|gate| gate.holds_back(context.waker())) {
+        let is_held_back = gate.is_some_and(|gate| gate.holds_back(context.waker()));
+        (self.signs.is_held_back).store(is_held_back, Ordering::Relaxed);
+        if is_held_back {
             return Poll::Pending;
         }
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+        self.signs.move_on();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -128,7 +163,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Own<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let outcome = Pin::new(&mut self.socket).poll_write(context, bytes);
+        let was_full = mem::replace(&mut self.was_full, outcome.is_pending());
+        if was_full && matches!(outcome, Poll::Ready(Ok(_))) {
+            self.signs.move_on();
+        }
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -151,7 +191,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         if self.measure.takes(&buffer.filled()[before..]) {
             return Poll::Ready(Ok(()));
         }
-        self.exceeded.store(true, Ordering::Relaxed);
+        self.signs.has_exceeded.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::other(EXCEEDED)))
     }
 }
@@ -160,8 +200,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     waiting: AtomicUsize,
-    /// A reader was stopped since [`Gate::was_shut`] was asked last.
-    was_shut: AtomicBool,
     readers: Mutex<Vec<Waker>>,
 }
 
@@ -175,7 +213,7 @@ impl Gate {
     pub(super) fn subtract(&self, bytes: usize) {
         let before = self.waiting.fetch_sub(bytes, Ordering::SeqCst);
         if before > MOST_WAITING && !self.is_shut() {
-            let readers = std::mem::take(&mut *self.readers.lock());
+            let readers = mem::take(&mut *self.readers.lock());
             readers.into_iter().for_each(Waker::wake);
         }
     }
@@ -184,17 +222,11 @@ impl Gate {
         self.waiting.load(Ordering::SeqCst) > MOST_WAITING
     }
 
-    /// Whether a reader was stopped since the last call: then silence is no sign of a failure.
-    pub(super) fn was_shut(&self) -> bool {
-        self.was_shut.swap(self.is_shut(), Ordering::SeqCst)
-    }
-
     /// Whether `reader` has to wait; it is woken then.
     fn holds_back(&self, reader: &Waker) -> bool {
         if !self.is_shut() {
             return false;
         }
-        self.was_shut.store(true, Ordering::SeqCst);
         let mut readers = self.readers.lock();
         if !readers.iter().any(|other| other.will_wake(reader)) {
             readers.push(reader.clone());
@@ -202,5 +234,29 @@ impl Gate {
         drop(readers);
         // It may have been opened before the reader was on the list.
         self.is_shut()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fixture {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// A stream through a pipe, in place of a socket.
+    pub(in super::super) fn through(
+        pipe: DuplexStream,
+        gate: Option<Arc<Gate>>,
+        signs: &Arc<Signs>,
+    ) -> Pin<Box<dyn Stream>> {
+        let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let Own { _not_inherited, .. } = Own::new(other, None, signs);
+        Box::pin(Own {
+            _not_inherited,
+            socket: pipe,
+            gate,
+            signs: Arc::clone(signs),
+            was_full: false,
+        })
     }
 }
