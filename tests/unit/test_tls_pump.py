@@ -203,6 +203,27 @@ def test_client_that_never_takes_the_last_bytes(
     eventually(lambda: line.is_closed, 60)
 
 
+def test_a_pipe_that_is_given_up_is_closed_once(
+    make: Callable[[], Line], carrier: tls_pump.Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was about to have another turn: its descriptors' numbers may be another client's then."""
+    monkeypatch.setattr(tls_pump, "_LINGER_S", 0.0)
+    # Small pieces: the last bytes take many turns.
+    monkeypatch.setattr(carrier, "_scratch", memoryview(bytearray(16)))
+    line, closed = make(), []
+    close = line.pipe.close
+    monkeypatch.setattr(line.pipe, "close", lambda: closed.append(close()))
+    line.engine.sendall(bytes(10_000))
+    line.engine.close()
+    line.open()
+    read_all(line.client)
+    for _ in range(3):
+        # Each time the pump has had a turn.
+        make().open().engine.close()
+        carrier.settle(60)
+    assert closed == [None]
+
+
 def test_a_slow_client_keeps_its_time_when_a_quick_one_ends(make: Callable[[], Line]) -> None:
     """It gets its last bytes all the same."""
     slow, quick = make().open(), make().open()

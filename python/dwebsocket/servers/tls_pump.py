@@ -317,7 +317,7 @@ class Pump:
             # Otherwise local names would keep the last connection until the next one comes.
             pipe = None  # type: ignore[assignment]
             ready.clear()
-            self._give_up_on_the_slow()
+            self._give_up_on_the_slow(again)
             self._tell_of_quiet()
 
     def _wait(self, timeout: float | None) -> set[Pipe]:
@@ -381,13 +381,15 @@ class Pump:
             self._pipes.pop(descriptor, None)
         pipe.close()
 
-    def _give_up_on_the_slow(self) -> None:
+    def _give_up_on_the_slow(self, again: set[Pipe]) -> None:
         now = monotonic()
         while self._lingering and (self._lingering[0][0] <= now or self._lingering[0][1].is_over):
             _, pipe = self._lingering.popleft()
             if not pipe.is_over:
                 pipe.break_off()
                 self._drop(pipe)
+                # The numbers of its descriptors may be another client's by its next turn.
+                again.discard(pipe)
 
     def _tell_of_quiet(self) -> None:
         while self._awaiting_quiet and not (self._pipes or self._arrivals):
