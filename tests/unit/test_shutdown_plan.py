@@ -45,6 +45,17 @@ def leaving(shutdown_plan: Any, *, reloading: bool = False) -> float:
     return process._depart_now()
 
 
+@pytest.mark.usefixtures("drained")
+def test_a_server_that_waits_gives_no_less_time_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than one with a limit: uvicorn has none, and ten thousand connections take 13 seconds."""
+    given: list[float] = []
+    monkeypatch.setattr(shutdown.mover, "begin", lambda patience, *_, **__: given.append(patience))
+    for plan in (ShutdownPlan(30, goes_on=True), ShutdownPlan(goes_on=True)):
+        leaving(plan)
+    limited, unlimited = given
+    assert limited <= unlimited
+
+
 class TestWindow:
     """The window that WEBSOCKET_DRAIN leads to."""
 

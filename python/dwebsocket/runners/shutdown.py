@@ -53,8 +53,9 @@ _LONGEST_S = 86_400.0
 _EXIT_S = 0.5
 # Time that closing what could not move takes, before the server kills the process.
 _AFTER_MOVES_S = 1.5
-# How long a drain without a timeout waits for another process.
-_DRAIN_PATIENCE_S = 10.0
+# How long a drain without a timeout waits for another process; and the end of a process for which
+# the server waits as long as it takes: a call of a handler may never end.
+_DRAIN_PATIENCE_S, _PATIENCE_S = 10.0, 60.0
 # The longest sleep of a drain. Its time is that of a clock which a test may step.
 _LOOK_S = 1.0
 
@@ -236,7 +237,7 @@ class _Shutdown:
         shutdown_plan = self._plan_now()
         closing = self._closing(shutdown_plan)
         timeout = shutdown_plan.timeout_s
-        patience = _DRAIN_PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
+        patience = _PATIENCE_S if timeout is None else timeout - _AFTER_MOVES_S
         heirs = shutdown_plan.heirs or ("to come" if shutdown_plan.goes_on else "of others")
         mover.begin(patience, heirs, lambda: self._end(self._plan_now()))
         return closing
