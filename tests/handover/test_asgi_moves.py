@@ -26,6 +26,7 @@ from handover.test_gunicorn import (
     SLACK_S,
     assert_calm,
     end_heir_meanwhile,
+    heirs_of,
     reload,
     talk,
 )
@@ -185,7 +186,7 @@ def test_a_process_that_is_worn_out_gives_to_the_other(
 ) -> None:
     """It ends by itself."""
     server = own_server(kind, options=options, settings=SETTINGS)
-    eventually(lambda: len(server.workers()) == 2, SLACK_S, "two serve")
+    eventually(lambda: len(heirs_of(server, server.pid)) == 2, SLACK_S, "two serve")
     with Crowd(server, 24, *PATHS) as crowd:
         old = set(server.workers())
         wear_one_out(server)

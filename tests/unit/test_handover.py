@@ -702,6 +702,30 @@ def test_of_those_that_wait_for_each_other_the_first_gives_up(
         assert not second._is_late()
 
 
+def test_a_process_that_begins_slowly_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has loaded the project, which takes half a minute on a busy machine."""
+    monkeypatch.setenv("WEBSOCKET_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(leaving, "_SOON_S", 0.5)
+    ages = {os.getpid(): 40.0, 1: 30.0}
+
+    def children_of(_: int, *, younger: float = math.inf) -> list[int]:
+        return [child for child, age in ages.items() if age < younger]
+
+    monkeypatch.setattr(leaving, "children_of", children_of)
+    handlers: list[Any] = [object()]
+    search = leaving._Search("soon", 7, monotonic() + 2, restarting)
+    with contextlib.closing(search):
+        assert search.give(handlers) == handlers
+        assert search._is_late()
+        # Perhaps it serves nobody: it carries requests to others, or does jobs.
+        ages[1] = 3600.0
+        search._deadline = monotonic() + 60
+        assert search.give(handlers) == handlers
+        assert not search._is_late()
+
+
 def test_where_all_leave_the_first_gives_up_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,9 +52,12 @@ _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
 # Seconds that a process waits for an heir while others may wait for its end; and for the one that
-# begins after another process has ended, or is seen to begin. Where all others of its server leave,
-# too, none begins before one of them has ended, and nobody answers requests.
+# begins after another process has ended. Where all others of its server leave, too, none begins
+# before one of them has ended, and nobody answers requests.
 _SOON_S, _SUCCESSOR_S, _ALL_LEAVE_S = 5.0, 15.0, 0.5
+# Seconds that a process may take to begin. One that lives for longer, and does not listen, may be
+# none that serves.
+_BOOT_S = 60.0
 # Seconds after which a server has begun no other process in place of one that died.
 _DIED_S = 0.5
 _WAITED_FOR: tuple[Heirs, ...] = ("to come", "soon")
@@ -355,8 +358,8 @@ class _Search:
             return True
         own, marked = {os.getpid()}, self._folder.marked() | self._apart()
         begun = {parts_of(name)[1] for name in self._folder.others()} | marked
-        if set(children_of(self._server, younger=_SUCCESSOR_S)) - begun - own:
-            # The server has started a process that may soon be an heir.
+        if set(children_of(self._server, younger=_BOOT_S)) - begun - own:
+            # A process of the server that may soon be an heir.
             self._first_since = monotonic()
         others = set(children_of(self._server)) - own
         do_all_leave = bool(others) and others <= marked
