@@ -253,18 +253,21 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def receive(self) -> Message:
         """Returns the next message."""
+        if (websocket := self.websocket or await self._opened()) is None:
+            raise ConnectionClosed
+        return await websocket.areceive()
+
+    async def _opened(self) -> WebSocket | None:
+        """Waits until it is decided: another task may be in `accept`. None without a WebSocket."""
         if not self._is_decided:
             if self._decided is None:
                 self._decided = asyncio.Event()
             await self._decided.wait()
-        if self.websocket is None:
-            raise ConnectionClosed
-        return await self.websocket.areceive()
+        return self.websocket
 
     async def send(self, message: Message) -> None:
         """Sends a message, and waits for room."""
-        websocket = self.websocket
-        if websocket is None:
+        if (websocket := self.websocket or await self._opened()) is None:
             # The handshake was refused after the application's `accept`.
             self._tell_that_client_has_gone()
             return
@@ -295,8 +298,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the connection."""
-        if self.websocket is not None:
-            await self.websocket.aclose(code, reason)
+        if (websocket := self.websocket or await self._opened()) is not None:
+            await websocket.aclose(code, reason)
 
     # -- the application -----------------------------------------------------------------------
 

@@ -304,6 +304,18 @@ async def gives_up(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": f"websocket.{then}"})
 
 
+async def decides_twice(scope: Any, receive: Any, send: Any) -> None:
+    """Accept in one task; do what the path says in another one as long as that waits."""
+    accepting = asyncio.create_task(send({"type": "websocket.accept"}))
+    await asyncio.sleep(0)
+    note(scope, "waiting")
+    if scope["path"].endswith("/send/"):
+        await send({"type": "websocket.send", "text": "at last"})
+    await send({"type": "websocket.close", "code": 4007})
+    await accepting
+    note(scope, await receive())
+
+
 async def accepts_anew(scope: Any, receive: Any, send: Any) -> None:
     """Accept with a header that there is not, and then without it."""
     try:

@@ -338,6 +338,22 @@ def test_an_application_that_gives_up_behind_a_page(server: Server, then: str, s
         assert [peer.read_response().status for _ in range(2)] == [200, status]
 
 
+@pytest.mark.parametrize("messages", [[b"at last"], []], ids=["send", "close"])
+def test_what_another_task_does_while_one_accepts(server: Server, messages: list[bytes]) -> None:
+    """It waits until the connection is open, too."""
+    path = f"/decides_twice/{'send' if messages else 'close'}/"
+    with RawPeer(server.address) as peer:
+        peer.send(f"GET /unread/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+        peer.buffer += peer.sock.recv(1)
+        peer.send(handshake_request(path, server.host))
+        assert noted(server, path) == "waiting"
+        assert [peer.read_response().status for _ in range(2)] == [200, 101]
+        assert [peer.read_message() for _ in messages] == messages
+        assert peer.read_frame().code == 4007
+        peer.send_close(4007)
+    assert noted(server, path, but="waiting") == disconnect(4007)
+
+
 def test_the_last_place_is_there_for_a_second_accept() -> None:
     """The first one had a wrong header."""
     with plain_server(KINDS[0], DWEBSOCKET_MAX_CONNECTIONS="1") as server:
