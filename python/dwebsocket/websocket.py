@@ -17,6 +17,7 @@ from dwebsocket.api.protocol import WebSocketProtocol13
 from dwebsocket.api.receiving import Messages, Receiving, refuse_in_loop
 from dwebsocket.api.sending import Sending
 from dwebsocket.api.waiting import pings
+from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UnsupportedServer, UsageError
 from dwebsocket.groups.joining import Joining
@@ -105,7 +106,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             raise UsageError(
                 "this would block the event loop and all its views: use `await websocket.aping()`"
             )
-        return pings.ping(self._pinged(), self._waiter, timeout)
+        return run(pings.ping(self._pinged(), self._waiter, timeout))
 
     async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """
@@ -118,7 +119,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             UsageError: The connection is not open yet.
         """
         check_timeout(timeout)
-        return await pings.aping(self._pinged(), timeout)
+        return await arun(pings.ping(self._pinged(), self._waiter, timeout))
 
     def _can_receive(self, timeout: float | None) -> bool:
         """Whether a message waits, or the unread end, within ``timeout`` seconds."""

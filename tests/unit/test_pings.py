@@ -25,7 +25,7 @@ from dwebsocket import (
     _core,
     accept_websocket,
 )
-from dwebsocket.api.waiting import pings
+from dwebsocket.api.waiting import pings, steps
 from dwebsocket.api.waiting.waiter import THREAD
 from support.waiting import eventually
 
@@ -191,9 +191,8 @@ class TestPing:
         counting: Any = Counting()
 
         def call() -> float:
-            if as_async:
-                return asyncio.run(pings.aping(counting, 0.5))
-            return pings.ping(counting, THREAD, 0.5)
+            sent = pings.ping(counting, THREAD, 0.5)
+            return asyncio.run(steps.arun(sent)) if as_async else steps.run(sent)
 
         with pytest.raises(PingTimeout):
             call()

@@ -17,12 +17,12 @@ from dwebsocket.api.arguments import (
 from dwebsocket.api.receiving import each_message
 from dwebsocket.api.waiting import loop_hub, pings
 from dwebsocket.api.waiting.long_calls import call_elsewhere
+from dwebsocket.api.waiting.steps import arun, run
 from dwebsocket.api.waiting.waiter import THREAD, Waiter
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.missing import MissingPart
 from dwebsocket.exceptions import (
     ConnectionClosed,
-    PingTimeout,
     ReceiveTimeout,
     SendTimeout,
     UsageError,
@@ -329,18 +329,12 @@ class ClientConnection:
         """
         check_timeout(timeout)
         self._refuse_in_loop("aping()")
-        try:
-            return pings.ping(self._connection, self._waiter, timeout)
-        except PingTimeout:
-            raise _no_pong(timeout) from None
+        return run(pings.ping(self._connection, self._waiter, timeout, "server"))
 
     async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """Sends a ping as :meth:`ping`, and raises the same, without blocking the event loop."""
         check_timeout(timeout)
-        try:
-            return await pings.aping(self._connection, timeout)
-        except PingTimeout:
-            raise _no_pong(timeout) from None
+        return await arun(pings.ping(self._connection, self._waiter, timeout, "server"))
 
     @property
     def latency(self) -> float | None:
@@ -430,7 +424,3 @@ class ClientConnection:
     def _refuse_in_loop(self, twin: str) -> None:
         if running_loop() is not None:
             raise UsageError(f"this would block the event loop: use `await websocket.{twin}`")
-
-
-def _no_pong(timeout: float | None) -> PingTimeout:
-    return PingTimeout(f"the server answered no ping within {timeout} s")

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.waiting import loop_hub
+from dwebsocket.api.waiting.steps import Call
 from dwebsocket.exceptions import ConnectionClosed, PingTimeout
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket._core import Connection
+    from dwebsocket.api.waiting.steps import Steps
     from dwebsocket.api.waiting.waiter import Look, T, Waiter
 
 
@@ -37,9 +39,14 @@ class Pings:
             hub.announce(token)
 
 
-def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float:
+def ping(
+    connection: Connection, waiter: Waiter, timeout: float | None, peer: str = "client"
+) -> Steps[float]:
     """
     Sends a ping and waits for its answer: the work of :meth:`dwebsocket.WebSocket.ping`.
+
+    Args:
+        peer: What answers it, for messages.
 
     Raises:
         PingTimeout: No answer came in time.
@@ -47,23 +54,19 @@ def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float
         UnsupportedServer: The server sends no pings of applications.
     """
     deadline = None if timeout is None else clock.now() + timeout
+    took: float | None = None
     while (sent := connection.begin_ping()) is None:
-        waiter.await_room(connection, _time_for_room(connection, deadline, timeout))
-    return _answer(connection, waiter.wait_for(connection, sent.wait, _left(deadline)), timeout)
-
-
-async def aping(connection: Connection, timeout: float | None) -> float:
-    """
-    Sends a ping and waits for its answer in the running loop: the work of ``WebSocket.aping``.
-
-    Raises:
-        PingTimeout, ConnectionClosed, UnsupportedServer: As :func:`ping`.
-    """
-    deadline = None if timeout is None else clock.now() + timeout
-    while (sent := connection.begin_ping()) is None:
-        left = _time_for_room(connection, deadline, timeout)
-        await loop_hub.current().wait(connection, connection.watch_outbox, left)
-    return _answer(connection, await _wait_for(connection, sent.wait, deadline), timeout)
+        left = _left(deadline)
+        if connection.end() is not None or left == 0:
+            break
+        yield Call(waiter.await_room, _await_room, connection, left)
+    else:
+        took = yield Call(waiter.wait_for, _wait_for, connection, sent.wait, _left(deadline))
+    if took is not None:
+        return took
+    if (end := connection.end()) is not None:
+        raise ConnectionClosed(*end)
+    raise PingTimeout(f"the {peer} answered no ping within {timeout} s")
 
 
 def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -> bool:
@@ -73,16 +76,20 @@ def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -
 
 async def await_closed(connection: Connection, timeout: float | None) -> bool:
     """Waits for the end in the running loop, and returns whether it has come."""
-    deadline = None if timeout is None else clock.now() + timeout
-    return await _wait_for(connection, _look_for_end(connection), deadline) is True
+    return await _wait_for(connection, _look_for_end(connection), timeout) is True
 
 
 def _look_for_end(connection: Connection) -> Look[bool]:
     return lambda timeout: connection.await_end(timeout) or None
 
 
-async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
+async def _await_room(connection: Connection, timeout: float | None) -> None:
+    await loop_hub.current().wait(connection, connection.watch_outbox, timeout)
+
+
+async def _wait_for(connection: Connection, look: Look[T], timeout: float | None) -> T | None:
     """Waits in an event loop until ``look`` finds something, or the end comes."""
+    deadline = None if timeout is None else clock.now() + timeout
     while True:
         # Read the end before the look: an answer that came before the end counts.
         ended = connection.end() is not None
@@ -92,24 +99,6 @@ async def _wait_for(connection: Connection, look: Look[T], deadline: float | Non
             return found
         pings = Pings(connection, look)
         await loop_hub.current().wait(pings, pings.watch, left)
-
-
-def _time_for_room(
-    connection: Connection, deadline: float | None, timeout: float | None
-) -> float | None:
-    """Returns the seconds that may pass until there is room for a ping."""
-    left = _left(deadline)
-    if connection.end() is not None or left == 0:
-        _answer(connection, None, timeout)
-    return left
-
-
-def _answer(connection: Connection, took: float | None, timeout: float | None) -> float:
-    if took is not None:
-        return took
-    if (end := connection.end()) is not None:
-        raise ConnectionClosed(*end)
-    raise PingTimeout(f"the client answered no ping within {timeout} s")
 
 
 def _left(deadline: float | None) -> float | None:
