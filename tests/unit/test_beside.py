@@ -11,6 +11,7 @@ import io
 import os
 import queue
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.utils import translation
+from threads import in_plain_thread
 
 from dwebsocket import ConnectionClosed, UsageError, WebSocket, WebSocketHandler, accept_websocket
 from dwebsocket.api import close_callbacks, helpers
@@ -33,6 +35,7 @@ from dwebsocket.api.waiting.waiter import THREAD
 from dwebsocket.request import database
 from dwebsocket.telemetry import records
 from dwebsocket.testing import Clock
+from support.certificates import client_context, server_file
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -59,6 +62,18 @@ def text_of(live: LiveWebSocket) -> str:
         assert isinstance(message, str)
         found += message
     return found
+
+
+@contextlib.contextmanager
+def encrypted_pair() -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    """Give the client's and the server's end of a connection by TLS 1.3."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(server_file())
+    client = client_context(ssl.TLSVersion.TLSv1_3)
+    ours, theirs = socket.socketpair()
+    serving = in_plain_thread(lambda: server.wrap_socket(theirs, server_side=True))
+    with client.wrap_socket(ours, server_hostname="localhost") as ours, serving.result(60) as end:
+        yield ours, end
 
 
 class TestOnClose:
@@ -973,6 +988,34 @@ class TestPump:
             theirs.close()
             assert live.websocket.pump(ours)
         assert live.client.receive() == b"text"
+
+    @pytest.mark.parametrize("timeout", [0.0, 0.05])
+    def test_an_encrypted_socket_without_messages(
+        self, open_websocket: Open, timeout: float
+    ) -> None:
+        """Session tickets of TLS are none; the socket's own time limit is not that of the pump."""
+        live = open_websocket(text_type=str)
+        with encrypted_pair() as (ours, theirs):
+            ours.settimeout(timeout)
+            found: list[BaseException] = []
+
+            class Source:
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(ours, name)
+
+                def recv(self, size: int) -> bytes:
+                    try:
+                        return ours.recv(size)
+                    except OSError as error:
+                        found.append(error)
+                        raise
+
+            is_whole = in_plain_thread(lambda: live.websocket.pump(Source()))  # type: ignore[arg-type]
+            eventually(lambda: found)
+            theirs.sendall(b"at last")
+            assert live.client.receive() == b"at last"
+            live.client.vanish()
+            assert is_whole.result(60) is False
 
     def test_a_descriptor(self, open_websocket: Open) -> None:
         """Of a terminal, for instance; it stays its owner's."""

@@ -14,6 +14,7 @@ import io
 import os
 import selectors
 import socket
+import ssl
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -145,16 +146,23 @@ class Source:
                     return
                 if waits and not ready and not self._has_decrypted():
                     continue
-                if not (chunk := self._read()):
+                if (chunk := self._read()) == b"":
                     return
-                yield chunk
+                if chunk is not None:
+                    yield chunk
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytes | None:
+        """Returns what has come, nothing at the end; None where it was no message, as TLS's own."""
         try:
             if hasattr(self._stream, "recv"):
                 return bytes(self._stream.recv(_CHUNK_BYTES))
             return os.read(_descriptor(self._stream), _CHUNK_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
         except OSError as error:
+            # The socket's own time limit; that of the system has a number.
+            if isinstance(error, TimeoutError) and error.errno is None:
+                return None
             # A terminal whose process has gone fails with EIO.
             if error.errno in (errno.EIO, errno.ECONNRESET):
                 return b""
