@@ -540,6 +540,31 @@ class TestStart:
         finally:
             may_end.set()
 
+    def test_tasks_and_threads_have_one_moment_together(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The close frame does not wait for another one."""
+        monkeypatch.setattr(helpers, "_MOMENT_S", 0.05)
+        wait_until, timeouts = helpers.loop_hub.wait_until, []
+
+        def noting(future: Any, timeout: float | None) -> Any:
+            timeouts.append(timeout)
+            return wait_until(future, timeout)
+
+        monkeypatch.setattr(helpers.loop_hub, "wait_until", noting)
+        may_end = threading.Event()
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            request.websocket.start(may_end.wait, 60)
+            await request.websocket.astart(asyncio.sleep, 60)
+
+        try:
+            assert visit(view).serve().client.closing()[0] == 1000
+            assert timeouts[-1] == 0
+        finally:
+            may_end.set()
+
     def test_a_task_of_a_handler_whose_end_is_on_a_thread(self, visit: Serve) -> None:
         """It is cancelled, too: `receive` is no coroutine function, but `connect` is."""
         seen: list[str] = []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.arguments import as_timeout
 from dwebsocket.api.waiting import loop_hub
+from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import monotonic
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from dwebsocket.api.base import Base
-    from dwebsocket.api.waiting.waiter import Call, Waiter
+    from dwebsocket.api.waiting.steps import Steps
+    from dwebsocket.api.waiting.waiter import Waiter
 
 # Seconds that the end of a view waits for its helpers.
 _MOMENT_S = 1.0
@@ -187,27 +189,25 @@ class View(ABC):
 
         Tasks that do not end in time are cancelled.
         """
-        self._stop_tickers()
-        deadline = monotonic() + _MOMENT_S
-        for each in [*self._helpers, *self._tasks]:
-            each.join(max(0.0, deadline - monotonic()))
-        for task in list(self._tasks):
-            task.stop()
+        run(self._wait_for_all())
 
     async def ajoin(self) -> None:
         """Waits for all of them as :meth:`join`, without blocking the event loop."""
+        await arun(self._wait_for_all())
+
+    def _wait_for_all(self) -> Steps[None]:
         self._stop_tickers()
-        current = asyncio.current_task()
+        deadline = monotonic() + _MOMENT_S
+        current = None if running_loop() is None else asyncio.current_task()
         tasks = [task for task in self._tasks if task is not current]
+        wait_until = self.websocket._waiter.wait_until
         try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=_MOMENT_S)
+            for each in [*self._helpers, *tasks]:
+                left = max(0.0, deadline - monotonic())
+                yield Call(wait_until, loop_hub.wait_until, each._ended, left)
         finally:
             for task in tasks:
-                task.cancel()
-        deadline = monotonic() + _MOMENT_S
-        for helper in list(self._helpers):
-            await loop_hub.wait_until(helper._ended, deadline - monotonic())
+                task.stop()
 
     def _stop_tickers(self) -> None:
         for ticker in list(self._tickers):
@@ -251,9 +251,9 @@ class ThreadTicker(Ticker):
         self._context = contextvars.copy_context()
         self._databases = database.shareable()
         self._due = clock.now() + seconds
-        self._cancel: Call = lambda: None
+        self._cancel: Callable[[], object] = lambda: None
         # Wakes the thread that waits.
-        self._wake: Call = lambda: None
+        self._wake: Callable[[], object] = lambda: None
         self._is_at_call = False
 
     def begin(self) -> None:
