@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwebsocket import _core
+from dwebsocket.api import callbacks
 from dwebsocket.servers import hosts
 from dwebsocket.servers.asgi import hosting
 from dwebsocket.servers.asgi.closing import Served
@@ -74,6 +75,21 @@ def test_a_server_is_noted_until_it_stops_beside_others() -> None:
     assert hosts.find() is found
     hosts.forget(served.add)
     assert hosts.find() is None
+
+
+def test_a_server_ends_where_the_system_gives_no_thread(
+    monkeypatch: pytest.MonkeyPatch, open_websocket: Any
+) -> None:
+    """Its connections are closed at once, and not within some seconds."""
+
+    def refuse(delay: float, call: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    live, served = open_websocket(), Served()
+    served.add(live.connection)
+    monkeypatch.setattr(callbacks, "call_later", refuse)
+    assert served.leave(1012, "restarting", 60, lambda _: False) == 60
+    assert live.client.closing() == (1012, "restarting")
 
 
 def test_a_copied_scope_has_the_same_connections() -> None:

@@ -94,26 +94,6 @@ class LoopHub:
                 del self._waiting[token]
                 cancel()
 
-    def call_at(self, due: float, call: Callable[[], object]) -> None:
-        """
-        Calls ``call`` at a moment of :mod:`dwebsocket.telemetry.clock`, which a test may step.
-        """
-        token = next(self._tokens)
-        loop = asyncio.get_running_loop()
-
-        def call_or_wait(_: object = None) -> None:
-            self._waiting.pop(token, None)
-            left = due - clock.now()
-            if left <= 0:
-                call()
-                return
-            future = self._waiting[token] = loop.create_future()
-            cancel = settle_later(future, left)
-            future.add_done_callback(lambda _: cancel())
-            future.add_done_callback(call_or_wait)
-
-        call_or_wait()
-
     def call_on(self, callback: Callable[[], None]) -> int:
         """
         Returns a token: the loop calls ``callback`` each time the engine announces it.

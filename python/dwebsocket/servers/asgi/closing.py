@@ -6,7 +6,8 @@ import functools
 import random
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.api.waiting import loop_hub, pings
+from dwebsocket.api import callbacks
+from dwebsocket.api.waiting import pings
 from dwebsocket.telemetry import clock
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class Served:
 
 
 def close_within(window: float, connection: Connection, code: int, reason: str) -> None:
-    """Closes a connection at some moment of the next ``window`` seconds, in the running loop."""
-    due = clock.now() + window * random.random()  # noqa: S311
-    loop_hub.current().call_at(due, functools.partial(connection.close, code, reason))
+    """Closes a connection at some moment of the next ``window`` seconds."""
+    close = functools.partial(connection.close, code, reason)
+    try:
+        callbacks.call_later(window * random.random(), close)  # noqa: S311
+    except RuntimeError:
+        # The system gives no thread for that.
+        close()
