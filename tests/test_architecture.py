@@ -27,7 +27,7 @@ LINE: list[set[str]] = [
     {"exceptions"},
     {"_core", "conf.channel_settings", "request.context", "conf.group_settings", "conf.memory"},
     {"telemetry.clock", "conf", "request", "users.sessions", "compat.unpatched"},
-    {"request.worlds"},
+    {"compat.work_queue", "request.worlds"},
     {"api.callbacks", "conf.checks", "request.database", "telemetry.durations", "telemetry.records"}
     | {
         "handshake.preloading",
@@ -290,7 +290,6 @@ POLLING = {
     "groups/backends/postgres/deadline.py: _end_overdue": "a timer, moved by the database",
     "groups/backends/postgres/listener.py: _run": "the pause before a server is tried again",
     "groups/backends/process.py: _ainsist": "a process that lets a history go tells nobody",
-    "groups/history/recorded.py: _catch_up_all": "the pause before a server is tried again",
     "handover/arriving.py: accept": "Django's event may be a green one",
     "handover/leaving.py: give": "a process that begins to listen tells nobody",
     "handover/places.py: wait_until": "no message tells that all before it have come",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
-from collections import deque
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,10 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.dispatch import Signal
 
-from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import does_thread_wait
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.compat.work_queue import WorkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -70,13 +69,10 @@ group_interrupted: Signal = Signal()
 
 _log = logging.getLogger("dwebsocket")
 
-# Calls that wait for the thread that makes them, and whether it runs. Event loops cannot wait for
-# receivers that are slower than clients: beyond the most, calls are dropped, and counted.
+# Event loops cannot wait for receivers that are slower than clients: beyond so many, calls are
+# dropped, and counted.
 _MOST_WAITING = 10_000
-_waiting: deque[Callable[[], object]] = deque()
 _dropped = 0
-_is_at_work = False
-_lock = unpatched.lock()
 
 
 @functools.cache
@@ -108,7 +104,7 @@ def send_of_end(signal: Signal, websocket: object, request: object, **facts: Any
 
     It may return before the receivers do.
     """
-    _send(signal, websocket, request, facts, on_thread=_is_at_work)
+    _send(signal, websocket, request, facts, on_thread=_calls.is_working)
 
 
 def _send(
@@ -168,47 +164,38 @@ def _call_on_thread(call: Callable[[], object]) -> None:
 
     Where too many wait it is dropped, and that is logged.
     """
-    global _dropped, _is_at_work
-    with _lock:
-        is_too_much = len(_waiting) >= _MOST_WAITING
-        if is_too_much:
-            _dropped += 1
-        else:
-            _waiting.append(call)
-        is_first, is_at_work, _is_at_work = _dropped == 1, _is_at_work, True
-    if is_too_much and is_first:
+    global _dropped
+    if len(_calls) < _MOST_WAITING:
+        _calls.add(_make, call, or_here=True)
+        return
+    # Two threads may count as one: it is no exact number.
+    _dropped += 1
+    if _dropped == 1:
         _log.error(
             "Receivers of signals take too long: %s calls wait, and no more are taken until they "
             "are made.",
             _MOST_WAITING,
         )
-    if is_at_work:
-        return
+
+
+def _make(call: Callable[[], object]) -> None:
+    global _dropped
     try:
-        unpatched.start_code("dwebsocket-signals", _work)
-    except RuntimeError:
-        # The system gives no thread: make the calls on this one.
-        _work()
+        call()
+    finally:
+        # The thread may end now, and with it what receivers have left open.
+        connections.close_all()
+        if _dropped and not _calls:
+            dropped, _dropped = _dropped, 0
+            _log.error(
+                "%s signals about WebSockets were dropped: their receivers took long.", dropped
+            )
 
 
-def _work() -> None:
-    global _dropped, _is_at_work
-    while True:
-        with _lock:
-            if not _waiting:
-                dropped, _dropped, _is_at_work = _dropped, 0, False
-                break
-            call = _waiting.popleft()
-        try:
-            call()
-        except BaseException:
-            # All of them, such as the CancelledError of an async receiver: the next ones are sent.
-            _log.exception("A signal about a WebSocket could not be sent.")
-        finally:
-            # The thread ends soon, and with it what receivers have left open.
-            connections.close_all()
-    if dropped:
-        _log.error("%s signals about WebSockets were dropped: their receivers took long.", dropped)
+def _new_queue() -> WorkQueue:
+    return WorkQueue("dwebsocket-signals")
 
 
-renew_at_fork(globals(), _lock=unpatched.lock, _dropped=int, _is_at_work=bool, _waiting=deque)
+_calls = _new_queue()
+
+renew_at_fork(globals(), _calls=_new_queue, _dropped=int)

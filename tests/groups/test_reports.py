@@ -147,7 +147,7 @@ def test_a_history_that_cannot_be_read_is_read_again(
     monkeypatch.setattr(backend, "catch_up", catch_up)
     monkeypatch.setattr(recorded, "_RETRY_S", 0.001)
     backend.catch_up_soon("room")
-    eventually(lambda: not backend._is_catching_up, what="it is read")
+    eventually(lambda: not backend._catching_up.is_working, what="it is read")
     assert (read, len(caplog.records)) == (["room"] * 4, 1)
 
 

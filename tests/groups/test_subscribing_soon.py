@@ -92,11 +92,11 @@ def test_each_outage_is_logged(switchboard: Switchboard, caplog: pytest.LogCaptu
         switchboard.broken.add("room")
         for _ in range(2):
             backend.hold_soon("room")
-            eventually(lambda: not backend._is_subscribing)
+            eventually(lambda: not backend._subscribing.is_working)
         assert caplog.text.count(LOST) == outage
         switchboard.broken.clear()
         backend.hold_soon("room")
-        eventually(lambda: not backend._is_subscribing)
+        eventually(lambda: not backend._subscribing.is_working)
 
 
 def test_a_system_without_threads(

@@ -301,7 +301,7 @@ def settle(expected):
         assert news.wait_for(are_there, 20), events
     runners.join(20)
     loop.join(20)
-    while close_callbacks.is_pending() or signals._is_at_work:
+    while close_callbacks.is_pending() or signals._calls.is_working:
         unpatched.pause(0.01)
 
 

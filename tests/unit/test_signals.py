@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import django
 import pytest
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.db import DatabaseError, connections
 from django.http import Http404, HttpResponse
 from django.test import override_settings
 from django.urls import path
@@ -54,7 +55,7 @@ def _own_groups() -> Iterator[None]:
     with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}}):
         yield
     # A signal that is sent late would reach the receivers of the next test.
-    eventually(lambda: not close_callbacks.is_pending() and not signals._is_at_work)
+    eventually(lambda: not close_callbacks.is_pending() and not signals._calls.is_working)
 
 
 @pytest.fixture
@@ -630,8 +631,29 @@ def test_receiver_whose_exception_django_does_not_catch(
     connected("group_interrupted", receive)
     asyncio.run(main())
     eventually(lambda: told == [1, 2])
-    eventually(lambda: not signals._is_at_work)
+    eventually(lambda: not signals._calls.is_working)
     assert [record.exc_info[0] for record in request_log("dwebsocket")] == [error]
+
+
+def test_database_connection_that_cannot_be_closed(
+    connected: Callable[..., None], monkeypatch: pytest.MonkeyPatch, request_log: Any
+) -> None:
+    """The signals that an event loop sends after it reach their receivers."""
+    told: list[Any] = []
+
+    def fail() -> None:
+        monkeypatch.undo()
+        raise DatabaseError("it is broken")
+
+    async def main() -> None:
+        for number in (1, 2):
+            signals.send(signals.group_interrupted, number, None)
+
+    connected("group_interrupted", lambda websocket, **facts: told.append(websocket))
+    monkeypatch.setattr(connections, "close_all", fail)
+    asyncio.run(main())
+    eventually(lambda: told == [1, 2])
+    assert [record.exc_info[0] for record in request_log("dwebsocket")] == [DatabaseError]
 
 
 def test_announcing_connection_passes_all_else_on(open_websocket: Callable[..., Any]) -> None:
@@ -663,7 +685,7 @@ def test_signals_that_wait_for_a_slow_receiver_have_a_bound(
     assert begun.wait(60)
     asyncio.run(send(*range(1, 10)))
     release.set()
-    eventually(lambda: not signals._is_at_work)
+    eventually(lambda: not signals._calls.is_working)
     assert told == [0, 1, 2, 3]
     asyncio.run(send(10))
     eventually(lambda: told[-1] == 10)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import secrets
 from collections import deque
 from contextlib import suppress
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dwebsocket import _core
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
+from dwebsocket.compat.work_queue import WorkQueue
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, names
@@ -203,11 +205,18 @@ def _soon(call: Act, failure: str = _UNSAID) -> None:
     try:
         backend = backends.backend(DEFAULT)
         if backend.waits:
-            _queue.put(lambda: _try(backend, call, failure))
+            _queue.add(_try_on_thread, backend, call, failure)
+            _finish_at_exit(os.getpid())
         else:
             _try(backend, call, failure)
     except Exception:
         _log.exception(failure)
+
+
+@functools.cache
+def _finish_at_exit(process: int) -> None:
+    """Lets a command that has signed somebody out end when that is announced."""
+    at_exit(lambda: _queue.wait(_EXIT_S))
 
 
 def _try(backend: Backend, call: Act, failure: str) -> None:
@@ -216,59 +225,22 @@ def _try(backend: Backend, call: Act, failure: str) -> None:
     except GroupUnavailable as error:
         _log.warning("%s: %s", failure, error)
     except Exception:
-        # Others wait after it.
         _log.exception(failure)
 
 
-class _Queue:
-    """Calls that wait for a server: one thread makes them, one after the other, and then ends."""
-
-    def __init__(self) -> None:
-        self._lock = unpatched.lock()
-        self._calls: deque[Callable[[], None]] = deque()
-        # Held as long as there is a thread.
-        self._working = unpatched.lock()
-        self._is_registered = False
-
-    def put(self, call: Callable[[], None]) -> None:
-        """
-        Has ``call`` made soon. It must not raise.
-
-        Raises:
-            RuntimeError: The system gives no thread; the next one that it gives makes the call.
-        """
-        self._calls.append(call)
-        with self._lock:
-            if self._working.locked():
-                return
-            unpatched.start_code("dwebsocket-announce", self._work)
-            self._working.acquire()
-            is_first, self._is_registered = not self._is_registered, True
-        if is_first:
-            at_exit(self._finish)
-
-    def _work(self) -> None:
-        while True:
-            while self._calls:
-                self._calls.popleft()()
-            # This thread will not need its connections to a database soon.
-            try:
-                database.release_idle()
-            except Exception:
-                # Calls that are put later rely on the release of the lock.
-                _log.exception("Connections to a database could not be closed")
-            with self._lock:
-                if not self._calls:
-                    self._working.release()
-                    return
-
-    def _finish(self) -> None:
-        """Lets a command that has signed somebody out end when that is announced."""
-        if unpatched.acquire(self._working, _EXIT_S):
-            self._working.release()
+def _try_on_thread(*args: Any) -> None:
+    _try(*args)
+    if not _queue:
+        # The thread will not need its connections to a database soon.
+        database.release_idle()
 
 
-_queue = _Queue()
+def _new_queue() -> WorkQueue:
+    return WorkQueue("dwebsocket-announce")
+
+
+# Calls that wait for a server.
+_queue = _new_queue()
 
 
 class Listener:
@@ -388,5 +360,5 @@ renew_at_fork(
     _hints=lambda: deque(maxlen=_MOST_WAITING),
     _lately=lambda: deque(maxlen=_MOST_LATELY),
     _is_asked=bool,
-    _queue=_Queue,
+    _queue=_new_queue,
 )

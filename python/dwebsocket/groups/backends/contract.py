@@ -21,6 +21,7 @@ from django.utils.encoding import force_bytes
 from dwebsocket import _core
 from dwebsocket.api.waiting.steps import Call, arun, run
 from dwebsocket.compat import threading, unpatched
+from dwebsocket.compat.work_queue import WorkQueue
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.telemetry import clock
@@ -121,9 +122,7 @@ class Backend:
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
-        # Names to subscribe to, in order, and whether a thread does so.
-        self._wanted_soon: dict[str, None] = {}
-        self._is_subscribing = False
+        self._subscribing = WorkQueue("dwebsocket-subscribe")
         # Names that were subscribed to, if that matters. Connections that end do not say so: when
         # there are too many names, those without members are found.
         self._unsubscribes = type(self).unsubscribe is not Backend.unsubscribe
@@ -610,17 +609,8 @@ class Backend:
         if not self.waits:
             self._try(self.subscribe, name)
             return
-        with self._joining_lock:
-            self._wanted_soon[name] = None
-            if self._is_subscribing:
-                return
-            self._is_subscribing = True
-        try:
-            with self.starting():
-                unpatched.start_code("dwebsocket-subscribe", self._subscribe_all)
-        except BaseException:
-            self._is_subscribing = False
-            raise
+        with self.starting():
+            self._subscribing.add(self._subscribe_now, name)
 
     def unsubscribe_if_unused(self, name: str) -> None:
         """Takes a subscription back that no member of this process needs. Never waits."""
@@ -634,20 +624,11 @@ class Backend:
                 with suppress(GroupUnavailable):
                     self.unsubscribe(name)
 
-    def _subscribe_all(self) -> None:
-        """Subscribes to what is wanted soon, on a thread of its own: one group after the other."""
-        while True:
-            with self._joining_lock:
-                if not self._wanted_soon:
-                    self._is_subscribing = False
-                    return
-                name = next(iter(self._wanted_soon))
-                del self._wanted_soon[name]
-            try:
-                self._try(self.subscribe, name)
-            except Exception:
-                # The others need the thread.
-                _log.exception("Messages to %r may not reach this process", name)
+    def _subscribe_now(self, name: str) -> None:
+        try:
+            self._try(self.subscribe, name)
+        except Exception:
+            _log.exception("Messages to %r may not reach this process", name)
 
     def _try(self, subscribe: Callable[[Any], object], argument: Any) -> None:
         try:

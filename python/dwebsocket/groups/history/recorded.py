@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.waiting.engine_calls import await_call, wait
 from dwebsocket.api.waiting.steps import Call
 from dwebsocket.compat import unpatched
+from dwebsocket.compat.work_queue import WorkQueue
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.backends.contract import Backend
 from dwebsocket.groups.history import Page
@@ -47,10 +48,9 @@ class HistoryBackend(Backend):
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         super().__init__(alias, own)
-        self._behind_lock = unpatched.lock()
-        # Groups whose members have missed something, in order, and whether a thread reads it.
-        self._behind: dict[str, None] = {}
-        self._is_catching_up = False
+        self._catching_up = WorkQueue("dwebsocket-catch-up")
+        # The groups whose log cannot be read, by another failure than that the server is away.
+        self._failed: set[str] = set()
 
     # -- what a backend implements ---------------------------------------------------------------
 
@@ -127,38 +127,21 @@ class HistoryBackend(Backend):
         Args:
             *names: The groups; without one, all that have members here.
         """
-        found = names or self.groups.recorded_names()
-        with self._behind_lock:
-            self._behind.update(dict.fromkeys(found))
-            if self._is_catching_up or not self._behind:
-                return
-            self._is_catching_up = True
-        try:
-            unpatched.start_code("dwebsocket-catch-up", self._catch_up_all)
-        except BaseException:
-            self._is_catching_up = False
-            raise
+        for name in names or self.groups.recorded_names():
+            self._catching_up.add(self._catch_up_now, name)
 
-    def _catch_up_all(self) -> None:
-        failed: set[str] = set()
-        while True:
-            with self._behind_lock:
-                if not self._behind:
-                    self._is_catching_up = False
-                    return
-                name = next(iter(self._behind))
-                del self._behind[name]
-            try:
-                self.catch_up(name)
-            except Exception as error:
-                if not isinstance(error, GroupUnavailable) and name not in failed:
-                    failed.add(name)
-                    _log.exception("Members of %r may miss messages; they are read again", name)
-                # After the others.
-                with self._behind_lock:
-                    self._behind[name] = None
-                # A server that is away tells nobody that it is back.
-                unpatched.pause(_RETRY_S)
+    def _catch_up_now(self, name: str) -> None:
+        try:
+            self.catch_up(name)
+            self._failed.discard(name)
+        except Exception as error:
+            if not isinstance(error, GroupUnavailable) and name not in self._failed:
+                self._failed.add(name)
+                _log.exception("Members of %r may miss messages; they are read again", name)
+            # After the others.
+            self.catch_up_soon(name)
+            # A server that is away tells nobody that it is back.
+            unpatched.pause(_RETRY_S)
 
     # -- for the rest of the package -------------------------------------------------------------
 
