@@ -16,18 +16,6 @@ DEFAULT = "default"
 # Short names of the backends of this package.
 _OWN = "dwebsocket.groups."
 _POLICIES = ("close", "drop_newest", "drop_oldest", "latest")
-_KEYS = (
-    "BACKEND",
-    "LOCATION",
-    "PREFIX",
-    "TIMEOUT",
-    "SLOW",
-    "HISTORY",
-    "PRESENCE",
-    "OPTIONS",
-    "DATABASE",
-    "RUNTIME_DIR",
-)
 _LONGEST_TIMEOUT_S = 3600.0
 _MOST_MESSAGES = 10**9
 _LONGEST_HISTORY_S = 365 * 24 * 3600.0
@@ -136,47 +124,62 @@ def read(value: object) -> dict[str, BackendSettings]:
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a dict of backends, shaped like CACHES, not {value!r}")
-    backends = {alias: _read_one(alias, entry) for alias, entry in value.items()}
+    backends = {}
+    for alias, entry in value.items():
+        if not isinstance(alias, str) or not alias:
+            raise ValueError(f"has the alias {alias!r}: it must be a str")
+        backends[alias] = BackendSettings(**_fields(f"[{alias!r}]", entry, _READERS))
     backends.setdefault(DEFAULT, BackendSettings())
     return backends
 
 
-def _read_one(alias: object, entry: object) -> BackendSettings:
-    if not isinstance(alias, str) or not alias:
-        raise ValueError(f"has the alias {alias!r}: it must be a str")
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"[{alias!r}] must be a dict, not {entry!r}")
-    for key in entry:
-        if key not in _KEYS:
-            close = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(_KEYS)}"
-            raise ValueError(f"[{alias!r}] has the unknown key {key!r}: {hint}")
-    default = BackendSettings()
+def _fields(
+    where: str, value: object, readers: Mapping[str, _Read], what: str = "a dict"
+) -> dict[str, Any]:
+    """Returns what ``readers`` make of a dict, by its keys in lower case."""
+    found = {}
+    for key, each in _dict(where, value, what).items():
+        if key not in readers:
+            close = difflib.get_close_matches(str(key), readers, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(readers)}"
+            raise ValueError(f"{where} has the unknown key {key!r}: {hint}")
+        found[key.lower()] = readers[key](f"{where}[{key!r}]", each)
+    return found
 
-    def text(key: str, fallback: str) -> str:
-        value = entry.get(key, fallback)
-        if not isinstance(value, str):
-            raise ValueError(f"[{alias!r}][{key!r}] must be a str, not {value!r}")
-        return value
 
-    slow = entry.get("SLOW", default.slow)
-    if slow not in _POLICIES:
-        raise ValueError(f"[{alias!r}]['SLOW'] must be one of {', '.join(_POLICIES)}, not {slow!r}")
-    options = entry.get("OPTIONS", {})
-    if not isinstance(options, Mapping):
-        raise ValueError(f"[{alias!r}]['OPTIONS'] must be a dict, not {options!r}")
-    return BackendSettings(
-        backend=_path(text("BACKEND", default.backend), alias),
-        location=_location(alias, entry.get("LOCATION", ())),
-        prefix=text("PREFIX", default.prefix),
-        timeout=_timeout(f"[{alias!r}]['TIMEOUT']", entry.get("TIMEOUT", default.timeout)),
-        slow=slow,
-        history=_patterns(alias, "HISTORY", entry, HistoryLimits, _OF_HISTORY),
-        presence=_patterns(alias, "PRESENCE", entry, PresenceLimits, _OF_PRESENCE),
-        options=dict(options),
-        database=text("DATABASE", default.database),
-        runtime_dir=_folder(f"[{alias!r}]['RUNTIME_DIR']", entry.get("RUNTIME_DIR")),
-    )
+def _dict(where: str, value: object, what: str = "a dict") -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be {what}, not {value!r}")
+    return value
+
+
+def _text(where: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be a str, not {value!r}")
+    return value
+
+
+def _path(where: str, value: object) -> str:
+    path = _text(where, value)
+    if not path or not all(part.isidentifier() for part in path.split(".")):
+        raise ValueError(f"{where} must be a dotted path, not {path!r}")
+    return path
+
+
+def _location(where: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    found = [value] if isinstance(value, str) else value
+    is_list = isinstance(found, Collection) and not isinstance(found, (bytes, Mapping))
+    if not is_list or not all(isinstance(address, str) for address in found):
+        raise ValueError(f"{where} must be a str or a list of them, not {value!r}")
+    return tuple(found)
+
+
+def _policy(where: str, value: object) -> object:
+    if value not in _POLICIES:
+        raise ValueError(f"{where} must be one of {', '.join(_POLICIES)}, not {value!r}")
+    return value
 
 
 def _folder(where: str, value: object) -> str:
@@ -188,46 +191,20 @@ def _folder(where: str, value: object) -> str:
     return os.fsdecode(value)
 
 
-def _path(path: str, alias: str) -> str:
-    if not path or not all(part.isidentifier() for part in path.split(".")):
-        raise ValueError(f"[{alias!r}]['BACKEND'] must be a dotted path, not {path!r}")
-    return path
+def _patterns(kind: Callable[..., Any], readers: Mapping[str, _Read]) -> _Read:
+    """Returns what reads a dict of patterns, each with a dict of what ``readers`` read."""
+    what = f"a dict with {' and '.join(readers)}"
 
+    def read(where: str, value: object) -> tuple[Any, ...]:
+        found = []
+        entries = _dict(where, {} if value is None else value, "a dict of patterns")
+        for pattern, limits in entries.items():
+            if not isinstance(pattern, str) or not pattern:
+                raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
+            found.append(kind(pattern, **_fields(f"{where}[{pattern!r}]", limits, readers, what)))
+        return tuple(found)
 
-def _location(alias: str, value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    addresses = [value] if isinstance(value, str) else value
-    if not isinstance(addresses, Collection) or isinstance(addresses, (bytes, Mapping)):
-        raise ValueError(f"[{alias!r}]['LOCATION'] must be a str or a list of them, not {value!r}")
-    found = tuple(addresses)
-    if not all(isinstance(address, str) for address in found):
-        raise ValueError(f"[{alias!r}]['LOCATION'] must be a str or a list of them, not {value!r}")
-    return found
-
-
-def _patterns(
-    alias: str, key: str, entry: Mapping[Any, Any], kind: type[EntryT], readers: Mapping[str, _Read]
-) -> tuple[EntryT, ...]:
-    value = entry.get(key)
-    value = {} if value is None else value
-    where = f"[{alias!r}][{key!r}]"
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
-    found = []
-    for pattern, limits in value.items():
-        if not isinstance(pattern, str) or not pattern:
-            raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
-        place = f"{where}[{pattern!r}]"
-        if not isinstance(limits, Mapping):
-            raise ValueError(f"{place} must be a dict with {' and '.join(readers)}, not {limits!r}")
-        for name in limits:
-            if name not in readers:
-                known = ", ".join(readers)
-                raise ValueError(f"{place} has the unknown key {name!r}: known are {known}")
-        read = {name: readers[name](f"{place}[{name!r}]", limits[name]) for name in limits}
-        found.append(kind(pattern, **read))
-    return tuple(found)
+    return read
 
 
 def _messages(where: str, value: object) -> int:
@@ -247,14 +224,26 @@ def _seconds(is_valid: Callable[[float], bool], what: str = "a number of seconds
     return read
 
 
-_timeout = _seconds(lambda value: 0 < value <= _LONGEST_TIMEOUT_S)
-# The keys of an entry of HISTORY, and of PRESENCE.
-_OF_HISTORY: Mapping[str, _Read] = {
-    "size": _messages,
-    "seconds": _seconds(lambda value: 0 < value <= _LONGEST_HISTORY_S),
-}
-_OF_PRESENCE: Mapping[str, _Read] = {
-    "grace": _seconds(
-        lambda value: 0 <= value <= _LONGEST_GRACE_S, "a number of seconds, at most a day"
-    )
+# The keys of a backend, which are the fields of BackendSettings.
+_READERS: dict[str, _Read] = {
+    "BACKEND": _path,
+    "LOCATION": _location,
+    "PREFIX": _text,
+    "TIMEOUT": _seconds(lambda value: 0 < value <= _LONGEST_TIMEOUT_S),
+    "SLOW": _policy,
+    "HISTORY": _patterns(
+        HistoryLimits,
+        {"size": _messages, "seconds": _seconds(lambda value: 0 < value <= _LONGEST_HISTORY_S)},
+    ),
+    "PRESENCE": _patterns(
+        PresenceLimits,
+        {
+            "grace": _seconds(
+                lambda value: 0 <= value <= _LONGEST_GRACE_S, "a number of seconds, at most a day"
+            )
+        },
+    ),
+    "OPTIONS": lambda *given: dict(_dict(*given)),
+    "DATABASE": _text,
+    "RUNTIME_DIR": _folder,
 }
