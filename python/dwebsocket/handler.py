@@ -157,6 +157,7 @@ class WebSocketHandler(Handled, View):
         for name in initkwargs:
             if not hasattr(cls, name) and name not in conf.OPTION_NAMES:
                 raise TypeError(f"{cls.__name__}.as_view() got an unknown attribute {name!r}")
+        refuse_own_names(cls, WebSocketHandler, Handled)
         own = {**initkwargs, "__module__": cls.__module__}
         if hasattr(cls, "get") and not hasattr(cls, "head"):
             # Django's `setup` would put it into each object, which would refer to itself.
@@ -165,7 +166,6 @@ class WebSocketHandler(Handled, View):
         view_class: type[WebSocketHandler] = type(cls.__name__, (cls,), own)
         view_class.__qualname__, view_class.__doc__ = cls.__qualname__, cls.__doc__
         view_class._plan_view()
-        _refuse_own_names(view_class)
         _refuse_unasked_guards(view_class)
         view = super(WebSocketHandler, view_class).as_view()
         if view_class._plan.has_async_view:
@@ -259,23 +259,27 @@ def _awaiting(cls: type[WebSocketHandler], made: Callable[..., Any]) -> Callable
     return view
 
 
-def _refuse_own_names(cls: type[WebSocketHandler]) -> None:
+def refuse_own_names(cls: type, base: type, *parts: type) -> None:
     """
     Raises for a class with a private name of ours, such as ``_turn``: no method would be called.
+
+    Args:
+        cls: A class of a project.
+        base: The class that it derives from.
+        *parts: Classes that this one derives from, and has names of.
 
     Raises:
         TypeError: There is one.
     """
-    bases = (Handled, WebSocketHandler)
-    ours = {name for base in bases for name in (*vars(base), *base.__annotations__)}
-    for each in cls.__mro__[1 : cls.__mro__.index(WebSocketHandler)]:
+    ours = {name for each in (base, *parts) for name in (*vars(each), *each.__annotations__)}
+    for each in cls.__mro__[: cls.__mro__.index(base)]:
         if each.__module__.startswith("dwebsocket."):
             continue
         # Python 3.13 knows those of `self`, too.
         for name in (*vars(each), *getattr(each, "__static_attributes__", ())):
             if name in ours and name.startswith("_") and not name.endswith("__"):
                 raise TypeError(
-                    f"{each.__name__}.{name} stands in place of a part of WebSocketHandler: "
+                    f"{each.__name__}.{name} stands in place of a part of {base.__name__}: "
                     "choose another name"
                 )
 

@@ -1099,6 +1099,26 @@ def test_a_wrong_class_is_an_error_at_once(
         rooms(type("Wrong", (Room,), {"name": "x", **attributes}))
 
 
+@pytest.mark.parametrize("name", ["_seat", "_state", "_backend"])
+def test_names_of_the_base_class_are_refused(name: str) -> None:
+    """In place of them no page could join, and nothing would say why."""
+    mixin = type("Mixin", (), {name: "theirs"})
+    for bases, members in (
+        ((mixin, Chat), {}),
+        ((Chat,), {name: "theirs"}),
+        ((Chat,), {"__static_attributes__": ("_mine", name)}),
+    ):
+        with pytest.raises(TypeError, match=rf"\.{name} stands in place of a part of Room"):
+            rooms(type("Chess", bases, members))
+
+
+def test_a_class_of_several_views() -> None:
+    """It is left as it was by the first one."""
+    assert rooms(Chat)
+    assert rooms(Chat, Bell)
+    assert rooms(type("Chess", (Chat,), {}))
+
+
 def test_rooms_takes_rooms_and_options() -> None:
     """Options are those of the decorators."""
     with pytest.raises(TypeError, match="none was given"):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import getweakrefcount, ref
 
 from dwebsocket.conf.group_settings import DEFAULT
+from dwebsocket.rooms.room import is_plain, pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,10 +122,10 @@ class Joined:
             self._kept[name] = left
 
     def _can_be_made_anew(self, room: Room, name: str) -> bool:
-        if not type(room)._is_plain or not vars(room).keys() <= _GIVEN:
+        if not is_plain(type(room)) or not vars(room).keys() <= _GIVEN:
             return False
         given = (room.websocket, room.request, room.name)
         # The project may have replaced the request, or changed the arguments.
         return given == (self._websocket, self._request, name) and (
-            room._kwargs is None or room._kwargs == room._pattern.match(name)
+            room._kwargs is None or room._kwargs == pattern_of(type(room)).match(name)
         )

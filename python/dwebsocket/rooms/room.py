@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Collection
@@ -82,10 +83,6 @@ class Room:
     request: WebSocketRequest
     websocket: WebSocket
 
-    # The names of the class, once `rooms()` has read them; and whether an object may be made anew.
-    _pattern: ClassVar[Pattern]
-    _is_plain: ClassVar[bool]
-
     # Of the connection, for `dwebsocket.rooms.connection`. A page may be in many rooms: what is the
     # class's, or follows from the name, is no attribute of the object.
     _kwargs: dict[str, Any] | None = None
@@ -127,7 +124,7 @@ class Room:
     def kwargs(self) -> dict[str, Any]:
         """The arguments in the room's name, as a view gets those in its URL."""
         if self._kwargs is None:
-            self._kwargs = self._pattern.match(self.name) or {}
+            self._kwargs = pattern_of(type(self)).match(self.name) or {}
         return self._kwargs
 
     @property
@@ -208,7 +205,7 @@ def is_written(room: Room, name: str) -> bool:
 
 def class_of(classes: Sequence[type[Room]], name: str) -> type[Room] | None:
     """Returns the first class whose names fit a room's."""
-    return next((cls for cls in classes if cls._pattern.fits(name)), None)
+    return next((cls for cls in classes if pattern_of(cls).fits(name)), None)
 
 
 def is_async(cls: type[Room]) -> bool:
@@ -216,17 +213,16 @@ def is_async(cls: type[Room]) -> bool:
     return any(iscoroutinefunction(getattr(cls, name)) for name in HOOKS)
 
 
-def prepare(cls: type[Room]) -> None:
-    """
-    Reads the names of a class.
+def pattern_of(cls: type[Room]) -> Pattern:
+    """Returns the names of a class."""
+    return _pattern(cls.name)
 
-    Raises:
-        ImproperlyConfigured: A name that ``path()`` does not take.
-    """
-    cls._pattern = Pattern(cls.name)
+
+def is_plain(cls: type[Room]) -> bool:
+    """Whether an object of a class, with no attributes of its own, may be made anew."""
     is_own_object = cls.__init__ is Room.__init__ and cls.__new__ is Room.__new__
     has_only_a_dict = cls.__basicsize__ == Room.__basicsize__ and not hasattr(cls, "__del__")
-    cls._is_plain = is_own_object and has_only_a_dict and cls._pattern.is_fixed
+    return is_own_object and has_only_a_dict and pattern_of(cls).is_fixed
 
 
 def check(cls: object) -> None:
@@ -236,12 +232,14 @@ def check(cls: object) -> None:
     Raises:
         TypeError: It is none, or an attribute has another type.
         ValueError: An attribute has a value that it cannot have.
+        ImproperlyConfigured: ``path()`` does not take its name.
     """
     if not (isinstance(cls, type) and issubclass(cls, Room)):
         raise TypeError(f"rooms() takes subclasses of Room, not {cls!r}")
     where = cls.__name__
     if not isinstance(cls.name, str) or not cls.name:
         raise TypeError(f"{where}.name must be a text such as 'room-<int:pk>', not {cls.name!r}")
+    pattern_of(cls)
     for each in HOOKS:
         if not callable(getattr(cls, each)):
             raise TypeError(f"{where}.{each} must be a method, not {getattr(cls, each)!r}")
@@ -331,3 +329,6 @@ class Pattern:
             return self._form % tuple([to_url(kwargs[each]) for each, to_url in self._written])
         except ValueError:
             return None
+
+
+_pattern = functools.cache(Pattern)

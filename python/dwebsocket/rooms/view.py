@@ -9,7 +9,7 @@ from dwebsocket.api import callbacks
 from dwebsocket.api.waiting import steps
 from dwebsocket.groups import seats
 from dwebsocket.groups.view_groups import ViewGroups
-from dwebsocket.handler import WebSocketHandler
+from dwebsocket.handler import WebSocketHandler, refuse_own_names
 from dwebsocket.rooms import moving, room, wire
 from dwebsocket.rooms.connection import Rooms
 from dwebsocket.telemetry import clock
@@ -195,7 +195,8 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
         **options: As of :func:`dwebsocket.accept_websocket`, such as ``fallback=True``.
 
     Raises:
-        TypeError: No class, what is no subclass of :class:`Room`, or an option that no view has.
+        TypeError: No class, what is no subclass of :class:`Room`, an option that no view has, or a
+            name with an underscore in place of one that :class:`Room` needs itself.
         ValueError: A value that an option or an attribute of a class cannot have.
         ImproperlyConfigured: A name that ``path()`` does not take.
     """
@@ -203,7 +204,7 @@ def rooms(*classes: type[Room], **options: Any) -> Callable[..., HttpResponseBas
         raise TypeError("rooms() takes the classes of rooms: none was given")
     for each in classes:
         room.check(each)
-        room.prepare(each)
+        refuse_own_names(each, room.Room)
     conf.overrides("rooms", options)
     own = tuple(options.pop("subprotocols", ()))
     base = _AsyncHandler if any(map(room.is_async, classes)) else _Handler
