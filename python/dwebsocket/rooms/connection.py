@@ -445,7 +445,9 @@ class Rooms:
         """
         websocket, request = self._websocket, self._request
         tracing.call_failed(websocket, error)
-        if (more := more_of(text)) is None:
+        # One that a client causes hides no other.
+        kind = text, class_of(self._classes, name), type(error)
+        if (more := more_of(kind)) is None:
             count("websocket.view_failed")
             return
         with worlds.entered_if_possible(websocket._world):
