@@ -315,6 +315,20 @@ class TestScope:
         assert ws._watch is not None
         assert ws._watch.over.done()
 
+    @pytest.mark.parametrize("where", ["aslow", "ahandler"])
+    def test_does_not_wait_for_the_loop_that_it_blocks(
+        self, site: WebSocketClient, where: str
+    ) -> None:
+        """It says so at once."""
+
+        async def main() -> None:
+            with websockets_of_a_test():
+                ws = await AsyncWebSocketClient().websocket(f"/{where}/").__aenter__()
+                await ws.send("hello")
+
+        with pytest.raises(ViewStillRuns, match="in the event loop of the test"):
+            asyncio.run(main())
+
     def test_leaves_those_of_others_alone(self, site: WebSocketClient) -> None:
         """Such as an outer one's."""
         with site.websocket("/echo/") as ws:

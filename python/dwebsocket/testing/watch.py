@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.api.base import GOING_AWAY
+from dwebsocket.api.waiting import loop_hub
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.threading import frame_of, frames
 from dwebsocket.runners import handler as handler_life
 from dwebsocket.runners import loop
 from dwebsocket.runners import view as life
+from dwebsocket.runners.handler_loop import LoopHome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,13 +116,28 @@ class ViewWatch:
         Waits until the view has ended and its resources are released.
 
         Raises:
-            ViewStillRuns: It was not within ``timeout`` seconds.
+            ViewStillRuns: It was not within ``timeout`` seconds, or would need the event loop that
+                this call blocks.
         """
+        is_blocked = self._is_in_this_loop()
         try:
-            self.over.result(timeout)
+            self.over.result(0.0 if is_blocked else timeout)
         except TimeoutError:
             self.give_up()
+            if is_blocked:
+                raise ViewStillRuns(
+                    "A view in the event loop of the test has not ended, and cannot while the test "
+                    f"waits for it: close its WebSocket, by `async with`. {self.whereabouts()}"
+                ) from None
             raise self.still_runs(timeout) from None
+
+    def _is_in_this_loop(self) -> bool:
+        if (running := running_loop()) is None:
+            return False
+        if (task := self._task) is not None:
+            return task.get_loop() is running
+        home = getattr(self._handler, "_home", None)
+        return isinstance(home, LoopHome) and home is loop_hub.current().handlers
 
     def give_up(self) -> None:
         """Notes that the view has had its time: nothing else of its test waits for it."""
