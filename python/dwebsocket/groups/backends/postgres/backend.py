@@ -18,7 +18,7 @@ from dwebsocket.groups.backends.postgres import future, parameters, payload, pro
 from dwebsocket.groups.backends.postgres.history import Reading
 from dwebsocket.groups.backends.postgres.listener import CannotListen, Listener
 from dwebsocket.groups.backends.postgres.place import Place
-from dwebsocket.groups.backends.postgres.publishing import CannotPublish, Publisher
+from dwebsocket.groups.backends.postgres.publishing import Publisher
 from dwebsocket.groups.history.recorded import HistoryBackend
 from dwebsocket.groups.presence.exchanging import PresenceBackend
 
@@ -49,7 +49,7 @@ class Backend(HistoryBackend, PresenceBackend):
         super().__init__(alias, own)
         place = self._place = Place(self)
         self._listener = Listener(self, place, self._wants)
-        self._publisher = Publisher(own.database, place.channel, place.key, own.timeout)
+        self._publisher = Publisher(self, place)
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
@@ -60,10 +60,7 @@ class Backend(HistoryBackend, PresenceBackend):
         Raises:
             GroupUnavailable: The database does not take it. A transaction cannot go on then.
         """
-        try:
-            self._publisher.publish(name, envelope)
-        except CannotPublish as error:
-            raise self.unavailable(str(error)) from error.__cause__
+        self._publisher.publish(name, envelope)
 
     async def apublish(self, name: str, envelope: bytes) -> None:
         """Publishes on the thread and the connection that the task's ORM uses."""
@@ -71,10 +68,7 @@ class Backend(HistoryBackend, PresenceBackend):
 
     def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
         """Appends and publishes when the present transaction commits."""
-        try:
-            self._publisher.append(name, envelope, limits)
-        except CannotPublish as error:
-            raise self.unavailable(str(error)) from error.__cause__
+        self._publisher.append(name, envelope, limits)
 
     async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
         """Appends on the thread and the connection that the task's ORM uses."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from dwebsocket.groups.backends.contract import Backend
+    from dwebsocket.groups.backends.postgres.place import Place
+
 # A large message may take longer: for each second so many bytes.
 _BYTES_PER_S = 4 * 1024 * 1024
 _NO_TABLE = (
@@ -36,26 +39,19 @@ _OVERTAKEN = "40001"
 _NO_SUCH_TABLE = "42P01"
 
 
-class CannotPublish(Exception):
-    """The database does not take a message now. The text says why."""
-
-
 class Publisher:
     """
     Publishes for one backend. Any thread may use it; each uses its own connection of Django.
 
     Args:
-        database: The alias in ``DATABASES``.
-        channel: The project's.
-        key: For :mod:`~dwebsocket.groups.backends.postgres.payload`.
-        timeout: The seconds that a call may take.
+        backend: The backend.
+        place: Has the channel to publish to.
     """
 
-    def __init__(self, database: str, channel: str, key: bytes, timeout: float) -> None:
-        self._database = database
-        self._channel = channel
-        self._key = key
-        self._timeout = timeout
+    def __init__(self, backend: Backend, place: Place) -> None:
+        self._unavailable = backend.unavailable
+        self._database, self._timeout = backend.settings.database, backend.settings.timeout
+        self._channel, self._key = place.channel, place.key
         # `NOTIFY` drops a text that equals an earlier one of the same transaction.
         self._start = secrets.token_hex(6)
         self._numbers = itertools.count()
@@ -74,8 +70,8 @@ class Publisher:
         The timeout is a second longer for each 4 MiB.
 
         Raises:
-            CannotPublish: The database does not take it within the timeout. A transaction that is
-                open cannot go on then.
+            GroupUnavailable: The database does not take it within the timeout. A transaction that
+                is open cannot go on then.
         """
         publication = self._new_publication()
         content = payload.pack(name, envelope)
@@ -111,7 +107,7 @@ class Publisher:
         Arguments as of :meth:`~dwebsocket.groups.HistoryBackend.append`.
 
         Raises:
-            CannotPublish: As :meth:`publish`.
+            GroupUnavailable: As :meth:`publish`.
         """
         row = history.append(
             uuid.uuid4(), history.key_of(name, self._key), limits, payload.pack(name, envelope)
@@ -131,7 +127,7 @@ class Publisher:
 
     def _attempt(self, call: Callable[..., None], deadline: Deadline) -> None:
         connection = parameters.connection_of(self._database)
-        _leave_parents(connection)
+        self._leave_parents(connection)
         if connection.health_check_enabled:
             # Else the first cursor of a request does it, and connects again without a limit.
             with deadline.on(connection):
@@ -169,7 +165,26 @@ class Publisher:
                         has_looked = True
                         continue
                 late = f"no answer within {deadline.seconds:g} s"
-                raise CannotPublish(late if deadline.is_over else text_of(error)) from error
+                raise self._unavailable(late if deadline.is_over else text_of(error)) from error
+
+    def _leave_parents(self, connection: BaseDatabaseWrapper) -> None:
+        """
+        Makes Django forget a connection that the process has inherited by a fork.
+
+        Two processes that talk on one connection get each other's answers.
+
+        Raises:
+            GroupUnavailable: The process was forked inside of a transaction, which is the parent's.
+        """
+        raw: Any = connection.connection
+        if raw is None or not any(raw is each for each in _parents):
+            return
+        if is_in_transaction(connection):
+            raise self._unavailable("the process was forked inside of a transaction")
+        connection.connection = None
+        with suppress(Exception):
+            # Only the descriptor: the library would tell the server that its client is leaving.
+            os.close(raw.fileno())
 
     def _execute(self, connection: BaseDatabaseWrapper, sql: str) -> None:
         with connection.cursor() as cursor:
@@ -180,7 +195,7 @@ class Publisher:
         Looks for a table, once: an error of the server would end the project's transaction.
 
         Raises:
-            CannotPublish: There is none.
+            GroupUnavailable: There is none.
         """
         if exists in self._found:
             return
@@ -189,7 +204,7 @@ class Publisher:
             row = cursor.fetchone()
         if not row or not row[0]:
             database = "" if self._database == "default" else f" --database {self._database}"
-            raise CannotPublish(_NO_TABLE.format(what=what, database=database))
+            raise self._unavailable(_NO_TABLE.format(what=what, database=database))
         self._found.add(exists)
 
     def _purge_soon(self, connection: BaseDatabaseWrapper, purge: str) -> None:
@@ -240,26 +255,6 @@ def _note_parents() -> None:
         for connection in connections.all(initialized_only=True)
         if connection.connection is not None and connection.vendor == "postgresql"
     )
-
-
-def _leave_parents(connection: BaseDatabaseWrapper) -> None:
-    """
-    Makes Django forget a connection that the process has inherited by a fork.
-
-    Two processes that talk on one connection get each other's answers.
-
-    Raises:
-        CannotPublish: The process was forked inside of a transaction, which is the parent's.
-    """
-    raw: Any = connection.connection
-    if raw is None or not any(raw is each for each in _parents):
-        return
-    if is_in_transaction(connection):
-        raise CannotPublish("the process was forked inside of a transaction")
-    connection.connection = None
-    with suppress(Exception):
-        # Only the descriptor: the library would tell the server that its client is leaving.
-        os.close(raw.fileno())
 
 
 at_fork(_note_parents)
