@@ -18,6 +18,7 @@ import pytest
 from node_process import Node
 
 from dwebsocket import _core
+from dwebsocket.api.waiting.steps import arun
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
@@ -383,7 +384,7 @@ CALLS: dict[str, Callable[[local.Backend], Awaitable[object]]] = {
     "send": lambda backend: backend.asend("room", "message", []),
     "close": lambda backend: backend.aclose("room", 1000, ""),
     "count": lambda backend: backend.acount("room"),
-    "members": lambda backend: backend.amembers("room"),
+    "members": lambda backend: arun(backend.gathering("room")),
     "history": lambda backend: backend.aread_history("room", None, (10, 60.0)),
     "catch up": lambda backend: backend.acatch_up("room"),
     "subscribe soon": lambda backend: asyncio.sleep(0, backend.subscribe_soon("room")),

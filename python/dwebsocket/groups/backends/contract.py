@@ -300,21 +300,13 @@ class Backend:
         """Has the steps of :meth:`enter`."""
         raise NotImplementedError
 
-    def members(self, name: str) -> list[_core.Member]:
+    def gathering(self, name: str) -> Steps[list[_core.Member]]:
         """
-        Returns the users that are present in a group, in all processes.
+        Has the steps that return the users that are present in a group, in all processes.
 
         Raises:
             GroupUnavailable: As :meth:`enter`.
         """
-        return run(self.gathering(name))
-
-    async def amembers(self, name: str) -> list[_core.Member]:
-        """Returns the users as :meth:`members`, without blocking the event loop."""
-        return await arun(self.gathering(name))
-
-    def gathering(self, name: str) -> Steps[list[_core.Member]]:
-        """Has the steps of :meth:`members`."""
         raise NotImplementedError
 
     def problems(self, *, deploy: bool) -> list[str]:

@@ -304,7 +304,7 @@ class Backend(process.Backend):
         return self.count(name)
 
     def gathering(self, name: str) -> Steps[list[_core.Member]]:
-        """Has the steps of :meth:`members`: of all processes that use the folder."""
+        """The users are those of all processes that use the folder."""
         yield Call(lambda: self.node, self._start_elsewhere)
         return self.presence.members(name)
 
