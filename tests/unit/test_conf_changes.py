@@ -6,6 +6,7 @@ import time
 import timeit
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from django.conf import UserSettingsHolder, settings
@@ -121,6 +122,17 @@ class TestChanges:
         subprotocols.remove("a")
         assert conf.get("COMPRESSION").level == 9
         assert conf.get("SUBPROTOCOLS") == ()
+
+    def test_dict_that_changes_deep_within(self, assign: Callable[..., None]) -> None:
+        """As `mock.patch.dict` of a backend, and a pattern of its history."""
+        entry: dict[str, Any] = {"TIMEOUT": 2, "HISTORY": {"room-*": {"size": 5}}}
+        assign(WEBSOCKET_GROUPS={"default": entry})
+        assert conf.get("GROUPS")["default"].timeout == 2
+        with mock.patch.dict(entry, TIMEOUT=3):
+            assert conf.get("GROUPS")["default"].timeout == 3
+        assert conf.get("GROUPS")["default"].timeout == 2
+        entry["HISTORY"]["room-*"]["size"] = 6
+        assert conf.get("GROUPS")["default"].kept("room-1").size == 6
 
     def test_list_that_becomes_wrong(self, assign: Callable[..., None]) -> None:
         """Is named, until it is right again."""

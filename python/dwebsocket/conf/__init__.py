@@ -2,8 +2,8 @@
 Every setting of dwebsocket: its name, its default, and its valid values.
 
 Settings are read when they are first used, and again whenever they have changed, in whatever way:
-by ``override_settings``, by an assignment to ``settings``, or within a list. Times are seconds (int
-or float), sizes are bytes.
+by ``override_settings``, by an assignment to ``settings``, or within a list or dict. Times are
+seconds (int or float), sizes are bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from copy import copy
 from dataclasses import dataclass, fields
 from ipaddress import IPv6Address
 from operator import is_, itemgetter
@@ -496,10 +495,20 @@ def _layers(source: Any) -> Iterator[tuple[Any, ...]]:
         # Of at least two: for one alone it gives no tuple.
         read_all = itemgetter(*watched, *[*watched][:1]) if watched else None
         values = () if read_all is None else read_all(watched)
-        copies = [(v, copy(v)) for v in watched.values() if isinstance(v, (list, dict, set))]
+        copies = [(v, _copy(v)) for v in watched.values() if isinstance(v, (list, dict, set))]
         # A new name comes last.
         yield names, len(now), next(reversed(now), None), read_all, values, copies
         source = names.get("default_settings")
+
+
+def _copy(value: Any) -> Any:
+    """Copies dicts, lists and sets, also those within; what else they hold stays the same."""
+    if isinstance(value, dict):
+        # First as a whole: another thread may change it meanwhile.
+        return {key: _copy(each) for key, each in dict(value).items()}
+    if isinstance(value, list):
+        return [*map(_copy, value)]
+    return set(value) if isinstance(value, set) else value
 
 
 # Exchanged as a whole: any thread may do so at any time.
