@@ -263,6 +263,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_a_large_answer_slowly_is_expected_later() {
+        let settings = Settings {
+            ping_interval: Some(Duration::from_secs(5)),
+            ping_timeout: Some(Duration::from_secs(2)),
+            ..Settings::SMALL
+        };
+        let start = tokio::time::Instant::now();
+        for waits in [true, false] {
+            let mut fixture = fixture(&settings);
+            let pending = Arc::default();
+            if waits {
+                assert_eq!(fixture.relay.poll(0, &pending), Polled::Held);
+            }
+            fixture.written.write_all(&vec![b'x'; 40_000]).unwrap();
+            fixture.written.write_all(b"\n").unwrap();
+            if !waits {
+                while fixture.share.held() < 40_000 {
+                    tokio::task::yield_now().await;
+                }
+                assert_eq!(fixture.relay.poll(0, &pending), Polled::Held);
+            }
+            fixture.task.await.unwrap();
+        }
+        assert_eq!(start.elapsed().as_secs(), 2 * (5 + 2 + 10));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_poll_at_all_is_lost_sooner() {
         let mut fixture = fixture(&Settings::SMALL);
         let start = tokio::time::Instant::now();

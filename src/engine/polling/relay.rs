@@ -22,6 +22,10 @@ use crate::engine::{
 const WAIT: Duration = Duration::from_secs(25);
 /// How long after that a client is still expected, where the connection has no ping timeout.
 const ABSENCE: Duration = Duration::from_secs(20);
+/// How long a client may take to read a byte of an answer, and all of one: a proxy may have it long
+/// before, so that no socket tells.
+const BYTE: Duration = Duration::from_micros(250);
+const LONGEST: Duration = Duration::from_secs(60);
 /// How long a client may be away before its first poll, which it makes as soon as it is open. Until
 /// then there was one request, and no socket of it that a proxy could count.
 const FIRST: Duration = Duration::from_secs(10);
@@ -62,7 +66,7 @@ struct State {
     held: Option<(Arc<PendingPoll>, Instant)>,
     /// The last poll, whose answer may be under way.
     last: Weak<PendingPoll>,
-    /// When the client was last here, and whether it has polled.
+    /// When the client was last here, or has read the last answer; and whether it has polled.
     heard: Instant,
     has_polled: bool,
     /// The connection has written its last event.
@@ -110,6 +114,7 @@ impl Relay {
                 state.last = Arc::downgrade(pending);
                 match answer.flatten() {
                     Some(answer) => {
+                        state.heard = now + time_to_read(&answer.body);
                         pending.settle(Some(answer));
                     }
                     None => {
@@ -267,12 +272,12 @@ impl State {
         let Some((pending, _)) = self.held.take() else {
             return;
         };
-        if self
-            .backlog
-            .answer()
-            .is_some_and(|answer| pending.answer(answer))
-        {
-            self.heard = clock::task_now();
+        let Some(answer) = self.backlog.answer() else {
+            return;
+        };
+        let time = time_to_read(&answer);
+        if pending.answer(answer) {
+            self.heard = clock::task_now() + time;
         }
     }
 
@@ -288,4 +293,9 @@ impl State {
         let cost = self.backlog.cost();
         self.account.set(cost);
     }
+}
+
+fn time_to_read(answer: &[u8]) -> Duration {
+    let bytes = u32::try_from(answer.len()).unwrap_or(u32::MAX);
+    BYTE.saturating_mul(bytes).min(LONGEST)
 }
