@@ -8,7 +8,6 @@ pub(crate) mod end;
 pub(crate) mod inbox;
 mod member;
 pub(crate) mod moving;
-mod never_opened;
 pub(crate) mod outbox;
 mod passing;
 pub(crate) mod ping;
@@ -136,7 +135,7 @@ impl Connection {
     /// A connection that will send `head` before anything else.
     pub(crate) fn new(
         id: u64,
-        socket: Arc<Socket>,
+        socket: impl Into<Option<Arc<Socket>>>,
         settings: &Settings,
         head: Bytes,
         turns: Arc<Turns>,
@@ -181,6 +180,19 @@ impl Connection {
             is_spared: AtomicBool::new(false),
             is_closed_by_group: AtomicBool::new(false),
             moving: OnceLock::new(),
+        }
+    }
+
+    /// A connection that is over, as after a client that has vanished. Takes nothing from the system.
+    ///
+    /// Its calls answer as those of a connection that belongs to another process.
+    pub fn never_opened() -> Self {
+        let (settings, codecs) = (&Settings::SMALL, &Codecs::default());
+        let (head, turns) = (Bytes::new(), Arc::default());
+        Self {
+            // Of no process.
+            generation: u64::MAX,
+            ..Self::new(NEVER_OPENED, None, settings, head, turns, codecs)
         }
     }
 
@@ -696,5 +708,16 @@ mod tests {
             })
         );
         peer.write_all(b"still there").unwrap();
+    }
+
+    #[test]
+    fn one_that_was_never_open_is_over_and_takes_nothing() {
+        let connection = Arc::new(Connection::never_opened());
+        let end = connection.end().unwrap();
+        assert_eq!((end.code, end.by), (1006, Initiator::Lost));
+        assert_eq!(end.reason, "the WebSocket was never opened");
+        assert_eq!(connection.waiting(), (0, true));
+        assert!(!connection.send(Kind::Text, b"x", None).unwrap());
+        assert_eq!(connection.id(), NEVER_OPENED);
     }
 }

@@ -56,10 +56,15 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// An outbox on `socket` that queues up to `capacity` bytes. The first of them are `head`,
-    /// the head of the response, which no frame can overtake.
-    pub(crate) fn new(socket: Arc<Socket>, capacity: usize, head: Bytes, framing: Framing) -> Self {
+    /// the head of the response, which no frame can overtake. Without a socket it is cut already.
+    pub(crate) fn new(
+        socket: impl Into<Option<Arc<Socket>>>,
+        capacity: usize,
+        head: Bytes,
+        framing: Framing,
+    ) -> Self {
         Self {
-            state: Mutex::new(State::new(socket, head, framing)),
+            state: Mutex::new(State::new(socket.into(), head, framing)),
             room: Condvar::default(),
             capacity,
             framing,

@@ -89,9 +89,9 @@ pub(super) struct Reserved {
 
 impl State {
     /// The state of a new outbox on `socket`: `head` waits, which no frame can overtake.
-    pub(super) fn new(socket: Arc<Socket>, head: Bytes, framing: Framing) -> Self {
+    pub(super) fn new(socket: Option<Arc<Socket>>, head: Bytes, framing: Framing) -> Self {
         Self {
-            socket: Some(socket),
+            socket,
             queued: head.len(),
             mid_frame: !head.is_empty(),
             queue: [head]
