@@ -41,14 +41,11 @@ pub(super) enum Stage {
     /// It has not begun to close.
     Open,
     /// A close frame stands at the end of the outbox.
-    Flushing {
-        queued: usize,
-        deadline: Option<Instant>,
-    },
+    Flushing,
     /// Our close frame is out; the peer's has not come.
-    AwaitingClose { deadline: Option<Instant> },
+    AwaitingClose,
     /// Nothing more to send; the peer may hang up.
-    Lingering { deadline: Option<Instant> },
+    Lingering,
     /// The descriptor can go.
     Over,
 }
@@ -57,6 +54,10 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Closing {
     stage: Stage,
+    /// When the present stage is over at the latest; `None` is never.
+    deadline: Option<Instant>,
+    /// Bytes of the last ones that were not written at the last look.
+    queued: usize,
     send_timeout: Option<Duration>,
     close_timeout: Duration,
     /// When the last bytes have to be written, even if the peer goes on taking them.
@@ -68,6 +69,8 @@ impl Closing {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             stage: Stage::Open,
+            deadline: None,
+            queued: usize::MAX,
             send_timeout: settings.send_timeout,
             close_timeout: settings.close_timeout,
             flush_limit: None,
@@ -81,17 +84,16 @@ impl Closing {
 
     /// Ends the connection without any further stage.
     pub(super) fn end(&mut self) {
-        self.stage = Stage::Over;
+        self.go_on(Stage::Over, None);
+    }
+
+    fn go_on(&mut self, stage: Stage, deadline: Option<Instant>) {
+        (self.stage, self.deadline) = (stage, deadline);
     }
 
     /// The present stage's deadline; `None` is for ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Open | Stage::Over => None,
-            Stage::Flushing { deadline, .. }
-            | Stage::AwaitingClose { deadline }
-            | Stage::Lingering { deadline } => deadline,
-        }
+        self.deadline
     }
 
     /// Ends the connection if that deadline has passed at `now`.
@@ -109,16 +111,13 @@ impl Closing {
     /// Begins to close, if `connection` is ending.
     pub(super) fn begin(&mut self, connection: &Connection) {
         if self.stage == Stage::Open && connection.is_ending() {
-            self.stage = Stage::Flushing {
-                queued: usize::MAX,
-                deadline: None,
-            };
+            self.stage = Stage::Flushing;
         }
     }
 
     /// Goes on to the next stage when the present one is done.
     pub(super) fn advance(&mut self, connection: &Connection, socket: &Socket) {
-        if let Stage::Flushing { queued, .. } = self.stage {
+        if self.stage == Stage::Flushing {
             // The closing thread notes the end first and seals the outbox then. Until the outbox is
             // sealed, the close frame is not in it: empty does not mean done.
             let sealed = connection.outbox.is_sealed();
@@ -126,28 +125,24 @@ impl Closing {
             if sealed && left == 0 {
                 let awaits_end =
                     || (connection.carrier.as_ref()).is_some_and(|carrier| carrier.awaits_end());
-                self.stage = if connection.outbox.is_cut() && !awaits_end() {
-                    Stage::Over
+                if connection.outbox.is_cut() && !awaits_end() {
+                    self.end();
                 } else {
-                    let deadline = self.close_deadline();
-                    Stage::AwaitingClose { deadline }
-                };
-            } else if sealed && left < queued {
+                    self.go_on(Stage::AwaitingClose, self.close_deadline());
+                }
+            } else if sealed && left < self.queued {
                 let now = clock::task_now();
-                if queued == usize::MAX {
+                if self.queued == usize::MAX {
                     self.flush_limit = flush_limit(now, self.send_timeout, left);
                 }
                 let deadline = self.send_timeout.and_then(|time| now.checked_add(time));
-                self.stage = Stage::Flushing {
-                    queued: left,
-                    deadline: deadline.into_iter().chain(self.flush_limit).min(),
-                };
+                self.queued = left;
+                self.deadline = deadline.into_iter().chain(self.flush_limit).min();
             }
         }
-        if matches!(self.stage, Stage::AwaitingClose { .. }) && connection.is_handshake_done() {
+        if self.stage == Stage::AwaitingClose && connection.is_handshake_done() {
             socket.finish_sending();
-            let deadline = self.close_deadline();
-            self.stage = Stage::Lingering { deadline };
+            self.go_on(Stage::Lingering, self.close_deadline());
         }
     }
 
@@ -195,16 +190,11 @@ mod tests {
         // The first half of `Connection::close`, whose thread is then interrupted.
         fixture.connection.begin_end(lost("test"));
         fixture.driver.advance(&fixture.io);
-        assert!(matches!(
-            fixture.driver.closing.stage(),
-            Stage::Flushing { deadline: None, .. }
-        ));
+        assert_eq!(fixture.driver.closing.stage(), Stage::Flushing);
+        assert_eq!(fixture.driver.deadline(), None);
         fixture.connection.outbox.seal(&going_away());
         fixture.driver.advance(&fixture.io);
-        assert!(matches!(
-            fixture.driver.closing.stage(),
-            Stage::AwaitingClose { .. }
-        ));
+        assert_eq!(fixture.driver.closing.stage(), Stage::AwaitingClose);
         assert_eq!(read_now(&mut fixture.peer), b"\x88\x05\x03\xe9bye");
     }
 
@@ -235,10 +225,7 @@ mod tests {
                 deadline = next;
             }
         }
-        assert!(matches!(
-            fixture.driver.closing.stage(),
-            Stage::AwaitingClose { .. }
-        ));
+        assert_eq!(fixture.driver.closing.stage(), Stage::AwaitingClose);
     }
 
     #[tokio::test(start_paused = true)]
@@ -296,10 +283,7 @@ mod tests {
         });
         fixture.connection.close(&going_away());
         fixture.driver.advance(&fixture.io);
-        assert_eq!(
-            fixture.driver.closing.stage(),
-            Stage::AwaitingClose { deadline: None }
-        );
+        assert_eq!(fixture.driver.closing.stage(), Stage::AwaitingClose);
         assert_eq!(fixture.driver.deadline(), None);
     }
 
