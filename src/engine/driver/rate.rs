@@ -22,27 +22,20 @@ const CONTROLS_PER_MESSAGE: f64 = 10.0;
 ///
 /// A client pings a few times a minute, or with each message that it sends, and answers our pings.
 #[derive(Debug)]
-pub(super) struct Controls {
-    left: f64,
-    filled_at: Instant,
-}
+pub(super) struct Controls(Bucket);
 
 impl Controls {
     /// A peer that has sent none, at `now`.
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            left: CONTROLS_AT_ONCE,
-            filled_at: now,
-        }
+        Self(Bucket::new(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE, now))
     }
 
     /// Takes in so many control frames and messages; false when those are too many.
     pub(super) fn count(&mut self, controls: u32, messages: u32, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        let earned = passed * CONTROLS_PER_SECOND + f64::from(messages) * CONTROLS_PER_MESSAGE;
-        self.left = (self.left + earned).min(CONTROLS_AT_ONCE) - f64::from(controls);
-        self.filled_at = now;
-        self.left >= 0.0
+        let earned = f64::from(messages) * CONTROLS_PER_MESSAGE;
+        self.0.refill(earned, now);
+        self.0.left -= f64::from(controls);
+        self.0.left >= 0.0
     }
 }
 
@@ -70,9 +63,11 @@ impl Meter {
     /// Full buckets at `now`; `None` when nothing is to be measured.
     pub(super) fn new(rates: Rates, now: Instant) -> Option<Box<Self>> {
         (rates.messages.is_some() || rates.bytes.is_some()).then(|| {
+            // One message is always allowed.
+            let bucket = |rate: f64| Bucket::new(rate, rate.max(1.0), now);
             Box::new(Self {
-                messages: rates.messages.map(|rate| Bucket::new(rate, now)),
-                bytes: rates.bytes.map(|rate| Bucket::new(rate, now)),
+                messages: rates.messages.map(bucket),
+                bytes: rates.bytes.map(bucket),
                 timeout: rates.timeout,
                 over_since: None,
             })
@@ -98,7 +93,7 @@ impl Meter {
         let mut wait = Duration::ZERO;
         let mut is_calm = !is_behind;
         for bucket in buckets.into_iter().flatten() {
-            bucket.refill(now);
+            bucket.refill(0.0, now);
             wait = wait.max(bucket.debt());
             is_calm &= bucket.left >= bucket.rate / 2.0;
         }
@@ -116,27 +111,29 @@ impl Meter {
     }
 }
 
-/// A bucket that holds what its rate allows in a second. May be in debt.
+/// A bucket that fills at a rate. May be in debt.
 #[derive(Debug)]
 struct Bucket {
     rate: f64,
+    most: f64,
     left: f64,
     filled_at: Instant,
 }
 
 impl Bucket {
-    fn new(rate: f64, now: Instant) -> Self {
+    fn new(rate: f64, most: f64, now: Instant) -> Self {
         Self {
             rate,
-            // One message is always allowed.
-            left: rate.max(1.0),
+            most,
+            left: most,
             filled_at: now,
         }
     }
 
-    fn refill(&mut self, now: Instant) {
+    /// Fills in what the time since the last call gives, and `more`.
+    fn refill(&mut self, more: f64, now: Instant) {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.left = (self.left + passed * self.rate).min(self.rate.max(1.0));
+        self.left = (self.left + passed * self.rate + more).min(self.most);
         self.filled_at = now;
     }
 
