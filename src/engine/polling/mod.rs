@@ -25,7 +25,7 @@ use crate::engine::{
         Connection,
         settings::{Key, Settings},
     },
-    resources::descriptor::{self, AsyncStream, Owned, Stream},
+    resources::descriptor::{AsyncStream, Stream},
 };
 
 /// Clients that have their answer, and are waited for until they hang up. Others beside them are not:
@@ -47,15 +47,6 @@ impl Default for Pollers {
             lingering: Arc::new(Semaphore::new(MOST_LINGERING)),
         }
     }
-}
-
-/// Makes the two ends of the socket of a connection that is polled: the second one is for a relay.
-///
-/// # Errors
-/// The system's, when it has no descriptor left.
-pub(crate) fn pair() -> io::Result<(Owned, Stream)> {
-    let (written, read) = descriptor::pair()?;
-    Ok((Owned::from(written), read))
 }
 
 impl Pollers {
@@ -118,7 +109,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::engine::resources::budget::Share;
+    use crate::engine::resources::{
+        budget::Share,
+        descriptor::{self, Owned},
+    };
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -130,8 +124,8 @@ mod tests {
     }
 
     fn fixture(settings: &Settings) -> Fixture {
-        let (written, unread) = pair().unwrap();
-        let written = UnixStream::from(written);
+        let (written, unread) = descriptor::pair().unwrap();
+        let written = UnixStream::from(Owned::from(written));
         // The test's own thread sleeps until there is room.
         written.set_nonblocking(false).unwrap();
         let share = Share::new();

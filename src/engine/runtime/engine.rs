@@ -29,10 +29,10 @@ use crate::{
         },
         driver::Io,
         groups::FanOutThread,
-        polling::{self, PendingPoll, Polled, Pollers},
+        polling::{PendingPoll, Polled, Pollers},
         resources::{
             budget::{self, Account, Relief},
-            descriptor::Owned,
+            descriptor::{self, Owned},
             holders::Holders,
             permits::{self, Permit},
             socket::Socket,
@@ -544,7 +544,8 @@ pub fn open_polled(
         transport: Transport::Polling(key),
         ..*settings
     };
-    let (written, unread) = polling::pair().map_err(Error::io("no descriptor for polls"))?;
+    let (written, unread) = descriptor::pair().map_err(Error::io("no descriptor for polls"))?;
+    let written = Owned::from(written);
     let connection = engine.adopt_with(written, vec![], vec![], &settings, permit, before_head)?;
     // When this fails the connection reads the end of its stream, and is lost.
     Pollers::begin(
