@@ -76,13 +76,7 @@ impl Request {
     /// # Errors
     /// The first rule that it breaks (RFC 6455 section 4.1).
     pub fn validate(&self, key: &str, head: &Head) -> Result<Agreed, String> {
-        let names = |header: &str, token: &str| {
-            let value = head.get(header);
-            value.is_some_and(|list| {
-                let mut elements = list.split(',').map(str::trim);
-                elements.any(|element| element.eq_ignore_ascii_case(token))
-            })
-        };
+        let names = |header, token| handshake::names(head.get(header).as_deref(), token);
         if !names("upgrade", "websocket") {
             return Err("its Upgrade header does not name websocket".to_owned());
         }

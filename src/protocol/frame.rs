@@ -142,12 +142,6 @@ pub fn encode(first: impl Into<First>, payload: &[u8]) -> Bytes {
     Bytes::from([&*head(first, payload.len()), payload].concat())
 }
 
-/// Appends such a frame to others in one buffer.
-pub fn append(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
-    frames.extend_from_slice(&head(first, payload.len()));
-    frames.extend_from_slice(payload);
-}
-
 /// Appends such a frame as a client sends it: masked with `key` (RFC 6455 section 5.3).
 pub fn append_masked(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8], key: [u8; 4]) {
     frames.reserve(MAX_HEADER_BYTES + payload.len());

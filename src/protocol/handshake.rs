@@ -275,7 +275,7 @@ fn is_empty(content_length: Option<&str>) -> bool {
 }
 
 /// Whether the list in a header has `token`, in any case.
-fn names(header: Option<&str>, token: &str) -> bool {
+pub(super) fn names(header: Option<&str>, token: &str) -> bool {
     header.is_some_and(|list| elements(list).any(|element| element.eq_ignore_ascii_case(token)))
 }
 
