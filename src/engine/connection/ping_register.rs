@@ -12,10 +12,7 @@ use std::{
 };
 
 use crate::engine::{
-    base::{
-        clock,
-        sync::{Condvar, Mutex},
-    },
+    base::sync::{Condvar, Mutex},
     wakeup::hub::{Hub, Watch},
 };
 
@@ -185,20 +182,6 @@ impl Pings {
         }
     }
 
-    /// Sleeps until `look` finds something, or until `deadline` (`None`: for ever).
-    fn sleep<T>(&self, deadline: Option<Instant>, look: impl Fn(&State) -> Option<T>) -> Option<T> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(found) = look(&state) {
-                return Some(found);
-            }
-            if deadline.is_some_and(|deadline| deadline <= clock::now()) {
-                return None;
-            }
-            (state, _) = self.changed.wait(state, deadline);
-        }
-    }
-
     /// Sleeps until the answer to a ping has come, and returns the time that it took. `None` when
     /// it has not by `deadline` (`None`: ever), or when the connection has ended.
     pub(crate) fn await_answer(&self, number: u64, deadline: Option<Instant>) -> Option<Duration> {
@@ -206,16 +189,15 @@ impl Pings {
             let own = state.own.as_ref()?;
             own.waiting.iter().find(|ping| ping.number == number)?.took
         };
-        self.sleep(deadline, |state| match find(state) {
-            Some(took) => Some(Some(took)),
-            None => state.is_over.then_some(None),
-        })
-        .flatten()
+        let is_early = |state: &State| find(state).is_none() && !state.is_over;
+        let state = (self.changed).wait_while(self.state.lock(), deadline, is_early);
+        find(&state)
     }
 
     /// Sleeps until the connection has ended, or until `deadline` (`None`: for ever).
     pub(crate) fn await_end(&self, deadline: Option<Instant>) {
-        self.sleep(deadline, |state| state.is_over.then_some(()));
+        let is_early = |state: &State| !state.is_over;
+        drop((self.changed).wait_while(self.state.lock(), deadline, is_early));
     }
 }
 
