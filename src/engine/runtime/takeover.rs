@@ -15,7 +15,10 @@ use std::{
 };
 
 use socket2::{Domain, Type};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{copy, sink},
+    net::UnixStream,
+};
 
 use super::engine::Engine;
 use crate::engine::{
@@ -25,9 +28,6 @@ use crate::engine::{
 
 #[cfg(target_os = "linux")]
 pub use crate::engine::resources::socket::unwatch;
-
-/// Bytes that are read and dropped at once: as many as a placeholder holds.
-const CHUNK: usize = 64 * 1024;
 
 /// One takeover, from its allocation to its end. Dropping it finishes it.
 #[derive(Debug)]
@@ -119,16 +119,8 @@ pub fn discard(descriptor: RawFd) -> Result<(), Error> {
         .set_nonblocking(true)
         .map_err(Error::io("making a socket non-blocking"))?;
     Engine::current()?.handle().spawn(async move {
-        let Ok(stream) = UnixStream::from_std(stream) else {
-            return;
-        };
-        let mut bytes = vec![0; CHUNK];
-        while stream.readable().await.is_ok() {
-            match stream.try_read(&mut bytes) {
-                Ok(1..) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(0) | Err(_) => return,
-            }
+        if let Ok(mut stream) = UnixStream::from_std(stream) {
+            let _ = copy(&mut stream, &mut sink()).await;
         }
     });
     Ok(())
