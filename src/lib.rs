@@ -26,8 +26,8 @@ mod _core {
         exchange::Exchange,
         groups::{Deputy, Groups, Mailbox, Seat, Seats, ended, in_room},
         handshake::{
-            Compression, choose_subprotocol, event_stream_head, fallback_opened, is_token,
-            may_send_close_code, response_head, validate_handshake,
+            Compression, event_stream_head, fallback_opened, is_token, may_send_close_code,
+            response_head, validate_handshake,
         },
         history::{History, numbered},
         hub::Hub,

@@ -47,7 +47,6 @@ __all__ = [
     "after_fork_in_child",
     "answer",
     "buffered_bytes",
-    "choose_subprotocol",
     "client_frame",
     "clock_ahead",
     "close_all",
@@ -1847,9 +1846,6 @@ def frames_for(connection: Connection, messages: list[str | bytes], /) -> bytes:
 
 def has_handed_out(groups: Groups, name: str, until: int, /) -> bool:
     """Whether the entries of a group before this number have reached their members."""
-
-def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
-    """The first of `supported` that is among `offered`."""
 
 def client_frame(
     opcode: int, payload: bytes, key: bytes, *, is_final: bool = True, rsv1: bool = False

@@ -158,13 +158,6 @@ pub(super) fn as_pairs(headers: &[(PyBackedStr, PyBackedStr)]) -> Vec<(&str, &st
     pairs.collect()
 }
 
-/// Picks the first of `supported` that is among `offered`.
-#[pyfunction]
-pub(crate) fn choose_subprotocol(supported: Vec<String>, offered: Vec<String>) -> Option<String> {
-    let offered: Vec<_> = offered.iter().map(String::as_str).collect();
-    subprotocol::choose(&supported, &offered).map(str::to_owned)
-}
-
 /// Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be.
 #[pyfunction]
 pub(crate) fn is_token(text: &str) -> bool {

@@ -349,8 +349,8 @@ class UpgradeResponse(HttpResponse):
                     f"{type(protocol).__name__}.select_subprotocol() gives {chosen!r}, which the "
                     f"client does not offer"
                 )
-        if chosen is None and self._options.subprotocols:
-            chosen = _core.choose_subprotocol(list(self._options.subprotocols), offered)
+        if chosen is None:
+            chosen = next((name for name in self._options.subprotocols if name in offered), None)
         return chosen
 
     def _headers_to_send(self) -> list[tuple[str, str]]:

@@ -52,8 +52,8 @@ async fn their_client_takes_our_answer() {
             extensions: field(&head, "Sec-WebSocket-Extensions"),
         };
         let accepted = handshake::validate(&request).unwrap();
-        let supported = ["v3.chat", "v2.chat", "v1.chat"].map(String::from);
-        let chosen = subprotocol::choose(&supported, &accepted.offered);
+        assert_eq!(accepted.offered, ["v1.chat", "v2.chat"]);
+        let chosen = Some("v2.chat");
         let cookie = ("Set-Cookie", "session=1");
         let body = ("Content-Length", "0");
         let head =
