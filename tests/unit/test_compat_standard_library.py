@@ -32,6 +32,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+EXIT_HOOKS = """
+import sys
+if sys.argv[1] == "eventlet":
+    import eventlet
+    eventlet.monkey_patch()
+elif sys.argv[1] == "gevent":
+    from gevent import monkey
+    monkey.patch_all()
+import multiprocessing
+from dwebsocket.compat import threading
+
+def register(name):
+    threading.at_exit(lambda: print("late", name, flush=True))
+    threading.before_pools_end(lambda: print(name, flush=True))
+
+child = multiprocessing.get_context("fork").Process(target=register, args=("child",))
+child.start()
+child.join()
+register("parent")
+"""
+
+
 class TestMissing:
     """The error about a part that is indispensable."""
 
@@ -149,6 +171,14 @@ class TestThreads:
         monkeypatch.delattr(threading, "_register_atexit")
         threading_parts.before_pools_end(repr)
         assert (early, late) == ([print], [repr])
+
+    @pytest.mark.parametrize("library", ["", "gevent", "eventlet"])
+    def test_exit_hooks_are_called(self, library: str) -> None:
+        """Those of a child of ``multiprocessing`` too, and where a library has green threads."""
+        program = [sys.executable, "-W", "ignore", "-c", EXIT_HOOKS, library]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+        lines = ["child", "late child", "parent", "late parent"]
+        assert (done.stdout.splitlines(), done.stderr) == (lines, "")
 
     @pytest.mark.skipif(sys.version_info >= (3, 13), reason="children call atexit's functions")
     def test_exit_hook_of_a_child(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,7 +258,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
     """A shutdown of a process that has just begun, and its calls to the engine."""
     calls: list[Any] = []
-    monkeypatch.setattr(shutdown, "_register_at_exit", lambda call: calls.append("at exit"))
+    monkeypatch.setattr(shutdown, "before_pools_end", lambda call: calls.append("at exit"))
     monkeypatch.setattr(_core, "on_terminate", lambda start: calls.append("on SIGTERM"))
 
     def drain(code: int, reason: str, window: float) -> float:

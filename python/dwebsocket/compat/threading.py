@@ -68,7 +68,7 @@ def before_pools_end(call: Callable[[], object]) -> None:
     after that.
     """
     register: Callable[[Callable[[], object]], object]
-    register = getattr(threading, "_register_atexit", atexit.register)
+    register = _of_the_end().get("_register_atexit", atexit.register)
     register(call)
 
 
@@ -82,7 +82,7 @@ def at_exit(call: Callable[[], object]) -> None:
     """
     processes: Any = sys.modules.get("multiprocessing.process")
     is_child = processes is not None and processes.parent_process() is not None
-    before_threads: Any = getattr(threading, "_threading_atexits", None)
+    before_threads: Any = _of_the_end().get("_threading_atexits")
     if sys.version_info >= (3, 13) or not is_child or before_threads is None:
         atexit.register(call)
         return
@@ -97,6 +97,17 @@ def at_exit(call: Callable[[], object]) -> None:
         call()
 
     before_threads.insert(0, call_after_threads)
+
+
+def _of_the_end() -> dict[str, Any]:
+    """
+    Returns the variables of that ``threading`` whose hooks Python calls when it ends.
+
+    It calls ``threading._shutdown``, in every version so far. eventlet puts that of a copy of the
+    module in its place, and gevent a function of its own, which calls the original one.
+    """
+    found: dict[str, Any] = getattr(getattr(threading, "_shutdown", None), "__globals__", {})
+    return found if found.get("__name__") == "threading" else vars(threading)
 
 
 def use_lock(future: Future[Any], lock: _thread.RLock) -> None:

@@ -13,7 +13,6 @@ the process goes on, beside other servers: then its own connections are closed.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import signal
 import threading
@@ -175,7 +174,8 @@ class _Shutdown:
                 # which calls `_close_at_exit`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
             # A forked child inherits these; without connections of its own they do nothing there.
-            (_register_at_exit if at_exit is None else at_exit.register)(self._exit)
+            # Views may still need thread pools before they end.
+            (before_pools_end if at_exit is None else at_exit.register)(self._exit)
             on_file_changed(self._on_file_changed)
             _warn_of_a_long_window(
                 [self._shutdown_plan(terminated=True)]
@@ -333,15 +333,6 @@ def _room(shutdown_plan: ShutdownPlan) -> float:
     if shutdown_plan.timeout_s is None:
         return float("inf")
     return max(0.0, shutdown_plan.timeout_s - _GRACE_S - _EXIT_S)
-
-
-def _register_at_exit(function: Any) -> None:
-    if unpatched.patched_by() == "eventlet":
-        # eventlet replaces `threading`, and its version does not call hooks of the original.
-        atexit.register(function)
-    else:
-        # Views may still need thread pools before they end.
-        before_pools_end(function)
 
 
 _shutdown = _Shutdown()
