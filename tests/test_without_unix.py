@@ -39,7 +39,8 @@ def run(*arguments: str, cwd: Path = ROOT, **environ: str) -> str:
         [sys.executable, str(PROBES), "--feign", *arguments],
         capture_output=True,
         text=True,
-        timeout=100,
+        # For code that hangs: it takes minutes on a busy machine.
+        timeout=280,
         cwd=cwd,
         env={**os.environ, **environ},
     )
