@@ -50,7 +50,8 @@ LINE: list[set[str]] = [
     {"runners.shutdown"},
     {"client", "handshake"},
     {"handover"},
-    {"operations.doctor", "operations", "management.terminal"},
+    {"operations", "management.terminal"},
+    {"operations.doctor"},
     {
         "apps",
         "asgi",

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.core import signing
-from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
 
 from dwebsocket import _core, conf
@@ -24,10 +23,10 @@ from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.compat.asgiref import django_locals_are_green
 from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.groups import group_statistics
 from dwebsocket.handshake import origin, upgrade
 from dwebsocket.operations.doctor import site_question
 from dwebsocket.operations.doctor.site_question import place_of, signer
+from dwebsocket.operations.snapshot import of_groups
 from dwebsocket.servers import find_client
 from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake
 from dwebsocket.telemetry.records import event_counts
@@ -111,7 +110,7 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             "connections": _core.open_connections(),
             "leaving": _core.is_leaving(),
             "events": event_counts(),
-            "groups": _groups(),
+            "groups": of_groups(),
         },
         "settings": {
             # Where an ASGI server keeps the connection only it sends pings, if at all.
@@ -128,13 +127,6 @@ def _version() -> str | None:
         return metadata.version("dwebsocket2")
     except metadata.PackageNotFoundError:
         return None
-
-
-def _groups() -> dict[str, Any]:
-    try:
-        return {**group_statistics()}
-    except ImproperlyConfigured:
-        return {}
 
 
 def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
