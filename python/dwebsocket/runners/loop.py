@@ -16,13 +16,12 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from dwebsocket.api.close_callbacks import CloseCallbacks
-from dwebsocket.api.waiting.long_calls import Call
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.compat.system import at_fork, renew_at_fork
-from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners import green_loops
+from dwebsocket.runners.application_threads import ApplicationThreads
 from dwebsocket.runners.async_view_threads import with_own_thread
 
 if TYPE_CHECKING:
@@ -203,9 +202,8 @@ class SystemExecutor(ThreadPoolExecutor):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
-        self._most = self._to_start = threads
-        self._lock = unpatched.lock()
+        self._threads_of_system = ApplicationThreads(threads)
+        self._threads_of_system.hold()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """
@@ -214,23 +212,7 @@ class SystemExecutor(ThreadPoolExecutor):
         Raises:
             RuntimeError: The system gives no thread.
         """
-        call = Call(functools.partial(fn, *args, **kwargs))
-        with self._lock:
-            if self._to_start:
-                try:
-                    unpatched.start_thread("dwebsocket-executor", self._work)
-                except RuntimeError:
-                    if self._to_start == self._most:
-                        raise
-                    # The threads that there are make the call. The next one tries again.
-                else:
-                    self._to_start -= 1
-        self._calls.put(call)
-        return call.future
-
-    def _work(self) -> None:
-        while True:
-            self._calls.get()()
+        return self._threads_of_system.call(functools.partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
         """Does nothing: its threads end with the process."""
