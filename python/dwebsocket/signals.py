@@ -166,7 +166,7 @@ def _call_on_thread(call: Callable[[], object]) -> None:
     """
     global _dropped
     if len(_calls) < _MOST_WAITING:
-        _calls.add(_make, call, or_here=True)
+        _calls.add((_make, call), or_here=True)
         return
     # Two threads may count as one: it is no exact number.
     _dropped += 1

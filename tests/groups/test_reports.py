@@ -12,6 +12,7 @@ from django.test import override_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket import _core, group
+from dwebsocket.compat import unpatched
 from dwebsocket.conf.group_settings import BackendSettings
 from dwebsocket.groups import backends, reports
 from dwebsocket.groups.backends import process
@@ -149,6 +150,24 @@ def test_a_history_that_cannot_be_read_is_read_again(
     backend.catch_up_soon("room")
     eventually(lambda: not backend._catching_up.is_working, what="it is read")
     assert (read, len(caplog.records)) == (["room"] * 4, 1)
+
+
+def test_histories_that_no_thread_reads_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are read by the next thread that the system gives: all of them."""
+    backend = HistoryBackend("default", BackendSettings())
+    read: list[str] = []
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(backend, "catch_up", read.append)
+    with monkeypatch.context() as without:
+        without.setattr(unpatched, "start_thread", refuse)
+        with pytest.raises(RuntimeError):
+            backend.catch_up_soon("one", "two")
+    backend.catch_up_soon("three")
+    eventually(lambda: not backend._catching_up.is_working, what="all are read")
+    assert read == ["one", "two", "three"]
 
 
 def test_overridden_settings_keep_few_backends(override: Override) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from typing import Any
 
 from dwebsocket.compat import unpatched
-
-_Call = tuple[Callable[..., object], tuple[Hashable, ...]]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -19,7 +17,7 @@ class WorkQueue:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = unpatched.lock()
-        self._waiting: OrderedDict[_Call, None] = OrderedDict()
+        self._waiting: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         # Held as long as there is a thread.
         self._working = unpatched.lock()
 
@@ -31,17 +29,17 @@ class WorkQueue:
         """Whether there is a thread."""
         return self._working.locked()
 
-    def add(self, call: Callable[..., object], *args: Hashable, or_here: bool = False) -> None:
+    def add(self, *calls: tuple[Any, ...], or_here: bool = False) -> None:
         """
-        Has ``call`` made soon, with these arguments: once, if the same waits already.
+        Has calls made soon: each is a function and its arguments, and waits but once.
 
         Raises:
-            RuntimeError: The system gives no thread; the next one that it gives makes the call.
+            RuntimeError: The system gives no thread; the next one that it gives makes the calls.
                 With ``or_here`` this one makes all that wait.
         """
         with self._lock:
-            self._waiting[call, args] = None
-            if not self._working.acquire(blocking=False):
+            self._waiting.update(dict.fromkeys(calls))
+            if not (self._waiting and self._working.acquire(blocking=False)):
                 return
         try:
             unpatched.start_code(self._name, self._work)
@@ -59,14 +57,14 @@ class WorkQueue:
     def _work(self) -> None:
         while (found := self._take()) is not None:
             try:
-                found[0](*found[1])
+                found[0](*found[1:])
             except BaseException:
                 # All of them, such as the CancelledError of an async receiver: others wait.
                 _log.exception("The thread %s could not make a call", self._name)
             # Drop the arguments now, not only when the next call comes.
             del found
 
-    def _take(self) -> _Call | None:
+    def _take(self) -> tuple[Any, ...] | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popitem(last=False)[0]

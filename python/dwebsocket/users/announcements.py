@@ -205,7 +205,7 @@ def _soon(call: Act, failure: str = _UNSAID) -> None:
     try:
         backend = backends.backend(DEFAULT)
         if backend.waits:
-            _queue.add(_try_on_thread, backend, call, failure)
+            _queue.add((_try_on_thread, backend, call, failure))
             _finish_at_exit(os.getpid())
         else:
             _try(backend, call, failure)

@@ -602,7 +602,7 @@ class Backend:
             self._try(self.subscribe, name)
             return
         with self.starting():
-            self._subscribing.add(self._subscribe_now, name)
+            self._subscribing.add((self._subscribe_now, name))
 
     def unsubscribe_if_unused(self, name: str) -> None:
         """Takes a subscription back that no member of this process needs. Never waits."""

@@ -127,8 +127,8 @@ class HistoryBackend(Backend):
         Args:
             *names: The groups; without one, all that have members here.
         """
-        for name in names or self.groups.recorded_names():
-            self._catching_up.add(self._catch_up_now, name)
+        found = names or self.groups.recorded_names()
+        self._catching_up.add(*((self._catch_up_now, name) for name in found))
 
     def _catch_up_now(self, name: str) -> None:
         try:
