@@ -182,6 +182,9 @@ def _make(call: Callable[[], object]) -> None:
     global _dropped
     try:
         call()
+    except BaseException:
+        # All of them, such as the CancelledError of an async receiver: the next ones are sent.
+        _log.exception("A signal about a WebSocket could not be sent.")
     finally:
         # The thread may end now, and with it what receivers have left open.
         connections.close_all()

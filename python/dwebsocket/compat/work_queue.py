@@ -58,8 +58,8 @@ class WorkQueue:
         while (found := self._take()) is not None:
             try:
                 found[0](*found[1:])
-            except BaseException:
-                # All of them, such as the CancelledError of an async receiver: others wait.
+            except Exception:
+                # Others wait. What ends a green thread ends this one.
                 _log.exception("The thread %s could not make a call", self._name)
             # Drop the arguments now, not only when the next call comes.
             del found
