@@ -98,6 +98,11 @@ function fetchLater(url, { signal, method = "GET", headers = {}, body, referrerP
           async ends() { controller.close(); await settle(); },
         };
       },
+      breaks() {
+        const begun = new ReadableStream({ pull: (given) => given.error(new TypeError("network")) });
+        resolve(new Response(begun));
+        return settle();
+      },
       fails() { reject(new TypeError("network")); return settle(); },
     };
     signal?.addEventListener("abort", () => reject(signal.reason));

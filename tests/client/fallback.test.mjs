@@ -620,14 +620,16 @@ describe("polling", () => {
     assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret&ack=2");
   });
 
-  test("asks again when the network has lost the answer", async () => {
-    const { socket, seen, poll } = await polling();
-    await poll.fails();
-    await clock.pass(1000);
-    assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret&ack=0");
-    await requests.shift().answer(200, { n: 1, events: [{ text: "hi" }] });
-    assert.deepEqual([socket.state, seen], ["open", [["message", "hi", {}]]]);
-  });
+  for (const [what, lose] of [["the answer", "fails"], ["the end of it", "breaks"]]) {
+    test(`asks again when the network has lost ${what}`, async () => {
+      const { socket, seen, poll } = await polling();
+      await poll[lose]();
+      await clock.pass(1000);
+      assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret&ack=0");
+      await requests.shift().answer(200, { n: 1, events: [{ text: "hi" }] });
+      assert.deepEqual([socket.state, seen], ["open", [["message", "hi", {}]]]);
+    });
+  }
 
   test("posts as a stream does", async () => {
     const { socket } = await polling();

@@ -95,9 +95,10 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 				signal,
 				...options,
 			});
-		} catch {}
-		clearTimeout(clock);
-		if (answer?.ok) return answer;
+			if (answer?.ok) return options.body || kind === "sse" ? answer : await answer.json();
+		} catch {} finally {
+			clearTimeout(clock);
+		}
 		const { status = 0, headers } = answer ?? {};
 		const wait = Math.min(Math.abs(headers?.get("Retry-After")) || 0, 86400) * 1000;
 		const isRefused = /^4/.test(status);
@@ -149,10 +150,9 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 	};
 
 	const poll = async () => {
-		const ask = async (...query) => (await call(query)).json();
-		take({ open: await ask(...opening) });
+		take({ open: await call(opening) });
 		for (let ack = 0; !signal.aborted; ) {
-			const { n, events } = await ask("id=" + id, "ack=" + ack);
+			const { n, events } = await call(["id=" + id, "ack=" + ack]);
 			on.heard();
 			events.forEach(take);
 			ack = n;
