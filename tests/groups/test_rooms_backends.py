@@ -76,22 +76,33 @@ class Bare(Room):
 
 
 class Guarded(Room):
-    """Each connection is banned while `allow` is at work."""
+    """Each connection is banned while `allow` is at work, and others may join meanwhile."""
 
     name = "guarded-<int:pk>"
     banned: ClassVar[set[str]] = set()
+    meanwhile: ClassVar[Callable[[], object]] = bool
 
     def allow(self) -> bool:
         if (one := self.websocket.id) in self.banned:
             return False
         self.banned.add(one)
         self.group.evict(one)
+        type(self).meanwhile()
         return True
 
 
+class Unguarded(Room):
+    """The same group for others."""
+
+    name = "unguarded-<int:pk>"
+
+    def group_name(self) -> str:
+        return f"guarded-{self.kwargs['pk']}"
+
+
 urlpatterns = [
-    path("sync/", rooms(Chat, Dashboard, Pair, Again, Bare, Guarded)),
-    path("async/", rooms(AsyncChat, Dashboard, Pair, Again, Bare, Guarded)),
+    path("sync/", rooms(Chat, Dashboard, Pair, Again, Bare, Guarded, Unguarded)),
+    path("async/", rooms(AsyncChat, Dashboard, Pair, Again, Bare, Guarded, Unguarded)),
 ]
 
 
@@ -262,6 +273,17 @@ def test_one_that_is_evicted_while_allow_is_at_work_stays_out(
     """Also where its process has no other member of the group."""
     with client() as anna, pytest.raises(RoomError) as refused:
         anna.join("guarded-1")
+    assert refused.value.code == "denied"
+
+
+def test_one_stays_out_also_where_another_member_comes_behind_the_eviction(
+    client: Callable[..., ClientRooms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then evictions from the group do not come to its process."""
+    with client() as anna, client() as bert:
+        monkeypatch.setattr(Guarded, "meanwhile", lambda: bert.join("unguarded-1"))
+        with pytest.raises(RoomError) as refused:
+            anna.join("guarded-1")
     assert refused.value.code == "denied"
 
 

@@ -476,8 +476,7 @@ class Rooms:
         room = found if known is None else known
         heard: Evictions | None = None
         if is_written(room, "allow"):
-            backend = self._backend(DEFAULT)
-            heard = backend, backend.groups.evictions
+            heard = self._heard(room)
             try:
                 yield from self._ask(room)
             except (Refused, PermissionDenied, Http404):
@@ -534,6 +533,16 @@ class Rooms:
         if not (yield hooks.Question(room.allow)):
             raise Refused("denied")
 
+    def _heard(self, room: Room) -> Evictions | None:
+        """Returns the evictions that have come so far; None where the room's may pass unheard."""
+        backend = self._backend(DEFAULT)
+        # Those of groups without members here do not come; nor is each group known before `allow`.
+        if backend.waits and (
+            is_written(room, "group_name") or backend.groups.count(room.group.name) == 0
+        ):
+            return None
+        return backend, backend.groups.evictions
+
     def _sit_down(
         self, room: Room, group: Group, request: Request, heard: Evictions | None
     ) -> Steps[bool]:
@@ -557,8 +566,7 @@ class Rooms:
         at: Position | None = None
         told: dict[str, Any] = {"position": None, "recovered": request.since is None, "missed": 0}
         is_new = membership_signals.is_new(group, seat)
-        # Whether evictions have come here so far.
-        hears = not backend.waits or backend.groups.count(group.name) > 0
+        hears = heard is not None and heard == self._heard(room)
         if backend.waits:
             yield Call(backend.hold, backend.ahold, group.name)
         else:
@@ -573,7 +581,8 @@ class Rooms:
             backend.release(group.name)
         if not joined:
             return False
-        if heard is not None and not (hears and heard == (backend, backend.groups.evictions)):
+        is_sure = hears and heard == (backend, backend.groups.evictions)
+        if is_written(room, "allow") and not is_sure:
             # It may have been evicted while `allow` was at work, and is a member only now.
             self._user_until = 0.0
             yield from self._ask(room)
