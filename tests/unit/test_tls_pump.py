@@ -310,6 +310,18 @@ def test_settling(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
     assert line.is_closed
 
 
+def test_settling_takes_no_descriptor(
+    carrier: tls_pump.Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends may have none left."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(tls_pump._socket, "socketpair", refuse)
+    carrier.settle(60)
+
+
 def test_forked_child_lets_go(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
     """The child's copies are closed without a close_notify; the parent's connection goes on."""
     line = make().open()

@@ -21,11 +21,14 @@ import select
 import ssl
 from collections import deque
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import system as _socket
 from dwebsocket.compat.system import at_fork, monotonic
+
+if TYPE_CHECKING:
+    import threading
 
 _log = logging.getLogger("dwebsocket")
 
@@ -271,7 +274,7 @@ class Pump:
         self._interests: dict[int, int] = {}
         # Pipes whose engine end is closed, by their deadlines for the last bytes; in order.
         self._lingering: deque[tuple[float, Pipe]] = deque()
-        self._awaiting_quiet: deque[_socket.socket] = deque()
+        self._awaiting_quiet: deque[threading.Lock] = deque()
         self._scratch = memoryview(bytearray(_CHUNK_BYTES))
 
     def start(self) -> None:
@@ -285,13 +288,11 @@ class Pump:
 
     def settle(self, timeout: float) -> None:
         """Sleeps until no pipe is left, ``timeout`` seconds at most."""
-        ours, theirs = _socket.socketpair()
-        self._awaiting_quiet.append(theirs)
+        quiet = unpatched.lock()
+        quiet.acquire()
+        self._awaiting_quiet.append(quiet)
         self._wake()
-        ours.settimeout(max(0.001, timeout))
-        with suppress(OSError):
-            ours.recv(1)
-        ours.close()
+        quiet.acquire(timeout=max(0.0, timeout))
 
     def abandon(self) -> None:
         """In a forked child: closes its copies of the descriptors, and sends nothing."""
@@ -393,7 +394,7 @@ class Pump:
 
     def _tell_of_quiet(self) -> None:
         while self._awaiting_quiet and not (self._pipes or self._arrivals):
-            self._awaiting_quiet.popleft().close()
+            self._awaiting_quiet.popleft().release()
 
 
 # Marks a descriptor that was watched and must not be watched again; no interest has this value.
