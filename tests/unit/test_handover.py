@@ -22,7 +22,7 @@ from django.test import RequestFactory
 from django.urls import path
 from visit import descriptors, handshake
 
-from dwebsocket import WebSocketHandler
+from dwebsocket import WebSocketHandler, _core
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.socket import accept
 from dwebsocket.compat.system import monotonic, since_boot
@@ -374,7 +374,7 @@ def test_a_drain_that_only_begins_waits_for_no_handshake(monkeypatch: pytest.Mon
     monkeypatch.setattr(leaving, "_OPENING_S", math.inf)
     monkeypatch.setattr(shutdown, "_DRAIN_PATIENCE_S", math.inf)
     monkeypatch.setattr(shutdown, "mover", leaving.Leaving())
-    monkeypatch.setattr(shutdown._shutdown, "leave", lambda *_: 0.0)
+    monkeypatch.setattr(_core, "drain", lambda *_: 0.0)
     monkeypatch.setattr(arriving, "stop", lambda: None)
     handler = SimpleHandler()
     moving.expect(handler)

@@ -158,7 +158,7 @@ async def test_time_since_the_end_under_asgi() -> None:
 
 def test_drain_that_takes_too_long(visit: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timeout of `drain()`, beside a view that does not end."""
-    monkeypatch.setattr("dwebsocket.runners.shutdown._shutdown.leave", lambda *_: 0.0)
+    monkeypatch.setattr("dwebsocket._core.drain", lambda *_: 0.0)
     leave = threading.Event()
     returned: list[bool] = []
 

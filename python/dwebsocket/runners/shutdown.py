@@ -193,10 +193,6 @@ class _Shutdown:
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
         self._reset()
 
-    def leave(self, code: int, reason: str, window: float) -> float:
-        """Begins to close all connections. Returns the seconds until the last close begins."""
-        return _core.drain(code, reason, window)
-
     def _shutdown_plan(self, *, terminated: bool) -> ShutdownPlan:
         try:
             return self._planner(terminated=terminated)
@@ -230,7 +226,7 @@ class _Shutdown:
         Returns:
             The seconds until the last close begins. A later call can only make them fewer.
         """
-        return self.leave(*self.begin_to_move())
+        return _core.drain(*self.begin_to_move())
 
     def begin_to_move(self) -> tuple[int, str, float]:
         """Begins to give connections to other processes. Returns :meth:`closing`, for the rest."""
@@ -382,7 +378,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     mover.begin(timeout or _DRAIN_PATIENCE_S, "to come", lambda: RESTARTING, waits=timeout != 0)
-    _shutdown.leave(*RESTARTING, window)
+    _core.drain(*RESTARTING, window)
     while True:
         left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
         # Green threads run meanwhile, as they do in the wait.
