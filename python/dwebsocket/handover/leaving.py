@@ -52,11 +52,11 @@ _LOOK_S, _ELDERS_S = 0.05, 0.5
 # Seconds until one that took no more is asked again: it may have had too much to do.
 _AGAIN_S = 2.0
 # Seconds that a process waits for an heir while others may wait for its end; and for the one that
-# begins after another process has ended. Where all others of its server leave, too, none begins
-# before one of them has ended, and nobody answers requests.
+# begins after another process has ended, or is seen to begin. Where all others of its server leave,
+# too, none begins before one of them has ended, and nobody answers requests.
 _SOON_S, _SUCCESSOR_S, _ALL_LEAVE_S = 5.0, 15.0, 0.5
-# Seconds that a process may take to begin. One that lives for longer, and does not listen, may be
-# none that serves.
+# The same for one that is seen to begin under an ASGI server: all its processes serve. One of
+# another server that does not listen may be none of these, such as uWSGI's router.
 _BOOT_S = 60.0
 # Seconds after which a server has begun no other process in place of one that died.
 _DIED_S = 0.5
@@ -117,7 +117,8 @@ class Leaving(shutdown.Mover):
             if self._moving is not None or monotonic() >= deadline or own is None:
                 return
             try:
-                search = _Search(heirs, own.number, deadline, end)
+                boot_s = _SUCCESSOR_S if own.asgi is None else _BOOT_S
+                search = _Search(heirs, own.number, deadline, end, boot_s)
             except OSError as error:
                 offers.report("all handlers", str(error))
                 return
@@ -259,9 +260,19 @@ class _Search:
     """The search for processes that go on with connections of this one."""
 
     def __init__(
-        self, heirs: Heirs, server: int, deadline: float, end: Callable[[], tuple[int, str]]
+        self,
+        heirs: Heirs,
+        server: int,
+        deadline: float,
+        end: Callable[[], tuple[int, str]],
+        boot_s: float = _SUCCESSOR_S,
     ) -> None:
-        """Begins it. Raises ``OSError`` where there is no folder of such processes."""
+        """
+        Begins it. Raises ``OSError`` where there is no folder of such processes.
+
+        ``boot_s`` is how long a process of its server may take until it listens.
+        """
+        self._boot_s = boot_s
         self._heirs = heirs
         self._server = server
         self._deadline = deadline
@@ -358,7 +369,7 @@ class _Search:
             return True
         own, marked = {os.getpid()}, self._folder.marked() | self._apart()
         begun = {parts_of(name)[1] for name in self._folder.others()} | marked
-        if set(children_of(self._server, younger=_BOOT_S)) - begun - own:
+        if set(children_of(self._server, younger=self._boot_s)) - begun - own:
             # A process of the server that may soon be an heir.
             self._first_since = monotonic()
         others = set(children_of(self._server)) - own
