@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dwebsocket.api.waiting.steps import run
+from dwebsocket.conf.group_settings import BackendSettings
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups.backends.postgres import Backend
+from dwebsocket.groups.backends.postgres.listener import CannotListen
 from dwebsocket.groups.backends.postgres.queries import Queries
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 LOST = ConnectionError("lost")
 
@@ -28,52 +32,47 @@ def test_equal_ones_share_one_until_it_has_begun() -> None:
     assert queries.add("room", ask) is not first
 
 
-def test_one_that_lasts_is_asked_once_more() -> None:
-    """By another connection; the second time it may be the reason for the loss."""
-    queries = Queries()
-    reading = queries.add("history", ask, is_lasting=True)
-    for is_over in (False, True):
-        assert queries.is_lasting
-        assert [query.future for query in queries.take()] == [reading]
-        queries.fail(LOST, put_back=True)
-        assert reading.done() is is_over
-    assert reading.exception() is LOST
-    assert not queries.is_lasting
-
-
-def test_one_that_has_not_begun_waits_as_long_as_it_takes() -> None:
-    """It cannot be the reason."""
-    queries = Queries()
-    reading = queries.add("history", ask, is_lasting=True)
-    for _ in range(3):
-        queries.fail(LOST, put_back=True)
-    assert not reading.done()
-
-
-def test_a_younger_equal_one_takes_the_place_of_one_that_is_put_back() -> None:
-    """The older one gets the error, as there is one query for each key."""
-    queries = Queries()
-    older = queries.add("history", ask, is_lasting=True)
-    queries.take()
-    younger = queries.add("history", ask, is_lasting=True)
-    queries.fail(LOST, put_back=True)
-    assert older.exception() is LOST
-    assert [query.future for query in queries.take()] == [younger]
-
-
-@pytest.mark.parametrize("is_lasting", [True, False])
 @pytest.mark.parametrize("has_begun", [True, False])
-def test_all_end_where_nothing_is_put_back(*, is_lasting: bool, has_begun: bool) -> None:
-    """And those that do not last, in any case; one that has its result keeps it."""
+def test_all_end_with_the_connection(*, has_begun: bool) -> None:
+    """One that has its result keeps it."""
     queries = Queries()
     done = queries.add("done", ask)
     if has_begun:
-        wanted = queries.add("room", ask, is_lasting=is_lasting)
+        wanted = queries.add("room", ask)
         queries.take()
     else:
         queries.take()
-        wanted = queries.add("room", ask, is_lasting=is_lasting)
+        wanted = queries.add("room", ask)
     done.set_result(7)
-    queries.fail(LOST, put_back=not is_lasting)
+    queries.fail(LOST)
     assert wanted.exception() is LOST
     assert done.result() == 7
+    assert queries.take() == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "asked"),
+    [(1, 2), (2, 2), (0, 1)],
+    ids=["it is lost once", "it is lost twice", "the server refuses"],
+)
+def test_a_question_is_asked_once_more(losses: int, asked: int) -> None:
+    """Where the connection was lost meanwhile: it may be the reason for a second loss."""
+    backend: Any = Backend("default", BackendSettings())
+    backend._listener = SimpleNamespace(connection=1, listening=lambda: None)
+    futures: list[Future[str]] = []
+
+    def ask() -> Future[str]:
+        futures.append(Future())
+        if len(futures) > losses > 0:
+            futures[-1].set_result("found")
+        else:
+            futures[-1].set_exception(CannotListen("no"))
+            backend._listener.connection += bool(losses)
+        return futures[-1]
+
+    if losses == 1:
+        assert run(backend._query(ask)) == "found"
+    else:
+        with pytest.raises(GroupUnavailable, match="no"):
+            run(backend._query(ask))
+    assert len(futures) == asked

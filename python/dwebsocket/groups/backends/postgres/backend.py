@@ -23,7 +23,7 @@ from dwebsocket.groups.history.recorded import HistoryBackend
 from dwebsocket.groups.presence.exchanging import PresenceBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
 
     from dwebsocket.api.waiting.steps import Steps
@@ -84,10 +84,8 @@ class Backend(HistoryBackend, PresenceBackend):
         return await arun(self._read_log(name, after, limits))
 
     def _read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Steps[Log]:
-        deadline = monotonic() + self.settings.timeout
-        yield from self._listen()
-        wanted = self._listener.read(Reading(name, after, *limits))
-        found: Log = yield from self._found(wanted, deadline - monotonic())
+        reading = Reading(name, after, *limits)
+        found: Log = yield from self._query(lambda: self._listener.read(reading))
         return found
 
     def _catch_up(self, name: str) -> Steps[None]:
@@ -115,14 +113,24 @@ class Backend(HistoryBackend, PresenceBackend):
         return self._subscribe()
 
     def _subscribe(self) -> Steps[None]:
-        deadline = monotonic() + self.settings.timeout
-        yield from self._listen()
         # A member that joins again is not to get what was published while it was away.
-        yield from self._found(self._listener.settle(), deadline - monotonic())
+        yield from self._query(self._listener.settle)
 
-    def _listen(self) -> Steps[None]:
+    def _query(self, ask: Callable[[], Future[Any]]) -> Steps[Any]:
+        """Asks the connection that listens, and the next one if that is lost meanwhile."""
+        deadline = monotonic() + self.settings.timeout
+        for is_last in (False, True):
+            yield from self._listen(deadline - monotonic())
+            connection = self._listener.connection
+            try:
+                return (yield from self._found(ask(), deadline - monotonic()))
+            except GroupUnavailable:
+                if is_last or connection == self._listener.connection:
+                    raise
+
+    def _listen(self, seconds: float) -> Steps[None]:
         if (up := self._listener.listening()) is not None:
-            yield from self._found(up, self.settings.timeout)
+            yield from self._found(up, seconds)
 
     def subscription(self, name: str) -> int:
         """Returns the number of the connection that brings all messages; 0 without one."""
@@ -150,7 +158,7 @@ class Backend(HistoryBackend, PresenceBackend):
     def _count(self, name: str) -> Steps[int]:
         found = self._listener.counts.known(name)
         if found is None:
-            yield from self._listen()
+            yield from self._listen(self.settings.timeout)
             found = yield from self._found(self._listener.count(name), self.settings.timeout)
         return int(found)
 
@@ -162,7 +170,7 @@ class Backend(HistoryBackend, PresenceBackend):
         return await arun(self._ask(name, envelope))
 
     def _ask(self, name: str, envelope: bytes) -> Steps[int]:
-        yield from self._listen()
+        yield from self._listen(self.settings.timeout)
         told = self._listener.announce([self._publisher.text_of(name, envelope)])
         return int((yield from self._found(told, self.settings.timeout)))
 

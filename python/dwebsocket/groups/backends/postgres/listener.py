@@ -133,11 +133,11 @@ class Listener:
         def ask(link: Link, found: Future[Log]) -> None:
             found.set_result(history.read(link.query, reading, self._place.key))
 
-        return self._soon(self._queries.add(reading, ask, is_lasting=True))
+        return self._soon(self._queries.add(reading, ask))
 
     def settle(self) -> Future[None]:
         """Returns the future of the moment at which all is delivered that was published before."""
-        return self._soon(self._queries.add(_SETTLED, self._settle, is_lasting=True))
+        return self._soon(self._queries.add(_SETTLED, self._settle))
 
     def count(self, name: str) -> Future[int]:
         """Returns the future of the number of members in all processes that listen."""
@@ -250,7 +250,7 @@ class Listener:
             self._report("lost", [reason])
         error = CannotListen(reason)
         self.counts.fail(error)
-        self._queries.fail(error, put_back=was_listening and self._may_run)
+        self._queries.fail(error)
         with self._lock:
             # Under the lock: one that joins meanwhile asks for a listener afterwards.
             has_members = bool(self._names())
@@ -258,8 +258,7 @@ class Listener:
             up = None if was_listening and self._may_run else self._up
             if up is not None:
                 self._up = None
-            is_awaited = self._up is not None or self._queries.is_lasting
-            is_needed = self._may_run and (has_members or is_awaited)
+            is_needed = self._may_run and (has_members or self._up is not None)
             if not is_needed:
                 self._hub = None
         if up is not None:
