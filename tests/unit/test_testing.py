@@ -29,7 +29,7 @@ from dwebsocket import (
 )
 from dwebsocket.api import callbacks
 from dwebsocket.api.waiting import loop_hub
-from dwebsocket.groups import publications
+from dwebsocket.groups import groups_sent
 from dwebsocket.testing import (
     AsyncWebSocketClient,
     Clock,
@@ -473,7 +473,7 @@ class TestMixin:
     @pytest.mark.parametrize("where", ["method", "class", "in the test", "in setUp"])
     def test_skipped_test_leaves_nothing(self, site: WebSocketClient, where: str) -> None:
         """Later tests have their own groups and connections to databases."""
-        sharing, recorded = databases._users, publications.recorded
+        sharing, recorded = databases._users, groups_sent.recorded
 
         class Case(WebSocketTestMixin, SimpleTestCase):
             def setUp(self) -> None:
@@ -487,7 +487,7 @@ class TestMixin:
             Case.test = unittest.skip("here")(Case.test)  # type: ignore[method-assign]
         result = self.run(unittest.skip("here")(Case) if where == "class" else Case)
         assert [reason for _, reason in result.skipped] == ["here"]
-        assert (databases._users, publications.recorded) == (sharing, recorded)
+        assert (databases._users, groups_sent.recorded) == (sharing, recorded)
 
     def test_wrong_refusals_fail(self, site: WebSocketClient) -> None:
         """The message has the response that came instead."""

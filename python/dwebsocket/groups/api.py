@@ -16,11 +16,11 @@ from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import (
     backends,
+    groups_sent,
     history,
     membership_signals,
     names,
     presence,
-    publications,
     seats,
 )
 from dwebsocket.groups.history import recovering
@@ -471,7 +471,7 @@ class Group:
         exclude, keys = excluded(exclude)
         using = _transaction_of(on_commit)
         backend = self._backend(twin)
-        publications.note(self, message, exclude, on_commit=on_commit)
+        groups_sent.note(self, message, exclude, on_commit=on_commit)
         if using is None:
             backend.send(self.name, message, keys)
         else:
@@ -484,7 +484,7 @@ class Group:
         if on_commit is not False:
             # The loop's own thread has no transaction: Django does not let it use a database.
             waits = await sync_to_async(self._send_at_a_commit)(message, keys, on_commit=on_commit)
-        publications.note(self, message, exclude, on_commit=on_commit)
+        groups_sent.note(self, message, exclude, on_commit=on_commit)
         if not waits:
             await backend.asend(self.name, message, keys)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
     from django.test import LiveServerTestCase
 
-    from dwebsocket.groups.publications import Publication
+    from dwebsocket.groups.groups_sent import Publication
 
     # The attributes that it finds in the class beside it.
     _Case = LiveServerTestCase

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwebsocket.groups import backends, publications
+from dwebsocket.groups import backends, groups_sent
 from dwebsocket.groups.backends import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.groups.publications import Publication
+    from dwebsocket.groups.groups_sent import Publication
 
 
 @contextmanager
@@ -26,13 +26,13 @@ def groups_of_a_test() -> Iterator[list[Publication]]:
     Yields:
         What is published: a list that grows.
     """
-    if publications.recorded is not None:
-        yield publications.recorded
+    if groups_sent.recorded is not None:
+        yield groups_sent.recorded
         return
     recorded: list[Publication] = []
-    publications.recorded = recorded
+    groups_sent.recorded = recorded
     try:
         with backends.replaced(process.Backend):
             yield recorded
     finally:
-        publications.recorded = None
+        groups_sent.recorded = None

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.groups.publications import Publication
+    from dwebsocket.groups.groups_sent import Publication
     from dwebsocket.testing import AsyncWebSocketClient, Clock, LiveWebSocketClient, WebSocketClient
 
 # pytest-django's fixtures that give a test a database.

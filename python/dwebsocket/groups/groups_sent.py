@@ -1,4 +1,4 @@
-"""Recording what is published, for tests."""
+"""``groups_sent`` of the test kit: what is published while a test records it."""
 
 from __future__ import annotations
 
