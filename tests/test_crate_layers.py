@@ -35,7 +35,8 @@ MODULES = {module_of(path): path for path in files()}
 def code_of(path: Path) -> str:
     """Give a file's text without its comments, texts and tests."""
     text = path.read_text()
-    text = re.sub(r"^#\[cfg\(test\)\]\nmod tests \{\n.*?^\}\n", "", text, flags=re.DOTALL | re.M)
+    tests = r"^#\[cfg\(test\)\]\n(?:pub\(super\) )?mod \w+ \{\n.*?^\}\n"
+    text = re.sub(tests, "", text, flags=re.DOTALL | re.M)
     text = re.sub(r'"(?:[^"\\]|\\.)*"', '""', re.sub(r"//.*", "", text))
     return re.sub(r"'(?:[^'\\]|\\.)'", "' '", text)
 
