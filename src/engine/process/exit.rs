@@ -26,7 +26,7 @@ use std::{
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
-    io::Interest,
+    io::AsyncReadExt,
     signal::unix::{SignalKind, signal},
 };
 
@@ -119,20 +119,14 @@ fn answer_exit(
 ) -> io::Result<()> {
     let timeout = timeout.saturating_add(MARGIN);
     let (stream, other) = channel(timeout)?;
-    let other = {
+    let mut other = {
         let _context = engine.handle().enter();
         tokio::net::UnixStream::from_std(other)?
     };
     let dying = Arc::downgrade(engine);
     engine.handle().spawn(async move {
-        let mut byte = [0];
-        loop {
-            match other.ready(Interest::READABLE).await {
-                Ok(_) if matches!(other.try_read(&mut byte), Ok(1)) => break,
-                // A false readiness: no byte came.
-                Ok(ready) if !ready.is_read_closed() => {}
-                _ => return,
-            }
+        if other.read_u8().await.is_err() {
+            return;
         }
         let signal = signal_seen();
         let fitting = plans.iter().find(|plan| plan.signal == signal);
