@@ -5,9 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc,
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -25,18 +23,6 @@ type Calls = Mutex<Vec<Box<dyn FnOnce() + Send>>>;
 /// The number of connections that this process holds or has a permit out for.
 pub fn open() -> usize {
     OPEN.load(Ordering::SeqCst)
-}
-
-/// Waits until no permit is out, `timeout` at most. Blocks its thread.
-pub(crate) fn wait_until_none(timeout: Duration) {
-    let (tell, told) = mpsc::channel();
-    when_none(move || {
-        // It fails when the receiver has stopped waiting.
-        let _ = tell.send(());
-    });
-    if open() != 0 {
-        let _ = told.recv_timeout(timeout);
-    }
 }
 
 /// Calls `call` once, when the last permit is given back. It must not sleep. The caller looks again

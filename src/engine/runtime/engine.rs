@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -436,9 +436,11 @@ impl Engine {
         leave();
         let window = self.drain(frame.clone(), window);
         self.registry.wait_until_empty(window);
-        let end = Instant::now() + grace;
+        let end = clock::now() + grace;
         self.registry.shut_down(frame, grace);
-        permits::wait_until_none(end.saturating_duration_since(Instant::now()));
+        if let Some(wait) = wait_for_none_open() {
+            wait.wait(Some(end));
+        }
         self.stop();
     }
 }
