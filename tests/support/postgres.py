@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from support.forked import run_django
 from support.installed import postgresql
 from support.namespace import NETWORK
-from support.server import TESTS
 from support.shared import shared_folder
 
 if TYPE_CHECKING:
@@ -124,17 +122,8 @@ def counter(folder: Path) -> Iterator[Callable[[], int]]:
 
 def migrate(settings: dict[str, Any]) -> None:
     """Make the test project's tables, with these in place of its settings."""
-    subprocess.run(
-        [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "project.settings",
-            "PROJECT_SETTINGS": json.dumps(settings),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
-        },
-        check=True,
-        timeout=60,
-    )
+    done = run_django("migrate", "--verbosity", "0", settings=settings)
+    assert done.returncode == 0, done.stderr
 
 
 @contextlib.contextmanager

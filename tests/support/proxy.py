@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.server import TESTS, free_port
+from support.forked import run_django
+from support.server import free_port
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -72,20 +71,7 @@ def doctor(
 ) -> subprocess.CompletedProcess[str]:
     """Run `websocket_doctor` on the test project."""
     values = {"INSTALLED_APPS": APPS, **(settings or {})}
-    return subprocess.run(
-        [sys.executable, "-m", "django", "websocket_doctor", *arguments],
-        cwd=TESTS,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "project.settings",
-            "PROJECT_SETTINGS": json.dumps(values),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_django("websocket_doctor", *arguments, settings=values)
 
 
 class Proxy:

@@ -6,7 +6,7 @@ Nothing of the package has begun here: no setting is read, no thread started.
 
 Its input is a Unix socket. A message is JSON, `[script, argument, folder, environment]`, with the
 descriptors of the new process's standard streams; its answer the pid, with a descriptor of the
-process. It ends with its input.
+process. It ends with its input. `support/forked.py` speaks to it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ OF_DATABASES = (
 
 def main() -> None:
     """Fork until the input ends; a child goes on as its script."""
+    # The names of files beside this one are those of libraries.
+    del sys.path[0]
     for name in MODULES:
         import_module(name)
     with contextlib.suppress(ImportError):
@@ -88,7 +90,7 @@ def become(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [script, argument]
-    sys.path[0] = str(Path(script).parent)
+    sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")
 
 
