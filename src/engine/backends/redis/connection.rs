@@ -217,7 +217,7 @@ mod tests {
     };
 
     use super::{
-        super::stream::{MOST_WAITING, fixture::through},
+        stream::{MOST_WAITING, through},
         *,
     };
 

@@ -237,24 +237,18 @@ impl Gate {
     }
 }
 
+/// A stream through a pipe, in place of a socket.
 #[cfg(test)]
-pub(super) mod fixture {
-    use tokio::io::DuplexStream;
-
-    use super::*;
-
-    /// A stream through a pipe, in place of a socket.
-    pub(in super::super) fn through(
-        pipe: DuplexStream,
-        gate: Option<Arc<Gate>>,
-        signs: &Arc<Signs>,
-    ) -> Pin<Box<dyn Stream>> {
-        Box::pin(Own {
-            _not_inherited: NotInherited::enter(&io::stdin()),
-            socket: pipe,
-            gate,
-            signs: Arc::clone(signs),
-            was_full: false,
-        })
-    }
+pub(super) fn through(
+    pipe: tokio::io::DuplexStream,
+    gate: Option<Arc<Gate>>,
+    signs: &Arc<Signs>,
+) -> Pin<Box<dyn Stream>> {
+    Box::pin(Own {
+        _not_inherited: NotInherited::enter(&io::stdin()),
+        socket: pipe,
+        gate,
+        signs: Arc::clone(signs),
+        was_full: false,
+    })
 }
