@@ -63,7 +63,7 @@ impl Connection {
         .await
     }
 
-    async fn over(
+    pub(super) async fn over(
         stream: Pin<Box<dyn Stream>>,
         signs: Arc<Signs>,
         login: &Login,

@@ -263,28 +263,28 @@ impl Link<'_> {
         if calls.is_empty() {
             return Ok(());
         }
-        let first = calls.iter().flatten().map(|publish| publish.deadline).min();
-        let deadline = clock::real(first.unwrap_or_else(clock::now));
-        let under_way = UnderWay { shard, calls };
+        let mut under_way = UnderWay { shard, calls };
         let mut connection = self.publisher.clone();
-        match timeout_at(deadline.into(), connection.send_all(&commands)).await {
-            Ok(Ok(replies)) => {
-                let run = known.map(|scripts| Arc::clone(&scripts.run));
-                let replies = under_way.over().into_iter().zip(replies);
-                let undone = self.settle(replies, &run.unwrap_or_default());
-                self.retry(undone).await;
-                Ok(())
-            }
-            Ok(Err(reason)) => {
-                under_way.fail(&reason);
-                Err(reason)
-            }
-            // The server may be slow: the connection is closed by `check` if it does not answer at all.
-            Err(_) => {
-                fail(under_way.over().into_iter().flatten(), &late(shard.timeout));
-                Ok(())
+        let mut replies = pin!(connection.send_all(&commands));
+        while let Some(deadline) = under_way.next_deadline() {
+            match timeout_at(clock::real(deadline).into(), &mut replies).await {
+                Ok(Ok(replies)) => {
+                    let run = known.map(|scripts| Arc::clone(&scripts.run));
+                    let replies = under_way.over().into_iter().zip(replies);
+                    let undone = self.settle(replies, &run.unwrap_or_default());
+                    self.retry(undone).await;
+                    return Ok(());
+                }
+                Ok(Err(reason)) => {
+                    under_way.fail(&reason);
+                    return Err(reason);
+                }
+                Err(_) => under_way.end_late(),
             }
         }
+        // The server may be slow: the connection is closed by `check` if it does not answer at all.
+        fail(under_way.over().into_iter().flatten(), &late(shard.timeout));
+        Ok(())
     }
 
     /// Sets the outcomes of calls, or sends them to other nodes, as the replies say; `run` is that
@@ -480,6 +480,23 @@ struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
+    /// The first deadline that is not over.
+    fn next_deadline(&self) -> Option<Instant> {
+        let now = clock::now();
+        let deadlines = self.calls.iter().flatten().map(|publish| publish.deadline);
+        deadlines.filter(|deadline| *deadline > now).min()
+    }
+
+    /// Ends the calls whose deadline is over. They stay in their places, to which the replies belong.
+    fn end_late(&mut self) {
+        let (now, reason) = (clock::now(), late(self.shard.timeout));
+        for publish in self.calls.iter_mut().flatten() {
+            if let Some(ticket) = publish.ticket.take_if(|_| publish.deadline <= now) {
+                ticket.finish(Err(Arc::clone(&reason)));
+            }
+        }
+    }
+
     /// Returns the calls: there are replies, or none is waited for.
     fn over(mut self) -> Vec<Vec<Publish>> {
         mem::take(&mut self.calls)
@@ -580,7 +597,78 @@ async fn check(connection: Connection, note: impl Fn(&dyn Fn(&mut Lag))) -> Reas
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::advance,
+    };
+
     use super::*;
+    use crate::engine::{
+        backends::redis::config::{Address, Login, Server},
+        groups::{Groups, WhenFull},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_until_its_own_deadline_whatever_goes_with_it() {
+        let (ours, mut theirs) = duplex(4096);
+        // It answers to the commands of a login at once, and to others when it is told.
+        let told = Arc::new(Notify::new());
+        let may_answer = Arc::clone(&told);
+        tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            loop {
+                let length = theirs.read(&mut buffer).await.unwrap();
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                for command in text.split('*').skip(1) {
+                    let reply: &[u8] = match command {
+                        command if command.contains("HELLO") => b"%0\r\n",
+                        command if command.contains("PUBLISH") => {
+                            may_answer.notified().await;
+                            may_answer.notify_one();
+                            b":1\r\n"
+                        }
+                        _ => b"+OK\r\n",
+                    };
+                    theirs.write_all(reply).await.unwrap();
+                }
+            }
+        });
+        let (login, never) = (Login::default(), Notify::new());
+        let connection = Connection::over(Box::pin(ours), Arc::default(), &login, None);
+        let connection = connection.await.unwrap();
+        let server_of = Server {
+            kind: Kind::Single,
+            nodes: vec![Address::Tcp("node".to_owned(), 1)],
+            login,
+            tls: None,
+            prefix: String::new(),
+        };
+        let groups = Groups::new(Vec::new(), WhenFull::Close, None);
+        let timeout = Duration::from_secs(2);
+        let shard = Shard::new(server_of, timeout, false, groups);
+        let wakeups = shard.wakeups(0).unwrap();
+        let first = shard.publish("room", b"x");
+        advance(Duration::from_secs(1)).await;
+        let second = shard.publish("room", b"y");
+        shard.on_connected(0);
+        let link = Link {
+            shard: &shard,
+            place: 0,
+            wakeups: &wakeups,
+            publisher: connection.clone(),
+            subscriber: connection,
+            scripts: Mutex::new(Err("none".into())),
+        };
+        let outcomes = async {
+            assert_eq!(first.done().await, Err(late(timeout)));
+            told.notify_one();
+            second.done().await
+        };
+        select! {
+            reason = link.publish(&never) => panic!("{reason}"),
+            outcome = outcomes => assert_eq!(outcome, Ok(Reply::Number(1))),
+        }
+    }
 
     #[test]
     fn the_first_attempt_is_at_once_and_none_waits_for_a_second() {
