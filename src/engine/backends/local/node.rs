@@ -112,6 +112,8 @@ const CONNECTS: Duration = Duration::from_secs(1);
 /// that is in the queue of its group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
+    /// The last of its connections to this one. What still comes on one before is of the past.
+    source: Source,
     begun: u64,
     done: u64,
     /// The moment from which on no more messages of it come, unless it connects again.
@@ -146,8 +148,6 @@ struct State {
     /// Nodes that have taken nothing for long. They are not connected to before they connect to this
     /// one: that is the sign of their life.
     still: HashSet<NodeId>,
-    /// The number of the last connection of each node that has connected to this one.
-    sources: HashMap<NodeId, Source>,
     /// Nodes that have connected to this one, and sent the numbers of their members.
     ready: HashSet<NodeId>,
     /// The numbers of their processes, where the system tells them.
@@ -455,15 +455,22 @@ impl Node {
     }
 
     /// Notes a node whose messages come from now on. Forgets those that have ended.
-    fn note_source(&self, id: NodeId, number: u64) {
+    fn note_source(&self, id: NodeId, source: Source, number: u64) {
         let mut progress = self.progress.lock();
         progress.retain(|_, of| !of.has_ended(ON_THE_WAY));
         let of = Progress {
+            source,
             begun: number,
             done: number,
             ends_at: None,
         };
         progress.insert(id, of);
+    }
+
+    /// Whether `source` is the last connection of the node `id` to this one.
+    fn is_latest(&self, id: NodeId, source: Source) -> bool {
+        let progress = self.progress.lock();
+        progress.get(&id).is_some_and(|of| of.source == source)
     }
 
     /// Whether a message can be sent now that takes `length` bytes on the way, and `own_bytes` here.
@@ -741,10 +748,12 @@ impl Node {
                 return false;
             };
             *sender = Some(id);
-            self.note_source(id, number);
-            self.on_hello(id, source, is_new).await;
+            self.on_hello(id, source, is_new, number).await;
             return true;
         };
+        if !self.is_latest(id, source) {
+            return false;
+        }
         match frame {
             Frame::Hello { .. } => return false,
             Frame::Message {
@@ -774,14 +783,14 @@ impl Node {
     }
 
     /// Connects to a node that has connected to this one.
-    async fn on_hello(self: &Arc<Self>, id: NodeId, source: Source, is_new: bool) {
+    async fn on_hello(self: &Arc<Self>, id: NodeId, source: Source, is_new: bool, number: u64) {
         {
             let mut state = self.state.lock();
+            self.note_source(id, source, number);
             state.still.remove(&id);
             state.counts.forget(id);
             // Where that fails, the next look at the folder tries again.
             let _ = self.meet(&mut state, id);
-            state.sources.insert(id, source);
         }
         // Its earlier messages did not come here.
         if !is_new {
@@ -917,7 +926,7 @@ impl Node {
     /// Forgets a node that has ended, or has dropped this one. That connects again at once.
     fn lose(self: &Arc<Self>, id: NodeId, source: Source) {
         let mut state = self.state.lock();
-        if state.sources.get(&id) != Some(&source) {
+        if !self.is_latest(id, source) {
             // It has another connection already.
             return;
         }
@@ -930,7 +939,6 @@ impl Node {
         if let Some(peer) = state.peers.remove(&id) {
             peer.end();
         }
-        state.sources.remove(&id);
         if let Some(of) = self.progress.lock().get_mut(&id) {
             of.ends_at = Some(Instant::now());
         }
@@ -1177,7 +1185,7 @@ impl Announcer for Node {
 mod tests {
     use std::{
         fs,
-        io::Read,
+        io::{Read, Write},
         os::unix::{
             fs::{MetadataExt, PermissionsExt},
             net::UnixListener,
@@ -1447,6 +1455,28 @@ mod tests {
         eventually("it is over", || {
             !one.begun().iter().any(|(known, _)| *known == id)
         });
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn what_is_left_of_an_earlier_connection_counts_no_more() {
+        let path = folder("earlier");
+        let node = start(&path);
+        let connect = |is_new, members| {
+            let socket = path.join(format!("{:016x}", node.id));
+            let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.write_all(&frames::hello(9, is_new, 0)).unwrap();
+            let told = frames::counts(&[(counts::hash("room"), members)]);
+            stream.write_all(&told).unwrap();
+            eventually("it is told", || node.count("room") == members as usize);
+            stream
+        };
+        let (mut earlier, _later) = (connect(true, 1), connect(false, 2));
+        let told = frames::counts(&[(counts::hash("room"), 7)]);
+        earlier.write_all(&told).unwrap();
+        assert_eq!(earlier.read(&mut [0]).unwrap(), 0, "it is closed");
+        assert_eq!(node.count("room"), 2);
         fs::remove_dir_all(path).unwrap();
     }
 
