@@ -303,22 +303,23 @@ pub fn own(handle: Raw) -> io::Result<Owned> {
     Ok(unsafe { Owned::from_raw_socket(handle) })
 }
 
-/// Sleeps until a socket takes more bytes, `time` at most, or a signal comes.
+/// Sleeps until one of the sockets takes more bytes, `time` at most, or a signal comes.
 #[cfg(unix)]
 #[expect(
     unsafe_code,
     reason = "the standard library has no safe function for poll"
 )]
-pub(crate) fn await_writable(descriptor: Raw, time: Duration) {
-    let mut polled = libc::pollfd {
-        fd: descriptor,
+pub(crate) fn await_writable(descriptors: impl Iterator<Item = Raw>, time: Duration) {
+    let polled = descriptors.map(|fd| libc::pollfd {
+        fd,
         events: libc::POLLOUT,
         revents: 0,
-    };
+    });
+    let mut polled: Vec<_> = polled.collect();
     let millis = libc::c_int::try_from(time.as_millis().max(1)).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the system reads and writes one `pollfd` where one is. The outcome does not matter:
+    // SAFETY: the system reads and writes as many `pollfd` as there are. The outcome does not matter:
     // the caller tries to write.
-    unsafe { libc::poll(&raw mut polled, 1, millis) };
+    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, millis) };
 }
 
 /// Duplicates a bare descriptor of the server. The copy is ours.

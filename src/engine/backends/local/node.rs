@@ -535,9 +535,7 @@ impl Node {
         state.acceptor = None;
         state.tasks.clear();
         drop(state);
-        for peer in peers {
-            peer.flush(deadline);
-        }
+        Peer::flush(peers, deadline);
     }
 
     /// Opens the folder and listens in it.

@@ -188,31 +188,53 @@ impl Peer {
         self.has_more.notify_one();
     }
 
-    /// Writes all that waits, without the engine. Sleeps until `deadline` at most; false when
-    /// something is left.
-    pub(super) fn flush(&self, deadline: Instant) -> bool {
+    /// Writes all that waits for `peers`, without the engine. Sleeps until `deadline` at most.
+    pub(super) fn flush(mut peers: Vec<Arc<Self>>, deadline: Instant) {
         loop {
-            match self.write() {
-                Ok(true) | Err(_) => return true,
-                Ok(false) => {}
-            }
+            peers.retain(|peer| matches!(peer.write(), Ok(false)));
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+            if peers.is_empty() || left.is_zero() {
+                return;
             }
-            socket::await_writable(self.socket.as_raw_fd(), left.min(Duration::from_secs(1)));
+            let sockets = peers.iter().map(|peer| peer.socket.as_raw_fd());
+            socket::await_writable(sockets, left.min(Duration::from_secs(1)));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Shutdown;
+    use std::{io::Read, net::Shutdown, thread};
 
     use socket2::{Domain, Type};
     use tokio::{task::yield_now, time::timeout};
 
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_peer_that_takes_nothing_costs_others_no_time_at_the_end() {
+        let peers = [1, 2].map(|id| {
+            let (ours, theirs) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+            ours.set_nonblocking(true).unwrap();
+            (Peer::new(id, ours, 0).unwrap(), theirs)
+        });
+        let large = Bytes::from(vec![0; 8 * 1024 * 1024]);
+        peers.iter().for_each(|(peer, _)| peer.send(&large));
+        let [(stopped, theirs), (other, mut reader)] = peers;
+        let (length, is_flushed) = (large.len(), Arc::clone(&stopped));
+        let reading = thread::spawn(move || {
+            reader.set_read_timeout(Some(LIMIT)).unwrap();
+            let read = reader.read_exact(&mut vec![0; length]);
+            // That of which nothing is read goes on only now.
+            is_flushed.end();
+            drop(theirs);
+            read
+        });
+        Peer::flush(vec![stopped, other], Instant::now() + LIMIT * 2);
+        reading.join().unwrap().unwrap();
+    }
 
     #[tokio::test]
     async fn a_connection_on_which_nothing_can_be_sent_ends() {
