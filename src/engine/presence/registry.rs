@@ -74,11 +74,14 @@ pub struct Arrival {
     pub said_at: Option<u64>,
 }
 
-/// A connection that becomes present. Its info was taken out of `arrival`, and has got the time.
-struct Newcomer {
-    member: Weak<dyn Member>,
-    arrival: Arrival,
-    info: Option<Info>,
+impl Arrival {
+    /// Its info, with its time in this room.
+    fn said(&self, state: &State) -> Option<Info> {
+        let json = self.info.clone()?;
+        let now = || state.next_stamp(&self.facts.key);
+        let stamp = self.said_at.unwrap_or_else(now);
+        Some(Info { json, stamp })
+    }
 }
 
 /// The outcome for a connection that was to be present.
@@ -122,26 +125,20 @@ impl Presence {
         name: &str,
         member: &Arc<M>,
         id: MemberId,
-        mut arrival: Arrival,
+        arrival: Arrival,
     ) -> Entered {
         if self.is_foreign() || member.is_foreign() {
             return Entered::Over;
         }
-        let stamp = arrival.said_at.unwrap_or_else(clock::wall_ms);
-        let info = arrival.info.take().map(|json| Info { json, stamp });
         let weak: Weak<M> = Arc::downgrade(member);
-        let newcomer = Newcomer {
-            member: weak,
-            arrival,
-            info,
-        };
+        let weak: Weak<dyn Member> = weak;
         let mut joined = None;
         let entry = member.memberships().join(
             id,
             || self.find(name),
             || {
                 let (room, slot) = self.change(name, |room, state| {
-                    let (slot, news) = self.place(room, state, &newcomer);
+                    let (slot, news) = self.place(room, state, &weak, &arrival);
                     joined = news;
                     slot
                 });
@@ -154,7 +151,7 @@ impl Presence {
         if let Some(room) = self.find(name) {
             let own = || member.memberships().place_in(&room);
             if let Some(slot) = (entry == Joined::Already).then(own).flatten() {
-                self.update(&room, slot, newcomer);
+                self.update(&room, slot, weak, &arrival);
             }
             room.changed.notify_one();
         }
@@ -163,14 +160,19 @@ impl Presence {
     }
 
     /// Puts a connection into its place in a room. Returns its user, too, if that has joined by it.
-    fn place(&self, room: &Room, state: &mut State, newcomer: &Newcomer) -> (u32, Option<Entered>) {
-        let arrival = &newcomer.arrival;
-        let member = || Weak::clone(&newcomer.member);
+    fn place(
+        &self,
+        room: &Room,
+        state: &mut State,
+        member: &Weak<dyn Member>,
+        arrival: &Arrival,
+    ) -> (u32, Option<Entered>) {
+        let member = || Weak::clone(member);
         if !arrival.is_present {
             let slot = state.only_watch(member(), arrival.grace, arrival.watches);
             return (slot, None);
         }
-        let (facts, info) = (arrival.facts.clone(), newcomer.info.clone());
+        let (facts, info) = (arrival.facts.clone(), arrival.said(state));
         let (name, now) = (Arc::clone(&arrival.name), clock::now());
         let (slot, is_new) = state.enter(facts, name, info, arrival.grace, now);
         let key = &arrival.facts.key;
@@ -186,13 +188,14 @@ impl Presence {
     }
 
     /// Changes what the connection at `slot` says, and whether it is told.
-    fn update(&self, room: &Room, slot: u32, newcomer: Newcomer) {
+    fn update(&self, room: &Room, slot: u32, member: Weak<dyn Member>, arrival: &Arrival) {
         let mut state = room.state.lock();
-        if let Some(key) = (newcomer.info).and_then(|info| state.set_info(slot, info)) {
+        let said = arrival.said(&state);
+        if let Some(key) = said.and_then(|info| state.set_info(slot, info)) {
             self.note_change(room, &state, &key);
         }
-        if newcomer.arrival.watches {
-            state.watch(slot, newcomer.member);
+        if arrival.watches {
+            state.watch(slot, member);
         }
     }
 
@@ -632,6 +635,22 @@ mod tests {
         assert!(connections(here).is_empty());
         assert_eq!(elsewhere.groups.count("room"), 1);
         assert_eq!(connections(elsewhere).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_last_counts_also_behind_a_clock_that_was_set_back() {
+        let presence = presence();
+        let [one, two] = [(); 2].map(|()| Connection::for_test(1, &Settings::SMALL, ""));
+        let ahead = Arrival {
+            said_at: Some(clock::wall_ms() + 3_600_000),
+            ..arrival("one", Some("1"))
+        };
+        presence.enter("room", &one.0, ID, ahead);
+        let info = || presence.members("room")[0].0.info.clone();
+        presence.enter("room", &two.0, ID, arrival("two", Some("2")));
+        assert_eq!(info(), "2");
+        presence.enter("room", &one.0, ID, arrival("one", Some("3")));
+        assert_eq!(info(), "3");
     }
 
     #[tokio::test]

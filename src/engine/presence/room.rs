@@ -792,6 +792,13 @@ impl State {
         is_empty && self.events.is_empty() && self.watching.is_empty()
     }
 
+    /// The time of what is said now about the user `key`: later than that of all before, also where
+    /// the clock was set back, or that of another machine is ahead.
+    pub(super) fn next_stamp(&self, key: &str) -> u64 {
+        let known = self.people.get(key).map_or(0, |person| person.stamp);
+        clock::wall_ms().max(known.saturating_add(1))
+    }
+
     /// The facts about the user `key`.
     pub(super) fn facts(&self, key: &str) -> Option<Arc<Facts>> {
         self.people.get(key).map(|person| Arc::clone(&person.facts))
