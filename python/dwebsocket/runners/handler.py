@@ -391,7 +391,7 @@ class Handled:
         if self._is_new:
             self._is_new = False
             self._call(run, self._begin())
-        if self._move is not None and not self._goes_on():
+        if self._move is not None and not run(self._goes_on()):
             return
         websocket = self.websocket
         connection = websocket._connection
@@ -624,39 +624,23 @@ class Handled:
             self._move = None
         self._home.announce(self._token)
 
-    def _goes_on(self) -> bool:
-        """Whether this turn goes on while a move is under way. At home on threads."""
+    def _goes_on(self) -> Steps[bool]:
+        """Whether this turn goes on while a move is under way."""
         move = self._move
         if move is None or (self._is_over and not move.has_parted):
             return True
         if move.has_parted:
-            run(self._let_go(self._finish_moved))
+            yield from self._let_go(self._finish_moved)
             return False
-        if self._plan.every is not None:
-            with _lock:
-                self._is_at_work = self._again = False
+        # On threads the turn of a coroutine method has done so already.
+        yield Call(bool, SharedContext.after_turn, self.websocket)
+        with _lock:
+            self._is_at_work = self._again = False
         if move.park():
             return False
         # It was too late for the move.
         self._move = None
-        return self._plan.every is None or self._claim()
-
-    async def _agoes_on(self) -> bool:
-        """Whether this turn goes on while a move is under way. In an event loop."""
-        move = self._move
-        if move is None or (self._is_over and not move.has_parted):
-            return True
-        websocket = self.websocket
-        if move.has_parted:
-            await arun(self._let_go(self._finish_moved))
-        else:
-            await SharedContext.after_turn(websocket)
-            self._is_at_work = False
-            if not move.park():
-                # It was too late for the move.
-                self._move, self._is_at_work = None, True
-                return True
-        return False
+        return self._claim()
 
     def _finish_moved(self) -> None:
         """Releases what is here of a connection that another process goes on with."""
@@ -797,7 +781,7 @@ class Handled:
             calls = 0
             while True:
                 self._again = False
-                if self._move is not None and not await self._agoes_on():
+                if self._move is not None and not await arun(self._goes_on()):
                     return
                 is_resuming, self._is_resuming = self._is_resuming, False
                 waits = self._is_over or is_resuming or self._is_time_to_tick(connection)
