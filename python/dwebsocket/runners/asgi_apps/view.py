@@ -19,6 +19,7 @@ from dwebsocket.runners.asgi_apps import consumers, routing
 from dwebsocket.runners.asgi_apps.either_way import EitherWay
 from dwebsocket.runners.asgi_apps.events import Events
 from dwebsocket.runners.asgi_apps.scope import scope_of
+from dwebsocket.servers.asgi.replies import OF_CONNECTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 # The application decides this itself: it gets text as `str`, and chooses the subprotocol.
 _OF_APPLICATION = {"text_type", "subprotocols"}
 _OPTIONS = ("groups", *(name for name in conf.OPTION_NAMES if name not in _OF_APPLICATION))
-# Headers about one connection to a client; the server of the response sets its own.
-_OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 
 
 def asgi_websocket(
@@ -187,7 +186,7 @@ def _response(status: int, headers: Headers, body: bytes) -> HttpResponse:
     for name, value in headers:
         if name.lower() == "set-cookie":
             _add_cookie(response, value)
-        elif name.lower() not in _OF_CONNECTION:
+        elif name.lower() not in OF_CONNECTION:
             other = response.headers.get(name)
             response.headers[name] = value if other is None else f"{other}, {value}"
     return response

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("dwebsocket")
 
-# Headers of a response that are the server's.
-_OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
+#: Headers of a response that are the server's.
+OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 _WITHOUT_BODY = (204, 304)
 #: The bodies of refusals that have no other one.
 PHRASES = {
@@ -59,7 +59,7 @@ def http_response(
         own = [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in headers
-            if name.lower() not in _OF_CONNECTION
+            if name.lower() not in OF_CONNECTION
         ]
     body = body or b""
     if status not in _WITHOUT_BODY:
