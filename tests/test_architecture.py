@@ -24,7 +24,7 @@ CRATE = ROOT / "src"
 LINE: list[set[str]] = [
     {"telemetry", "users"},
     {"compat"},
-    {"exceptions"},
+    {"exceptions", "conf.values"},
     {"_core", "conf.channel_settings", "request.context", "conf.group_settings", "conf.memory"},
     {"telemetry.clock", "conf", "request", "users.sessions", "compat.unpatched"},
     {"compat.work_queue", "request.worlds"},

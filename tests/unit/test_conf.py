@@ -214,19 +214,20 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "FALLBACK": [(value, "must be True or False, not") for value in (None, 0, 1, "yes")],
     "COMPRESSION": [
         *((value, "must be True, False, or a dict of options") for value in (None, 1, "on", [])),
-        ({"window": 9}, "has no option 'window'; it takes threshold, level, server_no_context"),
-        ({9: 9}, "has no option 9; it takes"),
-        ({"level": 0}, "has 'level': 0, which must be a whole number, 1 to 9"),
-        ({"level": True}, "has 'level': True, which must be a whole number"),
-        ({"threshold": -1}, "has 'threshold': -1, which must be a whole number, 0 or more"),
-        ({"threshold": 1.5}, "has 'threshold': 1.5, which must be a whole number, 0 or more"),
+        ({"window": 9}, "has the unknown key 'window': known are threshold, level, server_no_con"),
+        ({"levels": 9}, "has the unknown key 'levels': did you mean level?"),
+        ({9: 9}, "has the unknown key 9: known are"),
+        ({"level": 0}, "['level'] must be a whole number, 1 to 9, not 0"),
+        ({"level": True}, "['level'] must be a whole number, 1 to 9, not True"),
+        ({"threshold": -1}, "['threshold'] must be a whole number, 0 or more, not -1"),
+        ({"threshold": 1.5}, "['threshold'] must be a whole number, 0 or more, not 1.5"),
         *(
-            ({name: value}, f"has {name!r}: {value}, which must be a whole number, 9 to 15")
+            ({name: value}, f"[{name!r}] must be a whole number, 9 to 15, not {value}")
             for name in ("server_max_window_bits", "client_max_window_bits")
             for value in (8, 16, None)
         ),
         *(
-            ({name: 1}, f"has {name!r}: 1, which must be True or False")
+            ({name: 1}, f"[{name!r}] must be True or False, not 1")
             for name in ("server_no_context_takeover", "client_no_context_takeover")
         ),
     ],

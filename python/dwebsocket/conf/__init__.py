@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv6Address
 from operator import is_, itemgetter
 from types import ModuleType, SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -23,9 +23,8 @@ from django.utils.module_loading import import_string
 
 from dwebsocket import _core
 from dwebsocket.compat.django import settings_source
-from dwebsocket.conf import group_settings, memory
-
-T = TypeVar("T")
+from dwebsocket.conf import group_settings, memory, values
+from dwebsocket.conf.values import boolean, expected, number, or_none, whole
 
 PREFIX = "WEBSOCKET_"
 
@@ -67,57 +66,11 @@ class Setting:
     read: Callable[[Any], Any]
 
 
-def _expected(what: str, value: object) -> ValueError:
-    return ValueError(f"must be {what}, not {value!r}")
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise _expected("True or False", value)
-    return value
-
-
 def _token(value: object) -> str:
     # A short one could be guessed. The message must not show it.
     if not isinstance(value, str) or not (value == "" or len(value) >= _LEAST_TOKEN):
         raise ValueError(f"must be a str of {_LEAST_TOKEN} characters or more, or empty")
     return value
-
-
-def _whole(least: int, most: int, what: str) -> Callable[[object], int]:
-    """Returns what reads a whole number from ``least`` to ``most``."""
-
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise _expected(what, value)
-        return value
-
-    return read
-
-
-def _number(is_valid: Callable[[float], bool], what: str) -> Callable[[object], float]:
-    """Returns what reads a number for which ``is_valid``."""
-
-    def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
-            raise _expected(what, value)
-        return float(value)
-
-    return read
-
-
-def _or_none(read: Callable[[object], T], what: str) -> Callable[[object], T | None]:
-    """Returns what reads None, too; ``what`` is valid then."""
-
-    def read_or_none(value: object) -> T | None:
-        if value is None:
-            return None
-        try:
-            return read(value)
-        except ValueError:
-            raise _expected(what, value) from None
-
-    return read_or_none
 
 
 def _part_of_memory(value: object) -> int:
@@ -129,26 +82,26 @@ def _part_of_memory(value: object) -> int:
 def _stack_size(value: object) -> int:
     size = _size(value)
     if size < 64 * 1024:
-        raise _expected("65536 bytes or more", value)
+        raise expected("65536 bytes or more", value)
     return size
 
 
-_boolean_or_none = _or_none(_boolean, "True, False or None")
-_size = _whole(1, 2**62 - 1, "a number of bytes, 1 or more")
-_size_or_none = _or_none(_size, "a number of bytes, 1 or more, or None for no limit")
-_buffered = _or_none(
+_boolean_or_none = or_none(boolean, "True, False or None")
+_size = whole(1, 2**62 - 1, "a number of bytes, 1 or more")
+_size_or_none = or_none(_size, "a number of bytes, 1 or more, or None for no limit")
+_buffered = or_none(
     _part_of_memory,
     "a number of bytes, a part of the memory (above 0, below 1), or None for no limit",
 )
-_count = _whole(1, 2**32 - 1, "a whole number, 1 or more")
-_count_or_none = _or_none(_whole(0, 2**62 - 1, ""), "a whole number, or None for no limit")
-_few = _whole(1, 64, "a whole number from 1 to 64")
-_threads = _whole(1, 1024, "a whole number from 1 to 1024")
-_rate = _number(lambda value: 0.001 <= value < 1e12, "a number above 0")
-_rate_or_none = _or_none(_rate, "a number above 0, or None for no limit")
-_seconds = _number(lambda value: 0 < value < 1e9, "a number of seconds above 0")
-_seconds_or_none = _or_none(_seconds, "a number of seconds above 0, or None")
-_seconds_or_zero = _number(lambda value: 0 <= value < 1e9, "a number of seconds, 0 or more")
+_count = whole(1, 2**32 - 1, "a whole number, 1 or more")
+_count_or_none = or_none(whole(0, 2**62 - 1, ""), "a whole number, or None for no limit")
+_few = whole(1, 64, "a whole number from 1 to 64")
+_threads = whole(1, 1024, "a whole number from 1 to 1024")
+_rate = number(lambda value: 0.001 <= value < 1e12, "a number above 0")
+_rate_or_none = or_none(_rate, "a number above 0, or None for no limit")
+_seconds = number(lambda value: 0 < value < 1e9, "a number of seconds above 0")
+_seconds_or_none = or_none(_seconds, "a number of seconds above 0, or None")
+_seconds_or_zero = number(lambda value: 0 <= value < 1e9, "a number of seconds, 0 or more")
 
 
 def _text_type(value: object) -> type[str | bytes]:
@@ -156,17 +109,17 @@ def _text_type(value: object) -> type[str | bytes]:
         return str
     if value in ("bytes", bytes):
         return bytes
-    raise _expected('"bytes" or "str"', value)
+    raise expected('"bytes" or "str"', value)
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:
     # An iterator is no list: it is empty when it is read again.
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
-        raise _expected(f"a list of {what}", value)
+        raise expected(f"a list of {what}", value)
     items = tuple(value)
     for item in items:
         if not isinstance(item, str):
-            raise _expected(f"a list of {what}", value)
+            raise expected(f"a list of {what}", value)
     return items
 
 
@@ -243,38 +196,28 @@ class Compression:
         return _core.Compression.negotiate(offers, **vars(self))
 
 
-# The lowest and the highest value of the options that are whole numbers.
-_COMPRESSION_RANGES = {
-    "threshold": (0, 2**62),
-    "level": (1, 9),
-    "server_max_window_bits": (9, 15),
-    "client_max_window_bits": (9, 15),
+_WINDOW = whole(9, 15, "a whole number, 9 to 15")
+_OF_COMPRESSION = {
+    "threshold": whole(0, 2**62, "a whole number, 0 or more"),
+    "level": whole(1, 9, "a whole number, 1 to 9"),
+    "server_no_context_takeover": boolean,
+    "client_no_context_takeover": boolean,
+    "server_max_window_bits": _WINDOW,
+    "client_max_window_bits": _WINDOW,
 }
 
 
 def _compression(value: object) -> Compression | None:
     if isinstance(value, bool):
         return Compression() if value else None
-    if not isinstance(value, Mapping):
-        raise _expected("True, False, or a dict of options", value)
-    known = [field.name for field in fields(Compression)]
-    for name, option in value.items():
-        if name not in known:
-            raise ValueError(f"has no option {name!r}; it takes {', '.join(known)}")
-        low, high = _COMPRESSION_RANGES.get(name, (None, None))
-        if low is None or high is None:
-            if not isinstance(option, bool):
-                raise ValueError(f"has {name!r}: {option!r}, which must be True or False")
-        elif isinstance(option, bool) or not isinstance(option, int) or not low <= option <= high:
-            upper = f"{low} to {high}" if high < 2**62 else f"{low} or more"
-            raise ValueError(f"has {name!r}: {option!r}, which must be a whole number, {upper}")
-    return Compression(**value)
+    what = "True, False, or a dict of options"
+    return Compression(**values.fields(value, _OF_COMPRESSION, what))
 
 
 def _dotted_path(value: object, what: str = "class") -> str | None:
     if value is None or (isinstance(value, str) and "." in value):
         return value
-    raise _expected(f"the dotted path of a {what}", value)
+    raise expected(f"the dotted path of a {what}", value)
 
 
 def _factory_path(value: object) -> str | None:
@@ -309,7 +252,7 @@ def _function(value: object) -> Callable[..., Any] | None:
 
 SETTINGS: dict[str, Setting] = {
     # Every view may get WebSockets (with the middleware), decorated or not.
-    "ACCEPT_ALL": Setting(default=False, read=_boolean),
+    "ACCEPT_ALL": Setting(default=False, read=boolean),
     # The class that decides whether a request is a WebSocket and makes `request.websocket`.
     "FACTORY_CLASS": Setting(None, _factory_path),
     # The type of text messages in `wait`, `read` and iteration: "bytes" as in the original, or
@@ -318,11 +261,11 @@ SETTINGS: dict[str, Setting] = {
     # Origins that may connect, besides the site's own and CSRF_TRUSTED_ORIGINS.
     "ALLOWED_ORIGINS": Setting((), _origins),
     # Whether a client must send an Origin, as browsers do. By default programs need not.
-    "REQUIRE_ORIGIN": Setting(default=False, read=_boolean),
+    "REQUIRE_ORIGIN": Setting(default=False, read=boolean),
     # Subprotocols that the site speaks, the best first.
     "SUBPROTOCOLS": Setting((), _subprotocols),
     # Whether clients without WebSockets may use server-sent events and POST at the same URL.
-    "FALLBACK": Setting(default=False, read=_boolean),
+    "FALLBACK": Setting(default=False, read=boolean),
     # Whether and how messages are compressed for clients that offer it.
     "COMPRESSION": Setting(default=True, read=_compression),
     # The largest message taken; a larger one ends the connection with 1009.
@@ -379,7 +322,7 @@ SETTINGS: dict[str, Setting] = {
     # detected.
     "DRAIN": Setting(0, _seconds_or_zero),
     # Whether connections of handlers that survive move to another process.
-    "HANDOVER": Setting(default=True, read=_boolean),
+    "HANDOVER": Setting(default=True, read=boolean),
     # Returns a context manager for a request: entered around all that runs for its connection.
     "CONTEXT": Setting(None, _function),
     # Names the world in which the key of a request's user means this user.

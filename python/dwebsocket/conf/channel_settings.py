@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from dwebsocket.conf.values import Read, boolean, mapping, number, or_none, text, whole
 
 #: What ``BACKEND`` is for our layer.
 BACKENDS = ("dwebsocket.channels.ChannelLayer", "dwebsocket.channels.layer.ChannelLayer")
@@ -26,29 +27,19 @@ _ELSEWHERE = {
 #: A mistake in ``CONFIG``: its place, as subscripts such as ``['expiry']``, what it is, and what to
 #: write instead, which may be empty.
 Problem = tuple[str, str, str]
-# Whether a value is valid, what is, and what to write.
-_Rule = tuple[Callable[[Any], bool], str, str]
+# What reads a value, and what to write in place of a wrong one.
+_Rule = tuple[Read, str]
 
-
-def _is_above_zero(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-_SECONDS: _Rule = (_is_above_zero, "a number of seconds above 0", "")
-_CAPACITY: _Rule = (
-    lambda value: isinstance(value, int) and _is_above_zero(value),
-    "a number of messages, 1 or more",
-    "",
-)
+_SECONDS = (number(lambda value: 0 < value < 1e300, "a number of seconds above 0"), "")
+_CAPACITY = (whole(1, 2**62, "a number of messages, 1 or more"), "")
 _RULES: dict[str, _Rule] = {
-    "using": (lambda value: isinstance(value, str), "a str", "Write an alias of WEBSOCKET_GROUPS."),
-    "bridge": (lambda value: isinstance(value, bool), "True or False", ""),
+    "using": (text, "Write an alias of WEBSOCKET_GROUPS."),
+    "bridge": (boolean, ""),
     "expiry": _SECONDS,
     "group_expiry": _SECONDS,
     "capacity": _CAPACITY,
     "channel_capacity": (
-        lambda value: value is None or isinstance(value, Mapping),
-        "a dict of capacities",
+        or_none(mapping, "a dict of capacities"),
         'Write {"pattern*": 1000}.',
     ),
 }
@@ -75,9 +66,11 @@ def problems(config: object) -> Iterator[Problem]:
 
 
 def _broken(where: str, value: Any, rule: _Rule) -> Iterator[Problem]:
-    is_valid, what, hint = rule
-    if not is_valid(value):
-        yield where, f"must be {what}, not {value!r}", hint
+    read, hint = rule
+    try:
+        read(value)
+    except ValueError as error:
+        yield where, str(error), hint
 
 
 def _meant(key: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
+
+from dwebsocket.conf.values import Read, expected, fields, mapping, number, text, under, whole
 
 #: The alias of the backend that is used when none is named.
 DEFAULT = "default"
@@ -63,8 +64,6 @@ class PresenceLimits:
 
 
 EntryT = TypeVar("EntryT", HistoryLimits, PresenceLimits)
-# Reads a value that stands at a place, which the text of a ValueError names.
-_Read = Callable[[str, object], Any]
 
 
 @dataclass(frozen=True)
@@ -128,122 +127,82 @@ def read(value: object) -> dict[str, BackendSettings]:
     for alias, entry in value.items():
         if not isinstance(alias, str) or not alias:
             raise ValueError(f"has the alias {alias!r}: it must be a str")
-        backends[alias] = BackendSettings(**_fields(f"[{alias!r}]", entry, _READERS))
+        backends[alias] = BackendSettings(**under(alias, fields, entry, _READERS))
     backends.setdefault(DEFAULT, BackendSettings())
     return backends
 
 
-def _fields(
-    where: str, value: object, readers: Mapping[str, _Read], what: str = "a dict"
-) -> dict[str, Any]:
-    """Returns what ``readers`` make of a dict, by its keys in lower case."""
-    found = {}
-    for key, each in _dict(where, value, what).items():
-        if key not in readers:
-            close = difflib.get_close_matches(str(key), readers, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(readers)}"
-            raise ValueError(f"{where} has the unknown key {key!r}: {hint}")
-        found[key.lower()] = readers[key](f"{where}[{key!r}]", each)
-    return found
-
-
-def _dict(where: str, value: object, what: str = "a dict") -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} must be {what}, not {value!r}")
-    return value
-
-
-def _text(where: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where} must be a str, not {value!r}")
-    return value
-
-
-def _path(where: str, value: object) -> str:
-    path = _text(where, value)
+def _path(value: object) -> str:
+    path = text(value)
     if not path or not all(part.isidentifier() for part in path.split(".")):
-        raise ValueError(f"{where} must be a dotted path, not {path!r}")
+        raise expected("a dotted path", path)
     return path
 
 
-def _location(where: str, value: Any) -> tuple[str, ...]:
+def _location(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     found = [value] if isinstance(value, str) else value
     is_list = isinstance(found, Collection) and not isinstance(found, (bytes, Mapping))
     if not is_list or not all(isinstance(address, str) for address in found):
-        raise ValueError(f"{where} must be a str or a list of them, not {value!r}")
+        raise expected("a str or a list of them", value)
     return tuple(found)
 
 
-def _policy(where: str, value: object) -> object:
+def _policy(value: object) -> object:
     if value not in _POLICIES:
-        raise ValueError(f"{where} must be one of {', '.join(_POLICIES)}, not {value!r}")
+        raise expected(f"one of {', '.join(_POLICIES)}", value)
     return value
 
 
-def _folder(where: str, value: object) -> str:
+def _folder(value: object) -> str:
     if value is None or value == "":
         return ""
     if not isinstance(value, (str, os.PathLike)) or not os.path.isabs(value):
         # Processes with other working folders would not meet.
-        raise ValueError(f"{where} must be the absolute path of a folder, not {value!r}")
+        raise expected("the absolute path of a folder", value)
     return os.fsdecode(value)
 
 
-def _patterns(kind: Callable[..., Any], readers: Mapping[str, _Read]) -> _Read:
+def _patterns(kind: Callable[..., Any], readers: Mapping[str, Read]) -> Read:
     """Returns what reads a dict of patterns, each with a dict of what ``readers`` read."""
     what = f"a dict with {' and '.join(readers)}"
 
-    def read(where: str, value: object) -> tuple[Any, ...]:
+    def read(value: object) -> tuple[Any, ...]:
         found = []
-        entries = _dict(where, {} if value is None else value, "a dict of patterns")
+        entries = mapping({} if value is None else value, "a dict of patterns")
         for pattern, limits in entries.items():
             if not isinstance(pattern, str) or not pattern:
-                raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
-            found.append(kind(pattern, **_fields(f"{where}[{pattern!r}]", limits, readers, what)))
+                raise ValueError(f"has the pattern {pattern!r}: it must be a str")
+            found.append(kind(pattern, **under(pattern, fields, limits, readers, what)))
         return tuple(found)
 
     return read
 
 
-def _messages(where: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MOST_MESSAGES:
-        raise ValueError(f"{where} must be a number of messages, not {value!r}")
-    return value
-
-
-def _seconds(is_valid: Callable[[float], bool], what: str = "a number of seconds") -> _Read:
-    """Returns what reads seconds for which ``is_valid``."""
-
-    def read(where: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
-            raise ValueError(f"{where} must be {what}, not {value!r}")
-        return float(value)
-
-    return read
-
-
 # The keys of a backend, which are the fields of BackendSettings.
-_READERS: dict[str, _Read] = {
+_READERS: dict[str, Read] = {
     "BACKEND": _path,
     "LOCATION": _location,
-    "PREFIX": _text,
-    "TIMEOUT": _seconds(lambda value: 0 < value <= _LONGEST_TIMEOUT_S),
+    "PREFIX": text,
+    "TIMEOUT": number(lambda value: 0 < value <= _LONGEST_TIMEOUT_S, "a number of seconds"),
     "SLOW": _policy,
     "HISTORY": _patterns(
         HistoryLimits,
-        {"size": _messages, "seconds": _seconds(lambda value: 0 < value <= _LONGEST_HISTORY_S)},
+        {
+            "size": whole(1, _MOST_MESSAGES, "a number of messages"),
+            "seconds": number(lambda value: 0 < value <= _LONGEST_HISTORY_S, "a number of seconds"),
+        },
     ),
     "PRESENCE": _patterns(
         PresenceLimits,
         {
-            "grace": _seconds(
+            "grace": number(
                 lambda value: 0 <= value <= _LONGEST_GRACE_S, "a number of seconds, at most a day"
             )
         },
     ),
-    "OPTIONS": lambda *given: dict(_dict(*given)),
-    "DATABASE": _text,
+    "OPTIONS": lambda value: dict(mapping(value)),
+    "DATABASE": text,
     "RUNTIME_DIR": _folder,
 }
