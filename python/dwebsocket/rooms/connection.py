@@ -361,13 +361,9 @@ class Rooms:
         """Goes on with rooms of another process."""
         for room in self._joined.each(self._joined.names()):
             self._offer(room)
-            if is_written(room, "resumed"):
-                yield from self._call_quietly(room, "resumed")
+            yield from self._call_quietly(room, "resumed")
         while self.ended:
-            room = self.ended.pop()
-            yield from membership_signals.note_left(room.group, self._websocket)
-            if is_written(room, "left"):
-                yield from self._call_quietly(room, "left")
+            yield from self._leave(self.ended.pop())
         yield from self.run_due()
 
     def part(self) -> None:
@@ -510,8 +506,7 @@ class Rooms:
             self._give_up(room)
             return
         self._joined.add(room)
-        if is_written(room, "joined"):
-            yield from self._call_quietly(room, "joined")
+        yield from self._call_quietly(room, "joined")
         if _is_over(room) and self._joined.known(room.name) is room:
             # Evicted while it joined.
             yield from self._leave(room)
@@ -530,7 +525,7 @@ class Rooms:
         if clock.now() >= self._user_until:
             yield Call(renew_user, _arenew_user, self._request)
             self._user_until = clock.now() + _USER_S
-        if not (yield hooks.Question(room.allow)):
+        if not (yield hooks.question(room.allow)):
             raise Refused("denied")
 
     def _heard(self, room: Room) -> Evictions | None:
@@ -756,8 +751,7 @@ class Rooms:
             self._user_until = 0.0
         self._give_up(room)
         yield from membership_signals.note_left(room.group, self._websocket)
-        if is_written(room, "left"):
-            yield from self._call_quietly(room, "left")
+        yield from self._call_quietly(room, "left")
 
     def _give_up(self, room: Room) -> None:
         """Leaves the seat, if there is one. Nothing of the room comes after this."""
@@ -791,6 +785,8 @@ class Rooms:
 
     def _call_quietly(self, room: Room, name: str) -> Steps[None]:
         """Calls ``joined``, ``left`` or ``resumed``, which the client does not wait for."""
+        if not is_written(room, name):
+            return
         try:
             yield Hook(getattr(room, name))
         except (ConnectionClosed, SendTimeout):

@@ -30,18 +30,13 @@ class Hook(Call):
         self.args, self.kwargs = (method, *args), {}
 
 
-class Question(Hook):
+def question(method: Callable[[], Any]) -> Call:
     """
-    A call of a method of the project's whose answer is yes or no, such as a queryset.
+    Returns the call of a method whose answer is yes or no, such as a queryset.
 
     It raises UsageError for a coroutine as :class:`Hook`, TypeError for a response: else a yes.
     """
-
-    __slots__ = ()
-
-    def __init__(self, method: Callable[..., Any]) -> None:
-        super().__init__(method)
-        self.made, self.awaited = _ask, _await_answer
+    return Call(_ask, _await_answer, method)
 
 
 def call(method: Callable[..., Any], *args: Any) -> Any:
