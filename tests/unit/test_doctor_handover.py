@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dwebsocket.groups.backends import local
-from dwebsocket.handover import meeting, offers
+from dwebsocket.handover import meeting, places
 from dwebsocket.operations.doctor import Level, handover, process
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_backends_whose_groups_do_not_move(
 ) -> None:
     """Each by its alias."""
     kinds = {"dwebsocket.groups.process": "process"}
-    monkeypatch.setattr(offers, "kind_of", lambda each: kinds.get(each.settings.backend))
+    monkeypatch.setattr(places, "kind_of", lambda each: kinds.get(each.settings.backend))
     entries = {
         "default": {"BACKEND": "dwebsocket.groups.process", "RUNTIME_DIR": str(tmp_path)},
         "far": {"BACKEND": "dwebsocket.groups.redis", "LOCATION": "redis://127.0.0.1:1"},

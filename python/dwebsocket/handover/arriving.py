@@ -34,13 +34,13 @@ from dwebsocket.compat.system import NO_TAKEOVER, at_fork
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, membership_signals, names
 from dwebsocket.groups.api import Group
-from dwebsocket.groups.backends import local
+from dwebsocket.groups.backends import local, process
 from dwebsocket.groups.view_groups import Joins
 from dwebsocket.handover import crossing, offers, requests, wire
 from dwebsocket.handover.answering import Handler, LoopHandler
 from dwebsocket.handover.deputies import Deputies, Unlike
 from dwebsocket.handover.meeting import Folder, is_own
-from dwebsocket.handover.places import Place, begun_of
+from dwebsocket.handover.places import Place, begun_of, kind_of
 from dwebsocket.handover.wire import Frame, Link, Malformed
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.response import UpgradeResponse
@@ -137,7 +137,7 @@ class Offer:
         return [each for each in self.groups() if not self._is_alone(each)]
 
     def _is_alone(self, group: Group) -> bool:
-        return self.kinds[group.using] == "process"
+        return self.kinds[group.using].startswith(process.__name__)
 
 
 class MovedHandshake(Handshake):
@@ -541,7 +541,7 @@ def _refuse_if_unlike(offer: Offer, response: Any) -> None:
     if (obstacle := start.handler._obstacle_in(offer.rooms)) is not None:
         raise _unlike(obstacle)
     kinds = offer.kinds.items()
-    if any(offers.kind_of(backends.backend(alias)) != kind for alias, kind in kinds):
+    if any(kind_of(backends.backend(alias)) != kind for alias, kind in kinds):
         raise _unlike("its groups have another backend now")
     if (user := response.websocket._visitor_names[0]) != offer.user:
         _refuse_signed_out(offer)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Raised with the frames of `wire` and the names: other versions have folders of their own.
-_VERSION = 6
+_VERSION = 7
 _KEY_LENGTH = 20 if sys.platform == "linux" else 8
 _BACKLOG = 128
 # Digits of a moment, at the beginning of the names.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import unpatched
 from dwebsocket.compat.system import renew_at_fork
-from dwebsocket.handover import markers, places, requests
+from dwebsocket.handover import places, requests
 from dwebsocket.telemetry import clock
 from dwebsocket.telemetry.records import more_of
 from dwebsocket.users import authentication
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _MOST_STATE_BYTES = 64 * 1024
-# By the modules of their classes: subclasses of a project's own may do anything.
-_KINDS = {
-    "dwebsocket.groups.backends.process": "process",
-    "dwebsocket.groups.backends.local": "local",
-    "dwebsocket.groups.backends.redis": "redis",
-    "dwebsocket.groups.backends.postgres.backend": "postgres",
-}
 # The reports that were made: each is made once.
 _reported: set[tuple[str, ...]] = set()
 
@@ -79,19 +72,9 @@ def obstacle(handler: Handled) -> str | None:
     if websocket._view is not None:
         return "functions run beside it (start, every or pump)"
     for _, _, backend in memberships(websocket):
-        if kind_of(backend) is None:
+        if places.kind_of(backend) is None:
             return f"it is in groups of {backend.settings.backend}"
     return places.obstacle(handler)
-
-
-def kind_of(backend: Backend) -> str | None:
-    """
-    Returns the kind of a backend, and where its server is; None where memberships do not move.
-
-    Two processes with the same ones get the same messages.
-    """
-    kind = _KINDS.get(type(backend).__module__)
-    return f"{kind} {backend.address}" if markers.has_markers(backend) else kind
 
 
 def memberships(websocket: WebSocket) -> Iterator[tuple[str, str, Backend]]:
@@ -154,5 +137,5 @@ def offer_of(handler: Handled) -> dict[str, Any]:
         "places": list(places.of(handler)),
         "rooms": rooms,
         "groups": [(alias, name) for alias, name, _ in joined],
-        "backends": {alias: kind_of(backend) for alias, _, backend in joined},
+        "backends": {alias: places.kind_of(backend) for alias, _, backend in joined},
     }

@@ -55,7 +55,7 @@ class Place(NamedTuple):
         using: The alias of its group.
         name: The group's name.
         room: The room's name, as the client knows it; None outside rooms.
-        kind: The backend, and where its server is. Processes with the same have the same groups.
+        kind: What :func:`kind_of` returns.
         has_history: Whether the member has a position.
         moves: Whether the membership moves here, too, and not only presence.
         standing: How it is present; None if it is not.
@@ -64,7 +64,7 @@ class Place(NamedTuple):
     using: str
     name: str
     room: str | None
-    kind: str
+    kind: str | None
     has_history: bool
     moves: bool
     standing: Standing | None
@@ -122,9 +122,15 @@ def have_come(begun: dict[str, Begun], deadline: float) -> bool:
     return True
 
 
-def kind_of(backend: Backend) -> str:
-    """Returns the kind of a backend, and where its server is."""
-    return f"{backend.settings.backend} {backend.address}"
+def kind_of(backend: Backend) -> str | None:
+    """
+    Returns the kind of a backend, and where its server is; None where memberships do not move.
+
+    Two processes with the same ones get the same messages.
+    """
+    # Those of a project's own may do anything.
+    module = type(backend).__module__
+    return f"{module} {backend.address}" if module.startswith("dwebsocket.") else None
 
 
 def is_special(backend: Backend, name: str) -> bool:
@@ -136,8 +142,7 @@ def obstacle(handler: Handled) -> str | None:
     """Returns the reason why a connection cannot move because of its places; None if it can."""
     for place in of(handler):
         backend = place.backend
-        # Those of a project's own may do anything.
-        if not type(backend).__module__.startswith("dwebsocket."):
+        if place.kind is None:
             return f"it is in groups of {backend.settings.backend}"
         if place.standing is not None and type(backend) is process.Backend:
             return "others see it in a group whose users each process knows for itself"

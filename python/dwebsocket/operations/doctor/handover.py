@@ -13,7 +13,7 @@ from dwebsocket.compat.system import NO_TAKEOVER, since_boot
 from dwebsocket.conf.group_settings import DEFAULT
 from dwebsocket.groups import backends
 from dwebsocket.groups.backends import local
-from dwebsocket.handover import meeting, offers
+from dwebsocket.handover import meeting, places
 from dwebsocket.operations.doctor import Finding, fine, process, warning
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def examine() -> Iterator[Finding]:
         # Otherwise it is a copy of the site, which is apart on purpose.
         yield from _apart(folder.path)
     for alias, backend in moving.items():
-        if offers.kind_of(backend) is None:
+        if places.kind_of(backend) is None:
             yield fine(
                 "handover.groups",
                 f"{alias!r}: WebSockets in groups of {backend.settings.backend} do not move to "
