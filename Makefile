@@ -32,17 +32,16 @@ export RACE_SECONDS = $(if $(EVERY),5,1)
 # cores, and four more where all has to be compiled first.
 test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/installed-tests compiled-tests
-	@status=0; \
-	$(MAKE) --no-print-directory .cache/collected || status=$$?; \
-	$(MAKE) --no-print-directory -k -j2 test-engine test-python || status=$$?; \
-	exit $$status
+	@$(MAKE) --no-print-directory -k -j2 test-engine test-python
 
 # They run beside Python's tests, as most of them wait. Their output is printed once, at their end.
 test-engine:
 	@output=$$(cargo test --quiet --no-fail-fast --no-default-features 2>&1); status=$$?; \
 	printf '\n%s\n' "$$output"; exit $$status
 
+# What cannot be collected fails in the tests, too, which report it.
 test-python: $(VENV)/installed-tests
+	-@$(MAKE) --no-print-directory .cache/collected
 	$(BIN)/python -m pytest --tier basic $(REPORT)/basic.jsonl $(PYTEST_ARGS)
 
 # pytest rewrites the assertions of each file, and keeps the result: once, not in each of its processes.
