@@ -7,10 +7,9 @@ uWSGI has no function for applications that gives the bytes that it has read aft
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import ctypes
     from collections.abc import Callable
 
 
@@ -38,13 +37,8 @@ def request_of_thread() -> int | None:
     """
     import ctypes
 
-    try:
-        current = _exported().threaded_current_wsgi_req
-    except AttributeError:
-        return None
-    current.argtypes = []
-    current.restype = ctypes.c_void_p
-    address: int | None = current()
+    current = _exported("threaded_current_wsgi_req", ctypes.c_void_p)
+    address: int | None = None if current is None else current()
     return address
 
 
@@ -57,12 +51,10 @@ def body_reader() -> Callable[[int, int], bytes] | None:
     """
     import ctypes
 
-    try:
-        read_body = _exported().uwsgi_proto_base_read_body
-    except AttributeError:
+    takes = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+    read_body = _exported("uwsgi_proto_base_read_body", ctypes.c_ssize_t, *takes)
+    if read_body is None:
         return None
-    read_body.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
-    read_body.restype = ctypes.c_ssize_t
 
     def read(request: int, most: int) -> bytes:
         buffer = ctypes.create_string_buffer(most)
@@ -72,11 +64,15 @@ def body_reader() -> Callable[[int, int], bytes] | None:
     return read
 
 
-def _exported() -> ctypes.CDLL:
+def _exported(name: str, returns: Any, *takes: Any) -> Any:
+    """Returns a function of C; None where it is missing."""
     # Other servers' processes do not need it, and `dwebsocket.handshake.preloading` imports it for
     # uWSGI.
     import ctypes
 
     # A build that is a Python module does not export to the whole process.
     module = sys.modules.get("pyuwsgi")
-    return ctypes.CDLL(getattr(module, "__file__", None))
+    function = getattr(ctypes.CDLL(getattr(module, "__file__", None)), name, None)
+    if function is not None:
+        function.restype, function.argtypes = returns, takes
+    return function

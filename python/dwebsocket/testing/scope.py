@@ -78,9 +78,8 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
                 errors += _errors_of(watch.join, 0.0 if errors else timeout)
             errors += _errors_of(_wait_until_given_back, before, earlier, timeout)
             undo()
-            for end in (callbacks.dismiss, thread.join, loop.dismiss):
+            for end in (callbacks.dismiss, thread.join, loop.dismiss, _wait_for_handler_threads):
                 end(_DISMISS_S)
-            _wait_for_handler_threads(_DISMISS_S)
             loop_hub.forget_closed()
             if errors:
                 raise errors[0]
