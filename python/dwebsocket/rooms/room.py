@@ -317,18 +317,13 @@ class Pattern:
             # As the name of a group, which it is by default.
             names.checked(name)
             found = self._route.match(name)
+            if found is None or found[0]:
+                return None
+            kwargs: dict[str, Any] = found[2]
+            filled = self._form % tuple([to_url(kwargs[each]) for each, to_url in self._written])
         except ValueError:
             return None
-        if found is None or found[0]:
-            return None
-        kwargs: dict[str, Any] = found[2]
-        return kwargs if self._filled(kwargs) == name else None
-
-    def _filled(self, kwargs: dict[str, Any]) -> str | None:
-        try:
-            return self._form % tuple([to_url(kwargs[each]) for each, to_url in self._written])
-        except ValueError:
-            return None
+        return kwargs if filled == name else None
 
 
 _pattern = functools.cache(Pattern)
