@@ -14,7 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dwebsocket.api.waiting.waiter import Watch, Watched
 
 T = TypeVar("T")
+
+# What is watched by a wait that only its time ends.
+_NOTHING = SimpleNamespace(unwatch=lambda hub, token: None)
 
 
 class LoopHub:
@@ -84,15 +87,8 @@ class LoopHub:
 
     async def sleep_until(self, due: float) -> None:
         """Sleeps until a moment of :mod:`dwebsocket.telemetry.clock`, which a test may step."""
-        token = next(self._tokens)
         while (left := due - clock.now()) > 0:
-            future = self._waiting[token] = asyncio.get_running_loop().create_future()
-            cancel = settle_later(future, left)
-            try:
-                await future
-            finally:
-                del self._waiting[token]
-                cancel()
+            await self.wait(_NOTHING, _NOTHING.unwatch, left)
 
     def call_on(self, callback: Callable[[], None]) -> int:
         """
