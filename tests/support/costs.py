@@ -30,7 +30,8 @@ def processor_seconds() -> float:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError, IndexError):
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                stat = Path(f"/proc/{entry}/stat").read_text(errors="replace")
+                fields = stat.rpartition(")")[2].split()
                 parents[int(entry)] = int(fields[1])
                 # Of the process itself, and of the children that it has waited for.
                 used[int(entry)] = sum(map(int, fields[11:15]))

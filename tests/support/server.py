@@ -325,7 +325,7 @@ def children_of(pid: int) -> list[int]:
 def is_running(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
