@@ -631,6 +631,14 @@ describe("polling", () => {
     });
   }
 
+  test("takes a log-in page in place of the answer to a POST for a refusal", async () => {
+    const { socket } = await polling();
+    const sent = assert.rejects(socket.send("hi"), { name: "RefusedError", message: "HTTP 200" });
+    await requests.shift().answer(200, "<title>Log in</title>");
+    await sent;
+    assert.equal(socket.state, "waiting");
+  });
+
   test("posts as a stream does", async () => {
     const { socket } = await polling();
     socket.send("hi");

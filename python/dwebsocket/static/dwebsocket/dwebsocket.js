@@ -95,13 +95,14 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 				signal,
 				...options,
 			});
-			if (answer?.ok) return options.body || kind === "sse" ? answer : await answer.json();
+			if (answer?.status === 204) return;
+			if (answer?.ok && !options.body) return kind === "sse" ? answer : await answer.json();
 		} catch {} finally {
 			clearTimeout(clock);
 		}
 		const { status = 0, headers } = answer ?? {};
 		const wait = Math.min(Math.abs(headers?.get("Retry-After")) || 0, 86400) * 1000;
-		const isRefused = /^4/.test(status);
+		const isRefused = /^4/.test(status) || (options.body && status === 200);
 		if (signal.aborted || !id || isRefused || (repeats > 4 && (closing || status !== 503))) {
 			throw { status, wait, repeats, isRefused, message: "HTTP " + status };
 		}
@@ -174,13 +175,13 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, opening }) => {
 			}
 			const isLast = closing && !source.length;
 			if (isLast) messages.push({ close: closing });
-			if (!batch.length) closed(); // the next link need not wait
+			if (!batch.length) closed(); // for the next link
 			try {
 				await call(["id=" + id], {
 					method: "POST",
 					headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() ?? "" },
 					body: JSON.stringify({ n: ++number, messages }),
-					keepalive: isLast && size < 50000, // of 64 KiB
+					keepalive: isLast && size < 50000,
 				});
 				batch.splice(0).forEach((entry) => entry.resolve());
 				if (isLast) end(1000);
