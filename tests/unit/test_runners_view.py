@@ -224,7 +224,7 @@ class TestEnds:
     def test_error_reporter_that_fails(
         self, open_websocket: Open, request_log: Log, as_async: bool
     ) -> None:
-        """The client still learns that it went wrong, and the log has both errors."""
+        """The client still learns that it went wrong, and the log has each error."""
 
         def fail(**kwargs: Any) -> None:
             raise ValueError("the reporter is broken")
@@ -240,6 +240,9 @@ class TestEnds:
         assert record.exc_info is not None
         assert str(record.exc_info[1]) == "the reporter is broken"
         assert str(record.exc_info[1].__context__) == "boom"  # type: ignore[union-attr]
+        (record,) = request_log("django.request")
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]) == "boom"
 
 
 @both

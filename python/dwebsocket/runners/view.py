@@ -466,10 +466,14 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         if (told := witness.get()) is not None:
             told.failed(error)
         tracing.failed(websocket, error)
-        got_request_exception.send(sender=None, request=request)
-    record = Record.of("websocket.view_failed", request, code, repr(error), number)
-    about: Any = {"exc_info": cause, "status_code": status, "request": request}
-    record.log(level, text, shown, logger=log, **about)
+    try:
+        if code == _INTERNAL_ERROR:
+            got_request_exception.send(sender=None, request=request)
+    finally:
+        # Also where a receiver fails, as each async one does in an event loop.
+        record = Record.of("websocket.view_failed", request, code, repr(error), number)
+        about: Any = {"exc_info": cause, "status_code": status, "request": request}
+        record.log(level, text, shown, logger=log, **about)
     return code, _shown(kind)
 
 
