@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dwebsocket.exceptions import GroupUnavailable
-from support.redis import Cluster, Redis, Service
+from support.redis import Cluster, Redis, Sentinel, Service
 from support.redis_backend import Member, send, until_it_works
 from support.redis_backend import backend as made_backend
 from support.waiting import eventually, pause
@@ -132,6 +132,21 @@ def test_a_sentinel_that_is_away(service: Service) -> None:
     member = Member(made, "room")
     send(made, "room", "x")
     assert member.receive() == "x"
+
+
+def test_a_sentinel_that_is_cut_off_from_the_others(service: Service) -> None:
+    """It names a master of before a failover, which may answer: others know better."""
+    old = service.master
+    service.sentinels[0].ask("SENTINEL", "FAILOVER", "main")
+    eventually(lambda: service.master is not old, what="another master")
+    with Redis() as former, Sentinel(former, 0, 3000) as alone:
+        assert alone.master_port() == former.port
+        made = backend(service.url.replace("://", f"://127.0.0.1:{alone.port},"))
+        member = Member(made, "room")
+        send(made, "room", "x")
+        assert member.receive() == "x"
+        assert "room" in service.master.channels()
+        assert not former.channels()
 
 
 @pytest.mark.parametrize("service_name", ["other", "main"])

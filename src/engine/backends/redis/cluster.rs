@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::{
     config::{Address, Server},
-    connection::Connection,
+    connection::{Connection, within},
 };
 use crate::engine::backends::call::Reason;
 
@@ -23,21 +23,30 @@ pub(super) async fn find_map(
     command.arg("SLOTS");
     let mut last: Reason = "there is no node".into();
     for node in nodes {
-        let tls = server.tls.as_ref();
-        let reply = Connection::ask(node, &server.login, tls, limit, &command).await;
-        let map = reply.and_then(|reply| match reply {
-            Value::ServerError(error) => Err(error.details().unwrap_or(error.code()).into()),
-            reply => match map_in(&reply, node) {
-                Some(map) if !map.is_empty() => Ok(map),
-                _ => Err("it serves no part of a cluster".into()),
-            },
-        });
-        match map {
+        match ask(node, server, limit, &command).await {
             Ok(map) => return Ok(map),
             Err(reason) => last = format!("{node}: {reason}").into(),
         }
     }
     Err(last)
+}
+
+/// Asks `node` for the map, on a connection of its own.
+async fn ask(
+    node: &Address,
+    server: &Server,
+    limit: Duration,
+    command: &Cmd,
+) -> Result<Map, Reason> {
+    let tls = server.tls.as_ref();
+    let mut connection = Connection::open(node, &server.login, tls, limit, None).await?;
+    match within(limit, connection.send(command)).await? {
+        Value::ServerError(error) => Err(error.details().unwrap_or(error.code()).into()),
+        reply => match map_in(&reply, node) {
+            Some(map) if !map.is_empty() => Ok(map),
+            _ => Err("it serves no part of a cluster".into()),
+        },
+    }
 }
 
 /// Reads the reply of `node` to CLUSTER SLOTS.

@@ -105,18 +105,6 @@ impl Connection {
         Ok(Self { commands, task })
     }
 
-    /// The reply to one command, on a connection of its own.
-    pub(super) async fn ask(
-        address: &Address,
-        login: &Login,
-        tls: Option<&Tls>,
-        limit: Duration,
-        command: &Cmd,
-    ) -> Result<Value, Reason> {
-        let mut connection = Self::open(address, login, tls, limit, None).await?;
-        within(limit, connection.send(command)).await
-    }
-
     /// Sleeps until the connection is over, and returns the reason. For one caller.
     pub(super) async fn end(&self) -> Reason {
         self.task.has_ended.notified().await;
