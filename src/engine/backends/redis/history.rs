@@ -8,7 +8,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, ServerError, Value};
+use redis::{Cmd, InfoDict, Pipeline, ServerError, Value, from_redis_value, from_redis_value_ref};
 
 use super::connection::{Connection, within};
 use crate::engine::{
@@ -68,33 +68,22 @@ fn refusal(error: &ServerError) -> Reason {
 
 /// The name of a script that was loaded.
 fn name_of(reply: Value) -> Result<String, Reason> {
-    match &reply {
-        Value::ServerError(error) => Err(refusal(error)),
-        reply => text_in(reply)
-            .map(str::to_owned)
-            .ok_or_else(|| "the reply to SCRIPT LOAD makes no sense".into()),
-    }
-}
-
-fn text_in(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
-        _ => None,
+    match reply {
+        Value::ServerError(error) => Err(refusal(&error)),
+        reply => {
+            from_redis_value(reply).map_err(|_| "the reply to SCRIPT LOAD makes no sense".into())
+        }
     }
 }
 
 /// The name in two replies to INFO: that of the process, and that of its replication, which is
 /// another one after each time as a replica. Empty where the process has none.
 fn run_in(info: &Value, replication: &Value) -> String {
-    let run = field_in(info, "run_id:");
-    let replication = field_in(replication, "master_replid:").unwrap_or_default();
-    run.map_or_else(String::new, |run| format!("{run}:{replication}"))
-}
-
-fn field_in<'a>(info: &'a Value, name: &str) -> Option<&'a str> {
-    let mut lines = text_in(info)?.lines();
-    lines.find_map(|line| line.trim_end().strip_prefix(name))
+    let field = |info: &Value, name: &str| -> Option<String> {
+        from_redis_value_ref::<InfoDict>(info).ok()?.get(name)
+    };
+    let replication = field(replication, "master_replid").unwrap_or_default();
+    field(info, "run_id").map_or_else(String::new, |run| format!("{run}:{replication}"))
 }
 
 /// A script that is to be run, but for the channel, and what belongs to the connection.
@@ -210,26 +199,21 @@ fn number(value: u64) -> u64 {
 
 /// The page in the reply to a call that reads.
 pub(super) fn page_in(reply: Value) -> Option<Page> {
-    let Value::Array(parts) = reply else {
-        return None;
-    };
-    let [epoch, Value::Int(last), Value::Array(rows)] = <[Value; 3]>::try_from(parts).ok()? else {
-        return None;
-    };
+    let (epoch, last, rows): (String, i64, Vec<(String, Vec<u8>)>) =
+        from_redis_value(reply).ok()?;
     let head = Position {
-        epoch: u64::from_str_radix(text_in(&epoch)?, 16).ok()?,
+        epoch: u64::from_str_radix(&epoch, 16).ok()?,
         offset: u64::try_from(last).ok()?,
     };
-    let mut entries = Vec::with_capacity(rows.len() / 2);
-    let mut rows = rows.into_iter();
-    while let (Some(id), Some(Value::BulkString(envelope))) = (rows.next(), rows.next()) {
-        let (offset, sent_at) = text_in(&id)?.split_once('-')?;
-        entries.push(Entry {
+    let entries = rows.into_iter().map(|(id, envelope)| {
+        let (offset, sent_at) = id.split_once('-')?;
+        Some(Entry {
             offset: offset.parse().ok()?,
             sent_at: sent_at.parse().ok()?,
             envelope: Bytes::from(envelope),
-        });
-    }
+        })
+    });
+    let entries = entries.collect::<Option<_>>()?;
     Some(Page { head, entries })
 }
 

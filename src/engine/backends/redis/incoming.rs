@@ -13,7 +13,7 @@ use super::stream::Gate;
 #[derive(Clone, Debug)]
 pub(super) struct Incoming {
     shard: usize,
-    sender: UnboundedSender<Option<Pushed>>,
+    sender: UnboundedSender<Pushed>,
     pub(super) gate: Arc<Gate>,
 }
 
@@ -32,7 +32,7 @@ impl Pushed {
 }
 
 /// The end of the way at which the task is.
-pub(super) type Arrivals = UnboundedReceiver<Option<Pushed>>;
+pub(super) type Arrivals = UnboundedReceiver<Pushed>;
 
 impl Incoming {
     /// The way of the first shard, and its end.
@@ -62,11 +62,6 @@ impl Incoming {
             payload,
         };
         self.gate.add(pushed.len());
-        let _ = self.sender.send(Some(pushed));
-    }
-
-    /// Ends the task.
-    pub(super) fn close(&self) {
-        let _ = self.sender.send(None);
+        let _ = self.sender.send(pushed);
     }
 }

@@ -2,7 +2,7 @@
 //! fails.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::hash_map::{HashMap, RandomState},
     hash::BuildHasher,
     mem,
     pin::pin,
@@ -18,7 +18,7 @@ use futures_util::{
     stream::{FuturesOrdered, FuturesUnordered},
 };
 use parking_lot::Mutex;
-use redis::{Pipeline, PushInfo, PushKind, ServerError, Value};
+use redis::{Pipeline, PushInfo, PushKind, ServerError, Value, from_redis_value};
 use tokio::{
     select,
     sync::Notify,
@@ -167,12 +167,9 @@ async fn connect(
 /// Whether the node is a master, as far as it tells. Any user may ask so, as when it logs in.
 async fn is_master(connection: &mut Connection, limit: Duration) -> Result<Option<bool>, Reason> {
     let reply = within(limit, connection.send(&redis::cmd("HELLO"))).await?;
-    let Value::Map(told) = &reply else {
-        return Ok(None);
-    };
-    let is_role = |name: &Value| matches!(name, Value::BulkString(name) if name == b"role");
-    let role = told.iter().find(|(name, _)| is_role(name));
-    Ok(role.map(|(_, role)| matches!(role, Value::BulkString(role) if role == b"master")))
+    let told: HashMap<String, Value> = from_redis_value(reply).unwrap_or_default();
+    let role = told.get("role");
+    Ok(role.map(|role| matches!(role, Value::BulkString(role) if role == b"master")))
 }
 
 /// Hands messages on.

@@ -188,9 +188,6 @@ impl Redis {
             return vec![Call::finished(Err(FOREIGN.into()))];
         }
         let shards = &self.backend.shards;
-        if let [shard] = &shards[..] {
-            return shard.subscribe_all(names);
-        }
         let mut parts = vec![Vec::new(); shards.len()];
         for name in names {
             if let Some(part) = parts.get_mut(slots::shard_of(name, shards.len())) {
@@ -271,7 +268,7 @@ impl Backend {
     /// Hands what arrives to the groups, until the way is closed.
     async fn receive(weak: Weak<Self>, mut arrivals: Arrivals, gate: Arc<Gate>) {
         let mut began = Instant::now();
-        while let Some(Some(pushed)) = arrivals.recv().await {
+        while let Some(pushed) = arrivals.recv().await {
             let Some(backend) = weak.upgrade() else {
                 return;
             };
@@ -371,6 +368,5 @@ impl Drop for Redis {
         for shard in &self.backend.shards {
             shard.stop();
         }
-        self.backend.incoming.close();
     }
 }
