@@ -183,7 +183,7 @@ impl Groups {
             let standing = state.standing_of(slot);
             let departure = state.leave(slot);
             found = Some((state.cut(), standing));
-            departure
+            Some(departure)
         })?;
         if departure.was_last {
             Registry::remove_if_unused(self, &group);
@@ -214,7 +214,7 @@ impl Groups {
         };
         let mut outcome = Ok(None);
         let weak = Arc::downgrade(member);
-        let left = before.memberships().leave_if(&group, |held| {
+        let left = before.memberships().leave(&group, |held| {
             let enter = |state: &mut GroupState| {
                 if let Some((at, _)) = at {
                     let here = state.recorded.as_ref().map(|recorded| recorded.position);

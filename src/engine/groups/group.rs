@@ -223,7 +223,7 @@ impl Membership for Group {
     }
 
     fn is_of(&self, registry: usize) -> bool {
-        self.registry.as_ptr().cast::<()>().addr() == registry
+        self.registry() == registry
     }
 
     fn is_group(&self) -> bool {

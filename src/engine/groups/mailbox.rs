@@ -65,12 +65,6 @@ impl Mailbox {
         self.memberships.end();
         *self.state.lock() = State::default();
     }
-
-    fn announce(&self, was_empty: bool) {
-        if was_empty {
-            Watch::new(Arc::clone(&self.hub), self.token).notify();
-        }
-    }
 }
 
 impl State {
@@ -125,7 +119,9 @@ impl Member for Mailbox {
         }
         handed.owes_loss = handed.dropped > 0;
         drop(state);
-        self.announce(was_empty);
+        if was_empty {
+            Watch::new(Arc::clone(&self.hub), self.token).notify();
+        }
         handed
     }
 

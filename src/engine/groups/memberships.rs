@@ -285,17 +285,8 @@ impl Memberships {
     }
 
     /// Calls `leave` with the member's place in `group`, and returns what that returns; `None` when
-    /// it is not in it.
+    /// it is not in it. Where `leave` gives `None` the member stays.
     pub(super) fn leave<G: Membership>(
-        &self,
-        group: &Arc<G>,
-        leave: impl FnOnce(u32) -> Left,
-    ) -> Option<Left> {
-        self.leave_if(group, |slot| Some(leave(slot)))
-    }
-
-    /// The same, but the member stays where `leave` gives `None`.
-    pub(super) fn leave_if<G: Membership>(
         &self,
         group: &Arc<G>,
         leave: impl FnOnce(u32) -> Option<Left>,

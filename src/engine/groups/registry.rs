@@ -135,7 +135,7 @@ impl Groups {
     pub fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
         let group = self.find(name).filter(|_| !member.is_foreign())?;
         let memberships = member.memberships();
-        let departure = memberships.leave(&group, |slot| group.state.lock().leave(slot))?;
+        let departure = memberships.leave(&group, |slot| Some(group.state.lock().leave(slot)))?;
         if departure.was_last {
             self.remove_if_unused(&group);
         }

@@ -20,7 +20,7 @@ mod record;
 mod registry;
 mod room;
 
-pub(crate) use self::record::{split, text};
+pub(crate) use self::record::{part, put, split, text};
 pub use self::{
     event::text as user_text,
     facts::{Contact, Facts},

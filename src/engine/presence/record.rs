@@ -87,11 +87,22 @@ pub(crate) fn split(bytes: &mut Bytes, length: usize) -> Result<Bytes, Malformed
     Ok(bytes.split_to(length))
 }
 
-/// Cuts off so many bytes of text.
-pub(crate) fn text(bytes: &mut Bytes, length: usize) -> Result<String, Malformed> {
-    let text = split(bytes, length)?;
-    let text = std::str::from_utf8(&text).map_err(|_| Malformed)?;
-    Ok(text.to_owned())
+/// Adds a part after its length.
+pub(crate) fn put(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
+    bytes.extend_from_slice(part);
+}
+
+/// Cuts off a part after its length.
+pub(crate) fn part(bytes: &mut Bytes) -> Result<Bytes, Malformed> {
+    let length = bytes.try_get_u32()?;
+    split(bytes, length as usize)
+}
+
+/// Cuts off a text after its length.
+pub(crate) fn text(bytes: &mut Bytes) -> Result<String, Malformed> {
+    let text = std::str::from_utf8(&part(bytes)?).map(str::to_owned);
+    text.map_err(|_| Malformed)
 }
 
 const NONE: u32 = u32::MAX;
@@ -116,13 +127,16 @@ impl Record {
         bytes.put_u64(millis(self.away));
         bytes.put_u64(millis(self.grace));
         bytes.put_u64(self.telling.encode(self.has_moved));
-        put(&mut bytes, Some(&facts.key));
-        put(&mut bytes, facts.user.as_deref());
-        put(&mut bytes, Some(&facts.since));
-        put(&mut bytes, Some(&facts.info));
+        put(&mut bytes, facts.key.as_bytes());
+        match &facts.user {
+            Some(user) => put(&mut bytes, user.as_bytes()),
+            None => bytes.put_u32(NONE),
+        }
+        put(&mut bytes, facts.since.as_bytes());
+        put(&mut bytes, facts.info.as_bytes());
         for contact in &facts.connections {
-            put(&mut bytes, Some(&contact.id));
-            put(&mut bytes, Some(&contact.info));
+            put(&mut bytes, contact.id.as_bytes());
+            put(&mut bytes, contact.info.as_bytes());
         }
         bytes
     }
@@ -138,16 +152,21 @@ impl Record {
         let grace = bytes.try_get_u64()?;
         let (telling, has_moved) = Telling::decode(bytes.try_get_u64()?);
         let mut facts = Facts {
-            key: take(&mut bytes)?.ok_or(Malformed)?,
-            user: take(&mut bytes)?,
-            since: take(&mut bytes)?.ok_or(Malformed)?,
-            info: take(&mut bytes)?.ok_or(Malformed)?,
+            key: text(&mut bytes)?,
+            user: if bytes.starts_with(&NONE.to_be_bytes()) {
+                bytes.advance(size_of_val(&NONE));
+                None
+            } else {
+                Some(text(&mut bytes)?)
+            },
+            since: text(&mut bytes)?,
+            info: text(&mut bytes)?,
             connections: Vec::new(),
         };
         while bytes.has_remaining() {
             facts.connections.push(Contact {
-                id: take(&mut bytes)?.ok_or(Malformed)?.into(),
-                info: take(&mut bytes)?.ok_or(Malformed)?.into(),
+                id: text(&mut bytes)?.into(),
+                info: text(&mut bytes)?.into(),
             });
         }
         Ok(Self {
@@ -167,20 +186,6 @@ impl Record {
             stamp: self.stamp,
         }
     }
-}
-
-fn put(bytes: &mut Vec<u8>, text: Option<&str>) {
-    let length = text.map_or(NONE, |text| u32::try_from(text.len()).unwrap_or(NONE));
-    bytes.put_u32(length);
-    bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
-}
-
-fn take(bytes: &mut Bytes) -> Result<Option<String>, Malformed> {
-    let length = bytes.try_get_u32()?;
-    if length == NONE {
-        return Ok(None);
-    }
-    text(bytes, length as usize).map(Some)
 }
 
 #[cfg(test)]

@@ -875,17 +875,12 @@ impl State {
             .rev()
             .find(|event| event.facts.key == key);
         if let Some(event) = waiting.filter(|event| event.number >= self.watched_at) {
-            match &mut event.change {
-                Change::Joined => {
-                    self.recent.add(Change::Updated { is_said }, &facts);
-                    return;
-                }
-                Change::Updated { is_said: was_said } => {
-                    *was_said |= is_said;
-                    self.recent.add(Change::Updated { is_said }, &facts);
-                    return;
-                }
-                Change::Left => {}
+            if let Change::Updated { is_said: was_said } = &mut event.change {
+                *was_said |= is_said;
+            }
+            if event.change != Change::Left {
+                self.recent.add(Change::Updated { is_said }, &facts);
+                return;
             }
         }
         self.note_event(Change::Updated { is_said }, facts);

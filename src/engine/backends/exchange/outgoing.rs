@@ -235,7 +235,4 @@ impl Announcer for Exchange {
             room.is_none_or(|room| room.peers.keys().all(|peer| self.id < *peer))
         })
     }
-
-    // The order on the group's channel decides.
-    fn end_claim(&self, _id: u64) {}
 }

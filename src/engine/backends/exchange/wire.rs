@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use crate::engine::presence::{Malformed, Record, Source, split, text};
+use crate::engine::presence::{Malformed, Record, Source, part, put, text};
 
 /// A message, and the process that sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Message {
             0 => Self::Beat,
             1 => Self::Gone,
             2 => Self::Question {
-                name: name(bytes)?,
+                name: text(bytes)?,
                 number: bytes.try_get_u64()?,
                 part: if bytes.is_empty() {
                     None
@@ -146,13 +146,13 @@ impl Message {
                 },
             },
             3 => Self::Notes(Notes {
-                name: name(bytes)?,
+                name: text(bytes)?,
                 before: bytes.try_get_u64()?,
                 after: bytes.try_get_u64()?,
                 records: records(bytes)?,
             }),
             4 => Self::Answer(Answer {
-                name: name(bytes)?,
+                name: text(bytes)?,
                 number: bytes.try_get_u64()?,
                 position: bytes.try_get_u64()?,
                 takes_part: bytes.try_get_u8()? != 0,
@@ -161,18 +161,12 @@ impl Message {
                 records: records(bytes)?,
             }),
             5 => Self::Left {
-                name: name(bytes)?,
+                name: text(bytes)?,
                 position: bytes.try_get_u64()?,
             },
             _ => return Err(Malformed),
         })
     }
-}
-
-fn put(bytes: &mut Vec<u8>, part: &[u8]) {
-    let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
-    bytes.put_u32(length);
-    bytes.extend_from_slice(part);
 }
 
 fn put_records(bytes: &mut Vec<u8>, records: &[Record]) {
@@ -181,16 +175,10 @@ fn put_records(bytes: &mut Vec<u8>, records: &[Record]) {
     }
 }
 
-fn name(bytes: &mut Bytes) -> Result<String, Malformed> {
-    let length = bytes.try_get_u32()?;
-    text(bytes, length as usize)
-}
-
 fn records(bytes: &mut Bytes) -> Result<Vec<Record>, Malformed> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
-        let length = bytes.try_get_u32()?;
-        records.push(Record::decode(split(bytes, length as usize)?)?);
+        records.push(Record::decode(part(bytes)?)?);
     }
     Ok(records)
 }

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Buf;
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::sleep};
 
@@ -173,8 +174,8 @@ impl MemberCount {
         bytes: &[u8],
     ) -> bool {
         if name == self.own_name() {
-            let answer = groups.open(name, bytes).and_then(three_numbers);
-            let Some((number, (process, members))) = answer else {
+            let answer = groups.open(name, bytes).and_then(numbers);
+            let Some([number, process, members]) = answer else {
                 return false;
             };
             self.note(number, |count| {
@@ -188,7 +189,7 @@ impl MemberCount {
             return false;
         }
         let question = groups.open(&domain(QUESTION, name), bytes);
-        let Some((number, asker)) = question.and_then(two_numbers) else {
+        let Some([number, asker]) = question.and_then(numbers) else {
             return false;
         };
         let members = groups.count(name) as u64;
@@ -204,13 +205,6 @@ fn domain(purpose: &str, name: &str) -> String {
     format!("{purpose} {name}")
 }
 
-fn two_numbers(bytes: &[u8]) -> Option<(u64, u64)> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    let second = rest.try_into().ok()?;
-    Some((u64::from_be_bytes(*first), u64::from_be_bytes(second)))
-}
-
-fn three_numbers(bytes: &[u8]) -> Option<(u64, (u64, u64))> {
-    let (first, rest) = bytes.split_first_chunk()?;
-    Some((u64::from_be_bytes(*first), two_numbers(rest)?))
+fn numbers<const N: usize>(mut bytes: &[u8]) -> Option<[u64; N]> {
+    (bytes.len() == N * size_of::<u64>()).then(|| [(); N].map(|()| bytes.get_u64()))
 }
