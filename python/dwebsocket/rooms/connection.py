@@ -407,7 +407,9 @@ class Rooms:
                 if request.size > most:
                     raise Refused("limit", f"An event may have {most} bytes.")
                 if request.event in known.events:
-                    yield self._pass_on(known, request)
+                    backend, rest = known._backend, wire.event(request, self._sender(known))
+                    to = known.group.name, rest, [self._key]
+                    yield Call(backend.pass_event, backend.apass_event, *to)
                 else:
                     result = yield Hook(known.receive, request.event, request.value)
             text = "" if request.id is None else _core.answer(wire.text, request.id, result)
@@ -795,11 +797,6 @@ class Rooms:
             self._report(f"{name} of the room %r has failed%s", room.name, error)
 
     # -- events ------------------------------------------------------------------------------------
-
-    def _pass_on(self, room: Room, request: Request) -> Call:
-        backend = room._backend
-        rest = wire.event(request, self._sender(room))
-        return Call(backend.pass_event, backend.apass_event, room.group.name, rest, [self._key])
 
     def _offer(self, room: Room) -> None:
         """

@@ -17,7 +17,6 @@ from dwebsocket.compat.threading import frame_of, frames
 from dwebsocket.runners import handler as handler_life
 from dwebsocket.runners import loop
 from dwebsocket.runners import view as life
-from dwebsocket.runners.handler_loop import LoopHome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +136,7 @@ class ViewWatch:
         if (task := self._task) is not None:
             return task.get_loop() is running
         home = getattr(self._handler, "_home", None)
-        return isinstance(home, LoopHome) and home is loop_hub.current().handlers
+        return home is not None and home is loop_hub.current().handlers
 
     def give_up(self) -> None:
         """Notes that the view has had its time: nothing else of its test waits for it."""
