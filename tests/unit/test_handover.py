@@ -415,7 +415,7 @@ def test_what_comes_as_the_process_begins_to_leave_moves_on(
         close=lambda: None,
     )
     monkeypatch.setattr(leaving, "_Search", lambda *_: search)
-    monkeypatch.setattr(arriving, "host", lambda: SimpleNamespace(number=1))
+    monkeypatch.setattr(arriving, "host", lambda: SimpleNamespace(number=1, asgi=None))
     monkeypatch.setattr(offers, "obstacle", lambda handler: None)
     handler: Any = Arrived(7)
     mover = leaving.Leaving()

@@ -322,12 +322,16 @@ class TestScope:
         """It says so at once."""
 
         async def main() -> None:
-            with websockets_of_a_test():
-                ws = await AsyncWebSocketClient().websocket(f"/{where}/").__aenter__()
-                await ws.send("hello")
+            scope = websockets_of_a_test()
+            scope.__enter__()
+            ws = await AsyncWebSocketClient().websocket(f"/{where}/").__aenter__()
+            await ws.send("hello")
+            with pytest.raises(ViewStillRuns, match="in the event loop of the test"):
+                scope.__exit__(None, None, None)
+            # Now the view has the loop again, and ends.
+            await asyncio.to_thread(eventually, lambda: _core.open_connections() == 0)
 
-        with pytest.raises(ViewStillRuns, match="in the event loop of the test"):
-            asyncio.run(main())
+        asyncio.run(main())
 
     def test_leaves_those_of_others_alone(self, site: WebSocketClient) -> None:
         """Such as an outer one's."""
