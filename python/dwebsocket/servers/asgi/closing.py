@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api import callbacks
@@ -91,9 +92,10 @@ class Served:
 
 def close_within(window: float, connection: Connection, code: int, reason: str) -> None:
     """Closes a connection at some moment of the next ``window`` seconds."""
-    close = functools.partial(connection.close, code, reason)
-    try:
-        callbacks.call_later(window * random.random(), close)  # noqa: S311
-    except RuntimeError:
-        # The system gives no thread for that.
-        close()
+    if window:
+        close = functools.partial(connection.close, code, reason)
+        # Where the system gives no thread for that it is closed at once.
+        with suppress(RuntimeError):
+            callbacks.call_later(window * random.random(), close)  # noqa: S311
+            return
+    connection.close(code, reason)
