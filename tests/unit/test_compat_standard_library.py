@@ -16,6 +16,7 @@ import sys
 import threading
 from contextvars import ContextVar, copy_context
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -175,6 +176,8 @@ class TestThreads:
     @pytest.mark.parametrize("library", ["", "gevent", "eventlet"])
     def test_exit_hooks_are_called(self, library: str) -> None:
         """Those of a child of ``multiprocessing`` too, and where a library has green threads."""
+        if library and find_spec(library) is None:
+            pytest.skip(f"{library} is missing")
         program = [sys.executable, "-W", "ignore", "-c", EXIT_HOOKS, library]
         done = subprocess.run(program, capture_output=True, text=True, timeout=60)
         lines = ["child", "late child", "parent", "late parent"]

@@ -221,7 +221,9 @@ mod tests {
             (Peer::new(id, ours, 0).unwrap(), theirs)
         });
         let large = Bytes::from(vec![0; 8 * 1024 * 1024]);
-        peers.iter().for_each(|(peer, _)| peer.send(&large));
+        for (peer, _) in &peers {
+            peer.send(&large);
+        }
         let [(stopped, theirs), (other, mut reader)] = peers;
         let (length, is_flushed) = (large.len(), Arc::clone(&stopped));
         let reading = thread::spawn(move || {

@@ -595,7 +595,7 @@ async fn check(connection: Connection, note: impl Fn(&dyn Fn(&mut Lag))) -> Reas
 #[cfg(test)]
 mod tests {
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         time::advance,
     };
 
@@ -605,65 +605,74 @@ mod tests {
         groups::{Groups, WhenFull},
     };
 
-    #[tokio::test(start_paused = true)]
-    async fn a_call_waits_until_its_own_deadline_whatever_goes_with_it() {
-        let (ours, mut theirs) = duplex(4096);
-        // It answers to the commands of a login at once, and to others when it is told.
-        let told = Arc::new(Notify::new());
-        let may_answer = Arc::clone(&told);
-        tokio::spawn(async move {
-            let mut buffer = [0; 4096];
-            loop {
-                let length = theirs.read(&mut buffer).await.unwrap();
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                for command in text.split('*').skip(1) {
-                    let reply: &[u8] = match command {
-                        command if command.contains("HELLO") => b"%0\r\n",
-                        command if command.contains("PUBLISH") => {
-                            may_answer.notified().await;
-                            may_answer.notify_one();
-                            b":1\r\n"
-                        }
-                        _ => b"+OK\r\n",
-                    };
-                    theirs.write_all(reply).await.unwrap();
-                }
+    /// Answers to the commands of a login at once, and to others when it is told.
+    async fn serve(mut stream: DuplexStream, may_answer: &Notify) {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = stream.read(&mut buffer).await.unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            for command in text.split('*').skip(1) {
+                let reply: &[u8] = match command {
+                    command if command.contains("HELLO") => b"%0\r\n",
+                    command if command.contains("PUBLISH") => {
+                        may_answer.notified().await;
+                        may_answer.notify_one();
+                        b":1\r\n"
+                    }
+                    _ => b"+OK\r\n",
+                };
+                stream.write_all(reply).await.unwrap();
             }
-        });
-        let (login, never) = (Login::default(), Notify::new());
-        let connection = Connection::over(Box::pin(ours), Arc::default(), &login, None);
-        let connection = connection.await.unwrap();
-        let server_of = Server {
+        }
+    }
+
+    fn shard(timeout: Duration) -> Shard {
+        let server = Server {
             kind: Kind::Single,
             nodes: vec![Address::Tcp("node".to_owned(), 1)],
-            login,
+            login: Login::default(),
             tls: None,
             prefix: String::new(),
         };
         let groups = Groups::new(Vec::new(), WhenFull::Close, None);
+        Shard::new(server, timeout, false, groups)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_until_its_own_deadline_whatever_goes_with_it() {
+        let (ours, theirs) = duplex(4096);
+        let (told, never) = (Notify::new(), Notify::new());
         let timeout = Duration::from_secs(2);
-        let shard = Shard::new(server_of, timeout, false, groups);
-        let wakeups = shard.wakeups(0).unwrap();
-        let first = shard.publish("room", b"x");
-        advance(Duration::from_secs(1)).await;
-        let second = shard.publish("room", b"y");
-        shard.on_connected(0);
-        let link = Link {
-            shard: &shard,
-            place: 0,
-            wakeups: &wakeups,
-            publisher: connection.clone(),
-            subscriber: connection,
-            scripts: Mutex::new(Err("none".into())),
-        };
-        let outcomes = async {
-            assert_eq!(first.done().await, Err(late(timeout)));
-            told.notify_one();
-            second.done().await
+        let calls = async {
+            let login = Login::default();
+            let connection = Connection::over(Box::pin(ours), Arc::default(), &login, None);
+            let connection = connection.await.unwrap();
+            let shard = shard(timeout);
+            let first = shard.publish("room", b"x");
+            advance(Duration::from_secs(1)).await;
+            let second = shard.publish("room", b"y");
+            shard.on_connected(0);
+            let link = Link {
+                shard: &shard,
+                place: 0,
+                wakeups: &shard.wakeups(0).unwrap(),
+                publisher: connection.clone(),
+                subscriber: connection,
+                scripts: Mutex::new(Err("none".into())),
+            };
+            let outcomes = async {
+                assert_eq!(first.done().await, Err(late(timeout)));
+                told.notify_one();
+                second.done().await
+            };
+            select! {
+                reason = link.publish(&never) => panic!("{reason}"),
+                outcome = outcomes => assert_eq!(outcome, Ok(Reply::Number(1))),
+            }
         };
         select! {
-            reason = link.publish(&never) => panic!("{reason}"),
-            outcome = outcomes => assert_eq!(outcome, Ok(Reply::Number(1))),
+            () = serve(theirs, &told) => {}
+            () = calls => {}
         }
     }
 
