@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class GreenletExit(BaseException):
-    """What gevent ends a green thread with, such as the copy of one in a forked child."""
+    """An exception by which gevent ends a green thread, such as its copy in a forked child."""
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class WorkQueue:
             try:
                 found[0](*found[1:])
             except Exception:
-                # Others wait. What ends a green thread ends this one.
+                # Others wait. An exception that ends a green thread ends this one.
                 _log.exception("The thread %s could not make a call", self._name)
             # Drop the arguments now, not only when the next call comes.
             del found

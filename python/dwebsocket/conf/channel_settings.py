@@ -27,7 +27,7 @@ _ELSEWHERE = {
 #: A mistake in ``CONFIG``: its place, as subscripts such as ``['expiry']``, what it is, and what to
 #: write instead, which may be empty.
 Problem = tuple[str, str, str]
-# What reads a value, and what to write in place of a wrong one.
+# The function that reads a value, and the advice for a wrong one.
 _Rule = tuple[Read, str]
 
 _SECONDS = (number(lambda value: 0 < value < 1e300, "a number of seconds above 0"), "")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What is watched by a wait that only its time ends.
+# Watches nothing: only its time ends the wait.
 _NOTHING = SimpleNamespace(unwatch=lambda hub, token: None)
 
 

@@ -112,7 +112,7 @@ const CONNECTS: Duration = Duration::from_secs(1);
 /// that is in the queue of its group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// The last of its connections to this one. What still comes on one before is of the past.
+    /// The last of its connections to this one. Frames on an earlier one are out of date.
     source: Source,
     begun: u64,
     done: u64,

@@ -32,7 +32,7 @@ pub(super) const MOST_WAITING: usize = 4 * 1024 * 1024;
 /// Why a [`Limited`] stream has ended.
 pub(super) const EXCEEDED: &str = "it has sent too large a reply";
 
-/// What is seen of a stream from outside.
+/// The state of a stream, as others see it.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
     /// Grows while the peer sends, or takes what has waited for it.
